@@ -98,7 +98,7 @@ its own.  Alerts about what an intruder does are not here, and are always raised
 can write the database could pretend that they were.
 """
 
-_IDENTITY = ("network", "node", "asset", "backend", "tenant", "address")
+_IDENTITY = ("network", "node", "asset", "token", "backend", "tenant", "address")
 """The facts that distinguish problems with the same alert."""
 
 _SLACK = timedelta(seconds=30)

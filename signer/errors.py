@@ -379,6 +379,12 @@ class SigningStoppedError(HotWalletError):
     retryable = True
 
 
+class TokenStoppedError(SigningStoppedError):
+    """An operator holds the token: nothing that names its contract is signed."""
+
+    code = "token-stopped"
+
+
 class ChainError(HotWalletError):
     """The node failed in a way that no subclass describes."""
 

@@ -22,6 +22,7 @@ from api.actions.action import (
 from signer.audit.actions import AuditAction
 from signer.model.audit_record import Actor
 from signer.model.hold import EVERYTHING, Hold
+from signer.model.refund import COIN
 
 
 if TYPE_CHECKING:
@@ -66,22 +67,40 @@ _NETWORK = Field(
 )
 
 
-def _target(values: Values) -> tuple[str | None, dict[str, int]]:
-    """Return the network, and the chain id of what is none, as the switch takes it."""
-    network = values["network"]
+def tokens(container: Container) -> Texts:
+    """Return the tokens that can be stopped; the API takes any contract's address."""
+    known = {name for each in container.networks.values() for name in each.tokens}
+    held = {stop.token for stop in container.holds.stops() if stop.token}
+    options = {EVERY: "every token", COIN: COIN}
+    return options | {each: each for each in sorted(known) + sorted(held)}
+
+
+_TOKEN = Field(
+    "asset",  # Forms of the console have a field `token`.
+    "A token of the network: its name, `coin`, or the address of a contract. Without"
+    " it, all of them.",
+    label="Token",
+    json="token",
+    option="--token",
+    is_required=False,
+    choices=tokens,
+    example="USDC",
+)
+
+
+def _target(values: Values) -> dict[str, Any]:
+    """Return what is stopped, as the switch takes it."""
+    network, token = values["network"], values["asset"]
     chain = _OF_NO_NETWORK.fullmatch(network or "")
     if chain is not None:
-        return None, {"chain_id": int(chain[1])}
-    return network, {}  # Other text is a network, which must not become everything.
+        return {"network": None, "chain_id": int(chain[1]), "token": token}
+    # Other text is a network, which must not become everything.
+    return {"network": network, "token": token}
 
 
 def _find_stop(container: Container, values: Values) -> Hold | None:
-    switch = container.holds
-    wanted, names = values["network"] or EVERY, switch.names()
-    return next(
-        (each for each in switch.stops() if scope_of(each.chain_id, names) == wanted),
-        None,
-    )
+    name = container.holds.name_of(**_target(values))
+    return next((each for each in container.holds.stops() if each.name == name), None)
 
 
 def _plan_stop(container: Container, values: Values) -> Plan:
@@ -114,14 +133,13 @@ def _plan_resume(container: Container, values: Values) -> Plan:
 
 
 def _stop(container: Container, values: Values, actor: Actor) -> Answer:
-    network, chain = _target(values)
-    result = container.holds.stop(network, actor.reason, actor, **chain)
+    result = container.holds.stop(reason=actor.reason, actor=actor, **_target(values))
     return _switched(container, values, result, ("stopped", "already-stopped"))
 
 
 def _resume(container: Container, values: Values, actor: Actor) -> Answer:
-    network, chain = _target(values)
-    result = container.holds.resume(network, actor.reason, actor, **chain)
+    target = _target(values)
+    result = container.holds.resume(reason=actor.reason, actor=actor, **target)
     return _switched(container, values, result, ("resumed", "not-stopped"))
 
 
@@ -131,12 +149,14 @@ def _switched(
     """Return the answer; *words* are for a change, and for none."""
     from api.views.administration import StopsDocument, stop_lines
 
-    names, (network, chain) = container.holds.names(), _target(values)
+    names, target = container.holds.names(), _target(values)
+    network, token = target["network"], target["token"]
     status = words[0 if result.changed else 1]
     stops = StopsDocument.of_holds(result.stops, names).dump()
-    document = {"status": status, "network": network, **stops}
-    chain_id = chain.get("chain_id", EVERYTHING)
+    document = {"status": status, "network": network, "token": token, **stops}
+    chain_id = target.get("chain_id", EVERYTHING)
     scope = network or ("everything" if chain_id == EVERYTHING else f"chain {chain_id}")
+    scope = f"{token} on {scope}" if token else scope
     others = stop_lines(result.stops, names) if result.stops else ()
     return Answer(document, [f"{scope}: {status.replace('-', ' ')}", *others])
 
@@ -144,6 +164,7 @@ def _switched(
 def _resume_in_words(facts: Mapping[str, Any]) -> str:
     chain = facts["chain_id"]
     where = "every network" if chain == str(EVERYTHING) else f"chain {chain}"
+    where = f"token {facts['token']} on {where}" if "token" in facts else where
     by, reason = _quoted(facts["stopped_by"]), _quoted(facts["stop_reason"])
     return f"resume signing for {where}, stopped by {by}: {reason}"
 
@@ -172,7 +193,7 @@ STOP = Action(
     operation="stopSigning",
     command="stop",
     page=_PAGE,
-    fields=(_NETWORK,),
+    fields=(_NETWORK, _TOKEN),
     reason=REQUIRED_REASON,
     plan=_plan_stop,
     asks=False,
@@ -186,9 +207,9 @@ RESUME = Action(
     name="resume",
     title="Resume signing",
     about="""
-    End the stop of a network, or without a network the stop of everything.
+    End the stop of a network or a token there, or without a network of everything.
 
-    Stops of networks and the stop of everything are ended separately; the remaining
+    Stops of tokens, of networks and of everything are ended separately; the remaining
     ones are listed. Wallets that are paused stay paused. It can be repeated.
     """,
     scope="signing:stop",
@@ -197,7 +218,7 @@ RESUME = Action(
     operation="resumeSigning",
     command="resume",
     page=_PAGE,
-    fields=(_NETWORK,),
+    fields=(_NETWORK, _TOKEN),
     reason=REQUIRED_REASON,
     plan=_plan_resume,
     asks=False,
@@ -205,7 +226,10 @@ RESUME = Action(
     proposed=Proposed(
         AuditAction.SIGNING_RESUME,
         _resume_in_words,
-        lambda facts, names: {"network": scope_of(int(facts["chain_id"]), names)},
+        lambda facts, names: {
+            "network": scope_of(int(facts["chain_id"]), names),
+            "asset": facts.get("token", EVERY),
+        },
     ),
     # A stop must not fail because a token has expired; its end may need an approval.
     needs_token=lambda _: True,

@@ -23,6 +23,7 @@ from signer.errors import (
     Refusal,
     SigningStoppedError,
     StoreError,
+    TokenStoppedError,
     WalletPausedError,
 )
 from signer.keys.proof import PROOF_VALID_SECONDS
@@ -120,6 +121,7 @@ class AuditUnsignedError(StoreError):
 _DELAYS = frozenset(
     {
         SigningStoppedError.code,
+        TokenStoppedError.code,
         WalletPausedError.code,
         WorkerStoppedError.code,
         PolicyNotReloadedError.code,
@@ -347,12 +349,13 @@ def wallet_check(
 
 
 def signing_check(stops: Callable[[], Iterable[Hold]]) -> Callable[[], None]:
-    """Return a check that fails with ``signing-stopped`` if a stop is in force."""
+    """Return a check that fails if a stop is in force, with the code of the widest."""
 
     def check() -> None:
         for stop in stops():
             # Also a row that is not authentic stops signatures only.
-            raise SigningStoppedError(str(stop.error()))
+            kind = TokenStoppedError if stop.token else SigningStoppedError
+            raise kind(str(stop.error()))
 
     return check
 

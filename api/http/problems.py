@@ -84,6 +84,7 @@ _TABLE: dict[type[Exception], _Row] = {
     errors.GasLimitError: _Row(503, "The transfer needs too much gas.", retry_after=30),
     errors.FeesAboveRecentError: _Row(503, "Fees are too high.", retry_after=30),
     errors.SigningStoppedError: _Row(503, "Signing is stopped.", retry_after=30),
+    errors.TokenStoppedError: _Row(503, "The token is stopped.", retry_after=30),
     errors.WalletPausedError: _Row(503, "The wallet is paused.", retry_after=30),
     errors.StoreError: _Row(503, _REFUSING, retry_after=30),
     errors.StoreUnavailableError: _Row(503, _STORE, retry_after=5),

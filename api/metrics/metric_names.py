@@ -61,7 +61,7 @@ ALERTS = OF_LEDGER.declare("alerts_total", "Alerts, by name.", "alert")
 KEYS = OF_LEDGER.declare("keys", "Keys of the ring, by state.", "state")
 KEY_EPOCH = OF_LEDGER.declare("key_epoch", "Epoch of the active key; 0 without one.")
 STOPPED = OF_LEDGER.declare(
-    "stopped", "Stops of signing in force, of networks or of everything."
+    "stopped", "Stops of signing in force: of tokens, networks, everything."
 )
 AUDIT_RECORDS = OF_LEDGER.declare(
     "audit_records", "Audit records that are sealed into the hash chain."

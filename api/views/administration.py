@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
+from eth_utils.address import to_checksum_address
 from pydantic import AfterValidator, WithJsonSchema
 
 from api.views.document import (
@@ -26,6 +27,7 @@ from signer.model.delivery import DeliveryState
 from signer.model.event import Event
 from signer.model.hold import EVERYTHING, Hold
 from signer.model.key import KeyState
+from signer.model.refund import COIN_ADDRESS
 from signer.redact import key_prefix
 
 
@@ -184,6 +186,9 @@ class _Stop(Document):
 
     network: str | None = says("The network; null for everything.")
     chainId: int | None = says("The chain; null for everything.")
+    token: Address | None = says(
+        "The contract of a stopped token, the zero address for coin; null for others."
+    )
     at: Timestamp = says("When it was made.")
     reason: str = says("Why.")
     requestedBy: str = says("By whom.", "requested_by")
@@ -206,6 +211,7 @@ class StopsDocument(Document):
                 stop,
                 network=names.get(stop.chain_id),
                 chainId=None if stop.chain_id == EVERYTHING else stop.chain_id,
+                token=to_checksum_address(stop.token) if stop.token else None,
             )
             for stop in stops
         ]
@@ -214,6 +220,7 @@ class StopsDocument(Document):
 
 class _Switched(Document):
     network: str | None = says("As requested; null for everything.")
+    token: str | None = says("As requested; null for all that the network has.")
     stops: list[_Stop] = says("Those in force now. A stop of everything is the first.")
 
 
@@ -356,8 +363,7 @@ class ReadinessDocument(Document):
 def stop_lines(stops: Sequence[Hold], names: Mapping[int, str]) -> Iterator[str]:
     """Return *stops* as lines of text."""
     for stop in stops:
-        scope = names.get(stop.chain_id, f"chain {stop.chain_id}")
-        scope = "everything" if stop.chain_id == EVERYTHING else scope
+        scope = _scope_of(stop, names, "everything")
         if not stop.is_authentic:
             yield (
                 f"{scope}: not authentic: another program changed this row; stop again"
@@ -374,8 +380,7 @@ def stop_lines(stops: Sequence[Hold], names: Mapping[int, str]) -> Iterator[str]
 
 def describe_stop(stop: Hold, names: Mapping[int, str]) -> str:
     """Return what *stop* stops; *names* are those of the networks, by chain id."""
-    scope = names.get(stop.chain_id, f"chain {stop.chain_id}")
-    scope = "every network" if stop.chain_id == EVERYTHING else scope
+    scope = _scope_of(stop, names, "every network")
     if not stop.is_authentic:
         return f"Another program changed the row of the stop of {scope}"
     since = format_time(stop.at)
@@ -383,6 +388,16 @@ def describe_stop(stop: Hold, names: Mapping[int, str]) -> str:
         f"Signing is stopped for {scope} since {since}, by {stop.requested_by}:"
         f" {stop.reason}"
     )
+
+
+def _scope_of(stop: Hold, names: Mapping[int, str], everything: str) -> str:
+    if stop.chain_id == EVERYTHING:
+        return everything
+    network = names.get(stop.chain_id, f"chain {stop.chain_id}")
+    if not stop.token:
+        return network
+    is_coin = stop.token == COIN_ADDRESS
+    return f"{'coin' if is_coin else to_checksum_address(stop.token)} on {network}"
 
 
 def list_lines(found: OpenApprovals) -> Iterator[str]:

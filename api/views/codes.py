@@ -31,4 +31,4 @@ def problem_codes() -> Mapping[str, Mapping[str, str]]:
 def failure_codes() -> Sequence[str]:
     """Return the values of ``failure.code`` of a refund."""
     own = [each["code"] for each in load_codes() if each["kind"] == "failure"]
-    return "execution-reverted", *own
+    return "execution-reverted", "token-stopped", *own

@@ -203,7 +203,9 @@ class AuditTables(Tables):
             if condition.pays and (active is None or active.address != condition.pays):
                 raise KeyRotatedError("another key is active now")
             if condition.stopped_by is not None:
-                require_running(connection, self._macs, condition.stopped_by)
+                require_running(
+                    connection, self._macs, condition.stopped_by, condition.named
+                )
             hour = self._database.hour()
             count_documents(connection, self._macs, condition.spendings, hour)
             write(connection, self._macs, *records)

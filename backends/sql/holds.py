@@ -23,8 +23,10 @@ from sqlalchemy import (
     Exists,
     Select,
     bindparam,
+    case,
     cast,
     exists,
+    func,
     literal,
     select,
     text,
@@ -52,12 +54,15 @@ from signer.model.hold import (
     name_of_chain,
     name_of_tenant,
 )
+from signer.model.refund import COIN_ADDRESS, Refund
 from signer.row_macs import RowMACs
 
 
 _REGISTER = "register"  # The name of the register's row; no hold has it.
 
 _CHAIN_ID = re.compile(r"-?[1-9][0-9]{0,18}")
+
+_TOKEN = re.compile(r"[1-9][0-9]{0,18} 0x[0-9a-f]{40}")
 
 _ABSENT = -1  # The version of a row that should be there.
 
@@ -80,7 +85,10 @@ def _select(condition: ColumnElement[bool]) -> Select[Any]:
 
 _ALL = _select(holds.c.name != _REGISTER)
 
-_SOME = _select(holds.c.name.in_(bindparam("wanted", expanding=True)))
+_SOME = _select(
+    holds.c.name.in_(bindparam("wanted", expanding=True))
+    | (holds.c.name > bindparam("tokens")) & (holds.c.name < bindparam("end"))
+)
 
 _LOCK_REGISTER = select(holds).where(holds.c.name == _REGISTER).with_for_update()
 
@@ -116,6 +124,14 @@ def is_stopped(chain_id: Any) -> Exists:
     return _is_held(name_of_chain(EVERYTHING), network)
 
 
+def is_token_stopped(chain_id: Any, token: Any, called: Any, amount: Any) -> Exists:
+    """Return the condition that *token* or *called* is held; no coin is not coin."""
+    prefix = literal(f"{Scope.TOKEN} ", Plain) + cast(chain_id, Plain) + " "
+    moves_coin = (token != COIN_ADDRESS) | (amount != 0)
+    moved = case((moves_coin, prefix + func.lower(token)))
+    return _is_held(moved, prefix + func.lower(called))
+
+
 def is_blocked(tenant: Any) -> Exists:
     """Return the condition that *tenant* is blocked."""
     return _is_held(literal(f"{Scope.TENANT} ", Plain) + tenant)
@@ -125,9 +141,13 @@ def _is_held(*names: Any) -> Exists:
     return exists().where(holds.c.name.in_(names), holds.c.ended_at.is_(None))
 
 
-def require_running(connection: Connection, macs: RowMACs, chain_id: int) -> None:
+def require_running(
+    connection: Connection, macs: RowMACs, chain_id: int, named: str
+) -> None:
     """
     Require that no stop forbids signatures on *chain_id*, or on ``EVERY_CHAIN``.
+
+    *named* is what ``Hold.forbids`` looks for stopped tokens in.
 
     Raises:
         SigningStoppedError: One does.
@@ -139,19 +159,39 @@ def require_running(connection: Connection, macs: RowMACs, chain_id: int) -> Non
         found = _of(STOPS, found)
     else:
         names = name_of_chain(EVERYTHING), name_of_chain(chain_id)
-        _, found = select_holds(connection, macs, *names)
+        _, found = select_holds(connection, macs, *names, tokens_of=chain_id)
     for hold in found:
-        if hold.in_force:
+        if hold.in_force and (chain_id == EVERY_CHAIN or hold.forbids(named)):
             raise hold.error()
 
 
-def find_blocks(
-    connection: Connection, macs: RowMACs, tenants: Collection[str]
+def find_forbidding(
+    connection: Connection, macs: RowMACs, refunds: Sequence[Refund]
 ) -> Mapping[str, Hold]:
-    """Return the blocks in force of *tenants*, by tenant."""
-    names = map(name_of_tenant, sorted(tenants))
-    _, found = select_holds(connection, macs, *names)
-    return {hold.tenant: hold for hold in found if hold.in_force}
+    """
+    Return the holds of tenants and tokens that forbid *refunds* of one chain, by id.
+
+    Raises:
+        SigningStoppedError: A stop forbids them all.
+        RowNotAuthenticError: Another program changed or deleted such a stop.
+    """
+    chain_id = refunds[0].chain_id
+    stops = name_of_chain(EVERYTHING), name_of_chain(chain_id)
+    names = {*stops, *(name_of_tenant(each.tenant) for each in refunds)}
+    _, found = select_holds(connection, macs, *sorted(names), tokens_of=chain_id)
+    forbidding: dict[str, Hold] = {}
+    for hold in found:
+        if not hold.in_force:
+            continue
+        if hold.name in stops:
+            raise hold.error()
+        forbidding |= {
+            each.id: hold
+            for each in refunds
+            if hold.name == name_of_tenant(each.tenant)
+            or (hold.token and hold.forbids(each.named))
+        }
+    return forbidding
 
 
 def require_unblocked(connection: Connection, macs: RowMACs, tenant: str) -> None:
@@ -163,21 +203,25 @@ def require_unblocked(connection: Connection, macs: RowMACs, tenant: str) -> Non
         RowNotAuthenticError: Another program changed or deleted the block, perhaps to
             end it.
     """
-    for block in find_blocks(connection, macs, {tenant}).values():
-        raise block.error()
+    for block in select_holds(connection, macs, name_of_tenant(tenant))[1]:
+        if block.in_force:
+            raise block.error()
 
 
 def select_holds(
-    connection: Connection, macs: RowMACs, *wanted: str
+    connection: Connection, macs: RowMACs, *wanted: str, tokens_of: int | None = None
 ) -> tuple[Register | None, Sequence[Hold]]:
     """
     Return the register, and the holds with the names *wanted*, by default all.
 
-    Those that should be there are among them.  Without a register, these are those with
+    With *wanted*, those of the tokens of the chain *tokens_of* are among them.  Those
+    that should be there are among them, too.  Without a register, these are those with
     the names *wanted*, or the stop of everything.
     """
     known = _known_changes(connection, macs)  # Before the statement's snapshot.
-    query, params = (_SOME, {"wanted": wanted}) if wanted else (_ALL, {})
+    tokens = f"{Scope.TOKEN} {tokens_of} "
+    some = {"wanted": wanted, "tokens": tokens, "end": f"{tokens}~"}
+    query, params = (_SOME, some) if wanted else (_ALL, {})
     joined = connection.execute(query, params).all()
     register = _verified(macs, joined[0][:_WIDTH], known)
     rows = [Hold(*row[_WIDTH:]) for row in joined if row[_WIDTH] is not None]
@@ -187,7 +231,11 @@ def select_holds(
         expected = {*wanted} or {name_of_chain(EVERYTHING)}
     else:
         versions = register.versions
-        expected = {*versions} & {*wanted} if wanted else {*versions}
+        expected = {
+            name
+            for name in versions
+            if not wanted or name in wanted or name.startswith(tokens)
+        }
     flagged = []
     for name, row in stored.items():
         is_authentic = versions.get(name) == row.version and macs.is_valid(row.mac, row)
@@ -205,12 +253,14 @@ def _is_name(name: str) -> bool:
     if scope == Scope.NETWORK:
         # Another spelling would be a second stop of the chain, which no command ends.
         return _CHAIN_ID.fullmatch(subject) is not None
+    if scope == Scope.TOKEN:
+        return _TOKEN.fullmatch(subject) is not None
     return scope in {*Scope} and (scope == Scope.EVERYTHING) == (not subject)
 
 
 def _order(hold: Hold) -> tuple[Any, ...]:
     chain_id = hold.chain_id if hold.scope in STOPS else 0
-    return hold.scope is Scope.TENANT, chain_id, hold.subject
+    return hold.scope is Scope.TENANT, bool(hold.token), chain_id, hold.subject
 
 
 def _of(scopes: Collection[Scope], found: Sequence[Hold]) -> Sequence[Hold]:
@@ -367,8 +417,11 @@ class HoldTables(Tables):
     def stops(self) -> Sequence[Hold]:
         return _of(STOPS, self._read())
 
-    def find_stop(self, chain_id: int) -> Hold | None:
-        return self._find(name_of_chain(EVERYTHING), name_of_chain(chain_id))
+    def find_stop(self, chain_id: int, named: str = "") -> Hold | None:
+        names = name_of_chain(EVERYTHING), name_of_chain(chain_id)
+        found = self._read(*names, tokens_of=chain_id)
+        in_force = (each for each in found if each.in_force and each.forbids(named))
+        return next(in_force, None)
 
     def blocks(self) -> Sequence[Hold]:
         return tuple(hold for hold in self.last_blocks() if hold.in_force)
@@ -377,7 +430,8 @@ class HoldTables(Tables):
         return _of({Scope.TENANT}, self._read())
 
     def find_block(self, tenant: str) -> Hold | None:
-        return self._find(name_of_tenant(tenant))
+        found = self._read(name_of_tenant(tenant))
+        return next((hold for hold in found if hold.in_force), None)
 
     def hold_changes(self) -> int:
         def work(connection: Connection) -> int:
@@ -397,12 +451,11 @@ class HoldTables(Tables):
 
         self._database.transaction(work)
 
-    def _find(self, *names: str) -> Hold | None:
-        return next((hold for hold in self._read(*names) if hold.in_force), None)
-
-    def _read(self, *names: str) -> Sequence[Hold]:
+    def _read(self, *names: str, tokens_of: int | None = None) -> Sequence[Hold]:
         def work(connection: Connection) -> Sequence[Hold]:
-            register, found = select_holds(connection, self._macs, *names)
+            register, found = select_holds(
+                connection, self._macs, *names, tokens_of=tokens_of
+            )
             _remember(connection, register)
             return tuple(found)
 

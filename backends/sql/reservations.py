@@ -14,7 +14,7 @@ from sqlalchemy import Boolean, Connection, bindparam, exists, select, text
 
 from backends.sql.advisory_locks import lock_chain_and_keys
 from backends.sql.database import Tables
-from backends.sql.holds import find_blocks, is_blocked, is_stopped, require_running
+from backends.sql.holds import find_forbidding, is_blocked, is_stopped
 from backends.sql.key_rows import KeyRows
 from backends.sql.refund_approvals import find_approved
 from backends.sql.schema import attempts, keys, refunds, sightings, wallets
@@ -25,6 +25,7 @@ from backends.sql.statements import (
     RESERVED,
     UNCHANGED,
     Values,
+    names_stopped_token,
     parameter,
     parameters,
     record_values,
@@ -94,6 +95,7 @@ def _may_reserve() -> tuple[Any, ...]:
         pays_active,
         not_paused,
         ~is_stopped(chain_id),
+        ~names_stopped_token(),
         ~is_blocked(tenant),
         ~paid,
         refunds.c.cancel_requested_at.is_(None),
@@ -139,20 +141,20 @@ def reserve_together(
 
     Raises:
         SigningStoppedError: An operator stopped the chain.
-        RowNotAuthenticError: Another program changed a stop or the wallet.
+        RowNotAuthenticError: Another program changed a stop of everything or the chain,
+            or the wallet.
     """
     chain_id = reservations[0].refund.chain_id
     lock_chain_and_keys(connection, chain_id)
     # The statement has the same conditions, and cannot verify MACs.
-    require_running(connection, macs, chain_id)
+    holds = find_forbidding(connection, macs, [each.refund for each in reservations])
     wallet = find_wallet(connection, macs, chain_id, rows[0]["refunds_sender"])
     if wallet is not None and not wallet.is_authentic:
         raise wallet.error()
-    blocks = find_blocks(connection, macs, {r.refund.tenant for r in reservations})
     required = {digest for each in reservations for digest in each.approvals}
     approved = find_approved(connection, macs, required)
     spendings = Spendings(connection, macs, [r.refund for r in reservations], hour)
-    forbidden = _count_all(spendings, reservations, blocks, approved)
+    forbidden = _count_all(spendings, reservations, holds, approved)
     allowed = [row for row in rows if row["refunds_id"] not in forbidden]
     nonces = {} if wallet is None else _assign(connection, allowed, wallet)
     if (
@@ -174,15 +176,15 @@ def reserve_together(
 def _count_all(
     spendings: Spendings,
     reservations: Sequence[Reservation],
-    blocks: Mapping[str, Hold],
+    holds: Mapping[str, Hold],
     approved: Collection[str],
 ) -> dict[str, HotWalletError]:
     """Count what may be reserved; return what forbids the others, by refund id."""
     forbidden: dict[str, HotWalletError] = {}
     for each in reservations:
         refund = each.refund
-        if refund.tenant in blocks:
-            forbidden[refund.id] = blocks[refund.tenant].error()
+        if refund.id in holds:
+            forbidden[refund.id] = holds[refund.id].error()
         elif not each.approvals.issubset(approved):
             forbidden[refund.id] = StaleStateError(
                 f"the approval of the refund {refund.id} has changed"

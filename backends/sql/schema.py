@@ -496,13 +496,14 @@ holds = declare(
     Hold,
     CheckConstraint(
         "name IN ('everything', 'register')"
-        " OR name LIKE 'network %' OR name LIKE 'tenant %'",
+        " OR name LIKE 'network %' OR name LIKE 'token %' OR name LIKE 'tenant %'",
         "name",
     ),
     doc="the last hold of everything (`everything`), of each network (`network` and"
-    " the chain id) and of each [tenant](tenants.md) (`tenant` and the name): since"
-    " when, by whom or by which [rule](networks.md), why, and when it was ended; and"
-    " the `register` of all holds",
+    " the chain id), of each token there (`token`, the chain id and the"
+    " contract in lower case) and of each [tenant](tenants.md) (`tenant` and the name):"
+    " since when, by whom or by which [rule](networks.md), why, and when it was ended;"
+    " and the `register` of all holds",
     verified="at every read, with the register, which a new ledger has: it lists the"
     " version of each hold, and counts the changes",
     otherwise="it is in force, and is listed as not authentic; others continue. So is"

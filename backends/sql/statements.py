@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
-from backends.sql.holds import is_stopped
+from backends.sql.holds import is_stopped, is_token_stopped
 from backends.sql.inserts import InsertOfDialect
 from backends.sql.schema import (
     ACCEPTED,
@@ -70,6 +70,12 @@ def _has_one_nonce() -> Any:
     )
     of_refund = attempts.c.refund_id == parameter(refunds, "id")
     return ~exists().where(of_refund, other)
+
+
+def names_stopped_token() -> Any:
+    """Return the condition that what pays the refund names a token that is held."""
+    names = "chain_id", "token_address", "recipient", "amount"
+    return is_token_stopped(*parameters(refunds, names).values())
 
 
 UNCHANGED = update(refunds).where(
@@ -119,7 +125,11 @@ def _saving(step: Step) -> Update:
     if step is Step.RECORD:
         # Signed bytes that are not recorded are not broadcast.
         stopped = is_stopped(parameter(refunds, "chain_id"))
-        changed = changed.where(_has_one_nonce(), ~stopped)
+        # A no-op has a reason.  It consumes the nonce of a transfer of a held token.
+        is_noop = parameter(refunds, "failure_code").is_not(None)
+        changed = changed.where(
+            _has_one_nonce(), ~stopped, is_noop | ~names_stopped_token()
+        )
     return changed
 
 

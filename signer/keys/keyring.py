@@ -149,12 +149,14 @@ class KeyRing:
         purpose: Purpose,
         *,
         chain_id: int,
+        named: str,
         pays: str | None = None,
     ) -> Signer:
         """
         Record the intent to sign a transaction, and return the signer of *address*.
 
-        *digest* is the transaction's, and *chain_id* its chain.
+        *digest* is the transaction's, *chain_id* its chain, and *named* as
+        ``Signer.announce``.
 
         Raises:
             KeyUnusableError, SigningError: As ``signer``.
@@ -166,7 +168,12 @@ class KeyRing:
             signer = self.signer(address)
             with suppress(KeyRotatedError):
                 signer.announce(
-                    digest, purpose, states=SIGNING, pays=pays, chain_id=chain_id
+                    digest,
+                    purpose,
+                    states=SIGNING,
+                    pays=pays,
+                    chain_id=chain_id,
+                    named=named,
                 )
                 return signer
         raise KeyRotatedError("the ring changed during every attempt to sign")

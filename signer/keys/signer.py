@@ -150,26 +150,34 @@ class Signer:
         states: frozenset[KeyState] | None = None,
         pays: str | None = None,
         chain_id: int | None = None,
+        named: str = "",
         spendings: tuple[Spending, ...] = (),
     ) -> None:
         """
         Make the intent to sign *digest*, which is for *chain_id*, durable.
 
-        *spendings* are counted in the same transaction.
+        *named* is what ``Hold.forbids`` looks for stopped tokens in.  *spendings* are
+        counted in the same transaction.
 
         Raises:
             InvalidInputError: *digest* is not 32 bytes.
             PolicyViolationError: *purpose* has no decision that allows *digest*.
             KeyRotatedError: *states* is given and the ring has the key in none of them,
                 or under another key id; or *pays* is not the active key's address.
-            SigningStoppedError: *states* is given, and signing is stopped.
+            SigningStoppedError: *states* is given, and signing is stopped, or that of
+                a token that is *named*.
             LimitReachedError: *states* is given, and a limit of *spendings* is reached.
             StoreError: The journal cannot be written.
             AuditLogUnwritableError: The line of the intent cannot be written.
         """
         _require_decision(digest, purpose)
         condition = self._condition(
-            purpose, states, pays=pays, chain_id=chain_id, spendings=spendings
+            purpose,
+            states,
+            pays=pays,
+            chain_id=chain_id,
+            named=named,
+            spendings=spendings,
         )
         self._announce(digest, purpose, condition)
 
@@ -180,13 +188,15 @@ class Signer:
         *,
         pays: str | None = None,
         chain_id: int | None = None,
+        named: str = "",
         spendings: tuple[Spending, ...] = (),
     ) -> SigningCondition | None:
         if states is None:
             return None
         stop = stopped_by(purpose.operation, chain_id)
-        key_id = self.key_id
-        return SigningCondition(self.address, key_id, states, pays, stop, spendings)
+        return SigningCondition(
+            self.address, self.key_id, states, pays, stop, named, spendings
+        )
 
     def _announce(
         self, digest: bytes, purpose: Purpose, condition: SigningCondition | None

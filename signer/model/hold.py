@@ -1,8 +1,9 @@
 """
 Holds: what an operator or a rule has stopped, until an operator ends it.
 
-A hold of everything or of one network, a *stop*, forbids signatures.  One of a tenant,
-a *block*, forbids its changes and gives its refunds no nonces.
+A hold of everything, of one network or of one token there, a *stop*, forbids
+signatures.  One of a tenant, a *block*, forbids its changes and gives its refunds no
+nonces.
 """
 
 from dataclasses import dataclass, field
@@ -14,8 +15,10 @@ from signer.errors import (
     RowNotAuthenticError,
     SigningStoppedError,
     TenantBlockedError,
+    TokenStoppedError,
 )
 from signer.model.audit_record import Operation
+from signer.model.refund import COIN, COIN_ADDRESS
 from signer.model.row import FreeText, NotStored, PrimaryKey, Small, sealed
 
 
@@ -40,10 +43,11 @@ class Scope(StrEnum):
 
     EVERYTHING = "everything"
     NETWORK = "network"
+    TOKEN = "token"  # noqa: S105 - it is not a secret.
     TENANT = "tenant"
 
 
-STOPS = frozenset({Scope.EVERYTHING, Scope.NETWORK})
+STOPS = frozenset({Scope.EVERYTHING, Scope.NETWORK, Scope.TOKEN})
 """The scopes that forbid signatures."""
 
 
@@ -52,6 +56,11 @@ def name_of_chain(chain_id: int) -> str:
     if chain_id == EVERYTHING:
         return Scope.EVERYTHING
     return f"{Scope.NETWORK} {chain_id}"
+
+
+def name_of_token(chain_id: int, address: str) -> str:
+    """Return the name of the stop of the token with *address*, in any spelling."""
+    return f"{Scope.TOKEN} {chain_id} {address.lower()}"
 
 
 def name_of_tenant(tenant: str) -> str:
@@ -63,7 +72,9 @@ def name_of_tenant(tenant: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Hold:
     """
-    The last hold of one *name*: its scope and, after a space, the chain or the tenant.
+    The last hold of one *name*: its scope and, after a space, what it applies to.
+
+    That is a chain, a tenant, or a chain and the address of a token in lower case.
 
     ``requested_by`` is the actor, as audit records name it.  ``ended_at`` is when an
     operator ended the hold, None while it is in force.  ``version`` counts the changes:
@@ -86,6 +97,13 @@ class Hold:
         return cls(name_of_chain(chain_id), at, reason, by)
 
     @classmethod
+    def of_token(
+        cls, chain_id: int, address: str, at: datetime, reason: str, by: str
+    ) -> Self:
+        """Return a stop of one token; its *address* may be ``COIN_ADDRESS``."""
+        return cls(name_of_token(chain_id, address), at, reason, by)
+
+    @classmethod
     def of_tenant(cls, tenant: str, at: datetime, reason: str, by: str) -> Self:
         """Return a block of *tenant*."""
         return cls(name_of_tenant(tenant), at, reason, by)
@@ -97,13 +115,18 @@ class Hold:
 
     @property
     def subject(self) -> str:
-        """The chain id or the tenant; empty for a hold of everything."""
+        """The name without the scope; empty for a hold of everything."""
         return self.name.partition(" ")[2]
 
     @property
     def chain_id(self) -> int:
         """The chain of a stop, or ``EVERYTHING``."""
-        return int(self.subject or EVERYTHING)
+        return int(self.subject.partition(" ")[0] or EVERYTHING)
+
+    @property
+    def token(self) -> str:
+        """The address of a held token in lower case; empty for other stops."""
+        return self.subject.partition(" ")[2] if self.scope is Scope.TOKEN else ""
 
     @property
     def tenant(self) -> str:
@@ -115,13 +138,24 @@ class Hold:
         """Whether it holds: another program cannot end it."""
         return self.ended_at is None or not self.is_authentic
 
+    def forbids(self, named: str) -> bool:
+        """
+        Return whether a stop forbids what *named* names, on its chain.
+
+        *named* has the addresses and the calldata in lower case, as hex, and the word
+        ``COIN`` if it moves coin.
+        """
+        address = self.token
+        return (COIN if address == COIN_ADDRESS else address[2:]) in named
+
     def error(self) -> SigningStoppedError | TenantBlockedError | RowNotAuthenticError:
         """Return the error of what the hold forbids."""
+        token = f" --token {self.token}" if self.token else ""
         if not self.is_authentic:
             again, end = (
                 ("tenants block", "tenants unblock")
                 if self.scope is Scope.TENANT
-                else (f"stop --chain-id {self.chain_id}", "resume")
+                else (f"stop --chain-id {self.chain_id}{token}", "resume")
             )
             return RowNotAuthenticError(
                 f"another program changed or deleted the row of the hold {self.name!r}"
@@ -133,6 +167,11 @@ class Hold:
                 "an operator blocked the tenant: `hotwallet tenants unblock` ends that"
             )
         since = self.at.isoformat(timespec="seconds")
+        if self.token:
+            return TokenStoppedError(
+                f"the token {self.token} was stopped at {since}: `hotwallet resume`"
+                " with --token ends that"
+            )
         what = "the network" if self.subject else "all networks"
         return SigningStoppedError(
             f"signing for {what} was stopped at {since}: `hotwallet resume` ends that"

@@ -123,9 +123,9 @@ class SigningCondition:
 
     The key with ``address`` must be in one of ``states``, and its id must still be
     ``key_id``: a failover may have changed it since it was read.  For a sweep, ``pays``
-    must be the address of the active key.  No stop of the chain ``stopped_by``, or of
-    everything, may be in force, unless it is None.  ``spendings`` must be within their
-    limits, and are counted.
+    must be the address of the active key.  No stop of the chain ``stopped_by``, of a
+    token that is ``named`` there, or of everything, may be in force, unless it is None.
+    ``spendings`` must be within their limits, and are counted.
     """
 
     address: str
@@ -133,6 +133,7 @@ class SigningCondition:
     states: frozenset[KeyState]
     pays: str | None = None
     stopped_by: int | None = None
+    named: str = ""
     spendings: tuple[Spending, ...] = ()
 
 

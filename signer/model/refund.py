@@ -280,6 +280,13 @@ class Refund:
         """
         return _make_mark(self.chain_id, self.tenant, self.reference)
 
+    @property
+    def named(self) -> str:
+        """What ``Hold.forbids`` looks for a stopped token in."""
+        coin = COIN if self.token == COIN and self.amount else ""
+        data = (self.calldata or b"").hex()
+        return f"{coin} {self.token_address} {self.recipient} {data}".lower()
+
     def reservation(self) -> tuple[str, int, int]:
         """
         Return sender, nonce and gas limit of a reserved refund.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """The queued refunds of a network, of a tenant, or of a tenant's token there."""
+    """The queued refunds of a network or a token there, of all tenants or of one."""
 
     network: str | None = None
     tenant: str | None = None

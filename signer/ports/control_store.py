@@ -100,10 +100,14 @@ class ControlStore(Protocol):
         """
 
     def stops(self) -> Sequence[Hold]:
-        """Return the last stop of everything and of each chain, by chain id."""
+        """Return the last stops: of everything, of chains by id, and of tokens."""
 
-    def find_stop(self, chain_id: int) -> Hold | None:
-        """Return the stop that forbids signatures on *chain_id* now, if any."""
+    def find_stop(self, chain_id: int, named: str = "") -> Hold | None:
+        """
+        Return the stop that forbids signatures on *chain_id* now, if any.
+
+        *named* is what ``Hold.forbids`` looks for stopped tokens in.
+        """
 
     def blocks(self) -> Sequence[Hold]:
         """Return every block that is in force, by name of the tenant."""

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from signer.errors import (
     KeyUnusableError,
     StoreError,
     StoreUnavailableError,
+    TokenStoppedError,
 )
 from signer.model.refund import Kind, Refund, SignedTransaction, Status
 from signer.outcomes import require
@@ -32,8 +34,10 @@ from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Change
 from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.payment_approvals import PaymentApprovals
+from signer.refunds.payment_checks import NOOP_GAS
 from signer.refunds.pricing import Pricing, TransactionPlan
 from signer.refunds.step_outcomes import Outcome, Outcomes
+from signer.refunds.sweep_policy import build_objection
 from signer.refunds.transaction_signer import SignedPayment, TransactionSigner
 
 
@@ -121,8 +125,14 @@ class Attempts:
         """Sign *plans*, and record what was signed; return outcomes by refund id."""
         made = self._sign_all(plans, chain)
         outcomes: dict[str, Outcome] = {}
-        changes, payments = [], []
+        changes, payments, held = [], [], []
         for plan, payment in zip(plans, made, strict=True):
+            if isinstance(payment, TokenStoppedError):
+                # The nonce must not hold up those of other tokens.
+                reason = build_objection(payment.code, str(payment))
+                noop = replace(plan.attempt, kind=Kind.NOOP, gas=NOOP_GAS)
+                held.append(TransactionPlan(plan.refund, noop, reason))
+                continue
             if isinstance(payment, Exception):
                 outcomes[plan.refund.id] = payment
                 continue
@@ -142,7 +152,7 @@ class Attempts:
                 unused.append(payment)
             outcomes[change.before.id] = error or change.after
         self._record_unused(unused)
-        return outcomes
+        return outcomes | (self._record_all(held, chain) if held else {})
 
     def _sign_all(
         self, plans: Sequence[TransactionPlan], chain: Chain

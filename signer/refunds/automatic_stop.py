@@ -83,7 +83,7 @@ class AutomaticStop:
             return
         began = self._timer()
         try:
-            stops = {stop.chain_id: stop for stop in self._store.stops()}
+            stops = {s.chain_id: s for s in self._store.stops() if not s.token}
             for name, network in self._networks.items():
                 self._check_network(name, network, stops)
         finally:

@@ -1,9 +1,9 @@
 """
 Postpones a whole queue, if what blocks one of its refunds blocks all of them.
 
-Thousands of refunds may wait for a limit, a paused wallet, a stopped network or a
-blocked tenant.  If a worker tried each of them again and again, it would have no time
-for the refunds that can be paid.
+Thousands of refunds may wait for a limit, a paused wallet, a stopped network or token,
+or a blocked tenant.  If a worker tried each of them again and again, it would have no
+time for the refunds that can be paid.
 """
 
 from collections import defaultdict
@@ -20,9 +20,10 @@ from signer.errors import (
     PolicyViolationError,
     SigningStoppedError,
     TenantBlockedError,
+    TokenStoppedError,
     WalletPausedError,
 )
-from signer.model.refund import Refund, Status
+from signer.model.refund import PaymentPurpose, Refund, Status
 from signer.model.refund_queue import Queue
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
@@ -103,6 +104,10 @@ def _find_queue(
         return None
     if isinstance(error, TenantBlockedError):
         return Queue(tenant=refund.tenant)
+    if isinstance(error, TokenStoppedError):
+        # Of calls, one may name the contract and another not.
+        is_call = refund.purpose is PaymentPurpose.CALL
+        return None if is_call else Queue(network=refund.network, token=refund.token)
     if isinstance(error, _OF_TOKEN):
         return _queue_of_token(refund)
     is_down = isinstance(error, ChainUnavailableError) and refund.network in failing

@@ -51,17 +51,19 @@ class Broadcasts:
         Raises an error if the step failed for every refund.
         """
         now = self._clock()
-        if not all(is_just_committed(refund, now) for refund in refunds):
+        late = [each for each in refunds if not is_just_committed(each, now)]
+        if late:
             # Some bytes were never sent: a stop keeps them back as well.
-            self._nonces.require_running(refunds[0])
+            self._nonces.require_running(late[0])
         latest = self._attempts.latest(refunds)
         changes = []
         sending = []
         for refund, transaction in zip(refunds, latest, strict=True):
             with outcomes.capture(refund):
                 is_transfer = transaction.kind is Kind.TRANSFER
-                if is_transfer and self._transaction_signer.find_sweep_objection(
-                    refund
+                if is_transfer and (
+                    self._transaction_signer.find_sweep_objection(refund)
+                    or (refund in late and self._nonces.find_token_objection(refund))
                 ):
                     # Do not send it; the next step replaces it with a no-op.
                     changes.append(self._sent(refund, timedelta(0)))

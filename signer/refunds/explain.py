@@ -62,7 +62,7 @@ class Explainer:
         With *for_tenant* it is for the refund's tenant; otherwise for operators.
         """
         blocked = self._store.find_block(refund.tenant)
-        stop = self._store.find_stop(refund.chain_id)
+        stop = self._store.find_stop(refund.chain_id, refund.named)
         explanation = Explanation(
             refund=refund,
             policy=self._objection(refund),

@@ -25,6 +25,8 @@ ADVICE = {
     "wallet-paused": "run `hotwallet nonce repair`",
     "signing-stopped": "find out who stopped signing and why (`hotwallet stops`), and"
     " then run `hotwallet resume`",
+    "token-stopped": "find out who stopped the token and why (`hotwallet stops`), and"
+    " then run `hotwallet resume` with --token",
     "backend-access-denied": "allow the service's role to sign with the key again",
     "key-unusable": "enable the key, or restore the one that the nonce belongs to",
     "key-not-found": "restore the key",
@@ -88,7 +90,7 @@ class Explanation:
     Everything that ledger, chain and rules report about one refund.
 
     ``policy`` is the objection of today's rules; None means that they would accept the
-    refund.  ``stopped_at`` is when signing was stopped, and
+    refund.  ``stopped_at`` is when signing was stopped, or that of its token, and
     ``is_key_revoked`` whether the key of the refund's nonce is blocked.  ``ahead`` are
     the first open refunds with lower nonces.  ``tenant_blocked_at`` is when an operator
     blocked the refund's tenant.  ``unanswered`` has the error code of each question

@@ -6,20 +6,27 @@ bytes checks it in its own transaction.  Each change is audited like a signature
 intent is durable before anything changes, and the outcome is recorded afterwards.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from eth_utils.address import is_checksum_address
 
 from signer.alerts import Alert, Alerts
 from signer.audit.actions import AuditAction
 from signer.config.networks import Network
 from signer.config.tenants import NO_LIMITS, Tenant, TenantRegistry, is_tenant_name
-from signer.errors import ConfigurationError, NotFoundError
+from signer.errors import ConfigurationError, InvalidInputError, NotFoundError
 from signer.keys.admin_audit import AdminAudit, Facts
 from signer.model.audit_record import Actor, require_reason
-from signer.model.hold import EVERYTHING, Hold
+from signer.model.hold import EVERYTHING, Hold, name_of_chain, name_of_token
+from signer.model.refund import COIN, COIN_ADDRESS
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
+
+
+_ADDRESS = re.compile("0x[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +83,13 @@ class Holds:
         actor: Actor,
         *,
         chain_id: int | None = None,
+        token: str | None = None,
     ) -> SwitchResult:
         """
         Forbid signatures on *network*, or everywhere; a stop in force stays as it is.
+
+        With *token*, it forbids those alone that name this token of the network: its
+        symbol, ``COIN``, or the address of any contract.
 
         *chain_id* is for a stop whose chain no network has: another program inserted
         it, or its network was removed.  A stop that another program changed is
@@ -88,17 +99,18 @@ class Holds:
         that a device signs at this moment are neither recorded nor sent.
 
         Raises:
-            InvalidInputError: *reason* is empty, too long, or not printable.
-            NotFoundError: The networks file has no such network, and *chain_id* is of
-                no network and no stop.
+            InvalidInputError: *reason* is empty, too long, or not printable; or *token*
+                is given without a network.
+            NotFoundError: The networks file has no such network or token, and
+                *chain_id* is of no network and no stop.
         """
         require_reason(reason)
-        facts = _facts(network, chain_id, reason)
+        facts = _facts(network, chain_id, token, reason)
         action = AuditAction.SIGNING_STOP
         with self._admin_audit.attempt(action, actor, **facts):
-            stopped = self._chain_id(network, chain_id)
-            stop = Hold.of_chain(stopped, self._clock(), reason, actor.name)
-            changed = self._store.hold(stop)
+            name = self.name_of(network, chain_id, token)
+            facts |= _contract(name, token)
+            changed = self._store.hold(Hold(name, self._clock(), reason, actor.name))
             self._write(action, actor, changed=changed, **facts)
         if changed:
             self._alerts.sound(Alert.SIGNING_STOPPED, actor=actor.name, **facts)
@@ -111,11 +123,12 @@ class Holds:
         actor: Actor,
         *,
         chain_id: int | None = None,
+        token: str | None = None,
     ) -> SwitchResult:
         """
-        End the stop of *network*, or the stop of everything; as ``stop``.
+        End the stop of *network*, of its *token*, or of everything; as ``stop``.
 
-        A stop of everything and those of networks are ended separately.
+        Stops of everything, of networks and of tokens are ended separately.
 
         Raises:
             InvalidInputError, NotFoundError: As ``stop``.
@@ -123,24 +136,27 @@ class Holds:
             ApprovalRequiredError: Another administrator must approve it first.
         """
         require_reason(reason)
-        facts = _facts(network, chain_id, reason)
+        facts = _facts(network, chain_id, token, reason)
         action = AuditAction.SIGNING_RESUME
         with self._admin_audit.attempt(action, actor, **facts):
-            changed = self._resume(self._chain_id(network, chain_id), reason, actor)
+            name = self.name_of(network, chain_id, token)
+            facts |= _contract(name, token)
+            changed = self._resume(name, reason, actor)
             self._write(action, actor, changed=changed, **facts)
         if changed:
             alert = Alert.SIGNING_STOPPED
-            self._alerts.resolve(alert, is_known=False, network=network)
+            self._alerts.resolve(alert, is_known=False, network=network, token=token)
         return SwitchResult(changed, self.stops())
 
-    def _resume(self, chain_id: int, reason: str, actor: Actor) -> bool:
-        stop = next((s for s in self.stops() if s.chain_id == chain_id), None)
+    def _resume(self, name: str, reason: str, actor: Actor) -> bool:
+        stop = next((each for each in self.stops() if each.name == name), None)
         if stop is None:
             return False
         if not stop.is_authentic:
             raise stop.error()
         stopped: Facts = {
-            "chain_id": str(chain_id),
+            "chain_id": str(stop.chain_id),
+            **({"token": stop.token} if stop.token else {}),
             "stopped_at": stop.at.isoformat(),
             "stopped_by": stop.requested_by,
             "stop_reason": stop.reason,
@@ -152,7 +168,7 @@ class Holds:
             return self._store.release(stop.name, at, stop.version, use)
 
     def stops(self) -> Sequence[Hold]:
-        """Return the stops in force, a stop of everything first."""
+        """Return the stops in force: of everything, of networks, and of tokens."""
         return [stop for stop in self._store.stops() if stop.in_force]
 
     def names(self) -> Mapping[int, str]:
@@ -162,6 +178,26 @@ class Holds:
         except ConfigurationError:
             return {}
         return {network.chain_id: name for name, network in networks.items()}
+
+    def name_of(
+        self,
+        network: str | None,
+        chain_id: int | None = None,
+        token: str | None = None,
+    ) -> str:
+        """Return the name of a stop; *chain_id* and *token* as for ``stop``."""
+        stopped = self._chain_id(network, chain_id)
+        if token is None:
+            return name_of_chain(stopped)
+        if stopped == EVERYTHING:
+            raise InvalidInputError("needs the token's network", field="token")
+        tokens = {} if network is None else self._networks()[network].tokens
+        address = COIN_ADDRESS if token == COIN else token
+        address = tokens[token].address if token in tokens else address
+        # Without a checksum all letters are small: one that is mistyped is not right.
+        if not (is_checksum_address(address) or _ADDRESS.fullmatch(address)):
+            raise NotFoundError("the network has no such token, and it is no address")
+        return name_of_token(stopped, address)
 
     def _chain_id(self, network: str | None, chain_id: int | None) -> int:
         if chain_id is not None:
@@ -262,7 +298,15 @@ class Holds:
         return self._store.list(name, limit=1).refunds != ()
 
 
-def _facts(network: str | None, chain_id: int | None, reason: str) -> Facts:
+def _contract(name: str, token: str | None) -> Facts:
+    """Return the address of *token*, which the networks file may change later."""
+    return {} if token is None else {"contract": name.rpartition(" ")[2]}
+
+
+def _facts(
+    network: str | None, chain_id: int | None, token: str | None, reason: str
+) -> Facts:
     # As text: JSON has no integers of 64 bits.
-    of_chain = {} if chain_id is None else {"chain_id": str(chain_id)}
-    return {"network": network, "reason": reason, **of_chain}
+    optional = {"chain_id": None if chain_id is None else str(chain_id), "token": token}
+    given = {name: value for name, value in optional.items() if value is not None}
+    return {"network": network, "reason": reason, **given}

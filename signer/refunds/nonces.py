@@ -16,6 +16,7 @@ from signer.errors import (
     AuditLogUnwritableError,
     HotWalletError,
     StaleStateError,
+    TokenStoppedError,
 )
 from signer.keys.keyring import ActiveKey, KeyRing
 from signer.keys.signer import Signer
@@ -117,9 +118,25 @@ class NonceManager:
         )
         return [_log_intent(outcome, active.signer) for outcome in reserved]
 
+    def find_token_objection(self, refund: Refund) -> Objection | None:
+        """
+        Return why a no-op must replace the transfer of *refund*, if its token is held.
+
+        Otherwise its nonce would hold up those of other tokens.
+
+        Raises:
+            RowNotAuthenticError: Another program changed the stop, which ends nothing.
+        """
+        stop = self._store.find_stop(refund.chain_id, refund.named)
+        if stop is None or not stop.token:
+            return None  # What stops everything or a chain forbids a no-op as well.
+        if not stop.is_authentic:
+            raise stop.error()
+        return build_objection(TokenStoppedError.code, str(stop.error()))
+
     def require_running(self, refund: Refund) -> None:
         """
-        Require that no stop forbids to pay *refund* now.
+        Require that no stop of everything or its chain forbids to pay *refund* now.
 
         Raises:
             SigningStoppedError: One does.

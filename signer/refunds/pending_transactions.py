@@ -127,8 +127,9 @@ class PendingTransactions:
             # Adopted after a restore from a backup, and removed by a reorganisation.
             return self._attempts.start(refund, chain)
         latest = signed[-1]
-        objection = self._find_objection(refund, chain)
-        if objection is not None and latest.kind is Kind.TRANSFER:
+        is_transfer = latest.kind is Kind.TRANSFER
+        objection = self._find_objection(refund, chain) if is_transfer else None
+        if objection is not None:
             # The no-op competes with the transfer, which is not broadcast again.
             plan = self._pricing.plan_noop(refund, chain, latest, objection)
             return self._attempts.record(plan, chain)
@@ -167,7 +168,8 @@ class PendingTransactions:
         tx_hash = self._nonces.find_other_payment(refund)
         if tx_hash is not None:
             return describe_earlier_payment(tx_hash, chain)
-        return self._transaction_signer.find_sweep_objection(refund)
+        objection = self._transaction_signer.find_sweep_objection(refund)
+        return objection or self._nonces.find_token_objection(refund)
 
     def _replace_stuck(
         self, refund: Refund, chain: Chain, latest: SignedTransaction, *, is_next: bool

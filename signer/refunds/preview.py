@@ -223,7 +223,7 @@ class Previewer:
         chain, facts = self._chains[refund.network], _Facts()
         refund, decision = self._decide(refund, chain, facts)
         with facts.noting_delays():
-            stop = self._store.find_stop(refund.chain_id)
+            stop = self._store.find_stop(refund.chain_id, refund.named)
             if stop is not None:
                 raise stop.error()
         active = self._keys.active_key()

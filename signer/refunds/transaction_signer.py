@@ -236,7 +236,7 @@ class TransactionSigner:
             SigningError: The device did not sign, or signed something else; or the
                 signed bytes are not the transaction that was checked.
         """
-        sender, nonce, _ = refund.reservation()
+        _, nonce, _ = refund.reservation()
         transaction = build_transaction(refund, attempt)
         _check(transaction, refund, attempt, network)
         digest = transaction.signing_digest()
@@ -250,10 +250,7 @@ class TransactionSigner:
             attempt=attempt.number,
             kind=str(attempt.kind),
         )
-        is_sweep = refund.purpose is PaymentPurpose.SWEEP
-        pays_own_key = is_sweep and attempt.kind is Kind.TRANSFER
-        pays = refund.recipient if pays_own_key else None
-        signer = self._open_signer(refund, sender, digest, purpose, pays)
+        signer = self._open_signer(refund, attempt.kind, digest, purpose)
         made = signer.sign(digest, purpose)
         try:
             signed = _combine(transaction, digest, made)
@@ -264,22 +261,28 @@ class TransactionSigner:
         return SignedPayment(row, made.outcome(tx_hash=row.tx_hash), made.audit)
 
     def _open_signer(
-        self,
-        refund: Refund,
-        sender: str,
-        digest: bytes,
-        purpose: Purpose,
-        pays: str | None,
+        self, refund: Refund, kind: Kind, digest: bytes, purpose: Purpose
     ) -> Signer:
         """Return the signer; its audit record of the intent to sign is durable."""
+        sender, _, _ = refund.reservation()
         is_valid = is_just_committed(refund, self._clock())
         if refund.intent is None or not is_valid:
             return self._ring.announce(
-                sender, digest, purpose, chain_id=refund.chain_id, pays=pays
+                sender,
+                digest,
+                purpose,
+                chain_id=refund.chain_id,
+                named="" if kind is Kind.NOOP else refund.named,
+                pays=self._find_paid_key(refund, kind),
             )
         # The reservation recorded the intent of this key, which was active then.
         known = self._ring.cached_signer(sender, str(refund.key_id))
         return known or self._ring.signer(sender)
+
+    def _find_paid_key(self, refund: Refund, kind: Kind) -> str | None:
+        """Return the address that must be the active key's, for a sweep."""
+        pays_own_key = refund.purpose is PaymentPurpose.SWEEP and kind is Kind.TRANSFER
+        return refund.recipient if pays_own_key else None
 
     def _build_row(
         self, refund: Refund, attempt: Attempt, signed: SignedBytes

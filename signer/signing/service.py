@@ -10,6 +10,7 @@ durable before anything leaves.
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from eth_account.messages import SignableMessage, encode_defunct
 
@@ -30,6 +31,7 @@ from signer.keys.signer import Signed, Signer
 from signer.model.audit_record import Actor, Operation, Purpose
 from signer.model.hold import EVERY_CHAIN
 from signer.model.key import SIGNING, KeyState
+from signer.model.refund import COIN
 from signer.model.spending_limits import Limits, Spending
 from signer.policy.facts import (
     NO_KEYS,
@@ -181,6 +183,7 @@ class SigningService:
             Operation.TRANSACTION_SIGNING,
             self._describe(transaction),
             chain_id=chain_id,
+            named=_hex_in([transaction.to, transaction.data], transaction.value),
         )
         try:
             result = SignedBytes.of(transaction, signed.signature)
@@ -238,6 +241,7 @@ class SigningService:
             requester,
             summary,
             chain_id=chain_id or EVERY_CHAIN,
+            named=_hex_in([document.domain, document.message], 0),
             spendings=self._spendings(facts, requester),
         )
 
@@ -265,6 +269,7 @@ class SigningService:
             requester,
             f"delegate the account to {delegate}",
             chain_id=chain_id or EVERY_CHAIN,
+            named=delegate.lower(),
             operation=Operation.TRANSACTION_SIGNING,
         ).signature
 
@@ -290,6 +295,7 @@ class SigningService:
         summary: str,
         *,
         chain_id: int | None,
+        named: str = "",
         spendings: tuple[Spending, ...] = (),
         operation: Operation = Operation.MESSAGE_SIGNING,
     ) -> MessageSignature:
@@ -300,6 +306,7 @@ class SigningService:
             operation,
             summary,
             chain_id=chain_id,
+            named=named,
             spendings=spendings,
         )
         signed.audit.write(signed.outcome())
@@ -314,12 +321,14 @@ class SigningService:
         summary: str,
         *,
         chain_id: int | None,
+        named: str = "",
         spendings: tuple[Spending, ...] = (),
     ) -> Signed:
         """
         Return a signature whose outcome is not recorded yet.
 
-        It is valid on *chain_id*; None means that no contract reads it.
+        It is valid on *chain_id*; None means that no contract reads it.  *named* is as
+        for ``Signer.announce``.
         """
         decision, caller = self._policy.require(facts), requester.caller
         network = None if chain_id is None else self._networks.get(chain_id)
@@ -342,6 +351,7 @@ class SigningService:
             purpose,
             states=self._states,
             chain_id=chain_id,
+            named=named,
             spendings=spendings,
         )
         return signer.sign(facts.digest, purpose)
@@ -404,3 +414,23 @@ class SigningService:
 
     def _book(self, chain_id: int | None) -> AddressBook:
         return _NO_NAMES if chain_id is None else self._books.get(chain_id, _NO_NAMES)
+
+
+def _hex_in(values: Any, coin: int) -> str:
+    """
+    Return the addresses and bytes in *values* as hex, and ``COIN`` if it moves *coin*.
+
+    Contracts may read an address from a number as well.
+    """
+    if isinstance(values, Mapping):
+        values = [*values.values()]
+    if isinstance(values, list):
+        found = " ".join(_hex_in(each, 0) for each in values)
+    elif isinstance(values, bytes):
+        found = values.hex()
+    elif isinstance(values, int):
+        found = f"{values & (2**256 - 1):064x}"
+    else:
+        is_hex = isinstance(values, str) and values.startswith("0x")
+        found = values.lower() if is_hex else ""
+    return f"{COIN} {found}" if coin else found

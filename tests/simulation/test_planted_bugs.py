@@ -17,7 +17,6 @@ from api.extras.restore.planner import RestorePlanner
 from signer.chain.chain import Chain
 from signer.config.tenants import TenantRegistry
 from signer.errors import BroadcastRejectedError, HotWalletError, StaleStateError
-from signer.keys.signer import Signer
 from signer.model.audit_record import Record
 from signer.model.key import Key
 from signer.model.refund import InFlight, Refund, Status
@@ -177,9 +176,8 @@ class UncheckedSweeps(TransactionSigner):
         """Object to nothing."""
         return None
 
-    def _open_signer(self, refund: Refund, sender: str, *rest: Any) -> Signer:
-        digest, purpose, _ = rest
-        return super()._open_signer(refund, sender, digest, purpose, None)
+    def _find_paid_key(self, *_: object) -> None:
+        """Require of no key that it is active."""
 
 
 def _plant_new_nonce(ledger: Ledger) -> Build:

@@ -8,8 +8,9 @@ from urllib.parse import urlencode
 import falcon
 from falcon import Request, Response
 
+from api.actions.action import EVERY
 from api.actions.catalogue import FORMS
-from api.actions.holds import scope_of, scopes
+from api.actions.holds import scope_of, scopes, tokens
 from api.actions.proposals import find_follow_up, find_waiting, show_proposal
 from api.container import Container
 from api.extras.console import PREFIX, is_console
@@ -100,7 +101,8 @@ def _page(path: str, template: str, *names: str) -> Callable[..., Any]:
 @_page("", "overview.html")
 def _overview(container: Container, _: Given) -> Shown:
     """Show the state of the service, and what needs attention."""
-    return {**read_overview(container), "scopes": scopes(container)}
+    options = {"scopes": scopes(container), "tokens": tokens(container)}
+    return {**read_overview(container), **options}
 
 
 @_page("/refunds", "refunds.html", *_SEARCH, "cursor")
@@ -172,7 +174,9 @@ def _wallets(container: Container, _: Given) -> Shown:
         "wallets": read_wallets(container, ring, measured),
         "networks": container.networks,
         "revoked": {each.address for each in ring if each.revoked_at},
-        "stopped": {stop.chain_id for stop in container.holds.stops()},
+        "stopped": {
+            stop.chain_id for stop in container.holds.stops() if not stop.token
+        },
         "waiting": find_waiting(container, "/console/wallets"),
         "measured": measured,
         "most_open": MOST_OPEN,
@@ -300,9 +304,13 @@ def _stops(container: Container, _: Given) -> Shown:
     return {
         "in_force": in_force,
         "sentences": [describe_stop(stop, names) for stop in in_force],
-        "values": [scope_of(stop.chain_id, names) for stop in in_force],
+        "values": [
+            {"network": scope_of(stop.chain_id, names), "asset": stop.token or EVERY}
+            for stop in in_force
+        ],
         "names": names,
         "scopes": scopes(container),
+        "tokens": tokens(container),
         "tenants": holds.tenants(),
         "waiting": find_waiting(container, "/console/stops"),
         "paused": [each for each in container.store.wallets() if each.is_paused],

@@ -190,8 +190,8 @@ def restore_document(
             for change in plan.key_changes
         ],
         "stops": [
-            {"network": network, "reason": reason}
-            for network, reason in plan.stops.items()
+            {"network": network, "token": token, "reason": reason}
+            for (network, token), reason in plan.stops.items()
         ],
         "blocked_tenants": list(plan.blocked_tenants),
         "wallets": [
@@ -261,8 +261,9 @@ def _log_lines(read: EvidenceSummary) -> Iterator[str]:
 def _change_lines(plan: RestorePlan) -> Iterator[str]:
     for change in plan.key_changes:
         yield f"repeat {_describe(change)}"
-    for network, reason in plan.stops.items():
-        yield f"stop {network or 'everything'}: {reason}"
+    for (network, token), reason in plan.stops.items():
+        of_token = f", token {token}" if token else ""
+        yield f"stop {network or 'everything'}{of_token}: {reason}"
     for tenant in plan.blocked_tenants:
         yield f"block tenant {tenant}"
     for wallet in plan.wallets:

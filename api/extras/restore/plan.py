@@ -117,6 +117,10 @@ class KeyChange:
     compromised: bool = False
 
 
+StopOf = tuple[str | None, str | None]
+"""The network of a stop, and the address of the token; None is everything."""
+
+
 class LostChanges:
     """
     The changes in *records*, which the ledger does not have, sorted by their ids.
@@ -128,7 +132,7 @@ class LostChanges:
     def __init__(self, records: Iterable[Record]) -> None:
         self.refunds: dict[str, LostRefund] = defaultdict(LostRefund)
         self.key_changes: list[KeyChange] = []
-        self.stops: dict[str | None, str] = {}
+        self.stops: dict[StopOf, str] = {}
         self.blocked_tenants: set[str] = set()
         self.administrative: list[Record] = []
         self._high_waters: dict[WalletId, int] = {}
@@ -176,10 +180,10 @@ class LostChanges:
             self._forget_revocation(details["key_address"])
         elif event in {_STOPPED, _RESUMED} and "chain_id" not in details:
             # With a chain id, no network has the chain.
-            network = details.get("network")
-            self.stops.pop(network, None)
+            stopped = details.get("network"), details.get("contract")
+            self.stops.pop(stopped, None)
             if event == _STOPPED:
-                self.stops[network] = str(details.get("reason"))
+                self.stops[stopped] = str(details.get("reason"))
         elif event == _BLOCKED:
             self.blocked_tenants.add(details["tenant"])
         elif event == _UNBLOCKED:
@@ -333,7 +337,7 @@ class RestorePlan:
     """
 
     key_changes: Sequence[KeyChange] = ()
-    stops: Mapping[str | None, str] = field(default_factory=dict)
+    stops: Mapping[StopOf, str] = field(default_factory=dict)
     blocked_tenants: Collection[str] = ()
     wallets: Sequence[WalletPlan] = ()
     refunds: Sequence[PlannedRefund] = ()

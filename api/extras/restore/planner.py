@@ -13,6 +13,7 @@ from api.extras.restore.plan import (
     LostRefund,
     PlannedRefund,
     RestorePlan,
+    StopOf,
     WalletId,
     WalletPlan,
     rebuild,
@@ -328,17 +329,21 @@ class RestorePlanner:
             _describe_basis(records, missing, stated),
         )
 
-    def _find_stops(self, lost: LostChanges) -> Mapping[str | None, str]:
+    def _find_stops(self, lost: LostChanges) -> Mapping[StopOf, str]:
         """Return the stops to repeat: of everything, and of networks that exist."""
-        in_force = {stop.chain_id for stop in self._store.stops() if stop.in_force}
+        in_force = {
+            (stop.chain_id, stop.token or None)
+            for stop in self._store.stops()
+            if stop.in_force
+        }
         chain_ids: dict[str | None, int] = {
             name: chain.network.chain_id for name, chain in self._chains.items()
         }
         chain_ids[None] = EVERYTHING
         return {
-            network: reason
-            for network, reason in lost.stops.items()
-            if network in chain_ids and chain_ids[network] not in in_force
+            (network, token): reason
+            for (network, token), reason in lost.stops.items()
+            if network in chain_ids and (chain_ids[network], token) not in in_force
         }
 
     def _blocked(self) -> AbstractSet[str]:

@@ -128,8 +128,8 @@ class Restorer:
 
     def _complete(self, plan: RestorePlan, actor: Actor) -> None:
         """Do what needs the keys as they are now."""
-        for network, reason in plan.stops.items():
-            self._holds.stop(network, reason, actor)
+        for (network, token), reason in plan.stops.items():
+            self._holds.stop(network, reason, actor, token=token)
         for refund in plan.refunds:
             self._restore_refund(refund)
         # After the refunds: without a tenants file, a tenant exists by its refunds.

@@ -41,7 +41,7 @@ _KEY = frozenset(
     )
 )
 
-SIGNATURE = _KEY | {"signing-failed", "signing-stopped"}
+SIGNATURE = _KEY | {"signing-failed", "signing-stopped", "token-stopped"}
 """Of a request for one signature."""
 
 DEVICE = _KEY | {"new-key-unhealthy", "proofs-pending"}

@@ -25,8 +25,8 @@ class Case:
 
 
 def _stopped(world: World) -> Texts:
-    world.container.holds.stop("local", "odd <i>refunds</i>", CAROL)
-    return {"network": "local"}
+    world.container.holds.stop("local", "odd <i>refunds</i>", CAROL, token="TUSD")
+    return {"network": "local", "asset": "TUSD"}
 
 
 def _blocked(world: World) -> Texts:
@@ -97,7 +97,7 @@ def _approvals(world: World) -> object:
 
 
 CASES: Mapping[str, Case] = {
-    "stop": Case(lambda _: {"network": "local"}, _stops),
+    "stop": Case(lambda _: {"network": "local", "asset": "TUSD"}, _stops),
     "resume": Case(_stopped, _stops, needs_approval=True),
     "block-tenant": Case(lambda _: {"tenant": SHOP}, _blocks),
     "unblock-tenant": Case(_blocked, _blocks, needs_approval=True),

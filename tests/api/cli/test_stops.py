@@ -57,12 +57,18 @@ def test_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert stop == {
         "network": "local",
         "chainId": 31337,
+        "token": None,
         "reason": "odd refunds",
         "requestedBy": "cli:alice",
         "authentic": True,
     }
     assert (listed.status, len(listed.json["stops"])) == (1, 1)
-    assert resumed == {"status": "resumed", "network": "local", "stops": []}
+    assert resumed == {
+        "status": "resumed",
+        "network": "local",
+        "token": None,
+        "stops": [],
+    }
 
 
 def test_stops_are_listed(run: Run) -> None:

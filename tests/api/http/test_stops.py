@@ -17,6 +17,8 @@ from tests.support.refunds import KEY
 
 
 SCOPE = "signing:stop"
+LOCAL = {"network": "local"}
+
 WHY = {"reason": "odd refunds"}
 
 
@@ -58,7 +60,9 @@ def _events(store: SQLStore) -> list[tuple[str, str, str]]:
     )
 
 
-@pytest.mark.parametrize("body", [WHY, {**WHY, "network": "local"}])
+@pytest.mark.parametrize(
+    "body", [WHY, {**WHY, **LOCAL}, {**WHY, **LOCAL, "token": "TUSD"}]
+)
 def test_a_stop_holds_on_every_host_at_once(
     hosts: list[TestClient], node: ScriptedChain, body: Any
 ) -> None:
@@ -76,6 +80,7 @@ def test_a_stop_holds_on_every_host_at_once(
     assert resumed.json == {
         "status": "resumed",
         "network": body.get("network"),
+        "token": body.get("token"),
         "stops": [],
     }
     assert paid.json["status"] == "broadcast"
@@ -94,6 +99,7 @@ def test_who_and_why_are_listed_and_audited(
     assert stop == {
         "network": None,
         "chainId": None,
+        "token": None,
         "at": "2026-11-24T12:00:00.000000Z",
         "reason": "odd refunds",
         "requestedBy": "token:alice",
@@ -122,6 +128,8 @@ def test_who_and_why_are_listed_and_audited(
         ({**WHY, "network": None}, 400, "network"),
         ({**WHY, "chainId": 1}, 400, "body"),
         ({**WHY, "network": "mainnet"}, 404, None),
+        ({**WHY, "network": "local", "token": "USDX"}, 404, None),
+        ({**WHY, "token": "TUSD"}, 400, "token"),
         ({**WHY, "network": "chain:mainnet"}, 404, None),
         ({**WHY, "network": "chain:"}, 404, None),
         ({**WHY, "network": "chain:--7"}, 404, None),

@@ -177,7 +177,9 @@ def test_forms_and_confirmations_need_the_session_too(
 def test_a_repeated_post_says_what_to_do(world: World) -> None:
     """The answer to the second one is that the token was used."""
     change = next(each for each in FORMS if each.name == "stop")
-    fields = world.confirm(change, {"network": "*", "reason": "odd refunds"})
+    fields = world.confirm(
+        change, {"network": "*", "asset": "*", "reason": "odd refunds"}
+    )
     fields = {**fields, "token": world.token(change)}
     first, second = world.submit(change, fields), world.submit(change, fields)
 
@@ -191,9 +193,13 @@ def test_a_token_makes_one_change(world: World) -> None:
     """Not even another one, and not one in the API."""
     stop = next(each for each in FORMS if each.name == "stop")
     used = new_token(scope="signing:stop")
-    fields = world.confirm(stop, {"network": "local", "reason": "odd refunds"})
+    fields = world.confirm(
+        stop, {"network": "local", "asset": "*", "reason": "odd refunds"}
+    )
     assert world.submit(stop, {**fields, "token": used}).status_code == 200
-    fields = world.confirm(stop, {"network": "*", "reason": "odd refunds"})
+    fields = world.confirm(
+        stop, {"network": "*", "asset": "*", "reason": "odd refunds"}
+    )
     again = world.submit(stop, {**fields, "token": used})
     api = world.client.simulate_post(
         "/v1/admin/stop",

@@ -66,11 +66,11 @@ def _pages(world: World) -> Iterator[tuple[str, str]]:
         yield path, browser.get(path).text
     given = {
         "approve": {"digest": digests[0], "reason": EVIL},
-        "resume": {"network": "local", "reason": EVIL},
+        "resume": {"network": "local", "asset": "*", "reason": EVIL},
         "unblock-tenant": {"tenant": SHOP, "reason": EVIL},
         "replay-event": {"event_id": event_id, "reason": EVIL},
         "cancel-refund": {"refund_id": refund.id, "reason": EVIL},
-        "stop": {"network": "*", "reason": EVIL},
+        "stop": {"network": "*", "asset": "*", "reason": EVIL},
         "block-tenant": {"tenant": EVIL, "reason": EVIL},
     }
     scopes = {each.name: each.scope for each in FORMS}

@@ -160,10 +160,14 @@ def test_keys_show_what_drains(world: World) -> None:
 @pytest.mark.parametrize(
     ("name", "values", "code"),
     [
-        ("stop", {"network": "other", "reason": WHY}, "invalid-input"),
-        ("stop", {"network": "local", "reason": " "}, "invalid-input"),
-        ("stop", {"network": "local", "reason": "x" * 201}, "invalid-input"),
-        ("stop", {"network": "local", "reason": "a\nb"}, "invalid-input"),
+        ("stop", {"network": "other", "asset": "*", "reason": WHY}, "invalid-input"),
+        ("stop", {"network": "local", "asset": "*", "reason": " "}, "invalid-input"),
+        (
+            "stop",
+            {"network": "local", "asset": "*", "reason": "x" * 201},
+            "invalid-input",
+        ),
+        ("stop", {"network": "local", "asset": "*", "reason": "a\nb"}, "invalid-input"),
         ("block-tenant", {"tenant": "another", "reason": WHY}, "not-found"),
         ("block-tenant", {"tenant": "", "reason": WHY}, "invalid-input"),
         ("block-tenant", {"tenant": "x" * 129, "reason": WHY}, "invalid-input"),

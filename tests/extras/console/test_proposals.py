@@ -36,7 +36,7 @@ CASES: dict[str, tuple[dict[str, Any], str, dict[str, str] | None]] = {
     "signing-resume": (
         {"chain_id": "31337", "stopped_by": "worker", "stop_reason": "odd"},
         'resume signing for chain 31337, stopped by "worker": "odd"',
-        {"network": "local"},
+        {"network": "local", "asset": "*"},
     ),
     "tenant-unblock": (
         {"tenant": "shop", "blocked_by": "token:bob"},

@@ -44,7 +44,10 @@ def test_two_clicks_stop_everything(world: World) -> None:
 @pytest.mark.parametrize("network", ["*", "local"])
 def test_every_page_shows_a_stop(world: World, network: str) -> None:
     refund = world.refund()
-    assert world.make(STOP, {"network": network, "reason": WHY}).status_code == 200
+    assert (
+        world.make(STOP, {"network": network, "asset": "*", "reason": WHY}).status_code
+        == 200
+    )
     paths = [*PATHS, f"/console/refunds/{refund.id}", "/console/changes/approve"]
 
     for path in paths:
@@ -57,7 +60,7 @@ def test_every_page_shows_a_stop(world: World, network: str) -> None:
 def test_a_stopped_wallet_does_not_look_as_if_it_paid(world: World) -> None:
     world.store.open_wallet(_wallet(world))
     before = world.browser.get("/console/wallets").text
-    world.make(STOP, {"network": "local", "reason": WHY})
+    world.make(STOP, {"network": "local", "asset": "*", "reason": WHY})
     after = world.browser.get("/console/wallets").text
 
     assert ">pays<" in before
@@ -73,7 +76,7 @@ def test_another_stop_is_not_ended_by_an_old_page(world: World) -> None:
     """Bob's stop came after the page was shown: alice looks at it first."""
     switch = world.container.holds
     switch.stop("local", "the first", CAROL)
-    fields = world.confirm(RESUME, {"network": "local", "reason": WHY})
+    fields = world.confirm(RESUME, {"network": "local", "asset": "*", "reason": WHY})
     (stop,) = switch.stops()
     world.store.release(name_of_chain(stop.chain_id), world.clock(), stop.version)
     switch.stop("local", "the second", BOB)
@@ -86,7 +89,7 @@ def test_another_stop_is_not_ended_by_an_old_page(world: World) -> None:
 
 
 def test_a_faster_stop_does_not_prevent_a_stop(world: World) -> None:
-    fields = world.confirm(STOP, {"network": "local", "reason": WHY})
+    fields = world.confirm(STOP, {"network": "local", "asset": "*", "reason": WHY})
     world.container.holds.stop("local", "faster", BOB)
     answer = world.submit(STOP, {**fields, "token": world.token(STOP)})
 
@@ -99,7 +102,7 @@ def test_a_chain_of_no_network_can_be_resumed(world: World) -> None:
     world.store.hold(Hold.of_chain(5, world.clock(), "odd", "token:carol"))
     page = world.browser.get("/console/stops").text
     assert "/console/changes/resume?network=chain%3A5" in page
-    values = {"network": "chain:5", "reason": WHY}
+    values = {"network": "chain:5", "asset": "*", "reason": WHY}
     assert world.make(RESUME, values).status_code == 409
     world.approve_all()
 
@@ -112,7 +115,7 @@ def test_a_stop_that_another_program_changed(world: World) -> None:
     world.container.holds.stop("local", "odd", CAROL)
     forge(world.store, "UPDATE holds SET reason = '<b>no</b>', version = version + 1")
     page = world.browser.get("/console/stops").text
-    answer = world.make(RESUME, {"network": "local", "reason": WHY})
+    answer = world.make(RESUME, {"network": "local", "asset": "*", "reason": WHY})
 
     assert "Stop again, then resume" in page
     assert "<b>no" not in page
@@ -122,7 +125,7 @@ def test_a_stop_that_another_program_changed(world: World) -> None:
 @pytest.mark.parametrize(
     ("change", "values", "text"),
     [
-        (RESUME, {"network": "local", "reason": WHY}, "not stopped"),
+        (RESUME, {"network": "local", "asset": "*", "reason": WHY}, "not stopped"),
         (UNBLOCK, {"tenant": SHOP, "reason": WHY}, "not-blocked"),
     ],
 )

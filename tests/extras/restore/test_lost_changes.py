@@ -22,6 +22,9 @@ from tests.support.restores import requested
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 
 
+_HELD = {"network": "local", "token": "USDC", "contract": "0xab"}
+
+
 def _record(event: str, details: dict[str, Any] | None = None, **fields: Any) -> Record:
     return Record.of({"event": event, "details": details, **fields}, AT)
 
@@ -185,13 +188,16 @@ def test_stops_and_blocks_at_the_end_of_the_log() -> None:
             _record("signing-stop-succeeded", {"network": None, "reason": "one"}),
             _record("signing-stop-succeeded", {"network": "local", "reason": "two"}),
             _record("signing-resume-succeeded", {"network": None, "reason": "ok"}),
+            _record("signing-stop-succeeded", {**_HELD, "reason": "three"}),
+            _record("signing-stop-succeeded", {**_HELD, "contract": "0xcd"}),
+            _record("signing-resume-succeeded", {**_HELD, "contract": "0xcd"}),
             _record("tenant-block-succeeded", {"tenant": "shop"}),
             _record("tenant-block-succeeded", {"tenant": "gateway"}),
             _record("tenant-unblock-succeeded", {"tenant": "shop"}),
         ]
     )
 
-    assert lost.stops == {"local": "two"}
+    assert lost.stops == {("local", None): "two", ("local", "0xab"): "three"}
     assert lost.blocked_tenants == {"gateway"}
 
 

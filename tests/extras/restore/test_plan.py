@@ -536,10 +536,10 @@ def test_stops_and_blocks(world: World, log: Sequence[Record], backup: Backup) -
     plan = plan_of(world, [*log, gone])
     stopped(world.store, at=world.clock())
 
-    assert plan.stops == {None: "drill", "local": "drill"}
+    assert plan.stops == {(None, None): "drill", ("local", None): "drill"}
     assert plan.blocked_tenants == ["gateway"]
     assert len(plan.records) == 4
-    assert plan_of(world, log).stops == {None: "drill"}
+    assert plan_of(world, log).stops == {(None, None): "drill"}
 
 
 A, B, C = "0xA", SECOND.address, THIRD.address

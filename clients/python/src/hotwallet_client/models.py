@@ -26,6 +26,7 @@ class Failure(TypedDict):
 
     code: Literal[
         "execution-reverted",
+        "token-stopped",
         "reverted",
         "already-paid",
         "approval-rejected",
@@ -528,6 +529,7 @@ class Problem(TypedDict):
         "store-failed",
         "store-unavailable",
         "tenant-blocked",
+        "token-stopped",
         "too-many-open-refunds",
         "too-many-requests",
         "unauthenticated",

@@ -224,7 +224,7 @@ def test_announcing_retries_after_a_failover(sqlite_store: SQLStore) -> None:
 
     sqlite_store.enrol(key_of(first))
     ring = _ring_of_places(altered(sqlite_store, keys=keys), first, there)
-    announced = ring.announce(first.address, DIGEST, PURPOSE, chain_id=1)
+    announced = ring.announce(first.address, DIGEST, PURPOSE, chain_id=1, named="")
 
     assert announced is there
     seal(sqlite_store)
@@ -245,7 +245,7 @@ def test_announcing_gives_up_if_failovers_continue(sqlite_store: SQLStore) -> No
     sqlite_store.enrol(key_of(first))
     ring = _ring_of_places(altered(sqlite_store, keys=keys), first, there)
     with pytest.raises(KeyRotatedError, match="ring changed"):
-        ring.announce(first.address, DIGEST, PURPOSE, chain_id=1)
+        ring.announce(first.address, DIGEST, PURPOSE, chain_id=1, named="")
 
 
 def test_self_test_uses_the_current_key_id(sqlite_store: SQLStore) -> None:

@@ -14,6 +14,7 @@ from signer.errors import (
     SigningStoppedError,
     WalletPausedError,
 )
+from signer.model.audit_record import Actor
 from signer.model.hold import Hold
 from signer.model.refund import HOLD, Refund, Status
 from signer.model.wallet import Pause
@@ -40,6 +41,10 @@ def _stop(world: World) -> None:
     world.store.hold(Hold.of_chain(chain_id, world.clock(), "a test", "cli:tests"))
 
 
+def _stop_token(world: World) -> None:
+    world.holds.stop("local", "odd mints", Actor("cli:tests"), token="TUSD")
+
+
 def _block(world: World) -> None:
     world.store.hold(Hold.of_tenant("gateway", world.clock(), "", "cli:tests"))
 
@@ -54,10 +59,11 @@ def _disconnect(world: World) -> None:
     [
         (_pause, "wallet-paused"),
         (_stop, "signing-stopped"),
+        (_stop_token, "token-stopped"),
         (_block, "tenant-blocked"),
         (_disconnect, "chain-unavailable"),
     ],
-    ids=["paused", "stopped", "blocked", "disconnected"],
+    ids=["paused", "stopped", "token", "blocked", "disconnected"],
 )
 def test_a_blocked_queue_is_tried_once(
     world: World, block: Callable[[World], None], code: str

@@ -23,10 +23,11 @@ from signer.errors import (
 )
 from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Actor, Operation
-from signer.model.hold import EVERYTHING
-from signer.model.refund import Status
+from signer.model.hold import EVERYTHING, name_of_token
+from signer.model.refund import COIN_ADDRESS, Status
 from signer.refunds.holds import Holds
 from tests.fixtures.ledger import forge, forged_end
+from tests.fixtures.scripted_chain import Sent
 from tests.support.devices import honest, signer_over
 from tests.support.ledgers import seal
 from tests.support.purposes import Unchecked
@@ -252,6 +253,124 @@ def test_refunds_wait_in_every_status(
         assert waiting.blocked_by == "signing-stopped"
         assert resent == set()
     assert world.stored(refund).status is Status.BROADCAST
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+def test_other_tokens_go_on(system: System, steps: int) -> None:
+    """
+    A queued refund of a stopped token waits, and is paid when it goes on.
+
+    One that has a nonce and is not in a block ends, and a no-op consumes the nonce: it
+    would hold up those of other tokens (R27).
+    """
+    world = system.world
+    refund = world.step(world.accepted(), times=steps)
+    earlier = len(world.chain.broadcasts)
+    system.switch().stop("local", "odd mints", ALICE, token="TUSD")
+    for _ in range(3):
+        world.work(after=timedelta(seconds=60))
+    sent = [Sent.read(raw) for raw in world.chain.broadcasts[earlier:]]
+    world.mine_deep()
+    world.confirmation_tracker.track()
+    after = world.tracked(refund)
+    system.switch().resume("local", "explained", ALICE, token="TUSD")
+    world.work(after=timedelta(seconds=60))
+
+    if steps == 0:
+        assert (after.status, after.blocked_by) == (Status.QUEUED, "token-stopped")
+        assert world.stored(refund).status is Status.BROADCAST
+    else:
+        assert (after.status, after.failure_code) == (Status.FAILED, "token-stopped")
+        assert {each.to for each in sent} == {world.signer.address}
+        assert world.broadcast().status is Status.BROADCAST
+
+
+def test_a_forged_stop_of_a_token_ends_no_refund(system: System) -> None:
+    """Another program can make refunds wait, and not fail."""
+    world = system.world
+    refund = world.broadcast()
+    at = world.clock().isoformat(timespec="microseconds")
+    name = name_of_token(NETWORK.chain_id, NETWORK.tokens["TUSD"].address)
+    forge(
+        system.store,
+        "INSERT INTO holds (name, at, reason, requested_by, version)"
+        f" VALUES ('{name}', '{at}', 'forged', 'thief', 0)",
+    )
+    for _ in range(3):
+        world.work(after=timedelta(seconds=60))
+
+    waiting = world.stored(refund)
+    assert (waiting.status, waiting.blocked_by) == (
+        Status.BROADCAST,
+        "row-not-authentic",
+    )
+    world.mine_deep()
+    world.confirmation_tracker.track()
+    assert world.tracked(refund).status is Status.CONFIRMED
+
+
+def test_a_stop_between_device_and_commit_of_a_token(system: System) -> None:
+    """The next step signs a no-op in place of what was signed meanwhile (R27)."""
+    world = system.world
+    refund = world.step(world.accepted())
+    device = world.signer._backend
+
+    def sign(*arguments: Any) -> Any:
+        system.switch().stop("local", "odd mints", ALICE, token="TUSD")
+        return device.sign_digest(*arguments)
+
+    world.signer._backend = altered(device, sign_digest=sign)
+    with pytest.raises(StaleStateError):
+        world.step(refund)
+    world.work(after=timedelta(seconds=60))
+
+    assert [Sent.read(raw).to for raw in world.chain.broadcasts] == [
+        world.signer.address
+    ]
+
+
+@pytest.mark.parametrize(
+    ("token", "network", "error"),
+    [
+        ("TUSD", None, InvalidInputError),
+        ("USDX", "local", NotFoundError),
+        ("0x" + "Ab" * 19 + "aB", "local", NotFoundError),
+        ("ab" * 20, "local", NotFoundError),
+        ("0x" + "ab" * 20 + "\n", "local", NotFoundError),
+    ],
+)
+def test_a_token_must_be_known_or_an_address(
+    system: System, token: str, network: str | None, error: type[Exception]
+) -> None:
+    """A mistyped address would stop another contract."""
+    with pytest.raises(error):
+        system.switch().stop(network, "odd mints", ALICE, token=token)
+
+    assert system.store.stops() == ()
+
+
+@pytest.mark.parametrize(
+    ("token", "address"),
+    [
+        ("TUSD", NETWORK.tokens["TUSD"].address.lower()),
+        (NETWORK.tokens["TUSD"].address, NETWORK.tokens["TUSD"].address.lower()),
+        ("0x" + "ab" * 20, "0x" + "ab" * 20),
+        ("coin", COIN_ADDRESS),
+    ],
+)
+def test_a_token_in_each_spelling(system: System, token: str, address: str) -> None:
+    """They are one stop, which each ends; the records have the address."""
+    switch = system.switch()
+    (stop,) = switch.stop("local", "odd mints", ALICE, token=token).stops
+    (alone,) = switch.stop("local", "odd mints", ALICE, token=address).stops
+
+    assert stop == alone
+    assert (stop.chain_id, stop.token) == (NETWORK.chain_id, address)
+    chain_id = NETWORK.chain_id
+    resumed = switch.resume(None, "ok", ALICE, chain_id=chain_id, token=address)
+    assert resumed.changed
+    done = [each for each in system.records if each[0].endswith("succeeded")]
+    assert [each[3]["contract"] for each in done] == [address] * 3
 
 
 def test_another_network_goes_on(system: System) -> None:

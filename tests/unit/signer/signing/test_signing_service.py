@@ -1,6 +1,6 @@
 """The signing service: who may have what signed, and what is recorded of it."""
 
-from collections.abc import Callable, Collection, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,10 +27,12 @@ from signer.errors import (
     PolicyViolationError,
     SigningStoppedError,
     TenantBlockedError,
+    TokenStoppedError,
 )
 from signer.model.audit_record import Actor
 from signer.model.hold import EVERYTHING, Hold
 from signer.model.key import SERVING
+from signer.model.refund import COIN_ADDRESS
 from signer.policy.default_rules import account_policy, service_files
 from signer.policy.facts import Caller, OwnKeys, Path
 from signer.policy.policy import Policy
@@ -327,6 +329,73 @@ def test_a_stop_forbids_what_may_be_for_any_chain(sqlite_store: SQLStore) -> Non
     assert service.sign_authorization(CHAIN_ID + 1, CUSTOMER, digest, program)
     # Limits of hours and days are for tenants.
     assert service.sign_typed_data(_permit(CHAIN_ID + 1), program)
+
+
+def _stop_token(store: SQLStore, address: str = TOKEN) -> None:
+    held = Hold.of_token(CHAIN_ID, address, FakeClock()(), "odd mints", "cli:tests")
+    assert store.hold(held)
+
+
+def _order(values: Mapping[str, Any], **types: str) -> TypedData:
+    """Return a document of the chain with members of *types*."""
+    domain = {"name": "x", "chainId": CHAIN_ID, "verifyingContract": CUSTOMER}
+    members = [{"name": name, "type": types[name]} for name in types]
+    return TypedData.of(domain, {"Order": members}, values)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        _permit(CHAIN_ID),
+        _permit(None),
+        _order({"token": TOKEN}, token="address"),
+        _order({"tokens": [CUSTOMER, TOKEN]}, tokens="address[]"),
+        _order({"asset": int(TOKEN, 16)}, asset="uint256"),
+        _order({"asset": (1 << 200) + int(TOKEN, 16)}, asset="uint256"),
+        _order({"call": f"0x12345678{'0' * 24}{TOKEN[2:]}"}, call="bytes"),
+    ],
+    ids=["contract", "any chain", "member", "list", "number", "flags", "calldata"],
+)
+def test_a_stopped_token_forbids_documents(
+    sqlite_store: SQLStore, document: TypedData
+) -> None:
+    """It may be the contract, a member, or hidden in a number or in calldata."""
+    own = '@id("everything") permit (principal, action, resource);'
+    place = Place(sqlite_store, account_policy(own))
+    program = Requester(Caller(Path.ACCOUNT, subject="program"), Actor("program"))
+    assert place.service.sign_typed_data(document, program)
+    _stop_token(sqlite_store)
+
+    with pytest.raises(TokenStoppedError):
+        place.service.sign_typed_data(document, program)
+    other = _order(
+        {"token": CUSTOMER, "note": f"see {TOKEN}"}, token="address", note="string"
+    )
+    assert place.service.sign_typed_data(other, program)
+
+
+def test_a_stopped_token_forbids_transactions(sqlite_store: SQLStore) -> None:
+    """Those that call it or pass it on; the others are signed."""
+    own = '@id("everything") permit (principal, action, resource);'
+    place = Place(sqlite_store, account_policy(own))
+    service = place.service
+    program = Requester(Caller(Path.ACCOUNT, subject="program"), Actor("program"))
+    plain = replace(TRANSFER, to=CUSTOMER, data=b"")
+    _stop_token(sqlite_store)
+
+    for forbidden in (TRANSFER, replace(plain, data=bytes.fromhex(TOKEN[2:]))):
+        with pytest.raises(TokenStoppedError):
+            service.sign_transaction(forbidden, program, None)
+    with pytest.raises(TokenStoppedError):
+        service.sign_authorization(CHAIN_ID, TOKEN, keccak(b"digest"), program)
+    with pytest.raises(TokenStoppedError):
+        service.sign_digest(keccak(b"digest"), program)
+    assert service.sign_transaction(plain, program, None)
+    assert service.sign_transaction(replace(plain, value=1), program, None)
+    _stop_token(sqlite_store, COIN_ADDRESS)
+    with pytest.raises(TokenStoppedError):
+        service.sign_transaction(replace(plain, value=1), program, None)
+    assert service.sign_transaction(replace(plain, data=bytes(40)), program, None)
 
 
 def test_documents_count_for_the_limits(place: Place) -> None:
