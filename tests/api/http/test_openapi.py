@@ -210,7 +210,7 @@ def test_every_reason_of_a_failure_is_described() -> None:
 
     assert {"reverted", "nonce-taken", "approval-expired"} <= {*written}
     own = {code for code in written if not code.startswith("sweep-")}
-    assert own | {"execution-reverted"} == {*failure_codes()}
+    assert own | {"execution-reverted", "token-stopped"} == {*failure_codes()}
 
 
 def test_the_document_needs_no_token(container: Container) -> None:
