@@ -55,13 +55,7 @@ class KeyInfo:
 
 
 def ensure_key(backend: PKCS11Backend, key_id: KeyId, label: str) -> None:
-    """
-    Generate the key *key_id* unless it exists.
-
-    Raises:
-        KeyUnusableError: Only the private half exists: an import was interrupted.
-        BackendError: The token refuses.
-    """
+    """Generate the key *key_id* unless it exists."""
     cka_id = bytes.fromhex(key_id)
 
     def exists(session: Session) -> bool:
@@ -92,14 +86,7 @@ def destroy_incomplete(session: Session, cka_id: bytes) -> None:
 
 
 def self_test(backend: PKCS11Backend, key_id: KeyId) -> str:
-    """
-    Sign a random digest, and return the key's address.
-
-    Raises:
-        RecoveryError: The signature does not recover to the public key: the halves
-            belong to different keys.
-        BackendError: The token does not sign.
-    """
+    """Sign a random digest, and return the key's address."""
     public_key = parse_public_key(backend.public_key(key_id))
     digest = secrets.token_bytes(32)
     r, s = parse_signature(backend.sign_digest(key_id, digest).der)
@@ -144,12 +131,7 @@ def _address(session: Session, cka_id: bytes) -> str | None:
 
 
 def read_key(path: Path | None) -> bytearray:
-    """
-    Return the 32-byte private key in the file at *path*, or from standard input.
-
-    Raises:
-        InvalidInputError: It is not a private key, or other users may read the file.
-    """
+    """Return the 32-byte private key in the file at *path*, or from standard input."""
     if path is not None:
         with path.open("rb", buffering=0) as file:
             if not is_private(file.fileno()):

@@ -90,13 +90,7 @@ def pin_source(settings: Settings) -> Callable[[], str]:
 
 
 def read_pin(path: Path) -> str:
-    """
-    Return the PIN in the file at *path*, without surrounding white space.
-
-    Raises:
-        AccessDeniedError: The file cannot be read, is not text, or other users may
-            access it.
-    """
+    """Return the PIN in the file at *path*, without surrounding white space."""
     try:
         with path.open("rb") as file:
             text = file.read().strip()

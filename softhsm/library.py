@@ -79,12 +79,7 @@ def find_fetched(layout: Layout) -> Path | None:
 
 
 def require_module(settings: Settings) -> Path:
-    """
-    Return the module that ``find_module`` finds.
-
-    Raises:
-        ConfigurationError: There is no module (``softhsm-missing``).
-    """
+    """Return the module that ``find_module`` finds; raises ``ConfigurationError``."""
     module = find_module(settings)
     if module is None:
         raise missing_error("run: hotwallet softhsm init")

@@ -64,13 +64,7 @@ class ProvisionedKey:
 def init(
     settings: Settings, module: Path, *, label: str = "hotwallet"
 ) -> ProvisionedKey:
-    """
-    Create a token and a key in it unless they exist, and test that the key signs.
-
-    Raises:
-        ConfigurationError: As ``ensure_token``.
-        BackendError: The token cannot be opened, or the key does not sign.
-    """
+    """Create a token and a key in it unless they exist, and test that the key signs."""
     layout = Layout.of(settings.home)
     key_id = KeyId(settings.pkcs11_key_id)
     with layout.locked():

@@ -50,13 +50,7 @@ class AccessTokens:
         self._seconds = seconds
 
     def get(self) -> str:
-        """
-        Return a token.
-
-        Raises:
-            AccessDeniedError: There are no credentials, or they are not accepted.
-            BackendUnavailableError: Their source does not answer.
-        """
+        """Return a token."""
         if not self._lock.acquire(timeout=self._seconds):
             raise BackendUnavailableError("Google's credentials: no token in time")
         try:

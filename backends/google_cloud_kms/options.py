@@ -46,12 +46,7 @@ class AllowedVersions:
 
 
 def parse_patterns(value: str) -> tuple[str, ...]:
-    """
-    Return the patterns of a comma-separated list.
-
-    Raises:
-        ValueError: The list has something else than patterns.
-    """
+    """Return the patterns of a comma-separated list; raises ``ValueError``."""
     patterns = tuple(part.strip() for part in value.split(","))
     if not all(map(_PATTERN.fullmatch, patterns)):
         raise ValueError(

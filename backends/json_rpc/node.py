@@ -90,14 +90,7 @@ class NodeConnection:
         _check_proxy(url.get_secret_value())
 
     def exchange(self, body: bytes) -> tuple[int, bytes]:
-        """
-        Post *body*; return the HTTP status and the response body.
-
-        Raises:
-            ServerError: The server responded with HTTP 429 or 5xx.
-            ChainUnavailableError: There was no response, or no request because the
-                node did not respond in time a moment ago.
-        """
+        """Post *body*; return the HTTP status and the response body."""
         if not self._breaker.admits():
             raise ChainUnavailableError("the node did not respond a moment ago")
         reason = None
@@ -264,13 +257,7 @@ class Node:
         self._ids = itertools.count(1)
 
     def request(self, method: str, params: list[Any]) -> Any:
-        """
-        Return the node's result, as JSON.
-
-        Raises:
-            ChainError: The node returned an error (``error_mapping.map_error``).
-            ChainUnavailableError: There is no response, or it is malformed.
-        """
+        """Return the node's result, as JSON."""
 
         def ask() -> list[Any]:
             request = self._build_request(method, params)

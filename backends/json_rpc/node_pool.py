@@ -66,12 +66,7 @@ class NodePool:
             raise most_informative(errors)
 
     def decide(self, request: Request[_T], rule: QuorumRule[_T]) -> _T:
-        """
-        Ask all nodes at once; return the result that *rule* derives.
-
-        Raises:
-            ChainError: Too few nodes responded for a quorum.
-        """
+        """Ask all nodes at once; return the result that *rule* derives."""
         (result,) = self.decide_all(lambda node: [request(node)], [rule])
         return require(result)
 
@@ -107,12 +102,7 @@ class NodePool:
         return call.accepted()
 
     def chain_id(self) -> int:
-        """
-        Return the chain id of the nodes, also if it is not the configured one.
-
-        Raises:
-            ChainError: The nodes are on different chains, without a majority.
-        """
+        """Return the chain id of the nodes, also if it is not the configured one."""
         if len(self._nodes) == 1:
             return self._nodes[0].chain_id()
         call = QuorumCall[int](len(self._nodes), 1)

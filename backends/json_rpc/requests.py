@@ -39,13 +39,7 @@ class ImpossibleResponseError(ChainUnavailableError):
 
 
 def send(request: Callable[[_A], _T], node: _A) -> _T:
-    """
-    Return the response of *node* to *request*.
-
-    Raises:
-        ChainError: The node refused the request.
-        ChainUnavailableError: It did not respond, or its response is malformed.
-    """
+    """Return the response of *node* to *request*."""
     try:
         return request(node)
     except ChainError:

@@ -135,12 +135,7 @@ class TrackedNode:
         return self._clock() >= self._responsive_from
 
     def send(self, request: Callable[[Node], _T]) -> _T:
-        """
-        Return the node's response to *request*.
-
-        Raises:
-            ChainError: It is on another chain, refused, or did not respond.
-        """
+        """Return the node's response to *request*; raises ``ChainError``."""
         try:
             if not self._is_checked:
                 self._check_chain_id()

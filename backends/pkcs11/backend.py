@@ -61,15 +61,7 @@ class PKCS11Backend:
         return key_id
 
     def public_key(self, key_id: KeyId) -> bytes:
-        """
-        Return the DER ``SubjectPublicKeyInfo`` of *key_id*.
-
-        Raises:
-            KeyNotFoundError: There is no such key, or more than one.
-            KeyUnusableError: Its attributes are wrong, or the id now has another key.
-            EncodingError: The public key is not a point on secp256k1.
-            BackendError: The token did not respond.
-        """
+        """Return the DER ``SubjectPublicKeyInfo`` of *key_id*."""
         return self._session.call(lambda connection: self._key(connection, key_id).spki)
 
     def sign_digest(self, key_id: KeyId, digest: bytes) -> DeviceSignature:
@@ -109,12 +101,7 @@ class PKCS11Backend:
         return new_id
 
     def provision(self, work: Callable[[Session], T]) -> T:
-        """
-        Call *work* with a read-write session and return its result; never retry.
-
-        Raises:
-            BackendError: The token did not respond, or refused.
-        """
+        """Call *work* with a read-write session and return its result; never retry."""
 
         def request(connection: TokenLogin) -> T:
             # Without a PIN: on closing a session that was opened with one,

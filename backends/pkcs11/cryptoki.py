@@ -123,13 +123,7 @@ class Library:
         return cls._all.get(key) or cls._all.setdefault(key, cls(path))
 
     def initialize(self) -> None:
-        """
-        Load and initialize the module, unless it is initialized.
-
-        Raises:
-            BackendError: It does not load, or a parent process initialized it.
-            PKCS11Error: It does not initialize.
-        """
+        """Load and initialize the module, unless it is initialized."""
         if self.epoch is None:
             self.locking = self._initialize(self._load())
             self.lock.limit = UNLIMITED if self.locking is Locking.MODULE else 1
@@ -160,13 +154,7 @@ class Library:
         return self._module
 
     def token(self, label: str) -> pkcs11.Token:
-        """
-        Return the one token with this *label*.
-
-        Raises:
-            BackendUnavailableError: There is no such token at the moment.
-            BackendError: There is more than one.
-        """
+        """Return the one token with this *label*."""
         tokens = list(self.module.get_tokens(token_label=label))
         if not tokens:
             raise BackendUnavailableError("no token has the configured label")
@@ -175,12 +163,7 @@ class Library:
         return tokens[0]
 
     def init_token(self, slot: pkcs11.Slot, so_pin: str, label: str) -> None:
-        """
-        Initialize the token in *slot*, which erases it (``C_InitToken``).
-
-        Raises:
-            PKCS11Error: The module refused.
-        """
+        """Initialize the token in *slot*, which erases it (``C_InitToken``)."""
         pin = so_pin.encode()
         padded = label.encode().ljust(32)
         rv = self._load().init_token(slot.slot_id, pin, len(pin), padded)

@@ -106,14 +106,7 @@ def private_key(session: Session, cka_id: bytes) -> SignMixin:
 
 
 def public_key(session: Session, cka_id: bytes) -> bytes:
-    """
-    Return the DER ``SubjectPublicKeyInfo`` of the one key with this ``CKA_ID``.
-
-    Raises:
-        KeyNotFoundError: There is no such key, or more than one.
-        KeyUnusableError: The key is on another curve.
-        EncodingError: The key is not a point on secp256k1.
-    """
+    """Return the DER ``SubjectPublicKeyInfo`` of the one key with this ``CKA_ID``."""
     key = _require_one(find(session, ObjectClass.PUBLIC_KEY, cka_id), "public")
     known = key.get_attributes([Attribute.EC_PARAMS, Attribute.EC_POINT])
     if known.get(Attribute.EC_PARAMS) != SECP256K1:
@@ -150,12 +143,7 @@ def find_mismatches(key: Object, wanted: dict[Attribute, Any]) -> list[str]:
 
 
 def generate(session: Session, cka_id: bytes, label: str) -> None:
-    """
-    Generate a key pair with this ``CKA_ID``; *session* must be read-write.
-
-    Raises:
-        KeyUnusableError: The token ignored the template; the pair was destroyed.
-    """
+    """Generate a key pair with this ``CKA_ID``; *session* must be read-write."""
     parameters = session.create_domain_parameters(
         KeyType.EC, {Attribute.EC_PARAMS: SECP256K1}, local=True
     )

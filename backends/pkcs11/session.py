@@ -57,13 +57,7 @@ class TokenLogin:
     def find(
         self, find: Callable[[Session, bytes], T], session: Session, cka_id: bytes
     ) -> T:
-        """
-        Return the result of *find*; check the token if the key is not found.
-
-        Raises:
-            KeyNotFoundError: The token is present, but the key is not.
-            PKCS11Error: The token is gone.
-        """
+        """Return the result of *find*; check the token if the key is not found."""
         try:
             return find(session, cka_id)
         except KeyNotFoundError:

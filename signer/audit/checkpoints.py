@@ -217,12 +217,7 @@ class CheckpointKey:
         )
 
     def sign(self, origin: str, size: int, head: bytes, at: datetime) -> Checkpoint:
-        """
-        Sign that the chain of *origin* has *size* records and ends with *head*.
-
-        Raises:
-            InvalidInputError: *size* is 0, or *origin* has a space or a plus sign.
-        """
+        """Sign that the chain of *origin* has *size* records and ends with *head*."""
         when = at.astimezone(UTC).isoformat(timespec="microseconds")
         lines = (origin, str(size), base64.b64encode(head).decode(), KIND, when)
         text = "".join(f"{line}\n" for line in lines)

@@ -77,12 +77,7 @@ def raw_lines(sealed: Sealed) -> Iterator[bytes]:
 
 
 def parse_raw(fields: Mapping[str, Any]) -> Part | Raw | None:
-    """
-    Parse the *fields* of a line; None if it is another kind of line.
-
-    Raises:
-        InvalidInputError: The line is malformed.
-    """
+    """Parse the *fields* of a line; None if it is another kind of line."""
     match fields:
         case {"part": str(part)} if len(fields) == 1:
             if len(whole := _decode(part)) == PART_BYTES:
@@ -115,12 +110,7 @@ class RawReader:
         self._parts.append(part.content)
 
     def join(self, raw: Raw) -> Sealed:
-        """
-        Return the record that *raw* ends.
-
-        Raises:
-            InvalidInputError: The bytes are not those of a record.
-        """
+        """Return the record that *raw* ends; raises ``InvalidInputError``."""
         whole = b"".join([*self._parts, raw.content])
         has_right_size = 0 < len(raw.content) <= PART_BYTES
         self._parts.clear()

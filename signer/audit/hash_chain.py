@@ -38,13 +38,7 @@ _ID = re.compile(r"au_[0-9a-f]{32}")
 
 
 def parse_canonical(text: bytes) -> Mapping[str, Any]:
-    """
-    Parse *text* as a JSON object in the form of RFC 8785.
-
-    Raises:
-        InvalidInputError: *text* is anything else, or has more than ``MAX_DEPTH``
-            levels.
-    """
+    """Parse *text* as a JSON object in the form of RFC 8785."""
     fields = _parse(text, MAX_DEPTH)
     if fields is None:
         raise InvalidInputError("the line is not canonical JSON")

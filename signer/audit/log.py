@@ -265,12 +265,7 @@ class AuditLog:
         self.log_intent(intent)
 
     def log(self, *records: Record) -> None:
-        """
-        Log records that are durable.
-
-        Raises:
-            AuditLogUnwritableError: A line cannot be written, and there is no journal.
-        """
+        """Log records that are durable; raises ``AuditLogUnwritableError``."""
         try:
             for record in records:
                 self.log_intent(record)
@@ -279,12 +274,7 @@ class AuditLog:
                 raise
 
     def log_intent(self, intent: Record) -> None:
-        """
-        Log a durable *intent* to sign; call this before the device is asked.
-
-        Raises:
-            AuditLogUnwritableError: The line cannot be written.
-        """
+        """Log a durable *intent* to sign; call this before the device is asked."""
         try:
             self._lines.write(intent)
         except OSError as e:

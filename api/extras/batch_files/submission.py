@@ -55,13 +55,7 @@ class RefundClient:
     """
 
     def __init__(self, url: str) -> None:
-        """
-        Check *url*, the address of the service; no connection is opened.
-
-        Raises:
-            InvalidInputError: It is not an https URL, or a loopback http URL, or it has
-                a user name, a query or a fragment.
-        """
+        """Check *url*, the address of the service; no connection is opened."""
         if not is_secure(url, allow_http=True) or "?" in url or "#" in url:
             raise InvalidInputError(
                 "must be an https URL, or http to this host, without a user name and"
@@ -209,12 +203,7 @@ def _take_batch(
 
 
 def _results(batch: Sequence[Row], reply: BatchReply) -> dict[str, RowResult]:
-    """
-    Return the final results of *batch* by key; rows to be repeated have none.
-
-    Raises:
-        SubmissionStoppedError: The service refused the whole batch.
-    """
+    """Return the final results of *batch* by key; rows to be repeated have none."""
     if reply.status == _UNAUTHORIZED:
         raise SubmissionStoppedError(
             "the service does not accept the token, which may have expired: get a new"
@@ -321,12 +310,7 @@ def result_document(result: RowResult) -> dict[str, Any]:
 
 @contextmanager
 def open_results(path: Path, source: Path) -> Iterator[Write]:
-    """
-    Replace the file *path*; yield a function that appends a result to it.
-
-    Raises:
-        click.UsageError: *path* is *source*, or does not end in .csv or .jsonl.
-    """
+    """Replace the file *path*; yield a function that appends a result to it."""
     if path.suffix not in {".csv", ".jsonl"}:
         raise click.UsageError("--results must end in .csv or .jsonl")
     if path.exists() and path.samefile(source):

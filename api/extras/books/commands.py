@@ -61,12 +61,7 @@ def period_options(command: _Command) -> _Command:
 
 
 def select_networks(container: Container, names: Sequence[str]) -> Sequence[str]:
-    """
-    Return *names* without duplicates; all networks if there is none.
-
-    Raises:
-        InvalidInputError: The networks file does not have one of *names*.
-    """
+    """Return *names* without duplicates; all networks if there is none."""
     unknown = set(names) - container.networks.keys()
     if unknown:
         raise InvalidInputError(

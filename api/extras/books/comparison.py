@@ -217,13 +217,7 @@ class Comparison:
         addresses: Sequence[str],
         openings: Openings | None = None,
     ) -> None:
-        """
-        Find the blocks of *period*, and the nonces that the wallets used in them.
-
-        Raises:
-            InvalidInputError: No block of the period is final yet.
-            ChainUnavailableError: As ``run``.
-        """
+        """Find the blocks of *period*, and the nonces that the wallets used in them."""
         chain_id = network.chain_id
         self._network = name
         self._chain_id = chain_id

@@ -117,12 +117,7 @@ def _format(asset: Asset, units: int | None) -> str | None:
 
 
 def read_openings(text: bytes) -> Mapping[str, Openings]:
-    """
-    Return the closing balances of a report, by network.
-
-    Raises:
-        InvalidInputError: *text* is not the JSON of a report.
-    """
+    """Return the closing balances of a report, by network."""
     try:
         document = parse(text)
         return {

@@ -33,13 +33,7 @@ class DamagedFileError(InvalidInputError):
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """
-    Yield the lines of the file *path*; of an overlong one, only its beginning.
-
-    Raises:
-        DamagedFileError: The file ends early, or its disk or its gzip data are damaged.
-        InvalidInputError: The file cannot be opened.
-    """
+    """Yield the lines of the file *path*; of an overlong one, only its beginning."""
     try:
         file = path.open("rb")
     except OSError as e:
@@ -260,12 +254,7 @@ def _read_time(record: Record) -> datetime:
 
 
 def _parse(line: bytes) -> Record | None:
-    """
-    Return the record of *line*; None if the line is of another kind.
-
-    Raises:
-        InvalidInputError: The line looks like that of a record, and is none.
-    """
+    """Return the record of *line*; None if the line is of another kind."""
     if line.startswith(_EXPORTED):
         parsed = parse(line.rstrip(b"\r\n") + b"\n")
         return parsed.record if isinstance(parsed, Sealed) else None

@@ -143,12 +143,7 @@ class Body:
 
 
 def read_body(body: bytes) -> Body:
-    """
-    Return the calls of *body*.
-
-    Raises:
-        RPCError: It is not JSON, an empty batch, or one of more than ``MAX_CALLS``.
-    """
+    """Return the calls of *body*; raises ``RPCError``."""
     try:
         document = strict_json.decode(body, MAX_DEPTH)
     except InvalidInputError as e:
