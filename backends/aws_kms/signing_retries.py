@@ -1,14 +1,6 @@
-"""
-Signs with KMS in one region, within a deadline, and without overloading it.
-
-Each attempt needs a turn of the rate limit, below KMS's quota, and a slot of the
-adaptive limit.  Retries end with the deadline, the number of attempts or the budget of
-retries.  While KMS answers no call, calls fail at once.
-"""
+"""Signs with KMS in one region, with the limits and retries of ``kms_calls``."""
 
 import json
-import math
-import random
 import time
 from base64 import b64encode
 from collections.abc import Callable
@@ -30,14 +22,7 @@ from botocore.retries.quota import RetryQuota  # type: ignore[import-untyped]
 
 from backends.aws_kms.client import read_client_parts
 from backends.aws_kms.errors import map_error, request_id, retry_after
-from backends.circuit_breaker import CircuitBreaker
-from backends.concurrency import AdaptiveSemaphore
-from backends.rate_limit import TokenBucket
-from signer.errors import (
-    BackendError,
-    BackendThrottledError,
-    BackendUnavailableError,
-)
+from backends.kms_calls import AttemptError, CallLimits, KMSCalls
 from signer.ports.key_backend import DeviceSignature, KeyId
 
 
@@ -97,14 +82,10 @@ class SignCall:
         return AWSPreparedRequest("POST", self._parts.url, headers, body, False)
 
 
-_RETRY_COST, _SUCCESS_GAIN = 5, 3
-"""Of a budget of 500: at most 100 retries, and 0.6 more for each signature."""
-
 _TOO_MANY = (
     "too many signatures wait for KMS already; KMS_SIGNATURES_PER_SECOND,"
     " KMS_MAX_CONCURRENCY or the latency of KMS limits them"
 )
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _SENT_FAILURES = (ClientError, ConnectionError, HTTPClientError)
 _TIMEOUTS = (ConnectTimeoutError, ReadTimeoutError)
 
@@ -125,103 +106,38 @@ class SigningClient:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._call = SignCall(client)
-        self._deadline = self._call.deadline
-        self._timer = timer
-        self._sleep = sleep
-        self._turns = TokenBucket(per_second, timer)
-        self._slots = AdaptiveSemaphore(client.meta.config.max_pool_connections)
-        self._retries = RetryQuota()
-        self._breaker = CircuitBreaker(self._deadline.attempt, timer)
-        self._answered = -math.inf
+        deadline = self._call.deadline
+        limits = CallLimits(
+            deadline.attempts,
+            deadline.attempt,
+            deadline.patience,
+            client.meta.config.max_pool_connections,
+            per_second,
+        )
+        self._calls = KMSCalls(
+            "KMS", _TOO_MANY, limits, RetryQuota(), timer=timer, sleep=sleep
+        )
 
     @property
     def concurrency(self) -> int:
         """How many calls are sent at once, at the moment."""
-        return self._slots.limit
+        return self._calls.concurrency
 
     def sign(self, key_id: KeyId, digest: bytes) -> DeviceSignature:
-        """
-        Return KMS's signature over *digest*.
-
-        Raises:
-            BackendThrottledError: KMS's or this process's rate is exceeded.
-            BackendUnavailableError: KMS does not answer.
-            BackendError: KMS refuses.
-        """
-        if not self._breaker.admits():
-            raise _unsent(BackendUnavailableError("KMS does not answer at present"))
-        latest = self._timer() + self._deadline.patience
-        attempts = throttled = 0
-        error: BackendError = _unsent(BackendThrottledError(_TOO_MANY))
-        while self._wait_for_turn(latest):
-            attempts += 1
-            try:
-                answer = self._attempt(key_id, digest)
-            except Exception as e:  # noqa: BLE001  No vendor's error leaves this class.
-                failure = e
-            else:
-                self._retries.release(_SUCCESS_GAIN)
-                self._turns.record(is_throttled=False)
-                return DeviceSignature(
-                    answer.der, answer.request_id, attempts, throttled
-                )
-            error = map_error("Sign", failure, attempts)
-            is_throttled = isinstance(error, BackendThrottledError)
-            throttled += is_throttled
-            error.attempts, error.throttled = attempts, throttled
-            self._turns.record(is_throttled=is_throttled)
-            if not self._may_retry(failure, error, latest):
-                break
-        raise error
-
-    def _wait_for_turn(self, latest: float) -> bool:
-        """Wait for a turn and a slot, and return whether both came before *latest*."""
-        wait = self._turns.reserve(latest - self._timer())
-        if wait is None:
-            return False
-        if wait:
-            self._sleep(wait)
-        return self._slots.acquire(latest - self._timer())
+        """Return KMS's signature over *digest*; raises as ``KMSCalls.call``."""
+        reply = self._calls.call(lambda _: self._attempt(key_id, digest))
+        der, request = reply.value
+        return DeviceSignature(der, request, reply.attempts, reply.throttled)
 
     def _attempt(self, key_id: KeyId, digest: bytes) -> SignResponse:
-        started = self._timer()
-        seconds = None
         try:
-            answer = self._call.send(key_id, digest)
-            seconds = self._timer() - started
-        except _TIMEOUTS:
-            # If KMS answered other calls meanwhile, only this connection hangs.
-            if self._answered < started:
-                self._breaker.record_timeout()
-            raise
-        except Exception:
-            self._record_answer()
-            raise
-        finally:
-            self._slots.release(seconds)
-        self._record_answer()
-        return answer
-
-    def _record_answer(self) -> None:
-        self._answered = self._timer()
-        self._breaker.record_answer()
-
-    def _may_retry(
-        self, failure: Exception, error: BackendError, latest: float
-    ) -> bool:
-        """Pause and return True, if another attempt is allowed and fits."""
-        may_help = error.retryable and isinstance(failure, _SENT_FAILURES)
-        if not may_help or error.attempts >= self._deadline.attempts:
-            return False
-        longest = min(_FIRST_PAUSE * 2**error.attempts, _LONGEST_PAUSE)
-        drawn = random.uniform(0, longest)  # noqa: S311  Not a secret.
-        pause = max(drawn, retry_after(failure))
-        if self._timer() + pause > latest or not self._retries.acquire(_RETRY_COST):
-            return False
-        self._sleep(pause)
-        return True
-
-
-def _unsent(error: BackendError) -> BackendError:
-    error.attempts = 0
-    return error
+            return self._call.send(key_id, digest)
+        except Exception as e:  # noqa: BLE001  No vendor's error leaves this class.
+            failure = e
+        error = map_error("Sign", failure)
+        raise AttemptError(
+            error,
+            may_repeat=error.retryable and isinstance(failure, _SENT_FAILURES),
+            pause=retry_after(failure),
+            is_late=isinstance(failure, _TIMEOUTS),
+        )

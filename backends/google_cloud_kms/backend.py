@@ -16,12 +16,13 @@ from backends.google_cloud_kms.answers import (
     read_signature,
     sign_request,
 )
-from backends.google_cloud_kms.client import KMSClient, Reply, Request
+from backends.google_cloud_kms.client import KMSClient, Request
 from backends.google_cloud_kms.options import (
     FORMAT,
     AllowedVersions,
     is_version_name,
 )
+from backends.kms_calls import Reply
 from signer.errors import (
     BackendError,
     InvalidInputError,

@@ -1,32 +1,21 @@
-"""
-Calls of Cloud KMS's REST API, each within a deadline and with few attempts.
+"""Calls of Cloud KMS's REST API, with the limits and retries of ``kms_calls``."""
 
-A call waits for its turn of the rate limit and for a slot, then sends.  It is repeated
-if the error may pass.  While Cloud KMS answers no call, calls fail at once.
-"""
-
-import math
-import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from pydantic import SecretStr
 
-from backends.circuit_breaker import CircuitBreaker
-from backends.concurrency import AdaptiveSemaphore
 from backends.google_cloud_kms.access_tokens import AccessTokens
 from backends.google_cloud_kms.answers import map_response, retry_delay
 from backends.http_client import TOO_SLOW, ExchangeError, HTTPClient, Response
-from backends.rate_limit import TokenBucket
+from backends.kms_calls import AttemptError, CallLimits, KMSCalls, Reply, Turn
 from signer.deadline import Deadlines
 from signer.errors import (
     AccessDeniedError,
     BackendError,
-    BackendThrottledError,
     BackendUnavailableError,
 )
 
@@ -34,7 +23,6 @@ from signer.errors import (
 T = TypeVar("T")
 
 _MAX_BYTES = 64 * 1024
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _SHORTEST_ATTEMPT = 0.2
 """The shortest attempt, in seconds, that is worth starting."""
 
@@ -73,15 +61,6 @@ class Request(NamedTuple):
     body: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reply(Generic[T]):
-    """What was read from an answer, and how many requests it took."""
-
-    value: T
-    attempts: int
-    throttled: int
-
-
 class _LateError(BackendUnavailableError):
     """An attempt got no answer in time."""
 
@@ -105,7 +84,6 @@ class KMSClient:
         self._tokens = tokens
         self._limits = limits
         self._timer = timer
-        self._sleep = sleep
         self._http = HTTPClient(
             SecretStr(endpoint),
             timeout=limits.attempt,
@@ -115,69 +93,43 @@ class KMSClient:
         # Bounds what HTTPClient does not: name resolution, and hosts with many
         # addresses, such as Google's.
         self._deadlines = Deadlines(per_subject=2 * limits.concurrency)
-        self._turns = TokenBucket(limits.per_second, timer)
-        self._slots = AdaptiveSemaphore(limits.concurrency)
-        self._breaker = CircuitBreaker(limits.attempt, timer)
-        self._answered = -math.inf
+        self._calls = KMSCalls(
+            "Cloud KMS",
+            _TOO_MANY,
+            CallLimits(
+                limits.attempts,
+                limits.attempt,
+                limits.seconds - _SHORTEST_ATTEMPT,
+                limits.concurrency,
+                limits.per_second,
+            ),
+            timer=timer,
+            sleep=sleep,
+        )
 
     @property
     def concurrency(self) -> int:
         """How many calls are sent at once, at the moment."""
-        return self._slots.limit
+        return self._calls.concurrency
 
     def call(self, request: Request, read: Callable[[bytes], T]) -> Reply[T]:
         """
         Return what *read* makes of the body of the answer to *request*.
 
-        An answer that *read* refuses with a retryable error is asked for again.
-
-        Raises:
-            BackendThrottledError: Google's quota or this process's limit is exceeded.
-            BackendUnavailableError: Cloud KMS does not answer.
-            SigningError: Cloud KMS, or *read*, refuses.
+        An answer that *read* refuses with a retryable error is asked for again.  It
+        raises as ``KMSCalls.call``, and as *read*.
         """
-        if not self._breaker.admits():
-            raise _unsent(
-                BackendUnavailableError("Cloud KMS does not answer at present")
-            )
-        end = self._timer() + self._limits.seconds
-        attempts = throttled = 0
-        error: BackendError = _unsent(BackendThrottledError(_TOO_MANY))
-        while self._wait_for_turn(end):
-            attempts += 1
-            response = None
-            try:
-                response = self._send(request, end)
-                return Reply(self._judge(request, response, read), attempts, throttled)
-            except BackendError as e:
-                error = e
-            is_throttled = isinstance(error, BackendThrottledError)
-            throttled += is_throttled
-            self._turns.record(is_throttled=is_throttled)
-            error.attempts, error.throttled = attempts, throttled
-            if not self._may_retry(error, response, end):
-                break
-        raise error
+        return self._calls.call(partial(self._attempt, request, read))
 
     def close(self) -> None:
         """Close the idle connections."""
         self._http.__exit__()
         self._tokens.close()
 
-    def _wait_for_turn(self, end: float) -> bool:
-        """Wait for a turn and a slot; return whether an attempt fits before *end*."""
-        latest = end - _SHORTEST_ATTEMPT
-        wait = self._turns.reserve(latest - self._timer())
-        if wait is None:
-            return False
-        if wait:
-            self._sleep(wait)
-        return self._slots.acquire(latest - self._timer())
-
-    def _send(self, request: Request, end: float) -> Response:
-        began = self._timer()
-        seconds = None
-        left = min(self._limits.attempt, end - began)
+    def _attempt(self, request: Request, read: Callable[[bytes], T], turn: Turn) -> T:
+        end = turn.latest + _SHORTEST_ATTEMPT
+        left = min(self._limits.attempt, end - self._timer())
+        response = None
         try:
             response = self._deadlines.within(
                 left,
@@ -185,18 +137,24 @@ class KMSClient:
                 name="google-cloud-kms",
                 late=_LateError,
             )
-            if response.status == HTTPStatus.OK:
-                seconds = self._timer() - began
-        except _LateError:
-            # If Cloud KMS answered other calls meanwhile, only this connection hangs.
-            if self._answered < began:
-                self._breaker.record_timeout()
-            raise
-        finally:
-            self._slots.release(seconds)
-        self._answered = self._timer()
-        self._breaker.record_answer()
-        return response
+            if response.status != HTTPStatus.OK:
+                raise map_response(request.operation, response)
+            return read(response.body)
+        except BackendError as e:
+            error = e
+        is_stale_token = (
+            turn.number == 1
+            and response is not None
+            and response.status == HTTPStatus.UNAUTHORIZED
+            and isinstance(error, AccessDeniedError)
+        )
+        raise AttemptError(
+            error,
+            may_repeat=error.retryable or is_stale_token,
+            pause=retry_delay(response) if response else 0.0,
+            is_late=isinstance(error, _LateError),
+            is_answer=response is not None,
+        )
 
     def _exchange(self, request: Request, seconds: float) -> Response:
         """Send *request* once; this runs in a thread of its own."""
@@ -218,38 +176,3 @@ class KMSClient:
         if response.status == HTTPStatus.UNAUTHORIZED:
             self._tokens.forget(token)
         return response
-
-    def _judge(
-        self, request: Request, response: Response, read: Callable[[bytes], T]
-    ) -> T:
-        if response.status != HTTPStatus.OK:
-            raise map_response(request.operation, response)
-        value = read(response.body)
-        self._turns.record(is_throttled=False)
-        return value
-
-    def _may_retry(
-        self, error: BackendError, response: Response | None, end: float
-    ) -> bool:
-        """Pause and return True, if another attempt may help and fits."""
-        is_stale_token = (
-            isinstance(error, AccessDeniedError)
-            and response is not None
-            and response.status == HTTPStatus.UNAUTHORIZED
-            and error.attempts == 1
-        )
-        may_help = error.retryable or is_stale_token
-        if not may_help or error.attempts >= self._limits.attempts:
-            return False
-        longest = min(_FIRST_PAUSE * 2**error.attempts, _LONGEST_PAUSE)
-        drawn = random.uniform(0, longest)  # noqa: S311  Not a secret.
-        pause = max(drawn, retry_delay(response) if response else 0.0)
-        if self._timer() + pause + _SHORTEST_ATTEMPT > end:
-            return False
-        self._sleep(pause)
-        return True
-
-
-def _unsent(error: BackendError) -> BackendError:
-    error.attempts = 0
-    return error

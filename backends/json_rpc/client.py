@@ -89,41 +89,31 @@ class JSONRPCChain:
         return self._get_pool().chain_id()
 
     def has_code(self, address: str) -> bool:
-        return self._decide_median(lambda node: requests.has_code(node, address))
+        return self._ask_median(requests.has_code, address)
 
     def balance(self, address: str) -> int:
-        return self._decide_median(lambda node: requests.balance(node, address))
+        return self._ask_median(requests.balance, address)
 
     def call(self, call: Call) -> bytes:
-        return self._decide_median(lambda node: requests.call(node, call))
+        return self._ask_median(requests.call, call)
 
     def estimate_gas(self, call: Call) -> int:
-        return self._get_pool().decide(
-            lambda node: requests.estimate_gas(node, call), quorum.UPPER_MEDIAN
-        )
+        return self._ask(quorum.UPPER_MEDIAN, requests.estimate_gas, call)
 
     def transaction_count(self, address: str, block: int | None = None) -> int:
         if block is None:
-            return self._get_pool().decide(
-                lambda node: requests.transaction_count(node, address),
-                quorum.COUNT,
-            )
-        count = self._get_pool().decide(
-            lambda node: requests.transaction_count_at(node, address, block),
-            quorum.PAST_COUNT,
-        )
+            return self._ask(quorum.COUNT, requests.transaction_count, address)
+        at = requests.transaction_count_at
+        count = self._ask(quorum.PAST_COUNT, at, address, block)
         if count is None:
             raise ChainUnavailableError("the nodes do not agree on a nonce")
         return count
 
     def pending_count(self, address: str) -> int:
-        return self._get_pool().decide(
-            lambda node: requests.pending_count(node, address),
-            quorum.PENDING_COUNT,
-        )
+        return self._ask(quorum.PENDING_COUNT, requests.pending_count, address)
 
     def fees(self) -> Fees:
-        return _require_fees(self._get_pool().decide(requests.fees, quorum.FEES))
+        return _require_fees(self._ask(quorum.FEES, requests.fees))
 
     def preflight(self, sender: str, calls: Sequence[Call]) -> Preflight:
         first, rest = calls[:_FIRST_ESTIMATES], calls[_FIRST_ESTIMATES:]
@@ -176,18 +166,18 @@ class JSONRPCChain:
             lambda node: find_hash(node, sender, nonce, timeout)
         )
         for candidate in candidates:
-            found = candidate and self._transaction(candidate)
+            found = candidate and self._ask(
+                quorum.TRANSACTION, requests.transaction, candidate
+            )
             if found and (found.sender, found.nonce) == (sender, nonce):
                 return found
         return None
 
     def latest_block(self) -> Block:
-        return self._get_pool().decide(requests.latest_block, quorum.HEAD)
+        return self._ask(quorum.HEAD, requests.latest_block)
 
     def block(self, number: int) -> Block | None:
-        return self._get_pool().decide(
-            lambda node: requests.block(node, number), quorum.BLOCK
-        )
+        return self._ask(quorum.BLOCK, requests.block, number)
 
     def node_statuses(
         self, sender: str | None, tx_hashes: Sequence[str]
@@ -196,14 +186,15 @@ class JSONRPCChain:
             partial(request_status, sender=sender, tx_hashes=tx_hashes)
         )
 
-    def _decide_median(self, request: Callable[[Node], T]) -> T:
-        result: T = self._get_pool().decide(request, quorum.LOWER_MEDIAN)
-        return result
+    def _ask(
+        self, rule: QuorumRule[T], request: Callable[..., T], *arguments: Any
+    ) -> T:
+        """Return what *rule* derives from the responses of all nodes to *request*."""
+        return self._get_pool().decide(lambda node: request(node, *arguments), rule)
 
-    def _transaction(self, tx_hash: str) -> MinedTransaction | None:
-        return self._get_pool().decide(
-            lambda node: requests.transaction(node, tx_hash), quorum.TRANSACTION
-        )
+    def _ask_median(self, request: Callable[..., T], *arguments: Any) -> T:
+        result: T = self._ask(quorum.LOWER_MEDIAN, request, *arguments)
+        return result
 
     def _get_pool(self) -> NodePool:
         process, pool = self._connected
