@@ -4,21 +4,84 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from pkcs11 import Mechanism, Session, SignMixin, Token
+from pkcs11 import Mechanism, Session, SignMixin, Token, exceptions
 from pkcs11.exceptions import PKCS11Error, UserAlreadyLoggedIn
 
 from backends.pkcs11 import keys as pkcs11_keys
 from backends.pkcs11.cryptoki import Library
-from backends.pkcs11.errors import TokenLostError, map_error
 from signer.errors import (
     AccessDeniedError,
     BackendError,
+    BackendThrottledError,
     BackendUnavailableError,
     KeyNotFoundError,
+    KeyUnusableError,
 )
 from signer.ports.key_backend import KeyId
+
+
+class TokenLostError(BackendUnavailableError):
+    """
+    The token is gone, or its sessions and handles are no longer valid.
+
+    When its folder is gone, SoftHSM returns CKR_OBJECT_HANDLE_INVALID or
+    CKR_GENERAL_ERROR, also after the folder is back, until it is initialized again.
+    """
+
+
+_DENIED: Final = (
+    exceptions.PinExpired,
+    exceptions.PinIncorrect,
+    exceptions.PinInvalid,
+    exceptions.PinLenRange,
+    exceptions.PinLocked,
+    exceptions.UserPinNotInitialized,
+)
+
+_LOST: Final = (
+    exceptions.DeviceError,
+    exceptions.DeviceMemory,
+    exceptions.DeviceRemoved,
+    exceptions.FunctionCancelled,
+    exceptions.FunctionFailed,
+    exceptions.GeneralError,
+    exceptions.HostMemory,
+    exceptions.KeyHandleInvalid,
+    exceptions.ObjectHandleInvalid,
+    exceptions.OperationActive,
+    exceptions.OperationNotInitialized,
+    exceptions.SessionClosed,
+    exceptions.SessionHandleInvalid,
+    exceptions.SlotIDInvalid,
+    exceptions.TokenNotPresent,
+    exceptions.TokenNotRecognised,
+    exceptions.UserNotLoggedIn,
+)
+
+_UNUSABLE: Final = (
+    exceptions.FunctionNotSupported,
+    exceptions.KeySizeRange,
+    exceptions.KeyTypeInconsistent,
+    exceptions.MechanismInvalid,
+    exceptions.MechanismParamInvalid,
+)
+
+
+def map_error(error: PKCS11Error) -> BackendError:
+    """Return our error for python-pkcs11's, without the device's message."""
+    # The base class is for return values that python-pkcs11 does not know, such as
+    # CKR_CRYPTOKI_NOT_INITIALIZED and those of vendors.
+    if isinstance(error, _LOST) or type(error) is PKCS11Error:
+        return TokenLostError("the token is gone, or was initialized again")
+    if isinstance(error, _DENIED):
+        return AccessDeniedError("the token does not accept the PIN")
+    if isinstance(error, _UNUSABLE):
+        return KeyUnusableError("the token cannot sign with the key")
+    if isinstance(error, exceptions.SessionCount):
+        return BackendThrottledError("the token has no free session")
+    return BackendError(f"the token refused: {type(error).__name__}")
 
 
 T = TypeVar("T")

@@ -25,8 +25,14 @@ from backends.sql.privileges import excess_privileges
 from backends.sql.schema import audit_checkpoints, audit_records
 from backends.sql.spending import count_documents
 from backends.sql.urls import POSTGRESQL
-from signer.audit.forgeries import declared_by, hash_id
-from signer.audit.hash_chain import BATCH, GENESIS, is_canonical, sealed
+from signer.audit.hash_chain import (
+    BATCH,
+    GENESIS,
+    declared_by,
+    hash_id,
+    is_canonical,
+    sealed,
+)
 from signer.errors import KeyRotatedError, StaleStateError
 from signer.model.audit_record import Record, Sealed
 from signer.model.key import SigningCondition

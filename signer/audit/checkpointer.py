@@ -72,7 +72,12 @@ class Unsigned:
 
 
 class UnsignedTail:
-    """Collects the records after the checkpoint of *size* records."""
+    """
+    Collects the records after the checkpoint of *size* records.
+
+    The checkpointer and ``verify`` use the same rule: an attacker who removes the later
+    checkpoints of a chain leaves a long run of records without one.
+    """
 
     def __init__(self, size: int = 0, signed_at: datetime | None = None) -> None:
         self._size = size

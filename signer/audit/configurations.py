@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from signer.audit.actions import SIGN_FINISHED, SIGN_REQUESTED, ConfigurationEvent
-from signer.audit.forgeries import genuine, read_fields
-from signer.audit.hash_chain import is_canonical
+from signer.audit.hash_chain import genuine, is_canonical, read_fields
 from signer.audit.log import AuditLog
 from signer.config.digest import SHORT_DIGITS, Configuration, describes
 from signer.model.audit_record import Actor, Operation, Record

@@ -8,7 +8,13 @@ The lines of an export::
     {"checkpoint":"hotwallet/hotwallet\\n1\\n…"}     after its last record
     {"end":{"checkpoints":1,"hash":"9f…","records":1}}
 
-A record that is not canonical, or too long for a line, has lines of ``raw_records``.
+Another program that can write to the database may insert a record with any id and any
+body.  A record that is not canonical, or too long for a line, has the bytes that the
+hash covers (length of the id, id, body) in base64 (RFC 4648 section 4)::
+
+    {"part":"…"}                                    before it, for a long record
+    {"hash":"9f…","raw":"…","sequence":7}
+
 Each line is canonical JSON (RFC 8785) and ends with a line feed, so there is exactly
 one encoding of each export: no byte can be changed without changing the meaning.
 

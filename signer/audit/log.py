@@ -15,9 +15,8 @@ from typing import Any, Protocol
 
 from signer import strict_json
 from signer.audit.actions import SUCCESS, AuditAction
-from signer.audit.forgeries import EVENT as FORGED
-from signer.audit.forgeries import FIELD, hash_id
-from signer.audit.hash_chain import is_record_id
+from signer.audit.hash_chain import EVENT as FORGED
+from signer.audit.hash_chain import FIELD, hash_id, is_record_id
 from signer.errors import AuditLogUnwritableError, InvalidInputError
 from signer.model.audit_record import (
     NOTHING,

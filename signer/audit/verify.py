@@ -26,8 +26,7 @@ from signer.audit.export import (
     Note,
     RawRecord,
 )
-from signer.audit.forgeries import Forgeries, hash_id, read_fields
-from signer.audit.hash_chain import GENESIS, link
+from signer.audit.hash_chain import GENESIS, Forgeries, hash_id, link, read_fields
 from signer.errors import HotWalletError, InvalidInputError
 from signer.model.audit_record import Record, Sealed, made_at
 

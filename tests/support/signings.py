@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from api.extras.cloudtrail.trails import Trail, read_trail
+from api.extras.cloudtrail.reconciliation import Trail, read_trail
 from signer.audit.log import AuditLog
 from signer.model.audit_record import Operation, Purpose, Record, Subject
 from tests.support.audit import START

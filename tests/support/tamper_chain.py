@@ -4,8 +4,7 @@ import random
 from collections.abc import Iterable
 
 from signer.audit.export import End, end_line, record_lines
-from signer.audit.forgeries import EVENT, FIELD, hash_id
-from signer.audit.hash_chain import GENESIS, sealed
+from signer.audit.hash_chain import EVENT, FIELD, GENESIS, hash_id, sealed
 from signer.model.audit_record import Record, Sealed
 from tests.support.audit import START, chain, exported, record
 

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import psycopg
 
-from signer.audit.forgeries import Forgeries
-from signer.audit.hash_chain import link
+from signer.audit.hash_chain import Forgeries, link
 from signer.model.audit_record import Record
 from signer.model.event import Event
 from signer.model.refund import Refund

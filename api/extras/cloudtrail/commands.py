@@ -14,8 +14,7 @@ from api.cli.output import json_option, print_result
 
 
 if TYPE_CHECKING:
-    from api.extras.cloudtrail.reconciliation import Reconciliation
-    from api.extras.cloudtrail.trails import SignEvent
+    from api.extras.cloudtrail.reconciliation import Reconciliation, SignEvent
 
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -54,7 +53,7 @@ def reconcile(
     the wrong files, keys or database.
     """
     from api.extras.cloudtrail import reconciliation
-    from api.extras.cloudtrail.trails import read_trail
+    from api.extras.cloudtrail.reconciliation import read_trail
     from signer.audit import export as exports
     from signer.audit.hash_chain import batches
 
@@ -81,7 +80,7 @@ def reconcile(
 
 
 def _require_key_arns(names: Sequence[str]) -> Sequence[str]:
-    from api.extras.cloudtrail.trails import is_key_arn
+    from api.extras.cloudtrail.reconciliation import is_key_arn
 
     for number, name in enumerate(names, 1):
         if not is_key_arn(name):

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.extras.cloudtrail.reconciliation import Reconciliation, reconcile
-from api.extras.cloudtrail.trails import read_trail
+from api.extras.cloudtrail.reconciliation import Reconciliation, read_trail, reconcile
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Operation, Purpose, Record, Subject
 from tests.support.audit import START

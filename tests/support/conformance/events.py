@@ -13,8 +13,7 @@ from typing import Any
 
 from signer import strict_json
 from signer.audit.actions import AuditAction
-from signer.audit.forgeries import Forgeries, hash_id, read_fields
-from signer.audit.hash_chain import is_canonical
+from signer.audit.hash_chain import Forgeries, hash_id, is_canonical, read_fields
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, made_at
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.rate_limit import TokenBucket
+from backends.kms_calls import TokenBucket
 from tests.support.timer import Timer
 
 

@@ -11,7 +11,7 @@ import pytest
 from backends.aws_kms import KMSBackend, build_client
 from backends.aws_kms.signing_retries import SigningClient
 from backends.circuit_breaker import RETRY_SECONDS
-from backends.rate_limit import TokenBucket
+from backends.kms_calls import TokenBucket
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator
 from dev.kms_wire import Exchange, Faults, Reply

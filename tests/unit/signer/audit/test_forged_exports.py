@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from signer.audit.checkpoints import Verifier
 from signer.audit.export import records
-from signer.audit.forgeries import hash_id
-from signer.audit.hash_chain import is_canonical
+from signer.audit.hash_chain import hash_id, is_canonical
 from signer.audit.verify import Forgery, verify
 from signer.model.audit_record import Record
 from tests.support.audit import START, exported

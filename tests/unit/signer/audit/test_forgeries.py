@@ -5,7 +5,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from signer.audit.forgeries import Forgeries, declared_by, genuine, hash_id, read_fields
+from signer.audit.hash_chain import (
+    Forgeries,
+    declared_by,
+    genuine,
+    hash_id,
+    read_fields,
+)
 from signer.model.audit_record import Record
 from tests.support.audit import record, records
 from tests.support.ledgers import DRAFTS

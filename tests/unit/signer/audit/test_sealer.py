@@ -25,11 +25,12 @@ from signer.audit.checkpoints import (
     parse,
 )
 from signer.audit.export import export
-from signer.audit.forgeries import declared_by, hash_id
 from signer.audit.hash_chain import (
     BATCH,
     BrokenChainError,
     ChainReader,
+    declared_by,
+    hash_id,
 )
 from signer.audit.log import AuditLog, parse_line
 from signer.audit.sealer import LOOK_SECONDS, REST_SECONDS, Sealer
