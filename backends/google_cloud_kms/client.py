@@ -32,24 +32,13 @@ _TOO_MANY = (
 )
 
 
-class ClientLimits(NamedTuple):
-    """
-    What one client may do.
-
-    ``seconds`` is for a whole call of at most ``attempts`` attempts.  At most
-    ``concurrency`` requests are in flight, and ``per_second`` begin in a second; 0 is
-    any number.
-    """
-
-    seconds: float
-    attempts: int
-    concurrency: int
-    per_second: float = 0
-
-    @property
-    def attempt(self) -> float:
-        """The longest duration of one attempt, in seconds: there is time for two."""
-        return self.seconds * (0.9 if self.attempts == 1 else 0.45)
+def limit_calls(
+    seconds: float, attempts: int, concurrency: int, per_second: float
+) -> CallLimits:
+    """Return the limits of calls of *seconds*: there is time for two attempts."""
+    attempt = seconds * (0.9 if attempts == 1 else 0.45)
+    patience = seconds - _SHORTEST_ATTEMPT
+    return CallLimits(attempts, attempt, patience, concurrency, per_second)
 
 
 class Request(NamedTuple):
@@ -76,7 +65,7 @@ class KMSClient:
         self,
         endpoint: str,
         tokens: AccessTokens,
-        limits: ClientLimits,
+        limits: CallLimits,
         *,
         timer: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -93,19 +82,7 @@ class KMSClient:
         # Bounds what HTTPClient does not: name resolution, and hosts with many
         # addresses, such as Google's.
         self._deadlines = Deadlines(per_subject=2 * limits.concurrency)
-        self._calls = KMSCalls(
-            "Cloud KMS",
-            _TOO_MANY,
-            CallLimits(
-                limits.attempts,
-                limits.attempt,
-                limits.seconds - _SHORTEST_ATTEMPT,
-                limits.concurrency,
-                limits.per_second,
-            ),
-            timer=timer,
-            sleep=sleep,
-        )
+        self._calls = KMSCalls("Cloud KMS", _TOO_MANY, limits, timer=timer, sleep=sleep)
 
     @property
     def concurrency(self) -> int:

@@ -53,11 +53,11 @@ class GoogleCloudKMSPlugin:
         from backends.google_cloud_kms.backend import (  # noqa: PLC0415
             GoogleCloudKMSBackend,
         )
-        from backends.google_cloud_kms.client import ClientLimits, KMSClient  # noqa: PLC0415
+        from backends.google_cloud_kms.client import KMSClient, limit_calls  # noqa: PLC0415
 
         quiet_vendor_loggers("google", "urllib3")
         options = config.read(GoogleCloudKMSOptions)
-        limits = ClientLimits(
+        limits = limit_calls(
             options.timeout_ms / 1000,
             options.max_attempts,
             options.max_concurrency,

@@ -95,13 +95,13 @@ def parse(note: str) -> SignedStatement:
     if match is None:
         raise InvalidInputError("not a checkpoint of an audit chain")
     lines = (line.split(" ") for line in match["signatures"].splitlines())
-    signatures = [(name, _decode(signature)) for _, name, signature in lines]
+    signatures = [(name, decode_base64(signature)) for _, name, signature in lines]
     try:
         at = datetime.fromisoformat(match["at"])
     except ValueError:
         raise InvalidInputError("the time of the checkpoint is invalid") from None
     statement = Statement(
-        match["origin"], int(match["size"]), _decode(match["hash"]), at
+        match["origin"], int(match["size"]), decode_base64(match["hash"]), at
     )
     return SignedStatement(statement, match["text"].encode(), signatures)
 
@@ -114,14 +114,14 @@ def split(text: str) -> Sequence[str]:
     return [match[0] for match in found]
 
 
-def _decode(encoded: str) -> bytes:
+def decode_base64(encoded: str) -> bytes:
     """Decode base64 (RFC 4648 section 4); reject encodings that are not canonical."""
     try:
         decoded = base64.b64decode(encoded, validate=True)
     except binascii.Error:
         decoded = b""
     if not decoded or base64.b64encode(decoded).decode() != encoded:
-        raise InvalidInputError("the base64 of the checkpoint is not canonical")
+        raise InvalidInputError("the base64 is not canonical")
     return decoded
 
 

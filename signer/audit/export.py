@@ -30,7 +30,7 @@ from typing import Any
 
 import rfc8785
 
-from signer.audit.checkpoints import MAX_SIZE, statement_of
+from signer.audit.checkpoints import MAX_SIZE, decode_base64, statement_of
 from signer.audit.hash_chain import (
     BATCH,
     GENESIS,
@@ -86,14 +86,14 @@ def parse_raw(fields: Mapping[str, Any]) -> Part | Raw | None:
     """Parse the *fields* of a line; None if it is another kind of line."""
     match fields:
         case {"part": str(part)} if len(fields) == 1:
-            if len(whole := _decode(part)) == PART_BYTES:
+            if len(whole := decode_base64(part)) == PART_BYTES:
                 return Part(whole)
             raise InvalidInputError("the part of a record has the wrong length")
         case {"hash": str(seal), "raw": str(raw), "sequence": sequence} if (
             len(fields) == 3  # noqa: PLR2004 - these three.
         ):
             if type(sequence) is int and _HASH.fullmatch(seal):
-                return Raw(sequence, bytes.fromhex(seal), _decode(raw))
+                return Raw(sequence, bytes.fromhex(seal), decode_base64(raw))
             raise InvalidInputError("not a line of a record")
     return None
 
@@ -130,17 +130,6 @@ class RawReader:
             else:
                 return Sealed(raw.sequence, raw.hash, Record(id_, body))
         raise InvalidInputError("not the bytes of a record")
-
-
-def _decode(encoded: str) -> bytes:
-    """Decode base64; reject encodings that are not canonical."""
-    try:
-        decoded = base64.b64decode(encoded, validate=True)
-    except ValueError:
-        decoded = b""
-    if base64.b64encode(decoded).decode() != encoded:
-        raise InvalidInputError("the base64 of a record is not canonical")
-    return decoded
 
 
 FORMAT = "hotwallet-audit-export/1"

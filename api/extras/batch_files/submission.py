@@ -276,36 +276,25 @@ def printable(text: str) -> str:
     return text if text.isprintable() else ascii(text)
 
 
-_COLUMNS = (
-    "line",
-    "idempotency_key",
-    "reference",
-    "status",
-    "refund_id",
-    "refund_status",
-    "code",
-    "field",
-    "detail",
-)
-
 Write = Callable[[RowResult], object]
+
+
+_COLUMNS: Mapping[str, Callable[[RowResult], Any]] = {
+    "line": lambda result: result.row.line,
+    "idempotency_key": lambda result: result.row.idempotency_key,
+    "reference": lambda result: result.row.reference,
+    "status": lambda result: str(result.status),
+    "refund_id": lambda result: result.refund.get("id"),
+    "refund_status": lambda result: result.refund.get("status"),
+    "code": lambda result: result.problem.get("code"),
+    "field": lambda result: result.problem.get("field"),
+    "detail": lambda result: result.problem.get("detail"),
+}
 
 
 def result_document(result: RowResult) -> dict[str, Any]:
     """Return *result* as JSON; what there is not is None."""
-    refund, problem = result.refund, result.problem
-    values = (
-        result.row.line,
-        result.row.idempotency_key,
-        result.row.reference,
-        str(result.status),
-        refund.get("id"),
-        refund.get("status"),
-        problem.get("code"),
-        problem.get("field"),
-        problem.get("detail"),
-    )
-    return dict(zip(_COLUMNS, values, strict=True))
+    return {name: read(result) for name, read in _COLUMNS.items()}
 
 
 @contextmanager

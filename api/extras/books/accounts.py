@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from api.extras.books.entries import (
     Assets,
@@ -56,21 +56,46 @@ class Account:
         return self.opening is not None and self.closing is not None
 
 
-@dataclass(slots=True)
-class Accounts:
-    """All accounts of one network, by wallet and asset."""
+@dataclass(frozen=True, slots=True)
+class Openings:
+    """
+    The closing balances of an earlier report: after ``block``, by wallet and asset.
 
-    _accounts: dict[tuple[str, str], Account] = field(default_factory=dict)
+    None is one that the report does not know.  What it does not have was zero.
+    """
+
+    block: int
+    balances: Mapping[tuple[str, str], int | None]
+
+
+class Accounts:
+    """
+    All accounts of one network, by wallet and asset.
+
+    Balances need the state of a block that nodes may have pruned.  A closing balance of
+    a token is then computed: from the newest final balance, and the transfers since the
+    range.  *openings* replace opening balances.
+    """
+
+    def __init__(
+        self,
+        history: ChainHistory,
+        blocks: BlockRange,
+        assets: Assets,
+        openings: Openings | None,
+    ) -> None:
+        self._history = history
+        self._blocks = blocks
+        self._assets = assets
+        self._openings = openings
+        self._accounts: dict[tuple[str, str], Account] = {}
 
     def __iter__(self) -> Iterator[Account]:
         return iter(self._accounts.values())
 
     def of(self, wallet: str, asset: str) -> Account:
         """Return the account of *wallet* and *asset*."""
-        key = wallet, asset
-        if key not in self._accounts:
-            self._accounts[key] = Account(wallet, asset)
-        return self._accounts[key]
+        return self._accounts.setdefault((wallet, asset), Account(wallet, asset))
 
     def receive(self, wallet: str, asset: str, amount: int) -> None:
         """Add an incoming transfer of a token."""
@@ -109,7 +134,7 @@ class Accounts:
             ):
                 account.received = account.closing + account.spent - account.opening
 
-    def differences(self, network: str, assets: Assets) -> Iterator[Difference]:
+    def differences(self, network: str) -> Iterator[Difference]:
         """Yield the accounts whose balances contradict the sums."""
         for account in self:
             opening, closing, received = (
@@ -119,7 +144,7 @@ class Accounts:
             )
             if opening is None or closing is None or received is None:
                 continue
-            asset = assets[account.asset]
+            asset = self._assets[account.asset]
             expected = opening + max(received, 0) - account.spent
             if expected != closing:
                 yield Difference(
@@ -133,49 +158,16 @@ class Accounts:
                     found=asset.format(closing),
                 )
 
-
-@dataclass(frozen=True, slots=True)
-class Openings:
-    """
-    The closing balances of an earlier report: after ``block``, by wallet and asset.
-
-    None is one that the report does not know.  What it does not have was zero.
-    """
-
-    block: int
-    balances: Mapping[tuple[str, str], int | None]
-
-
-class BalanceBook:
-    """
-    Reads balances, which need the state of a block that nodes may have pruned.
-
-    A closing balance of a token is then computed: from the newest final balance, and
-    the transfers since the range.  *openings* replace opening balances.
-    """
-
-    def __init__(
-        self,
-        history: ChainHistory,
-        blocks: BlockRange,
-        assets: Assets,
-        openings: Openings | None,
-    ) -> None:
-        self._history = history
-        self._blocks = blocks
-        self._assets = assets
-        self._openings = openings
-
-    def fill(self, accounts: Accounts, wallets: Sequence[str]) -> Sequence[str]:
-        """Fill the balances of *accounts*; return the symbols that have gaps."""
+    def fill(self, wallets: Sequence[str]) -> Sequence[str]:
+        """Fill the balances of *wallets*; return the symbols that have gaps."""
         first, last = self._blocks.numbers
         for wallet in wallets:
             for asset in self._assets:
-                account = accounts.of(wallet, asset.address)
+                account = self.of(wallet, asset.address)
                 account.opening = self._opening(wallet, asset.address, first - 1)
                 account.closing = self._read(wallet, asset.address, last)
-        self._compute_closings(accounts, wallets)
-        gaps = {each.asset for each in accounts if not each.is_checked}
+        self._compute_closings(wallets)
+        gaps = {each.asset for each in self if not each.is_checked}
         return sorted(self._assets[address].symbol for address in gaps)
 
     def _opening(self, wallet: str, asset: str, block: int) -> int | None:
@@ -184,11 +176,9 @@ class BalanceBook:
             return self._openings.balances.get((wallet, asset), 0)
         return read
 
-    def _compute_closings(self, accounts: Accounts, wallets: Sequence[str]) -> None:
+    def _compute_closings(self, wallets: Sequence[str]) -> None:
         missing = [
-            each
-            for each in accounts
-            if each.closing is None and each.asset != COIN_ADDRESS
+            each for each in self if each.closing is None and each.asset != COIN_ADDRESS
         ]
         if not missing:
             return

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from api.extras.books.accounts import Account, Accounts, BalanceBook, Openings
+from api.extras.books.accounts import Account, Accounts, Openings
 from api.extras.books.entries import (
     NO_NONCE,
     REORGANISED,
@@ -194,8 +194,8 @@ _PAGE = 500
 _MOST_SEARCHES = 100
 """How many unknown transactions of one wallet are searched for in old states."""
 
-_MOST_MARKED = 1000
-"""How many payments are compared with the marks of all refunds."""
+_MOST_WITH_MARKER = 1000
+"""How many payments are compared with the markers of all refunds."""
 
 
 class Comparison:
@@ -223,12 +223,11 @@ class Comparison:
         self._chain_id = chain_id
         self._history = history
         self._reader = reader
-        self._openings = openings
-        self._accounts = Accounts()
         self._counts = Counter[str]()
         self._unfound = Counter[str]()  # Nonces by wallet whose transactions are not.
         self._blocks = blocks = find_blocks(history, period, network.confirmations)
         self._assets = Assets.of(network, reader.refunded_tokens(chain_id))
+        self._accounts = Accounts(history, blocks, self._assets, openings)
         self._opened = {
             each.sender: each for each in reader.wallets() if each.chain_id == chain_id
         }
@@ -242,7 +241,7 @@ class Comparison:
             is_late=lambda number: number < blocks.late_before,
             is_authentic=self._is_authentic,
         )
-        self._marked: list[UsedNonce] = []
+        self._with_marker: list[UsedNonce] = []
         for walk in self._walks.values():
             walk.open(blocks)
 
@@ -260,12 +259,9 @@ class Comparison:
             yield Progress(end - first + 1, self._blocks.count)
         yield from self._finish()
         accounts, counts = self._accounts, self._counts
-        balances = BalanceBook(
-            self._history, self._blocks, self._assets, self._openings
-        )
-        gaps = balances.fill(accounts, [*self._walks])
+        gaps = accounts.fill([*self._walks])
         accounts.settle_coin(self._unfound)
-        yield from accounts.differences(self._network, self._assets)
+        yield from accounts.differences(self._network)
         if header_at(self._history, last) != self._blocks.last:
             raise ChainUnavailableError(REORGANISED)
         yield NetworkBooks(
@@ -300,7 +296,7 @@ class Comparison:
     def _finish(self) -> Iterator[Difference | UsedNonce]:
         """Yield what can be compared only after the last window."""
         yield from self._read_unknown()
-        yield from self._explain_marks()
+        yield from self._explain_markers()
         yield from self._compare_claims()
         yield from self._name_left_out()
         for wallet, opened in self._opened.items():
@@ -395,18 +391,18 @@ class Comparison:
         self._counts[used.kind] += 1
         yield used
         yield from self._matcher.compare(used)
-        if used.mark is None or not used.payments or used.precedes_ledger:
+        if used.marker is None or not used.payments or used.precedes_ledger:
             return
-        if len(self._marked) < _MOST_MARKED:
-            self._marked.append(used)
+        if len(self._with_marker) < _MOST_WITH_MARKER:
+            self._with_marker.append(used)
         else:
-            yield from self._matcher.explain_mark(used, None)
+            yield from self._matcher.explain_marker(used, None)
 
-    def _explain_marks(self) -> Iterator[Difference]:
-        """Compare payments with the refunds whose marks they have."""
+    def _explain_markers(self) -> Iterator[Difference]:
+        """Compare payments with the refunds whose markers they have."""
         waiting = defaultdict[bytes, list[UsedNonce]](list)
-        for used in self._marked:
-            waiting[used.mark or b""].append(used)
+        for used in self._with_marker:
+            waiting[used.marker or b""].append(used)
         after = ""
         while waiting:
             page = self._reader.refunds_of_chain(
@@ -414,13 +410,13 @@ class Comparison:
             )
             for refund in page:
                 for used in waiting.pop(refund.mark, ()):
-                    yield from self._matcher.explain_mark(used, refund)
+                    yield from self._matcher.explain_marker(used, refund)
             if len(page) < _PAGE:
                 break
             after = page[-1].id
         for each in waiting.values():
             for used in each:
-                yield from self._matcher.explain_mark(used, None)
+                yield from self._matcher.explain_marker(used, None)
 
     def _compare_claims(self) -> Iterator[Difference]:
         """Find refunds with a block of the range whose nonce the range did not use."""

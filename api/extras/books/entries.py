@@ -281,8 +281,8 @@ class UsedNonce:
         return seen is not None and seen.accepted_at is not None
 
     @property
-    def mark(self) -> bytes | None:
-        """The mark in the calldata of a transaction that no row of a refund has."""
+    def marker(self) -> bytes | None:
+        """The marker in the calldata of a transaction that no row of a refund has."""
         if self.is_own or self.settled is None:
             return None
         return read_mark(self.settled.data)

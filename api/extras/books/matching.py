@@ -39,7 +39,7 @@ class Matcher:
         self._is_authentic = is_authentic
 
     def compare(self, used: UsedNonce) -> Iterator[Difference]:
-        """Yield the differences, but not those that ``explain_mark`` decides."""
+        """Yield the differences, but not those that ``explain_marker`` decides."""
         refund = used.entry.refund
         if refund is not None and not self._is_authentic(refund):
             # What a changed row says is not compared.
@@ -51,10 +51,10 @@ class Matcher:
             yield from self._compare_holder(used)
             yield from self._compare_other(used)
 
-    def explain_mark(
+    def explain_marker(
         self, used: UsedNonce, refund: Refund | None
     ) -> Iterator[Difference]:
-        """Yield the differences of a payment whose mark is that of *refund*, if any."""
+        """Yield the differences of a payment whose marker is that of *refund*."""
         settled = used.settled
         if refund and settled and refund.tx_hash == settled.tx_hash:
             # A restored ledger found the payment, and another row has the nonce.
@@ -65,7 +65,7 @@ class Matcher:
             if refund is None:
                 yield self._without_refund(used, payment)
                 continue
-            code, detail = _OF_MARKED.get(refund.status, _PAID_OPEN)
+            code, detail = _OF_STATUS.get(refund.status, _PAID_OPEN)
             yield self._build(
                 code,
                 used,
@@ -188,8 +188,8 @@ class Matcher:
         elif used.precedes_ledger or used.is_accepted:
             return
         elif used.payments:
-            # Those with a mark are compared with the refunds that may have it.
-            if used.mark is None:
+            # Those with a marker are compared with the refunds that may have it.
+            if used.marker is None:
                 yield from (self._without_refund(used, each) for each in used.payments)
         elif seen is None:
             detail = "the ledger has no transaction that used this nonce"
@@ -248,7 +248,7 @@ _PAID_OPEN = (
     "a transaction that the ledger does not know paid a refund that is open",
 )
 
-_OF_MARKED = {
+_OF_STATUS = {
     Status.CONFIRMED: (
         Code.PAID_TWICE,
         "a second transaction, with another nonce, paid the refund again",

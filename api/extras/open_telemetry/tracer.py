@@ -128,40 +128,32 @@ class RefundTracer(Meter):
 
     def accepted(self, refund: Refund, seconds: float, trace: str | None) -> None:
         with self._never_raising():
-            self._accepted(refund, seconds, trace)
+            caller = _read_caller(trace)
+            start = refund.created_at
+            with self._ids.use(refund, ACCEPTANCE):
+                span = self._tracer.start_span(
+                    ACCEPTANCE,
+                    kind=SpanKind.SERVER,
+                    attributes=_attributes(refund),
+                    links=[] if caller is None else [Link(caller)],
+                    start_time=_nanoseconds(start),
+                )
+            span.end(_nanoseconds(start + timedelta(seconds=seconds)))
 
     def moved(self, before: Refund, after: Refund) -> None:
         with self._never_raising():
-            self._moved(before, after)
+            span = self._start(after, _STEPS[after.status], before.updated_at)
+            if after.status in _FAILURES:
+                span.set_status(Status(StatusCode.ERROR, after.failure_code))
+            span.end(_nanoseconds(max(before.updated_at, after.updated_at)))
 
     def delayed(self, refund: Refund, code: str) -> None:
-        if refund.attempts == 0:  # The first failure of a step, and no repetition.
-            with self._never_raising():
-                self._delayed(refund, code)
-
-    def _accepted(self, refund: Refund, seconds: float, trace: str | None) -> None:
-        caller = _read_caller(trace)
-        start = refund.created_at
-        with self._ids.use(refund, ACCEPTANCE):
-            span = self._tracer.start_span(
-                ACCEPTANCE,
-                kind=SpanKind.SERVER,
-                attributes=_attributes(refund),
-                links=[] if caller is None else [Link(caller)],
-                start_time=_nanoseconds(start),
-            )
-        span.end(_nanoseconds(start + timedelta(seconds=seconds)))
-
-    def _moved(self, before: Refund, after: Refund) -> None:
-        span = self._start(after, _STEPS[after.status], before.updated_at)
-        if after.status in _FAILURES:
-            span.set_status(Status(StatusCode.ERROR, after.failure_code))
-        span.end(_nanoseconds(max(before.updated_at, after.updated_at)))
-
-    def _delayed(self, refund: Refund, code: str) -> None:
-        span = self._start(refund, "delay", refund.updated_at)
-        span.set_status(Status(StatusCode.ERROR, code))
-        span.end(_nanoseconds(max(refund.updated_at, self._clock())))
+        if refund.attempts:
+            return  # A repetition of the first failure of a step.
+        with self._never_raising():
+            span = self._start(refund, "delay", refund.updated_at)
+            span.set_status(Status(StatusCode.ERROR, code))
+            span.end(_nanoseconds(max(refund.updated_at, self._clock())))
 
     @contextmanager
     def _never_raising(self) -> Iterator[None]:
