@@ -1,8 +1,4 @@
-"""
-HTTP requests to one URL, each within one deadline and with a bounded response.
-
-A connection applies the timeout to the whole response.
-"""
+"""HTTP requests to one URL, each within one deadline and with a bounded response."""
 
 import http.client
 import io
@@ -121,13 +117,7 @@ class _SingleSend:
 
 
 def bound_responses(pools: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    Return the connection pool classes by scheme, with ``BoundedResponse``.
-
-    Their connections also send each request in one piece.
-
-    *pools* has subclasses of urllib3's ``HTTPConnectionPool``.
-    """
+    """Return pool classes by scheme that bound responses and send in one piece."""
     bounded = {}
     for scheme, pool in pools.items():
         connection = type(

@@ -90,11 +90,7 @@ class Device:
 
 
 class KeyBackendContract:
-    """
-    What every key backend must do.
-
-    Its tests need a fixture ``device``.
-    """
+    """What every key backend must do; the tests need a fixture ``device``."""
 
     def test_the_backend_has_a_name(self, device: Device) -> None:
         """Audit records use this constant name in lower case."""

@@ -282,11 +282,7 @@ class HSMAccount(KeylessAccount):
         message_data: dict[str, Any] | None = None,
         full_message: dict[str, Any] | None = None,
     ) -> SignedMessage:
-        """
-        Sign EIP-712 data, given whole or as domain, types and message.
-
-        It refuses documents that wallets read differently; see ``TypedData``.
-        """
+        """Sign EIP-712 data, whole or in parts; see ``TypedData``."""
         parts = (domain_data, message_types, message_data)
         if full_message is None:
             document = TypedData.of(*parts)

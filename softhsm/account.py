@@ -63,11 +63,7 @@ _LABEL = "hotwallet-throw-away"
 
 @dataclass(frozen=True, slots=True)
 class ThrowAwayToken:
-    """
-    A token with the label *label*, which SoftHSM's *module* opens.
-
-    ``backend`` makes keys and signs; it opens the token at its first call.
-    """
+    """A token of SoftHSM's *module*, which ``backend`` opens at its first call."""
 
     module: Path
     label: str

@@ -42,11 +42,7 @@ _ROOM = 1024
 
 @dataclass(frozen=True, slots=True)
 class KeyInfo:
-    """
-    One private key of the token.
-
-    ``address`` is None unless the key is half of a secp256k1 pair.
-    """
+    """One private key of the token; its address is None if it is not on secp256k1."""
 
     key_id: str = field(repr=False)
     label: str

@@ -161,11 +161,7 @@ def _install_on_system(report: Report) -> Path:
 
 
 def _install_in_project(layout: Layout, report: Report) -> Path:
-    """
-    Download the package and its missing dependencies, and unpack them.
-
-    The folder is renamed to its final name when it is complete.
-    """
+    """Download and unpack the package; the folder appears when it is complete."""
     apt = layout.root / "apt"
     partial = layout.root / "lib.partial"
     for folder in (apt, partial, layout.lib):

@@ -224,11 +224,7 @@ class KMSAdministrator(KMSBackend):
         super().__init__(client)
 
     def generate(self, label: str) -> KeyId:
-        """
-        Create a key, tagged ``hotwallet`` with *label*; return its ARN.
-
-        After a lost response, find the key by its tag.
-        """
+        """Create a key, tagged ``hotwallet`` with *label*; return its ARN."""
         return self._call("CreateKey", lambda: self._create(label))
 
     def _create(self, label: str) -> KeyId:

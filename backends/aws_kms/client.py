@@ -158,12 +158,7 @@ class ClientParts:
         return deadline
 
     def signer(self) -> BaseSigner:
-        """
-        Return a signer with the client's current credentials.
-
-        botocore refreshes them first if they expire soon.  If there are none, the
-        signer raises ``NoCredentialsError``.
-        """
+        """Return a signer with the client's credentials, refreshed by botocore."""
         return self._signer.get_auth_instance(**self._scope)
 
 

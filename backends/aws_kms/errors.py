@@ -97,11 +97,7 @@ _DENIED = (
 
 
 def map_error(operation: str, error: Exception, attempts: int = 1) -> BackendError:
-    """
-    Return our error for boto3's *error*, without its message.
-
-    *attempts* is the largest number of requests that boto3 may have sent.
-    """
+    """Return our error for boto3's *error*, without its message."""
     if isinstance(error, ClientError):
         return _map_response(operation, error.response)
     kind = BackendError

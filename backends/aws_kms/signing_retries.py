@@ -49,13 +49,7 @@ class SignCall:
         self.deadline = self._parts.deadline
 
     def send(self, key_id: KeyId, digest: bytes) -> SignResponse:
-        """
-        Return KMS's signature over *digest*.
-
-        It raises what boto3 raises: ``ClientError`` for an error of KMS,
-        ``BotoCoreError`` if there is no response, ``ResponseParserError`` and
-        ``KeyError`` if it is malformed.
-        """
+        """Return KMS's signature over *digest*; raises what boto3 raises."""
         body = {
             "KeyId": key_id,
             "Message": b64encode(digest).decode(),
@@ -91,11 +85,7 @@ _TIMEOUTS = (ConnectTimeoutError, ReadTimeoutError)
 
 
 class SigningClient:
-    """
-    Calls ``Sign`` as *client* would, but sends at most *per_second* requests.
-
-    0 sends any number.  Threads share an instance.
-    """
+    """Calls ``Sign`` as *client* would, at most *per_second* times (0: any)."""
 
     def __init__(
         self,

@@ -1,10 +1,4 @@
-"""
-Access tokens from Google's Application Default Credentials, through google-auth.
-
-These are a file that ``GOOGLE_APPLICATION_CREDENTIALS`` names (a service account, or
-Workload Identity Federation), or the metadata server of GKE, Cloud Run or Compute
-Engine (https://google.aip.dev/auth/4110).
-"""
+"""Access tokens from Application Default Credentials (google.aip.dev/auth/4110)."""
 
 from collections.abc import Callable, Mapping
 from threading import Lock

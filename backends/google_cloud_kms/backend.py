@@ -72,11 +72,7 @@ class GoogleCloudKMSBackend:
         return KeyId(name)
 
     def public_key(self, key_id: KeyId) -> bytes:
-        """
-        Return the DER ``SubjectPublicKeyInfo`` of *key_id*.
-
-        Google sends PEM, which is read and encoded again.
-        """
+        """Return the DER ``SubjectPublicKeyInfo`` of *key_id*, from Google's PEM."""
         self._require_allowed(key_id)
         request = Request("GetPublicKey", "GET", f"/v1/{key_id}/publicKey")
         return self._call(request, partial(read_public_key, key_id)).value

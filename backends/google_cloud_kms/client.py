@@ -55,11 +55,7 @@ class _LateError(BackendUnavailableError):
 
 
 class KMSClient:
-    """
-    Calls *endpoint*, ``https://cloudkms.googleapis.com``, with an access token.
-
-    Threads share an instance; processes must not.
-    """
+    """Calls *endpoint* with an access token; threads share it, processes must not."""
 
     def __init__(
         self,

@@ -48,23 +48,12 @@ class JSONRPCChain:
     Every value is requested from all nodes at once and needs a quorum
     (``backends/json_rpc/quorum.py``).  A transaction is sent to every node; one
     node that accepts it is enough.  ``docs/reference/networks.md`` has the table of
-    failures.
+    failures.  No connection is opened before the first call, and a forked process opens
+    its own, so that two processes never share a socket.
 
-    No connection is opened before the first call, and a forked process opens its own,
-    so that two processes never share a socket.
-
-    Args:
-        urls: http or https URLs of nodes of one network, the preferred one first.
-            They are secrets, because they contain the provider's API key.
-        timeout: Seconds for each exchange with each node.
-        chain_id: The chain id that each node must report (``eth_chainId``) before its
-            responses count.  The method ``chain_id`` returns any other one too.
-        observe: Is called with each node's name, the methods and outcomes of an
-            exchange, and its seconds.
-
-    Raises:
-        ConfigurationError: ``networks-misconfigured``: there is no URL, or one is not
-            an http or https URL.
+    *urls* are secrets, the preferred one first.  A node must report *chain_id* before
+    its responses count.  *timeout* is for each exchange, and *observe* gets the node's
+    name, the methods with their outcomes, and the seconds.
     """
 
     max_bytes = MAX_RESPONSE_BYTES
@@ -105,31 +94,26 @@ class JSONRPCChain:
             return self._ask(quorum.COUNT, requests.transaction_count, address)
         at = requests.transaction_count_at
         count = self._ask(quorum.PAST_COUNT, at, address, block)
-        if count is None:
-            raise ChainUnavailableError("the nodes do not agree on a nonce")
-        return count
+        return require_agreement(count, "a nonce")
 
     def pending_count(self, address: str) -> int:
         return self._ask(quorum.PENDING_COUNT, requests.pending_count, address)
 
     def fees(self) -> Fees:
-        return _require_fees(self._ask(quorum.FEES, requests.fees))
+        return require_agreement(self._ask(quorum.FEES, requests.fees), "a base fee")
 
     def preflight(self, sender: str, calls: Sequence[Call]) -> Preflight:
         first, rest = calls[:_FIRST_ESTIMATES], calls[_FIRST_ESTIMATES:]
         rules: list[QuorumRule[Any]] = [
             quorum.PENDING_COUNT,
             quorum.FEES,
-            *_estimate_rules(first),
+            *[quorum.UPPER_MEDIAN] * len(first),
         ]
         count, fees, *estimates = self._get_pool().decide_all(
             partial(requests.preflight, sender=sender, calls=first), rules
         )
-        count, fees = require(count), _require_fees(require(fees))
-        for chunk in _chunks(rest):
-            estimates += self._get_pool().decide_all(
-                partial(requests.estimates, calls=chunk), _estimate_rules(chunk)
-            )
+        count, fees = require(count), require_agreement(require(fees), "a base fee")
+        estimates += self._ask_each(quorum.UPPER_MEDIAN, requests.estimates, rest)
         return Preflight(count, fees, tuple(estimates))
 
     def broadcast_all(self, raws: Sequence[bytes]) -> Sequence[ChainError | None]:
@@ -150,11 +134,7 @@ class JSONRPCChain:
 
     def receipts(self, tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:
         hashes = list(dict.fromkeys(tx_hash.lower() for tx_hash in tx_hashes))
-        results = list[Any]()
-        for chunk in _chunks(hashes):
-            request = partial(requests.receipts, tx_hashes=chunk)
-            rules = [quorum.RECEIPT] * len(chunk)
-            results += self._get_pool().decide_all(request, rules)
+        results = self._ask_each(quorum.RECEIPT, requests.receipts, hashes)
         if results and all(isinstance(result, ChainError) for result in results):
             require(results[0])
         return {each.tx_hash: each for each in results if isinstance(each, Receipt)}
@@ -192,6 +172,20 @@ class JSONRPCChain:
         """Return what *rule* derives from the responses of all nodes to *request*."""
         return self._get_pool().decide(lambda node: request(node, *arguments), rule)
 
+    def _ask_each(
+        self,
+        rule: QuorumRule[Any],
+        request: Callable[[Node, Sequence[T]], Sequence[Any]],
+        items: Sequence[T],
+        size: int = LARGEST_BATCH,
+    ) -> list[Any]:
+        """Return what *rule* derives for each of *items*, or its error."""
+        results = list[Any]()
+        for chunk in _chunks(items, size):
+            ask = partial(lambda chunk, node: request(node, chunk), chunk)
+            results += self._get_pool().decide_all(ask, [rule] * len(chunk))
+        return results
+
     def _ask_median(self, request: Callable[..., T], *arguments: Any) -> T:
         result: T = self._ask(quorum.LOWER_MEDIAN, request, *arguments)
         return result
@@ -215,19 +209,16 @@ class JSONRPCChain:
         return Node(url, self._timeout, self.max_bytes, observe)
 
 
-def _estimate_rules(calls: Sequence[Call]) -> list[QuorumRule[Any]]:
-    return [quorum.UPPER_MEDIAN] * len(calls)
+def _chunks(items: Sequence[T], size: int = LARGEST_BATCH) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
-def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), LARGEST_BATCH):
-        yield items[start : start + LARGEST_BATCH]
-
-
-def _require_fees(fees: Fees | None) -> Fees:
-    if fees is None:
-        raise ChainUnavailableError("the nodes do not agree on a base fee")
-    return fees
+def require_agreement(result: T | None, what: str) -> T:
+    """Return *result*; raise ``ChainUnavailableError`` if a quorum has none."""
+    if result is None:
+        raise ChainUnavailableError(f"the nodes do not agree on {what}")
+    return result
 
 
 def _check_url(url: SecretStr | str, position: int) -> SecretStr:

@@ -93,11 +93,7 @@ _LARGEST_CODE = 1_000_000
 
 
 def map_error(method: str, error: object) -> ChainError:
-    """
-    Return the error to raise for *error*, the node's response to *method*.
-
-    *error* is the ``error`` member as received and may be any JSON value.
-    """
+    """Return the error for *error*, any JSON value, the node's response to *method*."""
     fields: Mapping[str, object] = error if isinstance(error, Mapping) else {}
     code = _code(fields)
     message = _normalize(fields.get("message"))

@@ -9,10 +9,10 @@ from eth_abi.encoding import AddressEncoder
 from pydantic import SecretStr
 
 from backends.json_rpc import parsing
-from backends.json_rpc.client import JSONRPCChain
+from backends.json_rpc.client import JSONRPCChain, require_agreement
 from backends.json_rpc.node import LARGEST_BATCH, MethodCall, Node
 from backends.json_rpc.parsing import Result, address, attempt, digest, quantity
-from backends.json_rpc.quorum import QuorumRule, agreed
+from backends.json_rpc.quorum import QuorumRule, agreed, differs
 from backends.json_rpc.requests import ImpossibleResponseError, send
 from signer.chain.erc20 import TRANSFER_EVENT, encode_balance_of
 from signer.errors import ChainError, ChainUnavailableError
@@ -162,11 +162,7 @@ _CHUNK = LARGEST_BATCH // 2
 """The most items of one exchange: a transaction takes two requests."""
 
 
-def _differs(response: object, result: object) -> bool:
-    return response is not None and result is not None and response != result
-
-
-_SAME: QuorumRule[Any] = QuorumRule(agreed, _differs)
+_SAME: QuorumRule[Any] = QuorumRule(agreed, differs)
 """A quorum must agree; None is a node that does not have it, and agrees with none."""
 
 
@@ -208,7 +204,7 @@ class JSONRPCHistory(JSONRPCChain):
             query = TransferQuery(tuple(tokens), tuple(wallets), first, end)
             part = attempt(partial(self._decide, partial(transfers, query)))
             if not isinstance(part, ChainError):
-                found += _require_agreement(part, "the transfers of some blocks")
+                found += require_agreement(part, "the transfers of some blocks")
                 first = end + 1
             elif end == first:
                 raise part
@@ -223,11 +219,11 @@ class JSONRPCHistory(JSONRPCChain):
 
     def coin_balance(self, address: str, block: int) -> int:
         found = self._decide(lambda node: coin_balance(node, address, block))
-        return _require_agreement(found, "a balance")
+        return require_agreement(found, "a balance")
 
     def token_balance(self, token: str, address: str, block: int) -> int:
         found = self._decide(lambda node: token_balance(node, token, address, block))
-        return _require_agreement(found, "a balance")
+        return require_agreement(found, "a balance")
 
     def _decide(self, request: Callable[[Node], T]) -> T | None:
         """Return what a quorum agrees on; None if there is none."""
@@ -236,15 +232,4 @@ class JSONRPCHistory(JSONRPCChain):
 
     def _each(self, request: Any, items: Sequence[Any]) -> list[Any]:
         """Return the result for each item; raise the first error."""
-        results = list[Any]()
-        for start in range(0, len(items), _CHUNK):
-            chunk = items[start : start + _CHUNK]
-            send = partial(request, items=chunk)
-            results += self._get_pool().decide_all(send, [_SAME] * len(chunk))
-        return [require(each) for each in results]
-
-
-def _require_agreement(result: T | None, what: str) -> T:
-    if result is None:
-        raise ChainUnavailableError(f"the nodes do not agree on {what}")
-    return result
+        return [require(each) for each in self._ask_each(_SAME, request, items, _CHUNK)]

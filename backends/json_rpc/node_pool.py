@@ -121,11 +121,7 @@ class NodePool:
         return result
 
     def statuses(self, request: StatusRequest) -> Sequence[NodeStatus]:
-        """
-        Ask all nodes at once, distrusted ones too; return the status of each.
-
-        A node that does not respond has a status with an error.
-        """
+        """Ask all nodes, distrusted ones too; return the status or error of each."""
         pending = {
             node: node.submit(partial(request, name=node.name)) for node in self._nodes
         }

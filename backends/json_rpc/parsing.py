@@ -1,9 +1,4 @@
-"""
-Parses results strictly into values of the port.
-
-A malformed result raises the error that Python raises for it; ``requests.send`` turns
-that into ``ChainUnavailableError``.
-"""
+"""Parses results strictly into values of the port; a malformed one raises any error."""
 
 import re
 from collections.abc import Callable, Mapping

@@ -154,7 +154,8 @@ def _differ_in_kind(response: Fees | None, result: Fees | None) -> bool:
     return response.is_legacy != result.is_legacy
 
 
-def _differs(response: _H | None, result: _H | None) -> bool:
+def differs(response: _H | None, result: _H | None) -> bool:
+    """Return whether *response* contradicts *result*; None contradicts nothing."""
     return response is not None and result is not None and response != result
 
 
@@ -162,10 +163,10 @@ def _never(response: object, result: object) -> bool:
     return False
 
 
-TRANSACTION: QuorumRule[MinedTransaction | None] = QuorumRule(agreed, _differs)
-BLOCK: QuorumRule[Block | None] = QuorumRule(agreed, _differs)
-PAST_COUNT: QuorumRule[int | None] = QuorumRule(agreed, _differs)
-RECEIPT: QuorumRule[Receipt | None] = QuorumRule(agreed, _differs)
+TRANSACTION: QuorumRule[MinedTransaction | None] = QuorumRule(agreed, differs)
+BLOCK: QuorumRule[Block | None] = QuorumRule(agreed, differs)
+PAST_COUNT: QuorumRule[int | None] = QuorumRule(agreed, differs)
+RECEIPT: QuorumRule[Receipt | None] = QuorumRule(agreed, differs)
 """A quorum must agree on the value."""
 
 COUNT: QuorumRule[int] = QuorumRule(reached, _never)

@@ -19,11 +19,7 @@ from signer.ports.chain import NodeStatus, TransactionState
 def request_status(
     node: Node, *, name: str, sender: str | None, tx_hashes: Sequence[str]
 ) -> NodeStatus:
-    """
-    Request the status of the node called *name*, in one batch where possible.
-
-    ``pending`` is None if the node does not serve it: some have no pool.
-    """
+    """Request a node's status in one batch; ``pending`` is None if it has no pool."""
     hashes = list(dict.fromkeys(tx_hash.lower() for tx_hash in tx_hashes))
     calls = [*_list_nonces(sender), *_list_transactions(hashes)]
     head, *results = node.request_all([("eth_blockNumber", []), *calls])

@@ -113,11 +113,7 @@ class Library:
 
     @classmethod
     def of(cls, path: str) -> Self:
-        """
-        Return this process's library for the module at *path*.
-
-        A forked child gets its own, with free locks.
-        """
+        """Return this process's library for the module at *path*, also after a fork."""
         key = (os.getpid(), path)
         # dict.setdefault is atomic: racing threads get the same library.
         return cls._all.get(key) or cls._all.setdefault(key, cls(path))
@@ -131,11 +127,7 @@ class Library:
             self.epochs += 1
 
     def reset(self) -> None:
-        """
-        Start a new epoch: all sessions, handles and logins of the old one end.
-
-        A module that other code initialized is not finalized.
-        """
+        """Start a new epoch: all sessions, handles and logins of the old one end."""
         self.finalize()
         self.initialize()
 

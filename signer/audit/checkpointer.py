@@ -1,8 +1,4 @@
-"""
-Signs checkpoints of the stored chain after verifying every link.
-
-A long chain is verified in steps, so that the sealer can seal records between them.
-"""
+"""Signs checkpoints of the stored chain, whose every link it verifies in steps."""
 
 import time
 from collections.abc import Callable
@@ -54,11 +50,7 @@ _MAX_TIME = datetime.max.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Unsigned:
-    """
-    How many ``records`` follow the last checkpoint, from sequence number ``first``.
-
-    ``waited`` is how long a checkpoint has been due.
-    """
+    """How many ``records`` have no checkpoint, and how long one has been due."""
 
     first: int
     records: int

@@ -36,11 +36,7 @@ _PROCESSES = ("worker", "api", "admin", "refunds", "sign")
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """
-    A process that starts, or applies other rules while it runs.
-
-    It has the kind of process, the program's version and the environment.
-    """
+    """A process that starts, or applies other rules while it runs."""
 
     process: str
     version: str

@@ -244,11 +244,7 @@ def read_fields(record: Record) -> Mapping[str, Any]:
 
 
 def declared_by(record: Record) -> frozenset[str]:
-    """
-    Return the hashes of the ids that *record* declares forged.
-
-    One that is not canonical is not the sealer's, and declares nothing.
-    """
+    """Return the hashes of the ids that *record*, if canonical, declares forged."""
     if _QUOTED not in record.body or not is_canonical(record):
         return frozenset()
     match read_fields(record):

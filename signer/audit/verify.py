@@ -33,11 +33,7 @@ from signer.model.audit_record import Record, Sealed, made_at
 
 @dataclass(frozen=True, slots=True)
 class Forgery:
-    """
-    A record that a later one, ``declared_by``, declares forged; both by sequence.
-
-    One that is not canonical cannot be a record of the service.
-    """
+    """A record that a later one declares forged; both are sequence numbers."""
 
     sequence: int
     declared_by: int

@@ -1,8 +1,4 @@
-"""
-Describes what calls and transactions do, in one line.
-
-Addresses are written in full: a shortened one can be imitated.
-"""
+"""Describes what calls and transactions do, in one line with whole addresses."""
 
 import json
 from collections.abc import Mapping
@@ -40,11 +36,7 @@ class TokenName:
 
 @dataclass(frozen=True, slots=True)
 class AddressBook:
-    """
-    The names of tokens and other addresses on one network, by checksummed address.
-
-    *coin* is what the network's coin is called.
-    """
+    """The names of a network's coin, tokens and addresses (with their checksums)."""
 
     tokens: Mapping[str, TokenName] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -274,11 +274,7 @@ def _flatten(call: DecodedCall | None, depth: int = 0) -> Iterator[DecodedCall]:
 
 
 def describe_typed_data(document: TypedData, book: AddressBook) -> str:
-    """
-    Return what *document* permits, on one line.
-
-    A document of an unknown kind is described by its type and its domain only.
-    """
+    """Return what *document* permits, on one line; if unknown, its type and domain."""
     meaning = recognise(document)
     about = _describe_domain(document, book)
     if meaning.kind == UNKNOWN:

@@ -95,11 +95,7 @@ class MessageSignature:
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """
-    Who asks for a signature: *caller* as rules see it, *actor* as the audit names it.
-
-    *limits* are those of the caller's tenant.
-    """
+    """Who asks: *caller* for rules, *actor* for the audit, *limits* of the tenant."""
 
     caller: Caller
     actor: Actor
@@ -134,12 +130,7 @@ class SigningService:
         known: KnownAddresses = NOTHING_KNOWN,
         blocks: ControlStore | None = None,
     ) -> None:
-        """
-        Create a service for *networks*, by name.
-
-        *known* is what it knows about addresses, and *blocks* which tenants are
-        blocked.
-        """
+        """Create a service for *networks*; *blocks* knows which tenants are blocked."""
         self._open_signer = open_signer
         self._policy = policy
         self._clock = clock

@@ -48,11 +48,7 @@ _MAX_REPLY = 8 * 1024 * 1024  # Bytes; the service needs 1 KiB for each refund.
 
 
 class RefundClient:
-    """
-    Sends batches to one service.
-
-    Redirects are not followed, so that no other host gets the token.
-    """
+    """Sends batches to one service; a redirect would take the token to another host."""
 
     def __init__(self, url: str) -> None:
         """Check *url*, the address of the service; no connection is opened."""
@@ -122,11 +118,7 @@ class RowStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RowResult:
-    """
-    The service's answer to one row.
-
-    ``refund`` is the refund as it was then; ``problem`` is why it was refused.
-    """
+    """The answer to one row: the ``refund`` as it was then, or the ``problem``."""
 
     row: Row
     status: RowStatus

@@ -1,8 +1,4 @@
-"""
-The books: compares what the database records as paid with what the chain shows.
-
-It changes nothing.
-"""
+"""Compares what the database records as paid with the chain; changes nothing."""
 
 from api.extension import Extra
 

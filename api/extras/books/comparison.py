@@ -1,8 +1,4 @@
-"""Compares the used nonces and the transfers of one network's wallets with their rows.
-
-Blocks are read in windows and rows in pages, so the memory does not grow with the
-number of refunds.
-"""
+"""Compares the used nonces and transfers of a network's wallets with their rows."""
 
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque

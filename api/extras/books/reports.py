@@ -26,11 +26,7 @@ MOST_LISTED = 10_000
 
 @dataclass(slots=True)
 class BookReport:
-    """
-    The books of all networks, as they are compared.
-
-    ``failed`` has the networks that could not be compared, and why.
-    """
+    """The books of all networks; ``failed`` has those that could not be compared."""
 
     period: Period
     made_at: datetime

@@ -214,11 +214,7 @@ class SigningRecord:
 
 @dataclass(frozen=True, slots=True)
 class MalformedRecord:
-    """
-    A record with the event of a signature that no process of the service wrote.
-
-    ``record_id`` may be any text; ``problem`` says what is wrong with the record.
-    """
+    """A record of a signature that no process of the service wrote, and why not."""
 
     record_id: str
     problem: str

@@ -1,8 +1,4 @@
-"""
-Traces of refunds, for OpenTelemetry, if ``TRACES_URL`` is set.
-
-They need the packages of ``hotwallet[otel]``.
-"""
+"""Traces of refunds for OpenTelemetry, if ``TRACES_URL`` is set."""
 
 from __future__ import annotations
 

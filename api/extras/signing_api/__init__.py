@@ -1,8 +1,4 @@
-"""
-The signing API: ``/v1/sign``, and JSON-RPC 2.0 at ``/rpc`` as wallet tools speak it.
-
-``signer.signing`` and ``signer.refunds`` decide what a request does.
-"""
+"""The signing API: ``/v1/sign``, and JSON-RPC 2.0 at ``/rpc`` for wallet tools."""
 
 from api.extension import Extra
 

@@ -51,11 +51,7 @@ class TopUp:
 
 
 class Treasury(Protocol):
-    """
-    Asks a treasury.  What it answers may be false.
-
-    Methods raise ``TreasuryError`` if there is no usable answer.
-    """
+    """Asks a treasury, whose answers may be false; raises ``TreasuryError``."""
 
     def find_token(self, chain_id: int, address: str) -> TreasuryToken | None:
         """Return the treasury's name of the token contract *address*."""
