@@ -15,7 +15,7 @@ from signer.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from api.container import Container
-    from api.extras.doctor.context import DoctorContext
+    from api.extras.doctor.key_checks import DoctorContext
     from signer.diagnostics import Check, CheckResult
 
 
@@ -31,7 +31,7 @@ def doctor(as_json: bool) -> None:
     Exits with 1 if a check failed.
     """
     from api.bootstrap import build_container
-    from api.extras.doctor.context import DoctorContext
+    from api.extras.doctor.key_checks import DoctorContext
     from api.logs import install
     from api.views.document import fields
     from signer.diagnostics import State, run_checks

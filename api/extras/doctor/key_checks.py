@@ -6,13 +6,16 @@ may be older than a rotation or a failover: the key that it names need not work 
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Self
 
 from eth_utils.address import is_same_address
 
-from api.extras.doctor.context import DoctorContext
-from signer.config.settings import AWS_KMS, PKCS11
+from api.container import Container
+from signer.config.networks import Network
+from signer.config.settings import AWS_KMS, PKCS11, Settings
 from signer.crypto.der import parse_public_key
 from signer.deadline import Deadlines
 from signer.diagnostics import EXPLAIN, Check, Finding
@@ -24,9 +27,37 @@ from signer.errors import (
 )
 from signer.keys import startup_key
 from signer.keys.signer import Signer
+from signer.model.audit_record import Record
 from signer.model.key import Key
 from signer.ports.key_backend import KeyId
 from signer.redact import key_prefix
+
+
+@dataclass
+class DoctorContext:
+    """
+    What is known so far: each check stores what the checks that need it read.
+
+    Reading a field that no check has set raises ``AttributeError``, which means that
+    the reader lacks a name in its ``needs``.  ``active`` is the key ring's active key,
+    None while the ring is empty or was not read.  ``address`` is that key's, or the
+    configured key's while the ring is empty.
+    """
+
+    container: Container
+    networks: Mapping[str, Network] = field(default_factory=dict)
+    is_ring_read: bool = False
+    active: Key | None = None
+    address: str | None = None
+    settings: Settings = field(init=False)
+    written: Record = field(init=False)
+    signer: Signer = field(init=False)
+
+    def check(
+        self, name: str, run: Callable[[Self], Finding], cure: str, *needs: str
+    ) -> Check:
+        """Return the check that calls *run* with this context."""
+        return Check(name, partial(run, self), cure, needs)
 
 
 _LOOKUP_SECONDS = 10.0

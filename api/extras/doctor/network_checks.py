@@ -1,15 +1,17 @@
 """The doctor's checks of each network: nodes, funds, nonces, worker and payments."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Self
 
-from api.extras.doctor.context import DoctorContext, NetworkContext
+from api.extras.doctor.key_checks import DoctorContext
 from api.metrics.workers import read_head_ages
 from signer.alerts import Alert
 from signer.amounts import format_units
-from signer.chain.chain import COIN_DECIMALS
+from signer.chain.chain import COIN_DECIMALS, Chain
 from signer.diagnostics import EXPLAIN, Check, Finding
 from signer.errors import (
     ChainUnavailableError,
@@ -18,7 +20,7 @@ from signer.errors import (
     StoreError,
     WalletPausedError,
 )
-from signer.model.key import KeyState
+from signer.model.key import WATCHED, KeyState
 from signer.model.network_view import Funds
 from signer.model.refund import UNSENT, Status
 from signer.ports.refund_reports import OpenRefunds
@@ -42,6 +44,42 @@ _OVERDUE = timedelta(minutes=1)
 _WORKER_STATES = UNSENT | {Status.BROADCAST}
 _ALL_NONCES = 2**63 - 1
 _MOST_REFUNDS = 100
+
+
+_PLACEHOLDER = "0x0000000000000000000000000000000000000001"
+"""The address to ask nodes about while the wallet's is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkContext:
+    """One network, beside what is known of everything else."""
+
+    doctor: DoctorContext
+    name: str
+
+    def check(
+        self, name: str, run: Callable[[Self], Finding], cure: str, *needs: str
+    ) -> Check:
+        """Return the check of this network that calls *run* with this context."""
+        return Check(f"{self.name} {name}", partial(run, self), cure, needs)
+
+    @property
+    def chain(self) -> Chain:
+        """The network and its client."""
+        return self.doctor.container.chains[self.name]
+
+    @property
+    def address(self) -> str:
+        """The address whose funds are checked."""
+        return self.doctor.address or _PLACEHOLDER
+
+    @property
+    def watched(self) -> Mapping[str, KeyState]:
+        """Addresses, current or former, whose unknown transactions pause a network."""
+        ring = self.doctor.container.store.keys()
+        return {
+            key.address: key.state for key in ring if key.state in WATCHED or key.epoch
+        } or {self.address: KeyState.ACTIVE}
 
 
 class OverdueError(StoreError):

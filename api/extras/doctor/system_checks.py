@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from api.extension import find_hooks
-from api.extras.doctor.context import DoctorContext
-from api.extras.doctor.key_checks import key_checks
+from api.extras.doctor.key_checks import DoctorContext, key_checks
 from api.health.readiness import (
     AuditUnsealedError,
     AuditUnsignedError,

@@ -180,14 +180,8 @@ def restore_document(
             },
         },
         "key_changes": [
-            {
-                "action": str(change.action),
-                "address": change.address,
-                "key": change.key,
-                "previous": change.previous,
-                "compromised": change.compromised,
-            }
-            for change in plan.key_changes
+            fields(each, "action", "address", "key", "previous", "compromised")
+            for each in plan.key_changes
         ],
         "stops": [
             {"network": network, "token": token, "reason": reason}

@@ -8,8 +8,8 @@ What a node answers is passed on, and decides nothing about a payment.
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, NoReturn
@@ -82,10 +82,9 @@ class ResponseBudget:
 
     left: int = MAX_RESULT
 
-    @contextmanager
-    def taken(self) -> Iterator[Callable[[int], None]]:
+    def spend(self, ask: Callable[[], Any]) -> Any:
         """
-        Take room for one result; the value takes that many characters.
+        Return the result of *ask*, and count its characters.
 
         Raises:
             ResultTooLargeError: There is too little.  No further result fits then:
@@ -94,74 +93,14 @@ class ResponseBudget:
         if self.left <= 0:
             raise ResultTooLargeError
         try:
-            yield self._take
+            result = ask()
         except ResultTooLargeError:
             self.left = 0
             raise
-
-    def _take(self, size: int) -> None:
-        if size > self.left:
+        self.left -= len(json.dumps(result))
+        if self.left < 0:
             raise ResultTooLargeError
-        self.left -= size
-
-
-class Reads:
-    """The reads of one network."""
-
-    def __init__(self, proxy: NodeProxy, next_nonce: Callable[[str], int]) -> None:
-        """*next_nonce* returns that of the wallet's address."""
-        self._proxy = proxy
-        self._next_nonce = next_nonce
-
-    def answer(
-        self, method: str, params: Sequence[Any], own: str, budget: ResponseBudget
-    ) -> Any:
-        """
-        Return the result of *method*, which is one of ``READS``.
-
-        *own* is the wallet's address: its next nonce is the ledger's.  *budget* is what
-        the HTTP request has left for results.
-
-        Raises:
-            RPCError: There are too many parameters.
-            InvalidInputError, ChainError: As ``NodeProxy.forward``.
-        """
-        if len(params) > READS[method]:
-            problem = f"{method} has at most {READS[method]} parameters"
-            raise RPCError(INVALID_PARAMS, problem)
-        if method == "eth_getTransactionCount":
-            of_address, at_block = [*params, None, None][:2]
-            if at_block == "pending" and read_address(of_address, "address") == own:
-                return hex(self._next_nonce(own))
-        if method == "eth_getLogs":
-            self._require_few_blocks(params)
-        with budget.taken() as take:
-            result = self._proxy.forward(method, params)
-            take(len(json.dumps(result)))
         return result
-
-    def _require_few_blocks(self, params: Sequence[Any]) -> None:
-        if len(params) != 1 or not isinstance(params[0], dict):
-            raise InvalidInputError("must be one object", field="params")
-        query = params[0]
-        if query.get("blockHash") is not None:
-            return
-        first, last = query.get("fromBlock"), query.get("toBlock")
-        head: int | None = None
-        bounds = []
-        for each, name in ((first, "fromBlock"), (last, "toBlock")):
-            if each is None or (isinstance(each, str) and each in _LAST):
-                if head is None:
-                    found = self._proxy.forward("eth_blockNumber", [])
-                    head = read_quantity(found, "eth_blockNumber")
-                bounds.append(head)
-            else:
-                bounds.append(0 if each == _FIRST else read_quantity(each, name))
-        if bounds[1] - bounds[0] >= MAX_BLOCKS:
-            raise InvalidInputError(
-                f"eth_getLogs reads at most {MAX_BLOCKS} blocks: ask for fewer",
-                field="fromBlock",
-            )
 
 
 BROADCAST_SECONDS = 5.0
@@ -195,14 +134,14 @@ class RequestContext:
 
 @dataclass(frozen=True, slots=True)
 class Methods:
-    """The methods of the network *name*."""
+    """The methods of the network *name*, whose nodes *proxy* asks."""
 
     name: str
     network: Network
     signing: SigningService
     sender: TransactionSender
     refunds: RefundService
-    reads: Reads
+    proxy: NodeProxy
 
     def call(self, method: str, params: Sequence[Any], context: RequestContext) -> Any:
         """
@@ -216,9 +155,8 @@ class Methods:
         if method in READS and (
             method != "hardhat_metadata" or self.network.chain_id == LOCAL_CHAIN
         ):
-            own = self.signing.address()
             with context.asking_nodes():
-                return self.reads.answer(method, params, own, context.budget)
+                return self._read(method, params, context.budget)
         constant = _CONSTANTS.get(method)
         if constant is not None:
             if params:
@@ -285,6 +223,44 @@ class Methods:
         self._require_chain(parsed.chain_id, "the domain's chainId")
         signed = self.signing.sign_typed_data(parsed, context.requester, sender)
         return f"0x{signed.to_bytes().hex()}"
+
+    def _read(self, method: str, params: Sequence[Any], budget: ResponseBudget) -> Any:
+        if len(params) > READS[method]:
+            problem = f"{method} has at most {READS[method]} parameters"
+            raise RPCError(INVALID_PARAMS, problem)
+        if method == "eth_getTransactionCount":
+            of_address, at_block = [*params, None, None][:2]
+            own = self.signing.address()
+            if at_block == "pending" and read_address(of_address, "address") == own:
+                # The ledger knows it.
+                chain_id = self.network.chain_id
+                return hex(self.sender.next_nonce(self.name, chain_id, own))
+        if method == "eth_getLogs":
+            self._require_few_blocks(params)
+        return budget.spend(lambda: self.proxy.forward(method, params))
+
+    def _require_few_blocks(self, params: Sequence[Any]) -> None:
+        if len(params) != 1 or not isinstance(params[0], dict):
+            raise InvalidInputError("must be one object", field="params")
+        query = params[0]
+        if query.get("blockHash") is not None:
+            return
+        first, last = query.get("fromBlock"), query.get("toBlock")
+        head: int | None = None
+        bounds = []
+        for each, name in ((first, "fromBlock"), (last, "toBlock")):
+            if each is None or (isinstance(each, str) and each in _LAST):
+                if head is None:
+                    found = self.proxy.forward("eth_blockNumber", [])
+                    head = read_quantity(found, "eth_blockNumber")
+                bounds.append(head)
+            else:
+                bounds.append(0 if each == _FIRST else read_quantity(each, name))
+        if bounds[1] - bounds[0] >= MAX_BLOCKS:
+            raise InvalidInputError(
+                f"eth_getLogs reads at most {MAX_BLOCKS} blocks: ask for fewer",
+                field="fromBlock",
+            )
 
     def _require_own(self, sender: str) -> None:
         own = self.signing.address()

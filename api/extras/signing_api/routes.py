@@ -1,14 +1,14 @@
 """The routes of the role ``sign``.  ``signer.signing`` decides what they do."""
 
 from collections.abc import Callable, Mapping
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from falcon import Request, Response
 
 from api.container import Container
 from api.extras.signing_api.endpoint import JSONRPC, ROLE, SCOPE, requester_of
-from api.extras.signing_api.methods import Methods, Reads
+from api.extras.signing_api.methods import Methods
 from api.extras.signing_api.openapi import MessageSignatureDocument
 from api.http import query
 from api.http.body import MAX_BATCH, read_bytes
@@ -48,72 +48,62 @@ _MESSAGES = {
     "extra_forbidden": "is not a member of this request",
 }
 
-Signing = TypeVar("Signing", MessageSigningRequestBody, TypedDataSigningRequestBody)
 
+class Signing(Resource):
+    """
+    A route that signs what *sign* reads from a body of *model*.
 
-class _SigningResource(Resource):
-    """A request is not stored: to repeat it makes another signature of the same."""
+    A request is not stored: to repeat it makes another signature of the same.
+    """
 
     required_role = ROLE
     required_scope: ClassVar = SCOPE
     is_for_tenants = True
 
     def __init__(
-        self, open_signing: Callable[[], SigningService], tenants: TenantRegistry
+        self,
+        model: type[MessageSigningRequestBody | TypedDataSigningRequestBody],
+        sign: Callable[[SigningService, Any, Requester], MessageSignature],
+        open_signing: Callable[[], SigningService],
+        tenants: TenantRegistry,
     ) -> None:
+        self._model = model
+        self._sign = sign
         self._open_signing = open_signing
         self._tenants = tenants
 
-    @property
-    def _signing(self) -> SigningService:
-        return self._open_signing()
-
-    def _requester(self, req: Request) -> Requester:
-        return requester_of(req, Path.REST, self._tenants)
-
-
-class MessageSigning(_SigningResource):
-    """``/v1/sign/message``: signs a message (EIP-191)."""
-
     def on_post(self, req: Request, resp: Response) -> None:
         """Return the signature."""
-        body, sender = _read(req, MessageSigningRequestBody)
-        message = PersonalMessage.parse(body.message)
-        service, requester = self._signing, self._requester(req)
-        resp.media = _signature(
-            lambda: service.sign_personal_message(message, requester, sender)
-        )
+        query.parameters(req)
+        given = strict_json.decode(read_bytes(req, MAX_BATCH), _MAX_DEPTH)
+        if not isinstance(given, dict):
+            raise InvalidInputError("the top level must be an object")
+        body = read_body(self._model, given, _MESSAGES)
+        requester = requester_of(req, Path.REST, self._tenants)
+        try:
+            signed = self._sign(self._open_signing(), body, requester)
+        except RecoveryError as e:
+            raise SigningError("the device made no valid signature") from e
+        resp.media = MessageSignatureDocument.of(signed).dump()
 
 
-class TypedDataSigning(_SigningResource):
-    """``/v1/sign/typed-data``: signs a document (EIP-712)."""
-
-    def on_post(self, req: Request, resp: Response) -> None:
-        """Return the signature."""
-        body, sender = _read(req, TypedDataSigningRequestBody)
-        document = TypedData.parse(body.typed_data)
-        service, requester = self._signing, self._requester(req)
-        resp.media = _signature(
-            lambda: service.sign_typed_data(document, requester, sender)
-        )
+def _sign_message(
+    signing: SigningService, body: MessageSigningRequestBody, requester: Requester
+) -> MessageSignature:
+    sender = _read_sender(body.address)
+    message = PersonalMessage.parse(body.message)
+    return signing.sign_personal_message(message, requester, sender)
 
 
-def _read(req: Request, model: type[Signing]) -> tuple[Signing, str | None]:
-    """Return the body, and the address that is to sign."""
-    query.parameters(req)
-    given = strict_json.decode(read_bytes(req, MAX_BATCH), _MAX_DEPTH)
-    if not isinstance(given, dict):
-        raise InvalidInputError("the top level must be an object")
-    body = read_body(model, given, _MESSAGES)
-    address = body.address
-    return body, None if address is None else read_address(address, "address")
+def _sign_typed_data(
+    signing: SigningService, body: TypedDataSigningRequestBody, requester: Requester
+) -> MessageSignature:
+    sender = _read_sender(body.address)
+    return signing.sign_typed_data(TypedData.parse(body.typed_data), requester, sender)
 
 
-def _signature(make: Callable[[], MessageSignature]) -> dict[str, Any]:
-    try:
-        return MessageSignatureDocument.of(make()).dump()
-    except RecoveryError as e:
-        raise SigningError("the device made no valid signature") from e
+def _read_sender(address: object) -> str | None:
+    return None if address is None else read_address(address, "address")
 
 
 def add_signing(
@@ -127,8 +117,12 @@ def add_signing(
 
     # Not before a request: it compiles the policy.
     open_signing = cache(lambda: _open_signing(container))
-    app.add_route("/v1/sign/message", MessageSigning(open_signing, tenants))
-    app.add_route("/v1/sign/typed-data", TypedDataSigning(open_signing, tenants))
+    message = Signing(MessageSigningRequestBody, _sign_message, open_signing, tenants)
+    app.add_route("/v1/sign/message", message)
+    document = Signing(
+        TypedDataSigningRequestBody, _sign_typed_data, open_signing, tenants
+    )
+    app.add_route("/v1/sign/typed-data", document)
     open_methods = cache(lambda: _open_methods(container, open_signing()))
     endpoint = JSONRPC(open_methods, container.access, tenants, waiting)
     app.add_route("/rpc", endpoint)
@@ -175,10 +169,7 @@ def _open_methods(
             signing,
             sender,
             container.refunds,
-            Reads(
-                container.node_proxies[name],
-                partial(sender.next_nonce, name, network.chain_id),
-            ),
+            container.node_proxies[name],
         )
         for name, network in container.networks.items()
     }

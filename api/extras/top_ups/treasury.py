@@ -12,14 +12,21 @@ import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Protocol, TypeVar
 from urllib.parse import urlencode
 
-from pydantic import AwareDatetime, BaseModel, Field, SecretStr, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from api.container import Container
 from api.extras.top_ups import open_treasury
@@ -40,13 +47,13 @@ class TreasuryToken:
     symbol: str
 
 
-@dataclass(frozen=True, slots=True)
+@checked_dataclass(frozen=True)
 class TopUp:
     """A refund of the treasury to this service, as the treasury reports it."""
 
-    id: str
+    id: Annotated[str, Field(pattern=r"^rf_[0-9a-f]{32}$")]  # A part of a header.
     status: Status
-    created_at: datetime
+    created_at: AwareDatetime
     block_number: int | None = None
 
 
@@ -104,25 +111,15 @@ class _Tokens(BaseModel):
     tokens: list[_TreasuryToken]
 
 
-class _Refund(BaseModel):
-    id: str = Field(pattern=r"^rf_[0-9a-f]{32}$")  # It becomes part of a header.
-    status: Status
-    created_at: AwareDatetime
-    block_number: int | None
-
-    def read(self) -> TopUp:
-        return TopUp(self.id, self.status, self.created_at, self.block_number)
-
-
 class _Page(BaseModel):
-    refunds: list[_Refund]
+    refunds: list[TopUp]
 
 
 class _Problem(BaseModel):
     code: _Code
 
 
-T = TypeVar("T", bound=BaseModel)
+T = TypeVar("T")
 
 
 def doctor_checks(container: Container) -> Iterator[Check]:
@@ -210,13 +207,13 @@ class TreasuryClient:
     def newest_top_up(self, session_id: str) -> TopUp | None:
         query = urlencode({"payment_session_id": session_id, "limit": 1})
         page = self._exchange(_Page, "GET", f"/refunds?{query}")
-        return page.refunds[0].read() if page.refunds else None
+        return page.refunds[0] if page.refunds else None
 
     def request(self, request: RefundRequest, idempotency_key: str) -> TopUp:
         given = {name: value for name, value in asdict(request).items() if value}
         headers = {"Idempotency-Key": idempotency_key, "Prefer": "respond-async"}
         body = json.dumps(given).encode()
-        return self._exchange(_Refund, "POST", "/refunds", body, headers).read()
+        return self._exchange(TopUp, "POST", "/refunds", body, headers)
 
     def _exchange(
         self,
@@ -238,7 +235,7 @@ class TreasuryClient:
         if response.status not in {HTTPStatus.OK, HTTPStatus.CREATED}:
             raise _read_refusal(response)
         try:
-            return kind.model_validate_json(response.body)
+            return TypeAdapter(kind).validate_json(response.body)
         except ValidationError:  # Its message quotes the answer.
             pass
         raise TreasuryError("answer-invalid")

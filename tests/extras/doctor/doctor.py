@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from api.backend_factories import open_store
 from api.container import Container
 from api.extras.doctor.commands import all_checks
-from api.extras.doctor.context import DoctorContext
+from api.extras.doctor.key_checks import DoctorContext
 from signer.audit.checkpoints import CheckpointKey
 from signer.diagnostics import CheckResult, run_checks
 from signer.ports.ledger import Ledger

@@ -16,7 +16,7 @@ import pytest
 
 from api.bootstrap import build_container, record_start
 from api.extras.doctor.commands import all_checks
-from api.extras.doctor.context import DoctorContext
+from api.extras.doctor.key_checks import DoctorContext
 from api.extras.doctor.system_checks import system_checks
 from backends.pkcs11 import PKCS11Backend
 from backends.sql import SQLStore
