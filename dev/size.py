@@ -37,6 +37,7 @@ _FEATURES: Mapping[str, tuple[str, str]] = {
     "backends/sql/": ("core", "SQL"),
     "backends/json_rpc/": ("core", "node client"),
     "backends/aws_kms/": ("core", "AWS KMS"),
+    "backends/kms_calls": ("core", "AWS KMS"),
     "backends/plugins/aws_kms": ("core", "AWS KMS"),
     "backends/google_cloud_kms/": ("extra", "Google Cloud KMS"),
     "backends/plugins/google_cloud_kms": ("extra", "Google Cloud KMS"),

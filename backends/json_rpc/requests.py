@@ -50,16 +50,17 @@ def send(request: Callable[[_A], _T], node: _A) -> _T:
     raise ChainUnavailableError("the node's response is malformed")
 
 
-def chain_id(node: Node) -> int:
-    return quantity(node.request("eth_chainId", []))
+def _reads(method: str, parse: Callable[[Any], _T], *last: Any) -> Callable[..., _T]:
+    """Return the request *method*, whose parameters end with *last*."""
+    return lambda node, *params: parse(node.request(method, [*params, *last]))
 
 
-def has_code(node: Node, address: str) -> bool:
-    return len(data(node.request("eth_getCode", [address, "latest"]))) > 0
-
-
-def balance(node: Node, address: str) -> int:
-    return quantity(node.request("eth_getBalance", [address, "latest"]))
+chain_id = _reads("eth_chainId", quantity)
+balance = _reads("eth_getBalance", quantity, "latest")
+has_code = _reads("eth_getCode", lambda code: len(data(code)) > 0, "latest")
+transaction_count = _reads("eth_getTransactionCount", quantity, "latest")
+pending_count = _reads("eth_getTransactionCount", quantity, "pending")
+latest_block = _reads("eth_getBlockByNumber", parsing.block, "latest", False)
 
 
 def call(node: Node, call: Call) -> bytes:
@@ -70,22 +71,18 @@ def estimate_gas(node: Node, call: Call) -> int:
     return quantity(node.request(*_estimate(call)))
 
 
-def transaction_count(node: Node, address: str) -> int:
-    return quantity(node.request(*_count(address, "latest")))
-
-
-def pending_count(node: Node, address: str) -> int:
-    return quantity(node.request(*_count(address, "pending")))
-
-
 def transaction_count_at(node: Node, address: str, block: int) -> int:
-    return quantity(node.request(*_count(address, hex(block))))
+    return quantity(node.request("eth_getTransactionCount", [address, hex(block)]))
 
 
 def preflight(node: Node, sender: str, calls: Sequence[Call]) -> Sequence[Any]:
     """Return the pending count, the fees and an estimate per call, or their errors."""
     count, block, tip, *estimates = node.request_all(
-        [_count(sender, "pending"), *_FEES, *(_estimate(call) for call in calls)]
+        [
+            ("eth_getTransactionCount", [sender, "pending"]),
+            *_FEES,
+            *map(_estimate, calls),
+        ]
     )
     return [
         _parse(quantity, count),
@@ -165,10 +162,6 @@ def hash_in_block(node: Node, number: int, sender: str, nonce: int) -> str | Non
     return None
 
 
-def latest_block(node: Node) -> Block:
-    return parsing.block(node.request("eth_getBlockByNumber", ["latest", False]))
-
-
 def block(node: Node, number: int) -> Block | None:
     """Return the canonical block at *number*, or None if the node has none."""
     found = node.request("eth_getBlockByNumber", [hex(number), False])
@@ -178,10 +171,6 @@ def block(node: Node, number: int) -> Block | None:
     if result.number != number:
         raise ValueError("another block")
     return result
-
-
-def _count(address: str, block: str) -> MethodCall:
-    return "eth_getTransactionCount", [address, block]
 
 
 def _estimate(call: Call) -> MethodCall:
