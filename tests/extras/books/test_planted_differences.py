@@ -464,7 +464,7 @@ def test_marked_payments_beyond_the_limit_are_not_looked_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Their refunds are not searched for, so that the memory is bounded."""
-    monkeypatch.setattr("api.extras.books.comparison._MOST_MARKED", 1)
+    monkeypatch.setattr("api.extras.books.comparison._MOST_WITH_MARKER", 1)
     books = _shop()
     _marked_twice(books)
     _marked_twice(books)
