@@ -17,7 +17,6 @@ accepted.
 """
 
 import base64
-import binascii
 import hashlib
 import json
 import os
@@ -118,7 +117,7 @@ def decode_base64(encoded: str) -> bytes:
     """Decode base64 (RFC 4648 section 4); reject encodings that are not canonical."""
     try:
         decoded = base64.b64decode(encoded, validate=True)
-    except binascii.Error:
+    except ValueError:
         decoded = b""
     if not decoded or base64.b64encode(decoded).decode() != encoded:
         raise InvalidInputError("the base64 is not canonical")
