@@ -26,7 +26,9 @@ LONG = 20.0
 SOON = 5.0
 """How long a change may take to end a wait, on a slow machine."""
 
-BOTH = pytest.mark.parametrize("topic", Topic)
+OF_REFUNDS = (Topic.ACCEPTED, Topic.MOVED)
+
+BOTH = pytest.mark.parametrize("topic", OF_REFUNDS)
 
 
 @pytest.fixture
@@ -115,6 +117,33 @@ def test_a_change_ends_the_wait(
     assert again() < SOON
 
 
+def _append(store: SQLStore) -> None:
+    store.append([Record.of({"event": "x"}, now())])
+
+
+@pytest.mark.parametrize("change", [_accept, _move, _append])
+def test_anything_that_is_written_ends_the_wait(
+    store: SQLStore, other: SQLStore, change: Callable[[SQLStore], None]
+) -> None:
+    """Also a write that PostgreSQL does not announce: then after a part of a second."""
+    accepted(other)
+    with store.watch(Topic.ANY) as watch, ThreadPoolExecutor(1) as threads:
+        quiet(watch)
+        waiting = threads.submit(watch.wait, LONG)
+        with _seconds() as passed:
+            change(other)
+            assert waiting.result()
+
+    assert passed() < SOON
+
+
+def test_sqlite_sees_everything(sqlite_store: SQLStore) -> None:
+    """So a watch for anything needs not return while nothing is written."""
+    with sqlite_store.watch(Topic.ANY) as watch:
+        quiet(watch)
+        assert not watch.wait(1.5)
+
+
 def test_a_watch_begins_at_once(store: SQLStore, other: SQLStore) -> None:
     """A change right after the first watch of a process began ends its wait."""
     with store.watch(Topic.ACCEPTED) as watch:
@@ -136,7 +165,7 @@ def test_every_thread_is_woken(store: SQLStore, other: SQLStore) -> None:
             return watch.wait(LONG)
 
     with ThreadPoolExecutor(8) as threads, _seconds() as passed:
-        waiting = [threads.submit(wait, topic) for topic in list(Topic) * 4]
+        waiting = [threads.submit(wait, topic) for topic in OF_REFUNDS * 4]
         ready.wait(SOON)
         _accept(other)
         _move(other)
