@@ -16,7 +16,6 @@ from api.http.operations import Call, Routes
 from api.http.query import DELIVERY_FILTERS, PLACE, counted, limit_of
 from api.metrics.ledger import LedgerCollector
 from api.metrics.process import server_figures
-from api.metrics.workers import WorkersCollector
 from api.views.administration import (
     ApprovalListDocument,
     DeliveryDocument,
@@ -63,9 +62,8 @@ def _open_metrics(container: Container) -> Metrics:
         tenants=container.tenants.tenants or (),
         rules=lambda: [rule.name for rule in container.policy.rules],
     )
-    workers = WorkersCollector(store, container.ledger_clock)
     resource = OpenMetrics if container.settings.metrics_open else Metrics
-    return resource([ledger, workers], server_figures(store.connections))
+    return resource([ledger], server_figures(store.connections))
 
 
 @ROUTES.get(

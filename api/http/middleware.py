@@ -221,13 +221,8 @@ class AuthorizationMiddleware:
         Raises:
             falcon.HTTPMethodNotAllowed: The route does not have this method.  OPTIONS
                 is not answered: there are no browser clients, so no CORS.
-            AuthenticationError: The token is missing, invalid or used up.
             InvalidInputError: It has a body that nothing reads.
-            NotThroughProxyError: The request did not come through a proxy; its token
-                was not verified.
-            PermissionDeniedError, RateLimitedError, StoreUnavailableError: As
-                ``require_permission`` and ``AccessPolicy``; an unknown tenant is a
-                ``PermissionDeniedError``.
+            RequestError, StoreUnavailableError: As ``authorize``.
         """
         if not isinstance(resource, Resource):
             raise TypeError("the route's resource is not a Resource")
@@ -255,7 +250,11 @@ class AuthorizationMiddleware:
         """
         Require that the caller whom *authenticate* returns has *permission*.
 
-        Raises as ``process_resource``.
+        Raises:
+            NotThroughProxyError: The request did not come through a proxy; its token
+                was not verified.
+            RequestError, StoreUnavailableError: As *authenticate*,
+                ``require_permission`` and ``AccessPolicy``.
         """
         request = self._describe(req, permission, only_reads=only_reads)
         self._access.check_peer(request)

@@ -1,22 +1,22 @@
 """Reads the facts of the ledger at each scrape, so a restart loses none."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 
 from prometheus_client.core import Metric
 
 from api.health.readiness import unsealed_seconds
 from api.metrics import metric_names
-from api.metrics.readings import Names, Readings
+from api.metrics.readings import Names, Readings, family, read
 from api.metrics.shared_meter import read_shared
-from api.metrics.workers import OF_ROWS
 from signer.alerts import Alert
 from signer.approvals import read_open_approvals
 from signer.audit.checkpoints import Verify, find_newest
 from signer.config.networks import Network
 from signer.model.key import KeyState, find_active_key
 from signer.model.refund import OPEN
+from signer.model.worker_row import WorkerRow, find_running, find_stopped
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 
@@ -67,8 +67,15 @@ class LedgerCollector:
         self._read_wallets(found)
         self._read_approvals(found)
         self._read_webhooks(found)
-        specs = (each for each in metric_names.OF_LEDGER if each not in OF_ROWS)
-        yield from found.families((*specs, *metric_names.OF_PROCESSES))
+        running = self._read_workers(found)
+        specs = (*metric_names.OF_LEDGER, *metric_names.OF_PROCESSES)
+        yield from found.families(specs)
+        measured = [(each.name, read(each.metrics)) for each in running]
+        for spec in metric_names.OF_WORKERS:
+            metric = family(spec, "worker")
+            for name, readings in measured:
+                readings.fill(metric, spec, worker=name)
+            yield metric
 
     def _read_keys(self, found: Readings) -> None:
         keys = self._ledger.keys()
@@ -136,3 +143,14 @@ class LedgerCollector:
                 found.add(
                     metric_names.WEBHOOK_DELIVERIES, backlog.tenant, state, by=count
                 )
+
+    def _read_workers(self, found: Readings) -> Sequence[WorkerRow]:
+        """Add whether workers run, and return those that do."""
+        workers, now = self._ledger.workers(), self._clock()
+        running, stopped = find_running(workers, now), find_stopped(workers, now)
+        found.set(metric_names.WORKERS, "running", value=len(running))
+        found.set(metric_names.WORKERS, "stopped", value=len(stopped))
+        for worker in (*running, *stopped):
+            age = max(0.0, (now - worker.passed_at).total_seconds())
+            found.set(metric_names.WORKER_AGE, worker.name, value=age)
+        return running

@@ -1,46 +1,16 @@
-"""Reports the rows of the workers: their last passes, and what they measure."""
+"""Reads what running workers measured, from their rows."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
-from prometheus_client.core import Metric
-
 from api.health.readiness import NetworkLook
 from api.metrics import metric_names
 from api.metrics.metric_names import Spec
-from api.metrics.readings import Labels, Readings, family, read
-from signer.model.worker_row import WorkerRow, find_running, find_stopped
-from signer.ports.clock import Clock
-from signer.ports.shared_state import SharedState
+from api.metrics.readings import Labels, read
+from signer.model.worker_row import WorkerRow, find_running
 
-
-OF_ROWS = metric_names.WORKERS, metric_names.WORKER_AGE
 
 _LATEST = 2**33  # Seconds since 1970 that a date can have.
-
-
-class WorkersCollector:
-    def __init__(self, store: SharedState, clock: Clock) -> None:
-        """Report the workers of *store*, whose clock *clock* is."""
-        self._store = store
-        self._clock = clock
-
-    def collect(self) -> Iterator[Metric]:
-        workers, now = self._store.workers(), self._clock()
-        running, stopped = find_running(workers, now), find_stopped(workers, now)
-        found = Readings()
-        found.set(metric_names.WORKERS, "running", value=len(running))
-        found.set(metric_names.WORKERS, "stopped", value=len(stopped))
-        for worker in (*running, *stopped):
-            age = max(0.0, (now - worker.passed_at).total_seconds())
-            found.set(metric_names.WORKER_AGE, worker.name, value=age)
-        yield from found.families(OF_ROWS)
-        measured = [(each.name, read(each.metrics)) for each in running]
-        for spec in metric_names.OF_WORKERS:
-            metric = family(spec, "worker")
-            for name, readings in measured:
-                readings.fill(metric, spec, worker=name)
-            yield metric
 
 
 def _read(

@@ -39,24 +39,23 @@ REFUND: dict[str, Any] = {
     "updated_at": "2026-11-24T12:00:00.412907Z",
 }
 
-CANCELLED_REFUND: dict[str, Any] = {
-    **REFUND,
-    "status": "cancelled",
+_QUEUED_REFUND = REFUND | {
+    "status": "queued",
     "sender": None,
     "nonce": None,
     "tx_hash": None,
+    "updated_at": _AT,
+}
+
+CANCELLED_REFUND: dict[str, Any] = {
+    **_QUEUED_REFUND,
+    "status": "cancelled",
+    "updated_at": REFUND["updated_at"],
     "cancel_requested_at": "2026-11-24T12:00:00.398102Z",
 }
 
 EXPLANATION: dict[str, Any] = {
-    "refund": {
-        **REFUND,
-        "status": "queued",
-        "sender": None,
-        "nonce": None,
-        "tx_hash": None,
-        "updated_at": _AT,
-    },
+    "refund": _QUEUED_REFUND,
     "summary": (
         "It gets no nonce: signing was stopped at 2026-11-24T11:58:12+00:00; the last 2"
         " attempts failed, most recently with signing-stopped."

@@ -18,7 +18,6 @@ from api.http.metrics import Metrics, OpenMetrics
 from api.http.middleware import AuthorizationMiddleware, RequestLog
 from api.metrics.ledger import LedgerCollector
 from api.metrics.metric_names import DECISIONS, REFUSALS, SIGNATURES
-from api.metrics.workers import WorkersCollector
 from backends.sql import SQLStore
 from signer.alerts import Alert, Alerts
 from signer.audit.checkpointer import CheckpointSettings
@@ -89,7 +88,7 @@ def _samples(text: str) -> dict[str, float]:
 def _collectors(
     ledger: Ledger, clock: SettableClock, verify: Verify | None = None
 ) -> list[Collector]:
-    of_ledger = LedgerCollector(
+    collector = LedgerCollector(
         ledger,
         clock,
         verify,
@@ -97,7 +96,7 @@ def _collectors(
         tenants=["shop"],
         rules=lambda: ["refund", "our-rule"],
     )
-    return [of_ledger, WorkersCollector(ledger, clock)]
+    return [collector]
 
 
 def _scraped(

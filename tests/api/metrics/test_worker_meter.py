@@ -10,18 +10,20 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.metrics import metric_names
+from api.metrics.ledger import LedgerCollector
 from api.metrics.process import ProcessFigures, server_figures, worker_figures
 from api.metrics.readings import OTHER, Names
 from api.metrics.worker_meter import WorkerMeter
-from api.metrics.workers import WorkersCollector
 from backends.sql import SQLStore
 from signer.keys.signing_alarm import WINDOW_SECONDS
 from signer.model.network_view import Funds, NetworkView, NodeView
 from signer.model.refund import OPERATOR, PaymentPurpose, Refund, Status
 from signer.model.worker_row import WorkerRow
+from signer.ports.ledger import Ledger
 from tests.api.support import NOW, SettableClock
 from tests.fixtures.ledger import queued
 from tests.support.readings import exposed
+from tests.support.refunds import altered
 
 
 VIEW = NetworkView(
@@ -223,8 +225,19 @@ def test_failing_top_ups_are_shown_by_the_worker_that_asks(meter: WorkerMeter) -
 
 
 def _collected(store: SQLStore, clock: SettableClock) -> dict[str, float]:
+    """Return the samples of workers: those that a ledger without any does not have."""
+    empty = _scraped(altered(store, workers=lambda: ()), clock)
+    found = _scraped(store, clock).items()
+    return {
+        name: value
+        for name, value in found
+        if name not in empty or name.startswith("hotwallet_workers ")
+    }
+
+
+def _scraped(ledger: Ledger, clock: SettableClock) -> dict[str, float]:
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(WorkersCollector(store, clock))
+    registry.register(LedgerCollector(ledger, clock, networks={}))
     return _samples(generate_latest(registry).decode())
 
 
