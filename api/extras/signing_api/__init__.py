@@ -6,5 +6,5 @@ from api.extension import Extra
 EXTRA = Extra(
     name="signing_api",
     routes={"sign": "api.extras.signing_api.routes:add_signing"},
-    openapi="api.extras.signing_api.routes:OPERATIONS",
+    openapi="api.extras.signing_api.openapi:OPERATIONS",
 )

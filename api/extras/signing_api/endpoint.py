@@ -1,10 +1,10 @@
-"""The requests to ``/rpc`` and ``/rpc/{network}``."""
+"""The routes ``/rpc`` and ``/rpc/{network}``."""
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import falcon
 import structlog
@@ -23,9 +23,11 @@ from api.extras.signing_api.calls import (
     read_body,
 )
 from api.extras.signing_api.methods import BROADCAST_SECONDS, Methods, RequestContext
+from api.http import query
 from api.http.body import MAX_BATCH, read_bytes
 from api.http.concurrency import WaitingRequests
 from api.http.headers import is_idempotency_key
+from api.http.middleware import Resource
 from api.request_context import actor, principal, request_id, tenant
 from signer.config.tenants import TenantRegistry
 from signer.errors import NotFoundError
@@ -44,27 +46,32 @@ REQUEST_SECONDS = 20.0
 _log = structlog.get_logger(__name__)
 
 
-class JSONRPC:
+class JSONRPC(Resource):
     """
-    Answers the calls of one request, by the *methods* of the network.
+    ``/rpc/{network}``, and ``/rpc`` of a service with one network.
 
     Errors of calls are answered 200, since clients hide the code of other statuses.
     """
 
+    required_role = "signer"
+    required_scope: ClassVar = "sign"
+    is_for_tenants = True
+
     def __init__(
         self,
-        methods: Mapping[str, Methods],
+        open_methods: Callable[[], Mapping[str, Methods]],
         access: AccessPolicy,
         tenants: TenantRegistry,
         waiting: WaitingRequests,
     ) -> None:
-        self._methods = methods
+        self._open_methods = open_methods
         self._access = access
         self._tenants = tenants
         self._waiting = waiting
 
-    def answer(self, req: Request, resp: Response, network: str | None) -> None:
-        """Answer the calls of the body, in their order; None: of the only network."""
+    def on_post(self, req: Request, resp: Response, network: str | None = None) -> None:
+        """Answer the calls of the body, in their order."""
+        query.parameters(req)
         started = time.monotonic()
         # web3.py sends no Content-Type if its user sets a header.
         content = read_bytes(req, MAX_BATCH, media_type=None)
@@ -88,7 +95,7 @@ class JSONRPC:
             _write(resp, f"[{','.join(answers)}]" if body.is_batch else answers[0])
 
     def _find(self, network: str | None) -> Methods:
-        known = self._methods
+        known = self._open_methods()
         if network is not None:
             if network not in known:
                 raise NotFoundError("there is no such network")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from api.extras.signing_api import calls, endpoint, methods, routes
+from api.extras.signing_api import calls, endpoint, methods
 from api.http import body
 from api.http.problems import code_statuses
 from signer.crypto import transaction_json
@@ -80,9 +80,12 @@ def test_every_field_of_a_transfer_is_documented() -> None:
 
 
 def test_every_route_is_documented() -> None:
+    code = (ROOT / "api/extras/signing_api/routes.py").read_text(encoding="utf-8")
+    routes = set(re.findall(r'add_route\("([^"]+)"', code))
     documented = set(re.findall(r"^\| `POST (\S+)` \|", PAGE, re.MULTILINE))
 
-    assert documented == set(routes.ROUTES.paths)
+    assert len(routes) > 3
+    assert documented == routes
 
 
 def test_every_code_is_documented() -> None:
