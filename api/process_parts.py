@@ -53,7 +53,6 @@ def open_worker(container: Container) -> Worker:
             container.holds,
             container.networks,
             clock,
-            alerts=alerts,
             alarm=alarm,
         ),
         chains=chains,

@@ -144,6 +144,7 @@ def list_tenants(container: Container) -> Result:
 
 
 def _format_tenants(found: Sequence[TenantStatus]) -> Iterator[str]:
+    from api.views.administration import evidence_line
     from api.views.document import timestamp
 
     if not found:
@@ -160,7 +161,10 @@ def _format_tenants(found: Sequence[TenantStatus]) -> Iterator[str]:
             )
         elif each.block is not None:
             by = each.block.requested_by
-            yield f"  blocked since {timestamp(each.block.at)} by {by}"
+            reason = f": {each.block.reason}" if each.block.reason else ""
+            yield f"  blocked since {timestamp(each.block.at)} by {by}{reason}"
+            if each.block.evidence is not None:
+                yield f"  {each.block.alert}: {evidence_line(each.block)}"
 
 
 add_commands(tenants)

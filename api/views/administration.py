@@ -181,6 +181,22 @@ class UnblockedTenantDocument(_ChangedTenant):
     status: Literal["unblocked", "not-blocked"] = says(_NO_CHANGE)
 
 
+_EVIDENCE = {"type": ["object", "null"], "additionalProperties": True}
+
+
+def read_evidence(hold: Hold) -> dict[str, Any] | None:
+    """Return the evidence of *hold*; that of a changed row is not shown."""
+    found = hold.evidence if hold.is_authentic else None
+    return None if found is None else dict(json.loads(found))
+
+
+def evidence_line(hold: Hold) -> str:
+    """Return the evidence of *hold* as text; empty if it has none."""
+    found = read_evidence(hold) or {}
+    shown = {**found, "tenants": json.dumps(found.get("tenants"))}
+    return ", ".join(f"{name} {shown[name]}" for name in found)
+
+
 class _Stop(Document):
     """A stop of signing that is in force."""
 
@@ -192,6 +208,10 @@ class _Stop(Document):
     at: Timestamp = says("When it was made.")
     reason: str = says("Why.")
     requestedBy: str = says("By whom.", "requested_by")
+    alert: str | None = says("The alert of the rule that made it; null for a person's.")
+    evidence: Annotated[dict[str, Any] | None, WithJsonSchema(_EVIDENCE)] = says(
+        "Why the rule made it; null for a person's."
+    )
     authentic: bool = says(
         "False if another program changed the row: it is still in force.",
         "is_authentic",
@@ -212,6 +232,7 @@ class StopsDocument(Document):
                 network=names.get(stop.chain_id),
                 chainId=None if stop.chain_id == EVERYTHING else stop.chain_id,
                 token=to_checksum_address(stop.token) if stop.token else None,
+                evidence=read_evidence(stop),
             )
             for stop in stops
         ]
@@ -374,6 +395,8 @@ def stop_lines(stops: Sequence[Hold], names: Mapping[int, str]) -> Iterator[str]
             f"{scope}: stopped at {timestamp(stop.at)} by {stop.requested_by}:"
             f" {stop.reason}"
         )
+        if stop.evidence is not None:
+            yield f"  {stop.alert}: {evidence_line(stop)}"
     if not stops:
         yield "nothing is stopped"
 

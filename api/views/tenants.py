@@ -5,6 +5,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from api.views.administration import read_evidence
 from api.views.document import Document, Timestamp, says
 
 
@@ -16,6 +17,9 @@ class TenantDocument(Document):
     clientIds: list[str] = says("Its clients.", "tenant.client_ids")
     blockedAt: Timestamp | None = says("When it was blocked.")
     blockedBy: str | None = says("By whom.")
+    blockReason: str | None = says("Why.")
+    alert: str | None = says("The alert of the rule that blocked it.")
+    evidence: dict[str, Any] | None = says("Why the rule blocked it.")
     authentic: bool = says("False if another program changed the block.")
 
     @classmethod
@@ -25,5 +29,8 @@ class TenantDocument(Document):
         return {
             "blockedAt": block and block.at,
             "blockedBy": block and block.requested_by,
+            "blockReason": block and block.reason,
+            "alert": block and block.alert,
+            "evidence": block and read_evidence(block),
             "authentic": block is None or block.is_authentic,
         }

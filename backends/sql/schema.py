@@ -515,7 +515,7 @@ holds = declare(
     grants={
         "all": "SELECT",
         "worker admin": "INSERT,"
-        " UPDATE (at, reason, requested_by, ended_at, version, mac)",
+        " UPDATE (at, reason, requested_by, alert, evidence, ended_at, version, mac)",
     },
 )
 

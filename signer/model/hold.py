@@ -76,7 +76,9 @@ class Hold:
 
     That is a chain, a tenant, or a chain and the address of a token in lower case.
 
-    ``requested_by`` is the actor, as audit records name it.  ``ended_at`` is when an
+    ``requested_by`` is the actor, as audit records name it.  If a rule began the hold,
+    ``alert`` is the alert that it raised, and ``evidence`` a JSON document of the facts
+    for which it did; both are None if a person did.  ``ended_at`` is when an
     operator ended the hold, None while it is in force.  ``version`` counts the changes:
     each is a compare-and-set on it.  ``is_authentic`` is not stored: it is False if the
     MAC of the stored row is not valid.  No other field of such a row can be trusted.
@@ -86,6 +88,8 @@ class Hold:
     at: datetime
     reason: FreeText
     requested_by: str
+    alert: str | None = None
+    evidence: FreeText | None = None
     ended_at: datetime | None = None
     version: Small = 0
     mac: str | None = field(default=None, compare=False, repr=False)

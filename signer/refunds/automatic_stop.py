@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from signer.alerts import Alert, Alerts
+from signer.alerts import Alerts
 from signer.amounts import format_units, parse_units
 from signer.config.networks import Network
 from signer.model.audit_record import WORKER
@@ -41,6 +41,7 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 class _Rule:
     """The ``shares`` of tenants, whose sum must not be more than ``largest``."""
 
+    name: str
     largest: int
     shares: Mapping[str, int]
     reason: str
@@ -60,7 +61,6 @@ class AutomaticStop:
         networks: Mapping[str, Network],
         clock: Clock,
         *,
-        alerts: Alerts,
         alarm: Alerts,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -72,7 +72,6 @@ class AutomaticStop:
             if network.automatic_stop.has_rules
         }
         self._clock = clock
-        self._alerts = alerts
         self._alarm = alarm
         self._timer = timer
         self._next_at = float("-inf")
@@ -104,18 +103,27 @@ class AutomaticStop:
         )
         for rule in self._rules(network, resumed_at):
             if rule.total > rule.largest:
-                self._enforce(name, rule, f"automatic: {rule.reason}")
+                self._enforce(name, rule)
                 return
 
-    def _enforce(self, name: str, rule: _Rule, reason: str) -> None:
+    def _enforce(self, name: str, rule: _Rule) -> None:
         """Block the tenant without which *rule* holds, or else stop the network."""
         tenants = {t: n for t, n in rule.shares.items() if t != OPERATOR}
         tenant = max(tenants, key=tenants.__getitem__, default="")
+        reason = f"automatic: {rule.reason}"
+        largest = sorted(rule.shares, key=rule.shares.__getitem__, reverse=True)[:10]
+        # As text: JSON has no integers of 256 bits.
+        evidence = {
+            "network": name,
+            "rule": rule.name,
+            "largest": str(rule.largest),
+            "counted": str(rule.total),
+            "tenants": {each: str(rule.shares[each]) for each in largest},
+        }
         if rule.total - tenants.get(tenant, 0) > rule.largest:
-            self._holds.stop(name, reason, WORKER)
-        elif self._holds.block(tenant, replace(WORKER, reason=reason)):
-            facts = {"network": name, "tenant": tenant, "reason": reason}
-            self._alerts.sound(Alert.SIGNING_STOPPED, actor=WORKER.name, **facts)
+            self._holds.stop(name, reason, WORKER, evidence=evidence)
+        else:
+            self._holds.block(tenant, replace(WORKER, reason=reason), evidence)
 
     def _rules(self, network: Network, resumed_at: datetime) -> Iterator[_Rule]:
         """Yield each rule that *network* has, with the shares of the tenants."""
@@ -129,7 +137,7 @@ class AutomaticStop:
             shares = {tenant: each.refunds for tenant, each in signed.items()}
             text = f"more than {rules.max_refunds} refunds"
             text += f" in {rules.window_minutes} minutes"
-            yield _Rule(rules.max_refunds, shares, text)
+            yield _Rule("max_refunds", rules.max_refunds, shares, text)
         yield from self._failures(network, resumed_at)
         if rules.max_gas_per_hour is not None:
             hour = max(now - timedelta(hours=1), resumed_at)
@@ -137,14 +145,15 @@ class AutomaticStop:
             shares = {tenant: each.gas for tenant, each in all_signed}
             text = f"{sum(shares.values())} gas in an hour"
             text += f", more than {rules.max_gas_per_hour}"
-            yield _Rule(rules.max_gas_per_hour, shares, text)
+            yield _Rule("max_gas_per_hour", rules.max_gas_per_hour, shares, text)
         for symbol, largest in rules.max_amounts.items():
             token = network.tokens[symbol]
             shares = {t: n.amounts.get(token.address, 0) for t, n in signed.items()}
             paid = format_units(sum(shares.values()), token.decimals)
             text = f"{paid} {symbol} in {rules.window_minutes} minutes"
             most = parse_units(largest, token.decimals)
-            yield _Rule(most, shares, f"{text}, more than {largest}")
+            text += f", more than {largest}"
+            yield _Rule(f"max_amounts.{symbol}", most, shares, text)
 
     def _failures(self, network: Network, since: datetime) -> Iterator[_Rule]:
         rules, size = network.automatic_stop, network.automatic_stop.failed_of_last
@@ -160,7 +169,7 @@ class AutomaticStop:
                 if status is Status.FAILED and at >= begins.get(tenant, since)
             )
             text = f"{failed.total()} of the last {size} refunds failed"
-            yield _Rule(largest, failed, text)
+            yield _Rule("max_failed_percent", largest, failed, text)
 
     def _signed(self, network: Network, since: datetime) -> Mapping[str, SignedTotals]:
         """Return what counts of each tenant since *since*."""

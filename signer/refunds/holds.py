@@ -6,9 +6,10 @@ bytes checks it in its own transaction.  Each change is audited like a signature
 intent is durable before anything changes, and the outcome is recorded afterwards.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from eth_utils.address import is_checksum_address
@@ -20,11 +21,21 @@ from signer.config.tenants import NO_LIMITS, Tenant, TenantRegistry, is_tenant_n
 from signer.errors import ConfigurationError, InvalidInputError, NotFoundError
 from signer.keys.admin_audit import AdminAudit, Facts
 from signer.model.audit_record import Actor, require_reason
-from signer.model.hold import EVERYTHING, Hold, name_of_chain, name_of_token
+from signer.model.hold import (
+    EVERYTHING,
+    Hold,
+    Scope,
+    name_of_chain,
+    name_of_tenant,
+    name_of_token,
+)
 from signer.model.refund import COIN, COIN_ADDRESS
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 
+
+Evidence = Mapping[str, Any]
+"""The facts for which a rule begins a hold, as JSON."""
 
 _ADDRESS = re.compile("0x[0-9a-f]{40}")
 
@@ -84,12 +95,15 @@ class Holds:
         *,
         chain_id: int | None = None,
         token: str | None = None,
+        evidence: Evidence | None = None,
     ) -> SwitchResult:
         """
         Forbid signatures on *network*, or everywhere; a stop in force stays as it is.
 
         With *token*, it forbids those alone that name this token of the network: its
         symbol, ``COIN``, or the address of any contract.
+
+        A rule gives *evidence*; it has the network.
 
         *chain_id* is for a stop whose chain no network has: another program inserted
         it, or its network was removed.  A stop that another program changed is
@@ -105,15 +119,13 @@ class Holds:
                 *chain_id* is of no network and no stop.
         """
         require_reason(reason)
-        facts = _facts(network, chain_id, token, reason)
-        action = AuditAction.SIGNING_STOP
-        with self._admin_audit.attempt(action, actor, **facts):
-            name = self.name_of(network, chain_id, token)
-            facts |= _contract(name, token)
-            changed = self._store.hold(Hold(name, self._clock(), reason, actor.name))
-            self._write(action, actor, changed=changed, **facts)
-        if changed:
-            self._alerts.sound(Alert.SIGNING_STOPPED, actor=actor.name, **facts)
+        changed = self._begin(
+            AuditAction.SIGNING_STOP,
+            replace(actor, reason=reason),
+            lambda: self.name_of(network, chain_id, token),
+            evidence,
+            **_facts(network, chain_id, token, reason),
+        )
         return SwitchResult(changed, self.stops())
 
     def resume(
@@ -136,36 +148,16 @@ class Holds:
             ApprovalRequiredError: Another administrator must approve it first.
         """
         require_reason(reason)
-        facts = _facts(network, chain_id, token, reason)
-        action = AuditAction.SIGNING_RESUME
-        with self._admin_audit.attempt(action, actor, **facts):
-            name = self.name_of(network, chain_id, token)
-            facts |= _contract(name, token)
-            changed = self._resume(name, reason, actor)
-            self._write(action, actor, changed=changed, **facts)
+        changed = self._end(
+            AuditAction.SIGNING_RESUME,
+            replace(actor, reason=reason),
+            lambda: self.name_of(network, chain_id, token),
+            **_facts(network, chain_id, token, reason),
+        )
         if changed:
             alert = Alert.SIGNING_STOPPED
             self._alerts.resolve(alert, is_known=False, network=network, token=token)
         return SwitchResult(changed, self.stops())
-
-    def _resume(self, name: str, reason: str, actor: Actor) -> bool:
-        stop = next((each for each in self.stops() if each.name == name), None)
-        if stop is None:
-            return False
-        if not stop.is_authentic:
-            raise stop.error()
-        stopped: Facts = {
-            "chain_id": str(stop.chain_id),
-            **({"token": stop.token} if stop.token else {}),
-            "stopped_at": stop.at.isoformat(),
-            "stopped_by": stop.requested_by,
-            "stop_reason": stop.reason,
-            "version": stop.version,
-        }
-        action = AuditAction.SIGNING_RESUME
-        with self._admin_audit.authorize(action, actor, reason, **stopped) as use:
-            at = self._clock()
-            return self._store.release(stop.name, at, stop.version, use)
 
     def stops(self) -> Sequence[Hold]:
         """Return the stops in force: of everything, of networks, and of tokens."""
@@ -235,24 +227,21 @@ class Holds:
             raise NotFoundError("there is no such tenant: see `hotwallet tenants list`")
         return TenantStatus(name, self._registry().limits(name), block)
 
-    def block(self, name: str, actor: Actor) -> bool:
+    def block(self, name: str, actor: Actor, evidence: Evidence | None = None) -> bool:
         """
         Refuse changes by the tenant *name*, and assign its refunds no more nonces.
 
         This takes effect on all hosts before it returns.  Refunds that have a nonce
         already continue.  Return False if the tenant was already blocked.  A block that
-        another program changed is replaced.
+        another program changed is replaced.  *evidence* is as for ``stop``.
 
         Raises:
             NotFoundError: As ``find_tenant``.
         """
         action = AuditAction.TENANT_BLOCK
-        with self._admin_audit.attempt(action, actor, tenant=name):
-            self.find_tenant(name)
-            block = Hold.of_tenant(name, self._clock(), actor.reason, actor.name)
-            changed = self._store.hold(block)
-            self._write(action, actor, changed=changed, tenant=name)
-        return changed
+        return self._begin(
+            action, actor, lambda: self._name_of_tenant(name), evidence, tenant=name
+        )
 
     def unblock(self, name: str, actor: Actor) -> bool:
         """
@@ -264,29 +253,63 @@ class Holds:
             ApprovalRequiredError: Another administrator must approve it first.
         """
         action = AuditAction.TENANT_UNBLOCK
-        with self._admin_audit.attempt(action, actor, tenant=name):
-            block = self.find_tenant(name).block
-            changed = block is not None and self._unblock(block, actor)
-            self._write(action, actor, changed=changed, tenant=name)
+        return self._end(action, actor, lambda: self._name_of_tenant(name), tenant=name)
+
+    def _begin(
+        self,
+        action: AuditAction,
+        actor: Actor,
+        find_name: Callable[[], str],
+        evidence: Evidence | None,
+        **facts: Any,
+    ) -> bool:
+        found = None if evidence is None else json.dumps(evidence, sort_keys=True)
+        alert = None if evidence is None else Alert.SIGNING_STOPPED
+        with self._admin_audit.attempt(action, actor, **facts):
+            at, by = self._clock(), actor.name
+            hold = Hold(find_name(), at, actor.reason, by, alert, found)
+            facts |= {"contract": hold.token} if hold.token else {}
+            changed = self._store.hold(hold)
+            self._write(action, actor, changed, facts | _given(evidence=evidence))
+        if changed and (evidence or hold.scope is not Scope.TENANT):
+            facts |= {"reason": actor.reason, "actor": by}
+            facts |= {} if evidence is None else {"network": evidence["network"]}
+            self._alerts.sound(Alert.SIGNING_STOPPED, **facts)
         return changed
 
-    def _unblock(self, block: Hold, actor: Actor) -> bool:
-        if not block.is_authentic:
-            raise block.error()
-        blocked: Facts = {
-            "tenant": block.tenant,
-            "blocked_at": block.at.isoformat(),
-            "blocked_by": block.requested_by,
-            "version": block.version,
-        }
-        action = AuditAction.TENANT_UNBLOCK
-        with self._admin_audit.authorize(action, actor, **blocked) as use:
-            at = self._clock()
-            return self._store.release(block.name, at, block.version, use)
+    def _end(
+        self,
+        action: AuditAction,
+        actor: Actor,
+        find_name: Callable[[], str],
+        **facts: Any,
+    ) -> bool:
+        with self._admin_audit.attempt(action, actor, **facts):
+            name = find_name()
+            held = (*self._store.stops(), *self._store.last_blocks())
+            hold = next((each for each in held if each.name == name), None)
+            changed = False
+            if hold is not None and hold.in_force:
+                if not hold.is_authentic:
+                    raise hold.error()
+                facts |= {"contract": hold.token} if hold.token else {}
+                with self._admin_audit.authorize(action, actor, **_state(hold)) as use:
+                    at = self._clock()
+                    changed = self._store.release(name, at, hold.version, use)
+            self._write(action, actor, changed, facts)
+        return changed
 
-    def _write(self, action: AuditAction, actor: Actor, **facts: Any) -> None:
+    def _write(
+        self, action: AuditAction, actor: Actor, changed: bool, facts: Facts
+    ) -> None:
         changes = self._store.hold_changes()
-        self._admin_audit.write(action, actor, hold_changes=changes, **facts)
+        self._admin_audit.write(
+            action, actor, hold_changes=changes, changed=changed, **facts
+        )
+
+    def _name_of_tenant(self, name: str) -> str:
+        self.find_tenant(name)
+        return name_of_tenant(name)
 
     def _exists(self, name: str) -> bool:
         if not is_tenant_name(name):
@@ -298,15 +321,25 @@ class Holds:
         return self._store.list(name, limit=1).refunds != ()
 
 
-def _contract(name: str, token: str | None) -> Facts:
-    """Return the address of *token*, which the networks file may change later."""
-    return {} if token is None else {"contract": name.rpartition(" ")[2]}
+def _state(hold: Hold) -> Facts:
+    """Return what an approval of the end of *hold* is about."""
+    if hold.scope is Scope.TENANT:
+        subject, did = {"tenant": hold.tenant}, "blocked"
+    else:
+        subject, did = {"chain_id": str(hold.chain_id)}, "stopped"
+        subject |= {"token": hold.token} if hold.token else {}
+        subject |= {"stop_reason": hold.reason}
+    at, by = hold.at.isoformat(), hold.requested_by
+    return {**subject, f"{did}_at": at, f"{did}_by": by, "version": hold.version}
 
 
 def _facts(
     network: str | None, chain_id: int | None, token: str | None, reason: str
 ) -> Facts:
     # As text: JSON has no integers of 64 bits.
-    optional = {"chain_id": None if chain_id is None else str(chain_id), "token": token}
-    given = {name: value for name, value in optional.items() if value is not None}
-    return {"network": network, "reason": reason, **given}
+    chain = None if chain_id is None else str(chain_id)
+    return {"network": network, "reason": reason, **_given(chain_id=chain, token=token)}
+
+
+def _given(**facts: Any) -> Facts:
+    return {name: value for name, value in facts.items() if value is not None}

@@ -36,7 +36,6 @@ class Thief:
             container.holds,
             container.networks,
             clock,
-            alerts=container.alerts,
             alarm=container.alerts,
             timer=lambda: clock().timestamp(),
         )

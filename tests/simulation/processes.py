@@ -152,7 +152,6 @@ class Components:
             switch,
             networks,
             clock,
-            alerts=Alerts(clock=clock),
             alarm=self.alarm,
         )
         nonces = build.nonces(self.store, self.ring, clock, TenantRegistry())

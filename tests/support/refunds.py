@@ -471,7 +471,6 @@ class World:
             self.holds,
             networks,
             self.clock,
-            alerts=Alerts(self.store),
             alarm=self.row_alarm,
             timer=self._timer,
         )

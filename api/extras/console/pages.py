@@ -60,7 +60,7 @@ from api.http import problems, query
 from api.http.concurrency import WaitingRequests
 from api.http.middleware import AuthorizationMiddleware
 from api.request_context import request_id
-from api.views.administration import describe_stop
+from api.views.administration import describe_stop, evidence_line
 from api.views.codes import find_code
 from signer.errors import AuthenticationError, InvalidInputError, NotFoundError
 from signer.model.delivery import DeliveryState
@@ -311,6 +311,7 @@ def _stops(container: Container, _: Given) -> Shown:
         "names": names,
         "scopes": scopes(container),
         "tokens": tokens(container),
+        "evidence": evidence_line,
         "tenants": holds.tenants(),
         "waiting": find_waiting(container, "/console/stops"),
         "paused": [each for each in container.store.wallets() if each.is_paused],

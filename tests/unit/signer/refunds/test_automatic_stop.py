@@ -9,7 +9,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from backends.sql import SQLStore
-from signer.alerts import Alerts
 from signer.config.networks import AutomaticStopRules as Rules
 from signer.errors import ChainError, StoreUnavailableError
 from signer.model.audit_record import Actor
@@ -252,7 +251,6 @@ def test_rules_use_little_of_the_database(sqlite_store: SQLStore) -> None:
         world.holds,
         {"local": world.network},
         world.clock,
-        alerts=Alerts(),
         alarm=world.row_alarm,
         timer=lambda: next(times),
     )
@@ -362,7 +360,6 @@ def test_two_workers_block_once(sqlite_store: SQLStore) -> None:
         world.holds,
         {"local": world.network},
         world.clock,
-        alerts=Alerts(sqlite_store),
         alarm=world.row_alarm,
     )
     slower.check()
