@@ -57,8 +57,8 @@ GRANT SELECT, INSERT, UPDATE (state, decided_by, decided_at, version, mac) ON ap
     TO hotwallet_worker;
 GRANT SELECT, INSERT, UPDATE (document, accepted_at, version, mac) ON accepted_limits TO
     hotwallet_worker;
-GRANT SELECT, INSERT, UPDATE (at, reason, requested_by, ended_at, version, mac) ON holds
-    TO hotwallet_worker;
+GRANT SELECT, INSERT, UPDATE (at, reason, requested_by, alert, evidence, ended_at,
+    version, mac) ON holds TO hotwallet_worker;
 GRANT SELECT, INSERT (id, tenant, refund_id, version, status, at, sender, nonce,
     tx_hash, block_number, failure_code, failure_detail, mac), UPDATE (sequence), DELETE
     ON events TO hotwallet_worker;
@@ -93,8 +93,8 @@ GRANT SELECT, INSERT, UPDATE (state, decided_by, decided_at, version, mac, actio
     proposal, reason, requested_by, requested_at, expires_at, refund_id) ON approvals TO
     hotwallet_admin;
 GRANT SELECT ON accepted_limits TO hotwallet_admin;
-GRANT SELECT, INSERT, UPDATE (at, reason, requested_by, ended_at, version, mac) ON holds
-    TO hotwallet_admin;
+GRANT SELECT, INSERT, UPDATE (at, reason, requested_by, alert, evidence, ended_at,
+    version, mac) ON holds TO hotwallet_admin;
 GRANT SELECT, INSERT (id, tenant, refund_id, status, at, mac) ON events TO
     hotwallet_admin;
 GRANT SELECT, INSERT, UPDATE (state, attempts, due_at, problem, updated_at, version) ON

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from backends.sql import SQLStore
+from signer.model.audit_record import WORKER
 from signer.model.refund import Refund
 from tests.api.commands import Run
 from tests.fixtures.ledger import forge
@@ -60,6 +61,8 @@ def test_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         "token": None,
         "reason": "odd refunds",
         "requestedBy": "cli:alice",
+        "alert": None,
+        "evidence": None,
         "authentic": True,
     }
     assert (listed.status, len(listed.json["stops"])) == (1, 1)
@@ -87,6 +90,23 @@ def test_stops_are_listed(run: Run) -> None:
     ]
     assert remaining.out.splitlines()[0] == "everything: resumed"
     assert remaining.out.splitlines()[1].startswith("local: stopped at ")
+
+
+def test_a_stop_by_a_rule(run: Run, world: World, sqlite_store: SQLStore) -> None:
+    """What the rule counted is listed, unless another program changed the row."""
+    evidence = {"network": "local", "rule": "max_refunds", "tenants": {"shop": "7"}}
+    world.holds.stop("local", "automatic: many", WORKER, evidence=evidence)
+    listed, document = run("stops"), run("stops", "--json").json
+    change = "evidence = '{}', version = version + 1 WHERE name <> 'register'"
+    forge(sqlite_store, f"UPDATE holds SET {change}")
+    forged = run("stops", "--json").json
+
+    assert listed.out.splitlines()[1] == (
+        '  signing-stopped: network local, rule max_refunds, tenants {"shop": "7"}'
+    )
+    (shown,), (changed,) = document["stops"], forged["stops"]
+    assert (shown["alert"], shown["evidence"]) == ("signing-stopped", evidence)
+    assert (changed["authentic"], changed["evidence"]) == (False, None)
 
 
 def test_a_forged_stop(run: Run, world: World, sqlite_store: SQLStore) -> None:

@@ -43,6 +43,9 @@ def test_tenants_are_listed(run: Run) -> None:
             "clientIds": ["shop-gateway"],
             "blockedAt": None,
             "blockedBy": None,
+            "blockReason": None,
+            "alert": None,
+            "evidence": None,
             "authentic": True,
         }
     ]

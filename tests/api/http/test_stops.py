@@ -103,6 +103,8 @@ def test_who_and_why_are_listed_and_audited(
         "at": "2026-11-24T12:00:00.000000Z",
         "reason": "odd refunds",
         "requestedBy": "token:alice",
+        "alert": None,
+        "evidence": None,
         "authentic": True,
     }
     assert _events(sqlite_store) == sorted(

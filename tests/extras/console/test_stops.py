@@ -1,9 +1,12 @@
 """Stopping in two clicks, and what pages show while something is stopped."""
 
+from dataclasses import replace
+
 import pytest
 
 from api.actions.catalogue import FORMS
 from backends.sql import SQLStore
+from signer.model.audit_record import WORKER
 from signer.model.hold import EVERYTHING, Hold, name_of_chain
 from signer.model.wallet import Wallet
 from tests.api.browser import PATHS
@@ -135,6 +138,18 @@ def test_nothing_to_end(
     answer = world.make(change, values)  # type: ignore[arg-type]
 
     assert (answer.status_code, text in answer.text) == (200, True)
+
+
+def test_what_a_rule_counted_is_shown(world: World) -> None:
+    evidence = {"network": "local", "rule": "max_refunds", "tenants": {"<i>": "7"}}
+    world.container.holds.stop("local", "automatic", WORKER, evidence=evidence)
+    world.container.holds.block(SHOP, replace(WORKER, reason="many"), evidence)
+    page = world.browser.get("/console/stops").text
+
+    assert page.count("signing-stopped: <bdi>network local, rule max_refunds") == 2
+    assert "worker</bdi>: <bdi>many</bdi>" in page
+    assert "&lt;i&gt;" in page
+    assert "<i>" not in page
 
 
 def test_tenants_are_listed_with_their_blocks(world: World) -> None:

@@ -51,7 +51,7 @@ NOT_COVERED = {"mac", "is_authentic", "proved_at", "next_nonce", "held_by"}
 
 ROWS: list[Any] = [
     replace(key_at("0x01"), epoch=1, held_until=now()),
-    Hold("network 7", now(), "a test", "cli:tests", now()),
+    Hold("network 7", now(), "a test", "worker", "signing-stopped", "{}", now()),
     Wallet(7, "0x01", 2, 9, Pause.CHAIN_AHEAD, now(), 3),
     sighting(mark=b"m" * 16, accepted_at=now()),
 ]

@@ -1,5 +1,6 @@
 """The rules that stop a network, and that never resume it."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -80,6 +81,17 @@ def test_too_many_refunds(sqlite_store: SQLStore) -> None:
     assert stop is not None
     assert (stop.chain_id, stop.requested_by) == (CHAIN, "worker")
     assert (done["actor"], done["details"]["reason"]) == ("worker", reason)
+    assert (stop.alert, json.loads(stop.evidence or "")) == (
+        "signing-stopped",
+        {
+            "network": "local",
+            "rule": "max_refunds",
+            "largest": "2",
+            "counted": "6",
+            "tenants": {"gateway": "3", "shop": "3"},
+        },
+    )
+    assert done["details"]["evidence"] == json.loads(stop.evidence or "")
     assert sqlite_store.alert_counts() == {"signing-stopped": 1}
 
 
