@@ -2,13 +2,33 @@
 
 import os
 import signal
+from contextlib import closing
 from multiprocessing.connection import Connection
 
+import pytest
+
 from backends.sql import SQLStore
-from signer.errors import HotWalletError, StaleStateError
+from signer.errors import (
+    HotWalletError,
+    SigningStoppedError,
+    StaleStateError,
+    StoreUnavailableError,
+)
+from signer.model.audit_record import Record
+from signer.model.hold import EVERYTHING, Hold
+from signer.model.key import SIGNING, SigningCondition
 from signer.model.refund import Status
-from tests.fixtures.ledger import accepted, later, moved, reserved, signed
+from tests.fixtures.ledger import (
+    WALLET,
+    accepted,
+    later,
+    moved,
+    now,
+    reserved,
+    signed,
+)
 from tests.fixtures.races import reports_until_killed, start_process
+from tests.support.keys import key_at, made_active
 from tests.support.ledgers import open_ledger
 
 
@@ -77,3 +97,38 @@ def test_a_worker_that_wakes_too_late(database_url: str, store: SQLStore) -> Non
     assert ours == store.get(refund.id)
     assert would_send == [sent.raw for sent in store.transactions(refund.id)]
     assert len(would_send) == 1
+
+
+def _take_the_lock(url: str, line: Connection) -> None:
+    """Hang in a transaction that writes."""
+
+    def hang(_: object) -> None:
+        line.send("locked")
+        line.recv()
+
+    open_ledger(url)._database.transaction(hang)
+
+
+def test_a_frozen_process_with_the_lock_of_sqlite(
+    sqlite_url: str, sqlite_store: SQLStore
+) -> None:
+    """Nothing is signed meanwhile; a stop begins once the process was killed (R27)."""
+    key = key_at(WALLET)
+    made_active(sqlite_store, key)
+    condition = SigningCondition(WALLET, key.key_id, SIGNING, stopped_by=EVERYTHING)
+    intent = Record.of({"event": "intent"}, now())
+    stop = Hold.of_chain(EVERYTHING, now(), "stolen key", "cli:alice")
+    frozen, line = start_process(_take_the_lock, sqlite_url)
+    assert line.recv() == "locked"
+    os.kill(frozen.pid or 0, signal.SIGSTOP)
+
+    with closing(open_ledger(sqlite_url, timeout=0.2)) as hurried:
+        with pytest.raises(StoreUnavailableError):
+            hurried.append([intent], condition=condition)
+        with pytest.raises(StoreUnavailableError):
+            hurried.hold(stop)
+        os.kill(frozen.pid or 0, signal.SIGKILL)
+        frozen.join(30)
+        assert hurried.hold(stop)
+        with pytest.raises(SigningStoppedError):
+            hurried.append([intent], condition=condition)
