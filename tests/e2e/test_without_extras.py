@@ -124,4 +124,4 @@ def test_a_setting_of_a_missing_extra_is_refused(core: Core) -> None:
     refused = _run(core, "-m", "api.cli", "guard")
 
     assert refused.returncode == 78
-    assert "a setting configures a screening" in refused.stderr
+    assert "SCREENING_URL needs a screening" in refused.stderr

@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import click
-from pydantic import SecretStr
 
 from api.extras.batch_files.files import Row
-from backends.http_client import ExchangeError, HTTPClient, is_secure
 from signer.errors import InvalidInputError
 from signer.nesting import is_deeper
 from signer.strict_json import MAX_DEPTH
@@ -52,6 +50,11 @@ class RefundClient:
 
     def __init__(self, url: str) -> None:
         """Check *url*, the address of the service; no connection is opened."""
+        # Not above: the help of the command must not wait for them.
+        from pydantic import SecretStr
+
+        from backends.http_client import HTTPClient, is_secure
+
         if not is_secure(url, allow_http=True) or "?" in url or "#" in url:
             raise InvalidInputError(
                 "must be an https URL, or http to this host, without a user name and"
@@ -67,6 +70,8 @@ class RefundClient:
 
     def __call__(self, body: bytes, token: str) -> BatchReply:
         """Send *body*, as ``SendBatch``."""
+        from backends.http_client import ExchangeError
+
         headers = {"Authorization": f"Bearer {token}"}
         try:
             response = self._client.exchange("POST", body, headers=headers)
