@@ -197,9 +197,8 @@ class Tenant(StrictModel):
     ``max_open_refunds`` counts refunds that are not final; a queue without end would
     take the worker's time from other tenants.  ``gas_per_hour`` bounds the gas on each
     network that sets no other limit: refunds of one unit cost the same gas as others.
-     ``requests_per_minute`` counts all
-    requests, ``max_concurrent_requests`` those being answered, and
-    ``max_waiting_requests`` those that wait for their refund.
+    ``requests_per_minute`` counts all requests, ``max_concurrent_requests`` those being
+    answered, and ``max_waiting_requests`` those that wait for their refund.
 
     If there are ``request_keys``, public keys by their id, one of them must sign each
     request for a refund.  The tenant's events are sent to its ``webhook``.
