@@ -27,7 +27,8 @@ from api.http.app import create_app
 from api.http.middleware import Resource
 from api.logs import audit_logger
 from backends.alert_webhook import AlertWebhook
-from backends.aws_kms import KMSBackend, build_client
+from backends.aws_kms.backend import KMSBackend
+from backends.aws_kms.client import build_client
 from backends.json_rpc import JSONRPCChain
 from backends.pkcs11 import PKCS11Backend
 from backends.sql import SQLStore

@@ -10,7 +10,7 @@ import pytest
 from falcon.testing import Result, TestClient
 
 from api.http.app import create_app
-from backends.aws_kms import KMSBackend
+from backends.aws_kms.backend import KMSBackend
 from backends.aws_kms.client import known_regions
 from backends.sql import SQLStore
 from dev.kms_emulator import KMSEmulator

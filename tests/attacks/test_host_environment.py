@@ -15,8 +15,8 @@ from botocore.awsrequest import (  # type: ignore[import-untyped]
 from botocore.loaders import Loader  # type: ignore[import-untyped]
 
 from api.auth.dev_tokens import provide_signing_key
-from backends.aws_kms import KMSBackend, build_client
-from backends.aws_kms.client import require_aws_host
+from backends.aws_kms.backend import KMSBackend
+from backends.aws_kms.client import build_client, require_aws_host
 from signer.errors import ConfigurationError, KeyNotFoundError
 
 

@@ -6,7 +6,7 @@ import psycopg
 from gunicorn.app import wsgiapp  # type: ignore[import-untyped]
 
 import api.bootstrap
-import backends.aws_kms
+import backends.aws_kms.backend
 import backends.json_rpc
 import backends.pkcs11
 import backends.sql.migrate

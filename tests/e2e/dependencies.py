@@ -12,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
-from backends.aws_kms import KMSAdministrator, build_client
+from backends.aws_kms.backend import KMSAdministrator
+from backends.aws_kms.client import build_client
 from dev import stablecoin
 from dev.anvil import ROOT
 from tests.support.ledgers import write_mac_key

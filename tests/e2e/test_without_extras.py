@@ -24,7 +24,7 @@ RECIPIENT = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 REMOVED = ("api/extras", "backends/google_cloud_kms", "backends/pkcs11")
 
 METADATA = "Metadata-Version: 2.1\nName: hotwallet\nVersion: 0.1.0\n"
-ENTRY_POINTS = "[hotwallet.backends]\naws-kms = backends.plugins.aws_kms:PLUGIN\n"
+ENTRY_POINTS = "[hotwallet.backends]\naws-kms = backends.aws_kms.plugin:PLUGIN\n"
 
 
 @dataclass(frozen=True)

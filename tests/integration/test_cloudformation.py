@@ -6,7 +6,7 @@ from typing import Any
 import boto3  # type: ignore[import-untyped]
 import pytest
 
-from backends.aws_kms import KMSBackend
+from backends.aws_kms.backend import KMSBackend
 from dev.cloudformation import KEY, TEMPLATE, template
 from signer.crypto.der import parse_public_key, parse_signature
 from signer.crypto.secp256k1 import recoverable

@@ -4,7 +4,7 @@ import secrets
 
 import pytest
 
-from backends.aws_kms import KMSBackend
+from backends.aws_kms.backend import KMSBackend
 from backends.pkcs11 import PKCS11Backend
 from backends.sql import SQLStore
 from dev import kms_faults as faults

@@ -32,7 +32,7 @@ from api.health.readiness import (
 )
 from api.metrics.readings import Names
 from api.metrics.worker_meter import WorkerMeter
-from backends.aws_kms import KMSBackend
+from backends.aws_kms.backend import KMSBackend
 from backends.sql import SQLStore
 from dev.kms_faults import disabled, hang, other_key
 from dev.kms_wire import Faults

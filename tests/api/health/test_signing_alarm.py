@@ -7,7 +7,7 @@ from falcon.testing import TestClient
 
 from api.container import Container
 from api.http.app import create_app
-from backends.aws_kms import KMSBackend
+from backends.aws_kms.backend import KMSBackend
 from backends.sql import SQLStore
 from dev.kms_faults import disabled, other_key
 from dev.kms_wire import Faults

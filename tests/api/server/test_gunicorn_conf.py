@@ -18,7 +18,7 @@ CONFIGS = [CONFIG, "docker/gunicorn.conf.py"]
 APP = "api.server.entrypoint:get_app()"
 OF_SIGNING = {"api.extras.signing_api.routes", "Crypto", "eth_account"}
 OF_SOME_ROLES = {
-    "backends.aws_kms",
+    "backends.aws_kms.backend",
     "backends.google_cloud_kms.backend",
     "backends.pkcs11",
     "api.http.administration",
@@ -247,7 +247,7 @@ def test_meanwhile_runs_beside_the_guard() -> None:
         (
             "all",
             "aws-kms",
-            {"backends.aws_kms", "api.http.administration", *OF_SIGNING},
+            {"backends.aws_kms.backend", "api.http.administration", *OF_SIGNING},
         ),
         (
             "all",

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 )
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from backends.aws_kms import build_client
+from backends.aws_kms.client import build_client
 from dev import kms_crafted
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator

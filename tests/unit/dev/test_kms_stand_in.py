@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from backends.aws_kms import KMSBackend, build_client
+from backends.aws_kms.backend import KMSBackend
+from backends.aws_kms.client import build_client
 from signer.audit.log import AuditLog
 from signer.errors import BackendError, BackendThrottledError, BackendUnavailableError
 from signer.keys.signer import Signer

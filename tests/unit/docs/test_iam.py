@@ -11,7 +11,7 @@ import pytest
 from cfnlint.api import lint_all  # type: ignore[import-untyped]
 
 from api.logs import audit_logger
-from backends.aws_kms import KMSAdministrator, KMSBackend
+from backends.aws_kms.backend import KMSAdministrator, KMSBackend
 from signer.audit.log import AuditLog
 from signer.keys.signer import Signer
 from tests.fixtures.kms import OpenKMS, Wire

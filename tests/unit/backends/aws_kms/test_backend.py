@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from backends.aws_kms import KMSAdministrator, KMSBackend, build_client
+from backends.aws_kms.backend import KMSAdministrator, KMSBackend
+from backends.aws_kms.client import build_client
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator
 from dev.kms_wire import Faults
@@ -216,7 +217,8 @@ def test_a_client_from_before_the_fork_is_refused(kms_emulator: KMSEmulator) -> 
     """K16: a child that inherited the backend gets an error."""
     script = f"""
 import os, sys
-from backends.aws_kms import KMSBackend, build_client
+from backends.aws_kms.backend import KMSBackend
+from backends.aws_kms.client import build_client
 from signer.errors import BackendError
 
 kms = KMSBackend(build_client("eu-central-1", {kms_emulator.endpoint!r}, 1, 900, 1))

@@ -7,7 +7,7 @@ import pytest
 from botocore import exceptions as botocore  # type: ignore[import-untyped]
 from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 
-from backends.aws_kms import KMSBackend
+from backends.aws_kms.backend import KMSBackend
 from backends.aws_kms.errors import map_error, request_id
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator

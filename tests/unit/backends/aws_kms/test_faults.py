@@ -2,7 +2,7 @@
 
 import pytest
 
-from backends.aws_kms import KMSBackend
+from backends.aws_kms.backend import KMSBackend
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator
 from dev.kms_wire import Fault, Faults

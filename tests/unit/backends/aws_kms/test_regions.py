@@ -9,7 +9,7 @@ from threading import Barrier
 
 import pytest
 
-from backends.aws_kms import KMSBackend
+from backends.aws_kms.backend import KMSBackend
 from dev.kms_emulator import KMSEmulator
 from signer.errors import BackendError, KeyNotFoundError, KeyUnusableError
 from signer.ports.key_backend import KeyId
@@ -123,7 +123,8 @@ def test_a_region_is_not_opened_after_a_fork(kms_emulator: KMSEmulator) -> None:
     script = f"""
 import os
 from functools import partial
-from backends.aws_kms import KMSBackend, build_client
+from backends.aws_kms.backend import KMSBackend
+from backends.aws_kms.client import build_client
 from signer.errors import BackendError
 
 opened = []

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from backends.aws_kms import KMSBackend, build_client
-from backends.aws_kms.client import read_client_parts
+from backends.aws_kms.backend import KMSBackend
+from backends.aws_kms.client import build_client, read_client_parts
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator
 from dev.kms_wire import Call, Faults

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from backends.aws_kms import KMSBackend, build_client
+from backends.aws_kms.backend import KMSBackend
+from backends.aws_kms.client import build_client
 from backends.aws_kms.signing_retries import SigningClient
 from backends.circuit_breaker import RETRY_SECONDS
 from backends.kms_calls import TokenBucket

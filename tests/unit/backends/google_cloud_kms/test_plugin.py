@@ -2,7 +2,7 @@
 
 import pytest
 
-from backends.plugins.google_cloud_kms import PLUGIN
+from backends.google_cloud_kms.plugin import PLUGIN
 from dev.google_kms_emulator import RING
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError

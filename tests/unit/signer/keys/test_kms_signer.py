@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from eth_utils.crypto import keccak
 from structlog.testing import CapturingLogger
 
-from backends.aws_kms import KMSBackend
+from backends.aws_kms.backend import KMSBackend
 from dev import kms_crafted
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute, KeyType, ObjectClass, Session
 
-from backends.aws_kms import KMSBackend
+from backends.aws_kms.backend import KMSBackend
 from backends.google_cloud_kms.backend import GoogleCloudKMSBackend
 from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11 import keys as pkcs11_keys

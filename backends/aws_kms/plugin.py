@@ -17,7 +17,7 @@ class AWSKMSPlugin:
 
     name = AWS_KMS
     key_setting = "KMS_KEY_ID"
-    modules = ("backends.aws_kms",)
+    modules = ("backends.aws_kms.backend",)
 
     def key_name(self, config: BackendConfig) -> str:
         return config.settings.kms_key_id or ""
@@ -29,7 +29,8 @@ class AWSKMSPlugin:
         return None
 
     def open(self, config: BackendConfig) -> KeyDirectory:
-        from backends.aws_kms import KMSBackend, build_client  # noqa: PLC0415
+        from backends.aws_kms.backend import KMSBackend  # noqa: PLC0415
+        from backends.aws_kms.client import build_client  # noqa: PLC0415
 
         settings = config.settings
         open_client = partial(
