@@ -20,7 +20,8 @@ from signer.keys.signer import Signer
 from signer.model.audit_record import Operation, Purpose, Record
 from signer.model.decision import Decision, Verdict
 from signer.model.key import Key
-from signer.model.refund import Kind, Refund, RefundRequest, Status
+from signer.model.refund import Refund, RefundRequest
+from signer.model.transaction import Kind
 from signer.policy.default_rules import service_files
 from signer.policy.policy import Policy
 from signer.ports.clock import utc_now
@@ -145,15 +146,14 @@ class _PinnedRing:
 
 
 def _reserved_refund(signer: Signer) -> Refund:
-    return dataclasses.replace(
-        _QUEUED,
-        status=Status.RESERVED,
+    transaction = _QUEUED.draft_transaction(
+        _QUEUED.created_at,
         sender=signer.address,
-        key_id=str(signer.key_id),
         nonce=7,
+        key_id=str(signer.key_id),
         gas_limit=GAS,
-        intent=Record("", ""),
     )
+    return dataclasses.replace(_QUEUED.assigned(transaction), intent=Record("", ""))
 
 
 def audit_log() -> AuditLog:

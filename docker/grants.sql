@@ -14,8 +14,9 @@ GRANT SELECT ON alembic_version TO hotwallet_refunds, hotwallet_worker, hotwalle
 -- serve --role refunds: accepts refunds, and requests that they are cancelled.
 GRANT SELECT, INSERT (id, tenant, idempotency_key, fingerprint, reference,
     payment_session_id, network, chain_id, token, token_address, decimals, recipient,
-    amount, reason, created_at, status, updated_at, due_at, mac), UPDATE
+    amount, reason, created_at, state, updated_at, due_at, mac), UPDATE
     (cancel_requested_at) ON refunds TO hotwallet_refunds;
+GRANT SELECT ON transactions TO hotwallet_refunds;
 GRANT SELECT ON attempts TO hotwallet_refunds;
 GRANT SELECT, INSERT (refund_id, status, at) ON refund_moves TO hotwallet_refunds;
 GRANT INSERT ON request_signatures TO hotwallet_refunds;
@@ -37,9 +38,11 @@ GRANT SELECT ON workers TO hotwallet_refunds;
 -- worker: moves refunds, follows and ends their approvals, reconciles wallets, enrols
 -- and retires keys, stops, accepts limits, seals, delivers events, and deletes old
 -- ones.
-GRANT SELECT, UPDATE (status, updated_at, version, due_at, attempts, blocked_by, sender,
-    key_id, nonce, gas_limit, tx_hash, block_number, block_hash, failure_code,
-    failure_detail) ON refunds TO hotwallet_worker;
+GRANT SELECT, UPDATE (state, updated_at, version, due_at, attempts, blocked_by, sender,
+    nonce, position, failure_code, failure_detail) ON refunds TO hotwallet_worker;
+GRANT SELECT, INSERT, UPDATE (status, updated_at, version, due_at, attempts, blocked_by,
+    tx_hash, block_number, block_hash) ON transactions TO hotwallet_worker;
+GRANT SELECT, INSERT ON transaction_payments TO hotwallet_worker;
 GRANT SELECT, INSERT ON attempts TO hotwallet_worker;
 GRANT INSERT ON refund_moves TO hotwallet_worker;
 GRANT SELECT ON request_signatures TO hotwallet_worker;
@@ -70,10 +73,13 @@ GRANT SELECT, INSERT, UPDATE (passed_at, metrics), DELETE ON workers TO
 -- serve --role admin, and the commands of operators.
 GRANT SELECT, INSERT (id, tenant, idempotency_key, fingerprint, reference,
     payment_session_id, network, chain_id, token, token_address, decimals, recipient,
-    amount, reason, created_at, status, updated_at, due_at, mac, purpose, calldata,
-    bound_sender), UPDATE (cancel_requested_at, status, updated_at, version, due_at,
-    attempts, blocked_by, sender, key_id, nonce, gas_limit) ON refunds TO
-    hotwallet_admin;
+    amount, reason, created_at, state, updated_at, due_at, mac, purpose, calldata,
+    bound_sender), UPDATE (cancel_requested_at, state, updated_at, version, due_at,
+    attempts, blocked_by, sender, nonce, position) ON refunds TO hotwallet_admin;
+GRANT SELECT, INSERT (chain_id, sender, nonce, kind, composition, key_id, gas_limit,
+    created_at, mac, status, updated_at, version, due_at, attempts, blocked_by), UPDATE
+    (updated_at), DELETE ON transactions TO hotwallet_admin;
+GRANT SELECT, INSERT, DELETE ON transaction_payments TO hotwallet_admin;
 GRANT SELECT ON attempts TO hotwallet_admin;
 GRANT SELECT, INSERT ON refund_moves TO hotwallet_admin;
 GRANT INSERT ON request_signatures TO hotwallet_admin;
@@ -105,8 +111,9 @@ GRANT SELECT ON workers TO hotwallet_admin;
 -- send.
 GRANT SELECT, INSERT (id, tenant, idempotency_key, fingerprint, reference,
     payment_session_id, network, chain_id, token, token_address, decimals, recipient,
-    amount, reason, created_at, status, updated_at, due_at, mac, purpose, calldata) ON
+    amount, reason, created_at, state, updated_at, due_at, mac, purpose, calldata) ON
     refunds TO hotwallet_sign;
+GRANT SELECT ON transactions TO hotwallet_sign;
 GRANT INSERT (refund_id, status, at) ON refund_moves TO hotwallet_sign;
 GRANT INSERT ON request_signatures TO hotwallet_sign;
 GRANT SELECT ON wallets TO hotwallet_sign;

@@ -91,7 +91,7 @@ class WorkerMeter(Meter):
 
     def moved(self, before: Refund, after: Refund) -> None:
         network, readings = after.network, self._readings
-        seconds = max(0.0, (after.updated_at - after.created_at).total_seconds())
+        seconds = max(0.0, (after.moving.updated_at - after.created_at).total_seconds())
         if after.status is Status.SIGNED and before.status is Status.BROADCAST:
             if len(self._replaced) < _MOST_REPLACED:
                 self._replaced.add(after.id)

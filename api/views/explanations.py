@@ -16,7 +16,7 @@ from api.views.document import (
     text,
 )
 from api.views.refunds import RefundDocument, StatusMember
-from signer.model.refund import Kind
+from signer.model.transaction import Kind
 from signer.model.wallet import Pause
 
 
@@ -166,10 +166,10 @@ class ExplanationDocument(Document):
     summary: str = says("One sentence: the reason for the status.")
     next: _Next
     blocked_by: str | None = says(
-        "The code of the error that delays it.", "refund.blocked_by"
+        "The code of the error that delays it.", "refund.moving.blocked_by"
     )
     attempts: Count = says(
-        "Failures since the last change of the status.", "refund.attempts"
+        "Failures since the last change of the status.", "refund.moving.attempts"
     )
     policy: _Policy = says(source="rules")
     history: list[_Move] = says("Each status and its time.")

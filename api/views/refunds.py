@@ -77,7 +77,7 @@ class RefundDocument(Document):
     block_number: Count | None = says("The block that has it.")
     failure: _Failure | None
     created_at: Timestamp = says("When it was accepted.")
-    updated_at: Timestamp = says("When its status changed last.")
+    updated_at: Timestamp = says("When its status changed last.", "moving.updated_at")
     cancel_requested_at: Timestamp | None = says("When its cancellation was requested.")
 
     @classmethod

@@ -29,7 +29,7 @@ _oldest_first = (approvals.c.requested_at, approvals.c.digest)
 OPEN = (
     select(approvals)
     .outerjoin(refunds, refunds.c.id == approvals.c.refund_id)
-    .where(text("state IN ('approved', 'waiting')"))
+    .where(text("approvals.state IN ('approved', 'waiting')"))
     .order_by(
         approvals.c.refund_id.is_not(None),
         func.row_number().over(

@@ -9,17 +9,20 @@ from sqlalchemy import Connection, Integer, bindparam, func, or_, select, text, 
 
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
+from backends.sql.refund_rows import PAID, REFUNDS, read_refunds
 from backends.sql.schema import (
     attempts,
     audit_records,
     refunds,
     sightings,
-    status_in,
+    state_in,
+    transactions,
 )
 from backends.sql.wallet_rows import of_wallet, select_sightings, wallet_key
 from signer.audit.actions import SUCCESS, AuditAction
 from signer.model.audit_record import Record
-from signer.model.refund import Kind, Refund, Status
+from signer.model.refund import PaymentState, Refund
+from signer.model.transaction import Kind
 from signer.ports.book_reader import BookToken, NonceEntry, TransactionCost
 
 
@@ -41,21 +44,20 @@ def _nonces(table: Any) -> Any:
 _page = union(*(select(_nonces(table).c.nonce) for table in (refunds, sightings)))
 NONCES = select(_page.subquery().c.nonce).order_by("nonce").limit(_at_most)
 
-REFUNDS = select(refunds).where(
+_REFUNDS = REFUNDS.where(
     of_wallet(refunds), refunds.c.nonce >= _first, refunds.c.nonce <= _last
 )
 
 ATTEMPTS = (
     select(
-        refunds.c.nonce,
+        attempts.c.nonce,
         attempts.c.tx_hash,
         attempts.c.kind,
         attempts.c.max_fee_per_gas,
         attempts.c.gas_limit,
     )
-    .join(attempts, attempts.c.refund_id == refunds.c.id)
-    .where(of_wallet(refunds), refunds.c.nonce >= _first, refunds.c.nonce <= _last)
-    .order_by(refunds.c.nonce, attempts.c.attempt.desc())
+    .where(of_wallet(attempts), attempts.c.nonce >= _first, attempts.c.nonce <= _last)
+    .order_by(attempts.c.nonce, attempts.c.attempt.desc())
 )
 
 SIGHTINGS = select(sightings).where(
@@ -63,33 +65,31 @@ SIGHTINGS = select(sightings).where(
 )
 
 IN_BLOCKS = (
-    select(refunds)
-    .where(
-        of_wallet(refunds),
-        refunds.c.nonce > bindparam("after"),
-        refunds.c.block_number >= bindparam("first_block"),
-        refunds.c.block_number <= bindparam("last_block"),
+    PAID.where(
+        of_wallet(transactions),
+        transactions.c.nonce > bindparam("after"),
+        transactions.c.block_number >= bindparam("first_block"),
+        transactions.c.block_number <= bindparam("last_block"),
     )
-    .order_by(refunds.c.nonce)
+    .order_by(transactions.c.nonce)
     .limit(_at_most)
 )
 
 SENDERS = (
-    select(refunds.c.sender, func.count())
+    select(transactions.c.sender, func.count())
     .where(
-        refunds.c.chain_id == bindparam("of_chain"),
-        refunds.c.sender.is_not(None),
-        refunds.c.block_number >= bindparam("first_block"),
-        refunds.c.block_number <= bindparam("last_block"),
+        transactions.c.chain_id == bindparam("of_chain"),
+        transactions.c.block_number >= bindparam("first_block"),
+        transactions.c.block_number <= bindparam("last_block"),
     )
-    .group_by(refunds.c.sender)
-    .order_by(refunds.c.sender)
+    .group_by(transactions.c.sender)
+    .order_by(transactions.c.sender)
 )
 
 BY_CHAIN = (
     select(refunds.c.chain_id, func.max(refunds.c.network), func.count())
     .where(
-        text(status_in(frozenset({Status.CONFIRMED, Status.FAILED}))),
+        text(state_in(PaymentState.CONFIRMED, PaymentState.FAILED)),
         refunds.c.updated_at >= bindparam("since", type_=UTCDateTime),
         refunds.c.updated_at < bindparam("until", type_=UTCDateTime),
     )
@@ -98,8 +98,7 @@ BY_CHAIN = (
 )
 
 OF_CHAIN = (
-    select(refunds)
-    .where(
+    REFUNDS.where(
         # The expression keeps SQLite from the index of nonces, which has another order.
         refunds.c.chain_id + 0 == bindparam("of_chain"),
         refunds.c.id > bindparam("after"),
@@ -162,7 +161,7 @@ class BookTables(Tables):
             span = {**wallet, "first": nonces[0], "last": nonces[-1]}
             of_nonce = {
                 each.nonce: each
-                for each in (Refund(*row) for row in connection.execute(REFUNDS, span))
+                for each in read_refunds(connection.execute(_REFUNDS, span))
             }
             costs: dict[int, list[TransactionCost]] = {nonce: [] for nonce in nonces}
             for nonce, tx_hash, kind, max_fee, gas in connection.execute(
@@ -196,7 +195,7 @@ class BookTables(Tables):
         rows = self._database.rows(
             IN_BLOCKS, **wallet_key(chain_id, sender), **span, at_most=limit
         )
-        return [Refund(*row) for row in rows]
+        return read_refunds(rows)
 
     def senders_in_blocks(
         self, chain_id: int, blocks: tuple[int, int]
@@ -215,4 +214,4 @@ class BookTables(Tables):
         self, chain_id: int, *, after: str, limit: int
     ) -> Sequence[Refund]:
         params = {"of_chain": chain_id, "after": after, "at_most": limit}
-        return [Refund(*row) for row in self._database.rows(OF_CHAIN, **params)]
+        return read_refunds(self._database.rows(OF_CHAIN, **params))

@@ -3,22 +3,22 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, select, text, update
+from sqlalchemy import Connection, bindparam, text, update
 
 from backends.sql.audit_rows import write
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
-from backends.sql.schema import refunds, status_in
+from backends.sql.refund_rows import REFUNDS, read_refunds
+from backends.sql.schema import refunds, state_in
 from signer.model.audit_record import Record
 from signer.model.refund import UNRESERVED, Refund
 
 
 # Literal text, so that both databases use the partial index.
-_IS_CANCELLABLE = status_in(UNRESERVED)
+_IS_CANCELLABLE = state_in(*(each.state for each in UNRESERVED))
 
 REQUESTED = (
-    select(refunds)
-    .where(
+    REFUNDS.where(
         text(f"{_IS_CANCELLABLE} AND cancel_requested_at IS NOT NULL"),
         refunds.c.id > bindparam("after"),
     )
@@ -57,4 +57,4 @@ class CancellationTables(Tables):
         self, limit: int, after: str | None = None
     ) -> Sequence[Refund]:
         rows = self._database.rows(REQUESTED, after=after or "", at_most=limit)
-        return tuple(Refund(*row) for row in rows)
+        return read_refunds(rows)

@@ -26,6 +26,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from backends.sql.advisory_locks import share_events
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
+from backends.sql.refund_rows import REFUNDS, read_refunds
 from backends.sql.schema import events, refunds, webhook_deliveries
 from backends.sql.validation import is_storable
 from signer.model.delivery import NOT_AUTHENTIC, Delivery, DeliveryState
@@ -45,7 +46,7 @@ _BY_ID = select(events).where(
     events.c.id.in_(bindparam("ids", type_=events.c.id.type, expanding=True))
 )
 
-_REFUNDS = select(refunds).where(
+_REFUNDS = REFUNDS.where(
     refunds.c.id.in_(bindparam("ids", type_=refunds.c.id.type, expanding=True))
 )
 
@@ -68,7 +69,7 @@ def with_refunds(
     if not authentic:
         return {}
     ids = sorted({event.refund_id for event in authentic})
-    rows = (Refund(*row) for row in connection.execute(_REFUNDS, {"ids": ids}))
+    rows = read_refunds(connection.execute(_REFUNDS, {"ids": ids}))
     refunds_ = {row.id: row for row in rows if macs.is_valid(row.mac, row)}
     return {
         event.id: (event, refund)

@@ -9,16 +9,18 @@ What has a nonce is no tenant's turn, since transactions with higher nonces wait
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
     CTE,
+    BindParameter,
     ColumnElement,
     Integer,
     ScalarSelect,
     Select,
+    Table,
     bindparam,
     func,
     literal_column,
@@ -30,15 +32,16 @@ from sqlalchemy import (
     union_all,
     update,
 )
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from backends.sql.columns import UTCDateTime
-from backends.sql.schema import IS_CLAIMABLE, refunds, status_in
-from signer.model.refund import UNRESERVED, UNSENT, Status
+from backends.sql.refund_rows import REFUNDS, same_nonce
+from backends.sql.schema import IS_CLAIMABLE, refunds, state_in, transactions
+from signer.model.refund import PaymentState
 
 
 # Literal text, so that both databases use the partial indexes.
-IS_QUEUED = status_in(frozenset({Status.QUEUED}))
-_HAS_NONCE = status_in((UNSENT | {Status.BROADCAST}) - UNRESERVED)
+IS_QUEUED = state_in(PaymentState.QUEUED)
 
 _now = bindparam("now", type_=UTCDateTime)
 _far = bindparam("far", type_=UTCDateTime)
@@ -46,6 +49,7 @@ _beginning = bindparam(None, datetime(1, 1, 1, tzinfo=UTC), type_=UTCDateTime)
 _end = bindparam(None, datetime(9999, 12, 31, tzinfo=UTC), type_=UTCDateTime)
 _at_most = bindparam("at_most", type_=Integer)
 _ahead = bindparam("ahead", type_=Integer)
+_MOVES = literal_column("1", Integer)
 
 
 def tenants_in_queue() -> CTE:
@@ -131,26 +135,37 @@ def _turns() -> Select[Any]:
 
 def _with_nonces() -> list[Select[Any]]:
     """
-    Return the queries for due refunds that have a nonce, and their turns.
+    Return the queries for refunds whose transaction is due, their turns and due times.
 
     The first ``ahead`` come before the tenants' turns.  For both ranges in one
     condition, SQLite would read all of the index.
+
+    Another program may have inserted transactions that pay no refund, or ended one.
+    They take no places.
     """
     parts = []
-    for range_ in (refunds.c.due_at <= _now, refunds.c.due_at > _far):
-        part = select(refunds.c.id, refunds.c.due_at).where(text(_HAS_NONCE), range_)
-        first = part.order_by(refunds.c.due_at).limit(_at_most).subquery()
+    is_assigned = refunds.c.state == PaymentState.ASSIGNED
+    # Not EXISTS, for which PostgreSQL might read all refunds.
+    paid = select(refunds.c.id).where(same_nonce(refunds, transactions), is_assigned)
+    has_refund = paid.limit(literal_column("1")).scalar_subquery().is_not(None)
+    for range_ in (transactions.c.due_at <= _now, transactions.c.due_at > _far):
+        due = select(transactions).where(text(IS_CLAIMABLE), range_, has_refund)
+        first = due.order_by(transactions.c.due_at).limit(_at_most).subquery()
         turn = func.row_number().over(order_by=first.c.due_at) - _ahead
-        parts.append(select(first.c.id, turn.label("turn")))
+        place = refunds.c.id, turn.label("turn"), first.c.due_at, _MOVES.label("moves")
+        same = same_nonce(refunds, first) & is_assigned
+        parts.append(select(*place).join_from(first, refunds, same))
     return parts
 
 
 def _due() -> Select[Any]:
-    turns = select(_turns().subquery())
+    turn = _turns().subquery()
+    due_at = _due_at(turn.c.id).label("due_at")
+    turns = select(turn.c.id, turn.c.turn, due_at, literal_column("0", Integer))
     found = union_all(*_with_nonces(), turns).subquery("found")
     return (
-        select(found.c.id, found.c.turn)
-        .order_by(found.c.turn, _due_at(found.c.id))
+        select(found.c.id, found.c.turn, found.c.moves)
+        .order_by(found.c.turn, found.c.due_at)
         .limit(_at_most)
     )
 
@@ -159,39 +174,59 @@ DUE = _due()
 """
 The ids and turns of up to ``at_most`` due refunds, in the order in which to take them.
 
-Up to ``ahead`` of those that have a nonce come first.
+``moves`` is 1 for those whose transaction is due.  Up to ``ahead`` of them come first.
 It reads what is due only, however many refunds wait.
 """
 
-_free = (
-    select(refunds.c.id)
-    .where(
-        refunds.c.id.in_(bindparam("ids", expanding=True)),
-        # Again: another process may have claimed it since it was found.
-        text(IS_CLAIMABLE),
-        or_(refunds.c.due_at <= _now, refunds.c.due_at > _far),
+_ids: BindParameter[Any] = bindparam("ids", expanding=True)
+
+
+def _claim(table: Table, is_claimable: str, of_ids: Any) -> ReturningUpdate[Any]:
+    """
+    Return the statement that claims due rows of *table* that no other process claims.
+
+    PostgreSQL skips the rows that another process has locked.  SQLite has one writer at
+    a time, so there are none.
+    """
+    key = tuple_(*table.primary_key)
+    free = (
+        select(*table.primary_key)
+        .where(
+            of_ids,
+            # Again: another process may have claimed it since it was found.
+            text(is_claimable),
+            or_(table.c.due_at <= _now, table.c.due_at > _far),
+        )
+        .with_for_update(skip_locked=True)
     )
-    .with_for_update(skip_locked=True)
+    return (
+        update(table)
+        .where(key.in_(free))
+        .values(
+            version=table.c.version + 1,
+            due_at=bindparam("until", type_=UTCDateTime),
+        )
+        .returning(*table.primary_key)
+    )
+
+
+CLAIM_QUEUED = _claim(refunds, IS_QUEUED, refunds.c.id.in_(_ids))
+"""Claims those of the refunds ``ids`` that are queued and due, and returns their ids"""
+
+_OF_IDS = select(refunds.c.chain_id, refunds.c.sender, refunds.c.nonce).where(
+    refunds.c.id.in_(_ids)
 )
 
-CLAIM = (
-    update(refunds)
-    .where(refunds.c.id.in_(_free))
-    .values(
-        version=refunds.c.version + 1,
-        due_at=bindparam("until", type_=UTCDateTime),
-    )
-    .returning(refunds)
+CLAIM_TRANSACTIONS = _claim(
+    transactions, IS_CLAIMABLE, tuple_(*transactions.primary_key).in_(_OF_IDS)
 )
-"""
-Claims those of ``ids`` that are due, and that no other process is claiming.
+"""Claims the transactions of ``ids`` that are due, and returns their keys."""
 
-PostgreSQL skips the rows that another process has locked.  SQLite has one writer at a
-time, so there are none.
-"""
+CLAIMED = REFUNDS.where(refunds.c.id.in_(_ids)).order_by(refunds.c.id)
+"""Selects what was claimed."""
 
 
-def share(due: Sequence[tuple[str, int]]) -> Sequence[str]:
+def share(due: Sequence[tuple[str, int]]) -> Collection[str]:
     """
     Return the ids of *due* refunds in the turns that all tenants with one have.
 

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import (
     Connection,
     bindparam,
+    delete,
     insert,
     literal_column,
     select,
@@ -20,12 +21,16 @@ from backends.sql.audit_rows import write
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.key_rows import KeyRows
+from backends.sql.refund_rows import PAID, same_nonce
 from backends.sql.schema import (
+    IS_MOVABLE,
     IS_OPEN,
     attempts,
     keys,
     refund_moves,
     refunds,
+    transaction_payments,
+    transactions,
     wallets,
 )
 from backends.sql.wallet_rows import pause_wallets
@@ -33,7 +38,8 @@ from signer.errors import ConflictError, KeyRotatedError, StaleStateError
 from signer.model.approval import ApprovalUse
 from signer.model.audit_record import Record
 from signer.model.key import ROTATION_HOLD, SIGNING, Key, KeyState
-from signer.model.refund import PaymentPurpose, Status
+from signer.model.refund import PaymentPurpose, PaymentState, Status
+from signer.model.transaction import TransactionStatus
 from signer.row_macs import RowMACs
 
 
@@ -47,56 +53,78 @@ _IDLE = (
         ~select(wallets.c.sender)
         .where(wallets.c.sender == keys.c.address, wallets.c.paused_by.is_not(None))
         .exists(),
-        ~select(refunds.c.id)
-        .where(text(IS_OPEN), refunds.c.sender == keys.c.address)
+        ~select(transactions.c.nonce)
+        .where(text(IS_MOVABLE), transactions.c.sender == keys.c.address)
         .exists(),
     )
     .order_by(keys.c.epoch)
 )
 
 
-_unsigned = (
-    refunds.c.sender == bindparam("of_address"),
-    refunds.c.status == Status.RESERVED,
+# Nothing was signed with them.  In the order in which workers change a batch, so that
+# a revocation cannot deadlock.
+_LOCK_UNSIGNED = (
+    select(transactions.c.chain_id, transactions.c.sender, transactions.c.nonce)
+    .where(
+        transactions.c.sender == bindparam("of_address"),
+        transactions.c.status == TransactionStatus.RESERVED,
+        ~select(attempts.c.tx_hash).where(same_nonce(attempts, transactions)).exists(),
+        # Another program ended a refund: no worker signs for it, and it never changes.
+        ~select(refunds.c.id)
+        .where(
+            same_nonce(refunds, transactions),
+            refunds.c.state != PaymentState.ASSIGNED,
+        )
+        .exists(),
+    )
+    .order_by(transactions.c.chain_id, transactions.c.nonce)
+    .with_for_update(of=transactions)
 )
 
-# In the order in which workers change a batch, so that a revocation cannot deadlock.
-_LOCK_UNSIGNED = (
-    select(refunds.c.id).where(*_unsigned).order_by(refunds.c.id).with_for_update()
-)
+_OF_NONCE = {
+    table: [
+        table.c[name] == bindparam(f"of_{name}", type_=table.c[name].type)
+        for name in ("chain_id", "sender", "nonce")
+    ]
+    for table in (refunds, transactions, transaction_payments)
+}
 
 _REQUEUE = (
     update(refunds)
-    .where(
-        *_unsigned,
-        ~select(attempts.c.refund_id)
-        .where(attempts.c.refund_id == refunds.c.id)
-        .exists(),
-    )
+    .where(*_OF_NONCE[refunds])
     .values(
-        status=Status.QUEUED,
-        version=refunds.c.version + 1,
+        state=PaymentState.QUEUED,
+        # Above each revision that it had with its transaction.
+        version=refunds.c.version
+        + select(transactions.c.version)
+        .where(*_OF_NONCE[transactions])
+        .scalar_subquery()
+        + 1,
         updated_at=bindparam("at", type_=UTCDateTime),
         due_at=bindparam("at", type_=UTCDateTime),
         attempts=0,
         blocked_by=None,
         sender=None,
-        key_id=None,
         nonce=None,
-        gas_limit=None,
+        position=None,
     )
     .returning(refunds.c.id, refunds.c.version)
+)
+
+_FORGET = tuple(
+    delete(table).where(*_OF_NONCE[table])
+    for table in (transaction_payments, transactions)
 )
 
 # A signed sweep may still be mined; no other refund pays a key of the ring.
 _PAYS_IT = (
     (refunds.c.purpose == PaymentPurpose.SWEEP)
     & (refunds.c.recipient == bindparam("of_address"))
-    & refunds.c.tx_hash.is_not(None)
+    & transactions.c.tx_hash.is_not(None)
 )
 
 _STRANDED = (
-    select(refunds.c.id)
+    PAID.with_only_columns(refunds.c.id)
     .where(
         text(IS_OPEN),
         (refunds.c.sender + literal_column("''") == bindparam("of_address")) | _PAYS_IT,
@@ -292,19 +320,23 @@ class KeyTables(Tables):
 
 
 def _revoke(connection: Connection, macs: RowMACs, address: str, at: datetime) -> None:
-    # A process that is signing one of these refunds now fails on its version, and does
-    # not send the unrecorded bytes.  A ledger restored from a backup may have lost
+    # A process that is signing one of these transactions now fails on its version, and
+    # does not send the unrecorded bytes.  A ledger restored from a backup may have lost
     # bytes that were sent, so the wallets are paused until they are reconciled.
-    values = {"of_address": address, "at": at}
-    connection.execute(_LOCK_UNSIGNED, values)
-    requeued = connection.execute(_REQUEUE, values).all()
+    moves = []
+    locked = connection.execute(_LOCK_UNSIGNED, {"of_address": address}).all()
+    for chain_id, sender, nonce in locked:
+        of_nonce = {"of_chain_id": chain_id, "of_sender": sender, "of_nonce": nonce}
+        requeued = connection.execute(_REQUEUE, {**of_nonce, "at": at})
+        moves += [
+            {"refund_id": id_, "version": version, "status": Status.QUEUED, "at": at}
+            for id_, version in requeued
+        ]
+        for statement in _FORGET:
+            connection.execute(statement, of_nonce)
     # The next reconciliation with the chain, which may have transactions that the
     # ledger lost, must precede the next nonce.
     pause_wallets(connection, macs, address, at)
-    moves = [
-        {"refund_id": id_, "version": version, "status": Status.QUEUED, "at": at}
-        for id_, version in requeued
-    ]
     if moves:
         connection.execute(insert(refund_moves), moves)
 

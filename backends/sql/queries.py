@@ -1,11 +1,9 @@
 """The queries on refunds.  Each uses an index."""
 
 from collections.abc import Collection
-from typing import Any
 
 from sqlalchemy import (
     Connection,
-    Select,
     bindparam,
     func,
     literal_column,
@@ -15,65 +13,73 @@ from sqlalchemy import (
 )
 
 from backends.sql.columns import UTCDateTime
+from backends.sql.refund_rows import (
+    ATTEMPTS,
+    PAID,
+    REFUNDS,
+    STATUS,
+    of_moving,
+    read_refunds,
+)
 from backends.sql.schema import (
+    IS_MOVABLE,
     IS_OPEN,
     attempts,
     refund_moves,
     refunds,
     request_signatures,
-    status_in,
+    transactions,
 )
 from signer.errors import (
     OpenRefundsLimitError,
     StoreError,
 )
 from signer.model.idempotency import find_repeated
-from signer.model.refund import IN_FLIGHT, OPEN, Refund, Status
+from signer.model.refund import IN_FLIGHT, OPEN_STATES, Refund
+from signer.model.transaction import TransactionStatus
 
 
 _RETRY_OPEN_SECONDS = 30  # About the time in which refunds become final.
 
-ADVANCED = select(refunds).where(
+ADVANCED = REFUNDS.where(
     refunds.c.id.in_(bindparam("refund_ids", expanding=True)),
-    refunds.c.status.not_in(bindparam("statuses", expanding=True))
-    | refunds.c.blocked_by.is_not(None),
+    STATUS.not_in(bindparam("statuses", expanding=True))
+    | of_moving("blocked_by").is_not(None),
 )
 
-BY_ID = select(refunds).where(refunds.c.id == bindparam("refund_id"))
+BY_ID = REFUNDS.where(refunds.c.id == bindparam("refund_id"))
 
 FLYING = (
-    select(refunds)
-    .where(text(IS_OPEN), text(status_in(IN_FLIGHT)), refunds.c.id > bindparam("after"))
+    PAID.where(
+        text(IS_OPEN),
+        transactions.c.status.in_(sorted(TransactionStatus(s) for s in IN_FLIGHT)),
+        refunds.c.id > bindparam("after"),
+    )
     .order_by(refunds.c.id)
     .limit(bindparam("at_most"))
 )
 
 HASHES = (
-    select(attempts.c.refund_id, attempts.c.tx_hash, attempts.c.kind)
-    .where(attempts.c.refund_id.in_(bindparam("refund_ids", expanding=True)))
-    .order_by(attempts.c.refund_id, attempts.c.attempt.desc())
+    ATTEMPTS.with_only_columns(refunds.c.id, attempts.c.tx_hash, attempts.c.kind)
+    .where(refunds.c.id.in_(bindparam("refund_ids", expanding=True)))
+    .order_by(refunds.c.id, attempts.c.attempt.desc())
 )
 
-OPEN_CALLS = (
-    select(refunds)
-    .where(
-        text(IS_OPEN),
-        refunds.c.chain_id == bindparam("chain_id"),
-        refunds.c.calldata.is_not(None),
-    )
-    .order_by(refunds.c.id)
-)
+OPEN_CALLS = REFUNDS.where(
+    text(IS_OPEN),
+    refunds.c.chain_id == bindparam("chain_id"),
+    refunds.c.calldata.is_not(None),
+).order_by(refunds.c.id)
 
-# The expressions keep SQLite from the index of nonces, which has the whole history.
+# The expressions keep SQLite from the primary key, which has the whole history.
 BELOW = (
-    select(refunds)
-    .where(
-        text(IS_OPEN),
-        refunds.c.chain_id + 0 == bindparam("chain_id"),
-        refunds.c.sender + literal_column("''") == bindparam("sender"),
-        refunds.c.nonce + 0 < bindparam("nonce"),
+    PAID.where(
+        text(IS_MOVABLE),
+        transactions.c.chain_id + 0 == bindparam("chain_id"),
+        transactions.c.sender + literal_column("''") == bindparam("sender"),
+        transactions.c.nonce + 0 < bindparam("nonce"),
     )
-    .order_by(refunds.c.nonce)
+    .order_by(transactions.c.nonce)
     .limit(bindparam("at_most"))
 )
 
@@ -82,21 +88,18 @@ SIGNED_REQUEST = select(*request_signatures.columns[1:]).where(
     request_signatures.c.refund_id == bindparam("refund_id")
 )
 
-TRANSACTIONS = (
-    select(attempts)
-    .where(attempts.c.refund_id == bindparam("refund_id"))
-    .order_by(attempts.c.attempt)
+TRANSACTIONS = ATTEMPTS.where(refunds.c.id == bindparam("refund_id")).order_by(
+    attempts.c.attempt
 )
 
 _LAST_CONFIRMED = (
-    select(refunds.c.tx_hash)
+    select(transactions.c.tx_hash)
     .where(
-        refunds.c.chain_id == bindparam("chain_id"),
-        refunds.c.sender == bindparam("sender"),
-        refunds.c.nonce.is_not(None),
-        refunds.c.status == Status.CONFIRMED,
+        transactions.c.chain_id == bindparam("chain_id"),
+        transactions.c.sender == bindparam("sender"),
+        transactions.c.status == TransactionStatus.CONFIRMED,
     )
-    .order_by(refunds.c.nonce.desc())
+    .order_by(transactions.c.nonce.desc())
     .limit(bindparam("at_most"))
     .subquery()
 )
@@ -113,17 +116,17 @@ HISTORY = (
     .order_by(refund_moves.c.version)
 )
 
-BY_KEY = select(refunds).where(
+BY_KEY = REFUNDS.where(
     refunds.c.tenant == bindparam("of_tenant"),
     refunds.c.idempotency_key == bindparam("key"),
 )
 
-BY_REFERENCE = select(refunds).where(
+BY_REFERENCE = REFUNDS.where(
     refunds.c.tenant == bindparam("of_tenant"),
     refunds.c.reference == bindparam("name"),
 )
 
-BY_NONCE = select(refunds).where(
+BY_NONCE = REFUNDS.where(
     refunds.c.chain_id == bindparam("chain_id"),
     refunds.c.sender == bindparam("sender"),
     refunds.c.nonce == bindparam("nonce"),
@@ -131,23 +134,21 @@ BY_NONCE = select(refunds).where(
 
 _OF_ANY = refunds.c.tenant.in_(bindparam("of_tenants", expanding=True))
 
-
-def _earlier() -> Select[Any]:
-    """
-    Return the query for the refunds that have the key or the reference of a new one.
-
-    One statement has one snapshot: of two, only the second may see a refund that
-    another process stores meanwhile, and it would be taken for another request's.
-    """
-    parts = (
-        select(refunds).where(_OF_ANY, refunds.c.idempotency_key == bindparam("key")),
-        select(refunds).where(_OF_ANY, refunds.c.reference == bindparam("name")),
+# One statement has one snapshot: of two, only the second may see a refund that another
+# process stores meanwhile, and it would be taken for another request's.
+EARLIER = REFUNDS.where(
+    refunds.c.id.in_(
+        union_all(
+            select(refunds.c.id).where(
+                _OF_ANY, refunds.c.idempotency_key == bindparam("key")
+            ),
+            select(refunds.c.id).where(
+                _OF_ANY, refunds.c.reference == bindparam("name")
+            ),
+        )
     )
-    either = union_all(*parts).subquery()
-    return select(either).order_by(either.c.id)
-
-
-EARLIER = _earlier()
+).order_by(refunds.c.id)
+"""The refunds that have the key or the reference of a new one."""
 
 _open = (
     select(literal_column("1"))
@@ -155,7 +156,7 @@ _open = (
     .where(
         refunds.c.tenant == bindparam("of_tenant"),
         # Parameters keep SQLite from the index of all tenants' open refunds.
-        refunds.c.status.in_(sorted(OPEN)),
+        refunds.c.state.in_(sorted(OPEN_STATES)),
     )
     .limit(bindparam("at_most"))
     .subquery()
@@ -188,7 +189,7 @@ def find_earlier(
         "name": refund.reference,
     }
     found = connection.execute(EARLIER, params)
-    return find_repeated(refund, (Refund(*row) for row in found))
+    return find_repeated(refund, read_refunds(found))
 
 
 def require_open_at_most(connection: Connection, tenant: str, max_open: int) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import (
 from backends.sql import audit_rows
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
+from backends.sql.refund_rows import REFUNDS, read_refunds
 from backends.sql.schema import PROPOSED, approvals, refunds
 from backends.sql.sealed_rows import SealedRows, select_flagged
 from signer.model.acceptance import ProposedApproval
@@ -43,9 +44,8 @@ _waits = _of_refund.where(
 
 # Literal text, so that both databases use the partial index.
 DECIDED = (
-    select(refunds)
-    .where(
-        text("status = 'awaiting-approval'"),
+    REFUNDS.where(
+        text("refunds.state = 'awaiting-approval'"),
         refunds.c.due_at <= bindparam("now", type_=UTCDateTime),
         ~_waits | _of_refund.where(text("approvals.state <> 'waiting'")),
     )
@@ -91,4 +91,4 @@ class RefundApprovalTables(Tables):
         self, now: datetime, since: datetime, limit: int
     ) -> Sequence[Refund]:
         rows = self._database.rows(DECIDED, now=now, since=since, at_most=limit)
-        return tuple(Refund(*row) for row in rows)
+        return read_refunds(rows)

@@ -22,18 +22,29 @@ from sqlalchemy import (
 
 from backends.sql.columns import UINT256_MAX, UTCDateTime
 from backends.sql.database import Tables
+from backends.sql.refund_rows import (
+    PAID,
+    REFUNDS,
+    STATUS,
+    of_moving,
+    read_refunds,
+    same_nonce,
+)
 from backends.sql.schema import (
+    IS_MOVABLE,
     IS_OF_TENANT,
     IS_OPEN,
     attempts,
     refund_moves,
     refunds,
     spendings,
-    status_in,
+    state_in,
+    transactions,
 )
 from backends.sql.spending import DATABASE_HOUR, HOURS
 from backends.sql.validation import is_storable, require_page
-from signer.model.refund import EPOCH, Page, Refund, Status, id_prefix
+from signer.model.refund import Page, PaymentState, Refund, Status, id_prefix
+from signer.model.transaction import EPOCH
 from signer.ports.refund_reports import (
     SEARCHED,
     OpenRefunds,
@@ -44,19 +55,25 @@ from signer.ports.refund_reports import (
 )
 
 
+_RESULTS = state_in(PaymentState.CONFIRMED, PaymentState.FAILED)
+
 _GROUP = (
     refunds.c.network,
     refunds.c.tenant,
-    refunds.c.status,
-    refunds.c.blocked_by,
+    STATUS,
+    of_moving("blocked_by"),
 )
+
+# An index has the transactions that are not final: otherwise PostgreSQL might read all.
+_IS_MOVING = and_(same_nonce(transactions, refunds), text(IS_MOVABLE))
 
 OPEN_REFUNDS = (
     select(
         *_GROUP,
         func.count(),
-        func.min(refunds.c.updated_at, type_=UTCDateTime),
+        func.min(of_moving("updated_at"), type_=UTCDateTime),
     )
+    .outerjoin_from(refunds, transactions, _IS_MOVING)
     .where(text(IS_OPEN))
     .group_by(*_GROUP)
 )
@@ -69,10 +86,12 @@ ACCEPTED = (
 )
 
 LAST_PAYMENTS = (
-    select(refunds.c.token_address, refunds.c.amount, refunds.c.gas_limit)
+    PAID.with_only_columns(
+        refunds.c.token_address, refunds.c.amount, transactions.c.gas_limit
+    )
     .where(
-        text(status_in(frozenset({Status.CONFIRMED, Status.FAILED}))),
-        refunds.c.status == Status.CONFIRMED,
+        text(_RESULTS),
+        refunds.c.state == PaymentState.CONFIRMED,
         IS_OF_TENANT,
         refunds.c.chain_id == bindparam("of_chain"),
     )
@@ -99,7 +118,7 @@ def _spent(current_hour: str) -> Select[Any]:
 SPENT = {dialect: _spent(hour) for dialect, hour in DATABASE_HOUR.items()}
 
 _accepted = (
-    select(refunds.c.status)
+    REFUNDS.with_only_columns(STATUS.label("status"))
     .where(
         refunds.c.id >= bindparam("first"),
         refunds.c.id < bindparam("last"),
@@ -136,8 +155,6 @@ def _ids(since: datetime, until: datetime) -> Mapping[str, str]:
     return {"first": _id_at(since), "last": _id_at(until)}
 
 
-_RESULTS = text(status_in(frozenset({Status.CONFIRMED, Status.FAILED})))
-
 _since = bindparam("since", type_=UTCDateTime)
 _signed = (
     attempts.c.chain_id == bindparam("of_chain"),
@@ -153,16 +170,15 @@ BY_TENANT = (
         func.count().filter(attempts.c.attempt == 0),
         func.sum(attempts.c.gas_limit),
     )
-    .select_from(attempts)
-    .join(refunds, refunds.c.id == attempts.c.refund_id)
+    .join_from(attempts, refunds, same_nonce(refunds, attempts))
     .where(*_signed)
     .group_by(refunds.c.tenant, refunds.c.token_address, refunds.c.amount)
 )
 
 _LAST_RESULTS = (
-    select(refunds.c.tenant, refunds.c.status, refunds.c.updated_at)
+    select(refunds.c.tenant, refunds.c.state, refunds.c.updated_at)
     .where(
-        _RESULTS,
+        text(_RESULTS),
         refunds.c.chain_id == bindparam("of_chain"),
         refunds.c.updated_at >= _since,
     )
@@ -201,8 +217,7 @@ def _all_tenants() -> Any:
 _TENANTS = _all_tenants()
 
 BY_REFERENCE = (
-    select(refunds)
-    .join(
+    REFUNDS.join(
         _TENANTS,
         and_(
             refunds.c.tenant == _TENANTS.c.tenant,
@@ -221,7 +236,7 @@ def looked_at(wanted: RefundFilter, *, has_cursor: bool) -> Select[Any]:
     It has the conditions of *wanted* that an index serves.  An id begins with the time
     of the acceptance.
     """
-    query = select(refunds)
+    query = REFUNDS
     if has_cursor:
         query = query.where(refunds.c.id < bindparam("cursor"))
     if wanted.accepted_from is not None:
@@ -233,10 +248,10 @@ def looked_at(wanted: RefundFilter, *, has_cursor: bool) -> Select[Any]:
         if wanted.payment_session_id is not None:
             query = query.where(refunds.c.payment_session_id == bindparam("session"))
         elif wanted.status is not None:
-            query = query.where(refunds.c.status == wanted.status)
+            query = query.where(refunds.c.state == wanted.status.state)
     elif wanted.status is not None and not wanted.status.is_final:
         # Literals, so that both planners use the index of open refunds.
-        query = query.where(text(IS_OPEN), text(status_in(frozenset({wanted.status}))))
+        query = query.where(text(IS_OPEN), text(state_in(wanted.status.state)))
     return query.order_by(refunds.c.id.desc())
 
 
@@ -244,8 +259,10 @@ def found_among(wanted: RefundFilter, *, has_cursor: bool) -> Select[Any]:
     """Return the query for the *wanted* refunds among those of ``looked_at``."""
     if wanted == _served_by_index(wanted):
         return looked_at(wanted, has_cursor=has_cursor).limit(bindparam("at_most"))
-    part = looked_at(wanted, has_cursor=has_cursor).limit(SEARCHED).subquery()
-    query = select(part).where(*_conditions(wanted, part))
+    read = looked_at(wanted, has_cursor=has_cursor).limit(SEARCHED)
+    part = read.add_columns(STATUS.label("shown")).subquery()
+    *columns, _ = part.c
+    query = select(*columns).where(*_conditions(wanted, part))
     return query.order_by(part.c.id.desc()).limit(bindparam("at_most"))
 
 
@@ -253,14 +270,18 @@ def _served_by_index(wanted: RefundFilter) -> RefundFilter:
     """Return the conditions of *wanted* with which a page needs no other rows."""
     if wanted.tenant is None:
         return RefundFilter()
-    session = wanted.payment_session_id
-    status = None if session is not None else wanted.status
+    session, status = wanted.payment_session_id, wanted.status
+    is_moving = status is not None and status.state is PaymentState.ASSIGNED
+    if session is not None or is_moving:
+        status = None
     return RefundFilter(wanted.tenant, status, payment_session_id=session)
 
 
 def _conditions(wanted: RefundFilter, part: Subquery) -> Iterator[ColumnElement[bool]]:
     columns = part.c
-    for name in ("status", "recipient", "payment_session_id", "network"):
+    if wanted.status is not None:
+        yield columns.shown == wanted.status
+    for name in ("recipient", "payment_session_id", "network"):
         value = getattr(wanted, name)
         if value is not None:
             yield columns[name] == value
@@ -358,7 +379,7 @@ class ReportTables(Tables):
     ) -> Sequence[tuple[str, Status, datetime]]:
         params = {"of_chain": chain_id, "since": since, "at_most": limit}
         rows = self._database.rows(_LAST_RESULTS, **params)
-        return tuple((tenant, status, at) for tenant, status, at in rows)
+        return tuple((tenant, Status(state), at) for tenant, state, at in rows)
 
     def signed_by_tenant(
         self, chain_id: int, since: datetime
@@ -394,7 +415,7 @@ class ReportTables(Tables):
         has_cursor = cursor is not None
         query = found_among(wanted, has_cursor=has_cursor)
         rows = self._database.rows(query, **given, at_most=limit + 1)
-        found = tuple(Refund(*row) for row in rows)
+        found = read_refunds(rows)
         if len(found) > limit:
             return Page(found[:limit], found[limit - 1].id)
         if wanted == _served_by_index(wanted):
@@ -410,4 +431,4 @@ class ReportTables(Tables):
         if not is_storable(reference):
             return ()
         rows = self._database.rows(BY_REFERENCE, name=reference, at_most=limit)
-        return tuple(Refund(*row) for row in rows)
+        return read_refunds(rows)

@@ -5,22 +5,22 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Executable, Select
+from sqlalchemy import Connection, Select
 
 from backends.sql import queries
 from backends.sql.database import Tables
-from backends.sql.due_refunds import CLAIM, DUE, share
+from backends.sql.due_refunds import (
+    CLAIM_QUEUED,
+    CLAIM_TRANSACTIONS,
+    CLAIMED,
+    DUE,
+    share,
+)
 from backends.sql.holds import require_unblocked
 from backends.sql.refund_approvals import propose
+from backends.sql.refund_rows import read_refund, read_refunds, require_authentic
 from backends.sql.savepoints import Work
-from backends.sql.statements import (
-    Step,
-    Values,
-    event_values,
-    record_values,
-    signed_values,
-    values,
-)
+from backends.sql.statements import accepted_values
 from backends.sql.validation import (
     is_storable,
     is_transaction_hash,
@@ -29,23 +29,18 @@ from backends.sql.validation import (
     require_texts,
 )
 from backends.sql.write_path import (
+    Write,
     all_or_each,
-    apply_step,
-    apply_together,
+    apply_all,
     insert_refund,
+    write_of,
 )
 from signer.errors import HotWalletError, InvalidInputError, StaleStateError
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Record
-from signer.model.refund import (
-    InFlight,
-    Kind,
-    Move,
-    Refund,
-    SignedTransaction,
-    Status,
-)
+from signer.model.refund import InFlight, Move, Refund, Status
 from signer.model.signed_request import SignedRequest
+from signer.model.transaction import Kind, SignedTransaction
 from signer.ports.refund_store import Change
 
 
@@ -65,7 +60,7 @@ class RefundTables(Tables):
         rows = self._database.rows(
             queries.BY_KEY, of_tenant=tenant, key=idempotency_key
         )
-        return Refund(*rows[0]) if rows else None
+        return read_refund(rows[0]) if rows else None
 
     def find_reference(self, tenant: str, reference: str) -> Refund | None:
         if not (is_storable(tenant) and is_storable(reference)):
@@ -73,12 +68,12 @@ class RefundTables(Tables):
         rows = self._database.rows(
             queries.BY_REFERENCE, of_tenant=tenant, name=reference
         )
-        return Refund(*rows[0]) if rows else None
+        return read_refund(rows[0]) if rows else None
 
     def find_nonce(self, chain_id: int, sender: str, nonce: int) -> Refund | None:
         wallet = {"chain_id": chain_id, "sender": sender}
         rows = self._database.rows(queries.BY_NONCE, nonce=nonce, **wallet)
-        return Refund(*rows[0]) if rows else None
+        return read_refund(rows[0]) if rows else None
 
     def accept_all(
         self, acceptances: Sequence[Acceptance]
@@ -103,7 +98,7 @@ class RefundTables(Tables):
         return SignedRequest(*rows[0]) if rows else None
 
     def require_authentic(self, refund: Refund) -> None:
-        self._macs.require(refund)
+        require_authentic(self._macs, refund)
 
     def find_earlier(self, refund: Refund, tenants: Collection[str]) -> Refund | None:
         require_texts(refund)
@@ -111,7 +106,7 @@ class RefundTables(Tables):
 
     def get(self, refund_id: str) -> Refund | None:
         rows = self._rows(queries.BY_ID, refund_id)
-        return Refund(*rows[0]) if rows else None
+        return read_refund(rows[0]) if rows else None
 
     def find_advanced(
         self, refund_ids: Collection[str], statuses: Collection[Status]
@@ -123,14 +118,14 @@ class RefundTables(Tables):
             params = {"refund_ids": ids, "statuses": list(statuses)}
             rows = self._database.rows(queries.ADVANCED, **params)
         return tuple(
-            Refund(*row)
-            for row in rows
-            if row.status not in statuses or row.blocked_by is not None
+            refund
+            for refund in read_refunds(rows)
+            if refund.status not in statuses or refund.moving.blocked_by is not None
         )
 
     def find_only_due(self, now: datetime) -> Refund | None:
         due = self._due(now, at_most=2, ahead=1)
-        refund = self.get(due[0]) if len(due) == 1 else None
+        refund = self.get(next(iter(due))) if len(due) == 1 else None
         return refund if refund is not None and refund.version == 0 else None
 
     def claim(self, now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
@@ -139,20 +134,23 @@ class RefundTables(Tables):
             due = self._due(now, at_most=limit, ahead=limit // 2)
             if not due:
                 break
-            claim = partial(_execute, statement=CLAIM, params={**window, "ids": due})
-            if rows := self._database.write(claim):
-                return sorted((Refund(*row) for row in rows), key=lambda each: each.id)
+            work = partial(_claim, due=due, window=window)
+            if claimed := self._database.transaction(work):
+                return claimed
         return ()
 
-    def _due(self, now: datetime, **counts: int) -> Sequence[str]:
+    def _due(self, now: datetime, **counts: int) -> Mapping[str, bool]:
+        """Return the ids of due refunds, each with whether its transaction is due."""
         params = {"now": now, "far": now + _MAX_DELAY, **counts}
-        return share([(row.id, row.turn) for row in self._database.rows(DUE, **params)])
+        rows = self._database.rows(DUE, **params)
+        moves = {row.id: bool(row.moves) for row in rows}
+        return {id_: moves[id_] for id_ in share([(r.id, r.turn) for r in rows])}
 
     def in_flight(self, limit: int, after: str | None = None) -> Sequence[InFlight]:
         params = {"after": after or "", "at_most": limit}
 
         def read(connection: Connection) -> Sequence[InFlight]:
-            flying = [Refund(*r) for r in connection.execute(queries.FLYING, params)]
+            flying = read_refunds(connection.execute(queries.FLYING, params))
             sent: dict[str, dict[str, Kind]] = {refund.id: {} for refund in flying}
             ids = {"refund_ids": list(sent)}
             for refund_id, tx_hash, kind in (
@@ -169,17 +167,20 @@ class RefundTables(Tables):
         rows = self._database.rows(
             queries.BELOW, chain_id=chain_id, sender=sender, nonce=nonce, at_most=limit
         )
-        return tuple(Refund(*row) for row in rows)
+        return read_refunds(rows)
 
     def open_calls(self, chain_id: int) -> Sequence[Refund]:
         rows = self._database.rows(queries.OPEN_CALLS, chain_id=chain_id)
-        return tuple(Refund(*row) for row in rows)
+        return read_refunds(rows)
 
-    def adopt(self, before: Refund, after: Refund) -> None:
-        self.require_authentic(before)
-        step = Step.HOLD if after.status is Status.RESERVED else Step.ADOPT
-        if apply_step(self._database, step, values(before, after)) is None:
-            raise _stale(before)
+    def adopt(self, before: Refund, after: Refund) -> Refund:
+        if before.transaction is not None:
+            raise StaleStateError(f"refund {before.id} has a transaction")
+        self._macs.require(before)
+        transaction = self._macs.sealed(after.reserved())
+        adopted = after.inside(transaction)
+        self._apply([Change(before, adopted)])
+        return adopted
 
     def save(
         self,
@@ -188,14 +189,11 @@ class RefundTables(Tables):
         transaction: SignedTransaction | None = None,
         record: Record | None = None,
     ) -> None:
-        self._save(Change(before, after, transaction, record))
+        self._apply([Change(before, after, transaction, record)])
 
     def save_all(self, changes: Sequence[Change]) -> Sequence[HotWalletError | None]:
         def save(some: Sequence[Change]) -> Sequence[None]:
-            if len(some) == 1:
-                self._save(some[0])
-            else:
-                apply_together(self._database, [self._step(each) for each in some])
+            self._apply(some)
             return [None] * len(some)
 
         return all_or_each(changes, save)
@@ -232,15 +230,12 @@ class RefundTables(Tables):
         refund = given.refund
         require_new(refund, is_proposed=given.proposed is not None)
         new = self._macs.sealed(refund)
-        params = {
-            **self._values(None, new, record=given.record),
-            **signed_values(refund, given.signed),
-        }
+        params = accepted_values(self._macs, new, given.record, given.signed)
 
         def work(connection: Connection) -> tuple[Refund, bool]:
             if refund.bound_sender is None and not given.is_restored:
                 require_unblocked(connection, self._macs, refund.tenant)
-            if insert_refund(connection, given, params, lock=lock) is not None:
+            if insert_refund(connection, given, params, lock=lock):
                 if given.proposed is not None:
                     propose(connection, self._macs, given.proposed)
                 return new, True
@@ -248,36 +243,16 @@ class RefundTables(Tables):
 
         return work
 
-    def _save(self, change: Change) -> None:
-        step, params = self._step(change)
-        if apply_step(self._database, step, params) is None:
-            raise _stale(change.before)
+    def _apply(self, changes: Sequence[Change]) -> None:
+        writes = [self._write(each) for each in changes]
+        self._database.transaction(lambda c: apply_all(c, writes))
 
-    def _step(self, change: Change) -> tuple[Step, Values]:
-        """Return the step that *change* is, and its parameters; raises as ``save``."""
-        before, after, transaction = change.before, change.after, change.transaction
-        require_step(before, after, transaction)
-        step = Step.SAVE if transaction is None else Step.RECORD
-        if transaction is None and after.status is before.status:
-            step = Step.POSTPONE
-        else:
-            self.require_authentic(before)
-        return step, self._values(before, after, transaction, change.record)
-
-    def _values(
-        self,
-        before: Refund | None,
-        after: Refund,
-        transaction: SignedTransaction | None = None,
-        record: Record | None = None,
-    ) -> Values:
-        params = {
-            **values(before, after, transaction),
-            **event_values(self._macs, before, after),
-        }
-        if record is None:
-            return params
-        return {**params, **record_values(self._macs, record)}
+    def _write(self, change: Change) -> Write:
+        """Return what stores *change*; raises as ``save``."""
+        require_step(change.before, change.after, change.transaction)
+        if change.before.status is not change.after.status:
+            require_authentic(self._macs, change.before)
+        return write_of(self._macs, change)
 
     def _rows(self, statement: Select[Any], refund_id: str) -> Sequence[Any]:
         if not is_storable(refund_id):
@@ -285,14 +260,23 @@ class RefundTables(Tables):
         return self._database.rows(statement, refund_id=refund_id)
 
 
-def _execute(
-    connection: Connection, statement: Executable, params: Mapping[str, Any]
-) -> Sequence[Any]:
-    return connection.execute(statement, params).all()
-
-
-def _stale(refund: Refund) -> StaleStateError:
-    return StaleStateError(f"refund {refund.id} was changed meanwhile")
+def _claim(
+    connection: Connection, due: Mapping[str, bool], window: Mapping[str, Any]
+) -> Sequence[Refund]:
+    """Return those of *due* that no other process claims, after they were claimed."""
+    claimed: set[object] = set()
+    for claim, moves in ((CLAIM_TRANSACTIONS, True), (CLAIM_QUEUED, False)):
+        ids = [id_ for id_ in due if due[id_] is moves]
+        if ids:
+            rows = connection.execute(claim, {**window, "ids": ids})
+            claimed.update(tuple(row) for row in rows)
+    found = connection.execute(CLAIMED, {"ids": list(due)}) if claimed else ()
+    return [
+        refund
+        for refund in read_refunds(found)
+        if (refund.id,) in claimed
+        or (refund.chain_id, refund.sender, refund.nonce) in claimed
+    ]
 
 
 def _in_flight(refund: Refund, sent: Mapping[str, Kind]) -> InFlight:

@@ -17,19 +17,29 @@ from backends.sql.database import Tables
 from backends.sql.holds import find_forbidding, is_blocked, is_stopped
 from backends.sql.key_rows import KeyRows
 from backends.sql.refund_approvals import find_approved
-from backends.sql.schema import attempts, keys, refunds, sightings, wallets
+from backends.sql.schema import (
+    keys,
+    refunds,
+    sightings,
+    transaction_payments,
+    transactions,
+    wallets,
+)
 from backends.sql.spending import Spendings
 from backends.sql.statements import (
+    ASSIGNED,
     INSERT_AUDIT_RECORD,
+    INSERT_MEMBERSHIP,
     INSERT_MOVE,
-    RESERVED,
+    RESERVE_TRANSACTION,
     UNCHANGED,
     Values,
+    fields_of,
     names_stopped_token,
     parameter,
     parameters,
     record_values,
-    values,
+    refund_values,
 )
 from backends.sql.validation import is_address
 from backends.sql.wallet_rows import find_wallet, next_nonce
@@ -41,18 +51,13 @@ from signer.errors import (
     PolicyViolationError,
     StaleStateError,
 )
-from signer.model.audit_record import Record
 from signer.model.hold import Hold
 from signer.model.payment_totals import PaymentTotals
-from signer.model.refund import PaymentPurpose, Refund, Status
+from signer.model.refund import PaymentPurpose, PaymentState, Refund
 from signer.model.spending_limits import Spent
 from signer.model.wallet import Wallet
 from signer.ports.refund_store import Reservation
 from signer.row_macs import RowMACs
-
-
-_Reserved = tuple[int, Record | None]
-"""A nonce, and the audit record of the intent to sign."""
 
 
 def _may_reserve() -> tuple[Any, ...]:
@@ -78,7 +83,7 @@ def _may_reserve() -> tuple[Any, ...]:
     sweeps = bindparam("sweeps", type_=Boolean)
     may_pay = text(f"({current} OR {former})").bindparams(sweeps)
     # A failover may have pinned the same address to another key id.
-    pinned = keys.c.key_id == parameter(refunds, "key_id")
+    pinned = keys.c.key_id == parameter(transactions, "key_id")
     active = exists().where(keys.c.address == sender, pinned, may_pay)
     # A sweep is reserved only while its recipient is still the active key.
     recipients = keys.alias("recipients")
@@ -88,8 +93,9 @@ def _may_reserve() -> tuple[Any, ...]:
     )
     pays_active = exists().where(*is_active) | ~sweeps
     not_behind = next_nonce(chain_id, sender) >= counted
-    # A changed row could ask for a second nonce; signed bytes are never deleted.
-    signed = exists().where(attempts.c.refund_id == parameter(refunds, "id"))
+    # A changed row could ask for a second nonce.
+    of_refund = transaction_payments.c.payment_id == parameter(refunds, "id")
+    had_one = exists().where(of_refund)
     return (
         active,
         pays_active,
@@ -100,13 +106,15 @@ def _may_reserve() -> tuple[Any, ...]:
         ~paid,
         refunds.c.cancel_requested_at.is_(None),
         not_behind,
-        ~signed,
+        ~had_one,
     )
 
 
-_RESERVE = UNCHANGED.where(refunds.c.status == Status.QUEUED, *_may_reserve()).values(
+_RESERVE = UNCHANGED.where(
+    refunds.c.state == PaymentState.QUEUED, *_may_reserve()
+).values(
     {
-        **parameters(refunds, RESERVED),
+        **parameters(refunds, ASSIGNED),
         "nonce": next_nonce(
             parameter(refunds, "chain_id"), parameter(refunds, "sender")
         ),
@@ -126,18 +134,21 @@ def reserve_together(
     connection: Connection,
     macs: RowMACs,
     reservations: Sequence[Reservation],
-    rows: Sequence[Values],
+    drafts: Mapping[str, Refund],
+    *,
+    counted: int,
     hour: int | None,
-) -> Mapping[str, _Reserved | HotWalletError]:
+) -> Mapping[str, Refund | HotWalletError]:
     """
     Assign nonces in the transaction of *connection*, under the lock of the chain.
 
-    *reservations* have one chain and one sender, and *rows* are their parameters.  If
-    the lock were missing, the unique constraint on nonces would still hold.
+    *reservations* have one chain and one sender.  *drafts*, by refund id, are what
+    they would become, but for the nonce.  If the lock were missing, the unique
+    constraint on nonces would still hold.
 
     Returns:
-        By refund id, the nonce and the intent, or what forbids it; nothing for a refund
-        whose conditions do not hold.
+        By refund id, the reserved refund or what forbids it; nothing for a refund whose
+        conditions do not hold.
 
     Raises:
         SigningStoppedError: An operator stopped the chain.
@@ -145,18 +156,20 @@ def reserve_together(
             or the wallet.
     """
     chain_id = reservations[0].refund.chain_id
+    sender = str(drafts[reservations[0].refund.id].sender)
     lock_chain_and_keys(connection, chain_id)
     # The statement has the same conditions, and cannot verify MACs.
     holds = find_forbidding(connection, macs, [each.refund for each in reservations])
-    wallet = find_wallet(connection, macs, chain_id, rows[0]["refunds_sender"])
+    wallet = find_wallet(connection, macs, chain_id, sender)
     if wallet is not None and not wallet.is_authentic:
         raise wallet.error()
     required = {digest for each in reservations for digest in each.approvals}
     approved = find_approved(connection, macs, required)
     spendings = Spendings(connection, macs, [r.refund for r in reservations], hour)
     forbidden = _count_all(spendings, reservations, holds, approved)
-    allowed = [row for row in rows if row["refunds_id"] not in forbidden]
-    nonces = {} if wallet is None else _assign(connection, allowed, wallet)
+    allowed = [each for each in reservations if each.refund.id not in forbidden]
+    rows = [_row(macs, each, drafts[each.refund.id], counted) for each in allowed]
+    nonces = {} if wallet is None else _assign(connection, rows, wallet)
     if (
         len(reservations) > 1
         and len(nonces) < len(allowed)
@@ -165,12 +178,48 @@ def reserve_together(
         # The totals of later refunds count one that gets no nonce: take each alone.
         raise StaleStateError("a refund of the batch was changed meanwhile")
     spendings.save(nonces)
-    reserved = [row for row in allowed if row["refunds_id"] in nonces]
+    reserved = {
+        id_: _with_nonce(macs, drafts[id_], nonce) for id_, nonce in nonces.items()
+    }
+    intents = {
+        each.refund.id: each.draft_intent(nonces[each.refund.id])
+        for each in reservations
+        if each.draft_intent is not None and each.refund.id in nonces
+    }
     if reserved:
-        connection.execute(INSERT_MOVE, reserved)
-    intents = _record_intents(connection, macs, reservations, nonces)
-    assigned = {id_: (nonce, intents.get(id_)) for id_, nonce in nonces.items()}
-    return forbidden | assigned
+        rows = [
+            {**refund_values(macs, each.refund, after)}
+            | fields_of(transactions, after.transaction)
+            for each in allowed
+            if (after := reserved.get(each.refund.id)) is not None
+        ]
+        for statement in (RESERVE_TRANSACTION, INSERT_MEMBERSHIP, INSERT_MOVE):
+            connection.execute(statement, rows)
+    if intents:
+        records = [record_values(macs, intent) for intent in intents.values()]
+        connection.execute(INSERT_AUDIT_RECORD, records)
+    return forbidden | {
+        id_: replace(after, intent=intents.get(id_)) for id_, after in reserved.items()
+    }
+
+
+def _row(
+    macs: RowMACs, reservation: Reservation, draft: Refund, counted: int
+) -> Values:
+    """Return the parameters of ``_RESERVE``."""
+    before = reservation.refund
+    return {
+        **refund_values(macs, before, draft),
+        **fields_of(transactions, draft.transaction),
+        "counted": counted,
+        "mark": before.mark,
+        "sweeps": before.purpose is PaymentPurpose.SWEEP,
+    }
+
+
+def _with_nonce(macs: RowMACs, draft: Refund, nonce: int) -> Refund:
+    transaction = replace(draft.reserved(), nonce=nonce)
+    return draft.inside(macs.sealed(transaction))
 
 
 def _count_all(
@@ -212,24 +261,6 @@ def _assign(
     return {row.id: row.nonce for row in found}
 
 
-def _record_intents(
-    connection: Connection,
-    macs: RowMACs,
-    reservations: Sequence[Reservation],
-    nonces: Mapping[str, int],
-) -> Mapping[str, Record]:
-    """Write the intents to sign, and return them by refund id."""
-    intents = {
-        each.refund.id: each.draft_intent(nonces[each.refund.id])
-        for each in reservations
-        if each.draft_intent is not None and each.refund.id in nonces
-    }
-    if intents:
-        rows = [record_values(macs, intent) for intent in intents.values()]
-        connection.execute(INSERT_AUDIT_RECORD, rows)
-    return intents
-
-
 class ReservationTables(Tables):
     """The reservations of ``signer.ports.RefundStore``."""
 
@@ -246,25 +277,36 @@ class ReservationTables(Tables):
             raise ValueError("sender is not an address with an EIP-55 checksum")
         if len({each.refund.chain_id for each in reservations}) > 1:
             raise ValueError("the refunds are of several chains")
-        after = {
-            each.refund.id: each.refund.with_status(
-                Status.RESERVED,
-                at,
-                sender=sender,
-                key_id=key_id,
-                gas_limit=each.gas_limit,
+        drafts = {
+            each.refund.id: each.refund.assigned(
+                each.refund.draft_transaction(
+                    at,
+                    sender=sender,
+                    nonce=counted,
+                    key_id=key_id,
+                    gas_limit=each.gas_limit,
+                )
             )
             for each in reservations
         }
 
         def reserve(some: Sequence[Reservation]) -> Sequence[Refund | HotWalletError]:
-            rows = [self._row(each, after[each.refund.id], counted) for each in some]
+            for each in some:
+                self._macs.require(each.refund)
             found = self._database.transaction(
                 lambda c: reserve_together(
-                    c, self._macs, some, rows, self._database.hour()
+                    c,
+                    self._macs,
+                    some,
+                    drafts,
+                    counted=counted,
+                    hour=self._database.hour(),
                 )
             )
-            return [self._result(each, after, found) for each in some]
+            return [
+                found.get(each.refund.id) or self._find_reason(drafts[each.refund.id])
+                for each in some
+            ]
 
         return all_or_each(reservations, reserve)
 
@@ -279,29 +321,6 @@ class ReservationTables(Tables):
         return self._database.run(
             lambda c: Spendings(c, self._macs, [refund], hour).totals(refund)
         )
-
-    def _row(self, reservation: Reservation, after: Refund, counted: int) -> Values:
-        before = reservation.refund
-        self._macs.require(before)
-        return {
-            **values(before, after),
-            "counted": counted,
-            "mark": before.mark,
-            "sweeps": before.purpose is PaymentPurpose.SWEEP,
-        }
-
-    def _result(
-        self,
-        reservation: Reservation,
-        after: Mapping[str, Refund],
-        found: Mapping[str, _Reserved | HotWalletError],
-    ) -> Refund | HotWalletError:
-        reserved = after[reservation.refund.id]
-        result = found.get(reserved.id)
-        if isinstance(result, tuple):
-            nonce, intent = result
-            return replace(reserved, nonce=nonce, intent=intent)
-        return result or self._find_reason(reserved)
 
     def _find_reason(self, reserved: Refund) -> StaleStateError:
         """Return why the conditions of a reservation do not hold."""

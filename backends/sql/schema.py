@@ -6,7 +6,7 @@ row can be passed to ``Refund`` as it is.  The baseline migration creates the ta
 with the triggers of ``backends.sql.triggers``.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import (
     BigInteger,
@@ -37,16 +37,15 @@ from signer.model.delivery import Delivery
 from signer.model.event import TYPES, Event
 from signer.model.hold import Hold
 from signer.model.key import Key
-from signer.model.refund import (
-    OPEN,
-    UNSENT,
-    Move,
-    PaymentPurpose,
-    Refund,
-    SignedTransaction,
-    Status,
-)
+from signer.model.refund import OPEN_STATES, Move, PaymentPurpose, PaymentState, Refund
 from signer.model.row import KINDS
+from signer.model.transaction import (
+    TRANSACTION_MOVES,
+    Membership,
+    SignedTransaction,
+    Transaction,
+    TransactionStatus,
+)
 from signer.model.wallet import UnrecordedTransaction, Wallet
 from signer.model.worker_row import WorkerRow
 from signer.ports.audit_journal import Checkpoint
@@ -59,15 +58,20 @@ metadata = TABLES
 """The tables that are declared here."""
 
 
-def status_in(statuses: Iterable[Status]) -> str:
-    """Return the SQL condition that the status is one of *statuses*."""
-    return is_in("status", statuses)
+def state_in(*states: PaymentState) -> str:
+    """Return the SQL condition that a refund has one of *states*."""
+    return is_in("state", states)
 
 
-IS_OPEN = status_in(OPEN)
+IS_OPEN = state_in(*OPEN_STATES)
 
-IS_CLAIMABLE = status_in(UNSENT | {Status.BROADCAST})
-"""Whether a worker has something to do, now or later."""
+_MOVABLE = {each for each, moves in TRANSACTION_MOVES.items() if moves}
+
+IS_MOVABLE = is_in("status", _MOVABLE)
+"""Whether a transaction is not final."""
+
+IS_CLAIMABLE = is_in("status", _MOVABLE - {TransactionStatus.MINED})
+"""Whether a worker has something to do with a transaction, now or later."""
 
 ZERO = {"sqlite": f"'{0:078d}'", "postgresql": "0"}
 """By dialect: the amount zero."""
@@ -90,7 +94,7 @@ _OF_SOME = frozenset(name for own in _PURPOSES.values() for name in own)
 ACCEPTED: Mapping[PaymentPurpose, Sequence[str]] = {
     purpose: (
         *(name for name in _COVERED if name in own or name not in _OF_SOME),
-        *("status", "updated_at", "due_at", "mac"),
+        *("state", "updated_at", "due_at", "mac"),
     )
     for purpose, own in _PURPOSES.items()
 }
@@ -99,11 +103,7 @@ ACCEPTED: Mapping[PaymentPurpose, Sequence[str]] = {
 The others have their defaults on PostgreSQL, where some roles may accept refunds alone,
 and others no sweeps."""
 
-_MOVE = "status, updated_at, version, due_at, attempts, blocked_by"
-
-_RESERVATION = "sender, key_id, nonce, gas_limit"
-
-_OUTCOME = "tx_hash, block_number, block_hash, failure_code, failure_detail"
+_MOVE = "updated_at, version, due_at, attempts, blocked_by"
 
 FIRST_EVENT = ("id", "tenant", "refund_id", "status", "at", "mac")
 """What the role that accepts refunds may insert: an acceptance, and no later event."""
@@ -122,7 +122,17 @@ refunds = declare(
     Refund,
     UniqueConstraint("tenant", "idempotency_key", name="uq_refunds_idempotency_key"),
     UniqueConstraint("tenant", "reference", name="uq_refunds_reference"),
-    UniqueConstraint("chain_id", "sender", "nonce", name="uq_refunds_nonce"),
+    UniqueConstraint(
+        *("chain_id", "sender", "nonce", "position"), name="uq_refunds_position"
+    ),
+    # Deferred: a reservation inserts the transactions of a batch after its refunds.
+    ForeignKeyConstraint(
+        ["chain_id", "sender", "nonce"],
+        ["transactions.chain_id", "transactions.sender", "transactions.nonce"],
+        "fk_refunds_transaction",
+        deferrable=True,
+        initially="DEFERRED",
+    ),
     CheckConstraint(
         "(purpose = 'call') = (calldata IS NOT NULL)"
         " AND (purpose IN ('filler', 'sweep')) = (bound_sender IS NOT NULL)",
@@ -142,27 +152,14 @@ refunds = declare(
         postgresql="calldata IS NULL OR octet_length(calldata) <= 16384",
     ),
     CheckConstraint(
-        "chain_id > 0 AND decimals >= 0 AND version >= 0"
-        " AND nonce >= 0 AND gas_limit > 0 AND block_number >= 0",
-        "ranges",
+        "chain_id > 0 AND decimals >= 0 AND version >= 0 AND position >= 0", "ranges"
     ),
     CheckConstraint(
-        "(status IN ('awaiting-approval', 'cancelled', 'queued', 'refused'))"
+        "(state IN ('awaiting-approval', 'cancelled', 'queued', 'refused'))"
         " = (nonce IS NULL)"
         " AND (nonce IS NULL) = (sender IS NULL)"
-        " AND (nonce IS NULL) = (key_id IS NULL)"
-        " AND (nonce IS NULL) = (gas_limit IS NULL)",
-        "reservation",
-    ),
-    CheckConstraint(
-        "NOT (status IN ('broadcast', 'confirmed', 'mined', 'signed'))"
-        " OR tx_hash IS NOT NULL",
-        "transaction",
-    ),
-    CheckConstraint(
-        "NOT (status IN ('confirmed', 'mined'))"
-        " OR (block_number IS NOT NULL AND block_hash IS NOT NULL)",
-        "block",
+        " AND (nonce IS NULL) = (position IS NULL)",
+        "assignment",
     ),
     # A worker reads refunds in batches: one that Python cannot read would stop all of
     # them.  So would an amount with millions of decimals, which takes minutes to write
@@ -176,35 +173,29 @@ refunds = declare(
     ),
     Index("ix_refunds_tenant", "tenant", "id"),
     Index("ix_refunds_session", "tenant", "payment_session_id", "id"),
-    Index("ix_refunds_status", "tenant", "status", "id"),
+    Index("ix_refunds_state", "tenant", "state", "id"),
     partial("ix_refunds_open", "id", where=IS_OPEN),
-    partial(
-        "ix_refunds_due",
-        "due_at",
-        where="status IN ('broadcast', 'reserved', 'signed')",
-    ),
-    partial(
-        "ix_refunds_queued", "tenant", "due_at", "id", where="status IN ('queued')"
-    ),
+    partial("ix_refunds_queued", "tenant", "due_at", "id", where="state IN ('queued')"),
     partial(
         "ix_refunds_result",
         "chain_id",
         "updated_at",
-        where="status IN ('confirmed', 'failed')",
+        where="state IN ('confirmed', 'failed')",
     ),
     partial(
         "ix_refunds_confirmed",
         *("chain_id", "token_address", "recipient", "updated_at"),
-        where="status IN ('confirmed')",
+        where="state IN ('confirmed')",
     ),
-    partial("ix_refunds_awaiting", "id", where="status = 'awaiting-approval'"),
+    partial("ix_refunds_awaiting", "id", where="state = 'awaiting-approval'"),
     partial(
         "ix_refunds_cancel_requested",
         "id",
-        where="status IN ('awaiting-approval', 'queued')"
+        where="state IN ('awaiting-approval', 'queued')"
         " AND cancel_requested_at IS NOT NULL",
     ),
-    doc="one row per refund; never deleted",
+    doc="one row per refund: what is owed, and the place in the transaction that pays"
+    " it; never deleted",
     verified="before every step and every change other than a delay",
     otherwise="the refund waits with `row-not-authentic`; an alert; other refunds "
     "continue",
@@ -214,19 +205,92 @@ refunds = declare(
         "refunds sign admin": f"INSERT ({', '.join(ACCEPTED[PaymentPurpose.REFUND])})",
         "refunds admin": "UPDATE (cancel_requested_at)",
         "sign admin": "INSERT (purpose, calldata)",
-        "worker": f"UPDATE ({_MOVE}, {_RESERVATION}, {_OUTCOME})",
-        "admin": f"INSERT (bound_sender), UPDATE ({_MOVE}, {_RESERVATION})",
+        "admin": "INSERT (bound_sender)",
+        "worker admin": f"UPDATE (state, {_MOVE}, sender, nonce, position)",
+        "worker": "UPDATE (failure_code, failure_detail)",
     },
 )
 
 IS_OF_TENANT = refunds.c.bound_sender.is_(None)
 """Whether a tenant asked for it: sweeps and fillers have a bound sender."""
 
+HELD = (*KINDS[Transaction].covered, "mac", "status", *_MOVE.split(", "))
+"""The columns of a new transaction that a role may insert which can set no outcome."""
+
+transactions = declare(
+    "transactions",
+    Transaction,
+    CheckConstraint(
+        "chain_id > 0 AND nonce >= 0 AND gas_limit > 0 AND version >= 0"
+        " AND block_number >= 0",
+        "ranges",
+    ),
+    CheckConstraint(
+        "status IN ('failed', 'reserved') OR tx_hash IS NOT NULL", "attempt"
+    ),
+    CheckConstraint(
+        "NOT (status IN ('confirmed', 'mined'))"
+        " OR (block_number IS NOT NULL AND block_hash IS NOT NULL)",
+        "block",
+    ),
+    *check(
+        "readable",
+        postgresql=f"created_at {READABLE} AND updated_at {READABLE}"
+        f" AND due_at {READABLE} AND {octets(Transaction)} <= 2000",
+    ),
+    # Also if another program removes the payments of a transaction: while it exists, no
+    # other one pays the same.
+    UniqueConstraint("composition", name="uq_transactions_composition"),
+    partial("ix_transactions_movable", "chain_id", "sender", "nonce", where=IS_MOVABLE),
+    partial("ix_transactions_due", "due_at", where=IS_CLAIMABLE),
+    doc="one row per nonce of a wallet: what it does, with which key, and its status",
+    verified="before every step and every change other than a delay, with the refunds"
+    " that it pays",
+    otherwise="its refunds wait with `row-not-authentic`; an alert; other refunds"
+    " continue",
+    defaults={"version": "0", "attempts": "0"},
+    grants={
+        "all": "SELECT",
+        "worker": f"INSERT, UPDATE (status, {_MOVE}, tx_hash, block_number,"
+        " block_hash)",
+        # A revocation locks them, for which PostgreSQL demands an UPDATE.
+        "admin": f"INSERT ({', '.join(HELD)}), UPDATE (updated_at), DELETE",
+    },
+)
+
+transaction_payments = declare(
+    "transaction_payments",
+    Membership,
+    ForeignKeyConstraint(["payment_id"], ["refunds.id"], "fk_payments_refund"),
+    ForeignKeyConstraint(
+        ["chain_id", "sender", "nonce"],
+        ["transactions.chain_id", "transactions.sender", "transactions.nonce"],
+        "fk_payments_transaction",
+    ),
+    UniqueConstraint(
+        *("chain_id", "sender", "nonce", "position"), name="uq_payments_position"
+    ),
+    doc="the refunds of each transaction, also those that had another one later",
+    unprotected="the MAC of the transaction covers a digest of them; a row that is"
+    " added only keeps its refund from getting a nonce",
+    grants={
+        "worker admin": "SELECT, INSERT",
+        "admin": "DELETE",
+    },
+    sqlite_with_rowid=False,
+)
+
 attempts = declare(
     "attempts",
     SignedTransaction,
-    UniqueConstraint("refund_id", "attempt", name="uq_attempts_number"),
-    ForeignKeyConstraint(["refund_id"], ["refunds.id"], "fk_attempts_refund"),
+    UniqueConstraint(
+        *("chain_id", "sender", "nonce", "attempt"), name="uq_attempts_number"
+    ),
+    ForeignKeyConstraint(
+        ["chain_id", "sender", "nonce"],
+        ["transactions.chain_id", "transactions.sender", "transactions.nonce"],
+        "fk_attempts_transaction",
+    ),
     CheckConstraint(
         "attempt >= 0 AND chain_id > 0 AND nonce >= 0 AND gas_limit > 0"
         " AND max_priority_fee_per_gas <= max_fee_per_gas",

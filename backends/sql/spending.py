@@ -26,10 +26,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from backends.sql.advisory_locks import lock_chain
 from backends.sql.inserts import INSERT
-from backends.sql.schema import refunds, spendings, status_in
+from backends.sql.refund_rows import REFUNDS, read_refunds
+from backends.sql.schema import refunds, spendings, state_in
 from signer.errors import LimitReachedError
 from signer.model.payment_totals import PaymentTotals
-from signer.model.refund import Refund, Status
+from signer.model.refund import PaymentState, Refund
 from signer.model.spending_limits import (
     NO_LIMITS,
     Limits,
@@ -129,9 +130,8 @@ _EVER: Select[Any] = (
 
 # A confirmed refund stays as it is, so that ``updated_at`` is when it was confirmed.
 _FIRST_CONFIRMED: Select[Any] = (
-    select(refunds)
-    .where(
-        text(status_in(frozenset({Status.CONFIRMED}))),  # For the partial index.
+    REFUNDS.where(
+        text(state_in(PaymentState.CONFIRMED)),  # For the partial index.
         *(
             refunds.c[name] == bindparam(name)
             for name in ("chain_id", "token_address", "recipient")
@@ -294,7 +294,7 @@ class Spendings:
         names = ("chain_id", "token_address", "recipient")
         params = {name: getattr(refund, name) for name in names}
         rows = self._connection.execute(_FIRST_CONFIRMED, params)
-        found = (Refund(*row) for row in rows)
+        found = read_refunds(rows)
         return next((row for row in found if self._macs.is_valid(row.mac, row)), None)
 
     def _spent(self, total: _Counter, paid: _Counter, gas: _Counter) -> Spent:

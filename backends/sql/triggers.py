@@ -20,6 +20,8 @@ from backends.sql.schema import (
     refunds,
     request_signatures,
     sightings,
+    transaction_payments,
+    transactions,
     wallets,
     webhook_deliveries,
 )
@@ -29,6 +31,7 @@ from signer.model.event import Event
 from signer.model.key import Key
 from signer.model.refund import Refund
 from signer.model.row import KINDS
+from signer.model.transaction import Transaction
 from signer.model.wallet import UnrecordedTransaction
 
 
@@ -135,8 +138,13 @@ def _create_functions(_: object, connection: Connection, **_options: object) -> 
     schema = connection.exec_driver_sql(
         "SELECT quote_ident(current_schema())"
     ).scalar_one()
-    for function in (*_FUNCTIONS, _SEQUENCE_IS_NEXT.replace("{schema}", schema)):
-        connection.exec_driver_sql(function)
+    for function in (
+        *_FUNCTIONS,
+        _SEQUENCE_IS_NEXT,
+        _PAYMENTS_STAY,
+        _REFUNDS_FOLLOW,
+    ):
+        connection.exec_driver_sql(function.replace("{schema}", schema))
 
 
 _FUNCTIONS = (
@@ -193,6 +201,40 @@ END $$
 """
 
 
+_PAYMENTS_STAY = """
+CREATE FUNCTION payments_stay() RETURNS trigger LANGUAGE plpgsql
+SET search_path = {schema}, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM transactions WHERE chain_id = OLD.chain_id
+        AND sender = OLD.sender AND nonce = OLD.nonce AND status <> 'reserved')
+    THEN RAISE check_violation
+        USING MESSAGE = 'a transaction keeps its payments';
+    END IF;
+    RETURN OLD;
+END $$
+"""
+
+_LEAVES_STATE = "OLD.state = 'assigned' AND NEW.state <> 'assigned'"
+
+_FOLLOWED = """
+    SELECT 1 FROM transactions WHERE chain_id = OLD.chain_id AND sender = OLD.sender
+    AND nonce = OLD.nonce
+    AND status = CASE NEW.state WHEN 'queued' THEN 'reserved' ELSE NEW.state END
+"""
+
+_FOLLOW = "a refund ends as its transaction does, or before that is signed"
+
+_REFUNDS_FOLLOW = f"""
+CREATE FUNCTION refunds_follow() RETURNS trigger LANGUAGE plpgsql
+SET search_path = {{schema}}, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS ({_FOLLOWED})
+    THEN RAISE check_violation USING MESSAGE = '{_FOLLOW}';
+    END IF;
+    RETURN NEW;
+END $$
+"""
+
 # A nonce that no process reserved would leave a gap before the next one.  A worker adds
 # to version and attempts, so a high number would end each claim with an error.
 _refuse(
@@ -200,7 +242,7 @@ _refuse(
     "begin",
     "INSERT",
     "a new refund has no nonce, and nothing was done yet",
-    "NEW.status NOT IN ('awaiting-approval', 'queued') OR NEW.version <> 0"
+    "NEW.state NOT IN ('awaiting-approval', 'queued') OR NEW.version <> 0"
     " OR NEW.attempts <> 0 OR NEW.cancel_requested_at IS NOT NULL",
 )
 
@@ -212,24 +254,88 @@ _refuse(
     "keep",
     "UPDATE",
     "a refund keeps what it pays, its nonce and its end",
-    "OLD.status IN ('cancelled', 'confirmed', 'failed', 'refused')"
+    "OLD.state IN ('cancelled', 'confirmed', 'failed', 'refused')"
     f" OR {_changes(*KINDS[Refund].covered)}"
     f" OR (OLD.mac IS NOT NULL AND {_changes('mac')})"
     f" OR ({_changes('cancel_requested_at')}"
     " AND (OLD.cancel_requested_at IS NOT NULL"
-    " OR OLD.status NOT IN ('awaiting-approval', 'queued')))"
-    f" OR (OLD.nonce IS NOT NULL AND ({_changes('nonce', 'sender', 'key_id')})"
-    " AND NOT (OLD.status = 'reserved' AND NEW.status = 'queued'))",
+    " OR OLD.state NOT IN ('awaiting-approval', 'queued')))"
+    f" OR (OLD.nonce IS NOT NULL AND ({_changes('nonce', 'sender', 'position')})"
+    " AND NOT (OLD.state = 'assigned' AND NEW.state = 'queued'))",
 )
 
-for _name, _changed in (
-    ("accepted", "INSERT OR UPDATE OF cancel_requested_at"),
-    ("moved", "UPDATE OF status, blocked_by"),
+# Its transaction, which changes first, says whether a refund was paid.
+_on(
+    SQLITE,
+    refunds,
+    f"CREATE TRIGGER refunds_follow BEFORE UPDATE ON refunds WHEN {_LEAVES_STATE}"
+    f" AND NOT EXISTS ({_FOLLOWED})"
+    f" BEGIN SELECT RAISE(ABORT, '{_FOLLOW}'); END",
+)
+_on(
+    POSTGRESQL,
+    refunds,
+    "CREATE TRIGGER refunds_follow BEFORE UPDATE ON refunds FOR EACH ROW"
+    f" WHEN ({_LEAVES_STATE}) EXECUTE FUNCTION refunds_follow()",
+)
+
+# A worker adds to version and attempts, so a high number would end each claim with an
+# error.  A transaction that was lost is mined when it is inserted.
+_refuse(
+    transactions,
+    "begin",
+    "INSERT",
+    "a new transaction is reserved or mined, and nothing was done yet",
+    "NEW.status NOT IN ('reserved', 'mined') OR NEW.version <> 0 OR NEW.attempts <> 0",
+    # REPLACE fires no trigger for the row that it deletes.
+    sqlite="EXISTS (SELECT 1 FROM transactions WHERE chain_id = NEW.chain_id"
+    " AND sender = NEW.sender AND nonce = NEW.nonce)",
+)
+_refuse(
+    transactions,
+    "keep",
+    "UPDATE",
+    "a transaction keeps its nonce, its payments, its key and its end",
+    "OLD.status IN ('confirmed', 'failed')"
+    f" OR {_changes(*KINDS[Transaction].covered, 'mac')}",
+)
+
+# Only a revocation takes a nonce back, of a transaction that was never signed.
+_stay(
+    transactions,
+    "a transaction that may have been signed stays",
+    "OLD.status <> 'reserved'",
+)
+_refuse(
+    transaction_payments,
+    "keep",
+    "UPDATE",
+    "a transaction keeps its payments",
+)
+_on(
+    SQLITE,
+    transaction_payments,
+    "CREATE TRIGGER transaction_payments_stay BEFORE DELETE ON transaction_payments"
+    " WHEN EXISTS (SELECT 1 FROM transactions WHERE chain_id = OLD.chain_id"
+    " AND sender = OLD.sender AND nonce = OLD.nonce AND status <> 'reserved')"
+    " BEGIN SELECT RAISE(ABORT, 'a transaction keeps its payments'); END",
+)
+_on(
+    POSTGRESQL,
+    transaction_payments,
+    "CREATE TRIGGER transaction_payments_stay BEFORE DELETE ON transaction_payments"
+    " FOR EACH ROW EXECUTE FUNCTION payments_stay()",
+)
+
+for _table, _name, _changed in (
+    (refunds, "accepted", "INSERT OR UPDATE OF cancel_requested_at"),
+    (refunds, "moved", "UPDATE OF state, blocked_by"),
+    (transactions, "moved", "UPDATE OF status, blocked_by"),
 ):
     _on(
         POSTGRESQL,
-        refunds,
-        f"CREATE TRIGGER refunds_{_name} AFTER {_changed} ON refunds"
+        _table,
+        f"CREATE TRIGGER {_table.name}_{_name} AFTER {_changed} ON {_table.name}"
         f" FOR EACH STATEMENT EXECUTE FUNCTION refunds_notify('hotwallet_{_name}')",
     )
 

@@ -1,15 +1,18 @@
 """Checks of arguments, before they reach the database."""
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from operator import attrgetter
+from typing import Any
 
 from eth_utils.address import is_checksum_address
 
-from backends.sql.schema import refunds
-from backends.sql.statements import SAVED
+from backends.sql.schema import refunds, transactions
+from backends.sql.statements import SAVED, SAVED_TRANSACTION
 from signer.errors import InvalidInputError
-from signer.model.refund import AS_REQUESTED, Refund, SignedTransaction, Status
+from signer.model.refund import AS_REQUESTED, Refund, Status
+from signer.model.transaction import SignedTransaction
 
 
 MAX_PAGE = 1000
@@ -21,9 +24,11 @@ _TRANSACTION_HASH = re.compile(r"0x[0-9a-f]{64}")
 
 _NAMES = ("tenant", "idempotency_key", "reference", "payment_session_id")
 _TEXTS = {*_NAMES, *AS_REQUESTED, "token_address"}
-_PERMANENT = attrgetter(*(c.name for c in refunds.columns if c.name not in SAVED))
-_WALLET = attrgetter("id", "chain_id", "sender", "nonce")
-_WALLET_OF_TRANSACTION = attrgetter("refund_id", "chain_id", "sender", "nonce")
+_OWN, _OF_TRANSACTION = (
+    attrgetter(*(c.name for c in table.columns if c.name not in saved))
+    for table, saved in ((refunds, SAVED), (transactions, SAVED_TRANSACTION))
+)
+_WALLET = attrgetter("chain_id", "sender", "nonce")
 
 
 def is_storable(text: str) -> bool:
@@ -92,17 +97,24 @@ def require_page(limit: int, cursor: str | None) -> None:
 
 
 def require_step(
-    before: Refund, after: Refund, transaction: SignedTransaction | None
+    before: Refund, after: Refund, signed: SignedTransaction | None
 ) -> None:
     """
-    Check the arguments of ``RefundStore.save``.
+    Check the arguments of ``RefundStore.save`` and ``adopt``.
 
     Raises:
         ValueError: The change is not allowed; a programming error.
     """
-    if after.version != before.version + 1:
+    new = after.transaction
+    if before.transaction is None and new is not None:
+        before = before.inside(new)
+    rows: list[tuple[Callable[[Any], object], Any, Any]] = [(_OWN, before, after)]
+    if before.transaction is not None and new is not None:
+        rows.append((_OF_TRANSACTION, before.transaction, new))
+    steps = {later.version - earlier.version for _, earlier, later in rows}
+    if 1 not in steps or not steps <= {0, 1}:
         raise ValueError("the new version must be one more than the old version")
-    if _PERMANENT(before) != _PERMANENT(after):
-        raise ValueError("a permanent field of the refund was changed")
-    if transaction and _WALLET(after) != _WALLET_OF_TRANSACTION(transaction):
-        raise ValueError("the transaction belongs to another refund or nonce")
+    if any(permanent(old) != permanent(later) for permanent, old, later in rows):
+        raise ValueError("a permanent field was changed")
+    if signed and (new is None or _WALLET(new) != _WALLET(signed)):
+        raise ValueError("the transaction belongs to another nonce")

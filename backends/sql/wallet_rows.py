@@ -16,7 +16,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from backends.sql.schema import refunds, sightings, wallets
+from backends.sql.schema import refunds, sightings, transactions, wallets
 from backends.sql.sealed_rows import SealedRows
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 from signer.row_macs import RowMACs
@@ -43,8 +43,9 @@ def next_nonce(chain_id: Any, sender: Any) -> Any:
     """
     Return one past the highest nonce that a row of the wallet has.
 
-    A row is a refund or an unrecorded transaction.  Both lookups use a unique index, so
-    the cost does not grow with the ledger.  The result is never less than the wallet's
+    A row is a transaction, a refund of the batch that has no transaction yet, or an
+    unrecorded transaction.  Each lookup uses a unique index, so the cost does not grow
+    with the ledger.  The result is never less than the wallet's
     first nonce.
     """
 
@@ -70,7 +71,7 @@ def next_nonce(chain_id: Any, sender: Any) -> Any:
     each = union_all(
         *(
             select(nonce.label("nonce"))
-            for nonce in (one_past(refunds), one_past(sightings), first)
+            for nonce in (*map(one_past, (transactions, refunds, sightings)), first)
         )
     ).subquery()
     return select(func.max(each.c.nonce)).scalar_subquery()

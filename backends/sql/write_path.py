@@ -1,30 +1,39 @@
 """
-Applies changes of refunds, their history and their signed bytes in one transaction.
+Applies changes of refunds, their transactions, their history and their signed bytes.
 
-SQLite executes one statement after the other, which is cheap inside the process.
-PostgreSQL executes a change as one statement in one round trip.  Several changes at
-once are one statement for each table, on both.
+A change is a set of statements with one set of parameters.  Several changes execute
+each statement once, for all of their rows.
 """
 
-from collections.abc import Callable, Sequence
-from operator import itemgetter
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection, Executable
 
 from backends.sql.advisory_locks import lock_tenant
-from backends.sql.database import Database
 from backends.sql.queries import require_open_at_most
+from backends.sql.schema import attempts, transactions
 from backends.sql.statements import (
-    ACCEPT,
+    ACCEPT_ON_POSTGRESQL,
+    ACCEPT_ON_SQLITE,
+    ACCEPTED_ON_SQLITE,
+    ADOPT_TRANSACTION,
+    COMPARED,
     INSERT_ATTEMPT,
+    INSERT_AUDIT_RECORD,
+    INSERT_EVENT,
+    INSERT_MEMBERSHIP,
     INSERT_MOVE,
-    ON_POSTGRESQL,
-    ON_SQLITE,
-    OPTIONAL,
-    SAVE_MANY,
-    Step,
+    ORDER,
+    PLACE,
+    RECORD,
+    RESERVE_TRANSACTION,
+    SAVE,
+    SAVE_TRANSACTION,
     Values,
+    fields_of,
+    record_values,
+    refund_values,
 )
 from backends.sql.urls import SQLITE
 from signer.errors import (
@@ -34,72 +43,115 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.model.acceptance import Acceptance
+from signer.model.refund import Refund
+from signer.model.transaction import TransactionStatus
+from signer.ports.refund_store import Change
+from signer.row_macs import RowMACs
 
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-Changed = Row[Any] | None
-"""A row with the nonce of the changed refund; None if no refund was changed."""
+
+class Write(NamedTuple):
+    """The statements of one change, and their parameters."""
+
+    refund: Refund
+    statements: Collection[Executable]
+    values: Values
 
 
-def apply_step(database: Database, step: Step, params: Values) -> Changed:
+def write_of(macs: RowMACs, change: Change) -> Write:
+    """Return what stores *change*."""
+    before, after, signed = change.before, change.after, change.transaction
+    values = {**refund_values(macs, before, after)}
+    if after.transaction is not None:
+        values |= fields_of(transactions, after.transaction)
+    if before.transaction is not None:
+        values["transactions_before"] = before.transaction.version
+    statements = _compared(change)
+    if before.status is not after.status:
+        statements.append(INSERT_MOVE)
+    if "events_id" in values:
+        statements.append(INSERT_EVENT)
+    if signed is not None:
+        statements.append(INSERT_ATTEMPT)
+        values |= fields_of(attempts, signed)
+    if change.record is not None:
+        statements.append(INSERT_AUDIT_RECORD)
+        values |= record_values(macs, change.record)
+    return Write(before, statements, values)
+
+
+def _compared(change: Change) -> list[Executable]:
+    """Return the statements that change a refund, its transaction, or both."""
+    before, after = change.before, change.after
+    old, new = before.transaction, after.transaction
+    if old is None and new is not None:
+        is_mined = new.status is TransactionStatus.MINED
+        added = ADOPT_TRANSACTION if is_mined else RESERVE_TRANSACTION
+        return [PLACE, INSERT_MEMBERSHIP, added]
+    statements: list[Executable] = []
+    if old != new:
+        statements.append(SAVE_TRANSACTION if change.transaction is None else RECORD)
+    if before.version != after.version:
+        statements.append(SAVE)
+    return statements
+
+
+def apply_all(connection: Connection, writes: Sequence[Write]) -> None:
     """
-    Apply *step* in one transaction.
+    Apply *writes* of different refunds, in the transaction of *connection*.
 
     Raises:
-        StoreError: Or one of its children.  Nothing was changed, unless the connection
-            was lost during the commit.
+        StaleStateError: One is not possible, or was made by another process.
     """
-    if database.dialect == SQLITE:
-        return database.transaction(lambda c: _one_by_one(c, step, params))
-    return database.run(lambda c: _at_once(c, step, params))
+    # In one order, so that two processes with the same rows do not deadlock.  A
+    # revocation changes transactions in the order of their nonces.
+    by_id = sorted(writes, key=lambda each: each.refund.id)
+    by_nonce = sorted(writes, key=_nonce)
+    for statement in ORDER:
+        ordered = by_nonce if statement in {RECORD, SAVE_TRANSACTION} else by_id
+        rows = [each.values for each in ordered if statement in each.statements]
+        if not rows:
+            continue
+        done = connection.execute(statement, rows)
+        if statement in COMPARED and done.rowcount != len(rows):
+            name = f"refund {by_id[0].refund.id}" if len(by_id) == 1 else "a refund"
+            raise StaleStateError(f"{name} was changed meanwhile")
+
+
+def _nonce(write: Write) -> tuple[int, str, int]:
+    refund = write.refund
+    return refund.chain_id, refund.sender or "", refund.nonce or 0
 
 
 def insert_refund(
     connection: Connection, acceptance: Acceptance, params: Values, *, lock: bool
-) -> Changed:
+) -> bool:
     """
-    Insert a refund, unless its key or reference exists.
+    Insert a refund, unless its key or reference exists; return whether it did.
 
     With *lock*, other acceptances of the tenant wait for the end of the transaction.
 
     Raises:
         OpenRefundsLimitError: The tenant would have more than ``max_open``.
     """
-    tenant, max_open = acceptance.refund.tenant, acceptance.max_open
+    refund, max_open = acceptance.refund, acceptance.max_open
     if lock:
-        lock_tenant(connection, tenant)
+        lock_tenant(connection, refund.tenant)
     is_sqlite = connection.dialect.name == SQLITE
-    change = _one_by_one if is_sqlite else _at_once
-    changed = change(connection, Step.ACCEPT, params)
+    # SQLite has no roles, and cannot give defaults to the columns of a table.
+    accept = ACCEPT_ON_SQLITE if is_sqlite else ACCEPT_ON_POSTGRESQL[refund.purpose]
+    is_new = connection.execute(accept, params).one_or_none() is not None
+    if is_new and is_sqlite:
+        for name, insert in ACCEPTED_ON_SQLITE:
+            if params[name] is not None:
+                connection.execute(insert, params)
     # Count after the insertion: a repeated request is answered over the limit too.
-    if changed is not None and max_open is not None:
-        require_open_at_most(connection, tenant, max_open)
-    return changed
-
-
-def apply_together(database: Database, changes: Sequence[tuple[Step, Values]]) -> None:
-    """
-    Apply *changes* of different refunds in one transaction, or change nothing.
-
-    Raises:
-        StaleStateError: One is not possible, or was made by another process.
-        StoreError: Or another one of its children, as ``apply_step``.
-    """
-
-    def work(connection: Connection) -> None:
-        for step, statement in SAVE_MANY.items():
-            rows = [row for each, row in changes if each is step]
-            # In one order, so that two processes with the same refunds do not deadlock.
-            rows.sort(key=itemgetter("refunds_id"))
-            if not rows:
-                continue
-            if connection.execute(statement, rows).rowcount != len(rows):
-                raise StaleStateError("a refund was changed meanwhile")
-            _insert(connection, step, rows)
-
-    database.transaction(work)
+    if is_new and max_open is not None:
+        require_open_at_most(connection, refund.tenant, max_open)
+    return is_new
 
 
 def all_or_each(
@@ -131,29 +183,3 @@ def all_or_each(
             # Do not wait for the database as often as there are items.
             return results + [last] * (len(items) - len(results))
     return results
-
-
-def _at_once(connection: Connection, step: Step, params: Values) -> Changed:
-    is_new = step is Step.ACCEPT
-    statement = ACCEPT[params["refunds_purpose"]] if is_new else ON_POSTGRESQL[step]
-    return connection.execute(statement, params).one_or_none()
-
-
-def _one_by_one(connection: Connection, step: Step, params: Values) -> Changed:
-    changed = connection.execute(ON_SQLITE[step], params).one_or_none()
-    if changed is not None:
-        _insert(connection, step, [params])
-    return changed
-
-
-def _insert(connection: Connection, step: Step, rows: Sequence[Values]) -> None:
-    """Insert what belongs to the changed refunds of *rows*."""
-    if step is Step.POSTPONE:
-        return
-    connection.execute(INSERT_MOVE, rows)
-    if step is Step.RECORD:
-        connection.execute(INSERT_ATTEMPT, rows)
-    for name, insert in OPTIONAL[step]:
-        given = [row for row in rows if row[name] is not None]
-        if given:
-            connection.execute(insert, given)

@@ -25,31 +25,43 @@ _UINT = {"sqlite": "printf('%078d', {value})", "postgresql": "{value}"}
 _BYTES = {"sqlite": "randomblob(180)", "postgresql": "decode(repeat('ab', 180), 'hex')"}
 _TIME = {"sqlite": f"'{_DAY}'", "postgresql": f"timestamptz '{_DAY}'"}
 
-# A new refund is queued otherwise.
-_ANY_REFUND = {
-    "sqlite": "DROP TRIGGER refunds_begin",
-    "postgresql": "ALTER TABLE refunds DISABLE TRIGGER refunds_begin",
+# A new refund is queued otherwise, and a new transaction reserved or mined.
+_ANY_ROW = {
+    "sqlite": "DROP TRIGGER {table}_begin",
+    "postgresql": "ALTER TABLE {table} DISABLE TRIGGER {table}_begin",
 }
+
+_TRANSACTIONS = """
+INSERT INTO transactions (
+  chain_id, sender, nonce, kind, composition, key_id, gas_limit, created_at, status,
+  updated_at, version, due_at, attempts, tx_hash, block_number, block_hash
+)
+SELECT :chain, :sender, n, 'transfer', {hash}, '01', 65000, {at}, 'confirmed',
+  {at}, 4, {at}, 0, {hash}, n, {hash}
+"""
 
 _REFUNDS = """
 INSERT INTO refunds (
   id, tenant, idempotency_key, fingerprint, reference, payment_session_id, network,
-  chain_id, token, token_address, decimals, recipient, amount, status, created_at,
-  updated_at, version, sender, key_id, nonce, gas_limit, tx_hash, block_number,
-  block_hash, due_at, attempts
+  chain_id, token, token_address, decimals, recipient, amount, state, created_at,
+  updated_at, version, sender, nonce, position, due_at, attempts
 )
 SELECT {id}, :tenant, 'past-' || n, {hash}, 'past-' || n, 'past-' || n, 'local',
   :chain, 'TUSD', :token, 6, :token, {amount}, 'confirmed', {at},
-  {at}, 5, :sender, '01', n, 65000, {hash}, n,
-  {hash}, {at}, 0
+  {at}, 2, :sender, n, 0, {at}, 0
 """
 
-_TRANSACTIONS = """
+_MEMBERSHIPS = """
+INSERT INTO transaction_payments (payment_id, chain_id, sender, nonce, position)
+SELECT {id}, :chain, :sender, n, 0
+"""
+
+_ATTEMPTS = """
 INSERT INTO attempts (
-  tx_hash, refund_id, attempt, kind, chain_id, sender, nonce, max_fee_per_gas,
+  tx_hash, attempt, kind, chain_id, sender, nonce, max_fee_per_gas,
   max_priority_fee_per_gas, gas_limit, raw, signed_at
 )
-SELECT {hash}, {id}, 0, 'transfer', :chain, :sender, n, {fee},
+SELECT {hash}, 0, 'transfer', :chain, :sender, n, {fee},
   {amount}, 65000, {bytes}, {at}
 """
 
@@ -71,7 +83,8 @@ def fill(url: str, sender: str, count: int) -> None:
     dialect = engine.dialect.name
     given = {"count": count, "chain": CHAIN_ID, "sender": sender, "token": TOKEN}
     with engine.begin() as connection:
-        connection.exec_driver_sql(_ANY_REFUND[dialect])
+        for table in ("refunds", "transactions"):
+            connection.exec_driver_sql(_ANY_ROW[dialect].format(table=table))
         for statement in _statements(dialect):
             connection.execute(text(statement), {**given, "tenant": TENANT})
     if dialect == "postgresql":  # As autovacuum does.
@@ -91,7 +104,7 @@ def _statements(dialect: str) -> Iterator[str]:
         "fee": _UINT[dialect].format(value=3 * 10**9),
         "bytes": _BYTES[dialect],
     }
-    for insert in (_REFUNDS, _TRANSACTIONS):
+    for insert in (_TRANSACTIONS, _REFUNDS, _MEMBERSHIPS, _ATTEMPTS):
         yield _NUMBERS[dialect].format(insert=insert.format(**words))
     for version, status in enumerate(_STATUSES):
         insert = _MOVES.format(**words, version=version, status=status)

@@ -14,8 +14,9 @@ from signer.alerts import Alerts
 from signer.config.tenants import TenantRegistry
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Record
-from signer.model.refund import HOLD, Refund, Status
+from signer.model.refund import Refund, Status
 from signer.model.spending_limits import Limits
+from signer.model.transaction import HOLD
 from signer.outcomes import require
 from signer.ports.clock import utc_now
 from signer.ports.refund_store import Change, Reservation

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from typing import Annotated, Self
 
 from signer.event_types import EventType
-from signer.model.refund import EPOCH, Refund, Status
+from signer.model.refund import Refund, Status
 from signer.model.row import PrimaryKey, Small, Unprotected, sealed
+from signer.model.transaction import EPOCH, TransactionStatus
 
 
 # The other statuses are steps between two of these.
@@ -69,12 +70,12 @@ class Event:
             return None
         is_sent = after.nonce is not None
         return cls(
-            new_event_id(after.updated_at),
+            new_event_id(after.moving.updated_at),
             after.tenant,
             after.id,
-            after.version,
+            after.revision,
             after.status,
-            after.updated_at,
+            after.moving.updated_at,
             after.sender,
             after.nonce,
             after.tx_hash if is_sent else None,
@@ -95,15 +96,24 @@ class Event:
     def refund_then(self, refund: Refund) -> Refund:
         """Return *refund*, which may have changed since, as it was at this event."""
         asked_at = refund.cancel_requested_at
+        if self.sender is not None and self.nonce is not None:
+            transaction = refund.draft_transaction(
+                self.at,
+                sender=self.sender,
+                nonce=self.nonce,
+                key_id="",
+                gas_limit=0,
+                status=TransactionStatus(self.status),
+                tx_hash=self.tx_hash,
+                block_number=self.block_number,
+            )
+            refund = refund.inside(transaction)
+        else:
+            refund = replace(refund, sender=None, nonce=None, transaction=None)
         return replace(
             refund,
-            version=self.version,
-            status=self.status,
+            state=self.status.state,
             updated_at=self.at,
-            sender=self.sender,
-            nonce=self.nonce,
-            tx_hash=self.tx_hash,
-            block_number=self.block_number,
             failure_code=self.failure_code,
             failure_detail=self.failure_detail,
             cancel_requested_at=asked_at if asked_at and asked_at <= self.at else None,

@@ -1,4 +1,4 @@
-"""The refund: request, row, statuses, legal moves, and its signed transactions."""
+"""The refund: its request, what is owed, its states, and their legal moves."""
 
 import hashlib
 import json
@@ -6,10 +6,10 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated, Any, Self, TypeVar, get_type_hints
+from typing import Annotated, Any, Self, get_type_hints
 
 from signer.model.audit_record import Record
 from signer.model.row import (
@@ -19,14 +19,20 @@ from signer.model.row import (
     Small,
     Storage,
     Uint256,
-    Unprotected,
     sealed,
+)
+from signer.model.transaction import (
+    EPOCH,
+    HOLD,
+    Moved,
+    Transaction,
+    TransactionKind,
+    TransactionStatus,
+    compose,
 )
 
 
 _REFUND_ID = re.compile(r"rf_[0-9a-f]{32}")
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 OPERATOR = "hotwallet operator"
 """The tenant of what the service owes itself.  No JWT subject or tenant has a space."""
@@ -36,9 +42,6 @@ COIN = "coin"
 
 COIN_ADDRESS = "0x" + "0" * 40
 """Used in place of a token contract for the native coin."""
-
-HOLD = timedelta(seconds=10)
-"""How long a refund stays claimed by the process that moved or claimed it last."""
 
 
 class PaymentPurpose(StrEnum):
@@ -57,17 +60,54 @@ class PaymentPurpose(StrEnum):
     FILLER = "filler"
 
 
-class TransactionKind(StrEnum):
-    """What the transactions of a nonce do, unless a no-op consumes it."""
+class PaymentState(StrEnum):
+    """The state of what is owed.  While it is assigned, its transaction moves."""
 
-    TRANSFER = "transfer"
-    COIN = "coin"
-    CALL = "call"
-    FILLER = "filler"
+    AWAITING_APPROVAL = "awaiting-approval"
+    QUEUED = "queued"
+    ASSIGNED = "assigned"
+    CONFIRMED = "confirmed"
+    REFUSED = "refused"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+# A queued refund waits for an approval when the amount that needs none was lowered.  An
+# assigned one is queued again when its key is revoked before it signed anything.
+PAYMENT_MOVES: dict[PaymentState, frozenset[PaymentState]] = {
+    PaymentState.AWAITING_APPROVAL: frozenset(
+        {
+            PaymentState.QUEUED,
+            PaymentState.ASSIGNED,
+            PaymentState.REFUSED,
+            PaymentState.CANCELLED,
+        }
+    ),
+    PaymentState.QUEUED: frozenset(
+        {
+            PaymentState.AWAITING_APPROVAL,
+            PaymentState.ASSIGNED,
+            PaymentState.REFUSED,
+            PaymentState.CANCELLED,
+        }
+    ),
+    PaymentState.ASSIGNED: frozenset(
+        {PaymentState.QUEUED, PaymentState.CONFIRMED, PaymentState.FAILED}
+    ),
+    PaymentState.CONFIRMED: frozenset(),
+    PaymentState.REFUSED: frozenset(),
+    PaymentState.CANCELLED: frozenset(),
+    PaymentState.FAILED: frozenset(),
+}
+
+OPEN_STATES = frozenset(state for state in PaymentState if PAYMENT_MOVES[state])
 
 
 class Status(StrEnum):
-    """The status of a refund; ``docs/explanation/refunds.md`` draws the states."""
+    """
+    The status of a refund, as its tenant sees it: that of the payment, and while it is
+    assigned that of its transaction; ``docs/explanation/refunds.md`` draws the states.
+    """
 
     AWAITING_APPROVAL = "awaiting-approval"
     QUEUED = "queued"
@@ -81,36 +121,20 @@ class Status(StrEnum):
     FAILED = "failed"
 
     @property
+    def state(self) -> PaymentState:
+        """The state of a payment that has this status."""
+        return _STATES[self]
+
+    @property
     def is_final(self) -> bool:
         """Whether the refund never changes again."""
-        return not MOVES[self]
+        return self.state not in OPEN_STATES
 
 
-# A refund only moves along these.  It goes back from mined when a reorganisation
-# removes its block, and from broadcast when it is signed again with higher fees.  After
-# a restore from a backup, a transaction that the ledger has lost is found mined.  A
-# queued refund waits for an approval when the amount that needs none was lowered.
-MOVES: dict[Status, frozenset[Status]] = {
-    Status.AWAITING_APPROVAL: frozenset(
-        {Status.QUEUED, Status.MINED, Status.REFUSED, Status.CANCELLED}
-    ),
-    Status.QUEUED: frozenset(
-        {
-            Status.AWAITING_APPROVAL,
-            Status.RESERVED,
-            Status.MINED,
-            Status.REFUSED,
-            Status.CANCELLED,
-        }
-    ),
-    Status.RESERVED: frozenset({Status.SIGNED, Status.MINED, Status.FAILED}),
-    Status.SIGNED: frozenset({Status.BROADCAST}),
-    Status.BROADCAST: frozenset({Status.SIGNED, Status.MINED, Status.FAILED}),
-    Status.MINED: frozenset({Status.BROADCAST, Status.CONFIRMED, Status.FAILED}),
-    Status.CONFIRMED: frozenset(),
-    Status.REFUSED: frozenset(),
-    Status.CANCELLED: frozenset(),
-    Status.FAILED: frozenset(),
+_FAILURE = frozenset({"failure_code", "failure_detail"})
+
+_STATES = dict.fromkeys(Status, PaymentState.ASSIGNED) | {
+    Status(state): state for state in PaymentState if state != PaymentState.ASSIGNED
 }
 
 OPEN = frozenset(status for status in Status if not status.is_final)
@@ -187,25 +211,20 @@ RECORDED: Mapping[str, str] = {
 """Their names in the audit record of the acceptance, but for free text."""
 
 
-_T = TypeVar("_T")
-
-Moved = Annotated[
-    _T, Unprotected("it changes with each step; legal moves and triggers limit it")
-]
-
-
 @sealed("refund")
 @dataclass(frozen=True, slots=True)
 class Refund:
     """
-    An accepted refund: one row in the ledger, and one nonce for life.
+    An accepted refund: what is owed, one row, with the transaction that pays it.
 
-    ``amount`` is an integer in base units.  ``sender``, ``key_id``, ``nonce`` and
-    ``gas_limit`` are set together, at reservation, and never change afterwards.
+    ``amount`` is an integer in base units.  ``sender``, ``nonce`` and ``position`` name
+    the ``transaction``, and the place in it.  They are set together, at reservation.
 
-    ``version`` counts the changes: each is a compare-and-set on it.  A worker may claim
-    the refund from ``due_at`` on; until then another process has it.  ``attempts``
-    counts the failures since the last move; ``blocked_by`` is the last error's code.
+    ``version`` counts the changes of the row: each is a compare-and-set on it.  A
+    worker may claim a queued refund from ``due_at`` on; until then another process has
+    it.  ``attempts`` counts the failures since the last move; ``blocked_by`` is the
+    last error's code.  While the refund is assigned, its transaction has all of these
+    (``moving``).
 
     ``cancel_requested_at`` is when a caller asked to cancel the refund while it was
     ``UNRESERVED``.  Only ``RefundStore.request_cancellation`` sets it, and leaves the
@@ -233,17 +252,13 @@ class Refund:
     recipient: str
     amount: Uint256
     reason: str | None
-    status: Moved[Status]
+    state: Moved[PaymentState]
     created_at: datetime
     updated_at: Moved[datetime]
     version: Moved[Small] = 0
     sender: Moved[str | None] = None
-    key_id: Moved[str | None] = field(default=None, repr=False)
     nonce: Moved[int | None] = None
-    gas_limit: Moved[int | None] = None
-    tx_hash: Moved[str | None] = None
-    block_number: Moved[int | None] = None
-    block_hash: Moved[str | None] = None
+    position: Moved[Small | None] = None
     failure_code: Moved[str | None] = None
     failure_detail: Moved[FreeText | None] = None
     due_at: Moved[datetime] = EPOCH
@@ -254,9 +269,49 @@ class Refund:
     calldata: bytes | None = field(default=None, repr=False)
     purpose: PaymentPurpose = PaymentPurpose.REFUND
     bound_sender: str | None = None
+    transaction: NotStored[Transaction | None] = None
     # Not stored.  Only the process that reserved the nonce has the audit record of the
     # intent to sign, which it wrote.  A process that continues later writes a new one.
     intent: NotStored[Record | None] = field(default=None, compare=False, repr=False)
+
+    @property
+    def status(self) -> Status:
+        """The status that its tenant sees."""
+        if self.state is not PaymentState.ASSIGNED:
+            return Status(self.state)
+        # Another program may have removed the transaction: no worker goes on then.
+        return Status(self.transaction.status if self.transaction else "reserved")
+
+    @property
+    def moving(self) -> "Refund | Transaction":
+        """What a worker claims and moves now: the transaction, once there is one."""
+        return self.transaction or self
+
+    @property
+    def revision(self) -> int:
+        """How often the refund or its transaction has changed."""
+        later = 0 if self.transaction is None else self.transaction.version
+        return self.version + later
+
+    @property
+    def key_id(self) -> str | None:
+        """The key that signs its transaction."""
+        return None if self.transaction is None else self.transaction.key_id
+
+    @property
+    def gas_limit(self) -> int | None:
+        """The gas that was reserved for its transaction."""
+        return None if self.transaction is None else self.transaction.gas_limit
+
+    @property
+    def tx_hash(self) -> str | None:
+        """The attempt of its transaction that was mined, or signed last."""
+        return None if self.transaction is None else self.transaction.tx_hash
+
+    @property
+    def block_number(self) -> int | None:
+        """The block that has its transaction."""
+        return None if self.transaction is None else self.transaction.block_number
 
     @property
     def kind(self) -> TransactionKind:
@@ -287,16 +342,104 @@ class Refund:
         data = (self.calldata or b"").hex()
         return f"{coin} {self.token_address} {self.recipient} {data}".lower()
 
-    def reservation(self) -> tuple[str, int, int]:
+    def reserved(self) -> Transaction:
         """
-        Return sender, nonce and gas limit of a reserved refund.
+        Return the transaction of a reserved refund.
 
         Raises:
             ValueError: The refund is not reserved, which is a programming error.
         """
-        if self.sender is None or self.nonce is None or self.gas_limit is None:
+        if self.transaction is None:
             raise ValueError("the refund is not reserved")
-        return self.sender, self.nonce, self.gas_limit
+        return self.transaction
+
+    def draft_transaction(
+        self,
+        at: datetime,
+        *,
+        sender: str,
+        nonce: int,
+        key_id: str,
+        gas_limit: int,
+        status: TransactionStatus = TransactionStatus.RESERVED,
+        **outcome: Any,
+    ) -> Transaction:
+        """
+        Return a new transaction that pays this refund alone.
+
+        Its *status* is mined, with its *outcome*, if the ledger had lost it.
+        """
+        return Transaction(
+            self.chain_id,
+            sender,
+            nonce,
+            self.kind,
+            compose([self.id]),
+            key_id,
+            gas_limit,
+            at,
+            status,
+            at,
+            due_at=at + HOLD,
+            **outcome,
+        )
+
+    def inside(self, transaction: Transaction, position: int = 0) -> Self:
+        """Return a copy with its place in *transaction*, and the same state."""
+        return replace(
+            self,
+            sender=transaction.sender,
+            nonce=transaction.nonce,
+            position=position,
+            transaction=transaction,
+        )
+
+    def assigned(self, transaction: Transaction) -> Self:
+        """
+        Return a copy that *transaction*, which is new, pays.
+
+        One that awaits an approval is paid only if it was before a restore.
+
+        Raises:
+            ValueError: The refund may not be paid, which is a programming error.
+        """
+        is_lost = transaction.status is TransactionStatus.MINED
+        if self.state is PaymentState.AWAITING_APPROVAL and not is_lost:
+            raise ValueError(f"a refund cannot go from {self.state} to reserved")
+        at = transaction.created_at
+        return self.with_state(PaymentState.ASSIGNED, at).inside(transaction)
+
+    def with_state(
+        self,
+        state: PaymentState,
+        at: datetime,
+        *,
+        due_at: datetime | None = None,
+        **changes: Any,
+    ) -> Self:
+        """
+        Return a copy whose row has *state* and *changes*, one version later.
+
+        The process that makes the move keeps its claim until *due_at*, by default for
+        ``HOLD``.
+
+        Raises:
+            ValueError: The move is not in ``PAYMENT_MOVES``, which is a programming
+                error.
+        """
+        if state not in PAYMENT_MOVES[self.state]:
+            raise ValueError(f"a refund cannot go from {self.state} to {state}")
+        return replace(
+            self,
+            state=state,
+            updated_at=at,
+            version=self.version + 1,
+            due_at=due_at or at + HOLD,
+            attempts=0,
+            blocked_by=None,
+            intent=None,
+            **changes,
+        )
 
     def with_status(
         self,
@@ -307,39 +450,43 @@ class Refund:
         **changes: Any,
     ) -> Self:
         """
-        Return a copy with *status* and *changes*, one version later.
+        Return a copy after the move of the refund, of its transaction, or of both.
 
-        The process that makes the move keeps its claim until *due_at*, by default for
-        ``HOLD``.
+        *changes* are the failure of the refund, and fields of its transaction.
 
         Raises:
-            ValueError: The move is not in ``MOVES``, which is a programming error.
+            ValueError: The move is illegal, which is a programming error.
         """
-        if status not in MOVES[self.status]:
-            raise ValueError(f"a refund cannot go from {self.status} to {status}")
-        return replace(
-            self,
-            status=status,
-            updated_at=at,
-            version=self.version + 1,
-            due_at=due_at or at + HOLD,
-            attempts=0,
-            blocked_by=None,
-            **{"intent": None, **changes},
+        due_at = due_at or at + HOLD
+        failure = {name: changes.pop(name) for name in _FAILURE & changes.keys()}
+        moved = replace(self, intent=None)
+        if status.state is not self.state or self.transaction is None:
+            moved = self.with_state(status.state, at, due_at=due_at, **failure)
+        elif any(getattr(self, name) != value for name, value in failure.items()):
+            moved = replace(self, version=self.version + 1, intent=None, **failure)
+        if self.transaction is None:
+            if status.state is PaymentState.ASSIGNED:
+                raise ValueError("only `assigned` gives a refund its transaction")
+            return moved
+        transaction = self.transaction.with_status(
+            TransactionStatus(status), at, due_at=due_at, **changes
         )
+        return replace(moved, transaction=transaction)
 
     def with_due_at(
         self, due_at: datetime, *, attempts: int = 0, blocked_by: str | None = None
     ) -> Self:
-        """Return a copy that is due at *due_at*, one version later."""
-        return replace(
-            self,
-            version=self.version + 1,
-            due_at=due_at,
-            attempts=attempts,
-            blocked_by=blocked_by,
-            intent=None,
-        )
+        """Return a copy that is due at *due_at*, one version of ``moving`` later."""
+        later: dict[str, Any] = {
+            "version": self.moving.version + 1,
+            "due_at": due_at,
+            "attempts": attempts,
+            "blocked_by": blocked_by,
+        }
+        if self.transaction is None:
+            return replace(self, intent=None, **later)
+        transaction = replace(self.transaction, **later)
+        return replace(self, intent=None, transaction=transaction)
 
 
 # It is compared several times before each signature.
@@ -347,41 +494,6 @@ class Refund:
 def _make_mark(chain_id: int, tenant: str, reference: str) -> bytes:
     name = json.dumps(["hotwallet", chain_id, tenant, reference])
     return hashlib.sha256(name.encode()).digest()[:16]
-
-
-class Kind(StrEnum):
-    """
-    What a transaction does with its nonce.
-
-    A no-op sends nothing to the wallet itself.  It consumes the nonce of a refund that
-    can never be paid, so that higher nonces can be mined.
-    """
-
-    TRANSFER = "transfer"
-    NOOP = "noop"
-
-
-@dataclass(frozen=True, slots=True)
-class SignedTransaction:
-    """
-    A signed transaction, stored before it is broadcast.
-
-    ``attempt`` numbers the transactions of one refund from 0; all have its nonce.  Fees
-    are in wei per gas.
-    """
-
-    tx_hash: PrimaryKey[str]
-    refund_id: str
-    attempt: Small
-    kind: Kind
-    chain_id: int
-    sender: str
-    nonce: int
-    max_fee_per_gas: Uint256
-    max_priority_fee_per_gas: Uint256
-    gas_limit: int
-    raw: bytes = field(repr=False)
-    signed_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,7 +540,7 @@ def id_prefix(moment: datetime) -> str:
     """
     Return how the ids of refunds that are accepted in this millisecond begin.
 
-    >>> id_prefix(datetime(2026, 1, 31, tzinfo=UTC))
+    >>> id_prefix(EPOCH + timedelta(days=20484))
     'rf_019c11597000'
     """
     since = moment - EPOCH

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from signer.model.refund import EPOCH
+from signer.model.transaction import EPOCH
 
 
 METHOD = "POST"

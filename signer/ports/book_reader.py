@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Protocol
 
 from signer.model.key import Key
-from signer.model.refund import Kind, Refund
+from signer.model.refund import Refund
+from signer.model.transaction import Kind
 from signer.model.wallet import UnrecordedTransaction, Wallet
 
 

@@ -11,10 +11,11 @@ from signer.errors import HotWalletError
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Record
 from signer.model.payment_totals import PaymentTotals
-from signer.model.refund import InFlight, Move, Page, Refund, SignedTransaction, Status
+from signer.model.refund import InFlight, Move, Page, Refund, Status
 from signer.model.refund_queue import Queue
 from signer.model.signed_request import SignedRequest
 from signer.model.spending_limits import NO_LIMITS, Limits, Spent
+from signer.model.transaction import SignedTransaction
 
 
 Permit = Callable[[PaymentTotals], None]
@@ -350,11 +351,12 @@ class RefundStore(Protocol):
             ValueError: As ``save``.
         """
 
-    def adopt(self, before: Refund, after: Refund) -> None:
+    def adopt(self, before: Refund, after: Refund) -> Refund:
         """
         Give a refund without a nonce the one that it had before the restore.
 
         *after* is mined if a recorded transaction has paid it, and reserved otherwise.
+        Return it with the MAC of its transaction.
 
         Raises:
             StaleStateError: Another refund has the nonce.

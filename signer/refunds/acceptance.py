@@ -27,9 +27,9 @@ from signer.model.audit_record import Actor, Operation
 from signer.model.decision import Verdict
 from signer.model.refund import (
     PaymentPurpose,
+    PaymentState,
     Refund,
     RefundRequest,
-    Status,
     new_refund_id,
 )
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
@@ -247,7 +247,7 @@ class RefundAcceptor:
                 return AcceptedRefund(earlier, created=False)
         need = self._approvals.find_need(refund, self._networks[refund.network])
         if need is not None:
-            refund = replace(refund, status=Status.AWAITING_APPROVAL)
+            refund = replace(refund, state=PaymentState.AWAITING_APPROVAL)
         record = self._audit.result(
             AuditAction.REFUND_ACCEPT,
             Operation.REFUND,

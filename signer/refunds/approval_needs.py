@@ -7,16 +7,19 @@ and no fees; the policy is asked again about the real one, before the nonce and 
 the signature.
 """
 
-from dataclasses import replace
-
 from signer.config.networks import Network
 from signer.crypto.transactions import MAX_GAS
 from signer.model.approval_need import ApprovalNeed
 from signer.model.decision import Decision
-from signer.model.refund import Kind, PaymentPurpose, Refund
+from signer.model.refund import PaymentPurpose, Refund
+from signer.model.transaction import Kind
 from signer.refunds.payment_checks import NOOP_GAS, ZERO_ADDRESS
 from signer.refunds.payment_policy import PaymentPolicy
-from signer.refunds.transaction_signer import Attempt, build_transaction
+from signer.refunds.transaction_signer import (
+    Attempt,
+    build_transaction,
+    expect,
+)
 
 
 def find_need(
@@ -44,7 +47,7 @@ def decide(policy: PaymentPolicy, refund: Refund, network: Network) -> Decision:
         gas = NOOP_GAS  # The largest one would exceed the limit of any rule.
     sender = refund.sender or policy.active_address or ZERO_ADDRESS
     attempt = Attempt(Kind.TRANSFER, 0, gas, 0, 0, is_legacy=False)
-    expected = replace(refund, sender=sender, nonce=refund.nonce or 0, gas_limit=gas)
+    expected = expect(refund, sender, gas)
     transaction = build_transaction(expected, attempt)
     digest = transaction.signing_digest()
     is_reserved = refund.nonce is not None

@@ -27,7 +27,8 @@ from signer.errors import (
     StoreUnavailableError,
     TokenStoppedError,
 )
-from signer.model.refund import Kind, Refund, SignedTransaction, Status
+from signer.model.refund import Refund, Status
+from signer.model.transaction import Kind, SignedTransaction
 from signer.outcomes import require
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
@@ -200,7 +201,7 @@ class Attempts:
             payments[0].audit.write(*(payment.outcome for payment in payments))
         except StoreError as e:
             for payment in payments:
-                refund_id = payment.transaction.refund_id
+                refund_id = payment.outcome.fields["refund_id"]
                 self._log.warning(
                     "outcome-not-recorded", refund_id=refund_id, code=e.code
                 )

@@ -73,7 +73,7 @@ class BlockedQueues:
         for (queue, code), members in blocked.items():
             count = len(members)
             if queue not in works:
-                count += self._postpone(queue, code, members[0].attempts)
+                count += self._postpone(queue, code, members[0].moving.attempts)
             if count > 1:
                 self._log.warning(
                     "queue-delayed", **queue.names, code=code, refunds=count

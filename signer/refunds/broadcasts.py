@@ -5,7 +5,8 @@ from datetime import timedelta
 
 from signer.chain.chain import Chain
 from signer.errors import BroadcastRejectedError, ChainError
-from signer.model.refund import Kind, Refund, SignedTransaction, Status
+from signer.model.refund import Refund, Status
+from signer.model.transaction import Kind, SignedTransaction
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Change

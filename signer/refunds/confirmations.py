@@ -28,7 +28,8 @@ from signer.errors import (
     RowNotAuthenticError,
     StaleStateError,
 )
-from signer.model.refund import HOLD, InFlight, Refund, Status, TransactionKind
+from signer.model.refund import InFlight, Refund, Status
+from signer.model.transaction import HOLD, TransactionKind
 from signer.ports.chain import Block, Receipt
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
@@ -156,7 +157,7 @@ class ConfirmationTracker:
             for refund in sorted(waiting, key=lambda refund: refund.nonce or 0)
             if (refund.nonce or 0) >= first[str(refund.sender)]
             # What is due within HOLD may be claimed, or is sent again soon anyway.
-            and HOLD < refund.due_at - now <= _SENT_LATELY
+            and HOLD < refund.moving.due_at - now <= _SENT_LATELY
         ]
         changes = [
             Change(refund, refund.with_due_at(now)) for refund in dropped[:_MOST_RESENT]
@@ -267,7 +268,8 @@ class _ChainView:
 
         A missing receipt is not evidence while the block is still canonical.
         """
-        recorded = Block(refund.block_number or 0, refund.block_hash or "")
+        mined = refund.reserved()
+        recorded = Block(mined.block_number or 0, mined.block_hash or "")
         if receipt is not None:
             return receipt.block != recorded
         block = self._block(recorded.number)

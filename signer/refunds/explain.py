@@ -17,13 +17,8 @@ from signer.config.networks import GWEI
 from signer.config.tenants import TenantRegistry
 from signer.errors import ChainUnavailableError, HotWalletError, RequestError
 from signer.model.key import is_blocked
-from signer.model.refund import (
-    AS_REQUESTED,
-    Refund,
-    RefundRequest,
-    SignedTransaction,
-    Status,
-)
+from signer.model.refund import AS_REQUESTED, Refund, RefundRequest, Status
+from signer.model.transaction import SignedTransaction
 from signer.ports.chain import NodeStatus
 from signer.ports.clock import Clock
 from signer.ports.key_store import KeyStore
@@ -160,5 +155,5 @@ def _fee_status(refund: Refund, latest: SignedTransaction, chain: Chain) -> FeeS
         base_fee=fees.base_fee,
         required=bump_fees(*offered, quote_fees(fees, network), network),
         cap=network.max_fee_per_gas_gwei * GWEI,
-        raise_at=refund.updated_at + stuck_after,
+        raise_at=refund.moving.updated_at + stuck_after,
     )

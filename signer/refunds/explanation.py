@@ -10,7 +10,8 @@ from datetime import datetime
 
 from signer.chain.fees import format_gwei
 from signer.errors import KeyUnusableError
-from signer.model.refund import Move, Refund, SignedTransaction, Status
+from signer.model.refund import Move, Refund, Status
+from signer.model.transaction import SignedTransaction
 from signer.ports.chain import NodeStatus
 from signer.refunds.wallet_reconciliation import WalletStatus
 
@@ -135,11 +136,12 @@ class Explanation:
             Status.FAILED: "Its nonce is used and it was not paid:"
             f" {refund.failure_detail}",
         }[refund.status]
-        if refund.blocked_by is None:
+        moving = refund.moving
+        if moving.blocked_by is None:
             return f"{sentence}."
         return (
-            f"{sentence}; the last {refund.attempts} attempts failed, most recently"
-            f" with {refund.blocked_by}."
+            f"{sentence}; the last {moving.attempts} attempts failed, most recently"
+            f" with {moving.blocked_by}."
         )
 
     @property
@@ -148,8 +150,8 @@ class Explanation:
         refund = self.refund
         if refund.status.is_final:
             return "Nothing."
-        if refund.blocked_by is not None:
-            return f"To do: {self._advice(refund.blocked_by)}."
+        if refund.moving.blocked_by is not None:
+            return f"To do: {self._advice(refund.moving.blocked_by)}."
         if refund.status is Status.BROADCAST:
             return _describe_rebroadcast(self.fees)
         return {
@@ -181,7 +183,7 @@ class Explanation:
         """When the next step is due; None if another party decides, or it has ended."""
         status = self.refund.status
         has_no_time = status in {Status.AWAITING_APPROVAL, Status.MINED}
-        return None if has_no_time or status.is_final else self.refund.due_at
+        return None if has_no_time or status.is_final else self.refund.moving.due_at
 
 
 def _describe_queued(found: Explanation) -> str:

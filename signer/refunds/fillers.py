@@ -16,13 +16,14 @@ from signer.model.refund import (
     COIN,
     COIN_ADDRESS,
     OPERATOR,
-    Kind,
     PaymentPurpose,
+    PaymentState,
     Refund,
     RefundRequest,
     Status,
     new_refund_id,
 )
+from signer.model.transaction import Kind
 from signer.model.wallet import Wallet
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
@@ -74,7 +75,7 @@ def build_filler(network: str, wallet: Wallet, nonce: int, now: datetime) -> Ref
         recipient=address,
         amount=1,  # The schema allows no zero; it is never paid.
         reason="restore",
-        status=Status.QUEUED,
+        state=PaymentState.QUEUED,
         created_at=now,
         updated_at=now,
         due_at=now,
@@ -123,21 +124,20 @@ class Fillers:
     def _hold(self, filler: Refund) -> Refund:
         address, _, nonce = filler.reference.split("/")
         try:
-            held = filler.with_status(
-                Status.RESERVED,
-                self._clock(),
-                sender=address,
-                key_id=self._nonces.signing_key_id(address),
-                nonce=int(nonce),
-                gas_limit=NOOP_GAS,
+            held = filler.assigned(
+                filler.draft_transaction(
+                    self._clock(),
+                    sender=address,
+                    key_id=self._nonces.signing_key_id(address),
+                    nonce=int(nonce),
+                    gas_limit=NOOP_GAS,
+                )
             )
-            self._store.adopt(filler, held)
+            return self._store.adopt(filler, held)
         except KeyUnusableError as e:
             objection = build_objection("key-unusable", str(e))
         except StaleStateError:
             if self._store.get(filler.id) != filler:
                 raise  # Another process took the step.
             objection = build_objection("nonce-held", "another row has the nonce")
-        else:
-            return held
         return self._transitions.move(filler, Status.REFUSED, **objection)

@@ -55,7 +55,7 @@ class HeadLook:
 
     def is_new(self, refund: Refund) -> bool:
         """Return whether *refund* was broadcast after the last look began."""
-        return self.last is None or refund.updated_at >= self.last.at
+        return self.last is None or refund.moving.updated_at >= self.last.at
 
 
 class HeadLooks:
@@ -150,7 +150,7 @@ class _Pace:
             missing = min(mined) + self._confirmations - 1 - self._number
             expected = self._moved_at + max(1, missing) * _LATE * block
             return max(last.at + block / 2, expected)
-        sent_at = min(each.updated_at for each in refunds if not _is_mined(each))
+        sent_at = min(each.moving.updated_at for each in refunds if not _is_mined(each))
         if sent_at > last.at + _UNBROKEN:
             return sent_at + block  # When the next block comes is not known.
         return max(last.at + block / _SOON, self._moved_at + _EARLY * block)

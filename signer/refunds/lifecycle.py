@@ -1,20 +1,26 @@
 """
-Takes refunds one step at a time: assign a nonce, sign, record, broadcast, follow up.
+The life of a refund, from its acceptance to its confirmation.
+
+1. *Accept*: the API stores the refund (``acceptance``), perhaps with a proposal for an
+   administrator.  From here on only workers move it.
+2. *Approve*: people decide about those that need it (``awaiting_refunds``).
+3. *Reserve*: a refund gets its place in a transaction of the active key, under the
+   limits, with the audit record of the intent to sign (``queued_refunds``).
+4. *Sign*, *record*: the device signs, and the bytes are stored before any node sees
+   them (``first_signatures``, ``attempts``).
+5. *Broadcast*: the stored bytes go to the nodes (``broadcasts``).
+6. *Follow*: what is not mined in time is sent again or replaced, under the same nonce
+   (``pending_transactions``).
+7. *Confirm*: the receipt at depth decides (``confirmations``).
 
 A step takes any number of refunds.  It reads what it needs once for all of them, does
 one thing to the outside world, and commits one compare-and-set for each refund, in one
 transaction.  A process may die between any two lines, and any number of processes may
-take the same step: the store decides whose step counts, and nothing is broadcast that
-is not recorded.
-
-``queued_refunds`` assigns nonces, ``attempts`` signs, ``broadcasts`` sends,
-``pending_transactions`` handles what is not mined in time, and ``confirmations`` reads
-the results from the chain.
+take the same step: the store decides whose step counts.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import timedelta
 
 from signer.alerts import Alerts
@@ -26,11 +32,10 @@ from signer.errors import (
     BackendUnavailableError,
     ChainUnavailableError,
     ConfigurationError,
-    ExecutionRevertedError,
     HotWalletError,
     Refusal,
 )
-from signer.model.refund import UNSIGNED, Kind, PaymentPurpose, Refund, Status
+from signer.model.refund import UNSIGNED, PaymentPurpose, Refund, Status
 from signer.outcomes import require
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
@@ -40,22 +45,18 @@ from signer.refunds.awaiting_refunds import AwaitingRefunds
 from signer.refunds.broadcasts import Broadcasts
 from signer.refunds.endings import Endings
 from signer.refunds.fillers import Fillers
-from signer.refunds.gas import bound_gas, estimate_gas
+from signer.refunds.first_signatures import FirstSignatures
 from signer.refunds.gas_price_check import GasPriceCheck
-from signer.refunds.nonces import NonceManager, describe_earlier_payment
-from signer.refunds.payment_approvals import PaymentApprovals, find_objection
+from signer.refunds.nonces import NonceManager
+from signer.refunds.payment_approvals import PaymentApprovals
 from signer.refunds.payment_checks import find_violation
 from signer.refunds.pending_transactions import PendingTransactions
 from signer.refunds.queued_refunds import QueuedRefunds
 from signer.refunds.signed_requests import SignedRequests
 from signer.refunds.step_outcomes import Outcome, Outcomes
-from signer.refunds.sweep_policy import build_objection
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.transitions import MAX_RETRY_DELAY, delay_after
 
-
-SIMULATION_VALID_FOR = timedelta(seconds=10)
-"""How long a successful simulation of a transfer is trusted."""
 
 MAX_OUTAGE_DELAY = timedelta(seconds=5)
 """The longest delay if nodes, device or log are down, so that an outage ends soon."""
@@ -82,56 +83,54 @@ class Lifecycle:
         """Take steps of refunds in *store*."""
         self._store = store
         self._chains = chains
-        self._nonces = nonces
         self._clock = clock
         self._signed_requests = SignedRequests(store, tenants)
         alerts = alerts or Alerts(clock=clock)
-        self._gas_price_check = GasPriceCheck(store, alerts, clock)
+        gas_price_check = GasPriceCheck(store, alerts, clock)
         policy = transaction_signer.policy
         approvals = PaymentApprovals(store, audit, alerts, clock, policy)
-        self._approvals = approvals
-        self._attempts = Attempts(
-            store, transaction_signer, self._gas_price_check, clock, approvals
+        attempts = Attempts(
+            store, transaction_signer, gas_price_check, clock, approvals
         )
         endings = Endings(store, nonces, audit, clock)
-        self._awaiting = AwaitingRefunds(store, approvals, endings, clock)
-        self._queued = QueuedRefunds(
+        awaiting = AwaitingRefunds(store, approvals, endings, clock)
+        queued = QueuedRefunds(
             store,
             nonces,
             transaction_signer,
-            attempts=self._attempts,
-            gas_price_check=self._gas_price_check,
+            attempts=attempts,
+            gas_price_check=gas_price_check,
             approvals=approvals,
             endings=endings,
             clock=clock,
         )
-        self._broadcasts = Broadcasts(
+        broadcasts = Broadcasts(
             store,
             nonces,
             transaction_signer,
-            attempts=self._attempts,
+            attempts=attempts,
             clock=clock,
         )
-        self._pending = PendingTransactions(
-            store, transaction_signer, self._attempts, nonces, clock
+        pending = PendingTransactions(
+            store, transaction_signer, attempts, nonces, clock
         )
-        self._fillers = Fillers(
-            store,
-            nonces,
-            attempts=self._attempts,
-            pending=self._pending,
-            clock=clock,
+        self._signatures = FirstSignatures(
+            nonces, approvals, attempts=attempts, pending=pending, clock=clock
         )
-        self._filler_steps: dict[Status, _Step] = {
-            Status.QUEUED: self._fillers.hold,
-            Status.RESERVED: self._fillers.sign,
-        }
+        fillers = Fillers(
+            store, nonces, attempts=attempts, pending=pending, clock=clock
+        )
         self._steps: dict[Status, _Step] = {
-            Status.AWAITING_APPROVAL: self._awaiting.take_step,
-            Status.QUEUED: self._queued.take_step,
-            Status.RESERVED: self._sign,
-            Status.SIGNED: self._broadcasts.send,
-            Status.BROADCAST: self._pending.take_step,
+            Status.AWAITING_APPROVAL: awaiting.take_step,
+            Status.QUEUED: queued.take_step,
+            Status.RESERVED: self._signatures.sign,
+            Status.SIGNED: broadcasts.send,
+            Status.BROADCAST: pending.take_step,
+        }
+        # They pay nothing: their nonces are known, and get a no-op.
+        self._filler_steps = self._steps | {
+            Status.QUEUED: fillers.hold,
+            Status.RESERVED: fillers.sign,
         }
 
     def step(self, refund: Refund) -> Refund:
@@ -175,8 +174,10 @@ class Lifecycle:
     def _step_group(
         self, status: Status, chain: Chain, group: Sequence[Refund], outcomes: Outcomes
     ) -> None:
+        is_filler = group[0].purpose is PaymentPurpose.FILLER
+        steps = self._filler_steps if is_filler else self._steps
         try:
-            self._find_step(status, group)(group, chain, outcomes)
+            steps[status](group, chain, outcomes)
         except Exception as e:  # noqa: BLE001 - it is the outcome of the others.
             others = [refund for refund in group if refund.id not in outcomes]
             is_bug = not isinstance(e, HotWalletError)
@@ -186,11 +187,6 @@ class Lifecycle:
                     self._step_group(status, chain, [refund], outcomes)
             else:
                 outcomes.update(dict.fromkeys((each.id for each in others), e))
-
-    def _find_step(self, status: Status, group: Sequence[Refund]) -> _Step:
-        is_filler = group[0].purpose is PaymentPurpose.FILLER
-        is_special = is_filler and status in self._filler_steps
-        return (self._filler_steps if is_special else self._steps)[status]
 
     def postpone(
         self, failed: Sequence[tuple[Refund, HotWalletError]]
@@ -204,10 +200,10 @@ class Lifecycle:
         """
         changes = []
         for refund, error in failed:
-            delay = delay_after(refund.attempts, _longest_delay(error))
+            delay = delay_after(refund.moving.attempts, _longest_delay(error))
             after = refund.with_due_at(
                 self._clock() + delay,
-                attempts=refund.attempts + 1,
+                attempts=refund.moving.attempts + 1,
                 blocked_by=error.code,
             )
             changes.append(Change(refund, after))
@@ -232,58 +228,6 @@ class Lifecycle:
         is_noop = refund.failure_code is not None and refund.status not in UNSIGNED
         if violation is not None and not is_noop:
             raise violation
-
-    def _sign(
-        self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes
-    ) -> None:
-        just_reserved = []
-        for refund in refunds:
-            age = self._clock() - refund.updated_at
-            is_fresh = timedelta(0) <= age <= SIMULATION_VALID_FOR
-            is_checked = refund.intent is not None or (
-                self._approvals.find_need(refund, chain.network) is None
-            )
-            if is_fresh and is_checked:
-                just_reserved.append(refund)
-            else:
-                with outcomes.capture(refund):
-                    outcomes[refund.id] = self._sign_late(refund, chain)
-        self._attempts.start_all(just_reserved, chain, outcomes)
-
-    def _sign_late(self, refund: Refund, chain: Chain) -> Refund:
-        # Nonce, token and key may have changed since.  The key may have been revoked
-        # after its intent to sign was recorded, so record a new one.
-        refund = replace(refund, intent=None)
-        settled = self._pending.handle_used_nonce(refund, chain)
-        if settled is not None:
-            return settled
-        # A ledger that was restored from before the key was revoked has lost that the
-        # refund got another nonce.
-        self._nonces.require_other_wallets_known(
-            chain, str(refund.sender), if_restored=True
-        )
-        # If the transfer must not be made, a no-op uses the nonce: otherwise all
-        # higher nonces would wait without end.
-        tx_hash = self._nonces.find_other_payment(refund)
-        if tx_hash is not None:
-            reason = describe_earlier_payment(tx_hash, chain)
-            return self._attempts.start(refund, chain, Kind.NOOP, **reason)
-        need = self._approvals.find_need(refund, chain.network)
-        if need is not None:
-            # Its approval became necessary, or was decided, after the reservation.
-            objection = find_objection(self._approvals.settle(refund, need))
-            if objection is not None:
-                return self._attempts.start(refund, chain, Kind.NOOP, **objection)
-        try:
-            estimate = estimate_gas(refund, chain, str(refund.sender))
-        except ExecutionRevertedError as e:
-            reason = build_objection(e.code, str(e))
-            return self._attempts.start(refund, chain, Kind.NOOP, **reason)
-        if refund.purpose is PaymentPurpose.CALL:
-            # After a restore, the reserved limit is the largest one of any call.
-            gas = bound_gas(estimate, refund, chain)
-            return self._attempts.start(refund, chain, largest_gas=gas)
-        return self._attempts.start(refund, chain)
 
 
 def _longest_delay(error: HotWalletError) -> timedelta:

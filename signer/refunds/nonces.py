@@ -23,6 +23,7 @@ from signer.keys.signer import Signer
 from signer.model.key import find_key
 from signer.model.refund import PaymentPurpose, Refund, Status
 from signer.model.spending_limits import NO_LIMITS, Limits
+from signer.model.transaction import TransactionStatus
 from signer.model.wallet import Pause, UnrecordedTransaction
 from signer.ports.clock import Clock
 from signer.ports.control_store import ControlStore
@@ -175,19 +176,20 @@ class NonceManager:
             )
             self._store.save(refund, after)
             return after
-        after = refund.with_status(
-            Status.MINED,
-            self._clock(),
-            sender=payment.sender,
-            key_id=self._key_id(payment.sender),
-            nonce=payment.nonce,
-            gas_limit=payment.gas_limit,
-            tx_hash=payment.tx_hash,
-            block_number=payment.block_number,
-            block_hash=payment.block_hash,
+        after = refund.assigned(
+            refund.draft_transaction(
+                self._clock(),
+                sender=payment.sender,
+                key_id=self._key_id(payment.sender),
+                nonce=payment.nonce,
+                gas_limit=payment.gas_limit,
+                status=TransactionStatus.MINED,
+                tx_hash=payment.tx_hash,
+                block_number=payment.block_number,
+                block_hash=payment.block_hash,
+            )
         )
-        self._store.adopt(refund, after)
-        return after
+        return self._store.adopt(refund, after)
 
     def find_other_payment(self, refund: Refund) -> str | None:
         """

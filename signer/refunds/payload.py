@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from signer.chain.erc20 import encode_transfer
 from signer.crypto.transactions import AnyTransaction
-from signer.model.refund import Refund, TransactionKind
+from signer.model.refund import Refund
+from signer.model.transaction import TransactionKind
 from signer.ports.chain import MinedTransaction
 
 

@@ -21,7 +21,8 @@ from signer.model.acceptance import ProposedApproval
 from signer.model.approval import Approval, ApprovalState, Proposal
 from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import WORKER, Actor
-from signer.model.refund import Refund, SignedTransaction, Status
+from signer.model.refund import Refund, Status
+from signer.model.transaction import SignedTransaction
 from signer.policy.default_rules import AMOUNT_NEED
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger

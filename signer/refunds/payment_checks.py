@@ -28,11 +28,11 @@ from signer.model.refund import (
     AS_REQUESTED,
     COIN_ADDRESS,
     PaymentPurpose,
+    PaymentState,
     Refund,
     RefundRequest,
-    Status,
-    TransactionKind,
 )
+from signer.model.transaction import TransactionKind
 from signer.refunds.payload import payload_of
 
 
@@ -108,7 +108,7 @@ def admit(
         token_address=token_address,
         decimals=decimals,
         amount=amount,
-        status=Status.QUEUED,
+        state=PaymentState.QUEUED,
         created_at=now,
         updated_at=now,
         due_at=now - _CLOCK_TOLERANCE,

@@ -13,7 +13,8 @@ from signer.model.audit_record import WORKER
 from signer.model.decision import Decision, Verdict
 from signer.model.key import Key, KeyState
 from signer.model.payment_totals import PaymentTotals
-from signer.model.refund import Kind, PaymentPurpose, Refund, RefundRequest
+from signer.model.refund import PaymentPurpose, Refund, RefundRequest
+from signer.model.transaction import Kind
 from signer.policy.facts import (
     NO_KEYS,
     Caller,

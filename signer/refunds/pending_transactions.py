@@ -20,7 +20,8 @@ from signer.errors import (
     ScreeningUnavailableError,
     SigningStoppedError,
 )
-from signer.model.refund import Kind, Refund, SignedTransaction, Status
+from signer.model.refund import Refund, Status
+from signer.model.transaction import Kind, SignedTransaction
 from signer.ports.chain import MinedTransaction
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
@@ -93,7 +94,8 @@ class PendingTransactions:
         a *final* transaction of another origin fails the refund: receipts may be late,
         and nodes may lag, for a long time.  Return None if the nonce is unused.
         """
-        sender, nonce, _ = refund.reservation()
+        reserved = refund.reserved()
+        sender, nonce = reserved.sender, reserved.nonce
         if counted is None:
             counted = chain.client.transaction_count(sender)
         if counted <= nonce:
@@ -118,7 +120,7 @@ class PendingTransactions:
         self, refund: Refund, chain: Chain, counts: Mapping[str, int]
     ) -> Refund | SignedTransaction:
         """Return *refund* after its step, or its transaction to send again."""
-        sender, _, _ = refund.reservation()
+        sender = refund.reserved().sender
         settled = self.handle_used_nonce(refund, chain, counts[sender])
         if settled is not None:
             return settled
@@ -135,7 +137,7 @@ class PendingTransactions:
             return self._attempts.record(plan, chain)
         stuck_after = timedelta(seconds=chain.network.stuck_after_seconds)
         # The absolute value, since a clock may have been set back.
-        if abs(self._clock() - refund.updated_at) < stuck_after:
+        if abs(self._clock() - refund.moving.updated_at) < stuck_after:
             return latest
         is_next = counts[sender] == latest.nonce
         return self._replace_stuck(refund, chain, latest, is_next=is_next) or latest

@@ -9,7 +9,8 @@ from signer.config.networks import Network
 from signer.crypto.transactions import SignedBytes
 from signer.model.decision import Decision
 from signer.model.key import Key
-from signer.model.refund import Page, Refund, SignedTransaction
+from signer.model.refund import Page, Refund
+from signer.model.transaction import SignedTransaction
 from signer.policy.facts import KnownNetwork, OwnKeys, Surroundings
 from signer.policy.policy import AnyPolicy
 from signer.ports.refund_reports import RefundFilter

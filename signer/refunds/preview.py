@@ -36,7 +36,13 @@ from signer.errors import (
     WalletPausedError,
 )
 from signer.model.decision import Decision, Verdict
-from signer.model.refund import Refund, RefundRequest, Status, new_refund_id
+from signer.model.refund import (
+    PaymentState,
+    Refund,
+    RefundRequest,
+    Status,
+    new_refund_id,
+)
 from signer.model.spending_limits import GAS_PER_HOUR, Limits, Spent
 from signer.ports.chain import Fees
 from signer.ports.clock import Clock
@@ -253,10 +259,10 @@ class Previewer:
         if policy is not None and policy.is_extended:
             decision = decide(policy, refund, chain.network)
             if decision.need is not None:
-                refund = replace(refund, status=Status.AWAITING_APPROVAL)
+                refund = replace(refund, state=PaymentState.AWAITING_APPROVAL)
             elif decision.verdict is not Verdict.ALLOW:
                 facts.note(PolicyViolationError.code)
-        if refund.status is Status.AWAITING_APPROVAL:
+        if refund.state is PaymentState.AWAITING_APPROVAL:
             facts.note(ApprovalRequiredError.code)
         return refund, decision
 

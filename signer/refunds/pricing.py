@@ -19,7 +19,8 @@ from signer.errors import (
     GasLimitError,
     InsufficientFundsError,
 )
-from signer.model.refund import Kind, Refund, SignedTransaction, TransactionKind
+from signer.model.refund import Refund
+from signer.model.transaction import Kind, SignedTransaction, TransactionKind
 from signer.ports.chain import Fees
 from signer.ports.clock import Clock
 from signer.refunds.gas import bound_gas, estimate_gas
@@ -94,8 +95,10 @@ class Pricing:
         Raises:
             InsufficientFundsError: The address cannot pay for a no-op either.
         """
-        _, _, reserved = refund.reservation()
-        gas = min(reserved, largest_gas) if kind is Kind.TRANSFER else NOOP_GAS
+        reserved = refund.reserved()
+        gas = (
+            min(reserved.gas_limit, largest_gas) if kind is Kind.TRANSFER else NOOP_GAS
+        )
         attempt = Attempt(kind, 0, gas, *self._quote(refund, kind, chain))
         objection = self._find_objection(refund, attempt, chain)
         if objection is not None:

@@ -16,7 +16,8 @@ from signer.keys.keyring import ActiveKey
 from signer.model.approval import ApprovalState
 from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import Record
-from signer.model.refund import PaymentPurpose, Refund, Status, TransactionKind
+from signer.model.refund import PaymentPurpose, Refund, Status
+from signer.model.transaction import TransactionKind
 from signer.model.wallet import UnrecordedTransaction
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger

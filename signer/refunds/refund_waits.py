@@ -37,7 +37,7 @@ class WaitCondition:
 
     def is_met(self, refund: Refund) -> bool:
         """Return whether the wait for *refund* is over."""
-        is_blocked = self.or_blocked and refund.blocked_by is not None
+        is_blocked = self.or_blocked and refund.moving.blocked_by is not None
         return is_blocked or refund.status not in self.pending_statuses
 
 

@@ -244,7 +244,7 @@ class RefundService:
         found = self._waits.wait(refund, seconds, condition)
         if found is None:
             found = self._reread(refund)
-            if found.version == refund.version:
+            if found.revision == refund.revision:
                 self._silent_until = self._timer() + SILENCE_SECONDS
         return found
 

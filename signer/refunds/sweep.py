@@ -21,9 +21,9 @@ from signer.model.audit_record import Actor, Operation
 from signer.model.refund import (
     OPERATOR,
     PaymentPurpose,
+    PaymentState,
     Refund,
     RefundRequest,
-    Status,
     new_refund_id,
 )
 from signer.outcomes import require
@@ -145,7 +145,7 @@ class Sweeper:
             recipient=recipient,
             amount=item.amount,
             reason="sweep",
-            status=Status.QUEUED,
+            state=PaymentState.QUEUED,
             created_at=now,
             updated_at=now,
             due_at=now,

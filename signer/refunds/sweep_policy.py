@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from signer.model.key import Key, KeyState
-from signer.model.refund import Refund, TransactionKind
+from signer.model.refund import Refund
+from signer.model.transaction import TransactionKind
 
 
 Objection = dict[str, Any]

@@ -6,7 +6,7 @@ higher fees, and a no-op in its place if it can never be paid.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from signer.amounts import format_units
@@ -28,14 +28,8 @@ from signer.model.audit_record import (
     Record,
 )
 from signer.model.decision import Decision
-from signer.model.refund import (
-    RECORDED,
-    Kind,
-    PaymentPurpose,
-    Refund,
-    SignedTransaction,
-    TransactionKind,
-)
+from signer.model.refund import RECORDED, PaymentPurpose, Refund
+from signer.model.transaction import Kind, SignedTransaction, TransactionKind
 from signer.policy.policy import Approve
 from signer.ports.clock import Clock
 from signer.ports.refund_store import Permit, Reservation
@@ -196,7 +190,7 @@ class TransactionSigner:
             return None
         gas = reservation.gas_limit
         attempt = Attempt(Kind.TRANSFER, 0, gas, max_fee, 0, is_legacy=False)
-        expected = replace(reservation.refund, sender=sender, nonce=0, gas_limit=gas)
+        expected = expect(reservation.refund, sender, gas)
         transaction = build_transaction(expected, attempt)
         digest = transaction.signing_digest()
         permit = self.policy.require_within_totals(
@@ -236,7 +230,7 @@ class TransactionSigner:
             SigningError: The device did not sign, or signed something else; or the
                 signed bytes are not the transaction that was checked.
         """
-        _, nonce, _ = refund.reservation()
+        reserved = refund.reserved()
         transaction = build_transaction(refund, attempt)
         _check(transaction, refund, attempt, network)
         digest = transaction.signing_digest()
@@ -246,7 +240,7 @@ class TransactionSigner:
         purpose = build_purpose(
             refund,
             decision,
-            nonce=nonce,
+            nonce=reserved.nonce,
             attempt=attempt.number,
             kind=str(attempt.kind),
         )
@@ -264,11 +258,11 @@ class TransactionSigner:
         self, refund: Refund, kind: Kind, digest: bytes, purpose: Purpose
     ) -> Signer:
         """Return the signer; its audit record of the intent to sign is durable."""
-        sender, _, _ = refund.reservation()
+        reserved = refund.reserved()
         is_valid = is_just_committed(refund, self._clock())
         if refund.intent is None or not is_valid:
             return self._ring.announce(
-                sender,
+                reserved.sender,
                 digest,
                 purpose,
                 chain_id=refund.chain_id,
@@ -276,8 +270,8 @@ class TransactionSigner:
                 pays=self._find_paid_key(refund, kind),
             )
         # The reservation recorded the intent of this key, which was active then.
-        known = self._ring.cached_signer(sender, str(refund.key_id))
-        return known or self._ring.signer(sender)
+        known = self._ring.cached_signer(reserved.sender, reserved.key_id)
+        return known or self._ring.signer(reserved.sender)
 
     def _find_paid_key(self, refund: Refund, kind: Kind) -> str | None:
         """Return the address that must be the active key's, for a sweep."""
@@ -290,11 +284,10 @@ class TransactionSigner:
         transaction = signed.transaction
         return SignedTransaction(
             tx_hash=signed.tx_hash,
-            refund_id=refund.id,
             attempt=attempt.number,
             kind=attempt.kind,
             chain_id=transaction.chain_id,
-            sender=str(refund.sender),
+            sender=refund.reserved().sender,
             nonce=transaction.nonce,
             max_fee_per_gas=transaction.max_fee_per_gas,
             max_priority_fee_per_gas=transaction.max_priority_fee_per_gas,
@@ -304,9 +297,19 @@ class TransactionSigner:
         )
 
 
+def expect(refund: Refund, sender: str, gas: int) -> Refund:
+    """Return *refund* as it would be with a nonce of *sender*, before it has one."""
+    at = refund.created_at
+    expected = refund.draft_transaction(
+        at, sender=sender, nonce=refund.nonce or 0, key_id="", gas_limit=gas
+    )
+    return refund.inside(expected)
+
+
 def build_transaction(refund: Refund, attempt: Attempt) -> AnyTransaction:
     """Return the unsigned transaction of *attempt*, with the nonce of *refund*."""
-    sender, nonce, _ = refund.reservation()
+    reserved = refund.reserved()
+    sender, nonce = reserved.sender, reserved.nonce
     is_noop = attempt.kind is Kind.NOOP
     payload = Payload(sender, 0, b"") if is_noop else payload_of(refund)
     if attempt.is_legacy:

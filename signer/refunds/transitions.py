@@ -81,7 +81,7 @@ class Transitions:
 def is_just_committed(refund: Refund, now: datetime) -> bool:
     """Return whether the checks of the last commit of *refund* are valid at *now*."""
     # A clock may have been set back.
-    return timedelta(0) <= now - refund.updated_at <= CHECKS_VALID_FOR
+    return timedelta(0) <= now - refund.moving.updated_at <= CHECKS_VALID_FOR
 
 
 def delay_after(failures: int, longest: timedelta = MAX_RETRY_DELAY) -> timedelta:

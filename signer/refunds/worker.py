@@ -31,7 +31,8 @@ from signer.keys.proof import KeyProof
 from signer.keys.retirement import KeyRetirement
 from signer.model.key import WATCHED, Key, KeyState, find_active_key
 from signer.model.look import Look
-from signer.model.refund import HOLD, UNSENT, Refund, Status
+from signer.model.refund import UNSENT, Refund, Status
+from signer.model.transaction import HOLD
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.meter import NO_METER, Meter
@@ -408,7 +409,7 @@ class Worker:
                 refund_id=refund.id,
                 status=str(refund.status),
                 code=error.code,
-                attempts=refund.attempts + 1,
+                attempts=refund.moving.attempts + 1,
             )
         for (refund, _), problem in zip(delayed, problems, strict=True):
             if problem is not None:

@@ -5,6 +5,7 @@ The role writes the ring, stops and blocks, inserts sweeps, and takes nonces bac
 key is revoked.  It can stop payments; it cannot make one that no process accepted.
 """
 
+import psycopg
 import pytest
 
 from signer.alerts import Alert, Alerts
@@ -15,9 +16,9 @@ from signer.model.approval import Proposal
 from signer.model.audit_record import Actor
 from signer.model.hold import Hold, name_of_tenant
 from signer.model.refund import Status
-from signer.model.wallet import Pause
 from tests.fixtures.ledger import FORGED_APPROVAL
 from tests.fixtures.roles import Processes, Roles
+from tests.support.audit import overruled
 from tests.support.database_attacks import Attacks
 from tests.support.ring import SILENCE
 from tests.support.theft import (
@@ -25,6 +26,7 @@ from tests.support.theft import (
     DENIED,
     DENIED_TO_ALL,
     END_OF_BLOCKS,
+    QUEUED_AGAIN,
     REFUSED,
     THIEF,
     Thief,
@@ -35,8 +37,9 @@ from tests.support.theft import (
 # Sign, record or finish a refund; hide what was spent.
 PAYMENT = (
     "INSERT INTO attempts DEFAULT VALUES",
-    "UPDATE refunds SET tx_hash = 'thief'",
-    "UPDATE refunds SET block_number = 1, block_hash = 'thief'",
+    "UPDATE transactions SET status = 'reserved'",
+    "UPDATE transactions SET tx_hash = 'thief'",
+    "UPDATE transactions SET block_number = 1, block_hash = 'thief'",
     "UPDATE refunds SET failure_code = 'thief', failure_detail = 'thief'",
     "INSERT INTO spendings DEFAULT VALUES",
     "UPDATE spendings SET amount = 0",
@@ -50,8 +53,6 @@ OTHERS = (
     "DELETE FROM workers",
     "UPDATE keys SET created_at = now()",
 )
-
-NO_NONCE = "nonce = NULL, sender = NULL, key_id = NULL, gas_limit = NULL"
 
 
 @pytest.fixture
@@ -82,28 +83,93 @@ def test_an_inserted_refund(processes: Processes, attacks: Attacks, kind: str) -
     attacks.insert_refund(is_sweep=kind == "sweep")
 
 
-@pytest.mark.parametrize("status", ["queued", "reserved"])
+FORGET = ("DELETE FROM transaction_payments", "DELETE FROM transactions")
+
+
+@pytest.mark.parametrize(
+    "statement", [QUEUED_AGAIN, "UPDATE refunds SET state = 'assigned'", *FORGET]
+)
 def test_a_confirmed_refund_is_not_repeated(
-    processes: Processes, attacks: Attacks, status: str
+    processes: Processes, attacks: Attacks, statement: str
 ) -> None:
-    """A final refund never changes."""
+    """A final refund never changes, and it keeps its transaction."""
     refund = processes.worker.finish(processes.refunds.accepted())[0]
-    nonce = f", {NO_NONCE}" if status == "queued" else ""
 
-    assert attacks.repeat(refund, f"status = '{status}'{nonce}") == REFUSED
+    assert attacks.repeat(refund, statement) == REFUSED
 
 
-def test_a_sent_refund_is_not_repeated(processes: Processes, attacks: Attacks) -> None:
-    """The chain has a payment that the ledger lacks: the wallet waits for a restore."""
+@pytest.mark.parametrize("statement", FORGET)
+def test_a_sent_refund_is_not_repeated(
+    processes: Processes, attacks: Attacks, statement: str
+) -> None:
+    """The refund had a transaction, which stays, and gets no other."""
     refund = processes.worker.step(processes.refunds.accepted(), times=3)
     processes.worker.chain.mine()
 
-    detour = "status = 'reserved'"
-    refusal = attacks.repeat(refund, detour, f"status = 'queued', {NO_NONCE}")
+    assert attacks.repeat(refund, QUEUED_AGAIN, statement) == REFUSED
+    assert processes.worker.stored(refund).status is Status.CONFIRMED
 
-    assert refusal is None
+
+@pytest.mark.parametrize("state", ["confirmed", "failed", "refused", "cancelled"])
+def test_an_invented_end(processes: Processes, attacks: Attacks, state: str) -> None:
+    """A refund does not end before its transaction, and is paid."""
+    refund = processes.worker.step(processes.refunds.accepted())
+    place = "" if state in {"confirmed", "failed"} else ", nonce = NULL, sender = NULL"
+    place += ", position = NULL" if place else ""
+    statement = f"UPDATE refunds SET state = '{state}'{place}"
+
+    assert attacks.repeat(refund, statement) == REFUSED
+    assert processes.worker.stored(refund).status is Status.CONFIRMED
+
+
+def test_an_invented_reservation(attacks: Attacks) -> None:
+    """A transaction that no process reserved pays nothing."""
+    attacks.invent_reservation()
+
+
+def test_a_shared_transaction(attacks: Attacks) -> None:
+    """It pays the refund for which it was reserved."""
+    attacks.share_transaction()
+
+
+def test_a_nonce_that_the_thief_takes_back(processes: Processes, thief: Thief) -> None:
+    """As after a revocation, the refund gets a nonce again, and is paid once."""
+    refund = processes.worker.step(processes.refunds.accepted())
+    first, *rest = FORGET
+
+    assert thief.steal(first, QUEUED_AGAIN, *rest) is None
+    let_work(processes.worker, processes.worker.worker)
+
+    assert processes.worker.chain.payouts() == [(refund.recipient, refund.amount)]
+
+
+def test_a_payment_that_is_removed_before_the_signature(
+    processes: Processes, attacks: Attacks, thief: Thief, shipped: Roles
+) -> None:
+    """The transaction was signed meanwhile: the refund gets no other."""
+    refund = processes.worker.step(processes.refunds.accepted())
+    assert thief.steal(FORGET[0]) is None
+    processes.worker.step(refund, times=2)
+    processes.worker.chain.mine()
+    overruled(shipped.superuser, QUEUED_AGAIN)
+
+    attacks.repeat(refund)
     assert processes.worker.stored(refund).nonce is None
-    assert processes.worker.wallet.paused_by is Pause.RESTORED
+
+
+def test_a_payment_that_is_removed_during_the_signature(
+    processes: Processes, attacks: Attacks, shipped: Roles
+) -> None:
+    """A removal that commits after the signature lets the refund get no other."""
+    refund = processes.worker.step(processes.refunds.accepted())
+    with psycopg.connect(shipped.admin) as connection:
+        connection.execute(FORGET[0].encode())
+        processes.worker.step(refund, times=2)
+    processes.worker.chain.mine()
+    overruled(shipped.superuser, QUEUED_AGAIN)
+
+    attacks.repeat(refund)
+    assert processes.worker.stored(refund).nonce is None
 
 
 CHANGE_OF = Proposal("signing-resume", {"chain_id": "31337", "version": 0})

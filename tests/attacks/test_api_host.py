@@ -8,7 +8,7 @@ thief does not have the keys with which the gateway signs.
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,15 +17,14 @@ from sqlalchemy import insert
 
 from backends.sql import SQLStore
 from backends.sql.schema import request_signatures
-from backends.sql.statements import signed_values
 from signer import strict_json
 from signer.alerts import Alert
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import HotWalletError
-from signer.model.refund import Refund, Status, new_refund_id
+from signer.model.refund import PaymentState, Refund, Status, new_refund_id
 from signer.model.signed_request import SignedRequest
 from signer.refunds.request_body import read_refund
-from tests.fixtures.ledger import bound, filled
+from tests.fixtures.ledger import as_if, bound, filled
 from tests.support.ledgers import ROW_MACS, open_ledger
 from tests.support.refunds import ACTOR, AMOUNT, CUSTOMER, FakeClock, World
 from tests.support.signed_requests import RequestKey
@@ -90,9 +89,7 @@ class Host:
         with closing(SQLStore(self.url)) as store:
             filled(store, [sealed])
             if signed is not None:
-                values = signed_values(refund, signed)
-                prefix = len("request_signatures_")
-                row = {name[prefix:]: value for name, value in values.items()}
+                row = {"refund_id": refund.id, **asdict(signed)}
                 store._database.transaction(
                     lambda c: c.execute(insert(request_signatures), [row])
                 )
@@ -142,7 +139,7 @@ def _row(host: Host) -> Refund:
         recipient=CUSTOMER,
         amount=AMOUNT,
         reason=None,
-        status=Status.QUEUED,
+        state=PaymentState.QUEUED,
         created_at=now,
         updated_at=now,
         due_at=now,
@@ -158,7 +155,7 @@ def _require_frozen(host: Host, refund: Refund) -> None:
     assert host.world.chain.payouts() == [(CUSTOMER, AMOUNT)]
     assert host.world.stored(other).status is Status.CONFIRMED
     assert host.world.stored(refund).status is refund.status
-    assert host.world.stored(refund).blocked_by == "row-not-authentic"
+    assert host.world.stored(refund).moving.blocked_by == "row-not-authentic"
     assert host.world.store.alert_counts()[str(Alert.ROW_CHANGED)] >= 1
 
 
@@ -217,7 +214,7 @@ def test_a_changed_refund(
     changed = replace(genuine, **changes)
     if status is Status.RESERVED:
         sender = host.world.signer.address
-        changed = replace(
+        changed = as_if(
             changed,
             status=status,
             sender=sender,
@@ -232,7 +229,7 @@ def test_a_changed_refund(
     else:  # Its nonce may block the wallet, and nothing is paid.
         host.work()
         assert host.world.chain.payouts() == []
-        assert host.world.stored(changed).blocked_by == "row-not-authentic"
+        assert host.world.stored(changed).moving.blocked_by == "row-not-authentic"
 
 
 @pytest.mark.parametrize(
@@ -257,7 +254,7 @@ def test_another_token_or_chain(
 
     assert host.world.chain.payouts() == [(CUSTOMER, AMOUNT)]
     assert host.world.stored(other).status is Status.CONFIRMED
-    assert host.world.stored(changed).blocked_by == "policy-violation"
+    assert host.world.stored(changed).moving.blocked_by == "policy-violation"
     assert host.world.stored(changed).nonce is None
 
 
@@ -281,7 +278,7 @@ def test_an_invented_sweep(host: Host, genuine: Refund, status: Status) -> None:
     signer = host.world.signer
     sweep = replace(genuine, **bound(signer.address), recipient=THIEF)
     if status is not Status.QUEUED:
-        sweep = replace(
+        sweep = as_if(
             sweep,
             status=status,
             sender=signer.address,
@@ -303,7 +300,7 @@ def test_a_refund_without_signed_bytes(
 ) -> None:
     """A row that says that it is signed already: there is nothing to send."""
     unknown = f"0x{'00' * 32}"
-    invented = replace(
+    invented = as_if(
         genuine,
         recipient=THIEF,
         status=status,

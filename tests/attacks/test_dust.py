@@ -70,7 +70,7 @@ def test_dust_burns_at_most_the_gas_of_an_hour(world: World) -> None:
 
     assert GAS_PER_HOUR * 0.9 < burnt <= GAS_PER_HOUR
     assert {each.status for each in waiting} == {Status.QUEUED}
-    assert {each.blocked_by for each in waiting} == {"limit-reached"}
+    assert {each.moving.blocked_by for each in waiting} == {"limit-reached"}
     assert burnt < _gas(world, refunds) <= 2 * GAS_PER_HOUR
 
 

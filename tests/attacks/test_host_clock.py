@@ -49,7 +49,7 @@ def test_a_wrong_clock_gets_no_fresh_limit(
     world.chain.mine()
 
     assert world.stored(refund).status is Status.QUEUED
-    assert world.stored(refund).blocked_by == "limit-reached"
+    assert world.stored(refund).moving.blocked_by == "limit-reached"
     assert world.stored(paid).nonce == 0
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 

@@ -149,7 +149,7 @@ def test_nothing_is_signed_while_the_log_is_not_written(
     assert scene.device.calls == 0
     assert scene.world.chain.broadcasts == []
     assert {each.status for each in waiting} <= {Status.QUEUED, Status.RESERVED}
-    assert {each.blocked_by for each in waiting} == {CODE}
+    assert {each.moving.blocked_by for each in waiting} == {CODE}
 
     scene.disk.free()
     scene.work()
@@ -174,7 +174,7 @@ def test_the_log_fails_in_the_middle_of_a_batch(scene: Scene) -> None:
     scene.work()
 
     signed = scene.device.calls
-    waiting = [each for each in scene.stored(refunds) if each.blocked_by == CODE]
+    waiting = [each for each in scene.stored(refunds) if each.moving.blocked_by == CODE]
     assert 1 <= signed <= 9
     assert len(waiting) == 10 - signed
     assert {each.status for each in waiting} == {Status.RESERVED}

@@ -10,7 +10,8 @@ from backends.json_rpc import JSONRPCChain
 from dev import stablecoin as coin
 from signer.chain.fees import quote_fees
 from signer.config.networks import Network
-from signer.model.refund import Refund, SignedTransaction, Status
+from signer.model.refund import Refund, Status
+from signer.model.transaction import SignedTransaction
 from signer.ports.ledger import Ledger
 from tests.fixtures.chain import DevChain
 from tests.fixtures.fake_node import FakeNode

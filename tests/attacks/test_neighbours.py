@@ -9,7 +9,8 @@ from structlog.testing import capture_logs
 from backends.sql import SQLStore
 from signer.audit.log import AuditLog
 from signer.config.tenants import Tenant, TenantRegistry
-from signer.model.refund import HOLD, Refund, Status
+from signer.model.refund import Refund, Status
+from signer.model.transaction import HOLD
 from signer.refunds.step_outcomes import Outcome
 from tests.support.ledgers import seal
 from tests.support.refunds import World, altered
@@ -109,7 +110,9 @@ def test_refunds_that_wait_cost_others_nothing(world: World) -> None:
     refund = world.accepted(OTHER)
     world.work()
 
-    assert {each.blocked_by for each in map(world.stored, waiting)} == {"limit-reached"}
+    assert {each.moving.blocked_by for each in map(world.stored, waiting)} == {
+        "limit-reached"
+    }
     assert len(logs) <= passes
     assert _records(world) - records < 10
     assert estimated <= passes

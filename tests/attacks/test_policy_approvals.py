@@ -11,9 +11,10 @@ import pytest
 
 from signer.errors import NotFoundError, PolicyViolationError, SamePersonError
 from signer.model.audit_record import Actor
-from signer.model.refund import Kind, Status
+from signer.model.refund import Status
+from signer.model.transaction import Kind
 from signer.refunds.transaction_signer import Attempt, TransactionSigner
-from tests.attacks.test_unapproved_refunds import FORGERIES
+from tests.attacks.test_unapproved_refunds import FORGERIES, known_of
 from tests.support.audit import overruled
 from tests.support.ledgers import open_ledger
 from tests.support.payment_approvals import (
@@ -47,11 +48,7 @@ def test_a_forged_row_pays_nothing(
     refund = requested(world)
     if has_one:
         approve(world, refund, BOB)
-    known = {
-        "sender": world.signer.address,
-        "key_id": world.ring.active().key.key_id,
-        "small": f"'{1:078d}'",
-    }
+    known = known_of(world, refund)
     overruled(sqlite_url, *(each.format(**known) for each in statements))
     let_work(world, world.worker)
 
@@ -135,7 +132,7 @@ def test_an_approval_of_another_refund_pays_nothing(
     let_work(world, world.worker)
 
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
-    assert world.stored(copied).blocked_by == "row-not-authentic"
+    assert world.stored(copied).moving.blocked_by == "row-not-authentic"
     assert waiting(world, claimed).requested_by == "worker"
 
 

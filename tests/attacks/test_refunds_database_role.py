@@ -34,8 +34,14 @@ from tests.support.theft import (
 
 # Move a refund, sign, or pause.
 MOVES = (
-    "UPDATE refunds SET status = 'confirmed'",
-    "UPDATE refunds SET status = 'queued', nonce = NULL, version = version + 1",
+    "UPDATE refunds SET state = 'confirmed'",
+    "UPDATE refunds SET state = 'queued', nonce = NULL, version = version + 1",
+    "UPDATE transactions SET status = 'reserved'",
+    "UPDATE transactions SET due_at = now()",
+    "INSERT INTO transactions DEFAULT VALUES",
+    "DELETE FROM transactions",
+    "INSERT INTO transaction_payments DEFAULT VALUES",
+    "DELETE FROM transaction_payments",
     "UPDATE refunds SET due_at = now()",
     "UPDATE refunds SET blocked_by = NULL, attempts = 0",
     "UPDATE refunds SET failure_code = 'thief'",
@@ -109,7 +115,7 @@ def test_a_repeated_refund(processes: Processes, thief: Thief) -> None:
     let_work(processes.worker, worker)
 
     assert processes.worker.chain.payouts() == [(CUSTOMER, AMOUNT)]
-    assert processes.worker.stored(again).blocked_by == "row-not-authentic"
+    assert processes.worker.stored(again).moving.blocked_by == "row-not-authentic"
 
 
 @pytest.mark.parametrize(

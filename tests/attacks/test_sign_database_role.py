@@ -12,8 +12,14 @@ from tests.support.theft import DELETIONS_OF_EVENTS, DENIED, DENIED_TO_ALL, Thie
 
 OTHERS = (
     # Move, cancel or finish a refund.
-    "UPDATE refunds SET status = 'confirmed'",
+    "UPDATE refunds SET state = 'confirmed'",
     "UPDATE refunds SET nonce = 7",
+    "UPDATE transactions SET status = 'reserved'",
+    "INSERT INTO transactions DEFAULT VALUES",
+    "DELETE FROM transactions",
+    "SELECT * FROM transaction_payments",
+    "INSERT INTO transaction_payments DEFAULT VALUES",
+    "DELETE FROM transaction_payments",
     "UPDATE refunds SET cancel_requested_at = now()",
     "UPDATE refunds SET calldata = '\\x00'",
     "INSERT INTO attempts DEFAULT VALUES",

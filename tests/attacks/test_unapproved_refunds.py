@@ -16,6 +16,7 @@ from signer.errors import ApprovalRequiredError, NotFoundError, SamePersonError
 from signer.model.approval import ApprovalState, Proposal
 from signer.model.audit_record import Actor
 from signer.model.refund import Refund, Status
+from signer.model.transaction import compose
 from signer.refunds.payment_approvals import PaymentApprovals
 from tests.fixtures.ledger import accept
 from tests.fixtures.roles import Processes, Roles
@@ -37,17 +38,26 @@ from tests.support.theft import DENIED, REFUSED, Thief, let_work
 
 Steal = Callable[..., None]
 
-WITH_NONCE = (
-    "nonce = 0, sender = '{sender}', key_id = '{key_id}', gas_limit = 65000,"
-    " version = version + 1"
+RESERVED = (
+    (
+        "INSERT INTO transactions (chain_id, sender, nonce, kind, composition, key_id,"
+        " gas_limit, created_at, status, updated_at, version, due_at, attempts)"
+        " SELECT chain_id, '{sender}', 0, 'transfer', '{composition}', '{key_id}',"
+        " 65000, created_at, 'reserved', updated_at, 0, updated_at, 0 FROM refunds"
+    ),
+    (
+        "UPDATE refunds SET state = 'assigned', nonce = 0, sender = '{sender}',"
+        " position = 0, version = version + 1"
+    ),
 )
 
 # What a program does that can write every row.
 FORGERIES = {
-    "queued": ["UPDATE refunds SET status = 'queued', due_at = updated_at"],
-    "reserved": [f"UPDATE refunds SET status = 'reserved', {WITH_NONCE}"],
+    "queued": ["UPDATE refunds SET state = 'queued', due_at = updated_at"],
+    "reserved": [*RESERVED],
     "broadcast": [
-        f"UPDATE refunds SET status = 'broadcast', tx_hash = '0x00', {WITH_NONCE}"
+        *RESERVED,
+        "UPDATE transactions SET status = 'broadcast', tx_hash = '0x00'",
     ],
     "approved": [
         (
@@ -57,21 +67,32 @@ FORGERIES = {
     ],
     "done": [
         "UPDATE approvals SET state = 'done', version = version + 1",
-        "UPDATE refunds SET status = 'queued', due_at = updated_at",
+        "UPDATE refunds SET state = 'queued', due_at = updated_at",
     ],
     "done and reserved": [
         "UPDATE approvals SET state = 'done', version = version + 1",
-        f"UPDATE refunds SET status = 'reserved', {WITH_NONCE}",
+        *RESERVED,
     ],
     "deleted": [
         "DELETE FROM approvals",
-        "UPDATE refunds SET status = 'queued', due_at = updated_at",
+        "UPDATE refunds SET state = 'queued', due_at = updated_at",
     ],
     "a smaller amount": [
-        "UPDATE refunds SET amount = {small}, status = 'queued', due_at = updated_at"
+        "UPDATE refunds SET amount = {small}, state = 'queued', due_at = updated_at"
     ],
-    "of another tenant": ["UPDATE refunds SET tenant = 'shop', status = 'queued'"],
+    "of another tenant": ["UPDATE refunds SET tenant = 'shop', state = 'queued'"],
 }
+
+
+def known_of(world: World, refund: Refund) -> dict[str, str]:
+    """Return what the intruder can read, or compute."""
+    is_sqlite = world.store._database.dialect == "sqlite"  # type: ignore[attr-defined]
+    return {
+        "sender": world.signer.address,
+        "key_id": world.ring.active().key.key_id,
+        "composition": compose([refund.id]),
+        "small": f"'{1:078d}'" if is_sqlite else "1",
+    }
 
 
 @pytest.fixture(params=["owner", "sqlite file"])
@@ -92,14 +113,8 @@ def world(url: str) -> Iterator[World]:
 
 @pytest.fixture
 def steal(world: World, url: str) -> Steal:
-    """Return what executes statements, with what the intruder can read."""
-    is_sqlite = url.startswith("sqlite")
-    known = {
-        "sender": world.signer.address,
-        "key_id": world.ring.active().key.key_id,
-        "small": f"'{1:078d}'" if is_sqlite else "1",
-    }
-    return lambda *each: overruled(url, *(text.format(**known) for text in each))
+    """Return what executes statements."""
+    return lambda *each: overruled(url, *each)
 
 
 @pytest.mark.parametrize("statements", FORGERIES.values(), ids=FORGERIES)
@@ -108,7 +123,7 @@ def test_a_forged_row_pays_nothing(
 ) -> None:
     refund, worker = requested(world), world.worker
 
-    steal(*statements)
+    steal(*(each.format(**known_of(world, refund)) for each in statements))
     let_work(world, worker)
 
     assert world.chain.payouts() == []
@@ -129,7 +144,7 @@ def test_a_copied_approval_pays_nothing(world: World, steal: Steal) -> None:
     let_work(world, world.worker)
 
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
-    assert world.stored(other).blocked_by == "row-not-authentic"
+    assert world.stored(other).moving.blocked_by == "row-not-authentic"
 
 
 def test_an_approval_is_not_repeated(world: World, steal: Steal) -> None:
@@ -139,9 +154,8 @@ def test_an_approval_is_not_repeated(world: World, steal: Steal) -> None:
     let_work(world, world.worker)
 
     steal(
-        "UPDATE refunds SET status = 'awaiting-approval', nonce = NULL, sender = NULL,"
-        " key_id = NULL, gas_limit = NULL, tx_hash = NULL, block_number = NULL,"
-        " block_hash = NULL"
+        "UPDATE refunds SET state = 'awaiting-approval', nonce = NULL, sender = NULL,"
+        " position = NULL"
     )
     let_work(world, world.worker)
 
@@ -183,7 +197,7 @@ class Host:
         """Store *refund*, with a proposal that *actor* seems to have requested."""
         proposed = None
         if actor is not None:
-            approvals: PaymentApprovals = self.world.lifecycle._approvals
+            approvals: PaymentApprovals = self.world.lifecycle._signatures._approvals
             proposed = approvals.propose(
                 refund, actor, self.world.clock(), APPROVE_ABOVE
             )
@@ -204,7 +218,7 @@ def _invented(world: World, status: Status) -> Refund:
         id="rf_" + "1" * 32,
         idempotency_key="invented",
         reference="invented",
-        status=status,
+        state=status.state,
         mac=None,
     )
 
@@ -257,7 +271,7 @@ def test_a_host_of_the_api_cannot_show_another_payment(
     """What administrators see is what its digest, and so the worker, stands for."""
     refund = _invented(processes.refunds, Status.AWAITING_APPROVAL)
     seen = proposal_of(replace(refund, amount=1)).text
-    approvals = host.world.lifecycle._approvals
+    approvals = host.world.lifecycle._signatures._approvals
     proposed = approvals.propose(
         refund, Actor("token:eve"), host.world.clock(), APPROVE_ABOVE
     )
@@ -278,7 +292,7 @@ def test_a_host_of_the_api_cannot_ask_for_another_change(
     """It inserts the proposal of a change, so that one administrator is enough."""
     change = Proposal("signing-resume", {"chain_id": "0"})
     refund = _invented(processes.refunds, Status.AWAITING_APPROVAL)
-    approvals = host.world.lifecycle._approvals
+    approvals = host.world.lifecycle._signatures._approvals
     proposed = approvals.propose(
         refund, Actor("token:eve"), host.world.clock(), APPROVE_ABOVE
     )
@@ -310,7 +324,7 @@ def test_a_thief_of_another_role(
     thief = Thief(shipped.of(role))
 
     done = "UPDATE approvals SET state = 'done', version = version + 1"
-    queued = "UPDATE refunds SET status = 'queued', version = version + 1"
+    queued = "UPDATE refunds SET state = 'queued', version = version + 1"
     assert thief.steal(done, queued) is None
     let_work(world, world.worker)
     again = "UPDATE approvals SET version = version, state = 'waiting'"
@@ -324,10 +338,10 @@ def test_a_thief_of_another_role(
         )
 
 
-@pytest.mark.parametrize("status", ["confirmed", "reserved", "refused"])
-def test_a_new_refund_has_a_first_status(shipped: Roles, status: str) -> None:
+@pytest.mark.parametrize("state", ["confirmed", "assigned", "refused"])
+def test_a_new_refund_has_a_first_state(shipped: Roles, state: str) -> None:
     """The role that accepts refunds may choose between two."""
-    insert = f"INSERT INTO refunds (id, status) VALUES ('rf', '{status}')"
+    insert = f"INSERT INTO refunds (id, state) VALUES ('rf', '{state}')"
 
     assert Thief(shipped.refunds).steal(insert) == REFUSED
 

@@ -11,7 +11,6 @@ import pytest
 
 from signer.model.hold import Hold
 from signer.model.refund import Status
-from signer.model.wallet import Pause
 from tests.fixtures.ledger import later, now
 from tests.fixtures.roles import Processes, Roles
 from tests.support.database_attacks import Attacks
@@ -21,7 +20,9 @@ from tests.support.theft import (
     DENIED,
     DENIED_TO_ALL,
     END_OF_BLOCKS,
+    QUEUED_AGAIN,
     REFUSED,
+    RESERVED_AGAIN,
     THIEF,
     Thief,
     let_work,
@@ -47,9 +48,6 @@ ADMINISTRATION = (
     "DELETE FROM rate_counters",
 )
 
-UNSENT = "tx_hash = NULL, block_number = NULL, block_hash = NULL"
-NO_NONCE = "nonce = NULL, sender = NULL, key_id = NULL, gas_limit = NULL"
-
 
 @pytest.fixture
 def thief(shipped: Roles) -> Thief:
@@ -72,34 +70,61 @@ def test_a_denied_statement(processes: Processes, thief: Thief, statement: str) 
 
 
 @pytest.mark.parametrize(
-    "change",
+    "statement",
     [
-        f"status = 'queued', {NO_NONCE}, {UNSENT}",
-        f"status = 'reserved', nonce = 9, {UNSENT}",
-        f"status = 'reserved', {UNSENT}",
+        QUEUED_AGAIN,
+        "UPDATE refunds SET state = 'assigned', nonce = 9",
+        "UPDATE refunds SET state = 'assigned'",
+        RESERVED_AGAIN,
     ],
-    ids=["queued", "another nonce", "the same nonce"],
+    ids=["queued", "another nonce", "the same nonce", "its transaction"],
 )
 def test_a_confirmed_refund_is_not_repeated(
-    processes: Processes, attacks: Attacks, change: str
+    processes: Processes, attacks: Attacks, statement: str
 ) -> None:
-    """A final refund never changes."""
+    """A final refund never changes, and neither does its transaction."""
     refund = processes.worker.finish(processes.refunds.accepted())[0]
 
-    assert attacks.repeat(refund, change) == REFUSED
+    assert attacks.repeat(refund, statement) == REFUSED
 
 
 def test_a_sent_refund_is_not_repeated(processes: Processes, attacks: Attacks) -> None:
-    """The chain has a payment that the ledger lacks: the wallet waits for a restore."""
+    """The refund had a transaction, and gets no other."""
     refund = processes.worker.step(processes.refunds.accepted(), times=3)
     processes.worker.chain.mine()
 
-    detour = f"status = 'reserved', {UNSENT}"
-    refusal = attacks.repeat(refund, detour, f"status = 'queued', {NO_NONCE}")
-
-    assert refusal is None
+    assert attacks.repeat(refund, RESERVED_AGAIN, QUEUED_AGAIN) is None
     assert processes.worker.stored(refund).nonce is None
-    assert processes.worker.wallet.paused_by is Pause.RESTORED
+
+
+def test_an_invented_reservation(attacks: Attacks) -> None:
+    """A transaction that no process reserved pays nothing."""
+    attacks.invent_reservation()
+
+
+def test_a_shared_transaction(attacks: Attacks) -> None:
+    """It pays the refund for which it was reserved."""
+    attacks.share_transaction()
+
+
+def test_bytes_of_another_refund(processes: Processes, thief: Thief) -> None:
+    """They are not sent for this refund, which gets its own: both are paid once."""
+    worker = processes.worker
+    refund = worker.step(processes.refunds.accepted())
+    other = worker.step(processes.refunds.accepted(amount="7.00"), times=2)
+    costs = "max_fee_per_gas, max_priority_fee_per_gas, gas_limit, raw, signed_at"
+    stolen = thief.steal(
+        "INSERT INTO attempts (tx_hash, attempt, kind, chain_id, sender, nonce,"
+        f" {costs}) SELECT 'thief', 0, kind, chain_id, sender, 0, {costs}"
+        " FROM attempts",
+        "UPDATE transactions SET status = 'signed', tx_hash = 'thief' WHERE nonce = 0",
+    )
+    let_work(worker, worker.worker)
+
+    assert stolen is None
+    paid = [amount for _, amount in worker.chain.payouts()]
+    assert paid == [refund.amount, other.amount]
+    assert worker.stored(refund).tx_hash != worker.stored(other).tx_hash
 
 
 @pytest.mark.parametrize("statement", DELETIONS_OF_EVENTS)
@@ -141,8 +166,10 @@ def test_a_nonce_that_the_thief_chose(processes: Processes, thief: Thief) -> Non
     refund, worker = processes.refunds.accepted(), processes.worker.worker
 
     thief.steal(
-        f"UPDATE refunds SET status = 'reserved', nonce = 7, sender = '{THIEF}',"
-        " key_id = 'thief', gas_limit = 21000"
+        f"INSERT INTO transactions SELECT chain_id, '{THIEF}', 7, 'transfer', '',"
+        " 'thief', 21000, now(), 'reserved', now(), 0, now() FROM refunds",
+        f"UPDATE refunds SET state = 'assigned', nonce = 7, sender = '{THIEF}',"
+        " position = 0",
     )
     let_work(processes.worker, worker)
 

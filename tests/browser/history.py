@@ -37,19 +37,20 @@ def write_history(store: SQLStore, macs: RowMACs, now: datetime, token: str) -> 
     """Write the refunds of the last week into *store*, the same ones each time."""
     chance = random.Random(7)
     refunds = list(_refunds(chance, now, token))
-    filled(
-        store,
-        [
-            replace(each, mac=macs.compute(replace(each, status=Status.QUEUED)))
-            for each in refunds
-        ],
-    )
+    filled(store, [_sealed(macs, each) for each in refunds])
     moves = [move for each in refunds for move in _moves(chance, each)]
 
     def work(connection: Connection) -> None:
         connection.execute(insert(refund_moves), moves)
 
     store._database.transaction(work)
+
+
+def _sealed(macs: RowMACs, refund: Refund) -> Refund:
+    sealed = replace(refund, mac=macs.compute(refund))
+    if refund.transaction is None:
+        return sealed
+    return sealed.inside(macs.sealed(refund.transaction))
 
 
 def _refunds(chance: random.Random, now: datetime, token: str) -> Iterator[Refund]:

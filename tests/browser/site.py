@@ -226,7 +226,7 @@ def _request_refunds(site: Site) -> None:
 
     def is_delayed() -> bool:
         found = store.get(site.refunds[_DELAYED[0]])
-        return found is not None and found.blocked_by == "limit-reached"
+        return found is not None and found.moving.blocked_by == "limit-reached"
 
     def is_refused() -> bool:
         states = [each for each, _ in store.deliveries(100)]

@@ -7,7 +7,8 @@ import pytest
 from backends.sql import SQLStore
 from signer.errors import RowNotAuthenticError
 from signer.model.audit_record import Record
-from signer.model.refund import Kind, Status
+from signer.model.refund import Status
+from signer.model.transaction import Kind
 from signer.ports.book_reader import BookReader, BookToken, TransactionCost
 from tests.fixtures.ledger import (
     OTHER_WALLET,
@@ -36,8 +37,8 @@ def test_fits_the_port(store: SQLStore) -> None:
     fits: BookReader = store
 
     assert fits.nonce_entries(CHAIN, WALLET, 0, 10) == ()
-    assert fits.refunds_in_blocks(CHAIN, WALLET, (0, 9), after=-1, limit=9) == []
-    assert fits.refunds_of_chain(CHAIN, after="", limit=9) == []
+    assert fits.refunds_in_blocks(CHAIN, WALLET, (0, 9), after=-1, limit=9) == ()
+    assert fits.refunds_of_chain(CHAIN, after="", limit=9) == ()
     assert fits.refunded_tokens(CHAIN) == []
     assert fits.logged_addresses() == []
 

@@ -3,7 +3,8 @@
 from datetime import datetime, timedelta
 
 from backends.sql import SQLStore
-from signer.model.refund import Kind, Refund, Status
+from signer.model.refund import Refund, Status
+from signer.model.transaction import Kind
 from signer.ports.refund_reports import RefundReports, SignedTotals
 from tests.fixtures.ledger import (
     OTHER_WALLET,

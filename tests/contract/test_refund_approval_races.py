@@ -10,7 +10,8 @@ from backends.sql import SQLStore
 from signer.approvals import VALID_FOR
 from signer.errors import HotWalletError
 from signer.model.approval import ApprovalState
-from signer.model.refund import MOVES, Refund, Status
+from signer.model.refund import Refund, Status
+from tests.fixtures.ledger import status_moves
 from tests.fixtures.races import race
 from tests.support.ledgers import open_ledger, seal
 from tests.support.payment_approvals import (
@@ -83,7 +84,7 @@ def test_a_race_has_one_outcome(database_url: str, act: object) -> None:
 
 def _require_legal(world: World, refund: Refund) -> None:
     statuses = [move.status for move in world.store.history(refund.id)]
-    assert all(after in MOVES[before] for before, after in pairwise(statuses))
+    assert all(after in status_moves()[before] for before, after in pairwise(statuses))
 
 
 def _decisions(store: SQLStore) -> Counter[str]:

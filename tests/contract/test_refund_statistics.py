@@ -17,6 +17,7 @@ from tests.fixtures.ledger import (
     OTHER_WALLET,
     accepted,
     adopted,
+    as_if,
     bound,
     broadcast,
     filled,
@@ -82,7 +83,7 @@ def test_the_last_payments_are_confirmed_refunds(store: SQLStore) -> None:
         moved(store, sent, Status.CONFIRMED)
     moved(store, mined(store, broadcast(store)), Status.FAILED, failure_code="reverted")
     sweep = adopted(queued(**bound()), 99)
-    filled(store, [replace(sweep, status=Status.CONFIRMED)])
+    filled(store, [as_if(sweep, status=Status.CONFIRMED)])
 
     expected = [RecentPayment(OTHER_WALLET, amount, 65_000) for amount in (9, 7)]
     assert list(store.last_payments(CHAIN, 2)) == expected

@@ -325,7 +325,7 @@ def test_a_revocation_does_not_deadlock_with_a_batch(postgresql_url: str) -> Non
         former = find_key(store.keys(), WALLET)
         assert former is not None
         changes = [_recorded(each) for each in reservations if isinstance(each, Refund)]
-        holder.execute("SELECT FROM refunds WHERE id = %s FOR UPDATE", [refunds[4].id])
+        holder.execute(b"SELECT FROM transactions WHERE nonce = 4 FOR UPDATE")
 
         def waiting() -> int:
             query = b"SELECT count(*) FROM pg_locks WHERE NOT granted"

@@ -13,6 +13,7 @@ from tests.fixtures.ledger import (
     accepted,
     broadcast,
     examples,
+    forge,
     later,
     mined,
     moved,
@@ -21,6 +22,7 @@ from tests.fixtures.ledger import (
     signed,
     stored,
 )
+from tests.support.audit import overruled
 
 
 def _claim(
@@ -210,3 +212,34 @@ def test_claims_return_each_due_refund_once(
         past, future = past[from_past:], future[len(dates_) - from_past :]
     for refund in made:  # Examples share a database.
         moved(store, stored(store, refund), Status.CANCELLED)
+
+
+def _invented(nonce: int) -> str:
+    """Return the statement that inserts a transaction that pays no refund."""
+    fixed = "chain_id, sender, kind, key_id, gas_limit, created_at, status, updated_at"
+    return (
+        f"INSERT INTO transactions ({fixed}, nonce, composition, version, due_at,"
+        f" attempts) SELECT {fixed}, {nonce}, '{nonce}', 0, created_at, 0"
+        " FROM transactions WHERE nonce = 0"
+    )
+
+
+def test_transactions_without_a_refund(store: SQLStore) -> None:
+    """Rows that another program inserted take the places of no refund."""
+    refund = reserved(store, accepted(store))
+    for nonce in range(5, 9):
+        forge(store, _invented(nonce))
+
+    (claimed,) = store.claim(later(30), later(41), 4)
+
+    assert claimed.id == refund.id
+
+
+def test_refunds_that_another_program_ended(store: SQLStore, database_url: str) -> None:
+    """They are not claimed, and take the places of no others."""
+    ended, refund = (reserved(store, accepted(store)) for _ in range(2))
+    overruled(
+        database_url, f"UPDATE refunds SET state = 'failed' WHERE id = '{ended.id}'"
+    )
+
+    assert [each.id for each in store.claim(later(30), later(41), 1)] == [refund.id]

@@ -19,9 +19,11 @@ from signer.model.refund import Status
 from signer.model.wallet import Pause
 from signer.ports.key_store import KeyStore
 from tests.fixtures.ledger import (
+    FILLER,
     OTHER_WALLET,
     WALLET,
     accepted,
+    later,
     mined,
     moved,
     now,
@@ -29,8 +31,9 @@ from tests.fixtures.ledger import (
     reserve,
     reserved,
     signed,
+    stored,
 )
-from tests.support.audit import record
+from tests.support.audit import overruled, record
 from tests.support.keys import activate, key_at, made_active, signing_condition
 from tests.support.ledgers import seal, seal_events
 
@@ -297,6 +300,39 @@ def test_refunds_that_lost_their_nonces_do_not_get_them_back(store: SQLStore) ->
     assert stays is not None
     assert (queued_again.status, queued_again.nonce) == (Status.QUEUED, None)
     assert (stays.status, stays.nonce) == (Status.SIGNED, kept.nonce)
+
+
+def test_a_refund_that_another_program_ended(
+    store: SQLStore, database_url: str
+) -> None:
+    """It keeps no key from its revocation, and no other refund from its release."""
+    ended, lost = (reserved(store, accepted(store)) for _ in range(2))
+    overruled(
+        database_url, f"UPDATE refunds SET state = 'failed' WHERE id = '{ended.id}'"
+    )
+
+    made_active(store, SECOND, block=True)
+
+    assert [stored(store, each).nonce for each in (ended, lost)] == [0, None]
+
+
+def test_bytes_for_a_nonce_that_another_payment_got(store: SQLStore) -> None:
+    """A process that signed before a revocation does not record the bytes after it."""
+    lost = reserved(store, accepted(store))
+    assert store.claim(later(11), later(21), 1)  # The process is slow.
+    made_active(store, SECOND, block=True)
+    store.reinstate(_blocked(store), AT, record())
+    filler = accepted(store, **FILLER)
+    drafted = filler.draft_transaction(
+        AT, sender=WALLET, nonce=0, key_id=FIRST.key_id, gas_limit=21_000
+    )
+    held = store.adopt(filler, filler.assigned(drafted))
+
+    with pytest.raises(StaleStateError):
+        signed(store, lost)
+    with pytest.raises(StaleStateError):
+        store.save(lost, lost.with_due_at(AT))
+    assert store.get(filler.id) == held
 
 
 def test_only_revoked_keys_are_reinstated(store: SQLStore) -> None:

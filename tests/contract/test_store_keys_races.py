@@ -12,10 +12,12 @@ from multiprocessing.connection import Connection
 import coincurve
 import psycopg
 import pytest
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func
 
 from backends.sql import SQLStore
+from backends.sql.refund_rows import PAID
 from backends.sql.schema import refunds as rows
+from backends.sql.schema import transactions
 from signer.audit.log import AuditLog
 from signer.errors import (
     HotWalletError,
@@ -263,7 +265,7 @@ def _reserve(store: SQLStore, key: Key, **of_sweep: str) -> str:
 
 
 def _reservations(store: SQLStore, condition: ColumnElement[bool]) -> int:
-    query = select(func.count()).where(rows.c.nonce.is_not(None), condition)
+    query = PAID.with_only_columns(func.count()).where(condition)
     count: int = store._database.run(lambda c: c.execute(query).scalar_one())
     return count
 
@@ -308,7 +310,7 @@ def test_nothing_begins_after_a_relocation(store: SQLStore) -> None:
         return key.key_id
 
     def count(key: Key) -> int:
-        reserved = _reservations(store, rows.c.key_id == key.key_id)
+        reserved = _reservations(store, transactions.c.key_id == key.key_id)
         return reserved + _events(store)[key.key_id]
 
     places = [f"place-{n}" for n in range(CHANGES)]

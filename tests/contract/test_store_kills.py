@@ -37,12 +37,12 @@ def _pay_forever(url: str, line: Connection) -> None:
     store = open_ledger(url)
     while True:
         refund = accepted(store)
-        line.send((refund.id, refund.version))
+        line.send((refund.id, refund.revision))
         for step in (reserved, signed):
             refund = step(store, refund)
-            line.send((refund.id, refund.version))
+            line.send((refund.id, refund.revision))
         refund = moved(store, refund, Status.BROADCAST)
-        line.send((refund.id, refund.version))
+        line.send((refund.id, refund.revision))
 
 
 def test_kill_loses_nothing(database_url: str, store: SQLStore) -> None:
@@ -56,12 +56,12 @@ def test_kill_loses_nothing(database_url: str, store: SQLStore) -> None:
         assert [
             each
             for each, version in acknowledged.items()
-            if each not in found or found[each].version < version
+            if each not in found or found[each].revision < version
         ] == []
         for refund in refunds:
             kept = [each.tx_hash for each in store.transactions(refund.id)]
-            assert refund.version + 1 == len(store.history(refund.id))
-            assert [refund.tx_hash] * (refund.version > 1) == kept
+            assert refund.revision + 1 == len(store.history(refund.id))
+            assert [refund.tx_hash] * (refund.revision > 1) == kept
         nonces = sorted(each.nonce for each in refunds if each.nonce is not None)
         assert list(range(len(nonces))) == nonces
 

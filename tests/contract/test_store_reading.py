@@ -42,7 +42,7 @@ def test_an_unknown_id_has_nothing(store: SQLStore, unknown: str) -> None:
 def test_the_refund_of_a_reference_or_nonce(store: SQLStore) -> None:
     """Of this tenant, and of this wallet."""
     queued, paid = accepted(store, tenant="shop"), reserved(store, accepted(store))
-    sender, nonce, _ = paid.reservation()
+    sender, nonce = paid.reserved().sender, paid.reserved().nonce
 
     assert store.find_reference("shop", queued.reference) == queued
     assert store.find_reference("gateway", queued.reference) is None
@@ -201,7 +201,7 @@ def test_the_hash_of_an_adopted_refund_is_watched(store: SQLStore) -> None:
 def test_a_text_that_is_no_hash_is_not_watched(store: SQLStore, text: str) -> None:
     """Another program wrote it: nodes would reject the whole batch of receipts."""
     sent = broadcast(store)
-    change = f"UPDATE refunds SET tx_hash = '{text}' WHERE id = '{sent.id}'"
+    change = f"UPDATE transactions SET tx_hash = '{text}' WHERE nonce = {sent.nonce}"
     store._database.run(lambda c: c.exec_driver_sql(change))
 
     (flying,) = store.in_flight(10)
@@ -210,8 +210,8 @@ def test_a_text_that_is_no_hash_is_not_watched(store: SQLStore, text: str) -> No
 
 
 def _below(store: SQLStore, refund: Refund, limit: int) -> Sequence[Refund]:
-    sender, nonce, _ = refund.reservation()
-    return store.open_below(refund.chain_id, sender, nonce, limit)
+    own = refund.reserved()
+    return store.open_below(refund.chain_id, own.sender, own.nonce, limit)
 
 
 def test_open_refunds_with_lower_nonces(store: SQLStore) -> None:

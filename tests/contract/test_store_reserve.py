@@ -33,8 +33,8 @@ def test_a_reservation_is_stored(store: SQLStore) -> None:
         store, refund, sender=WALLET, key_id=KEY_ID, gas_limit=7, counted=3, at=at
     )
 
-    assert after == refund.with_status(
-        Status.RESERVED, at, sender=WALLET, key_id=KEY_ID, gas_limit=7, nonce=3
+    assert after == refund.assigned(
+        refund.draft_transaction(at, sender=WALLET, key_id=KEY_ID, gas_limit=7, nonce=3)
     )
     assert after == store.get(refund.id)
 

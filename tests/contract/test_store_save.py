@@ -10,11 +10,18 @@ from hypothesis import strategies as st
 
 from backends.sql import SQLStore
 from signer.errors import StaleStateError, StoreError
-from signer.model.refund import HOLD, Move, Refund, Status
+from signer.model.refund import (
+    Move,
+    PaymentState,
+    Refund,
+    Status,
+)
+from signer.model.transaction import HOLD
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
     accepted,
+    as_if,
     examples,
     later,
     moved,
@@ -36,7 +43,7 @@ def test_a_save_is_atomic(store: SQLStore) -> None:
     assert after == store.get(before.id)
     assert (first,) == store.transactions(before.id)
     assert (
-        Move(after.id, 2, Status.SIGNED, after.updated_at)
+        Move(after.id, 2, Status.SIGNED, after.moving.updated_at)
         == (store.history(after.id)[-1])
     )
 
@@ -153,18 +160,18 @@ def test_permanent_fields_cannot_change(
     store: SQLStore, changes: dict[str, Any]
 ) -> None:
     before = reserved(store, accepted(store))
-    after = before.with_status(Status.FAILED, now(), **changes)
+    after = as_if(before.with_status(Status.FAILED, now()), **changes)
 
     with pytest.raises(ValueError, match="permanent field"):
         store.save(before, after)
     assert before == store.get(before.id)
 
 
-def test_the_schema_refuses_reserved_without_a_nonce(store: SQLStore) -> None:
+def test_the_schema_refuses_assigned_without_a_nonce(store: SQLStore) -> None:
     before = accepted(store)
 
     with pytest.raises(StoreError):
-        store.save(before, before.with_status(Status.RESERVED, now()))
+        store.save(before, before.with_state(PaymentState.ASSIGNED, now()))
     assert before == store.get(before.id)
 
 
@@ -199,7 +206,7 @@ def test_a_transaction_of_another_nonce_is_refused(store: SQLStore) -> None:
     foreign = transaction(before, nonce=before.nonce + 1 if before.nonce else 1)
     after = before.with_status(Status.SIGNED, now(), tx_hash=foreign.tx_hash)
 
-    with pytest.raises(ValueError, match="another refund or nonce"):
+    with pytest.raises(ValueError, match="another nonce"):
         store.save(before, after, foreign)
 
 

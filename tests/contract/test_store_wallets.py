@@ -259,13 +259,10 @@ def test_a_refund_is_adopted_once(store: SQLStore) -> None:
 
 
 def _held(refund: Refund, nonce: int) -> Refund:
-    return refund.with_status(
-        Status.RESERVED,
-        now(),
-        sender=WALLET,
-        key_id="01",
-        nonce=nonce,
-        gas_limit=65_000,
+    return refund.assigned(
+        refund.draft_transaction(
+            now(), sender=WALLET, key_id="01", nonce=nonce, gas_limit=65_000
+        )
     )
 
 
@@ -273,8 +270,7 @@ def test_a_queued_refund_gets_its_nonce_back(store: SQLStore) -> None:
     """It is reserved as before the restore, and the next nonce follows it."""
     opened(store)
     refund = accepted(store)
-    after = _held(refund, 7)
-    store.adopt(refund, after)
+    after = store.adopt(refund, _held(refund, 7))
 
     assert store.get(refund.id) == after
     assert [move.status for move in store.history(refund.id)] == [

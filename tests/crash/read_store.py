@@ -15,9 +15,15 @@ from tests.crash.read_chain import Envelope
 
 _REFUNDS = (
     "SELECT id, idempotency_key AS key, lower(token_address) AS token,"
-    " lower(recipient) AS recipient, amount, status, version, chain_id,"
+    " lower(recipient) AS recipient, amount,"
+    " CASE state WHEN 'assigned' THEN status ELSE state END AS status,"
+    " refunds.version + coalesce(transactions.version, 0) AS version, chain_id,"
     " lower(sender) AS sender, nonce, tx_hash, block_number, block_hash, calldata"
-    " FROM refunds ORDER BY id"
+    " FROM refunds LEFT JOIN transactions USING (chain_id, sender, nonce) ORDER BY id"
+)
+_SIGNED = (
+    "SELECT tx_hash, payment_id AS refund_id, chain_id, sender, nonce, raw"
+    " FROM attempts LEFT JOIN transaction_payments USING (chain_id, sender, nonce)"
 )
 _UNSEALED = 2**63  # Greater than every sequence number.
 
@@ -62,7 +68,7 @@ def read_rows(store: Connection) -> tuple[Row, ...]:
 
 def read_signed(store: Connection) -> tuple[Signed, ...]:
     """Return all signed transactions."""
-    return tuple(map(_signed, store.execute("SELECT * FROM attempts")))
+    return tuple(map(_signed, store.execute(_SIGNED)))
 
 
 def read_steps(store: Connection) -> tuple[Step, ...]:

@@ -54,7 +54,7 @@ def _run_pass(world: World, anvil: DevChain, refund: Refund) -> Refund:
         depth = _head(anvil) - after.block_number + 1
         block = anvil.rpc("eth_getBlockByNumber", hex(after.block_number), False)
         assert depth >= CONFIRMATIONS
-        assert block["hash"] == after.block_hash
+        assert block["hash"] == after.reserved().block_hash
     return after
 
 

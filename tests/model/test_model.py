@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from signer.model.refund import MOVES, Status
+from signer.model.refund import Status
+from tests.fixtures.ledger import status_moves
 from tests.model.configurations import (
     CONFIGURATIONS,
     PLANTED_BUGS,
@@ -82,8 +83,9 @@ def _moves() -> Iterator[tuple[int, tuple[Status, Status]]]:
 
 
 def test_the_model_has_the_moves_of_the_code() -> None:
-    """All of ``MOVES``, that of a revocation, and that of a retry (I4)."""
-    of_code = {(before, after) for before in MOVES for after in MOVES[before]}
+    """Those of both machines, that of a revocation, and that of a retry (I4)."""
+    moves = status_moves()
+    of_code = {(before, after) for before in moves for after in moves[before]}
 
     assert {move for _, move in _moves()} == of_code | {_REVOCATION, _RETRY}
 

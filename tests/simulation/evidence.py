@@ -86,10 +86,14 @@ _AUDIT = "SELECT body FROM audit_records ORDER BY rowid"
 _UNACCEPTED = "SELECT 1 FROM sightings WHERE mark IS NULL AND accepted_at IS NULL"
 _FINAL = "('confirmed', 'refused', 'cancelled', 'failed')"
 
+_ROWS = "refunds LEFT JOIN transactions USING (chain_id, sender, nonce)"
+_STATUS = "CASE state WHEN 'assigned' THEN status ELSE state END"
+
 _COLUMNS = (
     # Amounts are text of 78 digits.
-    "id, idempotency_key, reference, recipient, CAST(amount AS INTEGER), status,"
-    " version, sender, nonce, failure_code, purpose = 'sweep',"
+    "id, idempotency_key, reference, recipient, CAST(amount AS INTEGER),"
+    f" {_STATUS}, refunds.version + coalesce(transactions.version, 0), sender, nonce,"
+    " failure_code, purpose = 'sweep',"
     " purpose = 'filler', cancel_requested_at IS NOT NULL"
 )
 
@@ -100,7 +104,7 @@ def is_settled(ledger: Ledger, chain: SimulatedChain, plan: Plan) -> bool:
     left = [
         status
         for status, sender, nonce in ledger.select(
-            f"SELECT status, sender, nonce FROM refunds WHERE status NOT IN {_FINAL}"
+            f"SELECT {_STATUS}, sender, nonce FROM {_ROWS} WHERE state NOT IN {_FINAL}"
         )
         # The transaction of a revoked key waits forever if no pool has it, once a
         # worker has seen that it is not mined any more.
@@ -143,7 +147,7 @@ def gather(
     at_end: ChainAtEnd,
 ) -> Evidence:
     """Read the ledger by SELECT through the bare driver, and the blocks."""
-    found = ledger.select(f"SELECT {_COLUMNS} FROM refunds ORDER BY id")
+    found = ledger.select(f"SELECT {_COLUMNS} FROM {_ROWS} ORDER BY id")
     rows = [Row(*row) for row in found]
     history: dict[str, list[tuple[int, str]]] = {row.id: [] for row in rows}
     for refund_id, version, status in ledger.select(
@@ -157,7 +161,8 @@ def gather(
         recorded={
             tx_hash: (refund_id, nonce)
             for tx_hash, refund_id, nonce in ledger.select(
-                "SELECT tx_hash, refund_id, sender || ' n' || nonce FROM attempts"
+                "SELECT tx_hash, payment_id, sender || ' n' || nonce FROM attempts"
+                " JOIN transaction_payments USING (chain_id, sender, nonce)"
             )
         },
         audit=tuple(json.loads(body) for (body,) in ledger.select(_AUDIT)),

@@ -104,10 +104,14 @@ class Ledger:
 
         No method of the store does that, and a trigger of the database refuses it.
         """
-        self._file.execute("DELETE FROM attempts WHERE refund_id = ?", (refund_id,))
+        nonces = "SELECT nonce FROM transaction_payments WHERE payment_id = ?"
+        for table in ("attempts", "transactions", "transaction_payments"):
+            self._file.execute(
+                f"DELETE FROM {table} WHERE nonce IN ({nonces})", (refund_id,)
+            )
         self._file.execute(
-            "UPDATE refunds SET status = 'queued', version = version + 1, nonce = NULL,"
-            " sender = NULL, key_id = NULL, gas_limit = NULL WHERE id = ?",
+            "UPDATE refunds SET state = 'queued', version = version + 9, nonce = NULL,"
+            " sender = NULL, position = NULL WHERE id = ?",
             (refund_id,),
         )
 

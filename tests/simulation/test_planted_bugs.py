@@ -87,11 +87,24 @@ _ONE_CONFIRMATION = NETWORK.model_copy(update={"confirmations": 1})
 def _overwriting(store: Store) -> Store:
     """Return a store that saves without comparing versions."""
 
+    def later(refund: Refund, own: int, paying: int) -> Refund:
+        """Return *refund* with so many more changes of its row and transaction."""
+        moved = refund.transaction
+        if moved is not None:
+            moved = replace(moved, version=moved.version + paying)
+        return replace(refund, version=refund.version + own, transaction=moved)
+
     def renewed(change: Change) -> Change:
-        stored = store.get(change.before.id) or change.before
-        before = replace(change.before, version=stored.version)
-        after = replace(change.after, version=stored.version + 1)
-        return replace(change, before=before, after=after)
+        before = change.before
+        stored = store.get(before.id) or before
+        own, paying = stored.version - before.version, 0
+        if stored.transaction is not None and before.transaction is not None:
+            paying = stored.transaction.version - before.transaction.version
+        return replace(
+            change,
+            before=later(before, own, paying),
+            after=later(change.after, own, paying),
+        )
 
     def save_all(changes: Sequence[Change]) -> Sequence[HotWalletError | None]:
         return store.save_all([renewed(change) for change in changes])
@@ -131,8 +144,10 @@ class EarlyBroadcastLifecycle(Lifecycle):
     def __init__(self, *components: Any, **named: Any) -> None:
         super().__init__(*components, **named)
         store, _, transaction_signer, _, clock = components
-        self._attempts = EarlyBroadcasts(
-            store, transaction_signer, self._gas_price_check, clock, self._approvals
+        first = self._signatures
+        gas_price_check = first._attempts.pricing._gas_price_check
+        first._attempts = EarlyBroadcasts(
+            store, transaction_signer, gas_price_check, clock, first._approvals
         )
 
 

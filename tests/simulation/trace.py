@@ -12,7 +12,8 @@ from structlog.typing import EventDict
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Record
 from signer.model.key import Key
-from signer.model.refund import InFlight, Refund, SignedTransaction
+from signer.model.refund import InFlight, Refund
+from signer.model.transaction import SignedTransaction
 from signer.model.wallet import UnrecordedTransaction, Wallet
 from signer.ports.chain import Block, Call, Fees, MinedTransaction, Receipt
 from signer.ports.refund_store import Change, Reservation

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from typing import Any
 
 from api.extras.books.accounts import Openings
 from api.extras.books.comparison import Comparison, Event, NetworkBooks
@@ -18,15 +19,17 @@ from signer.model.refund import (
     COIN,
     COIN_ADDRESS,
     OPERATOR,
-    Kind,
     PaymentPurpose,
+    PaymentState,
     Refund,
     Status,
 )
+from signer.model.transaction import Kind
 from signer.model.wallet import UnrecordedTransaction, Wallet
 from signer.ports.book_reader import BookToken, NonceEntry, TransactionCost
 from signer.ports.chain import Block, MinedTransaction
 from signer.ports.chain_history import Header, Settled, TokenTransfer
+from tests.fixtures.ledger import as_if
 
 
 CHAIN_ID = 31337
@@ -314,10 +317,10 @@ class Books:
         self.ledger.opened[WALLET] = Wallet(CHAIN_ID, WALLET, 0, 0)
         self._numbers = count()
 
-    def refund(self, **changes: object) -> Refund:
+    def refund(self, **changes: Any) -> Refund:
         """Return a queued refund, with *changes*."""
         number = next(self._numbers)
-        given: dict[str, object] = {
+        given: dict[str, Any] = {
             "id": f"rf_{number:032x}",
             "tenant": "gateway",
             "idempotency_key": f"key-{number}",
@@ -332,11 +335,11 @@ class Books:
             "recipient": CUSTOMER,
             "amount": 1_000_000 + number,
             "reason": None,
-            "status": Status.QUEUED,
+            "state": PaymentState.QUEUED,
             "created_at": START,
             "updated_at": START,
         }
-        return Refund(**{**given, **changes})  # type: ignore[arg-type]
+        return as_if(Refund(**given), **changes)
 
     def write(
         self,
@@ -356,7 +359,7 @@ class Books:
             settled.sender,
             NonceEntry(
                 settled.nonce,
-                replace(
+                as_if(
                     refund,
                     status=status,
                     sender=settled.sender,
@@ -376,13 +379,13 @@ class Books:
         self.ledger.entries[wallet][entry.nonce] = entry
         return entry
 
-    def change(self, entry: NonceEntry, **changes: object) -> None:
+    def change(self, entry: NonceEntry, **changes: Any) -> None:
         """Change the refund of *entry*, which WALLET has."""
         assert entry.refund is not None
-        refund = replace(entry.refund, **changes)  # type: ignore[arg-type]
+        refund = as_if(entry.refund, **changes)
         self.put(WALLET, replace(entry, refund=refund))
 
-    def paid(self, wallet: str = WALLET, **changes: object) -> NonceEntry:
+    def paid(self, wallet: str = WALLET, **changes: Any) -> NonceEntry:
         """Pay a refund honestly, in a new block."""
         refund = self.refund(**changes)
         self.chain.mine()
@@ -397,7 +400,7 @@ class Books:
         settled = self.chain.send(WALLET, data=data, succeeded=False)
         return self.write(refund, settled, status=Status.FAILED)
 
-    def cancelled(self, **changes: object) -> NonceEntry:
+    def cancelled(self, **changes: Any) -> NonceEntry:
         """Use a refund's nonce for a cancellation, after a transfer was replaced."""
         refund = self.refund(**changes)
         self.chain.mine()

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+from backends.sql.schema import HELD
 from signer.alerts import Alert
 from signer.model.audit_record import Record
 from signer.model.hold import name_of_chain
-from signer.model.refund import Refund, Status
+from signer.model.refund import PaymentState, Refund, Status
+from signer.model.transaction import compose
 from signer.ports.audit_journal import Sealing
 from signer.row_macs import RowMACs
 from tests.fixtures.ledger import bound, queued, stopped
@@ -47,24 +49,62 @@ class Attacks:
             invented = replace(invented, mac=mac or other.compute(invented))
             assert self._thief.steal(inserted_refund(invented)) is None
             let_work(self._worker, worker)
-            assert self._worker.stored(invented).blocked_by == "row-not-authentic"
+            assert (
+                self._worker.stored(invented).moving.blocked_by == "row-not-authentic"
+            )
         assert self._worker.chain.payouts() == [(CUSTOMER, AMOUNT)]
         assert self._store.alert_counts()[str(Alert.ROW_CHANGED)] >= 1
 
-    def repeat(self, refund: Refund, *changes: str) -> str | None:
+    def repeat(self, refund: Refund, *statements: str) -> str | None:
         """
-        Change *refund*, which is sent or confirmed, step by step; let a worker work.
+        Execute *statements* on *refund*, which is sent or confirmed; let a worker work.
 
-        Return the refusal of the last change.  The chain pays the refund once.
+        Return the refusal of the last one.  The chain pays the refund once.
         """
         worker = self._worker.worker
         refusal = None
-        for change in changes:
-            statement = f"UPDATE refunds SET {change} WHERE id = '{refund.id}'"
+        for statement in statements:
             refusal = self._thief.steal(statement)
         let_work(self._worker, worker)
         assert self._worker.chain.payouts() == [(CUSTOMER, AMOUNT)]
         return refusal
+
+    def invent_reservation(self) -> None:
+        """Insert a transaction for a queued refund: it waits, unpaid."""
+        first = self._worker.step(self._refunds.accepted())
+        refund = self._refunds.accepted(amount="7.00")
+        copied = "kind, '{}', key_id, gas_limit, created_at, mac, 'reserved', now()"
+        names = ", ".join(HELD[:-4])
+        refusal = self._thief.steal(
+            f"INSERT INTO transactions ({names}, version, due_at) SELECT chain_id,"
+            f" sender, 1, {copied.format(compose([refund.id]))}, 0, now()"
+            " FROM transactions",
+            "INSERT INTO transaction_payments SELECT"
+            f" '{refund.id}', chain_id, sender, 1, 0 FROM transaction_payments",
+            f"UPDATE refunds SET state = 'assigned', sender = '{first.sender}',"
+            f" nonce = 1, position = 0 WHERE id = '{refund.id}'",
+        )
+        assert refusal is None
+        let_work(self._worker, self._worker.worker)
+        assert self._worker.chain.payouts() == [(CUSTOMER, AMOUNT)]
+        assert self._worker.stored(refund).moving.blocked_by == "row-not-authentic"
+
+    def share_transaction(self) -> None:
+        """Point a refund to the transaction of another: it waits, the other goes on."""
+        refund = self._worker.step(self._refunds.accepted())
+        other = self._refunds.accepted(amount="7.00")
+        refusal = self._thief.steal(
+            "INSERT INTO transaction_payments SELECT"
+            f" '{other.id}', chain_id, sender, nonce, 1 FROM transaction_payments",
+            f"UPDATE refunds SET state = 'assigned', sender = '{refund.sender}',"
+            f" nonce = 0, position = 1 WHERE id = '{other.id}'",
+        )
+        assert refusal is None
+        let_work(self._worker, self._worker.worker)
+        assert self._worker.chain.payouts() == [(CUSTOMER, AMOUNT)]
+        assert self._worker.stored(refund).status is Status.CONFIRMED
+        assert self._worker.stored(other).state is PaymentState.ASSIGNED
+        assert self._store.alert_counts()[str(Alert.ROW_CHANGED)] >= 1
 
     def choose_key(self, *statements: str) -> None:
         """Change the ring after a revocation: a worker then signs nothing."""

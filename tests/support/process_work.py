@@ -57,6 +57,7 @@ from signer.signing.service import KnownAddresses, Requester, SigningService
 from tests.fixtures.ledger import (
     FORGED_APPROVAL,
     accept,
+    adopted,
     forge,
     later,
     now,
@@ -112,6 +113,9 @@ def _written(statement: str) -> Iterator[Privilege]:
         yield from (("INSERT", table, name.strip()) for name in names.split(","))
     for table in re.findall(r"DELETE FROM (\w+)", statement):
         yield "DELETE", table, None
+    # A lock needs UPDATE of one column, whichever.
+    if "FOR UPDATE OF transactions" in statement:
+        yield "UPDATE", "transactions", "updated_at"
     # No statement sets the columns of two tables.
     changed = re.search(
         r"UPDATE (\w+) SET|INSERT INTO (\w+) .* DO UPDATE SET", statement
@@ -327,11 +331,16 @@ def work_on_wallets(processes: Processes) -> None:
 
 
 def _restore(admin: World, queued: Refund) -> None:
-    """Open a lost wallet, accept a lost call again, and repeat a cancellation."""
+    """Open a lost wallet, give a lost call its nonce, and repeat a cancellation."""
     other = Wallet(7, SECOND.address, 0, 0, Pause.RESTORED, admin.clock(), high_water=1)
     admin.store.open_wallet(other)
     assert admin.store.request_cancellation(queued, admin.clock(), record())
-    accept(admin.store, queued_call(), is_restored=True)
+    lost = queued_call(network="another", chain_id=7)
+    call, _ = accept(admin.store, lost, is_restored=True)
+    held = call.draft_transaction(
+        admin.clock(), sender=SECOND.address, nonce=0, key_id="02", gas_limit=21_000
+    )
+    assert admin.store.adopt(call, call.assigned(held)).status is Status.RESERVED
 
 
 def work_on_stops(processes: Processes) -> None:
@@ -413,7 +422,7 @@ def work_on_limits(processes: Processes) -> None:
 
 
 def work_on_workers(processes: Processes) -> None:
-    """A worker starts, passes and ends; every process watches, and reports."""
+    """A worker starts, adopts and ends; every process watches, and reports."""
     heartbeat = Heartbeat(processes.stores["worker"], now)
     heartbeat()
     for name in PROCESSES:
@@ -429,6 +438,8 @@ def work_on_workers(processes: Processes) -> None:
     assert worker.find_stop(1) is None
     assert worker.wallet(1, ZERO_ADDRESS) is None
     worker.keys()
+    lost = processes.refunds.accepted()
+    assert worker.adopt(lost, adopted(lost, 0)).status is Status.MINED
     collector = LedgerCollector(processes.stores["admin"], now, networks={})
     assert list(collector.collect())
     heartbeat.end()

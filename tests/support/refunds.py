@@ -31,7 +31,8 @@ from signer.keys.rotation import Rotation
 from signer.keys.signer import Signer, SignerFactory
 from signer.model.audit_record import Actor, Operation, Record
 from signer.model.key import Key, find_key
-from signer.model.refund import HOLD, Refund, RefundRequest, SignedTransaction, Status
+from signer.model.refund import Refund, RefundRequest, Status
+from signer.model.transaction import HOLD, SignedTransaction
 from signer.model.wallet import Wallet
 from signer.policy.default_rules import service_files
 from signer.policy.policy import AnyPolicy, Policy

@@ -37,10 +37,20 @@ DENIED_TO_ALL = (
     "UPDATE refunds SET mac = NULL",
     "DELETE FROM refunds",
     # Choose a nonce, or a status, before anything was signed.
-    "INSERT INTO refunds (id, nonce, sender, key_id) VALUES ('rf', 7, 'a', 'b')",
+    "INSERT INTO refunds (id, nonce, sender, position) VALUES ('rf', 7, 'a', 0)",
     "INSERT INTO refunds (id, version, due_at) VALUES ('rf', 9, now())",
+    # Change what a nonce does, with which key, or which refunds it pays.
+    "UPDATE transactions SET nonce = 7",
+    f"UPDATE transactions SET sender = '{THIEF}'",
+    "UPDATE transactions SET key_id = 'thief'",
+    "UPDATE transactions SET gas_limit = 1",
+    "UPDATE transactions SET composition = '', kind = 'filler'",
+    "UPDATE transactions SET mac = NULL",
+    "UPDATE transaction_payments SET payment_id = 'rf'",
+    "UPDATE transaction_payments SET nonce = 7, position = 1",
     # Forget what was signed.
     "UPDATE attempts SET raw = ''",
+    "UPDATE attempts SET nonce = 7",
     "DELETE FROM attempts",
     "DELETE FROM refund_moves",
     "UPDATE request_signatures SET body = ''",
@@ -78,6 +88,17 @@ DENIED_TO_ALL = (
 )
 """Statements that no process's role may execute; each fails before it reads a row."""
 
+
+QUEUED_AGAIN = (
+    "UPDATE refunds SET state = 'queued', nonce = NULL, sender = NULL, position = NULL"
+)
+"""Takes the nonces of refunds back."""
+
+RESERVED_AGAIN = (
+    "UPDATE transactions SET status = 'reserved', tx_hash = NULL, block_number = NULL,"
+    " block_hash = NULL"
+)
+"""Says that nothing was signed."""
 
 END_OF_BLOCKS = (
     "UPDATE holds SET ended_at = at, version = version + 1 WHERE name LIKE 'tenant %'"
@@ -126,7 +147,7 @@ def inserted_refund(refund: Refund, **changes: str) -> str:
         "decimals": refund.decimals,
         "recipient": refund.recipient,
         "amount": refund.amount,
-        "status": "queued",
+        "state": "queued",
         "created_at": refund.created_at.isoformat(),
         "updated_at": refund.updated_at.isoformat(),
         "due_at": refund.due_at.isoformat(),

@@ -66,7 +66,7 @@ class WalletAttacks:
         assert self._steal(inserted_sighting(accepted, self._is_sqlite)) is None
         let_work(self._worker, worker)
         self._require_unpaid(refund)
-        assert self._worker.stored(refund).blocked_by == "row-not-authentic"
+        assert self._worker.stored(refund).moving.blocked_by == "row-not-authentic"
 
     def invent_payment(self) -> None:
         """Insert a transaction with the mark of a refund: it does not count as paid."""
@@ -76,7 +76,7 @@ class WalletAttacks:
         assert self._steal(inserted_sighting(paid, self._is_sqlite)) is None
         let_work(self._worker, worker)
         self._require_unpaid(refund)
-        assert self._worker.stored(refund).blocked_by == "row-not-authentic"
+        assert self._worker.stored(refund).moving.blocked_by == "row-not-authentic"
 
     def move_first_nonce(self) -> None:
         """Skip nonces: a restored wallet assigns the right one."""

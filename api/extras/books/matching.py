@@ -12,7 +12,8 @@ from api.extras.books.entries import (
     Outflow,
     UsedNonce,
 )
-from signer.model.refund import COIN_ADDRESS, Kind, PaymentPurpose, Refund, Status
+from signer.model.refund import COIN_ADDRESS, PaymentPurpose, Refund, Status
+from signer.model.transaction import Kind
 from signer.ports.book_reader import NonceEntry
 from signer.ports.chain_history import Settled
 
@@ -155,9 +156,12 @@ class Matcher:
             paid = used.payments[0]
             yield self._build(Code.REFUSED_BUT_PAID, used, detail, found=paid)
         elif refund.status is Status.CONFIRMED:
-            recorded = refund.tx_hash, refund.block_number, refund.block_hash
+            recorded = refund.transaction
             block = settled.block
-            if recorded != (settled.tx_hash, block.number, block.hash):
+            if recorded is None or (
+                (recorded.tx_hash, recorded.block_number, recorded.block_hash)
+                != (settled.tx_hash, block.number, block.hash)
+            ):
                 yield self._build(
                     Code.WRONG_BLOCK,
                     used,

@@ -22,11 +22,10 @@ from signer.errors import (
 from signer.model.refund import (
     COIN_ADDRESS,
     UNRESERVED,
-    Kind,
     Refund,
-    SignedTransaction,
     is_refund_id,
 )
+from signer.model.transaction import Kind, SignedTransaction
 from signer.ports.ledger import Ledger
 from signer.ports.refund_reports import RefundFilter
 from signer.refunds.explanation import Explanation

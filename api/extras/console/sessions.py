@@ -21,7 +21,7 @@ from falcon import Request, Response
 
 from api.principal import Principal
 from signer.errors import AuthenticationError
-from signer.model.refund import EPOCH
+from signer.model.transaction import EPOCH
 from signer.ports.clock import Clock
 from signer.row_macs import RowMACs
 

@@ -12,7 +12,7 @@ from api.extras.console.audit import FoundRecord, RecordFilter, plain_texts
 from signer.audit.actions import SUCCESS, AuditAction
 from signer.config.networks import Network
 from signer.model.audit_record import Operation
-from signer.model.refund import Kind
+from signer.model.transaction import Kind
 from signer.policy.facts import Path
 
 

@@ -275,7 +275,7 @@ def _find_overdue(context: NetworkContext, latest: datetime) -> str | None:
         for refund in context.doctor.container.store.open_below(
             context.chain.network.chain_id, address, _ALL_NONCES, _MOST_REFUNDS
         ):
-            if refund.status in _WORKER_STATES and refund.due_at < latest:
+            if refund.status in _WORKER_STATES and refund.moving.due_at < latest:
                 return refund.id
     return None
 

@@ -50,7 +50,7 @@ def trace_id(refund: Refund) -> int:
 
 def span_id(refund: Refund, name: str) -> int:
     """Return the id of the span *name* of *refund*, in its current version."""
-    version = 0 if name == ACCEPTANCE else refund.version
+    version = 0 if name == ACCEPTANCE else refund.revision
     text = f"{refund.id} {version} {name}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
@@ -142,18 +142,20 @@ class RefundTracer(Meter):
 
     def moved(self, before: Refund, after: Refund) -> None:
         with self._never_raising():
-            span = self._start(after, _STEPS[after.status], before.updated_at)
+            span = self._start(after, _STEPS[after.status], before.moving.updated_at)
             if after.status in _FAILURES:
                 span.set_status(Status(StatusCode.ERROR, after.failure_code))
-            span.end(_nanoseconds(max(before.updated_at, after.updated_at)))
+            span.end(
+                _nanoseconds(max(before.moving.updated_at, after.moving.updated_at))
+            )
 
     def delayed(self, refund: Refund, code: str) -> None:
-        if refund.attempts:
+        if refund.moving.attempts:
             return  # A repetition of the first failure of a step.
         with self._never_raising():
-            span = self._start(refund, "delay", refund.updated_at)
+            span = self._start(refund, "delay", refund.moving.updated_at)
             span.set_status(Status(StatusCode.ERROR, code))
-            span.end(_nanoseconds(max(refund.updated_at, self._clock())))
+            span.end(_nanoseconds(max(refund.moving.updated_at, self._clock())))
 
     @contextmanager
     def _never_raising(self) -> Iterator[None]:
@@ -177,13 +179,13 @@ def _attributes(refund: Refund) -> dict[str, str | int]:
     found: dict[str, str | int | None] = {
         "hotwallet.refund.id": refund.id,
         "hotwallet.refund.status": str(refund.status),
-        "hotwallet.refund.version": refund.version,
+        "hotwallet.refund.version": refund.revision,
         "hotwallet.tenant": refund.tenant,
         "hotwallet.network": refund.network,
         "hotwallet.token": refund.token,
         "hotwallet.nonce": refund.nonce,
         "hotwallet.transaction.hash": refund.tx_hash,
-        "hotwallet.code": refund.failure_code or refund.blocked_by,
+        "hotwallet.code": refund.failure_code or refund.moving.blocked_by,
     }
     return {name: value for name, value in found.items() if value is not None}
 

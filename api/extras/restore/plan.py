@@ -14,8 +14,8 @@ from signer.model.refund import (
     OPERATOR,
     RECORDED,
     PaymentPurpose,
+    PaymentState,
     Refund,
-    Status,
 )
 from signer.model.wallet import Pause, Wallet
 from signer.redact import REDACTED
@@ -255,7 +255,7 @@ def rebuild(record: Record, now: datetime) -> Refund | None:
             may_be_zero=calldata is not None,
         ),
         reason=None,
-        status=Status.QUEUED,
+        state=PaymentState.QUEUED,
         created_at=datetime.fromisoformat(details["created_at"]),
         updated_at=now,
         due_at=now,

@@ -208,13 +208,14 @@ class Restorer:
         is_paid = (
             refund.purpose is PaymentPurpose.CALL or refund.token in network.tokens
         )
-        held = refund.with_status(
-            Status.RESERVED,
-            self._clock(),
-            sender=sender,
-            key_id=key.key_id,
-            nonce=nonce,
-            gas_limit=max_gas(refund, network) if is_paid else NOOP_GAS,
+        held = refund.assigned(
+            refund.draft_transaction(
+                self._clock(),
+                sender=sender,
+                key_id=key.key_id,
+                nonce=nonce,
+                gas_limit=max_gas(refund, network) if is_paid else NOOP_GAS,
+            )
         )
         try:
             self._store.adopt(refund, held)

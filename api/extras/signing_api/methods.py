@@ -326,14 +326,14 @@ def _require_sent(refund: Refund) -> str:
             code=code,
             **data,
         )
-    why = refund.blocked_by or str(refund.status)
+    why = refund.moving.blocked_by or str(refund.status)
     raise RPCError(
         TRANSACTION_REJECTED,
         f"refund {refund.id} is accepted and not sent yet ({why}). It is sent when that"
         " is possible: do not pay it in another way. The same request within"
         f" {WINDOW_SECONDS} seconds, or GET /v1/refunds/{refund.id}, shows its hash",
         code="not-sent-yet",
-        blocked_by=refund.blocked_by,
+        blocked_by=refund.moving.blocked_by,
         **data,
     )
 

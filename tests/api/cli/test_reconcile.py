@@ -15,7 +15,7 @@ import pytest
 from eth_abi.abi import encode
 from eth_account import Account
 from eth_utils.crypto import keccak
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, update
 
 from api.cli.options import parse_moment
 from api.extras.books.commands import with_progress
@@ -27,7 +27,7 @@ from signer.model.refund import Refund, Status
 from tests.api.commands import Finished, Run
 from tests.fixtures.chain import DevChain
 from tests.fixtures.fake_node import FakeNode
-from tests.fixtures.ledger import filled, queued, transaction
+from tests.fixtures.ledger import as_if, filled, queued, transaction
 from tests.fixtures.replies import Altered, Error
 from tests.support.ledgers import ROW_MACS
 from tests.support.payments import RECIPIENT, hash_of, signed
@@ -80,27 +80,22 @@ class Shop:
         store = self.world.store
         found = store.get(refund.id)
         assert found is not None
-        made = {**_row(found), **changes}
-        mac = ROW_MACS.compute(Refund(**made))
-        names = ", ".join(f"{name} = ?" for name in (*changes, "mac"))
+        made = as_if(found, **changes)
+        made = replace(made, mac=ROW_MACS.compute(made))
 
         def work(connection: Connection) -> None:
-            connection.exec_driver_sql("DROP TRIGGER IF EXISTS refunds_keep")
-            values = (*map(_stored, changes.values()), mac, refund.id)
-            connection.exec_driver_sql(
-                f"UPDATE refunds SET {names} WHERE id = ?", values
-            )
+            for table, row in (
+                (schema.refunds, made),
+                (schema.transactions, made.transaction),
+            ):
+                name = f"{table.name}_keep"
+                connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {name}")
+                if row is not None:
+                    values = {each.name: getattr(row, each.name) for each in table.c}
+                    key = (each == values[each.name] for each in table.primary_key)
+                    connection.execute(update(table).where(*key).values(values))
 
         store._database.run(work)  # type: ignore[attr-defined]
-
-
-def _row(refund: Refund) -> dict[str, Any]:
-    names = Refund.__dataclass_fields__
-    return {name: getattr(refund, name) for name in names}
-
-
-def _stored(value: Any) -> Any:
-    return f"{value:078d}" if isinstance(value, int) and value > 10**5 else value
 
 
 @pytest.fixture
@@ -131,7 +126,7 @@ def _paid_many(shop: Shop) -> None:
         assert len(block["transactions"]) == _PER_BLOCK
         number, block_hash = int(block["number"], 16), block["hash"]
         for refund, raw in page:
-            found = replace(refund, block_number=number, block_hash=block_hash)
+            found = as_if(refund, block_number=number, block_hash=block_hash)
             rows.append(found)
             attempts.append(asdict(transaction(found, tx_hash=found.tx_hash, raw=raw)))
     rpc("evm_setAutomine", True)
@@ -154,7 +149,7 @@ def _signed_refund(shop: Shop, nonce: int) -> tuple[Refund, bytes]:
     )
     data = encode_transfer(refund.recipient, refund.amount, refund.mark)
     raw = signed(ACCOUNT, nonce=nonce, data=data, to=shop.dev.token, gas=65_000)
-    return replace(refund, tx_hash=hash_of(raw)), raw
+    return as_if(refund, tx_hash=hash_of(raw)), raw
 
 
 @pytest.mark.soak
@@ -293,7 +288,7 @@ def _fee_mismatch(shop: Shop) -> None:
     def work(connection: Connection) -> None:
         connection.exec_driver_sql("DROP TRIGGER IF EXISTS attempts_keep")
         connection.exec_driver_sql(
-            "UPDATE attempts SET gas_limit = 1 WHERE refund_id = ?", (refund.id,)
+            "UPDATE attempts SET gas_limit = 1 WHERE nonce = ?", (refund.nonce,)
         )
 
     shop.world.store._database.run(work)  # type: ignore[attr-defined]
@@ -363,7 +358,13 @@ def test_a_planted_difference_is_found_on_a_real_chain(
 
 def test_what_is_left_out_is_no_agreement(run: Run, shop: Shop) -> None:
     """Refunds of a chain that the networks file does not have any more."""
-    shop.change(shop.paid(), chain_id=5, network="gone")
+    store = shop.world.store
+    assert isinstance(store, SQLStore)
+    block = {"block_number": 7, "block_hash": "0x07"}
+    paid = queued(
+        status=Status.CONFIRMED, chain_id=5, network="gone", tx_hash="0x5", **block
+    )
+    filled(store, [paid])
 
     whole, one = _reconcile(run), run("reconcile", *PERIOD, "--network", "local")
 

@@ -26,7 +26,7 @@ def test_the_kill_switch(
     networks()
     waiting = world.accepted()
     world.work()
-    blocked = world.stored(waiting).blocked_by
+    blocked = world.stored(waiting).moving.blocked_by
     repaired = run("nonce", "repair", "--yes")
     (document,) = run("nonce", "repair", "--json", "--dry-run").json
     explained = run("refund", "explain", waiting.id)

@@ -13,7 +13,7 @@ from dev.kms_faults import disabled, other_key
 from dev.kms_wire import Faults
 from signer.audit.log import AuditLog
 from signer.keys.signer import Signer
-from signer.model.refund import HOLD
+from signer.model.transaction import HOLD
 from signer.ports.clock import utc_now
 from signer.ports.key_backend import KeyId
 from signer.refunds.worker import Worker

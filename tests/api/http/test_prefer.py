@@ -82,7 +82,7 @@ def test_a_post_waits_three_seconds_for_a_worker(
     assert _shown(answer) == (201, "queued", None)
     assert WORKER_SECONDS == 3
     assert WORKER_SECONDS <= waited < WORKER_SECONDS + 0.3
-    assert refund.blocked_by is None
+    assert refund.moving.blocked_by is None
     assert (replayed.status_code, replayed.content) == (200, answer.content)
     assert pace.slept == waited
 

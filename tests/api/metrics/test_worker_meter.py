@@ -21,7 +21,7 @@ from signer.model.refund import OPERATOR, PaymentPurpose, Refund, Status
 from signer.model.worker_row import WorkerRow
 from signer.ports.ledger import Ledger
 from tests.api.support import NOW, SettableClock
-from tests.fixtures.ledger import queued
+from tests.fixtures.ledger import as_if, queued
 from tests.support.readings import exposed
 from tests.support.refunds import altered
 
@@ -61,7 +61,10 @@ def meter() -> WorkerMeter:
 def _refund(status: Status, seconds: float = 0, **changes: object) -> Refund:
     given = {"tenant": "shop", "created_at": NOW, "id": "rf_1"}
     at = NOW + timedelta(seconds=seconds)
-    return replace(queued(**{**given, **changes}), status=status, updated_at=at)
+    refund = as_if(queued(**{**given, **changes}), status=status, updated_at=at)
+    if refund.transaction is None:
+        return refund
+    return refund.inside(replace(refund.transaction, updated_at=at))
 
 
 def test_signatures_are_measured(meter: WorkerMeter) -> None:
@@ -143,7 +146,7 @@ def test_what_is_remembered_is_bounded(
     monkeypatch.setattr("api.metrics.worker_meter._MOST_REPLACED", 2)
     for number in range(5):
         sent = _refund(Status.BROADCAST, id=f"rf_{number}")
-        meter.moved(sent, replace(sent, status=Status.SIGNED))
+        meter.moved(sent, as_if(sent, status=Status.SIGNED))
 
     assert meter._replaced == {"rf_0", "rf_1"}
 
@@ -153,11 +156,11 @@ def test_labels_are_bounded(meter: WorkerMeter) -> None:
     for number in range(200):
         refund = _refund(Status.QUEUED, tenant=f"subject-{number}", network=str(number))
         meter.delayed(refund, f"code-{number}")
-        meter.moved(refund, replace(refund, status=Status.REFUSED))
+        meter.moved(refund, as_if(refund, status=Status.REFUSED))
     sweep = _refund(Status.MINED, tenant=OPERATOR)
-    meter.moved(sweep, replace(sweep, status=Status.CONFIRMED))
+    meter.moved(sweep, as_if(sweep, status=Status.CONFIRMED))
     filler = replace(sweep, purpose=PaymentPurpose.FILLER)
-    meter.moved(filler, replace(filler, status=Status.FAILED))
+    meter.moved(filler, as_if(filler, status=Status.FAILED))
     samples = _samples(exposed(meter.text()))
 
     assert samples["hotwallet_refund_delays_total code-99 other"] == 1
@@ -331,7 +334,7 @@ def test_a_worker_measures_what_the_catalogue_has() -> None:
         (Status.SIGNED, Status.BROADCAST),
         (Status.MINED, Status.CONFIRMED),
     ):
-        meter.moved(replace(refund, status=before), replace(refund, status=after))
+        meter.moved(as_if(refund, status=before), as_if(refund, status=after))
     meter.ended("local", signatures=1)
     meter.topped_up("local", "TUSD", is_failing=True)
     meter.called("local", "node-1", [("eth_call", "ok")], 0.1)

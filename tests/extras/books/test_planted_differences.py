@@ -6,10 +6,12 @@ from dataclasses import replace
 import pytest
 
 from api.extras.books.entries import Code, Difference
-from signer.model.refund import COIN_ADDRESS, Kind, Status
+from signer.model.refund import COIN_ADDRESS, Status
+from signer.model.transaction import Kind
 from signer.model.wallet import NOOP_MARK
 from signer.ports.book_reader import NonceEntry, TransactionCost
 from signer.ports.chain import Block
+from tests.fixtures.ledger import as_if
 from tests.support.books import (
     CUSTOMER,
     FILLER,
@@ -349,7 +351,7 @@ def test_a_refund_whose_nonce_another_transaction_used() -> None:
     refund = books.refund()
     entry = books.write(refund, settled)
     assert entry.refund is not None
-    lost = replace(entry.refund, tx_hash="0xlost")
+    lost = as_if(entry.refund, tx_hash="0xlost")
     books.put(WALLET, NonceEntry(entry.nonce, lost))
 
     assert sorted(books.codes()) == ["confirmed-but-missing", "transfer-without-refund"]
@@ -452,7 +454,7 @@ def test_hashes_of_other_wallets_do_not_count() -> None:
     entry = books.paid()
     assert entry.refund
     assert other.refund
-    stolen = replace(entry.refund, tx_hash=other.refund.tx_hash)
+    stolen = as_if(entry.refund, tx_hash=other.refund.tx_hash)
     attempt = TransactionCost(str(other.refund.tx_hash), Kind.TRANSFER, MOST_FEE)
     books.put(WALLET, NonceEntry(entry.nonce, stolen, (attempt,)))
 

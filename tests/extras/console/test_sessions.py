@@ -19,7 +19,7 @@ from api.extras.console.sessions import (
 from api.http.app import create_app
 from backends.sql import SQLStore
 from signer.config.settings import Role
-from signer.model.refund import EPOCH
+from signer.model.transaction import EPOCH
 from signer.row_macs import RowMACs
 from tests.api.browser import PATHS, READ, Browser, new_token
 from tests.api.support import SettableClock

@@ -8,7 +8,6 @@ from contextlib import (
     closing,
     suppress,
 )
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -442,7 +441,7 @@ def test_a_low_balance_is_a_warning(
     refund = ledger.queued(amount=10**12, token_address=fresh_anvil.token)
     paid = ledger.adopted(refund, 0)
     ledger.opened(store, sender=address)
-    ledger.filled(store, [replace(paid, status=Status.CONFIRMED)])
+    ledger.filled(store, [ledger.as_if(paid, status=Status.CONFIRMED)])
     low = run_doctor(home)["local runway"]
 
     assert (unknown.state, low.state) == (State.OK, State.WARNING)

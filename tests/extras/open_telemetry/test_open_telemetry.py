@@ -17,8 +17,9 @@ from api.extras.open_telemetry.settings import TraceSettings
 from api.extras.open_telemetry.tracer import ReportingExporter, build_tracer
 from signer.config.models import read_model
 from signer.errors import ConfigurationError
-from signer.model.refund import MOVES, Refund, Status, new_refund_id
-from tests.fixtures.ledger import queued
+from signer.model.refund import PaymentState, Refund, Status, new_refund_id
+from signer.model.transaction import TransactionStatus
+from tests.fixtures.ledger import WALLET, queued, status_moves
 
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -61,7 +62,17 @@ class Traced:
 
 def _refund(**changes: object) -> Refund:
     given = {"id": new_refund_id(START), "created_at": START, "updated_at": START}
-    return replace(queued(), **{**given, **changes})  # type: ignore[arg-type]
+    return queued(**{**given, **changes})
+
+
+def _moved(refund: Refund, status: Status, at: datetime) -> Refund:
+    if status.state is not PaymentState.ASSIGNED or refund.transaction is not None:
+        return refund.with_status(status, at)
+    first = TransactionStatus(status)
+    drafted = refund.draft_transaction(
+        at, sender=WALLET, nonce=0, key_id="01", gas_limit=65_000, status=first
+    )
+    return refund.assigned(drafted)
 
 
 def _ids(span: ReadableSpan) -> tuple[int, int]:
@@ -77,7 +88,7 @@ def test_one_trace_across_processes() -> None:
     steps = (Status.RESERVED, Status.SIGNED, Status.BROADCAST, Status.MINED)
     for seconds, status in enumerate([*steps, Status.CONFIRMED], 1):
         before, at = refund, START + timedelta(seconds=seconds)
-        refund = refund.with_status(status, at)
+        refund = _moved(refund, status, at)
         worker.tracer.moved(before, refund)
 
     (first,) = api.spans
@@ -120,13 +131,14 @@ def test_a_malformed_caller_is_not_linked(header: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [(b, a) for b, moves in MOVES.items() for a in sorted(moves)]
+    ("before", "after"),
+    [(b, a) for b, moves in status_moves().items() for a in sorted(moves)],
 )
 def test_every_move_has_a_span(before: Status, after: Status) -> None:
     """A clock that was set back makes it empty; only bad ends are errors."""
     traced = Traced()
     refund = _refund(status=before)
-    traced.tracer.moved(refund, refund.with_status(after, START - timedelta(1)))
+    traced.tracer.moved(refund, _moved(refund, after, START - timedelta(1)))
 
     (span,) = traced.spans
     assert span.start_time == span.end_time
@@ -177,7 +189,7 @@ def test_all_processes_trace_the_same_share() -> None:
     refunds = [_refund() for _ in range(200)]
     for refund in refunds:
         api.tracer.accepted(refund, 0.1, None)
-        after = refund.with_status(Status.RESERVED, START)
+        after = _moved(refund, Status.RESERVED, START)
         worker.tracer.moved(refund, after)
 
     assert 50 < len(api.spans) < 150
@@ -208,7 +220,7 @@ def test_a_changed_row_stops_no_refund() -> None:
     refund = _refund(id="rf_changed")
     with capture_logs() as logs:
         traced.tracer.accepted(refund, 1, None)
-        traced.tracer.moved(refund, refund.with_status(Status.RESERVED, START))
+        traced.tracer.moved(refund, _moved(refund, Status.RESERVED, START))
         traced.tracer.delayed(refund, "chain-unavailable")
 
     assert not traced.spans

@@ -23,7 +23,8 @@ from signer.model.approval import ApprovalState
 from signer.model.audit_record import Actor, Operation, Record
 from signer.model.hold import EVERYTHING
 from signer.model.key import KeyState
-from signer.model.refund import Kind, Refund, Status
+from signer.model.refund import Refund, Status
+from signer.model.transaction import Kind
 from signer.model.wallet import Pause
 from signer.ports.ledger import Ledger
 from signer.redact import key_prefix

@@ -14,7 +14,8 @@ from signer.errors import ConfigurationError, RowNotAuthenticError
 from signer.model.audit_record import Record
 from signer.model.hold import Hold
 from signer.model.key import KeyState
-from signer.model.refund import Refund, Status
+from signer.model.refund import PaymentState, Refund, Status
+from signer.model.transaction import Transaction, TransactionStatus
 from signer.model.wallet import Pause, Wallet
 from signer.row_macs import RowMACs
 from tests.fixtures.ledger import now, queued, sighting
@@ -25,26 +26,19 @@ OLD, NEW = b"\x01" * 32, b"\x02" * 32
 MACS = RowMACs({"new": NEW, "old": OLD})
 
 # What changes after the acceptance, and what is not stored.
-MUTABLE = {
-    "status",
-    "updated_at",
-    "version",
+MOVED = {"updated_at", "version", "due_at", "attempts", "blocked_by", "mac"}
+MUTABLE = MOVED | {
+    "state",
     "sender",
-    "key_id",
     "nonce",
-    "gas_limit",
-    "tx_hash",
-    "block_number",
-    "block_hash",
+    "position",
     "failure_code",
     "failure_detail",
-    "due_at",
-    "attempts",
-    "blocked_by",
-    "mac",
     "cancel_requested_at",
+    "transaction",
     "intent",
 }
+OUTCOME = MOVED | {"status", "tx_hash", "block_number", "block_hash"}
 
 # The MAC itself, what is not stored, and what decides nothing about signatures.
 NOT_COVERED = {"mac", "is_authentic", "proved_at", "next_nonce", "held_by"}
@@ -74,7 +68,11 @@ def test_what_a_refund_pays_is_covered(name: str) -> None:
     """Every field is covered, except those that change after the acceptance."""
     refund = queued(mac="none")
     refund = MACS.sealed(refund)
-    value = {"status": Status.CANCELLED, "mac": refund.mac, "intent": Record("", "")}
+    value = {
+        "state": PaymentState.CANCELLED,
+        "mac": refund.mac,
+        "intent": Record("", ""),
+    }
     change = value.get(name, _changed(getattr(refund, name)))
     changed = replace(refund, **{name: change})
 
@@ -83,6 +81,22 @@ def test_what_a_refund_pays_is_covered(name: str) -> None:
         MACS.require(changed)
     else:
         with pytest.raises(RowNotAuthenticError, match=changed.id):
+            MACS.require(changed)
+
+
+@pytest.mark.parametrize("name", [each.name for each in fields(Transaction)])
+def test_what_a_transaction_does_is_covered(name: str) -> None:
+    """Its nonce, its payments, its key and its gas limit, but not its outcome."""
+    transaction = MACS.sealed(queued(status=Status.RESERVED).reserved())
+    value = {"status": TransactionStatus.FAILED, "mac": transaction.mac}
+    change = value.get(name, _changed(getattr(transaction, name)))
+    changed = replace(transaction, **{name: change})
+
+    MACS.require(transaction)
+    if name in OUTCOME:
+        MACS.require(changed)
+    else:
+        with pytest.raises(RowNotAuthenticError):
             MACS.require(changed)
 
 

@@ -18,6 +18,7 @@ from signer.errors import (
     StaleStateError,
     StoreError,
 )
+from signer.model.refund import Status
 from signer.row_macs import RowMACs
 from tests.fixtures.ledger import (
     OTHER_WALLET,
@@ -152,16 +153,10 @@ def test_all_or_nothing(empty: SQLStore) -> None:
     assert empty._database.run(lambda c: inspect(c).get_table_names()) == []
 
 
-RESERVED = {
-    "status": "reserved",
-    "nonce": 7,
-    "sender": "x",
-    "key_id": "k",
-    "gas_limit": 1,
-}
-SIGNED = {**RESERVED, "status": "signed", "tx_hash": "0x01"}
+ASSIGNED = {"state": "assigned", "sender": WALLET, "nonce": 0, "position": 0}
+SIGNED = {"status": "signed", "tx_hash": "0x01"}
 MINED = {**SIGNED, "status": "mined", "block_number": 1, "block_hash": "0x02"}
-FAILED = {**RESERVED, "status": "failed"}
+FAILED = {"status": "failed"}
 
 
 def _update(store: SQLStore, table: str, change: dict[str, object]) -> None:
@@ -171,11 +166,11 @@ def _update(store: SQLStore, table: str, change: dict[str, object]) -> None:
     store._database.run(lambda c: c.execute(statement, change))
 
 
-@pytest.mark.parametrize("change", [RESERVED, SIGNED, MINED, FAILED])
-def test_possible_refunds(store: SQLStore, change: dict[str, object]) -> None:
-    """The valid rows, which the next test makes invalid, are accepted."""
-    refund = accepted(store)
-    _update(store, "refunds", change)
+@pytest.mark.parametrize("change", [SIGNED, MINED, FAILED])
+def test_possible_transactions(store: SQLStore, change: dict[str, object]) -> None:
+    """The valid rows, which a later test makes invalid, are accepted."""
+    refund = reserved(store, accepted(store))
+    _update(store, "transactions", change)
     stored = store.get(refund.id)
 
     assert stored is not None
@@ -185,7 +180,7 @@ def test_possible_refunds(store: SQLStore, change: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"status": "paid"},
+        {"state": "paid"},
         {"amount": f"{0:078d}"},
         {"chain_id": 0},
         {"decimals": -1},
@@ -194,17 +189,15 @@ def test_possible_refunds(store: SQLStore, change: dict[str, object]) -> None:
         {"due_at": None},
         {"attempts": None},
         {"nonce": 7},
-        {**RESERVED, "status": "queued"},
-        {**RESERVED, "status": "cancelled"},
-        {**RESERVED, "nonce": -1},
-        {**RESERVED, "nonce": None},
-        {**RESERVED, "sender": None},
-        {**RESERVED, "key_id": None},
-        {**RESERVED, "gas_limit": None},
-        {**SIGNED, "tx_hash": None},
-        {**MINED, "block_hash": None},
-        {**MINED, "block_number": None},
-        {"status": "failed"},
+        ASSIGNED,
+        {**ASSIGNED, "state": "queued"},
+        {**ASSIGNED, "state": "cancelled"},
+        {**ASSIGNED, "nonce": -1},
+        {**ASSIGNED, "nonce": None},
+        {**ASSIGNED, "sender": None},
+        {**ASSIGNED, "position": None},
+        {**ASSIGNED, "position": -1},
+        {"state": "failed"},
     ],
     ids=str,
 )
@@ -220,7 +213,35 @@ def test_impossible_refunds(store: SQLStore, change: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"refund_id": "rf_unknown"},
+        {"status": "paid"},
+        {"status": None},
+        {"kind": "gift"},
+        {"chain_id": 0},
+        {"nonce": 7},
+        {"gas_limit": 0},
+        {"key_id": None},
+        {"version": -1},
+        {"due_at": None},
+        {**SIGNED, "tx_hash": None},
+        {**MINED, "block_hash": None},
+        {**MINED, "block_number": None},
+        {**MINED, "block_number": -1},
+    ],
+    ids=str,
+)
+def test_impossible_transactions(store: SQLStore, change: dict[str, object]) -> None:
+    """They reject every statement that makes a transaction invalid."""
+    refund = reserved(store, accepted(store))
+
+    with pytest.raises(StoreError, match="a constraint is violated"):
+        _update(store, "transactions", change)
+    assert refund == store.get(refund.id)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"nonce": 7},
         {"kind": "gift"},
         {"attempt": -1},
         {"nonce": -1},
@@ -228,8 +249,8 @@ def test_impossible_refunds(store: SQLStore, change: dict[str, object]) -> None:
     ],
     ids=str,
 )
-def test_impossible_transactions(store: SQLStore, change: dict[str, object]) -> None:
-    """A transaction belongs to a refund, and has a kind and fees that can be."""
+def test_impossible_attempts(store: SQLStore, change: dict[str, object]) -> None:
+    """An attempt belongs to a transaction, and has a kind and fees that can be."""
     refund = signed(store, reserved(store, accepted(store)))
     before = store.transactions(refund.id)
 
@@ -262,11 +283,17 @@ def test_impossible_wallets(
 def test_two_refunds_never_share_a_nonce(store: SQLStore) -> None:
     """A nonce that is already used is a ``StaleStateError``, not a duplicate."""
     first = reserved(store, accepted(store))
-    copied = {name: getattr(first, name) for name in (*RESERVED, "status")}
+    second = accepted(store)
 
+    with pytest.raises(StoreError, match="a constraint is violated"):
+        filled(store, [queued(status=Status.RESERVED, nonce=first.nonce)])
     with pytest.raises(StaleStateError):
-        filled(store, [queued(**copied)])
+        _run(store, f"UPDATE refunds SET {_ASSIGNMENT} WHERE id = '{second.id}'")
     assert first == store.get(first.id)
+    assert second == store.get(second.id)
+
+
+_ASSIGNMENT = f"state = 'assigned', sender = '{WALLET}', nonce = 0, position = 0"
 
 
 TIME = "'2026-11-26T00:00:00.000000+00:00'"
@@ -361,6 +388,8 @@ def test_only_the_proof_needs_no_new_version(store: SQLStore, name: str) -> None
         ("refunds", "due_at = '-infinity'"),
         ("refunds", "cancel_requested_at = '4000-01-01 BC'"),
         ("refunds", "cancel_requested_at = 'infinity'"),
+        ("transactions", "due_at = 'infinity'"),
+        ("transactions", "updated_at = '-infinity'"),
         ("keys", "proved_at = '20000-01-01'"),
     ],
 )
@@ -369,12 +398,12 @@ def test_rows_that_python_cannot_read(
 ) -> None:
     """PostgreSQL refuses them: one of them would end the reading of all others."""
     with closing(open_ledger(postgresql_url)) as store:
-        refund = accepted(store)
-        store.enrol(key_at(WALLET))
+        refund, paid = accepted(store), reserved(store, accepted(store))
         with pytest.raises(StoreError, match="a constraint is violated"):
             _run(store, f"UPDATE {table} SET {change}")
 
         assert store.get(refund.id) == refund
+        assert store.get(paid.id) == paid
 
 
 @pytest.mark.parametrize(
@@ -408,9 +437,8 @@ def test_the_calldata_of_a_row_stays(store: SQLStore, calldata: str) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"status": "'refused'"},
-        {**dict.fromkeys(("sender", "key_id"), "'x'"), "status": "'reserved'"}
-        | {"nonce": "999", "gas_limit": "1"},
+        {"state": "'refused'"},
+        {"state": "'assigned'", "sender": "'x'", "nonce": "999", "position": "0"},
         {"version": "2147483647"},
         {"attempts": "2147483647"},
         {"cancel_requested_at": TIME},

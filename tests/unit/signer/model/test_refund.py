@@ -8,29 +8,50 @@ from typing import Any
 import pytest
 
 from signer.model.refund import (
-    HOLD,
+    COIN,
     IN_FLIGHT,
-    MOVES,
     OPEN,
     UNSENT,
+    PaymentPurpose,
+    PaymentState,
     Refund,
     Status,
     is_refund_id,
     new_refund_id,
 )
-from tests.fixtures.ledger import queued
+from signer.model.transaction import (
+    HOLD,
+    Transaction,
+    TransactionKind,
+    TransactionStatus,
+    compose,
+)
+from tests.fixtures.ledger import FILLER, WALLET, as_if, bound, queued, status_moves
 
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def _refund(status: Status) -> Refund:
-    return replace(queued(), status=status)
+    return as_if(queued(), status=status)
+
+
+def _draft(refund: Refund, **given: Any) -> Transaction:
+    wallet = {"sender": WALLET, "nonce": 7, "key_id": "01", "gas_limit": 60_000}
+    return refund.draft_transaction(NOW, **{**wallet, **given})
+
+
+def _moved(refund: Refund, after: Status) -> Refund:
+    if refund.transaction is None and after in {Status.RESERVED, Status.MINED}:
+        return refund.assigned(_draft(refund, status=TransactionStatus(after)))
+    return refund.with_status(after, NOW)
 
 
 def test_the_legal_moves() -> None:
     """They are those of the diagram in docs/explanation/refunds.md."""
-    assert {(str(a), str(b)) for a in MOVES for b in MOVES[a]} == {
+    moves = status_moves()
+
+    assert {(str(a), str(b)) for a in moves for b in moves[a]} == {
         ("awaiting-approval", "queued"),
         ("awaiting-approval", "mined"),
         ("awaiting-approval", "refused"),
@@ -62,25 +83,112 @@ def test_the_mark_is_that_of_earlier_releases() -> None:
 
 @pytest.mark.parametrize(("before", "after"), list(product(Status, Status)))
 def test_only_legal_moves_are_possible(before: Status, after: Status) -> None:
-    """A legal move increases the version; another one raises ValueError."""
-    refund = replace(_refund(before), attempts=3, blocked_by="chain-unavailable")
+    """A legal move increases the revision; another one raises ValueError."""
+    refund = _refund(before).with_due_at(
+        NOW, attempts=3, blocked_by="chain-unavailable"
+    )
 
-    if after in MOVES[before]:
-        moved = refund.with_status(after, NOW, tx_hash="0x1")
+    if after in status_moves()[before]:
+        moved = _moved(refund, after)
 
-        assert moved == replace(
-            refund,
-            status=after,
-            updated_at=NOW,
-            version=1,
-            tx_hash="0x1",
-            due_at=NOW + HOLD,
-            attempts=0,
-            blocked_by=None,
-        )
+        assert moved.status is after
+        assert moved.revision > refund.revision
+        now_moving = moved.moving
+        assert (now_moving.updated_at, now_moving.due_at) == (NOW, NOW + HOLD)
+        assert (now_moving.attempts, now_moving.blocked_by) == (0, None)
+        assert moved.id == refund.id
+        if moved.state is refund.state:
+            assert replace(moved, transaction=refund.transaction) == refund
     else:
-        with pytest.raises(ValueError, match=f"from {before} to {after}"):
-            refund.with_status(after, NOW)
+        with pytest.raises(ValueError, match=f"from .* to |'{after}'|only `"):
+            _moved(refund, after)
+
+
+def test_a_move_of_both_is_one_step_of_each() -> None:
+    """The refund ends with its transaction, and each row is compared and set."""
+    refund = _refund(Status.MINED)
+
+    confirmed = refund.with_status(Status.CONFIRMED, NOW)
+
+    assert confirmed.state is PaymentState.CONFIRMED
+    assert confirmed.reserved() == refund.reserved().with_status(
+        TransactionStatus.CONFIRMED, NOW, due_at=NOW + HOLD
+    )
+    assert (confirmed.version, confirmed.revision) == (1, 2)
+
+
+def test_a_failure_is_kept_while_its_nonce_is_consumed() -> None:
+    """The refund's row changes once; later attempts change the transaction alone."""
+    reason: dict[str, Any] = {"failure_code": "reverted", "failure_detail": "why"}
+    refund = _refund(Status.BROADCAST)
+
+    signed = refund.with_status(Status.SIGNED, NOW, tx_hash="0x1", **reason)
+    sent = signed.with_status(Status.BROADCAST, NOW)
+    again = sent.with_status(Status.SIGNED, NOW, tx_hash="0x2", **reason)
+
+    assert (signed.version, signed.reserved().version) == (1, 1)
+    assert (again.version, again.reserved().version) == (1, 3)
+    assert (again.failure_code, again.tx_hash) == ("reverted", "0x2")
+
+
+def test_only_a_reservation_gives_a_refund_its_transaction() -> None:
+    """A move has no nonce that it could assign."""
+    for status in (Status.RESERVED, Status.MINED):
+        with pytest.raises(ValueError, match="only `assigned`"):
+            queued().with_status(status, NOW)
+
+
+def test_an_approval_is_needed_before_a_reservation() -> None:
+    """Only a payment that the ledger had lost is found without one."""
+    refund = _refund(Status.AWAITING_APPROVAL)
+    found = _draft(refund, status=TransactionStatus.MINED)
+
+    with pytest.raises(ValueError, match="awaiting-approval to reserved"):
+        refund.assigned(_draft(refund))
+    assert refund.assigned(found).status is Status.MINED
+
+
+def test_a_refund_has_one_transaction() -> None:
+    """A second one could pay it twice."""
+    refund = queued()
+    paid = refund.assigned(_draft(refund))
+
+    with pytest.raises(ValueError, match="from assigned to assigned"):
+        paid.assigned(_draft(refund, nonce=8))
+
+
+def test_a_transaction_names_its_refund() -> None:
+    """Its digest of the payments is that of the one refund."""
+    refund = queued()
+    transaction = _draft(refund)
+    paid = refund.assigned(transaction)
+
+    assert transaction.composition == compose([refund.id])
+    assert (paid.chain_id, paid.sender, paid.nonce, paid.position) == (
+        *(transaction.chain_id, WALLET, 7),
+        0,
+    )
+    assert (paid.key_id, paid.gas_limit) == ("01", 60_000)
+    assert (paid.tx_hash, paid.block_number) == (None, None)
+    assert paid.moving is transaction
+    assert paid.due_at == transaction.due_at == NOW + HOLD
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({}, TransactionKind.TRANSFER),
+        (bound(), TransactionKind.TRANSFER),
+        ({**bound(), "token": COIN}, TransactionKind.COIN),
+        (FILLER, TransactionKind.FILLER),
+        ({"purpose": PaymentPurpose.CALL}, TransactionKind.CALL),
+    ],
+    ids=["refund", "sweep", "coin", "filler", "call"],
+)
+def test_what_the_transaction_does(
+    changes: dict[str, Any], kind: TransactionKind
+) -> None:
+    assert _draft(queued(**changes)).kind is kind
 
 
 def test_final_statuses_have_no_moves() -> None:
@@ -93,33 +201,48 @@ def test_final_statuses_have_no_moves() -> None:
 
 
 def test_with_due_at_keeps_the_status() -> None:
-    """Only the due date, its reason and the version change."""
-    refund = _refund(Status.SIGNED)
+    """Only the due date of what moves, its reason and its version change."""
+    given: dict[str, Any] = {"attempts": 2, "blocked_by": "chain-unavailable"}
+    waiting, signed = queued(), _refund(Status.SIGNED)
 
-    later = refund.with_due_at(NOW, attempts=2, blocked_by="chain-unavailable")
-
-    assert later == replace(
-        refund, version=1, due_at=NOW, attempts=2, blocked_by="chain-unavailable"
+    assert waiting.with_due_at(NOW, **given) == replace(
+        waiting, version=1, due_at=NOW, **given
+    )
+    assert signed.with_due_at(NOW, **given) == replace(
+        signed,
+        transaction=replace(signed.reserved(), version=1, due_at=NOW, **given),
     )
 
 
 def test_a_move_may_set_the_due_date() -> None:
     """By default the refund stays claimed for ``HOLD``."""
-    assert (
-        _refund(Status.QUEUED).with_status(Status.RESERVED, NOW, due_at=NOW).due_at
-        == NOW
-    )
+    waiting, reserved = queued(), _refund(Status.RESERVED)
+
+    assert waiting.with_status(Status.REFUSED, NOW, due_at=NOW).due_at == NOW
+    assert reserved.with_status(Status.SIGNED, NOW, due_at=NOW).moving.due_at == NOW
 
 
-@pytest.mark.parametrize("field", ["sender", "nonce", "gas_limit"])
-def test_a_partial_reservation_is_an_error(field: str) -> None:
-    """Sender, nonce and gas limit are set together."""
-    given: dict[str, Any] = {"sender": "0x", "nonce": 7, "gas_limit": 60_000}
-    reserved = replace(queued(), **given)
+def test_a_refund_without_a_transaction_is_not_reserved() -> None:
+    """It has no key, no gas limit, no hash and no block."""
+    refund = queued()
 
     with pytest.raises(ValueError, match="not reserved"):
-        replace(queued(), **{**given, field: None}).reservation()
-    assert reserved.reservation() == ("0x", 7, 60_000)
+        refund.reserved()
+    assert refund.moving is refund
+    assert (refund.key_id, refund.gas_limit) == (None, None)
+    assert (refund.tx_hash, refund.block_number) == (None, None)
+
+
+def test_a_refund_whose_transaction_was_removed_does_not_move() -> None:
+    """Another program removed the row: the refund waits, and gets no second nonce."""
+    refund = replace(_refund(Status.SIGNED), transaction=None)
+
+    assert refund.status is Status.RESERVED
+    for status in (Status.RESERVED, Status.SIGNED):
+        with pytest.raises(ValueError, match="from assigned to assigned"):
+            refund.with_status(status, NOW)
+    with pytest.raises(ValueError, match="from assigned to assigned"):
+        refund.assigned(_draft(refund))
 
 
 def test_a_refund_is_immutable() -> None:

@@ -36,7 +36,7 @@ CALLS = {
     ("signer/keys/signer.py", "Signer._sign_and_verify"): "the device",
     # The devices themselves.
     ("backends/pkcs11/backend.py", "PKCS11Backend.sign_digest"): "the device",
-    ("backends/pkcs11/sessions.py", "OpenKey.sign"): "the device",
+    ("backends/pkcs11/session.py", "OpenKey.sign"): "the device",
     ("backends/aws_kms/backend.py", "KMSBackend.sign_digest"): "the device",
     ("backends/aws_kms/client.py", "read_client_parts"): "no request",
     ("softhsm/keys.py", "_signs_as"): "self-test",

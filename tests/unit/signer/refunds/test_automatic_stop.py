@@ -14,7 +14,8 @@ from signer.config.networks import AutomaticStopRules as Rules
 from signer.errors import ChainError, StoreUnavailableError
 from signer.model.audit_record import Actor
 from signer.model.hold import EVERYTHING, Hold, name_of_chain
-from signer.model.refund import HOLD, Status
+from signer.model.refund import Status
+from signer.model.transaction import HOLD
 from signer.refunds.automatic_stop import AutomaticStop
 from tests.fixtures.ledger import forged_end, stopped
 from tests.fixtures.unbatched import Unbatched
@@ -183,7 +184,10 @@ def test_nothing_resumes_by_itself(sqlite_store: SQLStore) -> None:
     world.holds.resume("local", "explained", ALICE)
     world.work(after=timedelta(seconds=60))
 
-    assert (blocked.status, blocked.blocked_by) == (Status.QUEUED, "signing-stopped")
+    assert (blocked.status, blocked.moving.blocked_by) == (
+        Status.QUEUED,
+        "signing-stopped",
+    )
     assert world.stored(waiting).status is Status.BROADCAST
 
 

@@ -22,11 +22,12 @@ from signer.errors import (
 from signer.keys.signer import Signer
 from signer.model.audit_record import Record
 from signer.model.key import SigningCondition
-from signer.model.refund import HOLD, Refund, Status
+from signer.model.refund import Refund, Status
+from signer.model.transaction import HOLD
 from signer.ports.chain import Call
 from signer.ports.key_backend import DeviceSignature, KeyId
 from signer.refunds.transaction_signer import TransactionSigner
-from tests.fixtures.ledger import stopped
+from tests.fixtures.ledger import as_if, stopped
 from tests.support.audit import record
 from tests.support.devices import (
     FullDisk,
@@ -187,7 +188,7 @@ def test_steps_of_different_kinds_in_one_batch(world: World) -> None:
     queued, reserved, signed = world.accepted(), world.accepted(), world.accepted()
     reserved = world.step(reserved)
     signed = world.step(signed, times=2)
-    final = replace(queued, id="final", status=Status.CONFIRMED)
+    final = as_if(queued, id="final", status=Status.CONFIRMED)
 
     outcomes = world.lifecycle.step_all([final, signed, queued, reserved])
 
@@ -333,7 +334,7 @@ def test_threads_sign_a_batch_at_the_same_time(world: World) -> None:
             return super()._open_signer(*given)  # type: ignore[arg-type]
 
     lifecycle = world.lifecycle
-    lifecycle._attempts._transaction_signer = Waiting(
+    lifecycle._signatures._attempts._transaction_signer = Waiting(
         world.ring, world.clock, world.payment_policy, lambda: 2
     )
     outcomes = lifecycle.step_all(refunds)
@@ -358,7 +359,7 @@ def test_a_slow_batch_makes_the_next_claims_small(world: World) -> None:
     def step(refund: Refund) -> Refund:
         nonlocal passed
         passed += seconds
-        return replace(refund, status=Status.BROADCAST)
+        return as_if(refund, status=Status.BROADCAST)
 
     _due(world, 200)
     world.store = altered(store, claim=claim)
@@ -518,7 +519,7 @@ def test_unmined_refunds_share_their_requests(world: World) -> None:
     assert world.chain.calls["transaction_count"] == 1
     assert world.chain.calls["broadcast_all"] == 1
     assert world.chain.broadcasts[20:] == world.chain.broadcasts[:20]
-    assert all(world.stored(each).due_at > world.clock() for each in older)
+    assert all(world.stored(each).moving.due_at > world.clock() for each in older)
 
 
 def test_a_rejected_rebroadcast_concerns_one_refund(world: World) -> None:

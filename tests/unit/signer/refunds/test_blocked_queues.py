@@ -16,7 +16,8 @@ from signer.errors import (
 )
 from signer.model.audit_record import Actor
 from signer.model.hold import Hold
-from signer.model.refund import HOLD, Refund, Status
+from signer.model.refund import Refund, Status
+from signer.model.transaction import HOLD
 from signer.model.wallet import Pause
 from signer.refunds.blocked_queues import BlockedQueues
 from signer.refunds.transitions import delay_after
@@ -76,7 +77,9 @@ def test_a_blocked_queue_is_tried_once(
         world.work()
 
     after = [world.stored(refund) for refund in waiting]
-    assert [(each.blocked_by, each.attempts) for each in after] == [(code, 1)] * _COUNT
+    assert [(each.moving.blocked_by, each.moving.attempts) for each in after] == [
+        (code, 1)
+    ] * _COUNT
     assert sum(claims) == _FIRST_CLAIM
     assert [each["refunds"] for each in logs if each["event"] == "queue-delayed"] == [
         _COUNT
@@ -97,7 +100,7 @@ def test_a_token_at_its_limit_waits_as_a_queue(world: World) -> None:
         world.work()
 
     after = [world.stored(refund) for refund in waiting]
-    assert {(each.blocked_by, each.attempts) for each in after} == {
+    assert {(each.moving.blocked_by, each.moving.attempts) for each in after} == {
         ("limit-reached", 1)
     }
     assert world.stored(other).status is Status.BROADCAST
@@ -120,7 +123,9 @@ def test_what_is_barred_alone_delays_no_other(world: World) -> None:
     with capture_logs() as logs:
         worker.work()
 
-    assert [world.stored(each).blocked_by for each in barred] == ["limit-reached"] * 2
+    assert [world.stored(each).moving.blocked_by for each in barred] == [
+        "limit-reached"
+    ] * 2
     assert set(world.statuses(others)) == {Status.BROADCAST}
     assert [each["refunds"] for each in logs if each["event"] == "queue-delayed"] == [2]
 
@@ -138,10 +143,10 @@ def test_the_rest_of_a_queue_is_tried_first(world: World) -> None:
     (barred, other) = (world.accepted() for _ in range(2))
     error = PolicyViolationError("no", rule="a-rule")
     world.clock.now += HOLD
-    until = world.clock() + delay_after(barred.attempts)
+    until = world.clock() + delay_after(barred.moving.attempts)
     BlockedQueues(world.store, world.clock).postpone([(barred, error)], (), ())
 
-    assert world.clock() < world.stored(other).due_at < until
+    assert world.clock() < world.stored(other).moving.due_at < until
 
 
 def _counting(world: World) -> list[int]:

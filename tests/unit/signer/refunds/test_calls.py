@@ -19,8 +19,15 @@ from signer.errors import (
     RowNotAuthenticError,
 )
 from signer.model.audit_record import Actor, Record
-from signer.model.refund import COIN, COIN_ADDRESS, Kind, PaymentPurpose, Refund, Status
+from signer.model.refund import (
+    COIN,
+    COIN_ADDRESS,
+    PaymentPurpose,
+    Refund,
+    Status,
+)
 from signer.model.spending_limits import Limits
+from signer.model.transaction import Kind
 from signer.refunds.payload import Payload, payload_of
 from signer.refunds.payment_checks import MAX_CALLDATA, check_call
 from signer.refunds.transaction_signer import Attempt, build_transaction
@@ -62,7 +69,7 @@ def _stuck(world: World, call: Refund) -> tuple[Status, str | None, int | None]:
     """Return what keeps *call* waiting, after a pass of the worker."""
     world.work()
     stored = world.stored(call)
-    return stored.status, stored.blocked_by, stored.nonce
+    return stored.status, stored.moving.blocked_by, stored.nonce
 
 
 @pytest.mark.parametrize(
@@ -217,7 +224,7 @@ def test_coin_waits_for_a_top_up(ruling: World) -> None:
     ruling.chain.coin = COIN_SENT
     poor_of_gas = _stuck(ruling, call)
     ruling.chain.coin = 2 * COIN_SENT
-    ruling.work(after=ruling.stored(call).due_at - ruling.clock())
+    ruling.work(after=ruling.stored(call).moving.due_at - ruling.clock())
 
     assert poor == poor_of_gas == (Status.QUEUED, "insufficient-funds", None)
     assert ruling.stored(call).nonce == 0
@@ -232,7 +239,7 @@ def test_two_calls_do_not_send_the_same_coin(ruling: World) -> None:
     found = [ruling.stored(call) for call in calls]
     ended = ruling.finish(*calls)
 
-    assert {(each.nonce, each.blocked_by) for each in found} == {
+    assert {(each.nonce, each.moving.blocked_by) for each in found} == {
         (0, None),
         (None, "insufficient-funds"),
     }

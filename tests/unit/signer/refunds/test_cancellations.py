@@ -19,7 +19,7 @@ from signer.refunds.service import (
     WORKER_SECONDS,
     require_cancellable,
 )
-from tests.fixtures.ledger import forge
+from tests.fixtures.ledger import as_if, forge
 from tests.support.audit import of_refunds
 from tests.support.devices import recording
 from tests.support.ledgers import seal
@@ -133,7 +133,7 @@ def test_only_a_refund_without_a_nonce_may_be_cancelled(
     world: World, status: Status
 ) -> None:
     """One that was cancelled passes, so that a caller may repeat its request (R26)."""
-    refund = replace(world.accepted(), status=status)
+    refund = as_if(world.accepted(), status=status)
     if status in {Status.AWAITING_APPROVAL, Status.QUEUED, Status.CANCELLED}:
         require_cancellable(refund)
     else:
@@ -198,7 +198,10 @@ def test_a_lost_payment_cannot_be_cancelled(
     world.worker.work()
     paid = world.cancel(again)
 
-    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "wallet-paused")
+    assert (waiting.status, waiting.moving.blocked_by) == (
+        Status.QUEUED,
+        "wallet-paused",
+    )
     assert paid.status is Status.MINED
     assert world.stored(again) == paid
     assert len(world.chain.broadcasts) == 1
@@ -212,7 +215,10 @@ def test_an_unreachable_chain_cancels_nothing(world: World) -> None:
     waiting = world.cancel(refund)
 
     assert (waiting.status, waiting.nonce) == (Status.QUEUED, None)
-    assert (waiting.blocked_by, waiting.attempts) == ("chain-unavailable", 1)
+    assert (waiting.moving.blocked_by, waiting.moving.attempts) == (
+        "chain-unavailable",
+        1,
+    )
     world.worker.work()
     assert world.stored(refund).status is Status.CANCELLED
     assert world.chain.broadcasts == []

@@ -5,7 +5,8 @@ from datetime import timedelta
 import pytest
 
 from signer.errors import StaleStateError
-from signer.model.refund import HOLD, Status
+from signer.model.refund import Status
+from signer.model.transaction import HOLD
 from signer.refunds.transitions import REBROADCAST_AFTER
 from tests.support.refunds import ACTOR, AMOUNT, CUSTOMER, World
 
@@ -49,7 +50,7 @@ def test_a_clock_that_is_set_back_delays_nothing(world: World) -> None:
     world.worker.work()
 
     assert len(world.chain.pool) == 1
-    assert world.stored(refund).due_at == world.clock() + REBROADCAST_AFTER
+    assert world.stored(refund).moving.due_at == world.clock() + REBROADCAST_AFTER
 
 
 def test_workers_with_different_clocks_pay_once(world: World) -> None:

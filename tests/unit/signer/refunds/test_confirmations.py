@@ -16,7 +16,8 @@ from signer.errors import (
     HotWalletError,
     StoreUnavailableError,
 )
-from signer.model.refund import HOLD, Refund, SignedTransaction, Status
+from signer.model.refund import Refund, Status
+from signer.model.transaction import HOLD, SignedTransaction
 from signer.ports.chain import Block, Log, Receipt
 from signer.ports.meter import Meter, Meters
 from signer.ports.refund_store import Change
@@ -62,8 +63,8 @@ def test_a_reorganisation_moves_the_refund_back(world: World, keep: bool) -> Non
     refund = world.tracked(mined)
 
     assert refund.status is Status.BROADCAST
-    assert (refund.block_number, refund.block_hash) == (None, None)
-    assert refund.due_at == world.clock()
+    assert (refund.block_number, refund.reserved().block_hash) == (None, None)
+    assert refund.moving.due_at == world.clock()
     if not keep:
         refund = world.step(refund)
     world.mine_deep()
@@ -139,7 +140,7 @@ def test_another_block_with_the_same_transaction_starts_over(world: World) -> No
 
     assert back.status is Status.BROADCAST
     assert again.status is Status.MINED
-    assert again.block_hash != mined.block_hash
+    assert again.reserved().block_hash != mined.reserved().block_hash
     assert world.tracked(again).status is Status.CONFIRMED
 
 
@@ -348,7 +349,7 @@ def test_two_trackers_move_a_refund_once(world: World) -> None:
 
     assert tracker.track() == 0
     assert world.stored(refund).status is Status.MINED
-    assert world.stored(refund).version == refund.version + 1
+    assert world.stored(refund).revision == refund.revision + 1
 
 
 def test_all_refunds_of_a_network_share_requests(world: World) -> None:

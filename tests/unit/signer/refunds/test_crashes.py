@@ -18,7 +18,8 @@ from signer.errors import (
     HotWalletError,
     StoreUnavailableError,
 )
-from signer.model.refund import HOLD, Refund, Status
+from signer.model.refund import Refund, Status
+from signer.model.transaction import HOLD
 from signer.ports.chain import ChainClient
 from signer.ports.ledger import Ledger
 from signer.refunds.wallet_repair import repair_wallets

@@ -43,7 +43,7 @@ def test_a_queued_refund(world: World) -> None:
     assert found.refund == refund
     assert found.summary == "It has no nonce yet."
     assert found.next_step == "A worker simulates it and assigns its nonce."
-    assert found.next_at == refund.due_at < world.clock()  # It is due.
+    assert found.next_at == refund.moving.due_at < world.clock()  # It is due.
     assert found.policy is None
     assert [move.status for move in found.history] == [Status.QUEUED]
     assert (found.transactions, found.nodes, found.ahead) == ((), (), ())
@@ -141,7 +141,7 @@ def test_a_broadcast_refund(world: World) -> None:
         "A worker broadcasts the same bytes again; from 2026-01-02T03:05:35+00:00 on,"
         " with higher fees."
     )
-    assert found.next_at == refund.due_at
+    assert found.next_at == refund.moving.due_at
     assert found.fees == FeeStatus(
         max_fee=2_100_000_000,
         priority_fee=10**8,

@@ -7,7 +7,8 @@ import pytest
 
 from signer.errors import ConfigurationError, StaleStateError
 from signer.model.acceptance import Acceptance
-from signer.model.refund import OPERATOR, Kind, Refund, Status
+from signer.model.refund import OPERATOR, Refund, Status
+from signer.model.transaction import Kind
 from signer.model.wallet import NOOP_MARK, Pause
 from signer.outcomes import require
 from signer.ports.chain import Fees

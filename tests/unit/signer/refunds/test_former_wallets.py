@@ -10,7 +10,8 @@ from backends.sql import SQLStore
 from signer.chain.chain import Chain
 from signer.errors import KeyUnusableError, StaleStateError, WalletPausedError
 from signer.model.key import Key, KeyState, find_key
-from signer.model.refund import OPERATOR, Kind, Status
+from signer.model.refund import OPERATOR, Status
+from signer.model.transaction import Kind
 from signer.model.wallet import Pause, Wallet
 from signer.ports.ledger import Ledger
 from signer.refunds.former_wallets import KNOWN_FOR, FormerWallets
@@ -184,7 +185,10 @@ def test_a_filler_that_replaces_a_payment_after_a_revocation(
 
     filler = Sent.read(world.chain.broadcasts[-2])
     assert (lost.sender, lost.nonce) == (filler.sender, filler.nonce)
-    assert (waiting.status, waiting.blocked_by) == (Status.RESERVED, "wallet-paused")
+    assert (waiting.status, waiting.moving.blocked_by) == (
+        Status.RESERVED,
+        "wallet-paused",
+    )
     assert (paid.status, paid.sender) == (Status.CONFIRMED, world.signer.address)
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
@@ -251,7 +255,7 @@ def test_an_intruder_with_a_retired_key_stops_refunds(world: World) -> None:
     (found,) = world.finish(refund)
 
     assert world.key.state is KeyState.RETIRED
-    assert waits.blocked_by == WalletPausedError.code
+    assert waits.moving.blocked_by == WalletPausedError.code
     assert (found.status, found.sender) == (Status.CONFIRMED, SECOND.address)
     assert world.wallet.paused_by is Pause.CHAIN_AHEAD
     assert (
@@ -326,7 +330,7 @@ def test_a_transaction_that_is_not_final_delays_refunds(world: World) -> None:
     refund = world.accepted()
     world.work()
 
-    assert world.stored(refund).blocked_by == WalletPausedError.code
+    assert world.stored(refund).moving.blocked_by == WalletPausedError.code
 
 
 @pytest.mark.parametrize("block", [False, True], ids=["retired", "revoked"])

@@ -7,7 +7,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from signer.errors import FeesAboveRecentError
-from signer.model.refund import Kind, Refund, Status
+from signer.model.refund import Refund, Status
+from signer.model.transaction import Kind
 from signer.ports.chain import Fees
 from signer.refunds.gas_price_check import FEWEST, RECENT, SAMPLE
 from tests.support.refunds import AMOUNT, CUSTOMER, World
@@ -48,7 +49,7 @@ def test_a_refund_waits_for_normal_fees(seasoned: World, has_nonce: bool) -> Non
 
     waiting = seasoned.stored(refund)
     status = Status.RESERVED if has_nonce else Status.QUEUED
-    assert (waiting.status, waiting.blocked_by) == (status, "fees-above-recent")
+    assert (waiting.status, waiting.moving.blocked_by) == (status, "fees-above-recent")
     assert seasoned.store.transactions(refund.id) == ()
     seasoned.chain.answers = NORMAL
     (confirmed,) = seasoned.finish(refund)

@@ -15,6 +15,7 @@ from signer.refunds.head_looks import (
     HeadLook,
     HeadLooks,
 )
+from tests.fixtures.ledger import as_if
 from tests.support.refunds import World, altered
 
 
@@ -60,7 +61,7 @@ class Chainlike:
 @pytest.fixture
 def chain(world: World) -> Chainlike:
     """A chain that one worker has learnt, with a refund that waits for a block."""
-    refund = replace(world.broadcast(), block_number=None)
+    refund = as_if(world.broadcast(), block_number=None)
     chain = Chainlike(world, refund)
     chain.pass_time(4 * int(BLOCK))
     return chain
@@ -71,7 +72,7 @@ def _mined(chain: Chainlike) -> Refund:
     chain.world.network = chain.world.network.model_copy(update={"confirmations": 64})
     chain.workers = [HeadLooks(chain.world.store, chain.world.clock) for _ in range(2)]
     chain.pass_time(4 * int(BLOCK), workers=2)
-    return replace(chain.refund, status=Status.MINED, block_number=number)
+    return as_if(chain.refund, status=Status.MINED, block_number=number)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -208,7 +209,8 @@ def test_a_worker_without_refunds_in_flight_relies_on_no_looks(
     """The first refund after a long pause costs no look at everything."""
     chain.workers[0].note_busy([])
     chain.world.clock.advance(seconds=2 * LONGEST_OWN_PAUSE.total_seconds())
-    chain.refund = replace(chain.refund, updated_at=chain.world.clock())
+    sent = replace(chain.refund.reserved(), updated_at=chain.world.clock())
+    chain.refund = chain.refund.inside(sent)
 
     assert chain.look() is None  # It was sent a moment ago.
     assert chain.pass_time(13) == [12]

@@ -250,7 +250,7 @@ def test_refunds_wait_in_every_status(
         assert resent == set(world.chain.broadcasts[:sent])
         assert sends == sorted({*sends})  # Each pass sends it again.
     else:
-        assert waiting.blocked_by == "signing-stopped"
+        assert waiting.moving.blocked_by == "signing-stopped"
         assert resent == set()
     assert world.stored(refund).status is Status.BROADCAST
 
@@ -300,7 +300,7 @@ def test_a_forged_stop_of_a_token_ends_no_refund(system: System) -> None:
         world.work(after=timedelta(seconds=60))
 
     waiting = world.stored(refund)
-    assert (waiting.status, waiting.blocked_by) == (
+    assert (waiting.status, waiting.moving.blocked_by) == (
         Status.BROADCAST,
         "row-not-authentic",
     )

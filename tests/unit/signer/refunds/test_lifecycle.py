@@ -21,9 +21,11 @@ from signer.errors import (
     StaleStateError,
     StoreUnavailableError,
 )
-from signer.model.refund import HOLD, Kind, Status
+from signer.model.refund import Status
+from signer.model.transaction import HOLD, Kind
 from signer.ports.chain import Fees
-from signer.refunds.lifecycle import SIMULATION_VALID_FOR, Lifecycle
+from signer.refunds.first_signatures import SIMULATION_VALID_FOR
+from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.transitions import MAX_RETRY_DELAY, REBROADCAST_AFTER
@@ -60,7 +62,7 @@ def test_a_refund_is_paid_once_in_five_steps(world: World) -> None:
     assert signed.status is Status.SIGNED
     assert broadcast.status is Status.BROADCAST
     assert mined.status is Status.MINED
-    assert (mined.block_number, mined.block_hash) == (
+    assert (mined.block_number, mined.reserved().block_hash) == (
         1,
         world.chain.receipt(str(mined.tx_hash)).block.hash,  # type: ignore[union-attr]
     )
@@ -184,7 +186,7 @@ def test_an_unreachable_node_changes_nothing(
         world.step(refund)
 
     assert world.stored(refund) == refund
-    assert world.step(refund).version == refund.version + 1
+    assert world.step(refund).revision == refund.revision + 1
 
 
 @pytest.mark.parametrize(
@@ -247,7 +249,7 @@ def test_what_the_networks_file_does_not_allow_waits(
     assert world.stored(refund) == refund
     assert dict(world.chain.calls) == asked
     world.network = allowed
-    assert world.step(refund).version == refund.version + 1
+    assert world.step(refund).revision == refund.revision + 1
 
 
 def test_concurrent_steps_pay_once(world: World) -> None:
@@ -379,15 +381,15 @@ def test_a_step_keeps_the_claim(world: World) -> None:
     for _ in range(2):
         refund = world.step(refund)
 
-        assert refund.due_at == world.clock() + HOLD
-    assert world.step(refund).due_at == world.clock() + REBROADCAST_AFTER
+        assert refund.moving.due_at == world.clock() + HOLD
+    assert world.step(refund).moving.due_at == world.clock() + REBROADCAST_AFTER
 
 
 def test_a_network_may_recheck_sooner(world: World) -> None:
     """If a transaction counts as stuck after 5 s, it is due after 5 s."""
     world.network = world.network.model_copy(update={"stuck_after_seconds": 5})
 
-    assert world.broadcast().due_at == world.clock() + timedelta(seconds=5)
+    assert world.broadcast().moving.due_at == world.clock() + timedelta(seconds=5)
 
 
 @pytest.mark.parametrize(
@@ -422,8 +424,11 @@ def _assert_delay(
     assert world.lifecycle.postpone([(failing, error)]) == [None]
     after = world.stored(refund)
 
-    assert after.due_at == world.clock() + timedelta(seconds=seconds)
-    assert (after.attempts, after.blocked_by) == (attempts + 1, error.code)
+    assert after.moving.due_at == world.clock() + timedelta(seconds=seconds)
+    assert (after.moving.attempts, after.moving.blocked_by) == (
+        attempts + 1,
+        error.code,
+    )
 
 
 def test_fees_are_quoted_when_signing(world: World) -> None:
@@ -548,6 +553,9 @@ def test_a_refund_over_a_spending_limit_waits(world: World) -> None:
     waiting = world.stored(refund)
     world.work(after=timedelta(hours=1))
 
-    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "limit-reached")
+    assert (waiting.status, waiting.moving.blocked_by) == (
+        Status.QUEUED,
+        "limit-reached",
+    )
     assert world.stored(refund).status is Status.BROADCAST
     assert world.stored(refund).nonce == 1

@@ -191,7 +191,7 @@ def test_abandon_ends_the_wait_for_a_pending_transaction(system: System) -> None
     after = world.stored(refund)
     intent, accepted, outcome = system.records
 
-    assert (before.status, before.blocked_by) == (Status.QUEUED, "wallet-paused")
+    assert (before.status, before.moving.blocked_by) == (Status.QUEUED, "wallet-paused")
     assert changed == {"local": True}
     assert (after.status, after.sender) == (Status.BROADCAST, SECOND.address)
     details = {"network": "local", "address": address}

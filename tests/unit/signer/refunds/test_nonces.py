@@ -476,7 +476,7 @@ def test_a_lost_payment_is_adopted(world: World) -> None:
         world.signer.key_id,
         21_000,
     )
-    assert (adopted.block_number, adopted.block_hash) == (
+    assert (adopted.block_number, adopted.reserved().block_hash) == (
         2,
         world.chain._blocks[2].hash,
     )

@@ -107,7 +107,10 @@ def test_a_lost_ledger_does_not_pay_twice(
     restored.state_marks()
     adopted = restored.finished(waiting)
 
-    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "wallet-paused")
+    assert (waiting.status, waiting.moving.blocked_by) == (
+        Status.QUEUED,
+        "wallet-paused",
+    )
     assert waiting.id != paid.id
     assert (adopted.status, adopted.tx_hash, adopted.nonce) == (
         Status.CONFIRMED,
@@ -130,7 +133,10 @@ def test_a_foreign_transaction_pauses_the_wallet(
     (found,) = repair_wallets(system.store, system.chains, system.clock, apply=True)
     confirmed = system.finished(waiting)
 
-    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "wallet-paused")
+    assert (waiting.status, waiting.moving.blocked_by) == (
+        Status.QUEUED,
+        "wallet-paused",
+    )
     assert found.resumed
     assert (confirmed.status, confirmed.nonce) == (Status.CONFIRMED, 1)
     assert confirmed.tx_hash != hash_of(raw)

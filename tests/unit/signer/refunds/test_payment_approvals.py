@@ -22,7 +22,8 @@ from signer.errors import (
 )
 from signer.model.approval import ApprovalState, Proposal
 from signer.model.audit_record import Actor
-from signer.model.refund import Kind, Refund, Status
+from signer.model.refund import Refund, Status
+from signer.model.transaction import Kind
 from signer.refunds.acceptance import SubmittedRequest
 from tests.fixtures.ledger import forge
 from tests.support.ledgers import seal
@@ -346,7 +347,10 @@ def test_a_refund_with_a_nonce_waits_for_its_approval(world: World) -> None:
         approve(world, refund, administrator)
     (paid,) = world.finish(refund)
 
-    assert (waits.status, waits.blocked_by) == (Status.RESERVED, "approval-required")
+    assert (waits.status, waits.moving.blocked_by) == (
+        Status.RESERVED,
+        "approval-required",
+    )
     assert paid.status is Status.CONFIRMED
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
@@ -399,7 +403,7 @@ def test_nothing_is_decided_while_the_chain_is_unknown(world: World) -> None:
     (ended,) = world.finish(refund)
 
     assert waits.status is Status.AWAITING_APPROVAL
-    assert waits.blocked_by == "chain-unavailable"
+    assert waits.moving.blocked_by == "chain-unavailable"
     assert ended.status is Status.REFUSED
 
 
@@ -408,11 +412,11 @@ def test_a_changed_approval_pays_nothing(world: World, status: str) -> None:
     refund = requested(limited(world))
     approve(world, refund)
     forge(world.store, "UPDATE approvals SET state = 'done', version = version + 1")
-    forge(world.store, f"UPDATE refunds SET status = '{status}'")
+    forge(world.store, f"UPDATE refunds SET state = '{status}'")
     world.work()
     waits = world.stored(refund)
 
-    assert (waits.status, waits.blocked_by) == (status, "row-not-authentic")
+    assert (waits.status, waits.moving.blocked_by) == (status, "row-not-authentic")
     assert world.store.alert_counts()["row-not-authentic"]
     with pytest.raises(NotFoundError):
         approve(world, refund)
@@ -440,7 +444,7 @@ def test_a_requeued_refund_waits_again(world: World) -> None:
     """A program that can write rows skips the approval: a worker puts it back."""
     refund = requested(limited(world))
     for _ in range(2):
-        forge(world.store, "UPDATE refunds SET status = 'queued', due_at = updated_at")
+        forge(world.store, "UPDATE refunds SET state = 'queued', due_at = updated_at")
         world.work()
         assert world.stored(refund).status is Status.AWAITING_APPROVAL
     approve(world, refund)

@@ -20,7 +20,7 @@ from signer.crypto.transactions import (
     SetCodeTransaction,
 )
 from signer.errors import EncodingError, InvalidInputError, PolicyViolationError
-from signer.model.refund import Refund, RefundRequest, Status
+from signer.model.refund import PaymentState, Refund, RefundRequest, Status
 from signer.refunds.payment_checks import (
     LAST_PRECOMPILE,
     NOOP_GAS,
@@ -29,6 +29,7 @@ from signer.refunds.payment_checks import (
     check_noop,
     check_transfer,
 )
+from tests.fixtures.ledger import as_if
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN
 from tests.support.refunds import CUSTOMER, NETWORK, REQUEST
 
@@ -66,7 +67,7 @@ def test_a_valid_request_becomes_a_queued_refund() -> None:
         recipient=CUSTOMER,
         amount=12_500_000,
         reason=None,
-        status=Status.QUEUED,
+        state=PaymentState.QUEUED,
         created_at=NOW,
         updated_at=NOW,
         due_at=NOW - timedelta(seconds=1),
@@ -170,7 +171,7 @@ def test_malformed_fields_are_refused(field: str, value: Any) -> None:
     assert caught.value.field == field
 
 
-REFUND = replace(
+REFUND = as_if(
     _admit(), status=Status.RESERVED, sender=WALLET, nonce=7, gas_limit=60_000
 )
 CAP = NETWORK.max_fee_per_gas_gwei * 10**9

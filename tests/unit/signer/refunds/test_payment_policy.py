@@ -9,7 +9,8 @@ from signer.config.tenants import TenantRegistry
 from signer.errors import PolicyViolationError
 from signer.model.decision import Decision
 from signer.model.key import KeyState
-from signer.model.refund import Kind, Status
+from signer.model.refund import Status
+from signer.model.transaction import Kind
 from signer.policy.default_rules import service_files
 from signer.policy.facts import AnyFacts, Caller, Path
 from signer.policy.policy import Policy

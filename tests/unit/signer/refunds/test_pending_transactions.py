@@ -9,7 +9,8 @@ from structlog.testing import capture_logs
 from signer.chain.erc20 import encode_transfer
 from signer.crypto.transactions import LegacyTransaction, SignedBytes
 from signer.errors import BroadcastRejectedError
-from signer.model.refund import Kind, Refund, Status
+from signer.model.refund import Refund, Status
+from signer.model.transaction import Kind
 from signer.model.wallet import Pause
 from signer.ports.chain import Fees
 from signer.refunds.payload import payload_of
@@ -49,9 +50,12 @@ def test_a_failed_rebroadcast_is_repeated_later(world: World) -> None:
 
     stored = world.stored(refund)
     assert stored.status is Status.BROADCAST
-    assert (stored.attempts, stored.blocked_by) == (1, "broadcast-rejected")
+    assert (stored.moving.attempts, stored.moving.blocked_by) == (
+        1,
+        "broadcast-rejected",
+    )
     world.work()
-    assert world.stored(refund).blocked_by is None
+    assert world.stored(refund).moving.blocked_by is None
     assert len(set(world.chain.broadcasts)) == 1
 
 
@@ -88,7 +92,7 @@ def test_the_network_configures_when_to_replace(world: World) -> None:
     after = world.step(refund)
 
     assert after.status is Status.BROADCAST
-    assert after.due_at == world.clock() + REBROADCAST_AFTER
+    assert after.moving.due_at == world.clock() + REBROADCAST_AFTER
     assert len(world.store.transactions(refund.id)) == 1
     assert len(world.chain.broadcasts) == 2
 
@@ -132,7 +136,7 @@ def test_at_the_cap_the_same_bytes_are_sent_again(world: World) -> None:
         after = world.step(refund)
 
     assert after.status is Status.BROADCAST
-    assert after.due_at == world.clock() + REBROADCAST_AFTER
+    assert after.moving.due_at == world.clock() + REBROADCAST_AFTER
     assert [(entry["event"], entry["log_level"], entry["nonce"]) for entry in logs] == [
         ("refund-stuck-at-fee-cap", "error", 0)
     ]
@@ -230,7 +234,7 @@ def test_a_used_nonce_is_not_signed_again(world: World) -> None:
     after = world.step(refund)
 
     assert after.status is Status.BROADCAST
-    assert after.due_at == world.clock() + REBROADCAST_AFTER
+    assert after.moving.due_at == world.clock() + REBROADCAST_AFTER
     assert len(world.chain.broadcasts) == 1
     assert len(world.store.transactions(refund.id)) == 1
     assert world.tracked(refund).status is Status.MINED

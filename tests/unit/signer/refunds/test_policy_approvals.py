@@ -14,7 +14,8 @@ from signer.errors import (
 )
 from signer.model.approval import ApprovalState
 from signer.model.audit_record import Actor
-from signer.model.refund import Kind, Status
+from signer.model.refund import Status
+from signer.model.transaction import Kind
 from signer.policy.rules import APPROVE_ABOVE
 from signer.refunds.payment_approvals import ACTION, build_proposal
 from tests.fixtures.ledger import forge
@@ -279,7 +280,10 @@ def test_a_refund_with_a_nonce_waits_for_a_new_rule(world: World) -> None:
     approve(world, refund, BOB, CAROL)
     (paid,) = world.finish(refund)
 
-    assert (waits.status, waits.blocked_by) == (Status.RESERVED, "approval-required")
+    assert (waits.status, waits.moving.blocked_by) == (
+        Status.RESERVED,
+        "approval-required",
+    )
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
     assert paid.status is Status.CONFIRMED
 
@@ -367,7 +371,7 @@ def test_the_digest_must_be_that_of_the_refund(world: World) -> None:
     refund, lesser = requested(ruled(world, ONE)), requested(world, amount="1")
     need = waiting(world, refund).need
     assert need is not None
-    approvals = world.lifecycle._approvals
+    approvals = world.lifecycle._signatures._approvals
     wider = replace(need, rules=need.rules | {"more@1"})
     lie = approvals.propose(lesser, ASKING, world.clock(), wider)
     lie = replace(lie, approval=replace(lie.approval, refund_id=refund.id))

@@ -176,7 +176,7 @@ def test_what_the_worker_then_does(
     else:
         assert (found.outcome, list(found.delays)) == (PreviewOutcome.WAIT, [code])
     if status is Status.QUEUED:
-        assert stored.blocked_by == code
+        assert stored.moving.blocked_by == code
     assert found.needs_approval == (status is Status.AWAITING_APPROVAL)
 
 

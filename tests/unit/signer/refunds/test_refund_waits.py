@@ -19,7 +19,7 @@ from signer.refunds.refund_waits import (
     RefundWaits,
     WaitCondition,
 )
-from tests.fixtures.ledger import accepted, now
+from tests.fixtures.ledger import accepted, as_if, now
 from tests.support.ledgers import open_ledger
 from tests.support.refunds import altered, watched
 from tests.support.waiting import eventually
@@ -167,7 +167,7 @@ def test_the_conditions(
 ) -> None:
     """What ends the wait for a broadcast, for the end and for a cancellation."""
     refund = accepted(process.worker)
-    statuses = {status: replace(refund, status=Status(status)) for status in _STATUSES}
+    statuses = {status: as_if(refund, status=Status(status)) for status in _STATUSES}
     states = {**statuses, "blocked": replace(refund, blocked_by="limit-reached")}
 
     assert {name for name in states if condition.is_met(states[name])} == over
@@ -250,7 +250,7 @@ def test_an_unreadable_row_is_the_error_of_its_request(sqlite_store: SQLStore) -
 
 
 _BROKEN = """
-    UPDATE refunds SET status = 'refused', failure_code = 'x', updated_at = 'broken'
+    UPDATE refunds SET state = 'refused', failure_code = 'x', updated_at = 'broken'
     WHERE id = ?
 """
 

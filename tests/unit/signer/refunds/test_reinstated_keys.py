@@ -32,7 +32,10 @@ def test_a_stranded_refund_is_finished(world: World) -> None:
     _work(world)
     after = world.stored(stranded)
 
-    assert (before.status, before.blocked_by) == (Status.BROADCAST, "key-unusable")
+    assert (before.status, before.moving.blocked_by) == (
+        Status.BROADCAST,
+        "key-unusable",
+    )
     assert (after.status, after.nonce) == (Status.CONFIRMED, stranded.nonce)
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
     assert world.key.state is KeyState.RETIRED

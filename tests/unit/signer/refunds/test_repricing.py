@@ -7,7 +7,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from signer.errors import BroadcastRejectedError
-from signer.model.refund import HOLD, Kind, Refund, Status
+from signer.model.refund import Refund, Status
+from signer.model.transaction import HOLD, Kind
 from signer.ports.chain import Fees
 from tests.support.refunds import AMOUNT, CUSTOMER, World, altered_chain
 
@@ -100,7 +101,7 @@ def test_a_wallet_without_coin_waits(world: World) -> None:
         world.work(after=timedelta(seconds=31))
 
     waiting = world.stored(head)
-    assert (waiting.status, waiting.blocked_by, waiting.attempts) == (
+    assert (waiting.status, waiting.moving.blocked_by, waiting.moving.attempts) == (
         Status.SIGNED,
         "broadcast-rejected",
         5,

@@ -14,7 +14,8 @@ import pytest
 
 from signer.errors import WalletPausedError
 from signer.model.key import KeyState
-from signer.model.refund import Kind, Refund, Status
+from signer.model.refund import Refund, Status
+from signer.model.transaction import Kind
 from signer.model.wallet import Pause
 from signer.ports.chain import Fees
 from signer.ports.ledger import Ledger
@@ -48,7 +49,7 @@ def test_a_refund_that_was_paid_after_the_backup(
 
     assert confirmed.status is Status.CONFIRMED
     assert (confirmed.tx_hash, confirmed.nonce) == (paid.tx_hash, paid.nonce)
-    assert confirmed.block_hash == paid.block_hash
+    assert confirmed.reserved().block_hash == paid.reserved().block_hash
     assert len(set(world.chain.broadcasts)) == 2
     assert world.wallet.paused_by is None
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
@@ -149,7 +150,10 @@ def test_a_lost_transaction_that_is_still_pending(
     world.state_marks()
     (confirmed,) = world.finish(again)
 
-    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "wallet-paused")
+    assert (waiting.status, waiting.moving.blocked_by) == (
+        Status.QUEUED,
+        "wallet-paused",
+    )
     assert (confirmed.status, confirmed.tx_hash) == (Status.CONFIRMED, lost.tx_hash)
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
 
@@ -370,7 +374,10 @@ def test_a_lost_ledger_and_a_wallet_with_foreign_transactions(
     done = list(repair_wallets(world.store, world.chains, world.clock, apply=True))
     (confirmed,) = world.finish(refund)
 
-    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "wallet-paused")
+    assert (waiting.status, waiting.moving.blocked_by) == (
+        Status.QUEUED,
+        "wallet-paused",
+    )
     assert [one.resumed for one in done] == [True]
     assert (confirmed.status, confirmed.nonce) == (Status.CONFIRMED, 1)
 

@@ -13,7 +13,8 @@ from signer.errors import (
     PolicyViolationError,
     ScreeningUnavailableError,
 )
-from signer.model.refund import Kind, Refund, Status
+from signer.model.refund import Refund, Status
+from signer.model.transaction import Kind
 from signer.ports.screening_service import Question
 from signer.refunds.acceptance import (
     AcceptedRefund,
@@ -92,7 +93,10 @@ def test_a_queued_refund_waits(world: World, path: Path) -> None:
     waits = world.stored(refund)
     (paid,) = world.finish(other)
 
-    assert (waits.status, waits.blocked_by) == (Status.QUEUED, "policy-violation")
+    assert (waits.status, waits.moving.blocked_by) == (
+        Status.QUEUED,
+        "policy-violation",
+    )
     assert world.chain.payouts() == [(OTHER, AMOUNT)]
     assert paid.status is Status.CONFIRMED
     assert world.cancel(refund).status is Status.CANCELLED

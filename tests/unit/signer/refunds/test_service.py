@@ -26,7 +26,7 @@ from signer.errors import (
 )
 from signer.model.decision import Verdict
 from signer.model.hold import Hold
-from signer.model.refund import COIN, Refund, RefundRequest, Status
+from signer.model.refund import COIN, PaymentState, Refund, RefundRequest, Status
 from signer.ports.meter import NO_METER, Meter, Meters
 from signer.refunds.acceptance import (
     AcceptedRefund,
@@ -34,6 +34,7 @@ from signer.refunds.acceptance import (
 )
 from signer.refunds.service import SILENCE_SECONDS, WORKER_SECONDS
 from signer.refunds.worker import Worker
+from tests.fixtures.ledger import as_if
 from tests.support.audit import of_refunds
 from tests.support.devices import honest, planted, point, recording, signer_over
 from tests.support.policy_approvals import rule, ruled
@@ -142,12 +143,12 @@ def test_the_record_of_an_acceptance_has_the_whole_row(world: World) -> None:
         amount=parse_units(details.pop("amount"), details["decimals"]),
         created_at=created_at,
         updated_at=created_at,
-        status=Status.QUEUED,
+        state=PaymentState.QUEUED,
         reason=None,
         **details,
     )
 
-    assert again == replace(refund, reason=None, due_at=again.due_at)
+    assert again == replace(refund, reason=None, due_at=again.moving.due_at)
 
 
 def test_a_repeated_request_gets_the_refund_as_it_is(world: World) -> None:
@@ -271,7 +272,7 @@ def test_a_failure_after_acceptance_is_not_an_error(
     refund = submission.refund
     assert submission.created
     assert refund == world.stored(refund)
-    assert (refund.status, refund.attempts, refund.blocked_by) == (
+    assert (refund.status, refund.moving.attempts, refund.moving.blocked_by) == (
         status,
         1,
         error.code,
@@ -292,7 +293,7 @@ def test_an_unreachable_device_delays_the_refund(world: World) -> None:
 
     refund = world.submit().refund
 
-    assert (refund.status, refund.blocked_by) == (
+    assert (refund.status, refund.moving.blocked_by) == (
         Status.RESERVED,
         "backend-unavailable",
     )
@@ -362,7 +363,7 @@ def test_a_request_does_not_wait_for_a_retry(world: World, code: str) -> None:
 
     assert len(waits) == 1
     assert tried == world.stored(refund)
-    assert (tried.status, tried.blocked_by) == (Status.RESERVED, code)
+    assert (tried.status, tried.moving.blocked_by) == (Status.RESERVED, code)
 
 
 def test_a_refused_refund_is_not_waited_for(world: World) -> None:
@@ -470,7 +471,7 @@ def test_a_request_waits_three_seconds_for_the_worker(world: World) -> None:
     assert world.clock() - begun == timedelta(seconds=WORKER_SECONDS)
     assert refund.status is Status.QUEUED
     assert refund == world.stored(refund)
-    assert (refund.blocked_by, refund.version) == (None, 0)
+    assert (refund.moving.blocked_by, refund.version) == (None, 0)
     assert world.worker.work() == 3
 
 
@@ -738,7 +739,7 @@ def test_meters_pass_on_what_they_measure(world: World) -> None:
 
     refund = world.accepted()
     meters = Meters(Moves(), NO_METER)
-    meters.moved(refund, replace(refund, status=Status.RESERVED))
+    meters.moved(refund, as_if(refund, status=Status.RESERVED))
     meters.delayed(refund, "chain-unavailable")
     meters.paid_fee("local", 1)
     meters.signed("aws-kms", "success", 0.1, attempts=2, throttled=1)

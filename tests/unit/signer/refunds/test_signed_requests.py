@@ -193,7 +193,7 @@ def test_a_row_without_its_request_is_not_paid(world: World) -> None:
     with pytest.raises(RowNotAuthenticError, match="did not request the refund"):
         SignedRequests(world.store, TENANTS).require(refund)
     assert world.work() == 0
-    assert world.stored(refund).blocked_by == "row-not-authentic"
+    assert world.stored(refund).moving.blocked_by == "row-not-authentic"
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"amount": 1}'])

@@ -14,7 +14,8 @@ from signer.errors import (
     KeyUnusableError,
     SigningStoppedError,
 )
-from signer.model.refund import Kind, Refund, Status
+from signer.model.refund import Refund, Status
+from signer.model.transaction import Kind
 from signer.ports.ledger import Ledger
 from tests.fixtures.ledger import stopped
 from tests.support.devices import honest, signer_over

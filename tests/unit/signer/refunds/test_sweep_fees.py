@@ -6,7 +6,8 @@ import pytest
 
 from signer.crypto.transactions import SignedBytes
 from signer.errors import InsufficientFundsError
-from signer.model.refund import COIN, Kind, Refund, Status
+from signer.model.refund import COIN, Refund, Status
+from signer.model.transaction import Kind
 from signer.ports.chain import Fees
 from tests.support.refunds import World
 from tests.support.sweeps import COINS, Left, sweeper, swept

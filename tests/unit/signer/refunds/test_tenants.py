@@ -160,7 +160,10 @@ def test_queued_refunds_of_a_blocked_tenant_wait(world: World) -> None:
     waiting = world.stored(queued)
 
     assert sent_after.status is Status.CONFIRMED
-    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "tenant-blocked")
+    assert (waiting.status, waiting.moving.blocked_by) == (
+        Status.QUEUED,
+        "tenant-blocked",
+    )
     found = world.explainer.explain(waiting)
     assert found.summary.startswith(
         f"It gets no nonce: an operator blocked the tenant at {since}; the last"
@@ -195,7 +198,7 @@ def test_the_queue_of_a_blocked_tenant_costs_the_calls_of_one_batch(
 
     assert world.chain.calls["estimate_gas"] == before + 32
     waiting = [world.stored(refund) for refund in queue]
-    assert {refund.blocked_by for refund in waiting} == {"tenant-blocked"}
+    assert {refund.moving.blocked_by for refund in waiting} == {"tenant-blocked"}
     assert {refund.status for refund in waiting} == {Status.QUEUED}
 
 

@@ -118,7 +118,7 @@ def test_a_network_is_stopped(world: World) -> None:
     world.mine_deep()
     world.confirmation_tracker.track()
 
-    assert world.stored(refund).blocked_by == "signing-stopped"
+    assert world.stored(refund).moving.blocked_by == "signing-stopped"
     assert world.tracked(sent).status is Status.CONFIRMED
     assert "signing was stopped" in world.explainer.explain(refund).summary
 

@@ -19,7 +19,8 @@ from signer.errors import (
 )
 from signer.model.key import KeyState
 from signer.model.look import Look
-from signer.model.refund import HOLD, Refund, Status
+from signer.model.refund import Refund, Status
+from signer.model.transaction import HOLD
 from signer.model.wallet import Pause
 from signer.refunds.head_looks import LONGEST_OWN_PAUSE
 from tests.support.devices import honest, planted, point, recording, signer_over
@@ -147,8 +148,11 @@ def test_a_failing_refund_does_not_stop_others(world: World) -> None:
         }
     ]
     delayed = world.stored(refunds[0])
-    assert (delayed.attempts, delayed.blocked_by) == (1, "broadcast-rejected")
-    assert delayed.due_at == world.clock() + timedelta(seconds=1)
+    assert (delayed.moving.attempts, delayed.moving.blocked_by) == (
+        1,
+        "broadcast-rejected",
+    )
+    assert delayed.moving.due_at == world.clock() + timedelta(seconds=1)
 
 
 def test_an_unreachable_network_is_asked_once_per_pass(world: World) -> None:
@@ -162,7 +166,7 @@ def test_an_unreachable_network_is_asked_once_per_pass(world: World) -> None:
     assert steps == 0
     assert world.chain.calls["fees"] == 1
     assert {entry["code"] for entry in logs} == {"chain-unavailable"}
-    assert [world.stored(refund).blocked_by for refund in refunds] == [
+    assert [world.stored(refund).moving.blocked_by for refund in refunds] == [
         "chain-unavailable"
     ] * 3
     assert world.work() == 9
@@ -179,7 +183,7 @@ def test_an_unreachable_network_does_not_stop_others(world: World) -> None:
 
     assert world.worker_with(lifecycle, **chains).work() == 3
     assert world.statuses([silent, good]) == [Status.QUEUED, Status.BROADCAST]
-    assert world.stored(silent).blocked_by == "chain-unavailable"
+    assert world.stored(silent).moving.blocked_by == "chain-unavailable"
 
 
 def test_an_unreachable_device_is_asked_once_per_pass(world: World) -> None:
@@ -192,7 +196,7 @@ def test_an_unreachable_device_is_asked_once_per_pass(world: World) -> None:
 
     assert steps == 0
     assert device.calls == 1
-    assert [world.stored(refund).blocked_by for refund in refunds] == [
+    assert [world.stored(refund).moving.blocked_by for refund in refunds] == [
         "backend-unavailable"
     ] * 3
     world.signer = signer_over(honest(KEY))
@@ -238,7 +242,7 @@ def test_a_top_up_drains_the_queue(world: World) -> None:
     world.work(after=timedelta(seconds=31))
     world.chain.mine()
 
-    assert (waiting.status, waiting.blocked_by, waiting.attempts) == (
+    assert (waiting.status, waiting.moving.blocked_by, waiting.moving.attempts) == (
         Status.RESERVED,
         "insufficient-funds",
         5,
@@ -397,7 +401,10 @@ def test_a_paused_wallet_pays_after_an_operator_resumes_it(world: World) -> None
     world.worker.work()
     world.worker.work()
 
-    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "wallet-paused")
+    assert (waiting.status, waiting.moving.blocked_by) == (
+        Status.QUEUED,
+        "wallet-paused",
+    )
     assert world.statuses([paid, refund]) == [Status.CONFIRMED] * 2
     assert world.stored(refund).nonce == 2
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2

@@ -1,6 +1,7 @@
 """The worker cancels refunds that their tenant asked to cancel."""
 
 from datetime import timedelta
+from typing import Any
 
 from structlog.testing import capture_logs
 
@@ -8,7 +9,8 @@ from signer.chain.chain import Chain
 from signer.errors import (
     ChainUnavailableError,
 )
-from signer.model.refund import HOLD, Refund, Status
+from signer.model.refund import Refund, Status
+from signer.model.transaction import HOLD
 from tests.support.devices import recording
 from tests.support.refunds import (
     ACTOR,
@@ -54,7 +56,8 @@ def test_two_workers_cancel_once(world: World) -> None:
     """The second one's step is stale, and only one record is written (R6, R26)."""
     refund = _asked(world, world.accepted())
     lifecycle = world.lifecycle
-    lifecycle._queued._endings._audit, events = recording()
+    step_of_queued: Any = lifecycle._steps[Status.QUEUED]
+    step_of_queued.__self__._endings._audit, events = recording()
 
     def step(each: Refund) -> Refund:
         world.worker.advance()
@@ -89,9 +92,12 @@ def test_a_failing_cancellation_is_tried_once_a_pass(world: World) -> None:
 
     waiting = world.stored(refund)
     assert tried == [1, 2, 3]
-    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "chain-unavailable")
-    assert waiting.attempts == 3
-    assert waiting.due_at == world.clock() + timedelta(seconds=4)
+    assert (waiting.status, waiting.moving.blocked_by) == (
+        Status.QUEUED,
+        "chain-unavailable",
+    )
+    assert waiting.moving.attempts == 3
+    assert waiting.moving.due_at == world.clock() + timedelta(seconds=4)
     assert waiting.cancel_requested_at == world.clock()
 
 
@@ -102,7 +108,7 @@ def test_a_failing_cancellation_does_not_spin(world: World) -> None:
     wakes: list[int] = []
 
     def wait(seconds: float) -> bool:
-        wakes.append(world.stored(refund).version)
+        wakes.append(world.stored(refund).revision)
         world.clock.advance(milliseconds=10)
         return True
 

@@ -194,7 +194,9 @@ def test_a_worker_wakes_up_when_another_process_asks_to_cancel(
     sent, queued = world.broadcast(), world.accepted()
     worker = world.worker
     running(worker, 3600)
-    assert eventually(lambda: world.stored(queued).blocked_by == "limit-reached", 10)
+    assert eventually(
+        lambda: world.stored(queued).moving.blocked_by == "limit-reached", 10
+    )
     api = World(opened(tmp_path / "0.db"), clock=world.clock, signer=world.signer)
     service = api.service_over(api.store)  # With its own watch.
     service._waits._timer = time.monotonic

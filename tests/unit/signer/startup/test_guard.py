@@ -806,8 +806,10 @@ def _codes_of(node: ast.AST) -> Iterator[str]:
             args=[ast.Constant(value=str(code)), *_],
         ):
             yield code
-        case ast.Tuple(elts=[_, ast.Constant(value=str(code)), _]) if re.fullmatch(
-            "[a-z0-9]+(-[a-z0-9]+)+", code
+        # A row of the guard's table: whether it applies, the code, the message.
+        case ast.Tuple(elts=[applies, ast.Constant(value=str(code)), _]) if (
+            not isinstance(applies, ast.Constant)
+            and re.fullmatch("[a-z0-9]+(-[a-z0-9]+)+", code)
         ):
             yield code
 
