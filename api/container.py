@@ -42,7 +42,7 @@ from signer.ports.node_proxy import NodeProxy
 from signer.ports.screening_service import ScreeningService
 from signer.ports.webhook_sender import Notifier, WebhookSender
 from signer.refunds.heartbeat import Heartbeat
-from signer.refunds.holds import Holds
+from signer.refunds.hold_admin import Holds
 from signer.refunds.ledger_clock import LedgerClock
 from signer.startup.policy_approval import LimitsGuard
 from signer.webhooks.delivery_admin import DeliveryAdmin

@@ -37,7 +37,7 @@ _FEATURES: Mapping[str, tuple[str, str]] = {
     "backends/sql/": ("core", "SQL"),
     "backends/json_rpc/": ("core", "node client"),
     "backends/aws_kms/": ("core", "AWS KMS"),
-    "backends/kms_calls": ("core", "AWS KMS"),
+    "backends/kms_retries": ("core", "AWS KMS"),
     "backends/google_cloud_kms/": ("extra", "Google Cloud KMS"),
     "backends/pkcs11/": ("extra", "PKCS#11 and SoftHSM"),
     "backends/testing": ("extra", "PKCS#11 and SoftHSM"),

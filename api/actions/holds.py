@@ -27,7 +27,7 @@ from signer.model.refund import COIN
 
 if TYPE_CHECKING:
     from api.container import Container
-    from signer.refunds.holds import SwitchResult
+    from signer.refunds.hold_admin import SwitchResult
 
 
 CHAIN = "chain:"

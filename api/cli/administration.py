@@ -24,7 +24,7 @@ from signer.redact import key_prefix
 if TYPE_CHECKING:
     from api.container import Container
     from signer.model.key import Key
-    from signer.refunds.holds import TenantStatus
+    from signer.refunds.hold_admin import TenantStatus
 
 
 _RETRY_SECONDS = 5.0

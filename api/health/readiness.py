@@ -26,7 +26,7 @@ from signer.errors import (
     TokenStoppedError,
     WalletPausedError,
 )
-from signer.keys.proof import PROOF_VALID_SECONDS
+from signer.keys.active_key_proof import PROOF_VALID_SECONDS
 from signer.model.audit_record import made_at
 from signer.model.hold import Hold
 from signer.model.key import WATCHED, Key

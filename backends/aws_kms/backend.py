@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from backends.aws_kms.client import known_regions
 from backends.aws_kms.errors import map_error
-from backends.aws_kms.signing_retries import SigningClient
+from backends.aws_kms.signing_client import SigningClient
 from signer.config.allowed_keys import AllowedKeys
 from signer.errors import (
     BackendError,

@@ -22,7 +22,7 @@ from backends.google_cloud_kms.options import (
     AllowedVersions,
     is_version_name,
 )
-from backends.kms_calls import Reply
+from backends.kms_retries import Reply
 from signer.errors import (
     BackendError,
     InvalidInputError,

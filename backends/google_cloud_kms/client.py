@@ -1,4 +1,4 @@
-"""Calls of Cloud KMS's REST API, with the limits and retries of ``kms_calls``."""
+"""Calls of Cloud KMS's REST API, with the limits and retries of ``kms_retries``."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from backends.google_cloud_kms.access_tokens import AccessTokens
 from backends.google_cloud_kms.answers import map_response, retry_delay
 from backends.http_client import TOO_SLOW, ExchangeError, HTTPClient, Response
-from backends.kms_calls import AttemptError, CallLimits, KMSCalls, Reply, Turn
+from backends.kms_retries import AttemptError, CallLimits, KMSCalls, Reply, Turn
 from signer.deadline import Deadlines
 from signer.errors import (
     AccessDeniedError,

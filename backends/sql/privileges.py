@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from sqlalchemy import text
 
 from backends.sql.database import Database
-from backends.sql.grants import GRANTS, Privilege
+from backends.sql.granted_privileges import GRANTS, Privilege
 from backends.sql.schema import metadata
 from backends.sql.urls import POSTGRESQL
 

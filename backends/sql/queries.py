@@ -34,8 +34,8 @@ from signer.errors import (
     OpenRefundsLimitError,
     StoreError,
 )
-from signer.model.idempotency import find_repeated
 from signer.model.refund import IN_FLIGHT, OPEN_STATES, Refund
+from signer.model.repeated_requests import find_repeated
 from signer.model.transaction import TransactionStatus
 
 

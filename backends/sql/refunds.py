@@ -8,14 +8,14 @@ from typing import Any
 from sqlalchemy import Connection, Select
 
 from backends.sql import queries
-from backends.sql.database import Tables
-from backends.sql.due_refunds import (
+from backends.sql.claim_order import (
     CLAIM_QUEUED,
     CLAIM_TRANSACTIONS,
     CLAIMED,
     DUE,
     share,
 )
+from backends.sql.database import Tables
 from backends.sql.holds import require_unblocked
 from backends.sql.refund_approvals import propose
 from backends.sql.refund_rows import read_refund, read_refunds, require_authentic

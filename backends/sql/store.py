@@ -13,7 +13,7 @@ from backends.sql.events import EventTables
 from backends.sql.health import require_health
 from backends.sql.holds import HoldTables
 from backends.sql.keys import KeyTables
-from backends.sql.queues import QueueTables
+from backends.sql.queue_postponement import QueueTables
 from backends.sql.refund_approvals import RefundApprovalTables
 from backends.sql.refund_reports import ReportTables
 from backends.sql.refunds import RefundTables

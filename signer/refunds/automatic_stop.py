@@ -22,7 +22,7 @@ from signer.model.refund import OPERATOR, Status
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.refund_reports import SignedTotals
-from signer.refunds.holds import Holds
+from signer.refunds.hold_admin import Holds
 
 
 INTERVAL_SECONDS = 0.05

@@ -10,8 +10,8 @@ from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.refunds.endings import Ending, Endings
 from signer.refunds.payment_approvals import PaymentApprovals, find_objection
+from signer.refunds.saved_steps import Transitions
 from signer.refunds.step_outcomes import Outcomes
-from signer.refunds.transitions import Transitions
 
 
 class AwaitingRefunds:

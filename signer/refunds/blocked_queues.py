@@ -27,7 +27,7 @@ from signer.model.refund import PaymentPurpose, Refund, Status
 from signer.model.refund_queue import Queue
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
-from signer.refunds.transitions import delay_after
+from signer.refunds.saved_steps import delay_after
 
 
 _OF_NETWORK = WalletPausedError | SigningStoppedError

@@ -12,14 +12,14 @@ from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Change
 from signer.refunds.attempts import Attempts
 from signer.refunds.nonces import NonceManager
-from signer.refunds.step_outcomes import Outcomes
-from signer.refunds.transaction_signer import TransactionSigner
-from signer.refunds.transitions import (
+from signer.refunds.saved_steps import (
     REBROADCAST_AFTER,
     Transitions,
     delay_after,
     is_just_committed,
 )
+from signer.refunds.step_outcomes import Outcomes
+from signer.refunds.transaction_signer import TransactionSigner
 
 
 # A node that answers so may have another transaction of this nonce in its pool or in a

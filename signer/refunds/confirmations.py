@@ -36,8 +36,8 @@ from signer.ports.ledger import Ledger
 from signer.ports.meter import NO_METER, Meter
 from signer.ports.refund_store import Change
 from signer.refunds.head_looks import HeadLook, HeadLooks
+from signer.refunds.saved_steps import REBROADCAST_AFTER, log_final_status
 from signer.refunds.sweep_policy import build_objection
-from signer.refunds.transitions import REBROADCAST_AFTER, log_final_status
 
 
 _BATCH = 500

@@ -10,10 +10,10 @@ from signer.model.refund import Refund, Status
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.refunds.nonces import NonceManager
+from signer.refunds.saved_steps import Transitions
 from signer.refunds.step_outcomes import Outcomes
 from signer.refunds.sweep_policy import Objection
 from signer.refunds.transaction_signer import describe_refund
-from signer.refunds.transitions import Transitions
 
 
 Ending = tuple[Refund, Objection | None]

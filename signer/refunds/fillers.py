@@ -31,9 +31,9 @@ from signer.refunds.attempts import Attempts
 from signer.refunds.nonces import NonceManager
 from signer.refunds.payment_checks import NOOP_GAS
 from signer.refunds.pending_transactions import PendingTransactions
+from signer.refunds.saved_steps import Transitions
 from signer.refunds.step_outcomes import Outcomes
 from signer.refunds.sweep_policy import build_objection
-from signer.refunds.transitions import Transitions
 
 
 _DECIMALS = 18

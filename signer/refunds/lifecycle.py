@@ -52,10 +52,10 @@ from signer.refunds.payment_approvals import PaymentApprovals
 from signer.refunds.payment_checks import find_violation
 from signer.refunds.pending_transactions import PendingTransactions
 from signer.refunds.queued_refunds import QueuedRefunds
+from signer.refunds.saved_steps import MAX_RETRY_DELAY, delay_after
 from signer.refunds.signed_requests import SignedRequests
 from signer.refunds.step_outcomes import Outcome, Outcomes
 from signer.refunds.transaction_signer import TransactionSigner
-from signer.refunds.transitions import MAX_RETRY_DELAY, delay_after
 
 
 MAX_OUTAGE_DELAY = timedelta(seconds=5)

@@ -29,10 +29,10 @@ from signer.refunds.attempts import Attempts
 from signer.refunds.broadcasts import broadcast
 from signer.refunds.nonces import NonceManager, describe_earlier_payment
 from signer.refunds.payload import payload_of
+from signer.refunds.saved_steps import Transitions
 from signer.refunds.step_outcomes import Outcomes
 from signer.refunds.sweep_policy import Objection
 from signer.refunds.transaction_signer import TransactionSigner
-from signer.refunds.transitions import Transitions
 
 
 _NOT_NOW: tuple[type[HotWalletError], ...] = (

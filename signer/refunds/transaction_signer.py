@@ -41,8 +41,8 @@ from signer.refunds.payment_checks import (
     check_transfer,
 )
 from signer.refunds.payment_policy import PaymentPolicy
+from signer.refunds.saved_steps import is_just_committed
 from signer.refunds.sweep_policy import Objection, find_ring_objection
-from signer.refunds.transitions import is_just_committed
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from signer.model.audit_record import Actor, Operation
 from signer.model.hold import EVERYTHING, Hold
 from signer.model.key import KeyState, find_key
 from signer.model.wallet import Pause
-from signer.refunds.holds import Holds
+from signer.refunds.hold_admin import Holds
 from signer.refunds.nonce_admin import NonceAdmin
 from tests.support.devices import honest
 from tests.support.keys import made_active

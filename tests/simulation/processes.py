@@ -12,9 +12,9 @@ from signer.chain.chain import Chain
 from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
 from signer.errors import HotWalletError, WalletPausedError
+from signer.keys.active_key_proof import KeyProof
 from signer.keys.admin_audit import AdminAudit
 from signer.keys.keyring import KeyRing
-from signer.keys.proof import KeyProof
 from signer.keys.retirement import KeyRetirement
 from signer.keys.signer import Signer
 from signer.model.audit_record import Actor, Operation, Record
@@ -24,7 +24,7 @@ from signer.ports.key_backend import KeyBackend, KeyId
 from signer.ports.ledger import Ledger
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
-from signer.refunds.holds import Holds
+from signer.refunds.hold_admin import Holds
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.nonces import NonceManager

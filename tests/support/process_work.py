@@ -11,7 +11,7 @@ from sqlalchemy import event
 
 from api.metrics.ledger import LedgerCollector
 from backends.sql import SQLStore
-from backends.sql.grants import Privilege
+from backends.sql.granted_privileges import Privilege
 from backends.sql.schema import metadata
 from signer.alerts import Alert, Alerts
 from signer.approvals import Approvals

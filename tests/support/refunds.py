@@ -21,10 +21,10 @@ from signer.config.deny_list import DenyList
 from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
 from signer.errors import HotWalletError, StoreUnavailableError
+from signer.keys.active_key_proof import KeyProof
 from signer.keys.admin_audit import AdminAudit
 from signer.keys.failover import Failover
 from signer.keys.keyring import KeyRing
-from signer.keys.proof import KeyProof
 from signer.keys.retirement import KeyRetirement
 from signer.keys.revocation import Revocation
 from signer.keys.rotation import Rotation
@@ -46,7 +46,7 @@ from signer.refunds.acceptance import AcceptedRefund
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
-from signer.refunds.holds import Holds
+from signer.refunds.hold_admin import Holds
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
 from signer.refunds.payment_checks import admit

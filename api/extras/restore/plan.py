@@ -238,7 +238,8 @@ def rebuild(record: Record, now: datetime) -> Refund | None:
         bound_sender, purpose = details.get("bound_sender"), PaymentPurpose.SWEEP
     elif "calldata" in details:
         purpose = PaymentPurpose.CALL
-    if "created_at" not in details or any(
+    needed = {"created_at", *_TEXTS.values()}
+    if not needed <= details.keys() or any(
         REDACTED in str(details[own]) for own in _TEXTS.values()
     ):
         return None

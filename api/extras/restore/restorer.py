@@ -29,7 +29,7 @@ from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.redact import key_prefix
 from signer.refunds.fillers import build_filler
-from signer.refunds.holds import Holds
+from signer.refunds.hold_admin import Holds
 from signer.refunds.payment_checks import NOOP_GAS, max_gas
 
 

@@ -31,7 +31,7 @@ from signer.errors import (
     RotationInProgressError,
     TreasuryError,
 )
-from signer.keys.proof import PROOF_VALID_SECONDS
+from signer.keys.active_key_proof import PROOF_VALID_SECONDS
 from signer.loops import Wait, repeat
 from signer.model.key import Key, KeyState
 from signer.model.refund import RefundRequest, Status

@@ -206,13 +206,14 @@ def _acceptance(world: World, log: Sequence[Record]) -> tuple[Refund, Record]:
     return refund, log[-1]
 
 
+@pytest.mark.parametrize("missing", ["created_at", "reference"])
 def test_an_incomplete_acceptance_is_not_rebuilt(
-    world: World, log: Sequence[Record]
+    world: World, log: Sequence[Record], missing: str
 ) -> None:
     """An earlier release wrote less, and a text may be redacted."""
     _, record = _acceptance(world, log)
     fields = record.fields
-    del fields["details"]["created_at"]
+    del fields["details"][missing]
     redacted = _changed(record, reference=f"order {REDACTED}")
 
     assert rebuild(Record.of(fields, AT), AT) is None

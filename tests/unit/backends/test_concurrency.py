@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.kms_calls import AdaptiveLimit, AdaptiveSemaphore
+from backends.kms_retries import AdaptiveLimit, AdaptiveSemaphore
 from tests.support.waiting import eventually
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.kms_calls import TokenBucket
+from backends.kms_retries import TokenBucket
 from tests.support.timer import Timer
 
 

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from api.auth.dev_tokens import provide_signing_key
-from backends.sql.grants import GRANTS
+from backends.sql.granted_privileges import GRANTS
 from backends.sql.schema import ACCEPTED
 from signer.model.refund import PaymentPurpose
 from tests.fixtures.postgresql import PostgreSQL

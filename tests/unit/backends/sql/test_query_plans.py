@@ -15,11 +15,11 @@ from backends.sql import (
     audit,
     books,
     cancellations,
+    claim_order,
     deliveries,
-    due_refunds,
     events,
     queries,
-    queues,
+    queue_postponement,
     refund_approvals,
     refund_reports,
     schema,
@@ -334,13 +334,16 @@ def test_open_refunds_of_a_tenant_are_counted_in_an_index(
     [
         (queries.FLYING, "ix_refunds_open"),
         (queries.BELOW, "ix_transactions_movable"),
-        (due_refunds.DUE, "ix_refunds_queued"),
-        (due_refunds.CLAIM_QUEUED, "refunds"),
-        (due_refunds.CLAIM_TRANSACTIONS, "transactions"),
+        (claim_order.DUE, "ix_refunds_queued"),
+        (claim_order.CLAIM_QUEUED, "refunds"),
+        (claim_order.CLAIM_TRANSACTIONS, "transactions"),
         (cancellations.REQUESTED, "ix_refunds_cancel_requested"),
-        (queues.postponing("network"), "ix_refunds_queued"),
-        (queues.postponing("tenant"), "ix_refunds_queued"),
-        (queues.postponing("network", "tenant", "token"), "ix_refunds_queued"),
+        (queue_postponement.postponing("network"), "ix_refunds_queued"),
+        (queue_postponement.postponing("tenant"), "ix_refunds_queued"),
+        (
+            queue_postponement.postponing("network", "tenant", "token"),
+            "ix_refunds_queued",
+        ),
     ],
     ids=[
         "in-flight",
@@ -436,10 +439,10 @@ def test_refunds_that_await_an_approval_are_read_alone(filled_store: SQLStore) -
 @pytest.mark.parametrize(
     "statement",
     [
-        due_refunds.DUE,
-        queues.postponing("network"),
-        queues.postponing("tenant"),
-        queues.postponing("network", "tenant", "token"),
+        claim_order.DUE,
+        queue_postponement.postponing("network"),
+        queue_postponement.postponing("tenant"),
+        queue_postponement.postponing("network", "tenant", "token"),
     ],
     ids=["due", "postpone network", "postpone tenant", "postpone token"],
 )
@@ -473,7 +476,7 @@ def test_transactions_that_wait_are_not_read(store: SQLStore) -> None:
     if store._database.dialect == "postgresql":
         store._database.run(lambda c: c.execute(text("VACUUM ANALYZE")))
     given = {"at_most": 9, "ahead": 4, "now": now(), "far": later(120)}
-    plan = _plan(store, due_refunds.DUE, given)
+    plan = _plan(store, claim_order.DUE, given)
 
     assert "SCAN transactions" not in plan
     assert "Seq Scan" not in plan

@@ -20,7 +20,7 @@ from signer.model.refund import Refund, Status
 from signer.model.transaction import HOLD
 from signer.model.wallet import Pause
 from signer.refunds.blocked_queues import BlockedQueues
-from signer.refunds.transitions import delay_after
+from signer.refunds.saved_steps import delay_after
 from signer.refunds.worker import _FIRST_CLAIM
 from tests.support.refunds import World, altered
 from tests.support.sweeps import Left, swept

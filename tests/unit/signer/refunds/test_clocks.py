@@ -7,7 +7,7 @@ import pytest
 from signer.errors import StaleStateError
 from signer.model.refund import Status
 from signer.model.transaction import HOLD
-from signer.refunds.transitions import REBROADCAST_AFTER
+from signer.refunds.saved_steps import REBROADCAST_AFTER
 from tests.support.refunds import ACTOR, AMOUNT, CUSTOMER, World
 
 

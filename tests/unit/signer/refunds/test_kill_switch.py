@@ -25,7 +25,7 @@ from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Actor, Operation
 from signer.model.hold import EVERYTHING, name_of_token
 from signer.model.refund import COIN_ADDRESS, Status
-from signer.refunds.holds import Holds
+from signer.refunds.hold_admin import Holds
 from tests.fixtures.ledger import forge, forged_end
 from tests.fixtures.scripted_chain import Sent
 from tests.support.devices import honest, signer_over

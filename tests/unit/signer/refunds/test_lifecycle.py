@@ -27,8 +27,8 @@ from signer.ports.chain import Fees
 from signer.refunds.first_signatures import SIMULATION_VALID_FOR
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
+from signer.refunds.saved_steps import MAX_RETRY_DELAY, REBROADCAST_AFTER
 from signer.refunds.transaction_signer import TransactionSigner
-from signer.refunds.transitions import MAX_RETRY_DELAY, REBROADCAST_AFTER
 from tests.fixtures.scripted_chain import Sent
 from tests.support.audit import record
 from tests.support.devices import honest, planted, point, recording, signer_over

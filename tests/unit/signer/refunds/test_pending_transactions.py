@@ -14,7 +14,7 @@ from signer.model.transaction import Kind
 from signer.model.wallet import Pause
 from signer.ports.chain import Fees
 from signer.refunds.payload import payload_of
-from signer.refunds.transitions import REBROADCAST_AFTER
+from signer.refunds.saved_steps import REBROADCAST_AFTER
 from tests.fixtures.scripted_chain import Sent
 from tests.support.refunds import AMOUNT, CUSTOMER, World, altered, altered_chain
 

@@ -24,7 +24,7 @@ from signer.errors import (
 from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Actor, Operation
 from signer.model.refund import OPERATOR, Status
-from signer.refunds.holds import Holds
+from signer.refunds.hold_admin import Holds
 from tests.fixtures.ledger import forge, forged_end
 from tests.support.devices import honest, signer_over
 from tests.support.ledgers import seal

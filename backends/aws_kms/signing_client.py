@@ -1,4 +1,4 @@
-"""Signs with KMS in one region, with the limits and retries of ``kms_calls``."""
+"""Signs with KMS in one region, with the limits and retries of ``kms_retries``."""
 
 import json
 import time
@@ -22,7 +22,7 @@ from botocore.retries.quota import RetryQuota  # type: ignore[import-untyped]
 
 from backends.aws_kms.client import read_client_parts
 from backends.aws_kms.errors import map_error, request_id, retry_after
-from backends.kms_calls import AttemptError, CallLimits, KMSCalls
+from backends.kms_retries import AttemptError, CallLimits, KMSCalls
 from signer.ports.key_backend import DeviceSignature, KeyId
 
 

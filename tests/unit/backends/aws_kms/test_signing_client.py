@@ -10,9 +10,9 @@ import pytest
 
 from backends.aws_kms.backend import KMSBackend
 from backends.aws_kms.client import build_client
-from backends.aws_kms.signing_retries import SigningClient
+from backends.aws_kms.signing_client import SigningClient
 from backends.circuit_breaker import RETRY_SECONDS
-from backends.kms_calls import TokenBucket
+from backends.kms_retries import TokenBucket
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator
 from dev.kms_wire import Exchange, Faults, Reply

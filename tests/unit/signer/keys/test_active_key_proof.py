@@ -13,7 +13,11 @@ from signer.errors import (
     KeyUnusableError,
     StoreUnavailableError,
 )
-from signer.keys.proof import PROOF_VALID_SECONDS, PROVE_EVERY_SECONDS, KeyProof
+from signer.keys.active_key_proof import (
+    PROOF_VALID_SECONDS,
+    PROVE_EVERY_SECONDS,
+    KeyProof,
+)
 from tests.support.keys import key_at, made_active
 from tests.support.refunds import SECOND, World, altered
 
