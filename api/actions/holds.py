@@ -201,6 +201,7 @@ STOP = Action(
     is_danger=True,
     schema="Stopped",
     body="SwitchRequest",
+    rules={"dependentRequired": {"token": ["network"]}},
 )
 
 RESUME = Action(
@@ -235,6 +236,7 @@ RESUME = Action(
     needs_token=lambda _: True,
     schema="Resumed",
     body="SwitchRequest",
+    rules={"dependentRequired": {"token": ["network"]}},
 )
 
 

@@ -21,6 +21,9 @@ from api.bootstrap import check_configuration
 from api.cli.__main__ import cli
 from api.cli.audit import create_key
 from api.cli.configuration_files import process_texts
+from api.extras.open_telemetry.settings import TraceSettings
+from api.extras.screening.settings import ScreeningSettings
+from api.extras.top_ups.settings import TreasurySettings
 from api.key_files import create_mac_key
 from api.principal import is_proxy
 from signer.config.settings import CREDENTIALS, Settings
@@ -33,7 +36,11 @@ UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 
 _VERSIONS = ("1.31", "1.37")
 _LARGEST_EXPOSURE = 15  # Tenths: `systemd-analyze security` calls 1.5 "OK".
-_VARIABLES = {str(field.alias) for field in Settings.model_fields.values()}
+_VARIABLES = {
+    str(field.alias)
+    for settings in (Settings, ScreeningSettings, TraceSettings, TreasurySettings)
+    for field in settings.model_fields.values()
+}
 _WRITTEN = {
     name.removesuffix(".env"): dotenv_values(stream=io.StringIO(text))
     for name, text in process_texts({}).items()

@@ -88,8 +88,9 @@ class Shop:
                 (schema.refunds, made),
                 (schema.transactions, made.transaction),
             ):
-                name = f"{table.name}_keep"
-                connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {name}")
+                for rule in ("keep", "follow"):
+                    name = f"{table.name}_{rule}"
+                    connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {name}")
                 if row is not None:
                     values = {each.name: getattr(row, each.name) for each in table.c}
                     key = (each == values[each.name] for each in table.primary_key)

@@ -72,7 +72,7 @@ STATUSES = {
         "AmbiguousKeyError KeyUnusableError LimitReachedError "
         "AuditLogUnwritableError "
         "ChainUnavailableError InsufficientFundsError GasLimitError WalletPausedError "
-        "SigningStoppedError FeesAboveRecentError "
+        "SigningStoppedError TokenStoppedError FeesAboveRecentError "
         "StoreError StoreUnavailableError StaleStateError "
         "RowNotAuthenticError ScreeningUnavailableError"
     ),
