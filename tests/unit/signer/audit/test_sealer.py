@@ -558,6 +558,23 @@ def test_rounds_start_at_a_steady_rate(
     assert waited == pytest.approx([rest])
 
 
+def test_a_round_without_news_reads_nothing(
+    journal: AuditTables, clock: FakeClock
+) -> None:
+    """Once everything is sealed, a round waits until something is written."""
+    worked = list[int]()
+
+    class Counting(Sealer):
+        def work(self) -> int:
+            worked.append(super().work())
+            return worked[-1]
+
+    rounds = iter([False] * 4 + [True])
+    Counting(journal, clock=clock).run(lambda _: next(rounds))
+
+    assert 1 <= len(worked) < 5
+
+
 def _slow_sealer(journal: AuditTables, clock: FakeClock) -> Sealer:
     """Return a sealer that verifies one batch in each round."""
     return Sealer(
