@@ -49,7 +49,7 @@ _beginning = bindparam(None, datetime(1, 1, 1, tzinfo=UTC), type_=UTCDateTime)
 _end = bindparam(None, datetime(9999, 12, 31, tzinfo=UTC), type_=UTCDateTime)
 _at_most = bindparam("at_most", type_=Integer)
 _ahead = bindparam("ahead", type_=Integer)
-_MOVES = literal_column("1", Integer)
+_is_moving = literal_column("1", Integer).label("is_moving")
 
 
 def tenants_in_queue() -> CTE:
@@ -152,7 +152,12 @@ def _with_nonces() -> list[Select[Any]]:
         due = select(transactions).where(text(IS_CLAIMABLE), range_, has_refund)
         first = due.order_by(transactions.c.due_at).limit(_at_most).subquery()
         turn = func.row_number().over(order_by=first.c.due_at) - _ahead
-        place = refunds.c.id, turn.label("turn"), first.c.due_at, _MOVES.label("moves")
+        place = (
+            refunds.c.id,
+            turn.label("turn"),
+            first.c.due_at,
+            _is_moving.label("is_moving"),
+        )
         same = same_nonce(refunds, first) & is_assigned
         parts.append(select(*place).join_from(first, refunds, same))
     return parts
@@ -164,7 +169,7 @@ def _due() -> Select[Any]:
     turns = select(turn.c.id, turn.c.turn, due_at, literal_column("0", Integer))
     found = union_all(*_with_nonces(), turns).subquery("found")
     return (
-        select(found.c.id, found.c.turn, found.c.moves)
+        select(found.c.id, found.c.turn, found.c.is_moving)
         .order_by(found.c.turn, found.c.due_at)
         .limit(_at_most)
     )
@@ -174,7 +179,7 @@ DUE = _due()
 """
 The ids and turns of up to ``at_most`` due refunds, in the order in which to take them.
 
-``moves`` is 1 for those whose transaction is due.  Up to ``ahead`` of them come first.
+``is_moving`` is 1 for those whose transaction is due: up to ``ahead`` come first.
 It reads what is due only, however many refunds wait.
 """
 
@@ -211,7 +216,7 @@ def _claim(table: Table, is_claimable: str, of_ids: Any) -> ReturningUpdate[Any]
 
 
 CLAIM_QUEUED = _claim(refunds, IS_QUEUED, refunds.c.id.in_(_ids))
-"""Claims those of the refunds ``ids`` that are queued and due, and returns their ids"""
+"""Claims those of the refunds ``ids`` that are queued and due; returns their ids."""
 
 _OF_IDS = select(refunds.c.chain_id, refunds.c.sender, refunds.c.nonce).where(
     refunds.c.id.in_(_ids)

@@ -1,7 +1,7 @@
 """
 Watches of PostgreSQL: one connection of each process listens for notifications.
 
-Triggers of the table ``refunds`` notify after each commit (``migrations/versions``).
+Triggers of ``refunds`` and ``transactions`` notify after each commit (``triggers.py``).
 """
 
 import math

@@ -34,7 +34,6 @@ ATTEMPTS = select(attempts).join_from(refunds, attempts, same_nonce(attempts, re
 
 _WIDTH = len(refunds.c)
 
-
 _is_assigned = refunds.c.state == PaymentState.ASSIGNED
 
 _moving = func.coalesce(transactions.c.status, Status.RESERVED.value)
@@ -56,8 +55,7 @@ def read_refund(row: Sequence[Any]) -> Refund:
     """Return the refund of a row that ``REFUNDS`` selected."""
     own, paid = row[:_WIDTH], row[_WIDTH:]
     transaction = None if paid[0] is None else Transaction(*paid)
-    refund = Refund(*own)
-    return refund if transaction is None else replace(refund, transaction=transaction)
+    return replace(Refund(*own), transaction=transaction)
 
 
 def read_refunds(rows: Iterable[Sequence[Any]]) -> tuple[Refund, ...]:
@@ -79,7 +77,7 @@ def require_authentic(macs: RowMACs, refund: Refund) -> None:
     transaction = refund.transaction
     if transaction is None or transaction.composition != compose([refund.id]):
         raise RowNotAuthenticError(
-            f"the refund {refund.id} has not the transaction that was reserved for it:"
-            " another program changed one of them"
+            f"the refund {refund.id} does not have the transaction that was reserved"
+            " for it: another program changed one of them"
         )
     macs.require(transaction)

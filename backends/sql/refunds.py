@@ -143,8 +143,8 @@ class RefundTables(Tables):
         """Return the ids of due refunds, each with whether its transaction is due."""
         params = {"now": now, "far": now + _MAX_DELAY, **counts}
         rows = self._database.rows(DUE, **params)
-        moves = {row.id: bool(row.moves) for row in rows}
-        return {id_: moves[id_] for id_ in share([(r.id, r.turn) for r in rows])}
+        moving = {row.id: bool(row.is_moving) for row in rows}
+        return {id_: moving[id_] for id_ in share([(r.id, r.turn) for r in rows])}
 
     def in_flight(self, limit: int, after: str | None = None) -> Sequence[InFlight]:
         params = {"after": after or "", "at_most": limit}
@@ -265,8 +265,8 @@ def _claim(
 ) -> Sequence[Refund]:
     """Return those of *due* that no other process claims, after they were claimed."""
     claimed: set[object] = set()
-    for claim, moves in ((CLAIM_TRANSACTIONS, True), (CLAIM_QUEUED, False)):
-        ids = [id_ for id_ in due if due[id_] is moves]
+    for claim, is_moving in ((CLAIM_TRANSACTIONS, True), (CLAIM_QUEUED, False)):
+        ids = [id_ for id_ in due if due[id_] is is_moving]
         if ids:
             rows = connection.execute(claim, {**window, "ids": ids})
             claimed.update(tuple(row) for row in rows)

@@ -280,7 +280,7 @@ class Refund:
         if self.state is not PaymentState.ASSIGNED:
             return Status(self.state)
         # Another program may have removed the transaction: no worker goes on then.
-        return Status(self.transaction.status if self.transaction else "reserved")
+        return Status(self.transaction.status) if self.transaction else Status.RESERVED
 
     @property
     def moving(self) -> "Refund | Transaction":

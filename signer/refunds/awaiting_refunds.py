@@ -10,7 +10,7 @@ from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.refunds.endings import Ending, Endings
 from signer.refunds.payment_approvals import PaymentApprovals, find_objection
-from signer.refunds.saved_steps import Transitions
+from signer.refunds.saved_steps import SavedSteps
 from signer.refunds.step_outcomes import Outcomes
 
 
@@ -26,7 +26,7 @@ class AwaitingRefunds:
     ) -> None:
         self._approvals = approvals
         self._endings = endings
-        self._transitions = Transitions(store, clock)
+        self._saved_steps = SavedSteps(store, clock)
 
     def take_step(
         self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes
@@ -50,7 +50,7 @@ class AwaitingRefunds:
                 if objection is not None:
                     endings.append((refund, objection))
                 elif approval.state is ApprovalState.DONE:
-                    outcomes[refund.id] = self._transitions.move(refund, Status.QUEUED)
+                    outcomes[refund.id] = self._saved_steps.move(refund, Status.QUEUED)
                 else:
                     outcomes[refund.id] = refund
         self._endings.end_all(endings, chain, outcomes)

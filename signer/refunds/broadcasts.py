@@ -14,7 +14,7 @@ from signer.refunds.attempts import Attempts
 from signer.refunds.nonces import NonceManager
 from signer.refunds.saved_steps import (
     REBROADCAST_AFTER,
-    Transitions,
+    SavedSteps,
     delay_after,
     is_just_committed,
 )
@@ -43,7 +43,7 @@ class Broadcasts:
         self._transaction_signer = transaction_signer
         self._attempts = attempts
         self._clock = clock
-        self._transitions = Transitions(store, clock)
+        self._saved_steps = SavedSteps(store, clock)
 
     def send(self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes) -> None:
         """
@@ -76,7 +76,7 @@ class Broadcasts:
             with outcomes.capture(refund):
                 if error is None:
                     changes.append(self._sent(refund, _first_delay(chain)))
-        self._transitions.save_all(changes, outcomes)
+        self._saved_steps.save_all(changes, outcomes)
         # Last: a rejection takes several requests, for which the others do not wait.
         changes = []
         for (refund, transaction), error in results:
@@ -84,7 +84,7 @@ class Broadcasts:
                 if error is not None:
                     delay = self._delay(refund, transaction, chain, error)
                     changes.append(self._sent(refund, delay))
-        self._transitions.save_all(changes, outcomes)
+        self._saved_steps.save_all(changes, outcomes)
 
     def _sent(self, refund: Refund, delay: timedelta) -> Change:
         now = self._clock()

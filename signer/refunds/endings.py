@@ -10,7 +10,7 @@ from signer.model.refund import Refund, Status
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.refunds.nonces import NonceManager
-from signer.refunds.saved_steps import Transitions
+from signer.refunds.saved_steps import SavedSteps
 from signer.refunds.step_outcomes import Outcomes
 from signer.refunds.sweep_policy import Objection
 from signer.refunds.transaction_signer import describe_refund
@@ -28,7 +28,7 @@ class Endings:
     ) -> None:
         self._nonces = nonces
         self._audit = audit
-        self._transitions = Transitions(store, clock)
+        self._saved_steps = SavedSteps(store, clock)
 
     def end_all(
         self, endings: Sequence[Ending], chain: Chain, outcomes: Outcomes
@@ -52,7 +52,7 @@ class Endings:
         """Save that *refund* is refused because of *objection*, and return it."""
         code = objection["failure_code"]
         record = self._draft(AuditAction.REFUND_REFUSE, refund, code=code)
-        refused = self._transitions.move(
+        refused = self._saved_steps.move(
             refund, Status.REFUSED, record=record, **objection
         )
         self._audit.log(record)
@@ -62,7 +62,7 @@ class Endings:
         if objection is not None:
             return self.refuse(refund, objection)
         record = self._draft(AuditAction.REFUND_CANCEL, refund)
-        cancelled = self._transitions.move(refund, Status.CANCELLED, record=record)
+        cancelled = self._saved_steps.move(refund, Status.CANCELLED, record=record)
         self._audit.log(record)
         return cancelled
 

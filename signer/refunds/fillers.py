@@ -31,7 +31,7 @@ from signer.refunds.attempts import Attempts
 from signer.refunds.nonces import NonceManager
 from signer.refunds.payment_checks import NOOP_GAS
 from signer.refunds.pending_transactions import PendingTransactions
-from signer.refunds.saved_steps import Transitions
+from signer.refunds.saved_steps import SavedSteps
 from signer.refunds.step_outcomes import Outcomes
 from signer.refunds.sweep_policy import build_objection
 
@@ -101,7 +101,7 @@ class Fillers:
         self._attempts = attempts
         self._pending = pending
         self._clock = clock
-        self._transitions = Transitions(store, clock)
+        self._saved_steps = SavedSteps(store, clock)
 
     def hold(self, fillers: Sequence[Refund], chain: Chain, outcomes: Outcomes) -> None:
         """
@@ -140,4 +140,4 @@ class Fillers:
             if self._store.get(filler.id) != filler:
                 raise  # Another process took the step.
             objection = build_objection("nonce-held", "another row has the nonce")
-        return self._transitions.move(filler, Status.REFUSED, **objection)
+        return self._saved_steps.move(filler, Status.REFUSED, **objection)

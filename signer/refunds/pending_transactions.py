@@ -29,7 +29,7 @@ from signer.refunds.attempts import Attempts
 from signer.refunds.broadcasts import broadcast
 from signer.refunds.nonces import NonceManager, describe_earlier_payment
 from signer.refunds.payload import payload_of
-from signer.refunds.saved_steps import Transitions
+from signer.refunds.saved_steps import SavedSteps
 from signer.refunds.step_outcomes import Outcomes
 from signer.refunds.sweep_policy import Objection
 from signer.refunds.transaction_signer import TransactionSigner
@@ -62,7 +62,7 @@ class PendingTransactions:
         self._pricing = attempts.pricing
         self._nonces = nonces
         self._clock = clock
-        self._transitions = Transitions(store, clock)
+        self._saved_steps = SavedSteps(store, clock)
 
     def take_step(
         self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes
@@ -103,13 +103,13 @@ class PendingTransactions:
         ours = {signed.tx_hash for signed in self._store.transactions(refund.id)}
         mined = chain.client.find_transaction(sender, nonce)
         if mined is None or mined.tx_hash in ours:
-            return self._transitions.recheck_later(refund)
+            return self._saved_steps.recheck_later(refund)
         if payload_of(refund).is_of(mined):
             return self._adopt(refund, mined)
         if not chain.is_final(mined):
-            return self._transitions.recheck_later(refund)
+            return self._saved_steps.recheck_later(refund)
         self._nonces.wallets.record_nonce_taken(refund, mined)
-        return self._transitions.move(
+        return self._saved_steps.move(
             refund,
             Status.FAILED,
             failure_code="nonce-taken",
@@ -164,7 +164,7 @@ class PendingTransactions:
                     raise error
                 else:
                     sent.append(refund)
-        self._transitions.recheck_all_later(sent, outcomes)
+        self._saved_steps.recheck_all_later(sent, outcomes)
 
     def _find_objection(self, refund: Refund, chain: Chain) -> Objection | None:
         tx_hash = self._nonces.find_other_payment(refund)
@@ -201,7 +201,7 @@ class PendingTransactions:
 
     def _adopt(self, refund: Refund, mined: MinedTransaction) -> Refund:
         """Return the refund as mined by a transaction that the ledger has lost."""
-        return self._transitions.move(
+        return self._saved_steps.move(
             refund,
             Status.MINED,
             tx_hash=mined.tx_hash,

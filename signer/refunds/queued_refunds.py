@@ -30,7 +30,7 @@ from signer.refunds.nonces import NonceManager
 from signer.refunds.payload import payload_of
 from signer.refunds.payment_approvals import PaymentApprovals
 from signer.refunds.payment_checks import NOOP_GAS
-from signer.refunds.saved_steps import Transitions
+from signer.refunds.saved_steps import SavedSteps
 from signer.refunds.step_outcomes import Outcomes
 from signer.refunds.sweep_policy import Objection, build_objection, find_fee_objection
 from signer.refunds.transaction_signer import TransactionSigner, build_purpose
@@ -97,7 +97,7 @@ class QueuedRefunds:
         self._gas_price_check = gas_price_check
         self._approvals = approvals
         self._endings = endings
-        self._transitions = Transitions(store, clock)
+        self._saved_steps = SavedSteps(store, clock)
 
     def take_step(
         self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes
@@ -153,7 +153,7 @@ class QueuedRefunds:
         if approval.state is ApprovalState.DONE:
             approved[refund.id] = frozenset({approval.digest})
             return None
-        return self._transitions.move(refund, Status.AWAITING_APPROVAL)
+        return self._saved_steps.move(refund, Status.AWAITING_APPROVAL)
 
     def _end_outdated(self, refund: Refund, chain: Chain) -> Refund | None:
         """Return an outdated sweep, after it was refused; None for others."""
@@ -229,7 +229,7 @@ class QueuedRefunds:
                 prepared, sender, max_fee, chain.network, approve
             )
         except ApprovalRequiredError:
-            return self._transitions.move(refund, Status.AWAITING_APPROVAL)
+            return self._saved_steps.move(refund, Status.AWAITING_APPROVAL)
         return replace(prepared, approvals=frozenset(digests), permit=permit)
 
     def _prepare(

@@ -31,7 +31,7 @@ MAX_RETRY_DELAY = timedelta(seconds=30)
 """The longest delay after a failed step, however often it failed."""
 
 
-class Transitions:
+class SavedSteps:
     """
     Saves refunds; each change is one compare-and-set on the version.
 

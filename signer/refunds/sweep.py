@@ -62,7 +62,7 @@ class Sweeper:
 
         Raises:
             InvalidInputError: *address* is malformed.
-            KeyUnusableError, ConflictError, ChainError: As ``SweepPlanner.plan``.
+            ConflictError, SigningError, ChainError: As ``SweepPlanner.plan``.
         """
         items, _ = self._planner.plan(parse_address(address, field="address"))
         return items

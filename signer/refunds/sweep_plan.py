@@ -8,6 +8,7 @@ from signer.chain.chain import COIN_DECIMALS, Chain
 from signer.chain.fees import quote_fees
 from signer.errors import ConflictError
 from signer.keys.keyring import KeyRing
+from signer.model.key import FORMER, find_key
 from signer.model.refund import COIN, COIN_ADDRESS, OPERATOR, PaymentPurpose, Refund
 from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
@@ -60,10 +61,17 @@ class SweepPlanner:
         Return the assets to move, in this order, and all earlier sweeps of *address*.
 
         Raises:
-            KeyUnusableError: *address* is not that of a former key.
-            ConflictError: Refunds with nonces of the address are still open.
+            ConflictError: *address* is not that of a former key, or refunds with its
+                nonces are still open.
+            SigningError: As ``KeyRing.former``.
             ChainError: A network's nodes do not answer.
         """
+        key = find_key(self._keys.keys(), address)
+        if key is None or key.state not in FORMER:
+            raise ConflictError(
+                "only a draining or retired key's address is swept: see `hotwallet keys"
+                " list`"
+            )
         self._ring.former(address)
         past_sweeps = tuple(self._past_sweeps(address))
         open_sweeps = {row.id for row in past_sweeps if not row.status.is_final}

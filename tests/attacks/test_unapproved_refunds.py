@@ -95,26 +95,17 @@ def known_of(world: World, refund: Refund) -> dict[str, str]:
     }
 
 
-@pytest.fixture(params=["owner", "sqlite file"])
-def url(request: pytest.FixtureRequest, shipped: Roles, sqlite_url: str) -> str:
-    """Return the URL of a ledger of which the intruder can write every row."""
-    if request.param == "sqlite file":
-        return sqlite_url
-    shipped.clear()
-    return shipped.superuser
-
-
 @pytest.fixture
-def world(url: str) -> Iterator[World]:
+def world(writable_url: str) -> Iterator[World]:
     """A process of the service, in which large refunds need an approval."""
-    with closing(open_ledger(url)) as store:
+    with closing(open_ledger(writable_url)) as store:
         yield limited(World(store))
 
 
 @pytest.fixture
-def steal(world: World, url: str) -> Steal:
+def steal(world: World, writable_url: str) -> Steal:
     """Return what executes statements."""
-    return lambda *each: overruled(url, *each)
+    return lambda *each: overruled(writable_url, *each)
 
 
 @pytest.mark.parametrize("statements", FORGERIES.values(), ids=FORGERIES)

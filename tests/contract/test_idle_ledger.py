@@ -1,10 +1,12 @@
 """What the threads that seal and sequence cost while nothing is written."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from functools import partial
 from threading import Event, Thread
+from typing import Self
 
 from backends.sql import SQLStore
 from signer.audit.sealer import Sealer
@@ -18,45 +20,66 @@ from tests.support.waiting import eventually
 from tests.support.webhooks import Receiver, dispatcher
 
 
-SECONDS = 4.0
+ROUNDS = 16
+LOOKS = 4
+"""How many statements a second both threads may take on PostgreSQL."""
 
 
-@contextmanager
-def _working(store: SQLStore) -> Iterator[None]:
-    """Seal records and sequence events until the context ends."""
-    stopped = Event()
-    threads = [
-        Thread(target=Sealer(store).run, args=(stopped.wait,)),
-        Thread(target=dispatcher(store, Receiver(), {}).run, args=(stopped.is_set,)),
-    ]
-    for each in threads:
-        each.start()
-    try:
-        yield
-    finally:
-        stopped.set()
-        for each in threads:
+class _Threads:
+    """Seals records and sequences events until the context ends; counts rounds."""
+
+    def __init__(self, store: SQLStore) -> None:
+        self._stopped = Event()
+        self._rounds: Counter[str] = Counter()
+        sealing, sending = Sealer(store), dispatcher(store, Receiver(), {})
+        self._threads = [
+            Thread(target=sealing.run, args=(self._wait,)),
+            Thread(target=sending.run, args=(self._is_stopping,)),
+        ]
+
+    def __enter__(self) -> Self:
+        for each in self._threads:
+            each.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        for each in self._threads:
             each.join()
 
+    def pass_rounds(self, count: int) -> None:
+        """Return once each thread has begun and ended *count* rounds."""
+        goals = {each: self._rounds[each] + count + 1 for each in ("seal", "send")}
+        assert eventually(lambda: all(self._rounds[k] >= n for k, n in goals.items()))
 
-def test_an_idle_ledger_is_hardly_read(store: SQLStore) -> None:
+    def _wait(self, seconds: float) -> bool:
+        self._rounds["seal"] += 1
+        return self._stopped.wait(seconds)
+
+    def _is_stopping(self) -> bool:
+        self._rounds["send"] += 1
+        return self._stopped.is_set()
+
+
+def test_an_idle_ledger_is_rarely_read(store: SQLStore) -> None:
     """
     SQLite is read again after a write only; PostgreSQL a few times.
 
     Each of the two threads read it four times a second before.
     """
-    most = 0 if store._database.dialect == "sqlite" else 2 * 2 * SECONDS
+    looks = 0 if store._database.dialect == "sqlite" else LOOKS
 
-    def is_hardly_read() -> bool:
+    def is_rarely_read() -> bool:
+        began = time.monotonic()
         with collected_statements(store) as statements:
-            time.sleep(SECONDS)
-        return sum(each.startswith("SELECT") for each in statements) <= most
+            threads.pass_rounds(ROUNDS)
+        read = sum(each.startswith("SELECT") for each in statements)
+        return read <= looks * (time.monotonic() - began)
 
     accepted(store)
-    with _working(store):
+    with _Threads(store) as threads:
         assert eventually(lambda: store.oldest_unsealed() is None)
-        time.sleep(1)
-        assert eventually(is_hardly_read)  # On a busy machine the last look is late.
+        assert eventually(is_rarely_read)  # On a busy machine the last look is late.
 
 
 def _has_sequenced(store: SQLStore, count: int) -> bool:
@@ -76,14 +99,14 @@ def test_what_another_process_writes_is_noticed_within_a_second(
     took = []
     with ExitStack() as stack:
         other = stack.enter_context(closing(open_ledger(database_url)))
-        stack.enter_context(_working(store))
+        threads = stack.enter_context(_Threads(store))
         for number in range(1, 4):
             other.append([record(number)])
             sealed = _seconds_until(lambda: other.oldest_unsealed() is None)
             accepted(other)
             sequenced = _seconds_until(partial(_has_sequenced, other, number))
             took.append(max(sealed, sequenced))
-            time.sleep(0.5)
+            threads.pass_rounds(2)
 
     assert min(took) < 1
 
@@ -107,6 +130,6 @@ def test_a_failed_round_is_repeated_although_nothing_is_written(
     accepted(sqlite_store)
     sqlite_store.append([record(1)])
     errors = dict.fromkeys(["seal", "sequence_events"], StoreUnavailableError("no"))
-    with _working(_Failing(sqlite_store, {**errors})):  # type: ignore[arg-type]
+    with _Threads(_Failing(sqlite_store, {**errors})):  # type: ignore[arg-type]
         assert eventually(lambda: sqlite_store.oldest_unsealed() is None)
         assert eventually(lambda: _has_sequenced(sqlite_store, 1))

@@ -113,7 +113,7 @@ def _written(statement: str) -> Iterator[Privilege]:
         yield from (("INSERT", table, name.strip()) for name in names.split(","))
     for table in re.findall(r"DELETE FROM (\w+)", statement):
         yield "DELETE", table, None
-    # A lock needs UPDATE of one column, whichever.
+    # A lock needs UPDATE of any one column.
     if "FOR UPDATE OF transactions" in statement:
         yield "UPDATE", "transactions", "updated_at"
     # No statement sets the columns of two tables.

@@ -243,7 +243,7 @@ class Comparison:
 
     def run(self) -> Iterator[Event]:
         """
-        Yield each difference, each used nonce and the progress; at last the result.
+        Yield each difference, each used nonce and the progress, and then the result.
 
         Raises:
             ChainUnavailableError: Too few nodes answer, they contradict each other, or

@@ -138,7 +138,7 @@ def test_refuses_the_active_address_and_a_typo(
     typo = run("keys", "sweep", addresses[0][:-1], *how)
 
     assert (active.status, active.out) == (typo.status, typo.out) == (1, "")
-    assert active.err.splitlines()[-1].startswith("error: key-unusable: ")
+    assert active.err.splitlines()[-1].startswith("error: conflict: ")
     assert typo.err.splitlines()[-1].startswith("error: invalid-input: ")
     assert "Traceback" not in active.err + typo.err
 
@@ -157,7 +157,7 @@ def test_audit_records(
         ("key-sweep-requested", "success"),
         ("key-sweep-succeeded", "success"),
         ("key-sweep-requested", "success"),
-        ("key-sweep-refused", "key-unusable"),
+        ("key-sweep-refused", "conflict"),
     ]
     assert sweeps[1]["details"]["refund_id"] == as_json[0]["refund"]
     assert all(each["actor"].startswith("cli:") for each in sweeps)

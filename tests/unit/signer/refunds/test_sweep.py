@@ -12,7 +12,6 @@ from signer.errors import (
     ConflictError,
     HotWalletError,
     InvalidInputError,
-    KeyUnusableError,
     PolicyViolationError,
     StoreUnavailableError,
 )
@@ -207,7 +206,7 @@ def test_a_sweep_is_audited(world: World, left: Left) -> None:
 
 @pytest.mark.parametrize(
     ("address", "code"),
-    [(SECOND.address, "key-unusable"), ("1234abcd-12ab-34cd", "invalid-input")],
+    [(SECOND.address, "conflict"), ("1234abcd-12ab-34cd", "invalid-input")],
 )
 def test_a_refused_sweep_is_audited(
     world: World, left: Left, address: str, code: str
@@ -269,7 +268,7 @@ def test_a_retired_key_may_be_swept(world: World, left: Left) -> None:
 def test_the_active_key_is_not_swept(world: World, left: Left) -> None:
     """Nor is an address that is not in the ring."""
     for address in (SECOND.address, "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"):
-        with pytest.raises(KeyUnusableError):
+        with pytest.raises(ConflictError):
             sweeper(world).plan(address)
 
 

@@ -9,6 +9,7 @@ import structlog
 from signer.audit.log import AuditLog
 from signer.crypto.transactions import SignedBytes
 from signer.errors import (
+    ConflictError,
     HotWalletError,
     KeyRotatedError,
     KeyUnusableError,
@@ -164,7 +165,7 @@ def test_a_sweep_of_a_blocked_key_ends(world: World, left: Left, steps: int) -> 
 
     assert (ended.status, ended.failure_code) == (Status.REFUSED, "sweep-key-blocked")
     assert ended.nonce is None
-    with pytest.raises(KeyUnusableError):
+    with pytest.raises(ConflictError):
         sweeper(world).plan(world.signer.address)
 
 
