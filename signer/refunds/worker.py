@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import deque
 from collections.abc import (
     Callable,
     Collection,
@@ -48,22 +49,25 @@ from signer.refunds.step_outcomes import Outcome
 from signer.refunds.wallet_reconciliation import WalletReconciler
 
 
-_SMALLEST_CLAIM, _FIRST_CLAIM, _LARGEST_CLAIM = 4, 32, 128
+_SMALLEST_CLAIM, _FIRST_CLAIM, _LARGEST_CLAIM = 2, 32, 128
 """How many refunds are claimed at once.  They share transactions and requests."""
 
 _LONGEST_SECONDS = 2.0
 """How long a batch may take: its claims expire after ``HOLD``."""
 
-_SHORT_SECONDS, _SLOWEST = 0.01, 1.25
+_SLOWEST = 1.25
 """
-While tenants share the worker, a batch may take the longer of these: so many seconds,
-or so many times as long as the quickest recent one.
+How many times as long as the quickest recent batch one may take while tenants share.
 
 A new refund of another tenant waits for the batch that has begun.
 """
 
-_FORGETS = 1.05
-"""By how much the quickest batch counts as slower after each other one."""
+_RECENT, _SMALL_EVERY = 64, 32
+"""
+How many batches are recent, and how often one of them is as small as can be.
+
+Without small ones the quickest batch, and then each batch, would take ever longer.
+"""
 
 _SHARED_SECONDS = 60.0
 """How long after its last refund a tenant is expected to have another one."""
@@ -141,7 +145,8 @@ class Worker:
         self._wallets_at: datetime | None = None  # When this worker checked them.
         self._unclaimed_id: str | None = None  # The last refund taken without a claim.
         self._claim_size = _FIRST_CLAIM
-        self._quickest = math.inf  # Seconds of a batch.
+        self._recent: deque[float] = deque(maxlen=_RECENT)  # Seconds of batches.
+        self._shared = 0  # Batches that were taken while tenants shared the worker.
         self._tenants: dict[str, float] = {}  # When each had a refund last.
         self._has_more = False  # Refunds are due that were not claimed yet.
         self._cancelling: set[str] = set()  # The ids tried in this pass.
@@ -223,16 +228,18 @@ class Worker:
             for tenant, at in self._tenants.items()
             if now - at <= _SHARED_SECONDS
         }
-        self._quickest = min(seconds, self._quickest * _FORGETS)
+        self._recent.append(seconds)
         fixed, longest, growth = 0.0, _LONGEST_SECONDS, 2.0
         if len(self._tenants) > 1:
-            fixed = self._quickest  # What even one refund takes.
-            longest = min(longest, max(_SHORT_SECONDS, fixed * _SLOWEST))
-            growth = _SLOWEST
-        size = int(len(batch) * growth)
+            self._shared += 1
+            fixed = min(self._recent)  # What even one refund takes.
+            longest, growth = min(longest, fixed * _SLOWEST), _SLOWEST
+        size = math.ceil(len(batch) * growth)
         if seconds > fixed:
             fits = (longest - fixed) / (seconds - fixed)
             size = min(size, int(len(batch) * fits))
+        if fixed and self._shared % _SMALL_EVERY == 0:
+            size = _SMALLEST_CLAIM
         self._claim_size = max(_SMALLEST_CLAIM, min(size, _LARGEST_CLAIM))
 
     def _find_cancellations(self) -> Sequence[Refund]:

@@ -386,19 +386,35 @@ def test_batches_are_short_while_tenants_share_the_worker(world: World) -> None:
     for batch, seconds in [
         ([mine] * 128, 0.4),  # One tenant alone.
         ([other], 0.1),
-        ([mine] * 4, 0.11),
-        ([mine] * 8, 0.12),
-        ([mine] * 16, 0.14),
-        ([mine] * 10, 0.2),
+        ([mine] * 2, 0.11),
+        ([mine] * 3, 0.12),
+        ([mine] * 4, 0.125),
+        ([mine] * 5, 0.2),
     ]:
         worker._adapt_claims(batch, seconds)
         sizes.append(worker._claim_size)
 
-    assert sizes == [128, 4, 5, 10, 19, 4]
+    assert sizes == [128, 2, 3, 3, 4, 2]
     world.clock.advance(seconds=61)  # The other tenant had no refund for a minute.
-    for _ in range(5):
+    for _ in range(6):
         worker._adapt_claims([mine] * worker._claim_size, 0.4)
     assert worker._claim_size == 128
+
+
+def test_batches_grow_no_longer_with_time(world: World) -> None:
+    """What a batch may take follows from small batches, not from those before it."""
+    mine, other = world.accepted(), world.accepted("other")
+    worker = world.worker
+    worker._timer = world._timer
+    worker._adapt_claims([other], 0.1)
+    sizes = []
+    for _ in range(1000):
+        size = worker._claim_size
+        worker._adapt_claims([mine] * size, 0.1 + size * 0.002)
+        sizes.append(size)
+
+    assert max(sizes[100:]) <= 15
+    assert sizes[100:].count(2) >= 900 // 32
 
 
 def test_a_signed_refund_without_bytes_does_not_stop_others(world: World) -> None:
