@@ -124,7 +124,7 @@ def main() -> int:
     except (DemoError, RuntimeError) as e:
         print(f"\nThe demo failed: {e}", file=sys.stderr)
         return 1
-    progress.step("Done: one refund was paid once. Its key never left the HSM.")
+    progress.step("Done: one refund was paid once.")
     return 0
 
 

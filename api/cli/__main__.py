@@ -93,7 +93,7 @@ _LIBRARY_SETTINGS = {
 )
 def cli(verbose: bool, no_env_file: bool) -> None:
     """
-    Sign and send stablecoin refunds with a key that never leaves its HSM.
+    Sign and send stablecoin refunds with a key in an HSM.
 
     Settings are environment variables; .env.example lists them.  Outside production,
     .env in the working directory sets those that are not set.  A command exits with 78
