@@ -17,6 +17,7 @@ from api.cli.__main__ import cli
 from api.metrics import metric_names
 from api.views.codes import load_codes
 from dev.database_pages import PAGE, draw_database, draw_grants
+from signer.config.settings import CREDENTIALS
 from signer.policy.attributes import ACTIONS
 from signer.policy.default_rules import FLOOR, SERVICE_WALLET
 from signer.policy.rules import RULES
@@ -25,12 +26,10 @@ from signer.policy.rules import RULES
 ROOT = Path(__file__).resolve().parents[1]
 
 _HEADINGS = {
-    "refusal": "Refusals of the start-up guard",
+    "refusal": "Refusals of the startup guard",
     "error": "Errors",
     "failure": "Reasons of refunds that were not paid as requested",
     "http": "Errors of HTTP",
-    "alert": "Alerts",
-    "difference": "Differences between ledger and chain",
 }
 
 _METRICS = "docs/reference/metrics.md"
@@ -63,21 +62,48 @@ def draw_commands() -> str:
     return "\n".join([_COMMANDS, *rows, *texts, ""])
 
 
+_CODES = f"""\
+# Codes
+
+{_GENERATED}
+
+Look up what a code of a refusal, an error or a refund means, and what to do.
+`hotwallet explain-code CODE` prints the same, and also explains
+[alerts](../how-to/alarms.md#runbooks) and
+[differences between ledger and chain](../how-to/reconcile.md#differences)."""
+
+_GUARD = f"""
+Before a process opens a port, the guard checks its configuration. It reports all
+problems at once. If there is none, it opens the database, compares the limits, and opens
+the key and the chains, in this order, and stops at the first problem. With
+`SERVE_ROLE=refunds` it opens the database only. With `SERVE_ROLE=admin` a device that
+does not answer is a warning if the database has an active key: administrators can stop
+and block while the device is down. A wrong, disabled or denied key is refused.
+
+The guard prints `refused: CODE: what to do` per problem, and exits with status 78
+(`EX_CONFIG`). `hotwallet guard` runs it alone; `--json` prints `ok` and `refusals` with
+`code` and `message`. If nothing is refused, it prints `configuration`, the
+[hash of what is in force](audit.md#the-configuration-in-force).
+[`hotwallet doctor`](health.md#hotwallet-doctor) continues where the guard stops.
+
+An unset, empty or unknown `APP_ENV` is production. In other environments a database role
+that could change the audit log, SoftHSM or an emulator, and a raw key in the environment
+are warnings.
+
+`role-has-credentials` names these variables; `/dev/null` counts as unset, and an
+instance role or a file in the home directory cannot be seen:
+{", ".join(f"`{name}`" for name in sorted(CREDENTIALS))}."""
+
+
 def draw_codes() -> str:
-    """Return the page of all codes that ``hotwallet explain-code`` explains."""
-    lines = [
-        "# Codes",
-        "",
-        _GENERATED,
-        "",
-        "`hotwallet explain-code CODE` prints the same.",
-    ]
+    """Return the page of the codes that have no page of their own."""
+    lines = [_CODES]
     codes = load_codes()
     for kind, heading in _HEADINGS.items():
-        lines += ["", f"## {heading}"]
+        lines += ["", f"## {heading}", *([_GUARD] if kind == "refusal" else [])]
         lines += [
             f"\n### {each['code']}\n\n{_prose(each['title'])}."
-            f" {_prose(each['meaning'])}\n\n*What to do:* {_prose(each['cure'])}"
+            f" {_prose(each['meaning'])}\n\n**Do:** {_prose(each['cure'])}"
             for each in codes
             if each["kind"] == kind
         ]

@@ -2,7 +2,7 @@
 The start-up checks of what the process depends on: key, chains, journal, audit key.
 
 The guard (``guard``) runs them after those of the settings.  Each refusal has a stable
-code and says what to do (``docs/reference/guard.md``).
+code and says what to do (``docs/reference/codes.md``).
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -5,7 +5,7 @@ A service that listens beyond its own host needs a proxy in front: a few slow cl
 which a proxy can buffer, would take all of its threads (``docs/how-to/deploy.md``).
 
 It runs before the first route exists, and ``dependency_checks`` after it.  Each refusal
-has a stable code and says what to do; ``docs/reference/guard.md`` explains each of
+has a stable code and says what to do; ``docs/reference/codes.md`` explains each of
 them.  All refusals are reported together, so that one start shows every problem.
 """
 

@@ -58,10 +58,6 @@ def _refusal_codes() -> Iterator[str]:
                         yield code
 
 
-def test_guard_md_lists_all_refusals() -> None:
-    assert _documented("reference/guard.md", "| code |") == _explained("refusal")
-
-
 def test_alarms_md_lists_all_alerts() -> None:
     alerts = _documented("how-to/alarms.md", "| alert |")
 

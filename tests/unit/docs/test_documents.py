@@ -18,7 +18,7 @@ from api.http.problems import Problem, problem_of
 from backends.google_cloud_kms.options import GoogleCloudKMSOptions
 from signer import errors
 from signer.config.networks import load_networks
-from signer.config.settings import CREDENTIALS, Settings
+from signer.config.settings import Settings
 from signer.config.tenants import check_tenants, load_tenants
 from signer.errors import (
     ApprovalRequiredError,
@@ -71,14 +71,6 @@ def test_every_variable_of_a_command_is_documented() -> None:
 
     assert {"HOTWALLET_URL", "OPERATOR_TOKEN_FILE"} <= read
     assert {name for name in read if f"`{name}`" not in page} == set()
-
-
-def test_every_credential_is_documented() -> None:
-    """The guard's row names each variable that a process for refunds refuses."""
-    guide = (ROOT / "docs" / "reference" / "guard.md").read_text(encoding="utf-8")
-    (row,) = re.findall(r"^\| `role-has-credentials` \|.*$", guide, re.MULTILINE)
-
-    assert {*re.findall(r"`([A-Z0-9_]+)`", row)} == {*CREDENTIALS}
 
 
 def _errors(kind: type[HotWalletError]) -> Iterator[type[HotWalletError]]:
@@ -176,16 +168,43 @@ def test_no_link_is_broken() -> None:
     assert broken == []
 
 
-def test_every_page_is_in_the_index() -> None:
+_LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
+
+
+def _linked(page: Path) -> set[Path]:
+    """Return the pages that *page* links to."""
+    targets = _LINK.findall(page.read_text(encoding="utf-8"))
+    return {(page.parent / each).resolve() for each in targets if each.endswith(".md")}
+
+
+def test_every_page_is_at_most_three_clicks_from_the_entry() -> None:
+    found = {ROOT / "docs" / "README.md"}
+    for _ in range(3):
+        found |= {each for page in found for each in _linked(page)}
+
+    assert {*(ROOT / "docs").rglob("*.md")} - found == set()
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """That of the site, which has five roles and the reference."""
     folder = ROOT / "docs"
-    index = (folder / "README.md").read_text(encoding="utf-8")
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("nav:")[2]
     pages = {str(path.relative_to(folder)) for path in folder.rglob("*.md")}
 
     assert {
         page
-        for page in pages - {"README.md"}
-        if f"]({page})" not in index and not page.startswith("adr/0")
+        for page in pages
+        if f": {page}\n" not in navigation and not page.startswith("adr/0")
     } == set()
+
+
+def test_a_role_has_at_most_seven_entries() -> None:
+    text = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    sections = text.split("\n## ")[1:]
+
+    assert len(sections) == 5
+    for section in sections:
+        assert 3 <= len(re.findall("^\\* ", section, re.MULTILINE)) <= 7
 
 
 def test_every_decision_is_in_its_index() -> None:

@@ -1,4 +1,4 @@
-"""The requirements in the documentation and the ids that tests cite agree."""
+"""The requirements and the ids that tests cite agree."""
 
 import ast
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 ROOT = Path(__file__).resolve().parents[3]
-DOCUMENT = ROOT / "docs" / "requirements.md"
+DOCUMENT = ROOT / "tests" / "requirements.md"
 
 _ID = re.compile(r"\b[AGHIKOPRST]\d{1,2}\b")
 _UNTESTED = "\n## Not tested yet\n"
