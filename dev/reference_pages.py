@@ -74,8 +74,8 @@ Look up what a code of a refusal, an error or a refund means, and what to do.
 
 _GUARD = f"""
 Before a process opens a port, the guard checks its configuration. It reports all
-problems at once. If there is none, it opens the database, compares the limits, and opens
-the key and the chains, in this order, and stops at the first problem. With
+problems at once. If there is none, it opens the database, compares the limits, and
+opens the key and the chains, in this order, and stops at the first problem. With
 `SERVE_ROLE=refunds` it opens the database only. With `SERVE_ROLE=admin` a device that
 does not answer is a warning if the database has an active key: administrators can stop
 and block while the device is down. A wrong, disabled or denied key is refused.
@@ -86,9 +86,9 @@ The guard prints `refused: CODE: what to do` per problem, and exits with status 
 [hash of what is in force](audit.md#the-configuration-in-force).
 [`hotwallet doctor`](health.md#hotwallet-doctor) continues where the guard stops.
 
-An unset, empty or unknown `APP_ENV` is production. In other environments a database role
-that could change the audit log, SoftHSM or an emulator, and a raw key in the environment
-are warnings.
+An unset, empty or unknown `APP_ENV` is production. In other environments a database
+role that could change the audit log, SoftHSM or an emulator, and a raw key in the
+environment are warnings.
 
 `role-has-credentials` names these variables; `/dev/null` counts as unset, and an
 instance role or a file in the home directory cannot be seen:

@@ -783,7 +783,6 @@ def test_audit_key_must_not_be_the_wallets() -> None:
             assert len(caught.value.refusals) == 1 + len(tokens)
 
 
-
 @cache
 def _codes_in_the_code() -> set[str]:
     """Return every refusal code in the source."""
