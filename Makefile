@@ -7,6 +7,8 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,\
   $(shell $(p) -c '$(SUPPORTED)' 2>/dev/null && command -v $(p))))
 BIN := .venv/bin
+# The stack of the demo needs a third of the development environment, without AWS KMS.
+DEMO := $(if $(USE_KMS)$(wildcard .venv/.ready),.venv,.venv-demo)
 CORES := $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
 WORKERS ?= $(shell echo $$(($(CORES) < 5 ? $(CORES) + 1 : 6)))
 # These start programs or a chain, so `make check` leaves them to `make test`.
@@ -28,17 +30,17 @@ UV := $(BIN)/uv
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
-demo: .venv/.ready ## One refund from HTTP to the chain, signed in a SoftHSM token.
-	@$(BIN)/python -m dev.demo
+demo: $(DEMO)/.ready ## One refund from HTTP to the chain, signed in a SoftHSM token.
+	@$(DEMO)/bin/python -m dev.demo
 
 demo-kms: .venv/.ready ## The same through AWS KMS's API, on a local emulator.
 	@USE_KMS=true $(BIN)/python -m dev.demo
 
-demo-google: .venv/.ready ## The same through Google Cloud KMS's API, on a local emulator.
-	@KEY_BACKEND=google-cloud-kms $(BIN)/python -m dev.demo
+demo-google: $(DEMO)/.ready ## The same through Google Cloud KMS's API, on a local emulator.
+	@KEY_BACKEND=google-cloud-kms $(DEMO)/bin/python -m dev.demo
 
-dev: .venv/.ready ## The same stack, left running; PORT=8081 for another port.
-	@$(BIN)/python -m dev.stack
+dev: $(DEMO)/.ready ## The same stack, left running; PORT=8081 for another port.
+	@$(DEMO)/bin/python -m dev.stack
 
 check: lint ## Lint, and the tests of the core that start no program: under a minute.
 	@$(PYTEST) -q signer tests/unit/signer $(SLOW:%=--ignore=tests/unit/signer/%.py)
@@ -98,18 +100,28 @@ lock: .venv/.ready ## Resolve the dependencies again, a week behind the newest.
 	@UV=$(UV) requirements/lock
 
 clean: ## Remove everything that was made here, the development key included.
-	@rm -rf .venv .venv-servers .venv-lowest .venv-docs site node_modules tests/e2e/hardhat/node_modules .hotwallet .coverage .hypothesis \
+	@rm -rf .venv .venv-servers .venv-demo .venv-lowest .venv-docs site node_modules tests/e2e/hardhat/node_modules .hotwallet .coverage .hypothesis \
 	  .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist
 	@find $(PACKAGES) -name __pycache__ -type d -exec rm -rf {} +
 
-.venv/.ready: requirements/uv.txt requirements/dev.txt pyproject.toml
-	@$(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || { echo "Python 3.11, 3.12 or 3.13 is needed\
-	 (coincurve has no wheel for 3.14 yet): set PYTHON=/path/to/python3.13" >&2; exit 1; }
-	@echo "Making the environment in .venv with $(PYTHON) ..." >&2
-	@rm -rf .venv && $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	@$(UV) pip sync --quiet --require-hashes requirements/dev.txt requirements/uv.txt
-	@$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+# pip brings uv, which installs everything else in seconds.
+define python_environment
+@$(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || { echo "Python 3.11, 3.12 or 3.13 is needed\
+ (coincurve has no wheel for 3.14 yet): set PYTHON=/path/to/python3.13" >&2; exit 1; }
+@echo "Making the environment in $(@D) with $(PYTHON) ..." >&2
+@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
+@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+@$(@D)/bin/uv pip sync --quiet --python $(@D)/bin/python --require-hashes $< requirements/uv.txt
+@$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --no-deps --no-build-isolation --editable .
+endef
+
+.venv/.ready: requirements/dev.txt requirements/uv.txt pyproject.toml
+	$(python_environment)
+	@touch $@
+
+.venv-demo/.ready: requirements/demo.txt requirements/uv.txt pyproject.toml
+	$(python_environment)
+	@.venv-demo/bin/uv pip uninstall --quiet --python .venv-demo/bin/python pip setuptools uv
 	@touch $@
 
 .venv-servers/.ready: .venv/.ready requirements/servers.txt

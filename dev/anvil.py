@@ -1,8 +1,8 @@
 """
 Find or obtain anvil, the local chain.
 
-``python -m dev.anvil`` installs it from npm where it is missing, together with the
-Solidity compiler: pinned in ``package.json``, hashed in ``package-lock.json``.
+``python -m dev.anvil`` installs it from npm where it is missing: pinned in
+``package.json``, hashed in ``package-lock.json``.  Tests need more of npm: `make test`.
 """
 
 import fcntl
@@ -50,10 +50,10 @@ def obtain_anvil(root: Path) -> Path | None:
 
 
 def install_node_modules(root: Path) -> bool:
-    """Run ``npm ci`` in *root*; report on stderr, and return whether it succeeded."""
+    """Install anvil alone in *root*; report on stderr, and return if it succeeded."""
     npm = shutil.which("npm")
     if npm is None:
-        _report("npm is not installed: no anvil, no Solidity compiler\n")
+        _report("npm is not installed: no anvil\n")
         return False
     # npm ci first deletes node_modules: two at once would delete each other's.
     with (root / "package-lock.json").open("rb") as lock:
@@ -64,8 +64,9 @@ def install_node_modules(root: Path) -> bool:
 def _npm_ci(npm: str, root: Path) -> bool:
     _report("Installing the local chain (anvil) from npm ")
     started = time.monotonic()
+    quiet = ("--no-audit", "--no-fund", "--loglevel=error")
     with subprocess.Popen(
-        [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"],
+        [npm, "ci", "--omit=dev", "--ignore-scripts", *quiet],
         cwd=root,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -103,6 +104,4 @@ def _report(text: str) -> None:
 
 
 if __name__ == "__main__":
-    # The tests need both, and each can be missing alone.
-    complete = (ROOT / "node_modules" / "solc").is_dir() and find_anvil(ROOT)
-    sys.exit(0 if complete or install_node_modules(ROOT) else 1)
+    sys.exit(0 if obtain_anvil(ROOT) else 1)

@@ -69,7 +69,7 @@ def test_npm_installs_anvil(
         tmp_path / place / "bin" / "anvil" if works else None
     )
     assert ("done" if works else "no space left") in capsys.readouterr().err
-    assert "ci --ignore-scripts" in (tmp_path / "arguments").read_text()
+    assert "ci --omit=dev --ignore-scripts" in (tmp_path / "arguments").read_text()
 
 
 @pytest.mark.parametrize("folder", [".", "tests/e2e/hardhat"])
