@@ -287,7 +287,7 @@ def _settle_key(
     """
     Make sure that the ring has an active key; return its signer, and warnings.
 
-    Administrators stop, block and look up most while the device is down (ADR 78).
+    Administrators stop, block and look up most while the device is down (ADR 8).
     """
     from signer.keys.startup_key import StartupKey
     from signer.startup import dependency_checks

@@ -127,7 +127,7 @@ _DELAYS = frozenset(
         PolicyNotReloadedError.code,
     }
 )
-"""With these a process still accepts refunds (ADR 46, ADR 65, ADR 77)."""
+"""With these a process still accepts refunds (ADR 42, ADR 77)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +242,7 @@ def sealing_check(
     """
     Return a check that fails if an audit record stays unsealed for *max_seconds*.
 
-    *monitor* raises an alert earlier: nothing is lost until then (ADR 18).
+    *monitor* raises an alert earlier: nothing is lost until then (ADR 15).
     """
 
     def check() -> None:

@@ -1,4 +1,4 @@
-"""The process of administrators starts and works while KMS does not answer (ADR 78)."""
+"""The process of administrators starts and works while KMS does not answer (ADR 8)."""
 
 import urllib.request
 from collections.abc import Iterator

@@ -771,7 +771,7 @@ def test_without_a_worker_a_host_stays_ready(
     passes: Sequence[float],
     check: str,
 ) -> None:
-    """What it accepts waits: no load balancer must take all hosts out (ADR 46)."""
+    """What it accepts waits: no load balancer must take all hosts out (ADR 77)."""
     process = start(role)
     sqlite_store.prove(KEY_ADDRESS, process.clock() - timedelta(days=1))
     if check == "ok":

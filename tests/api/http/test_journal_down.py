@@ -176,7 +176,7 @@ def _require_503_or_waiting(scene: Scene, answer: falcon.testing.Result) -> None
     Require that *answer* promises nothing that has not been written.
 
     Where nothing at all can be written, that is a 503.  Where records alone cannot, the
-    refund was accepted before (ADR 6), and waits for its signature (ADR 14).
+    refund was accepted before (ADR 83), and waits for its signature (ADR 15).
     """
     scene.trouble.end()  # Without space, SQLite opens no connection to read either.
     if scene.store.find("gateway-1", "key") is None or answer.status_code != 201:
