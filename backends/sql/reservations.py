@@ -21,7 +21,6 @@ from backends.sql.schema import (
     keys,
     refunds,
     sightings,
-    transaction_payments,
     transactions,
     wallets,
 )
@@ -35,6 +34,7 @@ from backends.sql.statements import (
     UNCHANGED,
     Values,
     fields_of,
+    had_transaction,
     names_stopped_token,
     parameter,
     parameters,
@@ -43,13 +43,14 @@ from backends.sql.statements import (
 )
 from backends.sql.validation import is_address
 from backends.sql.wallet_rows import find_wallet, next_nonce
-from backends.sql.write_path import all_or_each
+from backends.sql.write_path import all_or_each, find_reason
 from signer.errors import (
     HotWalletError,
     KeyRotatedError,
     LimitReachedError,
     PolicyViolationError,
     StaleStateError,
+    StoreError,
 )
 from signer.model.hold import Hold
 from signer.model.payment_totals import PaymentTotals
@@ -93,9 +94,6 @@ def _may_reserve() -> tuple[Any, ...]:
     )
     pays_active = exists().where(*is_active) | ~sweeps
     not_behind = next_nonce(chain_id, sender) >= counted
-    # A changed row could ask for a second nonce.
-    of_refund = transaction_payments.c.payment_id == parameter(refunds, "id")
-    had_one = exists().where(of_refund)
     return (
         active,
         pays_active,
@@ -106,7 +104,7 @@ def _may_reserve() -> tuple[Any, ...]:
         ~paid,
         refunds.c.cancel_requested_at.is_(None),
         not_behind,
-        ~had_one,
+        ~had_transaction(),
     )
 
 
@@ -304,7 +302,8 @@ class ReservationTables(Tables):
                 )
             )
             return [
-                found.get(each.refund.id) or self._find_reason(drafts[each.refund.id])
+                found.get(each.refund.id)
+                or self._find_reason(each.refund, drafts[each.refund.id])
                 for each in some
             ]
 
@@ -322,7 +321,7 @@ class ReservationTables(Tables):
             lambda c: Spendings(c, self._macs, [refund], hour).totals(refund)
         )
 
-    def _find_reason(self, reserved: Refund) -> StaleStateError:
+    def _find_reason(self, before: Refund, reserved: Refund) -> StoreError:
         """Return why the conditions of a reservation do not hold."""
         active = self._database.run(lambda c: KeyRows(c, self._macs).active())
         is_swept = reserved.purpose is PaymentPurpose.SWEEP
@@ -331,4 +330,4 @@ class ReservationTables(Tables):
             return KeyRotatedError("another key is active now")
         if not is_swept and active.key_id != reserved.key_id:
             return KeyRotatedError("the active key was moved to its replica meanwhile")
-        return StaleStateError(f"refund {reserved.id} or its wallet has changed")
+        return self._database.run(lambda c: find_reason(c, before))

@@ -245,9 +245,9 @@ transactions = declare(
     partial("ix_transactions_due", "due_at", where=IS_CLAIMABLE),
     doc="one row per nonce of a wallet: what it does, with which key, and its status",
     verified="before every step and every change other than a delay, with the refunds"
-    " that it pays",
+    " that it pays. The one with the highest nonce: whenever its wallet is read",
     otherwise="its refunds wait with `row-not-authentic`; an alert; other refunds"
-    " continue",
+    " continue. While it has the highest nonce, the wallet counts as paused",
     defaults={"version": "0", "attempts": "0"},
     grants={
         "all": "SELECT",
@@ -272,7 +272,7 @@ transaction_payments = declare(
     ),
     doc="the refunds of each transaction, also those that had another one later",
     unprotected="the MAC of the transaction covers a digest of them; a row that is"
-    " added only keeps its refund from getting a nonce",
+    " added only keeps its refund from being signed, with an alert",
     grants={
         "worker admin": "SELECT, INSERT",
         "admin": "DELETE",

@@ -74,19 +74,32 @@ def _unchanged(table: Table) -> Update:
     return update(table).where(*key, table.c.version == before)
 
 
-def is_elsewhere() -> Any:
+_NONCE = ("chain_id", "sender", "nonce")
+
+
+def had_transaction() -> Any:
     """
-    Return the condition that the refund was ever given another transaction.
+    Return the condition that the refund was ever given a transaction.
 
     A changed row could ask for a second one; memberships are never deleted once
     something was signed.
     """
+    return exists().where(transaction_payments.c.payment_id == parameter(refunds, "id"))
+
+
+def is_elsewhere() -> Any:
+    """Return the condition that the refund was ever given another transaction."""
     other = [
-        transaction_payments.c[name] != parameter(refunds, name)
-        for name in ("chain_id", "sender", "nonce")
+        transaction_payments.c[name] != parameter(refunds, name) for name in _NONCE
     ]
-    of_refund = transaction_payments.c.payment_id == parameter(refunds, "id")
-    return exists().where(of_refund, or_(*other))
+    return had_transaction().where(or_(*other))
+
+
+def _is_taken(table: Table) -> Any:
+    """Return the condition that a row of *table* has the nonce of the refund."""
+    return exists().where(
+        *(table.c[name] == parameter(refunds, name) for name in _NONCE)
+    )
 
 
 def names_stopped_token() -> Any:
@@ -110,7 +123,7 @@ _place = UNCHANGED.where(
     refunds.c.state.in_(sorted(each.state for each in UNRESERVED))
 ).values(parameters(refunds, (*ASSIGNED, "nonce")))
 
-PLACE = _place.where(~is_elsewhere())
+PLACE = _place.where(~is_elsewhere(), ~_is_taken(transactions), ~_is_taken(attempts))
 """Gives a refund without a nonce a known one, which it had before a restore."""
 
 SAVE_TRANSACTION = _UNCHANGED_TRANSACTION.values(
@@ -171,6 +184,19 @@ INSERT_AUDIT_RECORD = insert(audit_records).values(
 
 COMPARED = (RECORD, SAVE_TRANSACTION, PLACE, SAVE)
 """Statements that change one row, or none if it is not what was read."""
+
+HAS_FORGED_PAYMENT = select(
+    exists().where(
+        refunds.c.id == parameter(refunds, "id"),
+        refunds.c.version == bindparam("refunds_before"),
+        transaction_payments.c.payment_id == refunds.c.id,
+        or_(
+            refunds.c.nonce.is_(None),
+            *(transaction_payments.c[name] != refunds.c[name] for name in _NONCE),
+        ),
+    )
+)
+"""Whether an unchanged refund belongs to a transaction that is not its own."""
 
 ORDER: Sequence[Executable] = (
     *COMPARED,

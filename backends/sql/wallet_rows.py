@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    FromClause,
     Select,
     Table,
     bindparam,
@@ -18,6 +19,7 @@ from sqlalchemy import (
 
 from backends.sql.schema import refunds, sightings, transactions, wallets
 from backends.sql.sealed_rows import SealedRows
+from signer.model.transaction import Transaction
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 from signer.row_macs import RowMACs
 
@@ -95,19 +97,27 @@ _OF_ADDRESS = ALL_WALLETS.where(
 
 _WIDTH = len(ALL_WALLETS.selected_columns)
 
-_last = sightings.alias("last_sighting")
+_last_sent = transactions.alias("last_transaction")
+_last_seen = sightings.alias("last_sighting")
 
-_LAST_NONCE = (
-    select(func.max(sightings.c.nonce)).where(of_wallet(sightings)).scalar_subquery()
-)
+
+def _is_last(alias: FromClause, table: Table) -> ColumnElement[bool]:
+    """Return the condition that *alias* of *table* has the wallet's highest nonce."""
+    last = select(func.max(table.c.nonce)).where(of_wallet(table)).scalar_subquery()
+    return of_wallet(alias) & (alias.c.nonce == last)
+
 
 _WALLET = (
-    select(*_columns(next_nonce(_chain, _sender)), *_last.c)
+    select(*_columns(next_nonce(_chain, _sender)), *_last_sent.c, *_last_seen.c)
     .select_from(
-        wallets.outerjoin(_last, of_wallet(_last) & (_last.c.nonce == _LAST_NONCE))
+        wallets.outerjoin(_last_sent, _is_last(_last_sent, transactions)).outerjoin(
+            _last_seen, _is_last(_last_seen, sightings)
+        )
     )
     .where(of_wallet(wallets))
 )
+
+_SEEN = _WIDTH + len(_last_sent.c)
 
 
 def wallet_rows(connection: Connection, macs: RowMACs) -> SealedRows[Wallet]:
@@ -120,15 +130,19 @@ def find_wallet(
     """
     Return the wallet with whether it is authentic, or None if it was never opened.
 
-    Its unrecorded transaction with the highest nonce is verified as well: an invented
-    one would raise the next nonce, and so hide a transaction of the chain.
+    Its transaction with the highest nonce is verified as well, and so is its unrecorded
+    transaction: an invented one would raise the next nonce.  That would hide a
+    transaction of the chain, and what got a nonce then would wait for those below.
     """
     row = connection.execute(_WALLET, wallet_key(chain_id, sender)).one_or_none()
     if row is None:
         return None
-    wallet, last = Wallet(*row[:_WIDTH]), UnrecordedTransaction(*row[_WIDTH:])
-    is_authentic = macs.is_valid(wallet.mac, wallet) and (
-        last.tx_hash is None or macs.is_valid(last.mac, last)
+    wallet = Wallet(*row[:_WIDTH])
+    sent, seen = Transaction(*row[_WIDTH:_SEEN]), UnrecordedTransaction(*row[_SEEN:])
+    last = [each for each in (sent, seen) if each.nonce is not None]
+    known = max([wallet.first_nonce, *(each.nonce + 1 for each in last)])
+    is_authentic = wallet.next_nonce == known and all(
+        macs.is_valid(each.mac, each) for each in (wallet, *last)
     )
     return replace(wallet, is_authentic=is_authentic)
 

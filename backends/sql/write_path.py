@@ -19,6 +19,7 @@ from backends.sql.statements import (
     ACCEPTED_ON_SQLITE,
     ADOPT_TRANSACTION,
     COMPARED,
+    HAS_FORGED_PAYMENT,
     INSERT_ATTEMPT,
     INSERT_AUDIT_RECORD,
     INSERT_EVENT,
@@ -38,6 +39,7 @@ from backends.sql.statements import (
 from backends.sql.urls import SQLITE
 from signer.errors import (
     HotWalletError,
+    RowNotAuthenticError,
     StaleStateError,
     StoreError,
     StoreUnavailableError,
@@ -105,6 +107,7 @@ def apply_all(connection: Connection, writes: Sequence[Write]) -> None:
 
     Raises:
         StaleStateError: One is not possible, or was made by another process.
+        RowNotAuthenticError: Another program gave a refund a second transaction.
     """
     # In one order, so that two processes with the same rows do not deadlock.  A
     # revocation changes transactions in the order of their nonces.
@@ -117,8 +120,21 @@ def apply_all(connection: Connection, writes: Sequence[Write]) -> None:
             continue
         done = connection.execute(statement, rows)
         if statement in COMPARED and done.rowcount != len(rows):
-            name = f"refund {by_id[0].refund.id}" if len(by_id) == 1 else "a refund"
-            raise StaleStateError(f"{name} was changed meanwhile")
+            if len(by_id) == 1:
+                raise find_reason(connection, by_id[0].refund)
+            raise StaleStateError("a refund was changed meanwhile")
+
+
+def find_reason(connection: Connection, refund: Refund) -> StoreError:
+    """Return why no statement changed *refund*."""
+    params = {"refunds_id": refund.id, "refunds_before": refund.version}
+    if connection.execute(HAS_FORGED_PAYMENT, params).scalar_one():
+        return RowNotAuthenticError(
+            f"a row of `transaction_payments` gives the refund {refund.id} another"
+            " transaction, and no process wrote it: the owner of the tables must delete"
+            " it"
+        )
+    return StaleStateError(f"refund {refund.id} or its wallet was changed meanwhile")
 
 
 def _nonce(write: Write) -> tuple[int, str, int]:

@@ -42,8 +42,8 @@ class Wallet:
     A wallet that is paused as ``RESTORED`` without it waits for ``hotwallet restore``.
 
     ``is_authentic`` is not stored: it is False if the MAC of the stored row is not
-    valid, or that of the unrecorded transaction with the highest nonce.  No other field
-    can be trusted then.
+    valid, or that of its transaction or unrecorded transaction with the highest nonce.
+    No other field can be trusted then.
     """
 
     chain_id: PrimaryKey[int]
@@ -73,9 +73,9 @@ class Wallet:
             return RowNotAuthenticError(
                 f"another program changed the row of wallet {self.sender} of chain"
                 f" {self.chain_id} (`wallets`), or of its last transaction"
-                " (`sightings`), or MAC_KEY_FILE has other keys: `hotwallet restore`"
-                " opens a changed wallet again; the owner of the tables must delete a"
-                " changed transaction"
+                " (`transactions`, `sightings`), or MAC_KEY_FILE has other keys:"
+                " `hotwallet restore` opens a changed wallet again; the owner of the"
+                " tables must delete an invented transaction"
             )
         return WalletPausedError(
             f"the wallet is paused ({self.paused_by}): run `hotwallet nonce repair` if"

@@ -68,18 +68,25 @@ def _code(world: World, refund: Refund) -> str | None:
 def test_a_changed_transaction(
     world: World, steal: Attack, status: Status, change: str
 ) -> None:
-    """Its refund waits, also if the chain makes the payment; a later one goes on."""
-    refund = world.step(world.accepted(), times=STEPS[status])
-    other = world.accepted(amount="7.00")
+    """
+    Its refund waits, also if the chain makes the payment; later ones go on.
 
-    steal(f"UPDATE transactions SET {change}")
+    While it has the highest nonce, no refund gets the next one: the wallet cannot tell
+    it from an invented transaction.
+    """
+    refund = world.step(world.accepted(), times=STEPS[status])
+    other = world.step(world.accepted(amount="7.00"))
+    last = world.accepted(amount="8.00")
+
+    steal(f"UPDATE transactions SET {change} WHERE nonce = 0")
     paid = _paid(world)
 
     if status is not Status.BROADCAST:
         assert paid == set()
     assert world.stored(refund).status is status
-    assert world.stored(other).nonce == 1
-    assert world.stored(other).status in {Status.BROADCAST, Status.CONFIRMED}
+    for nonce, each in enumerate([other, last], 1):
+        assert world.stored(each).nonce == nonce
+        assert world.stored(each).status in {Status.BROADCAST, Status.CONFIRMED}
     assert world.store.alert_counts()[str(Alert.ROW_CHANGED)] >= 1
     if status is not Status.BROADCAST:
         assert _code(world, refund) == CODE
@@ -149,6 +156,43 @@ def test_an_inserted_transaction(world: World, steal: Attack, mac: str | None) -
     assert _paid(world) == {first.amount}
     assert world.stored(refund).status is Status.RESERVED
     assert _code(world, refund) == CODE
+
+
+INVENTED = (
+    "INSERT INTO transactions SELECT chain_id, sender, 1000, kind, '{}', key_id,"
+    " gas_limit, created_at, status, updated_at, version, due_at, attempts, blocked_by,"
+    " tx_hash, block_number, block_hash, mac FROM transactions"
+)
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        (INVENTED.format(compose(["rf_thief"])),),
+        ("UPDATE refunds SET nonce = 1000",),
+        ("UPDATE transactions SET gas_limit = 1",),
+    ],
+    ids=["invented", "of no transaction", "changed"],
+)
+def test_a_highest_nonce_that_no_process_gave(
+    world: World, steal: Attack, statements: tuple[str, ...]
+) -> None:
+    """
+    It does not hide what the chain has and the ledger lost, nor leaves a gap.
+
+    No refund gets a nonce until the owner of the tables has undone it.
+    """
+    first = world.accepted()
+    world.finish(first)
+    steal(*statements)
+    refund = world.accepted(amount="7.00")
+    world.chain.mine_foreign(world.signer.address)
+
+    assert _paid(world) == {first.amount}
+    assert world.stored(refund).status is Status.QUEUED
+    assert world.wallet.is_paused
+    assert _code(world, refund) == CODE
+    assert world.store.alert_counts()[str(Alert.ROW_CHANGED)] >= 1
 
 
 FORGET = ("DELETE FROM transactions", "DELETE FROM transaction_payments")
@@ -276,6 +320,26 @@ def test_an_added_membership(world: World, steal: Attack) -> None:
 
     assert _paid(world) == {refund.amount, last.amount}
     assert world.stored(other).status is Status.QUEUED
+    assert _code(world, other) == CODE
+    assert world.store.alert_counts()[str(Alert.ROW_CHANGED)] >= 1
+
+
+def test_a_membership_added_after_the_reservation(world: World, steal: Attack) -> None:
+    """Nothing of the refund is sent, and an operator learns of it; others go on."""
+    refund, last = (
+        world.step(world.accepted(amount=each)) for each in ("7.00", "8.00")
+    )
+
+    steal(
+        "INSERT INTO transaction_payments SELECT"
+        f" '{refund.id}', chain_id, sender, 1, 1 FROM transaction_payments LIMIT 1"
+    )
+
+    assert _paid(world) == set()
+    assert world.stored(refund).status is Status.RESERVED
+    assert world.stored(last).status is Status.BROADCAST
+    assert _code(world, refund) == CODE
+    assert world.store.alert_counts()[str(Alert.ROW_CHANGED)] >= 1
 
 
 @pytest.mark.parametrize("status", [Status.SIGNED, Status.BROADCAST])

@@ -21,6 +21,7 @@ from tests.fixtures.ledger import (
     sighting,
     signed,
 )
+from tests.support.audit import overruled
 
 
 CHAIN = 31337
@@ -292,6 +293,25 @@ def test_a_nonce_that_comes_back_belongs_to_one_refund(store: SQLStore) -> None:
     with pytest.raises(StaleStateError):
         store.adopt(other, _held(other, 7))
     assert store.get(other.id) == other
+
+
+@pytest.mark.parametrize("kept", ["transactions", "attempts"])
+def test_a_nonce_that_a_row_of_another_program_has(
+    store: SQLStore, database_url: str, kept: str
+) -> None:
+    """No refund is adopted there: that another row has the nonce is no defect."""
+    opened(store)
+    holder = signed(store, reserved(store, accepted(store)))
+    refund = accepted(store)
+    rows = {"refunds", "transaction_payments", "transactions", "attempts"} - {kept}
+    moved = (f"UPDATE {each} SET nonce = nonce + 5" for each in sorted(rows))
+    overruled(database_url, *moved)
+
+    for after in (_held(refund, 0), adopted(refund, 0)):
+        with pytest.raises(StaleStateError):
+            store.adopt(refund, after)
+    assert store.get(refund.id) == refund
+    assert holder.nonce == 0
 
 
 def test_only_an_authentic_refund_gets_its_nonce_back(store: SQLStore) -> None:
