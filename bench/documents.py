@@ -1,4 +1,4 @@
-"""Writes the results of a run into ``docs/explanation/``."""
+"""Writes the results of a run into ``docs/explanation/performance.md``."""
 
 import contextlib
 from pathlib import Path
@@ -10,8 +10,9 @@ from dev.anvil import ROOT
 
 
 _FOLDER = ROOT / "docs" / "explanation"
-PERFORMANCE, SCALE = _FOLDER / "performance.md", _FOLDER / "scale.md"
+PERFORMANCE = _FOLDER / "performance.md"
 RESULTS = "<!-- results: written by `make bench` -->"
+SCALE = "<!-- scale: written by `make bench` -->"
 SIZES = "<!-- sizes: written by `make bench` -->"
 FLAMES = "<!-- flames: written by `make flame-graph` -->"
 _END = "<!-- end of the results -->"
@@ -29,9 +30,9 @@ def update_documents(run: results.Document) -> None:
     update_page(PERFORMANCE, RESULTS, markdown(merged, plots))
     # A part of the scenarios may not have been measured yet.
     with contextlib.suppress(ValueError):
-        update_page(SCALE, RESULTS, scale.describe(merged))
+        update_page(PERFORMANCE, SCALE, scale.describe(merged))
     with contextlib.suppress(ValueError):
-        update_page(SCALE, SIZES, sizing.describe(merged))
+        update_page(PERFORMANCE, SIZES, sizing.describe(merged))
 
 
 def update_page(page: Path, opening: str, text: str) -> None:

@@ -4,7 +4,7 @@ What limits a deployment at a given load, on paper: ``python -m bench.scale``.
 A fluid simulation of one hour in steps of a second.  Refunds arrive at random (Poisson)
 with a peak in the middle, and pass the processes, KMS, the wallets' places in the
 mempool, and the blocks.  Each stage has a capacity per second and a queue.
-``docs/explanation/scale.md`` has the sources of the constants.
+``docs/explanation/performance.md`` has the sources of the constants.
 """
 
 import argparse

@@ -8,13 +8,17 @@ from bench.results import Document
 
 
 _HEADER = ("work", "median", "from ... to", "ratio", "to", "goal")
+_PAGE_HEADER = ("work", "median", "ratio", "to", "goal")
+_MANY = 20
 
 
 def markdown(run: Document, plots: Mapping[str, Sequence[str]]) -> str:
     """
     Return the results of *run*: the machine, and a table and *plots* per scenario.
 
-    *plots* has the paths of each scenario's plots, from the page.
+    The table has the figures with a goal; of many goals, those that are missed.  A
+    scenario without goals has all of its figures, unless they are many.  *plots* has
+    the paths of each scenario's plots, from the page.
     """
     parts = [_machine(run)]
     for scenario in run["scenarios"]:
@@ -28,14 +32,33 @@ def markdown(run: Document, plots: Mapping[str, Sequence[str]]) -> str:
             f" {scenario['at'][:10]}, commit {scenario['commit']}, load"
             f" {scenario['load']}."
         )
-        rows = [_HEADER, len(_HEADER) * ("---",), *_rows(scenario)]
-        table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-        images = [
-            f"![{scenario['title']}]({path})"
-            for path in plots.get(scenario["name"], ())
-        ]
-        parts += [title, sentence, table, *scenario["notes"], *images]
+        images = [f"![Plot]({path})" for path in plots.get(scenario["name"], ())]
+        parts += [title, sentence, *_chosen(scenario), *scenario["notes"], *images]
     return "\n\n".join(parts) + "\n"
+
+
+def _chosen(scenario: Document) -> Iterator[str]:
+    """Yield the part of a scenario's table that the page has, if any."""
+    rows = [
+        (name, middle, ratio.partition(" ")[0], *rest)
+        for name, middle, _, ratio, *rest in _rows(scenario)
+    ]
+    named = [(_name(rows, place), *row[1:]) for place, row in enumerate(rows)]
+    aims = [row for row in named if row[-1]]
+    if len(aims) > _MANY:
+        missed = [row for row in aims if row[-1].endswith("missed")]
+        yield f"{len(aims) - len(missed)} of {len(aims)} goals are met."
+        aims = missed
+    elif not aims and len(named) <= _MANY:
+        aims = named
+    if aims:
+        lines = [_PAGE_HEADER, len(_PAGE_HEADER) * ("---",), *aims]
+        yield "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _name(rows: Sequence[Sequence[str]], place: int) -> str:
+    """Return the work of the row at *place*, which is that of an earlier row."""
+    return next(row[0] for row in rows[place::-1] if row[0])
 
 
 def plain_table(rows: Sequence[Mapping[str, object]]) -> str:

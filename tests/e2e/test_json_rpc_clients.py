@@ -84,7 +84,7 @@ LANGUAGES = {
     "cast": "bash",
     "hardhat": "javascript",
 }
-"""Those of the guides."""
+"""Those of the guide."""
 
 INTERPRETERS = {
     "web3py": [sys.executable],
@@ -195,16 +195,25 @@ def _find_cast() -> Path:
     return folder
 
 
+GUIDE = (ROOT / "docs" / "how-to" / "json-rpc-clients.md").read_text("utf-8")
+
+
+def _blocks(client: str) -> list[str]:
+    """Return the programs in the section of *client*: its guide, and its token."""
+    sections = GUIDE.split("\n## ")
+    (section,) = (each for each in sections if heading(each).lower() == client)
+    pattern = rf"^```{LANGUAGES[client]}\n(.*?)^```$"
+    return re.findall(pattern, section, re.DOTALL | re.MULTILINE)
+
+
+def heading(section: str) -> str:
+    """Return the first line of *section* without the dots of ``web3.py``."""
+    return section.partition("\n")[0].replace(".", "")
+
+
 def _guide(client: str) -> str:
     """Return the code in the guide of *client*, or what is the same with asyncio."""
-    if client == "web3py-async":
-        return ASYNC
-    name = {"web3py": "web3py-json-rpc"}.get(client, client)
-    page = (ROOT / "docs" / "how-to" / f"{name}.md").read_text(encoding="utf-8")
-    (code,) = re.findall(
-        rf"^```{LANGUAGES[client]}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE
-    )
-    return str(code)
+    return ASYNC if client == "web3py-async" else _blocks(client)[0]
 
 
 @pytest.mark.parametrize("client", CLIENTS)
@@ -570,21 +579,12 @@ ETH_RPC_HEADERS="$(token_header)" cast rpc eth_accounts | tr -d '[]"'
 }
 
 
-def heading(section: str) -> str:
-    """Return the first line of *section* without the dots of ``web3.py``."""
-    return section.partition("\n")[0].replace(".", "")
-
-
 @pytest.mark.parametrize("client", USES)
 def test_a_client_reads_its_token_before_each_request(
     service: Service, client: str
 ) -> None:
     """The guide's code first has an expired token, and is not started again."""
-    page = (ROOT / "docs" / "how-to" / "json-rpc-tokens.md").read_text()
-    (section,) = (each for each in page.split("\n## ") if heading(each) == client)
-    (code,) = re.findall(
-        rf"^```{LANGUAGES[client]}\n(.*?)^```$", section, re.DOTALL | re.MULTILINE
-    )
+    _, code = _blocks(client)
     token_file = service.folder / f"token-{client}"
     token_file.write_text(service.expired_token())
     if client == "cast":
@@ -599,9 +599,8 @@ def test_a_client_reads_its_token_before_each_request(
 
 def test_a_tool_that_cannot_set_a_header(service: Service, tmp_path: Path) -> None:
     """The guide's nginx adds the token; other paths do not exist."""
-    page = (ROOT / "docs" / "how-to" / "json-rpc-tokens.md").read_text()
     server, header = re.findall(
-        r"^```nginx\n(.*?)^```$", page, re.DOTALL | re.MULTILINE
+        r"^```nginx\n(.*?)^```$", GUIDE, re.DOTALL | re.MULTILINE
     )
     token = service.environ()["TOKEN"]
     (tmp_path / "hotwallet-token.conf").write_text(header.replace("eyJ...", token))

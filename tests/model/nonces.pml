@@ -1,5 +1,5 @@
 /*
- * The life of payments, transactions and attempts; docs/explanation/model.md explains it.
+ * The life of payments, transactions and attempts; docs/explanation/testing.md explains it.
  *
  * A payment is what is owed.  A transaction is what a nonce of a key does: it has one or
  * more payments, for life.  An attempt is signed bytes; those of one transaction compete.

@@ -14,7 +14,6 @@ import pytest
 from signer.model.refund import Status
 from tests.fixtures.ledger import status_moves
 from tests.model.configurations import (
-    CONFIGURATIONS,
     PLANTED_BUGS,
     WITH_LOG,
     Bounds,
@@ -120,14 +119,6 @@ def test_every_bug_of_the_simulation_has_its_twin() -> None:
     assert planted | set(filter(None, _TWINS.values())) <= {
         each.name for each in PLANTED_BUGS
     }
-
-
-def test_the_table_of_the_documentation_is_complete() -> None:
-    """Each configuration and each planted bug is on the page."""
-    page = (ROOT / "docs/explanation/model.md").read_text()
-    named = [each.name for each in (*CONFIGURATIONS, *PLANTED_BUGS)]
-
-    assert [name for name in named if f"| {name} |" not in page] == []
 
 
 @pytest.mark.parametrize("bounds", [_RUN, _ROTATING], ids=["faults", "rotation"])

@@ -45,15 +45,39 @@ def test_the_markdown_table() -> None:
         "cores 2.\n\n"
         "### Signatures\n\n"
         "2 rounds of 0.5 s per row, 2026-11-26, commit 0123456789ab, load 0.4.\n\n"
-        "| work | median | from ... to | ratio | to | goal |\n"
-        "| --- | --- | --- | --- | --- | --- |\n"
-        "| bare | 2,500 /s | 2,000 ... 3,000 |  |  |  |\n"
-        "| ours | 1,500 /s | 1,500 ... 1,500 | 0.625 (0.500 ... 0.750) | bare"
-        " | at least 0.85: missed |\n"
-        "|  |  |  | 1.50 (1.50 ... 1.50) | 1000 |  |\n\n"
+        "| work | median | ratio | to | goal |\n"
+        "| --- | --- | --- | --- | --- |\n"
+        "| ours | 1,500 /s | 0.625 | bare"
+        " | at least 0.85: missed |\n\n"
         "A note.\n\n"
-        "![Signatures](performance/a.svg)\n"
+        "![Plot](performance/a.svg)\n"
     )
+
+
+def test_a_scenario_without_goals_shows_its_figures_unless_they_are_many() -> None:
+    run, many = _run(), _run()
+    names = [f"step {number}" for number in range(25)]
+    for document, chosen in ((run, ["bare"]), (many, names)):
+        figures = [Figure(name, "/s") for name in chosen]
+        rounds = [dict.fromkeys(chosen, 2.0)]
+        document["scenarios"][0]["figures"] = summarise(figures, rounds)
+
+    assert "| bare | 2.00 /s |  |  |  |\n" in markdown(run, {})
+    assert "|" not in markdown(many, {})
+
+
+def test_of_many_goals_the_missed_ones_are_shown() -> None:
+    names = [f"row {number}" for number in range(25)]
+    figures = [Figure(name, "/s", (Goal(1.0, at_least=2.0),)) for name in names]
+    run = _run()
+    rounds = [dict.fromkeys(names, 3.0) | {"row 7": 1.0}]
+    run["scenarios"][0]["figures"] = summarise(figures, rounds)
+    text = markdown(run, {})
+
+    assert "24 of 25 goals are met." in text
+    assert [line for line in text.splitlines() if line.startswith("| row")] == [
+        "| row 7 | 1.00 /s | 1.00 | 1 | at least 2: missed |"
+    ]
 
 
 def test_the_table_of_the_terminal_has_columns() -> None:

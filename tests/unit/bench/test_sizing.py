@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bench.documents import SCALE, SIZES, insert
+from bench.documents import PERFORMANCE, SIZES, insert
 from bench.sizing import (
     CORES,
     Costs,
@@ -74,7 +74,7 @@ def test_separate_hosts_have_two_workers_at_least() -> None:
 
 
 def test_the_page_takes_the_tables() -> None:
-    page = SCALE.read_text(encoding="utf-8")
+    page = PERFORMANCE.read_text(encoding="utf-8")
 
     text = describe(_results())
 
