@@ -35,7 +35,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from backends.sql.columns import UTCDateTime
-from backends.sql.refund_rows import REFUNDS, same_nonce
+from backends.sql.refund_rows import REFUNDS, pays_refund, same_nonce
 from backends.sql.schema import IS_CLAIMABLE, refunds, state_in, transactions
 from signer.model.refund import PaymentState
 
@@ -140,14 +140,11 @@ def _with_nonces() -> list[Select[Any]]:
     The first ``ahead`` come before the tenants' turns.  For both ranges in one
     condition, SQLite would read all of the index.
 
-    Another program may have inserted transactions that pay no refund, or ended one.
-    They take no places.
+    Another program may have ended a refund, whose transaction takes no place.
     """
     parts = []
     is_assigned = refunds.c.state == PaymentState.ASSIGNED
-    # Not EXISTS, for which PostgreSQL might read all refunds.
-    paid = select(refunds.c.id).where(same_nonce(refunds, transactions), is_assigned)
-    has_refund = paid.limit(literal_column("1")).scalar_subquery().is_not(None)
+    has_refund = pays_refund(is_assigned)
     for range_ in (transactions.c.due_at <= _now, transactions.c.due_at > _far):
         due = select(transactions).where(text(IS_CLAIMABLE), range_, has_refund)
         first = due.order_by(transactions.c.due_at).limit(_at_most).subquery()

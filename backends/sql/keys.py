@@ -61,45 +61,37 @@ _IDLE = (
 )
 
 
-# Nothing was signed with them.  In the order in which workers change a batch, so that
-# a revocation cannot deadlock.
-_LOCK_UNSIGNED = (
-    select(transactions.c.chain_id, transactions.c.sender, transactions.c.nonce)
+_ended = refunds.alias("ended")
+
+# Nothing was signed with them.
+_UNSIGNED = (
+    transactions.c.sender == bindparam("of_address"),
+    transactions.c.status == TransactionStatus.RESERVED,
+    ~select(attempts.c.tx_hash).where(same_nonce(attempts, transactions)).exists(),
+    # Another program ended a refund: no worker signs for it, and it never changes.
+    ~select(_ended.c.id)
     .where(
-        transactions.c.sender == bindparam("of_address"),
-        transactions.c.status == TransactionStatus.RESERVED,
-        ~select(attempts.c.tx_hash).where(same_nonce(attempts, transactions)).exists(),
-        # Another program ended a refund: no worker signs for it, and it never changes.
-        ~select(refunds.c.id)
-        .where(
-            same_nonce(refunds, transactions),
-            refunds.c.state != PaymentState.ASSIGNED,
-        )
-        .exists(),
+        same_nonce(_ended, transactions),
+        _ended.c.state != PaymentState.ASSIGNED,
     )
+    .exists(),
+)
+
+# In the order in which workers change a batch, so that a revocation cannot deadlock.
+_LOCK_UNSIGNED = (
+    select(transactions.c.nonce)
+    .where(*_UNSIGNED)
     .order_by(transactions.c.chain_id, transactions.c.nonce)
     .with_for_update(of=transactions)
 )
 
-_OF_NONCE = {
-    table: [
-        table.c[name] == bindparam(f"of_{name}", type_=table.c[name].type)
-        for name in ("chain_id", "sender", "nonce")
-    ]
-    for table in (refunds, transactions, transaction_payments)
-}
-
 _REQUEUE = (
     update(refunds)
-    .where(*_OF_NONCE[refunds])
+    .where(same_nonce(refunds, transactions), *_UNSIGNED)
     .values(
         state=PaymentState.QUEUED,
         # Above each revision that it had with its transaction.
-        version=refunds.c.version
-        + select(transactions.c.version)
-        .where(*_OF_NONCE[transactions])
-        .scalar_subquery()
-        + 1,
+        version=refunds.c.version + transactions.c.version + 1,
         updated_at=bindparam("at", type_=UTCDateTime),
         due_at=bindparam("at", type_=UTCDateTime),
         attempts=0,
@@ -111,9 +103,19 @@ _REQUEUE = (
     .returning(refunds.c.id, refunds.c.version)
 )
 
-_FORGET = tuple(
-    delete(table).where(*_OF_NONCE[table])
-    for table in (transaction_payments, transactions)
+# A process that restores a nonce meanwhile keeps it.
+_FREED = (
+    *_UNSIGNED,
+    ~select(refunds.c.id).where(same_nonce(refunds, transactions)).exists(),
+)
+
+_FORGET = (
+    delete(transaction_payments).where(
+        select(transactions.c.nonce)
+        .where(same_nonce(transactions, transaction_payments), *_FREED)
+        .exists()
+    ),
+    delete(transactions).where(*_FREED),
 )
 
 # A signed sweep may still be mined; no other refund pays a key of the ring.
@@ -323,20 +325,18 @@ def _revoke(connection: Connection, macs: RowMACs, address: str, at: datetime) -
     # A process that is signing one of these transactions now fails on its version, and
     # does not send the unrecorded bytes.  A ledger restored from a backup may have lost
     # bytes that were sent, so the wallets are paused until they are reconciled.
-    moves = []
-    locked = connection.execute(_LOCK_UNSIGNED, {"of_address": address}).all()
-    for chain_id, sender, nonce in locked:
-        of_nonce = {"of_chain_id": chain_id, "of_sender": sender, "of_nonce": nonce}
-        requeued = connection.execute(_REQUEUE, {**of_nonce, "at": at})
-        moves += [
-            {"refund_id": id_, "version": version, "status": Status.QUEUED, "at": at}
-            for id_, version in requeued
-        ]
-        for statement in _FORGET:
-            connection.execute(statement, of_nonce)
+    params = {"of_address": address, "at": at}
+    connection.execute(_LOCK_UNSIGNED, params)
+    requeued = connection.execute(_REQUEUE, params).all()
+    for statement in _FORGET:
+        connection.execute(statement, params)
     # The next reconciliation with the chain, which may have transactions that the
     # ledger lost, must precede the next nonce.
     pause_wallets(connection, macs, address, at)
+    moves = [
+        {"refund_id": id_, "version": version, "status": Status.QUEUED, "at": at}
+        for id_, version in requeued
+    ]
     if moves:
         connection.execute(insert(refund_moves), moves)
 

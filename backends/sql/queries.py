@@ -19,7 +19,9 @@ from backends.sql.refund_rows import (
     REFUNDS,
     STATUS,
     of_moving,
+    pays_refund,
     read_refunds,
+    same_nonce,
 )
 from backends.sql.schema import (
     IS_MOVABLE,
@@ -71,15 +73,24 @@ OPEN_CALLS = REFUNDS.where(
     refunds.c.calldata.is_not(None),
 ).order_by(refunds.c.id)
 
-# The expressions keep SQLite from the primary key, which has the whole history.
-BELOW = (
-    PAID.where(
+_below = (
+    select(transactions)
+    .where(
         text(IS_MOVABLE),
-        transactions.c.chain_id + 0 == bindparam("chain_id"),
-        transactions.c.sender + literal_column("''") == bindparam("sender"),
-        transactions.c.nonce + 0 < bindparam("nonce"),
+        transactions.c.chain_id == bindparam("chain_id"),
+        transactions.c.sender == bindparam("sender"),
+        transactions.c.nonce < bindparam("nonce"),
+        pays_refund(),
     )
     .order_by(transactions.c.nonce)
+    .limit(bindparam("at_most"))
+    .subquery("below")
+)
+
+BELOW = (
+    select(refunds, _below)
+    .join_from(_below, refunds, same_nonce(refunds, _below))
+    .order_by(_below.c.nonce)
     .limit(bindparam("at_most"))
 )
 

@@ -4,7 +4,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, func, select, type_coerce
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    case,
+    func,
+    literal_column,
+    select,
+    type_coerce,
+)
 
 from backends.sql.columns import Named
 from backends.sql.schema import attempts, refunds, transactions
@@ -22,6 +30,19 @@ def same_nonce(left: Any, right: Any) -> ColumnElement[bool]:
 
 
 _PAYS = same_nonce(transactions, refunds)
+
+
+def pays_refund(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    """
+    Return the condition that a transaction pays a refund with *conditions*.
+
+    Another program may have inserted some that pay none, which take no places in a
+    limited query.
+    """
+    # Not EXISTS, for which PostgreSQL might read all refunds.
+    paid = select(refunds.c.id).where(same_nonce(refunds, transactions), *conditions)
+    return paid.limit(literal_column("1")).scalar_subquery().is_not(None)
+
 
 REFUNDS = select(refunds, transactions).outerjoin_from(refunds, transactions, _PAYS)
 """Selects what ``read_refund`` reads: refunds, each with its transaction or none."""

@@ -36,6 +36,7 @@ from tests.fixtures.ledger import (
 from tests.support.audit import overruled, record
 from tests.support.keys import activate, key_at, made_active, signing_condition
 from tests.support.ledgers import seal, seal_events
+from tests.support.statements import collected_statements
 
 
 THIRD = "0x9fE46736679d2D9a65F0992F2272dE9f3c7fa6e0"
@@ -300,6 +301,24 @@ def test_refunds_that_lost_their_nonces_do_not_get_them_back(store: SQLStore) ->
     assert stays is not None
     assert (queued_again.status, queued_again.nonce) == (Status.QUEUED, None)
     assert (stays.status, stays.nonce) == (Status.SIGNED, kept.nonce)
+
+
+def test_a_revocation_has_as_many_statements_for_any_queue(store: SQLStore) -> None:
+    """It holds the lock of the keys, for which every signature waits."""
+    counts = []
+    for count in (1, 5):
+        made_active(store, FIRST)
+        lost = [reserved(store, accepted(store)) for _ in range(count)]
+        with collected_statements(store) as statements:
+            made_active(store, SECOND, block=True)
+        counts.append(len(statements))
+        assert {stored(store, each).nonce for each in lost} == {None}
+        store.reinstate(_blocked(store), AT, record())
+        wallet = store.wallet(31337, WALLET)
+        assert wallet is not None
+        store.resume(wallet, AT, ())
+
+    assert counts[0] == counts[1]
 
 
 def test_a_refund_that_another_program_ended(

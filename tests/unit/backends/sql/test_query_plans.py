@@ -386,6 +386,20 @@ def test_the_worker_reads_open_refunds_only(
     assert "SCAN refunds\n" not in plan
 
 
+def test_transactions_are_limited_before_their_refunds_are_read(
+    filled_store: SQLStore,
+) -> None:
+    """A wallet with a long queue is asked for its first one in each pass."""
+    given = {"chain_id": 31337, "sender": WALLET, "nonce": 1500, "at_most": 9}
+    plan = _plan(filled_store, queries.BELOW, given)
+
+    assert "ix_transactions_movable" in plan
+    assert "Sort" not in plan
+    assert "TEMP B-TREE" not in plan
+    # The inner limit, before the rows of refunds are read.
+    assert "CO-ROUTINE below" in plan or plan.count("Limit") == 3
+
+
 @pytest.mark.parametrize(
     "statement",
     [books.NONCES, books._REFUNDS, books.ATTEMPTS, books.SIGHTINGS, books.IN_BLOCKS],
