@@ -22,36 +22,11 @@ from tests.support.audit import overruled
 from tests.support.database_attacks import Attacks
 from tests.support.ring import SILENCE
 from tests.support.theft import (
-    DELETIONS_OF_EVENTS,
-    DENIED,
-    DENIED_TO_ALL,
     END_OF_BLOCKS,
     QUEUED_AGAIN,
     REFUSED,
-    THIEF,
     Thief,
     let_work,
-)
-
-
-# Sign, record or finish a refund; hide what was spent.
-PAYMENT = (
-    "INSERT INTO attempts DEFAULT VALUES",
-    "UPDATE transactions SET status = 'reserved'",
-    "UPDATE transactions SET tx_hash = 'thief'",
-    "UPDATE transactions SET block_number = 1, block_hash = 'thief'",
-    "UPDATE refunds SET failure_code = 'thief', failure_detail = 'thief'",
-    "INSERT INTO spendings DEFAULT VALUES",
-    "UPDATE spendings SET amount = 0",
-    "UPDATE wallets SET first_nonce = 1000000",
-)
-# Vouch for a key.
-OTHERS = (
-    "UPDATE keys SET proved_at = now()",
-    "INSERT INTO workers SELECT 'thief', now(), now(), ''",
-    "UPDATE workers SET passed_at = now()",
-    "DELETE FROM workers",
-    "UPDATE keys SET created_at = now()",
 )
 
 
@@ -65,22 +40,6 @@ def thief(shipped: Roles) -> Thief:
 def attacks(processes: Processes, thief: Thief) -> Attacks:
     """Return the attacks that the thief tries with this role."""
     return Attacks(processes, thief)
-
-
-@pytest.mark.parametrize(
-    "statement", [*DENIED_TO_ALL, *DELETIONS_OF_EVENTS, *PAYMENT, *OTHERS]
-)
-def test_a_denied_statement(processes: Processes, thief: Thief, statement: str) -> None:
-    """The role changes no refund's payment, and finishes none."""
-    processes.refunds.accepted()
-
-    assert thief.steal(statement) == DENIED
-
-
-@pytest.mark.parametrize("kind", ["refund", "sweep"])
-def test_an_inserted_refund(processes: Processes, attacks: Attacks, kind: str) -> None:
-    """A refund or sweep that no process accepted is not paid."""
-    attacks.insert_refund(is_sweep=kind == "sweep")
 
 
 FORGET = ("DELETE FROM transaction_payments", "DELETE FROM transactions")
@@ -120,16 +79,6 @@ def test_an_invented_end(processes: Processes, attacks: Attacks, state: str) -> 
 
     assert attacks.repeat(refund, statement) == REFUSED
     assert processes.worker.stored(refund).status is Status.CONFIRMED
-
-
-def test_an_invented_reservation(attacks: Attacks) -> None:
-    """A transaction that no process reserved pays nothing."""
-    attacks.invent_reservation()
-
-
-def test_a_shared_transaction(attacks: Attacks) -> None:
-    """It pays the refund for which it was reserved."""
-    attacks.share_transaction()
 
 
 def test_a_nonce_that_the_thief_takes_back(processes: Processes, thief: Thief) -> None:
@@ -174,40 +123,6 @@ def test_a_payment_that_is_removed_during_the_signature(
 
 CHANGE_OF = Proposal("signing-resume", {"chain_id": "31337", "version": 0})
 
-CHANGE = "UPDATE keys SET version = version + 1, "
-INSERT_KEY = (
-    "INSERT INTO keys (backend, key_id, address, state, created_at, updated_at,"
-    f" version) VALUES ('device', 'x', '{THIEF}', 'pending', now(), now(), 0)"
-)
-
-
-@pytest.mark.parametrize(
-    "statements",
-    [
-        (f"{CHANGE} key_id = 'thief' WHERE state = 'active'",),
-        (f"{CHANGE} state = 'draining' WHERE state = 'blocked'",),
-        (
-            f"{CHANGE} state = 'retired' WHERE state = 'active'",
-            f"{CHANGE} state = 'active', epoch = 9 WHERE state = 'blocked'",
-        ),
-        (INSERT_KEY,),
-    ],
-    ids=["moved", "draining", "revoked", "pending"],
-)
-def test_a_chosen_key(attacks: Attacks, statements: tuple[str, ...]) -> None:
-    """A changed row of the ring stops every signature, with an alert."""
-    attacks.choose_key(*statements)
-
-
-def test_an_old_row_of_the_ring(attacks: Attacks) -> None:
-    """A copy of a row with its valid MAC cannot replace a newer version of it."""
-    assert attacks.put_back_key() == REFUSED
-
-
-def test_a_lifted_stop(attacks: Attacks) -> None:
-    """Only an operator ends a stop."""
-    attacks.lift_stop()
-
 
 def test_a_lifted_block(processes: Processes, thief: Thief) -> None:
     """The tenant stays blocked until an operator blocks and unblocks it."""
@@ -245,19 +160,3 @@ def test_approvals_that_the_thief_inserts(processes: Processes, thief: Thief) ->
     approvals.approve(CHANGE_OF.digest[:SHOWN_DIGITS], bob, "checked")
     with approvals.authorize(CHANGE_OF, alice):
         assert store.alert_counts()[str(Alert.ROW_CHANGED)] == 1
-
-
-def test_an_inserted_audit_record(attacks: Attacks) -> None:
-    """Readers leave out the record that no process wrote, and no other."""
-    attacks.insert_record()
-
-
-def test_a_record_that_the_thief_sealed(attacks: Attacks) -> None:
-    """A right hash needs no key; the MAC is verified before the chain goes on."""
-    attacks.seal_record()
-
-
-@pytest.mark.parametrize("sequence", [2**63 - 1, 7, 3])
-def test_a_renumbered_audit_record(attacks: Attacks, sequence: int) -> None:
-    """No statement can end the sealing, leave a gap, or seal with a wrong hash."""
-    assert attacks.renumber_record(sequence) == REFUSED

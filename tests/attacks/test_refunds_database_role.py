@@ -12,73 +12,18 @@ import pytest
 from signer.model.audit_record import Record
 from signer.model.event import Event
 from signer.model.refund import Status
-from signer.ports.audit_journal import Sealing
 from tests.fixtures.ledger import later, queued, stopped
 from tests.fixtures.roles import Processes, Roles
-from tests.support.database_attacks import Attacks
-from tests.support.ledgers import DRAFTS, ROW_MACS
+from tests.support.ledgers import ROW_MACS
 from tests.support.refunds import AMOUNT, CUSTOMER
 from tests.support.theft import (
-    DELETIONS_OF_EVENTS,
     DENIED,
-    DENIED_TO_ALL,
     REFUSED,
     Thief,
     inserted_event,
     inserted_record,
     inserted_refund,
-    left_out,
     let_work,
-)
-
-
-# Move a refund, sign, or pause.
-MOVES = (
-    "UPDATE refunds SET state = 'confirmed'",
-    "UPDATE refunds SET state = 'queued', nonce = NULL, version = version + 1",
-    "UPDATE transactions SET status = 'reserved'",
-    "UPDATE transactions SET due_at = now()",
-    "INSERT INTO transactions DEFAULT VALUES",
-    "DELETE FROM transactions",
-    "INSERT INTO transaction_payments DEFAULT VALUES",
-    "DELETE FROM transaction_payments",
-    "UPDATE refunds SET due_at = now()",
-    "UPDATE refunds SET blocked_by = NULL, attempts = 0",
-    "UPDATE refunds SET failure_code = 'thief'",
-    # Call a contract, which only JSON-RPC accepts.
-    "INSERT INTO refunds (id, calldata) VALUES ('rf_1', '\\x00')",
-    "UPDATE refunds SET calldata = '\\x00'",
-    "INSERT INTO attempts DEFAULT VALUES",
-    "INSERT INTO wallets DEFAULT VALUES",
-    "UPDATE wallets SET paused_by = NULL, paused_at = NULL",
-    "INSERT INTO sightings DEFAULT VALUES",
-    "UPDATE sightings SET accepted_at = now()",
-    "INSERT INTO spendings DEFAULT VALUES",
-    "UPDATE spendings SET amount = 0",
-    # The version that a worker would write next.
-    "INSERT INTO refund_moves (refund_id, version) SELECT id, 1 FROM refunds",
-    # Announce a payment, or choose what a tenant receives.
-    "INSERT INTO events (id, version) VALUES ('evt_1', 3)",
-    "INSERT INTO events (id, tx_hash) VALUES ('evt_1', '0x1')",
-    "UPDATE events SET sequence = 1",
-    "INSERT INTO webhook_deliveries DEFAULT VALUES",
-    "UPDATE webhook_deliveries SET state = 'delivered'",
-)
-# Choose a key, lift a stop or a block, or say that the key signs.
-ADMINISTRATION = (
-    "INSERT INTO keys DEFAULT VALUES",
-    "UPDATE keys SET state = 'active', version = version + 1",
-    "UPDATE keys SET key_id = 'thief', version = version + 1",
-    "UPDATE keys SET proved_at = now()",
-    "INSERT INTO workers SELECT 'thief', now(), now(), ''",
-    "UPDATE workers SET passed_at = now()",
-    "DELETE FROM workers",
-    "INSERT INTO holds DEFAULT VALUES",
-    "UPDATE holds SET ended_at = at, version = version + 1",
-    "INSERT INTO used_tokens DEFAULT VALUES",
-    "DELETE FROM used_tokens",
-    "UPDATE audit_records SET sequence = 1, hash = ''",
-    "INSERT INTO audit_checkpoints DEFAULT VALUES",
 )
 
 
@@ -86,22 +31,6 @@ ADMINISTRATION = (
 def thief(shipped: Roles) -> Thief:
     """Return a thief of the role hotwallet_refunds."""
     return Thief(shipped.refunds)
-
-
-@pytest.mark.parametrize(
-    "statement", [*DENIED_TO_ALL, *DELETIONS_OF_EVENTS, *MOVES, *ADMINISTRATION]
-)
-def test_a_denied_statement(processes: Processes, thief: Thief, statement: str) -> None:
-    """The role may change nothing that exists."""
-    processes.refunds.accepted()
-
-    assert thief.steal(statement) == DENIED
-
-
-@pytest.mark.parametrize("kind", ["refund", "sweep"])
-def test_an_inserted_refund(processes: Processes, thief: Thief, kind: str) -> None:
-    """A refund that no process accepted is not paid, and stops no other."""
-    Attacks(processes, thief).insert_refund(is_sweep=kind == "sweep")
 
 
 def test_a_repeated_refund(processes: Processes, thief: Thief) -> None:
@@ -273,18 +202,6 @@ def test_a_lifted_stop(processes: Processes, thief: Thief) -> None:
 
     assert processes.worker.stored(refund).status is Status.QUEUED
     assert processes.worker.chain.payouts() == []
-
-
-def test_an_inserted_audit_record(processes: Processes, thief: Thief) -> None:
-    """Readers leave out the record that no process wrote, and no other."""
-    store, ours = processes.stores["worker"], DRAFTS.forged(["other"])
-    store.append([ours])
-    lie = DRAFTS.forged([ours.id])
-
-    assert thief.steal(inserted_record("au_0", lie.body)) is None
-
-    assert store.seal(10, DRAFTS.forged) == Sealing(2, ("au_0",))
-    assert left_out(store) == ["au_0"]
 
 
 def test_an_invented_start_up_record(processes: Processes, thief: Thief) -> None:

@@ -17,8 +17,6 @@ from tests.support.database_attacks import Attacks
 from tests.support.ledgers import open_ledger
 from tests.support.theft import (
     DELETIONS_OF_EVENTS,
-    DENIED,
-    DENIED_TO_ALL,
     END_OF_BLOCKS,
     QUEUED_AGAIN,
     REFUSED,
@@ -26,26 +24,6 @@ from tests.support.theft import (
     THIEF,
     Thief,
     let_work,
-)
-
-
-# Insert a refund, or ask to cancel one.
-ACCEPTANCE = (
-    "INSERT INTO refunds DEFAULT VALUES",
-    "INSERT INTO refunds SELECT * FROM refunds",
-    "UPDATE refunds SET cancel_requested_at = now()",
-)
-# Choose a key's place, use tokens again, reset limits.
-ADMINISTRATION = (
-    "UPDATE keys SET key_id = 'thief', version = version + 1",
-    "UPDATE keys SET held_until = NULL, version = version + 1",
-    "UPDATE keys SET created_at = now()",
-    "UPDATE wallets SET first_nonce = 1000000",
-    "INSERT INTO used_tokens DEFAULT VALUES",
-    "DELETE FROM used_tokens",
-    "INSERT INTO rate_counters DEFAULT VALUES",
-    "UPDATE rate_counters SET count = 0",
-    "DELETE FROM rate_counters",
 )
 
 
@@ -59,14 +37,6 @@ def thief(shipped: Roles) -> Thief:
 def attacks(processes: Processes, thief: Thief) -> Attacks:
     """Return the attacks that the thief tries with this role."""
     return Attacks(processes, thief)
-
-
-@pytest.mark.parametrize("statement", [*DENIED_TO_ALL, *ACCEPTANCE, *ADMINISTRATION])
-def test_a_denied_statement(processes: Processes, thief: Thief, statement: str) -> None:
-    """The role changes no refund's payment, accepts none, and administers nothing."""
-    processes.refunds.accepted()
-
-    assert thief.steal(statement) == DENIED
 
 
 @pytest.mark.parametrize(
@@ -95,16 +65,6 @@ def test_a_sent_refund_is_not_repeated(processes: Processes, attacks: Attacks) -
 
     assert attacks.repeat(refund, RESERVED_AGAIN, QUEUED_AGAIN) is None
     assert processes.worker.stored(refund).nonce is None
-
-
-def test_an_invented_reservation(attacks: Attacks) -> None:
-    """A transaction that no process reserved pays nothing."""
-    attacks.invent_reservation()
-
-
-def test_a_shared_transaction(attacks: Attacks) -> None:
-    """It pays the refund for which it was reserved."""
-    attacks.share_transaction()
 
 
 def test_bytes_of_another_refund(processes: Processes, thief: Thief) -> None:
@@ -177,44 +137,6 @@ def test_a_nonce_that_the_thief_chose(processes: Processes, thief: Thief) -> Non
     assert processes.worker.stored(refund).status is Status.RESERVED
 
 
-INSERT_KEY = (
-    "INSERT INTO keys (backend, key_id, address, state, created_at, updated_at, epoch,"
-    f" version) SELECT backend, 'thief', '{THIEF}', 'active', now(), now(), 9, 0"
-    " FROM keys LIMIT 1"
-)
-RETIRE = (
-    "UPDATE keys SET state = 'retired', version = version + 1 WHERE state = 'active'"
-)
-
-
-CHANGE = "UPDATE keys SET version = version + 1, "
-
-
-@pytest.mark.parametrize(
-    "statements",
-    [
-        (RETIRE, INSERT_KEY),
-        (RETIRE, f"{CHANGE} state = 'active', epoch = 9 WHERE state = 'blocked'"),
-        (f"{CHANGE} state = 'draining' WHERE state = 'blocked'",),
-        (f"{CHANGE} mac = NULL WHERE state = 'active'",),
-    ],
-    ids=["inserted", "revoked", "draining", "without a MAC"],
-)
-def test_a_chosen_key(attacks: Attacks, statements: tuple[str, ...]) -> None:
-    """A changed row of the ring stops every signature, with an alert."""
-    attacks.choose_key(*statements)
-
-
-def test_an_old_row_of_the_ring(attacks: Attacks) -> None:
-    """A copy of a row with its valid MAC cannot replace a newer version of it."""
-    assert attacks.put_back_key() == REFUSED
-
-
-def test_a_lifted_stop(attacks: Attacks) -> None:
-    """Only an operator ends a stop."""
-    attacks.lift_stop()
-
-
 def test_a_lifted_block(attacks: Attacks, thief: Thief, shipped: Roles) -> None:
     """A worker blocks tenants by its rules; its role cannot unblock one."""
     with closing(open_ledger(shipped.admin)) as admin:
@@ -232,19 +154,3 @@ def test_a_stop_that_no_command_could_replace(thief: Thief) -> None:
 
     assert thief.steal(insert.format("now()", 2**31 - 1)) == REFUSED
     assert thief.steal(insert.format("'infinity'", 0)) == REFUSED
-
-
-def test_an_inserted_audit_record(attacks: Attacks) -> None:
-    """Readers leave out the record that no process wrote, and no other."""
-    attacks.insert_record()
-
-
-def test_a_record_that_the_thief_sealed(attacks: Attacks) -> None:
-    """A right hash needs no key; the MAC is verified before the chain goes on."""
-    attacks.seal_record()
-
-
-@pytest.mark.parametrize("sequence", [2**63 - 1, 7, 3])
-def test_a_renumbered_audit_record(attacks: Attacks, sequence: int) -> None:
-    """No statement can end the sealing, leave a gap, or seal with a wrong hash."""
-    assert attacks.renumber_record(sequence) == REFUSED
