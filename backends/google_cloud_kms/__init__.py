@@ -1,1 +1,1 @@
-"""Google Cloud KMS over its REST API; ``docs/reference/google-cloud-kms.md``."""
+"""Google Cloud KMS over its REST API; ``docs/how-to/google-cloud-kms.md``."""

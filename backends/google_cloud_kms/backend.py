@@ -2,7 +2,7 @@
 Signs with Google Cloud KMS: key versions of algorithm ``EC_SIGN_SECP256K1_SHA256``.
 
 It needs two permissions, ``cloudkms.cryptoKeyVersions.useToSign`` and
-``cloudkms.cryptoKeyVersions.viewPublicKey``.  ``docs/reference/google-cloud-kms.md``
+``cloudkms.cryptoKeyVersions.viewPublicKey``.  ``docs/how-to/google-cloud-kms.md``
 documents the mapping of errors and the deadline.
 """
 

@@ -61,7 +61,7 @@ _CAUSES = {
         "it does not answer; check host and port in DATABASE_URL, and firewalls"
     ),
     r"(too many (clients|connections)|remaining connection slots)": (
-        "all of its connections are in use; see docs/how-to/database-down.md"
+        "all of its connections are in use; see docs/how-to/incidents.md"
     ),
     r"the database system is": (
         "it is starting, stopping or recovering; wait until it is up"

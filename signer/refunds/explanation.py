@@ -21,7 +21,7 @@ ADVICE = {
     "broadcast-rejected": "see what the nodes report: the wallet may lack coin for gas",
     "gas-above-limit": "check the nodes' estimates, or raise the token's max_gas",
     "fees-above-recent": "wait until fees are normal, or raise the network's"
-    " max_fee_factor if they are right (docs/how-to/stuck-queue.md)",
+    " max_fee_factor if they are right (docs/how-to/incidents.md)",
     "limit-reached": "wait, or raise the limit in the networks file",
     "wallet-paused": "run `hotwallet nonce repair`",
     "signing-stopped": "find out who stopped signing and why (`hotwallet stops`), and"
@@ -33,7 +33,7 @@ ADVICE = {
     "key-not-found": "restore the key",
     "key-ambiguous": "remove the other keys with this id from the device",
     "audit-log-unwritable": "free the disk of the worker's log, or restart the worker"
-    " with the program that reads its output (docs/how-to/hsm-down.md)",
+    " with the program that reads its output (docs/how-to/incidents.md)",
     "policy-violation": "compare the networks file with the one in force at acceptance,"
     " and see whether an own rule refuses it (docs/how-to/policy.md)",
     "screening-unavailable": "correct or restore the file DENY_LIST_FILE"

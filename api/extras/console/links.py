@@ -15,11 +15,11 @@ from signer.config.networks import Network
 PREFIX = "/console/codes"
 
 GUIDES = {
-    "chain-unavailable": "docs/how-to/rpc-down.md",
-    "insufficient-funds": "docs/how-to/wallet-empty.md",
-    "backend-unavailable": "docs/how-to/hsm-down.md",
-    "store-unavailable": "docs/how-to/database-down.md",
-    "limit-reached": "docs/how-to/stuck-queue.md",
+    "chain-unavailable": "docs/how-to/incidents.md#no-node-answers",
+    "insufficient-funds": "docs/how-to/incidents.md#the-wallet-is-empty",
+    "backend-unavailable": "docs/how-to/incidents.md#the-key-does-not-sign",
+    "store-unavailable": "docs/how-to/incidents.md#the-database-does-not-answer",
+    "limit-reached": "docs/how-to/incidents.md#refunds-do-not-progress",
 }
 """The codes of other problems that have a guide."""
 

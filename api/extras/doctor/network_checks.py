@@ -35,9 +35,9 @@ _NETWORKS_FILE = f"correct the networks file; {EXPLAIN}"
 _NO_WORKER = "start `hotwallet worker`"
 _WALLET_PAUSED = "run: hotwallet nonce repair --dry-run"
 _WALLET_EMPTY = "send funds to the address"
-_WALLET_LOW = "top up: docs/how-to/wallet-empty.md"
+_WALLET_LOW = "top up: docs/how-to/incidents.md"
 _DELEGATED = "the key is compromised: docs/how-to/key-compromise.md"
-_LATE = "see docs/how-to/stuck-queue.md"
+_LATE = "see docs/how-to/incidents.md"
 _RPC_DOWN = "check rpc_urls and the nodes"
 
 _OVERDUE = timedelta(minutes=1)

@@ -3,7 +3,7 @@ A typed-data document (EIP-712), as ``eth_signTypedData_v4`` receives it.
 
 It accepts only what ethers, viem and eth-account accept and hash alike: what one of
 them refuses, or two of them read differently, is refused before anything is hashed.
-docs/reference/messages.md has the list.
+docs/reference/library.md has the list.
 """
 
 import json

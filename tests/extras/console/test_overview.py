@@ -1,5 +1,7 @@
 """The parts of the overview: codes, guard, QR code and links to explorers."""
 
+import re
+
 import pytest
 
 from api.container import Container
@@ -32,7 +34,10 @@ def _network(**changes: object) -> Network:
 def test_every_guide_exists(code: str) -> None:
     """``test_monitoring.py`` compares the runbooks of alerts."""
     assert find_code(code) is not None
-    assert (ROOT / GUIDES[code]).is_file()
+    path, _, anchor = GUIDES[code].partition("#")
+    heading = rf"^#+ {anchor.replace('-', ' ')}$"
+    text = (ROOT / path).read_text(encoding="utf-8")
+    assert re.search(heading, text, re.MULTILINE | re.IGNORECASE)
     assert runbook_of(code, "https://docs.example") == GUIDES[code]
 
 

@@ -447,7 +447,7 @@ def test_a_low_balance_is_a_warning(
     assert (unknown.state, low.state) == (State.OK, State.WARNING)
     assert "TUSD: unknown before the first refund" in unknown.detail
     assert "coin: about " in low.detail
-    assert low.cure == "top up: docs/how-to/wallet-empty.md"
+    assert low.cure == "top up: docs/how-to/incidents.md"
 
 
 def test_a_missing_sealer_is_reported(home: dict[str, str]) -> None:
