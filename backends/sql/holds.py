@@ -85,10 +85,16 @@ def _select(condition: ColumnElement[bool]) -> Select[Any]:
 
 _ALL = _select(holds.c.name != _REGISTER)
 
-_SOME = _select(
-    holds.c.name.in_(bindparam("wanted", expanding=True))
-    | (holds.c.name > bindparam("tokens")) & (holds.c.name < bindparam("end"))
+_OF_TOKENS = (holds.c.name > bindparam("tokens")) & (holds.c.name < bindparam("end"))
+
+_FEW = ("first", "second", "third")
+
+# SQLAlchemy renders a list of unknown length again at each execution.
+_SOME_OF_FEW = _select(
+    holds.c.name.in_([bindparam(name) for name in _FEW]) | _OF_TOKENS
 )
+
+_SOME = _select(holds.c.name.in_(bindparam("wanted", expanding=True)) | _OF_TOKENS)
 
 _LOCK_REGISTER = select(holds).where(holds.c.name == _REGISTER).with_for_update()
 
@@ -220,9 +226,14 @@ def select_holds(
     """
     known = _known_changes(connection, macs)  # Before the statement's snapshot.
     tokens = f"{Scope.TOKEN} {tokens_of} "
-    some = {"wanted": wanted, "tokens": tokens, "end": f"{tokens}~"}
-    query, params = (_SOME, some) if wanted else (_ALL, {})
-    joined = connection.execute(query, params).all()
+    params: dict[str, Any] = {"tokens": tokens, "end": f"{tokens}~"}
+    if not wanted:
+        joined = connection.execute(_ALL).all()
+    elif len(wanted) <= len(_FEW):
+        params |= {each: wanted[min(n, len(wanted) - 1)] for n, each in enumerate(_FEW)}
+        joined = connection.execute(_SOME_OF_FEW, params).all()
+    else:
+        joined = connection.execute(_SOME, params | {"wanted": wanted}).all()
     register = _verified(macs, joined[0][:_WIDTH], known)
     rows = [Hold(*row[_WIDTH:]) for row in joined if row[_WIDTH] is not None]
     stored = {row.name: row for row in rows if _is_name(row.name)}

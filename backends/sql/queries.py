@@ -203,11 +203,18 @@ def find_earlier(
     return find_repeated(refund, read_refunds(found))
 
 
-def require_open_at_most(connection: Connection, tenant: str, max_open: int) -> None:
-    """Raise ``OpenRefundsLimitError`` if *tenant* has more than *max_open*."""
+def count_open(connection: Connection, tenant: str, max_open: int) -> int:
+    """
+    Return how many open refunds *tenant* has.
+
+    Raises:
+        OpenRefundsLimitError: They are more than *max_open*.
+    """
     params = {"of_tenant": tenant, "at_most": max_open + 1}
-    if connection.execute(COUNT_OPEN, params).scalar_one() > max_open:
+    count: int = connection.execute(COUNT_OPEN, params).scalar_one()
+    if count > max_open:
         raise OpenRefundsLimitError(
             f"there are {max_open} open refunds, the most that the tenant may have",
             retry_after=_RETRY_OPEN_SECONDS,
         )
+    return count

@@ -1,5 +1,7 @@
 """The refunds of the ledger: accept, claim, save, read."""
 
+import math
+import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -15,7 +17,7 @@ from backends.sql.claim_order import (
     DUE,
     share,
 )
-from backends.sql.database import Tables
+from backends.sql.database import Database, Tables
 from backends.sql.holds import require_unblocked
 from backends.sql.refund_approvals import propose
 from backends.sql.refund_rows import read_refund, read_refunds, require_authentic
@@ -42,6 +44,7 @@ from signer.model.refund import InFlight, Move, Refund, Status
 from signer.model.signed_request import SignedRequest
 from signer.model.transaction import Kind, SignedTransaction
 from signer.ports.refund_store import Change
+from signer.row_macs import RowMACs
 
 
 # Longer than any claim or delay lasts.
@@ -50,9 +53,22 @@ _MAX_DELAY = timedelta(minutes=2)
 _TRIES = 5
 """How often a process finds refunds that others claim at the same moment."""
 
+_COUNTED_FOR_SECONDS, _NEW_REFUNDS = 1.0, 5_000
+"""
+How long a count of open refunds is used, if so many more are allowed.
+
+All processes together accept fewer in that time.  To count is the most expensive part
+of an acceptance while many refunds are open.
+"""
+
 
 class RefundTables(Tables):
     """Refunds of ``RefundStore``: their moves and signed bytes."""
+
+    def __init__(self, database: Database, macs: RowMACs | None = None) -> None:
+        super().__init__(database, macs)
+        # By tenant: how many refunds were open, and when.
+        self._open: dict[str, tuple[int, float]] = {}
 
     def find(self, tenant: str, idempotency_key: str) -> Refund | None:
         if not (is_storable(tenant) and is_storable(idempotency_key)):
@@ -123,26 +139,27 @@ class RefundTables(Tables):
             if refund.status not in statuses or refund.moving.blocked_by is not None
         )
 
-    def find_only_due(self, now: datetime) -> Refund | None:
-        due = self._due(now, at_most=2, ahead=1)
-        refund = self.get(next(iter(due))) if len(due) == 1 else None
-        return refund if refund is not None and refund.version == 0 else None
-
-    def claim(self, now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
+    def claim(
+        self, now: datetime, until: datetime, limit: int, *, lone: bool = False
+    ) -> Sequence[Refund]:
         window = {"now": now, "far": now + _MAX_DELAY, "until": until}
         for _ in range(_TRIES):
-            due = self._due(now, at_most=limit, ahead=limit // 2)
+            due = self._due(now, limit)
             if not due:
                 break
+            if lone and len(due) == 1 and limit > 1:
+                refund = self.get(*due)
+                if refund is not None and refund.version == 0:
+                    return [refund]
             work = partial(_claim, due=due, window=window)
             if claimed := self._database.transaction(work):
                 return claimed
         return ()
 
-    def _due(self, now: datetime, **counts: int) -> Mapping[str, bool]:
+    def _due(self, now: datetime, limit: int) -> Mapping[str, bool]:
         """Return the ids of due refunds, each with whether its transaction is due."""
-        params = {"now": now, "far": now + _MAX_DELAY, **counts}
-        rows = self._database.rows(DUE, **params)
+        counts = {"at_most": limit, "ahead": limit // 2}
+        rows = self._database.rows(DUE, now=now, far=now + _MAX_DELAY, **counts)
         moving = {row.id: bool(row.is_moving) for row in rows}
         return {id_: moving[id_] for id_ in share([(r.id, r.turn) for r in rows])}
 
@@ -213,8 +230,8 @@ class RefundTables(Tables):
         return tuple(Move(*row) for row in self._rows(queries.HISTORY, refund_id))
 
     def _accept(self, given: Acceptance) -> tuple[Refund, bool] | HotWalletError:
-        # Without a limit no lock is needed, and PostgreSQL saves two round trips.
-        lock = given.max_open is not None
+        # Without a count no lock is needed, and PostgreSQL saves three round trips.
+        lock = self._may_be_over_limit(given)
         is_one_statement = not lock and given.proposed is None
         database = self._database
         execute = database.write if is_one_statement else database.transaction
@@ -235,13 +252,28 @@ class RefundTables(Tables):
         def work(connection: Connection) -> tuple[Refund, bool]:
             if refund.bound_sender is None and not given.is_restored:
                 require_unblocked(connection, self._macs, refund.tenant)
-            if insert_refund(connection, given, params, lock=lock):
+            if insert_refund(connection, refund, params, lock=lock):
+                # After the insertion: a repeated request is answered in any case.
+                if lock and self._may_be_over_limit(given):
+                    self._count_open(connection, given)
                 if given.proposed is not None:
                     propose(connection, self._macs, given.proposed)
                 return new, True
             return queries.find_conflict(connection, refund), False
 
         return work
+
+    def _may_be_over_limit(self, given: Acceptance) -> bool:
+        if given.max_open is None:
+            return False
+        count, at = self._open.get(given.refund.tenant, (0, -math.inf))
+        is_recent = time.monotonic() - at < _COUNTED_FOR_SECONDS
+        return not is_recent or count + _NEW_REFUNDS > given.max_open
+
+    def _count_open(self, connection: Connection, given: Acceptance) -> None:
+        at, tenant = time.monotonic(), given.refund.tenant
+        count = queries.count_open(connection, tenant, given.max_open or 0)
+        self._open[tenant] = count, at
 
     def _apply(self, changes: Sequence[Change]) -> None:
         writes = [self._write(each) for each in changes]

@@ -11,7 +11,6 @@ from typing import NamedTuple, TypeVar
 from sqlalchemy import Connection, Executable
 
 from backends.sql.advisory_locks import lock_tenant
-from backends.sql.queries import require_open_at_most
 from backends.sql.schema import attempts, transactions
 from backends.sql.statements import (
     ACCEPT_ON_POSTGRESQL,
@@ -44,7 +43,6 @@ from signer.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from signer.model.acceptance import Acceptance
 from signer.model.refund import Refund
 from signer.model.transaction import TransactionStatus
 from signer.ports.refund_store import Change
@@ -143,17 +141,13 @@ def _nonce(write: Write) -> tuple[int, str, int]:
 
 
 def insert_refund(
-    connection: Connection, acceptance: Acceptance, params: Values, *, lock: bool
+    connection: Connection, refund: Refund, params: Values, *, lock: bool
 ) -> bool:
     """
-    Insert a refund, unless its key or reference exists; return whether it did.
+    Insert *refund*, unless its key or reference exists; return whether it did.
 
     With *lock*, other acceptances of the tenant wait for the end of the transaction.
-
-    Raises:
-        OpenRefundsLimitError: The tenant would have more than ``max_open``.
     """
-    refund, max_open = acceptance.refund, acceptance.max_open
     if lock:
         lock_tenant(connection, refund.tenant)
     is_sqlite = connection.dialect.name == SQLITE
@@ -164,9 +158,6 @@ def insert_refund(
         for name, insert in ACCEPTED_ON_SQLITE:
             if params[name] is not None:
                 connection.execute(insert, params)
-    # Count after the insertion: a repeated request is answered over the limit too.
-    if is_new and max_open is not None:
-        require_open_at_most(connection, refund.tenant, max_open)
     return is_new
 
 

@@ -100,7 +100,7 @@ def _refunds(database: str, store: SQLStore) -> Measure:
         watch.time("seal", lambda: seal(store))
         watch.time(
             "idle pass of a worker",
-            lambda: (tracker.track(), store.find_only_due(utc_now()), _claim(store)),
+            lambda: (tracker.track(), _claim(store)),
         )
         return {f"{database}: {name}": each for name, each in watch.durations.items()}
 

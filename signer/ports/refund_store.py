@@ -219,14 +219,6 @@ class RefundStore(Protocol):
             RowNotAuthenticError: The MAC is missing or not valid.
         """
 
-    def find_only_due(self, now: datetime) -> Refund | None:
-        """
-        Return the only refund that is due at *now*, if no process has changed it yet.
-
-        None if two or more are due.  A worker need not claim the refund: reserving its
-        nonce is a compare-and-set too.
-        """
-
     def decided_refunds(
         self, now: datetime, since: datetime, limit: int
     ) -> Sequence[Refund]:
@@ -237,7 +229,9 @@ class RefundStore(Protocol):
         is decided, expired at *now* or missing, or they have waited from *since* on.
         """
 
-    def claim(self, now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
+    def claim(
+        self, now: datetime, until: datetime, limit: int, *, lone: bool = False
+    ) -> Sequence[Refund]:
         """
         Claim up to *limit* refunds that are due, and return them by id.
 
@@ -248,6 +242,9 @@ class RefundStore(Protocol):
         late gets a ``StaleStateError``.  A refund whose due time is further in the
         future than any claim or delay lasts was dated by a wrong clock, and counts as
         due.
+
+        With *lone*, the only refund that is due is returned without a claim, if no
+        process has changed it yet: reserving its nonce is a compare-and-set too.
         """
 
     def postpone_queue(

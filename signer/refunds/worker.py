@@ -14,6 +14,7 @@ from collections.abc import (
 )
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
@@ -204,20 +205,24 @@ class Worker:
             self._key_proof()
             self._automatic_stop.check()
             now, started = self._clock(), self._timer()
-            only = None if has_more else self._store.find_only_due(now)
-            if only is not None and only.id != self._unclaimed_id:
-                self._unclaimed_id = only.id  # If it is still due after this, claim it.
-                yield [only]
-                self._adapt_claims([only], self._timer() - started)
-                return
-            claimed = self._store.claim(now, now + HOLD, self._claim_size)
+            claimed = self._claim(now, lone=not has_more)
             # A claim that is not full may have left refunds of tenants with many.
-            self._has_more = bool(claimed)
+            self._has_more = bool(claimed) and not _is_unclaimed(claimed)
             yield claimed
             if claimed:
                 self._adapt_claims(claimed, self._timer() - started)
             if not self._has_more or self._timer() >= until:
                 return
+
+    def _claim(self, now: datetime, *, lone: bool) -> Sequence[Refund]:
+        """Return refunds that are due; with *lone*, perhaps one without a claim."""
+        claim = partial(self._store.claim, now, now + HOLD, self._claim_size)
+        claimed = claim(lone=True) if lone else claim()
+        if not _is_unclaimed(claimed):
+            return claimed
+        last, self._unclaimed_id = self._unclaimed_id, claimed[0].id
+        # If it is still due after a step, claim it.
+        return claim() if last == self._unclaimed_id else claimed
 
     def _adapt_claims(self, batch: Sequence[Refund], seconds: float) -> None:
         """Claim next what fits in the time, after a *batch* that took *seconds*."""
@@ -422,6 +427,10 @@ class Worker:
             if problem is not None:
                 # Other workers can claim it when the claim expires.
                 self._log.warning("refund-held", refund_id=refund.id, code=problem.code)
+
+
+def _is_unclaimed(claimed: Sequence[Refund]) -> bool:
+    return len(claimed) == 1 and claimed[0].version == 0
 
 
 def _partition(taken: Sequence[Refund]) -> Iterable[Sequence[Refund]]:

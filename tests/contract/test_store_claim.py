@@ -1,5 +1,6 @@
 """Contract of ``RefundStore.claim``: a refund has at most one claimant at a time."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from backends.sql import SQLStore
 from signer.errors import StaleStateError
-from signer.model.refund import Status
+from signer.model.refund import Refund, Status
 from tests.fixtures.ledger import (
     accepted,
     broadcast,
@@ -57,16 +58,25 @@ def test_a_refund_that_is_alone_needs_no_claim(store: SQLStore) -> None:
     """It is due, no worker took it before, and no other refund is due."""
     refund = accepted(store, due_at=now())
 
-    assert store.find_only_due(later(-5)) is None
-    assert store.find_only_due(later(1)) == refund
-    assert store.find_only_due(later(1)) == store.get(refund.id)
+    def lone(at: datetime) -> Sequence[Refund]:
+        return list(store.claim(at, at + timedelta(seconds=20), 10, lone=True))
+
+    assert lone(later(-5)) == []
+    assert lone(later(1)) == [refund]
+    assert lone(later(1)) == [store.get(refund.id)]
     other = accepted(store, due_at=now())
-    assert store.find_only_due(later(1)) is None
-    assert len(_claim(store, limit=1, at=later(1))) == 1
-    assert store.find_only_due(later(1)) in {refund, other}
-    assert len(_claim(store, limit=1, at=later(1))) == 1
-    assert store.find_only_due(later(1)) is None
-    assert store.find_only_due(later(40)) is None
+    assert {each.version for each in lone(later(1))} == {1}
+    assert {each.id for each in lone(later(30))} == {refund.id, other.id}
+
+
+def test_a_refund_that_was_claimed_before_is_claimed_again(store: SQLStore) -> None:
+    """Its worker may have died after half of a step."""
+    refund = accepted(store, due_at=now())
+    until = later(20)
+    store.claim(later(1), later(2), 10)
+    (again,) = store.claim(later(3), until, 10, lone=True)
+
+    assert (again.id, again.version, again.due_at) == (refund.id, 2, until)
 
 
 def test_a_held_refund_is_not_claimed(store: SQLStore) -> None:

@@ -36,6 +36,7 @@ from tests.fixtures.ledger import (
     stored,
 )
 from tests.fixtures.races import race
+from tests.support.statements import collected_statements
 
 
 def test_a_block_is_stored_once(store: SQLStore) -> None:
@@ -126,6 +127,24 @@ def test_open_refunds_are_limited(store: SQLStore) -> None:
 
     store.save(first, first.with_status(Status.CANCELLED, now()))
     assert accept(store, third, max_open=2) == (third, True)
+
+
+def test_open_refunds_far_below_the_limit_are_counted_once_a_second(
+    store: SQLStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each process counts; the last 5,000 refunds are counted one by one."""
+    seconds = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: seconds)
+
+    def counts(max_open: int) -> int:
+        with collected_statements(store) as sent:
+            accept(store, queued(tenant="shop"), max_open=max_open)
+        return sum("count(" in statement for statement in sent)
+
+    assert [counts(6_000) for _ in range(3)] == [1, 0, 0]
+    assert counts(5_000) == 1
+    seconds = 1.0
+    assert [counts(6_000), counts(6_000)] == [1, 0]
 
 
 def test_the_limit_hides_no_earlier_answer(store: SQLStore) -> None:

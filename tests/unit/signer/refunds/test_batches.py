@@ -351,7 +351,7 @@ def test_a_slow_batch_makes_the_next_claims_small(world: World) -> None:
     sizes = []
     store = world.store
 
-    def claim(*given: Any) -> Sequence[Refund]:
+    def claim(*given: Any, lone: bool = False) -> Sequence[Refund]:
         claimed = store.claim(*given)
         sizes.append(len(claimed))
         return claimed

@@ -153,7 +153,9 @@ def _counting(world: World) -> list[int]:
     """Return a list that gets the number of queued refunds of each claim."""
     store, claims = world.store, list[int]()
 
-    def claim(now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
+    def claim(
+        now: datetime, until: datetime, limit: int, *, lone: bool = False
+    ) -> Sequence[Refund]:
         claimed = store.claim(now, until, limit)
         claims.append(sum(refund.sender is None for refund in claimed))
         return claimed

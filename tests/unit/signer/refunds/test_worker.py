@@ -293,7 +293,9 @@ def test_every_refund_has_its_turn(world: World) -> None:
     refunds = [world.accepted() for _ in range(97)]
     claims: list[int] = []
 
-    def claim(now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
+    def claim(
+        now: datetime, until: datetime, limit: int, *, lone: bool = False
+    ) -> Sequence[Refund]:
         claimed = store.claim(now, until, limit)
         claims.append(len(claimed))
         return claimed
@@ -314,12 +316,14 @@ def test_a_flood_does_not_delay_tracking(world: World) -> None:
     one = world.accepted()
     claims: list[tuple[timedelta, int]] = []
 
-    def claim(now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
+    def claim(
+        now: datetime, until: datetime, limit: int, *, lone: bool = False
+    ) -> Sequence[Refund]:
         claims.append((until - now, limit))
         world.clock.advance(seconds=0.2)
         return [world.stored(one)] * limit
 
-    world.store = altered(world.store, claim=claim, find_only_due=lambda now: None)
+    world.store = altered(world.store, claim=claim)
     idle = stepping(world.lifecycle, lambda refund: refund)
     worker = world.worker_with(idle)
     worker._timer = world._timer

@@ -159,7 +159,7 @@ def test_more_failing_cancellations_than_a_batch(world: World) -> None:
             raise ChainUnavailableError("gone")
         return lifecycle.step(refund)
 
-    world.store = altered(world.store, claim=lambda *_: ())
+    world.store = altered(world.store, claim=lambda *_, **__: ())
     worker = world.worker_with(stepping(lifecycle, step))
     # So that the outage of one is not that of all.
     worker._find_cause = lambda refund, error: ()  # type: ignore[method-assign]

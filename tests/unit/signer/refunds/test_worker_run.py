@@ -96,7 +96,9 @@ def test_a_worker_survives_a_failing_database(world: World) -> None:
     troubles = [StoreUnavailableError("gone")] * 2
     waits: list[float] = []
 
-    def claim(now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
+    def claim(
+        now: datetime, until: datetime, limit: int, *, lone: bool = False
+    ) -> Sequence[Refund]:
         if troubles:
             raise troubles.pop()
         return store.claim(now, until, limit)
@@ -122,7 +124,9 @@ def test_a_failing_database_does_not_spin(world: World) -> None:
     claims: list[bool] = []
     waits: list[float] = []
 
-    def claim(now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
+    def claim(
+        now: datetime, until: datetime, limit: int, *, lone: bool = False
+    ) -> Sequence[Refund]:
         claims.append(len(claims) % 2 == 0)
         if claims[-1]:
             return [world.stored(one)] * limit
@@ -134,9 +138,7 @@ def test_a_failing_database_does_not_spin(world: World) -> None:
         world.clock.advance(seconds=seconds)
         return False
 
-    world.store = altered(
-        watched(world.store, wait), claim=claim, find_only_due=lambda now: None
-    )
+    world.store = altered(watched(world.store, wait), claim=claim)
     idle = stepping(world.lifecycle, lambda refund: refund)
     worker = world.worker_with(idle)
     worker._timer = lambda: world.clock().timestamp()
