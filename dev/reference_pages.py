@@ -40,7 +40,8 @@ _COMMANDS = f"""\
 
 {_GENERATED}
 
-`hotwallet COMMAND --help` prints the same. Commands read their settings from
+Look up what each command of `hotwallet` does, with its options. `hotwallet COMMAND
+--help` prints the same. Commands read their settings from
 [environment variables](configuration.md).
 
 Exit statuses: 0 done; 1 refused, or something was found that the page of the command
@@ -49,16 +50,41 @@ names; 2 wrong usage; 78 the settings are refused.
 Tab completion in bash (zsh and fish alike):
 `eval "$(_HOTWALLET_COMPLETE=bash_source hotwallet)"`.
 
-| command | task |
-| --- | --- |"""
+Most commands have some of these options, which are not repeated below:
+
+| option | |
+| --- | --- |
+| `--json` | Print the result as JSON. |
+| `--dry-run` | Show what would change; change nothing. |
+| `-y, --yes` | Do not ask for confirmation. |
+| `--reason TEXT` | Why, for the audit log and approvers; asked for on a terminal. |
+
+Commands by subject:
+"""
+
+_COMMON = (
+    ("--json", "Print the result as JSON."),
+    ("--dry-run", "Show what would change; change nothing."),
+    ("-y, --yes", "Do not ask for confirmation."),
+    ("--reason TEXT", "Why, for the audit log and who approves it."),
+)
+"""Options that the page explains once: their names, and how their help begins."""
 
 
 def draw_commands() -> str:
     """Return the page of all commands, with their arguments and options."""
     context = click.Context(cli, info_name="hotwallet")
     sections = list(_sections(cli, context))
-    rows = [f"| [`{path}`](#{_anchor(path)}) | {line} |" for path, line, _ in sections]
-    texts = [f"\n## {path}\n\n{text}" for path, _, text in sections]
+    groups: dict[str, list[str]] = {}
+    for path, _ in sections:
+        _, group, *rest = path.split(" ", 2)
+        link = f"[`{rest[0] if rest else group}`](#{_anchor(path)})"
+        groups.setdefault(group if rest else "", []).append(link)
+    rows = [
+        f"* {f'`hotwallet {group}`: ' if group else ''}{', '.join(links)}"
+        for group, links in groups.items()
+    ]
+    texts = [f"\n## {path}\n\n{text}" for path, text in sections]
     return "\n".join([_COMMANDS, *rows, *texts, ""])
 
 
@@ -245,11 +271,10 @@ PAGES: Mapping[str, Callable[[], str]] = {
 
 def _sections(
     command: click.Command, context: click.Context
-) -> Iterator[tuple[str, str, str]]:
-    """Yield path, short help and text of each command below *command*."""
+) -> Iterator[tuple[str, str]]:
+    """Yield path and text of each command below *command*."""
     if not isinstance(command, click.Group):
-        short = command.get_short_help_str(limit=120)
-        yield context.command_path, _prose(short), _describe(command, context)
+        yield context.command_path, _describe(command, context)
         return
     for name in command.list_commands(context):
         child = command.get_command(context, name)
@@ -260,7 +285,8 @@ def _sections(
 
 
 def _describe(command: click.Command, context: click.Context) -> str:
-    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    arguments = command.collect_usage_pieces(context)[1:]
+    usage = " ".join([context.command_path, *arguments])
     text = _prose(cleandoc(command.help or ""))
     text = text.replace("Example: ", "Example:\n\n    ")
     records = [
@@ -270,10 +296,14 @@ def _describe(command: click.Command, context: click.Context) -> str:
         # The usage line has arguments without a help text already.
         and record[1]
         and "--help" not in record[0]
+        and not any(
+            record[0] == name and record[1].startswith(text) for name, text in _COMMON
+        )
     ]
     rows = [f"| `{_cell(names)}` | {_cell(_prose(text))} |" for names, text in records]
     table = ["", "| option | |", "| --- | --- |", *rows] if rows else []
-    return "\n".join([f"```text\n{usage}\n```", "", text, *table])
+    shown = [f"`{usage}`", ""] if arguments else []
+    return "\n".join([*shown, text, *table])
 
 
 def _prose(text: str) -> str:
