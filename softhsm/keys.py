@@ -10,6 +10,7 @@ import getpass
 import os
 import secrets
 import sys
+import time
 from binascii import unhexlify
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ from signer.errors import (
 from signer.ports.key_backend import KeyId
 from signer.private_files import is_private
 
+
+_PAUSE_SECONDS = 0.2  # SoftHSM creates a key in some milliseconds.
 
 _SECRET_SIZE = 32
 _ROOM = 1024
@@ -73,12 +76,23 @@ def destroy_incomplete(session: Session, cka_id: bytes) -> None:
     """
     Destroy private key objects that SoftHSM has not finished to create.
 
-    SoftHSM stores a new key first without its curve and value, then adds them.  A
+    SoftHSM stores a new key first without its id, then without its curve and value.  A
     process that is killed in between leaves an object that cannot sign.
     """
-    for key in pkcs11_keys.find(session, ObjectClass.PRIVATE_KEY, cka_id):
-        if key.get_attributes([Attribute.EC_PARAMS]).get(Attribute.EC_PARAMS) == b"":
-            key.destroy()
+    pkcs11_keys.destroy(_unfinished(session, cka_id))
+    if nameless := _unfinished(session, b""):
+        # Another process may be about to give it an id.
+        time.sleep(_PAUSE_SECONDS)
+        pkcs11_keys.destroy(nameless & _unfinished(session, b""))
+
+
+def _unfinished(session: Session, cka_id: bytes) -> set[Object]:
+    """Return the private keys with this id that have no curve."""
+    return {
+        key
+        for key in pkcs11_keys.find(session, ObjectClass.PRIVATE_KEY, cka_id)
+        if key.get_attributes([Attribute.EC_PARAMS]).get(Attribute.EC_PARAMS) == b""
+    }
 
 
 def self_test(backend: PKCS11Backend, key_id: KeyId) -> str:

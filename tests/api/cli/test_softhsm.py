@@ -163,6 +163,54 @@ def test_init_may_be_killed_at_any_time(
     assert run("doctor").exit_code == 0
 
 
+def _kill_before_the_key_has_an_id(layout: Layout, environ: dict[str, str]) -> None:
+    """Start ``init``, and kill it while SoftHSM writes the private key's first part."""
+    process = subprocess.Popen([*COMMAND, "init"], env=environ, stdout=subprocess.PIPE)
+    public, left, pause = "", 0, 0.001
+    while process.poll() is None and not left:
+        time.sleep(pause)  # The process runs only meanwhile.
+        objects = {
+            each.name: each.stat().st_size
+            for each in layout.tokens.glob("*/*.object")
+            if each.name != "token.object"
+        }
+        if len(objects) == 1:
+            (public,) = objects
+        if public:
+            left = sum(objects[name] for name in objects if name != public)
+        if layout.tokens.exists():
+            pause = 0.00002
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture
+def one_processor() -> Iterator[None]:
+    """Keep this process, and those that it starts, on one processor."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
+@pytest.mark.usefixtures("one_processor")
+def test_init_killed_before_the_key_has_an_id(
+    run: Run, layout: Layout, environ: dict[str, str]
+) -> None:
+    """SoftHSM gives a private key its id last: the object would stay for ever."""
+    ids = ["01"]
+    while ids != [""]:
+        shutil.rmtree(environ["HOTWALLET_HOME"], ignore_errors=True)
+        _kill_before_the_key_has_an_id(layout, environ)
+        ids = [key["key_id"] for key in _json(run("list", "--json"))]
+
+    wallet = _json(run("init", "--json"))
+
+    (key,) = _json(run("list", "--json"))
+    assert key["address"] == wallet["address"]
+    assert run("doctor").exit_code == 0
+
+
 def test_init_replaces_an_incomplete_key(run: Run, program: Program) -> None:
     """An incomplete key object, which a killed SoftHSM leaves, is replaced."""
     run("init")
