@@ -25,7 +25,7 @@ export UV_SYSTEM_CERTS := true
 unexport PYTHONDONTWRITEBYTECODE
 UV := $(BIN)/uv
 
-.PHONY: help demo demo-kms demo-google dev check test test-lowest model clients docs dist image screenshots soak size lint format bench bench-quick flame-graph lock clean
+.PHONY: help demo demo-kms demo-google dev check test test-lowest model mutants clients docs dist image screenshots soak size lint format bench bench-quick flame-graph lock clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -56,6 +56,9 @@ test-lowest: .venv-lowest/.ready node_modules/.ready ## The tests of the core an
 model: .venv/.ready ## Search the model of the nonce lifecycle exhaustively: a minute.  Needs spin and gcc.
 	@$(BIN)/python -m tests.model
 
+mutants: .venv/.ready .venv-mutation/.ready ## Change 500 places of the core, one at a time: which changes does no test notice?  An hour.
+	@$(BIN)/python -m tests.mutation $(ARGS)
+
 dist: .venv/.ready ## Build the wheel of the last commit twice, with an SBOM; both must be the same.
 	@$(BIN)/python -m dev.dist
 
@@ -71,7 +74,7 @@ docs: .venv-docs/.ready node_modules/.ready ## Build the documentation site into
 screenshots: .venv/.ready node_modules/.ready ## Make the pictures of the console in docs/images again.
 	@$(BIN)/python -m tests.browser.screenshots
 
-soak: .venv/.ready node_modules/.ready .venv-servers/.ready ## The long tests: minutes to hours.
+soak: .venv/.ready node_modules/.ready .venv-servers/.ready .venv-mutation/.ready ## The long tests: minutes to hours.
 	@$(BIN)/python -m pytest -m soak $(ARGS)
 
 size: ## Lines and files of production code by feature; SINCE=REVISION shows the change.
@@ -142,6 +145,12 @@ endef
 	@echo "Making the environment of the documentation site ..." >&2
 	@rm -rf .venv-docs && $(PYTHON) -m venv --without-pip .venv-docs
 	@$(UV) pip sync --quiet --python .venv-docs/bin/python --require-hashes requirements/docs.txt
+	@touch $@
+
+.venv-mutation/.ready: .venv/.ready requirements/mutation.txt
+	@echo "Making the environment of cosmic-ray ..." >&2
+	@rm -rf .venv-mutation && $(PYTHON) -m venv --without-pip .venv-mutation
+	@$(UV) pip sync --quiet --python .venv-mutation/bin/python --require-hashes requirements/mutation.txt
 	@touch $@
 
 node_modules/.ready: package-lock.json tests/e2e/hardhat/package-lock.json
