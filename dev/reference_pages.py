@@ -6,7 +6,7 @@ they are up to date.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from inspect import cleandoc
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from api.metrics import metric_names
 from api.views.codes import load_codes
 from dev.database_pages import PAGE, draw_database, draw_grants
 from signer.config.settings import CREDENTIALS
-from signer.policy.attributes import ACTIONS
-from signer.policy.default_rules import FLOOR, SERVICE_WALLET
+from signer.policy.attributes import ACTIONS, Attribute
+from signer.policy.default_rules import FLOOR
 from signer.policy.rules import RULES
 
 
@@ -128,12 +128,27 @@ def draw_codes() -> str:
     for kind, heading in _HEADINGS.items():
         lines += ["", f"## {heading}", *([_GUARD] if kind == "refusal" else [])]
         lines += [
-            f"\n### {each['code']}\n\n{_prose(each['title'])}."
-            f" {_prose(each['meaning'])}\n\n**Do:** {_prose(each['cure'])}"
+            f"\n### {each['code']}\n\n{_title(each)}"
+            f"{_prose(each['meaning'])}\n\n**Do:** {_prose(each['cure'])}"
             for each in codes
             if each["kind"] == kind
         ]
     return "\n".join([*lines, ""])
+
+
+def _title(entry: Mapping[str, str]) -> str:
+    """Return the title of *entry* where its meaning is too short without it."""
+    is_short = len(entry["meaning"].split()) <= _SHORT
+    return f"{_prose(entry['title'])}. " if is_short else ""
+
+
+_SHORT = 11  # Words.
+
+
+def _names(rules: str) -> str:
+    """Return the names of *rules* for a sentence."""
+    names = dict.fromkeys(re.findall(r'@id\("([^"]+)"\)', rules))
+    return ", ".join(f"`{name}`" for name in names)
 
 
 _POLICY = f"""\
@@ -141,28 +156,16 @@ _POLICY = f"""\
 
 {_GENERATED}
 
-What rules can ask, and the names of the rules that this project makes.
-[Write a policy](../how-to/policy.md) has the steps, and
-[decision 57](../adr/0057-one-policy-in-cedar.md) the reasons.
+Look up what rules can ask, and what the name of a rule in a refusal means.
+[Write a policy](../how-to/policy.md) has the steps.
 
 ## The floor
 
-These rules are a part of every policy, and no `permit` can allow what they forbid.
-
-```cedar
-{FLOOR.text.rstrip()}
-```
-
-## Service wallets
-
-These rules are a part of the service's policy, and of an account's unless it is opened
-with `account_policy(shares_service_wallet=True)`
-([library](library.md#send-from-a-wallet-of-the-service)). No `permit` can allow what
-they forbid.
-
-```cedar
-{SERVICE_WALLET.text.rstrip()}
-```
+`hotwallet policy show` prints all rules. Those of the floor are a part of every policy,
+and no `permit` can allow what they forbid: {_names(FLOOR.text)}.
+For keys with which the service pays, `service-wallet` forbids transactions as well,
+unless an account is opened with `account_policy(shares_service_wallet=True)`
+([library](library.md#send-from-a-wallet-of-the-service)).
 
 ## Names of rules
 
@@ -197,18 +200,27 @@ def draw_policy() -> str:
     """Return the page of facts and names of rules."""
     lines = [_POLICY, *(f"| `{name}` | {text} |" for name, text in RULES.items())]
     lines.append(_FACTS)
+    everywhere = [
+        each
+        for each in ACTIONS[0].attributes
+        if all(each in action.attributes for action in ACTIONS)
+    ]
+    lines += ["\n### Every action\n", *_facts(everywhere)]
     for action in ACTIONS:
+        own = [each for each in action.attributes if each not in everywhere]
         lines += [
             f'\n### `Action::"{action.name}"`\n\n{action.meaning.capitalize()}.\n',
-            "| fact | type | |",
-            "| --- | --- | --- |",
-        ]
-        lines += [
-            f"| `{each.name}` | {each.type}{', optional' if each.optional else ''} |"
-            f" {_cell(_prose(each.meaning))} |"
-            for each in action.attributes
+            *_facts(own),
         ]
     return "\n".join([*lines, ""])
+
+
+def _facts(attributes: Iterable[Attribute]) -> Iterator[str]:
+    """Yield the lines of a table of *attributes*."""
+    yield from ("| fact | type | |", "| --- | --- | --- |")
+    for each in attributes:
+        kind = f"{each.type}{', optional' if each.optional else ''}"
+        yield f"| `{each.name}` | {kind} | {_cell(_prose(each.meaning))} |"
 
 
 def draw_metrics() -> str:

@@ -85,7 +85,7 @@ def test_rules_are_found_and_a_wrong_one_is_refused() -> None:
 
     guides = {"policy", "approvals", "several-wallets"}
     assert {f"how-to/{each}" for each in guides} <= pages
-    assert {"reference/policy", "reference/json-rpc"} <= pages
+    assert "reference/json-rpc" in pages
     assert accounts == {
         "how-to/test-with-hsm",
         "how-to/web3py-account",
