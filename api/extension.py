@@ -79,7 +79,7 @@ def find_hooks(name: str) -> Iterator[Any]:
     """Yield what the field *name* of each extra names, imported now."""
     for extra in find_extras():
         if (target := getattr(extra, name)) is not None:
-            yield _load(target)
+            yield load(target)
 
 
 def find_routes(role: str) -> Iterator[Callable[..., None]]:
@@ -87,7 +87,7 @@ def find_routes(role: str) -> Iterator[Callable[..., None]]:
     for extra in find_extras():
         for served, target in extra.routes.items():
             if role in {served, "all"}:
-                yield _load(target)
+                yield load(target)
 
 
 def is_page(path: str) -> bool:
@@ -110,7 +110,7 @@ def find_service(name: str, environ: Mapping[str, str]) -> Callable[..., Any] | 
         return None
     for extra in find_extras():
         if name in extra.services:
-            return _load(extra.services[name])  # type: ignore[no-any-return]
+            return load(extra.services[name])  # type: ignore[no-any-return]
     from signer.errors import ConfigurationError, Refusal  # noqa: PLC0415
 
     problem = f"{variable} needs a {name}, and no extra of this installation has it"
@@ -152,6 +152,7 @@ def find_extras() -> tuple[Extra, ...]:
     return tuple(sorted(found, key=lambda extra: extra.name))
 
 
-def _load(target: str) -> Any:
+def load(target: str) -> Any:
+    """Return the attribute that *target*, ``module:attribute``, names."""
     module, _, attribute = target.partition(":")
     return getattr(import_module(module), attribute)

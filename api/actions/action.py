@@ -254,9 +254,9 @@ class Action:
     operator's token if ``needs_token``: an action that needs no approval must not fail
     because of a token.
 
-    ``schema`` names the schema of the answer, and *collection* the member that lists
-    are wrapped in.  ``body`` names the schema of the request, if it has more fields
-    than the reason, and *rules* are added to it.
+    ``document`` is ``module:class`` of the answer, which commands do not import, and
+    *collection* the member that lists are wrapped in.  ``body`` names the schema of the
+    request, if it has more fields than the reason, and *rules* are added to it.
     """
 
     name: str
@@ -282,7 +282,7 @@ class Action:
     needs_device: bool = False
     is_danger: bool = False
     answers: Mapping[int, str] = field(default_factory=lambda: {200: "What changed."})
-    schema: str
+    document: str
     collection: str = ""
     problems: frozenset[str] = frozenset({"not-found"})
     body: str = ""
@@ -300,6 +300,11 @@ class Action:
     @property
     def api(self) -> str:
         return f"POST {self.path}"
+
+    @property
+    def schema(self) -> str:
+        """The name of the schema of the answer."""
+        return self.document.rpartition(":")[2].removesuffix("Document")
 
     @property
     def in_path(self) -> Sequence[Field]:

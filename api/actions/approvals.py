@@ -98,7 +98,7 @@ def _decision(
         needs_token=lambda _: True,
         is_danger=verb != "approve",
         answers={200: "The proposal."},
-        schema="Approval",
+        document="api.views.administration:ApprovalDocument",
         problems=frozenset(
             {"same-person", "operator-not-identified", "not-found", "conflict"}
         ),

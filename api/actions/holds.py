@@ -199,7 +199,7 @@ STOP = Action(
     asks=False,
     make=_stop,
     is_danger=True,
-    schema="Stopped",
+    document="api.views.administration:StoppedDocument",
     body="SwitchRequest",
     rules={"dependentRequired": {"token": ["network"]}},
 )
@@ -234,7 +234,7 @@ RESUME = Action(
     ),
     # A stop must not fail because a token has expired; its end may need an approval.
     needs_token=lambda _: True,
-    schema="Resumed",
+    document="api.views.administration:ResumedDocument",
     body="SwitchRequest",
     rules={"dependentRequired": {"token": ["network"]}},
 )
@@ -322,7 +322,7 @@ BLOCK = Action(
     make=_block,
     has_dry_run=True,
     is_danger=True,
-    schema="BlockedTenant",
+    document="api.views.administration:BlockedTenantDocument",
 )
 
 UNBLOCK = Action(
@@ -349,5 +349,5 @@ UNBLOCK = Action(
         lambda facts, _: {"tenant": facts["tenant"]},
     ),
     needs_token=lambda _: True,
-    schema="UnblockedTenant",
+    document="api.views.administration:UnblockedTenantDocument",
 )

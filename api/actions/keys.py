@@ -195,7 +195,7 @@ ROTATE = Action(
         200: "The key is active, or would be.",
         202: "The old key signs until the new address has funds: repeat then.",
     },
-    schema="Rotation",
+    document="api.views.administration:RotationDocument",
     body="RotationRequest",
     rules={
         "allOf": [
@@ -250,7 +250,7 @@ FAIL_OVER = Action(
     needs_device=True,
     is_danger=True,
     answers={200: "The key is there, or was."},
-    schema="Failover",
+    document="api.views.administration:FailoverDocument",
     body="FailoverRequest",
     problems=_CHANGES | {"not-found"},
 )
@@ -323,7 +323,7 @@ REVOKE = Action(
     needs_device=True,
     is_danger=True,
     answers={200: "The key."},
-    schema="RevokedKey",
+    document="api.views.administration:RevokedKeyDocument",
     problems=_CHANGES | {"not-found"},
 )
 
@@ -379,7 +379,7 @@ REINSTATE = Action(
     needs_token=lambda _: True,
     needs_device=True,
     answers={200: "The key."},
-    schema="ReinstatedKey",
+    document="api.views.administration:ReinstatedKeyDocument",
     problems=_CHANGES | {"not-found"},
 )
 
@@ -439,7 +439,7 @@ SWEEP = Action(
     needs_device=True,
     is_danger=True,
     answers={200: "What is moved, and what waits."},
-    schema="Sweep",
+    document="api.views.administration:SweepDocument",
     collection="assets",
     problems=frozenset(
         {"conflict", "chain-unavailable", "key-unusable", "not-found", "key-not-found"}

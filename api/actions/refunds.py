@@ -88,7 +88,7 @@ CANCEL = Action(
         200: "It was cancelled before.",
         202: "A worker cancels it, unless it is paid already.",
     },
-    schema="Refund",
+    document="api.views.refunds:RefundDocument",
     problems=frozenset({"not-found", "not-cancellable", "tenant-blocked"}),
 )
 
@@ -176,7 +176,7 @@ REPLAY = Action(
     asks=False,
     make=_replay,
     answers={200: "The delivery, which is due."},
-    schema="Delivery",
+    document="api.views.administration:DeliveryDocument",
 )
 
 
@@ -221,6 +221,6 @@ REPLAY_DEAD = Action(
     asks=False,
     make=_replay_dead,
     answers={200: "How many are due again."},
-    schema="DeadReplay",
+    document="api.views.administration:DeadReplayDocument",
     body="DeadReplayRequest",
 )

@@ -17,6 +17,7 @@ from api.actions.action import ADMINISTRATORS, Action, Field, FieldKind, Values
 from api.actions.catalogue import ACTIONS
 from api.auth.authorization import Permission
 from api.container import Container
+from api.extension import load
 from api.http import query
 from api.http.body import read_object, read_optional_object
 from api.http.middleware import Resource
@@ -38,6 +39,7 @@ from api.views.document import (
     ADDRESS_PATTERN,
     EVENT_ID_PATTERN,
     REFUND_ID_PATTERN,
+    schema_of,
 )
 from signer.errors import InvalidInputError
 
@@ -127,6 +129,11 @@ def _check(field: Field, name: str, value: Any) -> None:
 def action_paths() -> dict[str, Element]:
     """Return the operations of all actions, by path."""
     return {each.path: {"post": _operation(each)} for each in ACTIONS}
+
+
+def answer_schemas() -> dict[str, Element]:
+    """Return the schemas of the answers of all actions, by name."""
+    return {each.schema: schema_of(load(each.document)) for each in ACTIONS}
 
 
 def body_schemas() -> dict[str, Element]:

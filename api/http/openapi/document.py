@@ -162,6 +162,7 @@ def complete_document() -> Mapping[str, Any]:
             "headers": _HEADERS,
             "schemas": {
                 **schemas,
+                **actions.answer_schemas(),
                 **{
                     name: each
                     for extra in _EXTRAS

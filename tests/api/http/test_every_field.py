@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from falcon.testing import Result, StartResponseMock, TestClient, create_environ
 
-from api.actions.catalogue import ACTIONS
 from api.container import Container
 from api.http.app import create_app
 from api.http.openapi.document import complete_document
 from tests.api.administrators import authorized
+from tests.api.scopes import SCOPES
 from tests.api.service import RECIPIENT
 from tests.support.ledgers import seal
 
@@ -27,12 +27,6 @@ Json = dict[str, Any]
 
 DOCUMENT: Json = dict(complete_document())
 
-SCOPES = " ".join(
-    {
-        *("refunds:read", "refunds:write", "keys:read", "approvals:read", "sign"),
-        *("metrics:read", "webhooks:read", *(each.scope for each in ACTIONS)),
-    }
-)
 ROLES = ["merchant", "admin", "devops", "signer"]
 
 PATHS = {
@@ -76,7 +70,7 @@ def _send(
     headers: Mapping[str, str] | None = None,
 ) -> Result:
     concrete = re.sub(r"\{(\w+)\}", lambda match: PATHS[match[1]], path)
-    given = authorized(roles=ROLES, scope=SCOPES, sub="gateway-1")
+    given = authorized(roles=ROLES, scope=" ".join(SCOPES), sub="gateway-1")
     if path == "/v1/refunds" and method == "POST":
         given["Idempotency-Key"] = "k"
     if body is not None:
@@ -242,7 +236,7 @@ def test_every_field_of_a_refund_changes_it(client: TestClient, field: str) -> N
 
 def test_a_reason_in_chunks_is_kept(container: Container) -> None:
     """A body without a length was not read."""
-    app, token = create_app(container), authorized(roles=ROLES, scope=SCOPES)
+    app, token = create_app(container), authorized(roles=ROLES, scope=" ".join(SCOPES))
     environ = create_environ(
         path="/v1/admin/tenants/gateway-1/block",
         method="POST",

@@ -31,13 +31,8 @@ from api.http.openapi.document import complete_document, document_of
 from signer.config.settings import Settings
 from tests.api.fuzzed_app import KEY_IDS
 from tests.api.live_server import Server, service_environ
+from tests.api.scopes import SCOPES
 
-
-SCOPES = (
-    "refunds:read", "refunds:write", "keys:rotate", "keys:read", "tenants:block",
-    "signing:stop", "approvals:read", "approvals:decide", "approvals:break-glass",
-    "metrics:read", "webhooks:read", "webhooks:replay", "sign",
-)  # fmt: skip
 
 # A valid request may be refused by the policy (422), as one for a refund of a token
 # that is not configured.
