@@ -1,9 +1,10 @@
 """
 The console blocks of a document: parse them, run them, and compare their output.
 
-A block is a fence with the language ``console``.  A line that begins with ``$ `` is a
-command; lines indented by four spaces directly after it belong to it; the rest is its
-output.  An HTML comment on the line before a fence controls the block:
+A block is a fence with the language ``console``, also inside of a list.  A line that
+begins with ``$ `` is a command; lines indented by four spaces directly after it belong
+to it; the rest is its output.  An HTML comment on the line before a fence controls the
+block:
 
 ``<!-- not run: REASON -->``
     The block is not executed; only its Makefile targets are checked.
@@ -16,19 +17,20 @@ import re
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import dedent
 
 
 _FENCE = re.compile(
-    r"(?:^<!-- (?P<note>[^\n]*) -->\n)?^```console\n(?P<body>.*?)^```$",
+    r"(?:^ *<!-- (?P<note>[^\n]*) -->\n)?^ *```console\n(?P<body>.*?)^ *```$",
     re.MULTILINE | re.DOTALL,
 )
-# What differs from run to run, except statuses.  The same address, hash or refund id
-# in a document must be the same in the output, also in a later block.
+# What differs from run to run, except statuses.  The same address, hash, refund id or
+# digest in a document must be the same in the output, also in a later block.
 _VARIABLE = re.compile(
     r"(?P<exact>(?:\"status\": |\bstatus |HTTP/1\.1 )\d+)"
-    r"|(?P<name>0x[0-9a-fA-F]+|rf_[0-9a-f]+)"
+    r"|(?P<name>0x[0-9a-fA-F]+|rf_[0-9a-f]+|(?<![\w.])(?:[0-9a-f]{16}|[0-9a-f]{64})(?![\w.]))"
     r"|(?P<anything>\.\.\.)"
     r"|(?P<time>\d{4}-\d\d-\d\dT[0-9:.]+(?:Z|\+00:00))"
     r"|(?P<hex>(?:au|evt|req)_[0-9a-f]+)"
@@ -67,7 +69,7 @@ def read_blocks(document: Path) -> list[Block]:
         ValueError: A comment before a block is not one of the two that exist.
     """
     return [
-        _block(match["note"] or "", match["body"])
+        _block(match["note"] or "", dedent(match["body"]))
         for match in _FENCE.finditer(document.read_text(encoding="utf-8"))
     ]
 
@@ -147,6 +149,13 @@ class Console:
         return match is not None
 
 
+def _kind(name: str) -> str:
+    """Return a pattern of what may stand for *name* in an output."""
+    if name.startswith("0x"):
+        return "0x[0-9a-fA-F]+"
+    return "rf_[0-9a-f]+" if name.startswith("rf_") else f"[0-9a-f]{{{len(name)}}}"
+
+
 def _pattern(documented: str, known: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     names: dict[str, str] = {}
 
@@ -159,8 +168,7 @@ def _pattern(documented: str, known: Mapping[str, str]) -> tuple[str, dict[str, 
             if group:
                 return f"(?P={group})"
             names[group := f"name_{len(names)}"] = text
-            kind = "0x[0-9a-fA-F]+" if text.startswith("0x") else "rf_[0-9a-f]+"
-            return f"(?P<{group}>{kind})"
+            return f"(?P<{group}>{_kind(text)})"
         return {
             "exact": re.escape(text),
             "anything": ".*?",
@@ -189,3 +197,52 @@ def run_block(console: Console, block: Block) -> list[str]:
         ]
         if not reports or not block.repeat or time.monotonic() > deadline:
             return reports
+
+
+@dataclass
+class Guide:
+    """
+    A page whose commands a test runs one by one, with what the page assumes between.
+
+    *left_out* has the start of each command that no test can run, with the reason.
+    *texts* are replaced in commands and outputs: the page's names by the test's.
+    """
+
+    console: Console
+    document: Path
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    _steps: list[Step] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._steps = [
+            step
+            for block in read_blocks(self.document)
+            for step in block.steps
+            if not step.command.startswith((*self.left_out,))
+        ]
+
+    def follow(self, start: str, *, repeat: bool = False) -> None:
+        """
+        Run the next command that begins with *start*; its output is the documented one.
+
+        Without a documented output, its status is 0.  With *repeat* it is run until
+        this is so.
+        """
+        step = next(each for each in self._steps if each.command.startswith(start))
+        self._steps.remove(step)
+        command, output = (self._named(text) for text in (step.command, step.output))
+        if not output:
+            command = f"{{ {command}\n}} > /dev/null 2>&1; echo status $?"
+            output = "status 0"
+        reports = run_block(self.console, Block((Step(command, output),), "", repeat))
+        assert not reports, reports[0]
+
+    def _named(self, text: str) -> str:
+        for old, new in self.texts.items():
+            text = text.replace(old, new)
+        return text
+
+    def unused(self) -> list[str]:
+        """Return the commands that were not run."""
+        return [step.command for step in self._steps]

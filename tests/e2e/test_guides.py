@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from dev.anvil import ROOT
-from tests.e2e.console import Console, read_blocks, run_block
+from tests.e2e.console import Console, Guide, read_blocks, run_block
 from tests.support.policy_reload import compiled
 
 
 GUIDES = ROOT / "docs" / "how-to"
+REFERENCE = ROOT / "docs" / "reference"
 GUIDE = GUIDES / "several-wallets.md"
 
 _UNITS = re.compile(r"^for name.*?^done$", re.MULTILINE | re.DOTALL)
@@ -60,6 +61,62 @@ def test_the_commands_print_what_the_guide_shows(
             for folder in ("shop", "treasury")
         )
         assert shop != treasury
+
+
+def test_a_token_is_made_and_checked(console: Console) -> None:
+    """*Use SoftHSM*; the doctor is shown with a wrong PIN."""
+    guide = Guide(console, GUIDES / "softhsm.md")
+
+    guide.follow("hotwallet softhsm init")
+    guide.follow("hotwallet softhsm list")
+    console.run("umask 077; openssl rand -hex 32 > key.hex; echo 1234 > wrong")
+    console.run("export PKCS11_KEY_ID=02")
+    guide.follow("hotwallet softhsm import")
+    console.run("export PKCS11_PIN_FILE=$PWD/wrong")
+    guide.follow("hotwallet softhsm doctor")
+
+    assert guide.unused() == []
+
+
+def test_the_mac_key_is_rotated(console: Console) -> None:
+    """*Rotate the MAC key*, of a new database."""
+    console.run("hotwallet db mac-key --out mac.key")
+    console.run("export MAC_KEY_FILE=mac.key APP_ENV=development")
+    console.run("hotwallet db upgrade")
+    guide = Guide(console, GUIDES / "mac-key-rotation.md")
+
+    guide.follow("hotwallet db mac-key")
+    guide.follow("hotwallet db mac-key")
+    guide.follow("hotwallet db upgrade")
+
+    assert guide.unused() == []
+
+
+def test_a_configuration_is_written(console: Console, tmp_path: Path) -> None:
+    """*Configuration*: what `init` writes, and *Tenants*: one is listed and blocked."""
+    guide = Guide(
+        console,
+        REFERENCE / "configuration.md",
+        texts={"/home/me/refunds": str(tmp_path)},
+    )
+    guide.follow("hotwallet init")
+    assert guide.unused() == []
+
+    (tmp_path / "tenants.toml").write_text(
+        '[tenants.shop]\nsubjects = ["shop-1", "shop-2", "shop-gateway"]\n',
+        encoding="utf-8",
+    )
+    console.run("export HOTWALLET_NO_ENV_FILE=1 APP_ENV=development")
+    console.run("export NETWORKS_FILE=networks.toml")
+    console.run("export TENANTS_FILE=tenants.toml; hotwallet db upgrade")
+    guide = Guide(
+        console,
+        REFERENCE / "tenants.md",
+        texts={"block shop": "block shop --yes"},
+    )
+    guide.follow("hotwallet tenants list")
+    guide.follow("hotwallet tenants block")
+    assert guide.unused() == []
 
 
 def test_the_units_share_no_file(tmp_path: Path) -> None:
