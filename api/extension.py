@@ -4,6 +4,9 @@ What an extra can add to the core, and where extras are found.
 The core is what pays refunds.  An extra is a feature that a service can run without: a
 folder of ``api/extras`` or another package, which declares an ``Extra``.  The core
 imports no extra; it asks this module for what they add.
+
+An extra that reads the ledger with queries of its own declares a class of ``Tables`` in
+its folder, and gets it with ``container.store.tables(...)``.
 """
 
 import os

@@ -14,6 +14,7 @@ pytest_plugins = [
     "tests.fixtures.kms",
     "tests.fixtures.google_kms",
     "tests.fixtures.stores",
+    "tests.fixtures.filled_store",
     "tests.fixtures.roles",
     "tests.fixtures.chain",
     "tests.contract.report",

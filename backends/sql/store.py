@@ -1,11 +1,11 @@
 """The ledger on SQLite or PostgreSQL: every port of ``Ledger``."""
 
+from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from backends.sql.approvals import ApprovalTables
 from backends.sql.audit import AuditTables
-from backends.sql.books import BookTables
 from backends.sql.cancellations import CancellationTables
 from backends.sql.database import Database
 from backends.sql.deliveries import DeliveryTables
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from backends.sql.migrate import SchemaUpgrade
 
 
+T = TypeVar("T")
+
+
 class SQLStore(
     RefundTables,
     QueueTables,
@@ -43,7 +46,6 @@ class SQLStore(
     KeyTables,
     AuditTables,
     SharedTables,
-    BookTables,
 ):
     """
     The tables of one database, as one flat ``Ledger``.
@@ -83,6 +85,9 @@ class SQLStore(
 
     def __repr__(self) -> str:
         return f"SQLStore({self._database.dialect!r})"
+
+    def tables(self, kind: Callable[[Database, RowMACs | None], T]) -> T:
+        return kind(self._database, self._row_macs)
 
     def now(self) -> datetime:
         return self._database.now()

@@ -1,9 +1,9 @@
 """The whole database interface."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 from signer.ports.audit_journal import Journal
-from signer.ports.book_reader import BookReader
 from signer.ports.control_store import ControlStore
 from signer.ports.event_store import EventStore
 from signer.ports.key_store import KeyStore
@@ -11,6 +11,9 @@ from signer.ports.refund_reports import RefundReports
 from signer.ports.refund_store import RefundStore
 from signer.ports.shared_state import SharedState
 from signer.ports.wallet_store import WalletStore
+
+
+T = TypeVar("T")
 
 
 class Ledger(
@@ -22,7 +25,9 @@ class Ledger(
     EventStore,
     Journal,
     SharedState,
-    BookReader,
     Protocol,
 ):
     """Every store that one database implements."""
+
+    def tables(self, kind: Callable[[Any, Any], T]) -> T:
+        """Return *kind* of the same database: an extra's own queries."""

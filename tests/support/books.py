@@ -11,10 +11,11 @@ from typing import Any
 from api.extras.books.accounts import Openings
 from api.extras.books.comparison import Comparison, Event, NetworkBooks
 from api.extras.books.entries import Period
+from api.extras.books.rows import BookToken, NonceEntry, TransactionCost
+from api.extras.books.tables import BookTables
 from signer.chain.erc20 import encode_transfer
 from signer.config.networks import Network
 from signer.errors import ChainUnavailableError, RowNotAuthenticError
-from signer.model.key import Key
 from signer.model.refund import (
     COIN,
     COIN_ADDRESS,
@@ -26,7 +27,6 @@ from signer.model.refund import (
 )
 from signer.model.transaction import Kind
 from signer.model.wallet import UnrecordedTransaction, Wallet
-from signer.ports.book_reader import BookToken, NonceEntry, TransactionCost
 from signer.ports.chain import Block, MinedTransaction
 from signer.ports.chain_history import Header, Settled, TokenTransfer
 from tests.fixtures.ledger import as_if
@@ -217,8 +217,8 @@ class PaperChain:
 
 
 @dataclass
-class PaperLedger:
-    """A ``BookReader`` over rows that the test writes."""
+class PaperLedger(BookTables):
+    """The tables of the books, over rows that the test writes."""
 
     entries: defaultdict[str, dict[int, NonceEntry]] = field(
         default_factory=lambda: defaultdict(dict)
@@ -226,9 +226,6 @@ class PaperLedger:
     others: list[Refund] = field(default_factory=list)
     opened: dict[str, Wallet] = field(default_factory=dict)
     forged: set[str] = field(default_factory=set)
-
-    def keys(self) -> Sequence[Key]:
-        return ()
 
     def wallets(self) -> Sequence[Wallet]:
         return list(self.opened.values())
@@ -239,9 +236,6 @@ class PaperLedger:
     def require_authentic(self, refund: Refund) -> None:
         if refund.id in self.forged:
             raise RowNotAuthenticError("changed")
-
-    def logged_addresses(self) -> Sequence[str]:
-        return ()
 
     def refunded_tokens(self, chain_id: int) -> Sequence[BookToken]:
         return [BookToken(COIN_ADDRESS, COIN, 18)]
@@ -280,11 +274,6 @@ class PaperLedger:
             for sender in self.entries
         }
         return {sender: count for sender, count in found.items() if count}
-
-    def results_by_chain(
-        self, since: datetime, until: datetime
-    ) -> Mapping[int, tuple[str, int]]:
-        return {}
 
     def refunds_of_chain(
         self, chain_id: int, *, after: str, limit: int

@@ -79,17 +79,18 @@ def compare_network(
 ) -> Iterator[Event]:
     """Compare the network *name*, whose chain is *history*, and show the progress."""
     from api.extras.books.comparison import Comparison
+    from api.extras.books.tables import BookTables
 
     network, store = container.networks[name], container.store
-    keys = store.keys()
+    keys, tables = store.keys(), store.tables(BookTables)
     ring = [key.address for key in keys]
     comparison = Comparison(
         name,
         network,
         history,
-        store,
+        tables,
         period,
-        addresses=sorted({*ring, *store.logged_addresses()}),
+        addresses=sorted({*ring, *tables.logged_addresses()}),
         openings=openings,
     )
     yield from with_progress(comparison.run(), name)
@@ -218,9 +219,11 @@ def _compare(
 
 def _name_left_out(container: Container, report: BookReport) -> None:
     """Add the chains that no network of the file has, and whose refunds ended."""
+    from api.extras.books.tables import BookTables
+
     known = {network.chain_id for network in container.networks.values()}
     start, end = report.period.start, report.period.end
-    ended = container.store.results_by_chain(start, end)
+    ended = container.store.tables(BookTables).results_by_chain(start, end)
     for chain_id, (name, count) in ended.items():
         if chain_id not in known:
             left_out = f"{count} refunds of chain {chain_id}, which no network has"

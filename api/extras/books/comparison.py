@@ -21,10 +21,11 @@ from api.extras.books.entries import (
     windows,
 )
 from api.extras.books.matching import Matcher
+from api.extras.books.rows import NonceEntry
+from api.extras.books.tables import BookTables
 from signer.config.networks import Network
 from signer.errors import ChainUnavailableError, RowNotAuthenticError
 from signer.model.refund import Refund
-from signer.ports.book_reader import BookReader, NonceEntry
 from signer.ports.chain_history import ChainHistory, Settled, TokenTransfer
 
 
@@ -71,7 +72,7 @@ class NonceWalk:
     """
 
     def __init__(
-        self, history: ChainHistory, reader: BookReader, chain_id: int, wallet: str
+        self, history: ChainHistory, reader: BookTables, chain_id: int, wallet: str
     ) -> None:
         self.wallet = wallet
         self.unknown: list[NonceEntry] = []
@@ -207,7 +208,7 @@ class Comparison:
         name: str,
         network: Network,
         history: ChainHistory,
-        reader: BookReader,
+        reader: BookTables,
         period: Period,
         *,
         addresses: Sequence[str],

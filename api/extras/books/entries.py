@@ -7,13 +7,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Self
 
+from api.extras.books.rows import BookToken, NonceEntry, TransactionCost
 from signer.amounts import format_units
 from signer.chain.chain import COIN_DECIMALS
 from signer.chain.erc20 import read_mark
 from signer.config.networks import Network
 from signer.errors import InvalidInputError
 from signer.model.refund import COIN, COIN_ADDRESS, PaymentPurpose
-from signer.ports.book_reader import BookToken, NonceEntry, TransactionCost
 from signer.ports.chain_history import ChainHistory, Header, Settled, TokenTransfer
 
 

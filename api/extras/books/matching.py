@@ -12,9 +12,9 @@ from api.extras.books.entries import (
     Outflow,
     UsedNonce,
 )
+from api.extras.books.rows import NonceEntry
 from signer.model.refund import COIN_ADDRESS, PaymentPurpose, Refund, Status
 from signer.model.transaction import Kind
-from signer.ports.book_reader import NonceEntry
 from signer.ports.chain_history import Settled
 
 

@@ -20,6 +20,7 @@ from sqlalchemy import Connection, insert, update
 from api.cli.options import parse_moment
 from api.extras.books.commands import with_progress
 from api.extras.books.comparison import Progress
+from api.extras.books.tables import BookTables
 from backends.sql import SQLStore, schema
 from dev import stablecoin as coin
 from signer.chain.erc20 import encode_transfer
@@ -425,7 +426,8 @@ def test_sweeps_and_cancellations_are_no_differences(
 def _open_refunds(shop: Shop) -> int:
     """Run a pass of the worker; return how many refunds are not final."""
     shop.world.work()
-    found = shop.world.store.refunds_of_chain(31337, after="", limit=100)
+    books = shop.world.store.tables(BookTables)
+    found = books.refunds_of_chain(31337, after="", limit=100)
     return sum(not each.status.is_final for each in found)
 
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from api.extras.books.entries import Code, Difference
+from api.extras.books.rows import NonceEntry, TransactionCost
 from signer.model.refund import COIN_ADDRESS, Status
 from signer.model.transaction import Kind
 from signer.model.wallet import NOOP_MARK
-from signer.ports.book_reader import NonceEntry, TransactionCost
 from signer.ports.chain import Block
 from tests.fixtures.ledger import as_if
 from tests.support.books import (

@@ -1,6 +1,6 @@
 """The cost of the store: round trips per method, and an index for every query."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -8,12 +8,11 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import bindparam, event, insert, select, text
+from sqlalchemy import bindparam, insert, select, text
 
 from backends.sql import (
     SQLStore,
     audit,
-    books,
     cancellations,
     claim_order,
     deliveries,
@@ -25,7 +24,7 @@ from backends.sql import (
     schema,
     spending,
 )
-from backends.sql.schema import attempts, refunds, sightings, spendings
+from backends.sql.schema import refunds, spendings
 from backends.sql.wallet_rows import next_nonce
 from signer.model.audit_record import Record
 from signer.model.delivery import Delivery, DeliveryState
@@ -46,15 +45,12 @@ from tests.fixtures.ledger import (
     opened,
     queued,
     reserve,
-    sighting,
     signed,
     transaction,
 )
-from tests.fixtures.postgresql import PostgreSQL
-from tests.fixtures.stores import DATABASES, migrate
 from tests.support.keys import key_at
 from tests.support.ledgers import open_ledger, seal
-from tests.support.statements import collected_statements
+from tests.support.statements import collected_statements, query_plan
 
 
 KEY_ID = key_at(WALLET).key_id
@@ -176,67 +172,6 @@ def test_the_audit_of_a_refund_needs_no_commit(store: SQLStore) -> None:
     assert len(begun) == 2
 
 
-def _fill(store: SQLStore, count: int) -> None:
-    """Insert cancelled and confirmed refunds, and transactions of each kind."""
-    opened(store)
-    rows = []
-    for n in range(count):
-        refund = queued(tenant=f"tenant {n % 99}", payment_session_id=f"session {n}")
-        paid = adopted(refund, n) if n % 2 else refund
-        status = Status.CONFIRMED if n % 2 else Status.CANCELLED
-        rows.append(as_if(paid, status=status))
-    seen = [
-        {**asdict(sighting(nonce=2 * n)), "mark": f"{n:016d}".encode()}
-        for n in range(count // 2)
-    ]
-    for each in seen:
-        del each["held_by"], each["is_authentic"]
-    filled(store, rows)
-    sent = [asdict(transaction(row)) for row in rows[1:20:2]]
-    old = [
-        {**sent[0], "tx_hash": f"0x{n:064x}", "attempt": n + 1}
-        | {"signed_at": later(-(10**6) + n)}
-        for n in range(2 * count)
-    ]
-    store._database.transaction(lambda c: c.execute(insert(sightings), seen))
-    store._database.transaction(lambda c: c.execute(insert(attempts), [*sent, *old]))
-    if store._database.dialect == "postgresql":  # As autovacuum does.
-        store._database.run(lambda c: c.execute(text("VACUUM ANALYZE")))
-
-
-@pytest.fixture(scope="module", params=DATABASES)
-def filled_store(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[SQLStore]:
-    """Return a store with 1,500 refunds, which the tests only read."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('filled') / 'hotwallet.db'}"
-    else:
-        server: PostgreSQL = request.getfixturevalue("postgresql")
-        url = server.url(server.create())
-    migrate(url)
-    store = open_ledger(url)
-    _fill(store, 1500)
-    yield store
-    store.close()
-
-
-def _plan(store: SQLStore, statement: Any, given: Mapping[str, Any]) -> str:
-    """Execute *statement*, and return its query plan."""
-    engine = store._database._process().engine
-    word = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN"
-    plan: list[str] = []
-
-    def explain(_: Any, cursor: Any, text: str, values: Any, *__: Any) -> None:
-        cursor.execute(f"{word} {text}", values)
-        plan.extend(str(row) for row in cursor.fetchall())
-
-    event.listen(engine, "before_cursor_execute", explain)
-    store._database.run(lambda c: c.execute(statement, given))
-    event.remove(engine, "before_cursor_execute", explain)
-    return "\n".join(plan)
-
-
 MOMENT = datetime(2026, 1, 31, tzinfo=UTC)
 
 SEARCHES = (
@@ -271,7 +206,7 @@ def test_a_search_reads_a_bounded_part(
         for has_cursor in (False, True):
             query = refund_reports.found_among(wanted, has_cursor=has_cursor)
             given = refund_reports.parameters(wanted, queued().id)
-            plan = _plan(filled_store, query, {**given, "at_most": 10})
+            plan = query_plan(filled_store, query, {**given, "at_most": 10})
 
             if filled_store._database.path:
                 assert index in plan
@@ -281,7 +216,7 @@ def test_a_search_reads_a_bounded_part(
 
 
 def test_a_reference_is_looked_up_once_per_tenant(filled_store: SQLStore) -> None:
-    plan = _plan(
+    plan = query_plan(
         filled_store, refund_reports.BY_REFERENCE, {"name": "order", "at_most": 10}
     )
 
@@ -292,7 +227,7 @@ def test_a_reference_is_looked_up_once_per_tenant(filled_store: SQLStore) -> Non
 def test_an_earlier_refund_is_found_in_two_indexes(filled_store: SQLStore) -> None:
     """One row by its key and one by its reference, not all of the tenants' refunds."""
     given = {"of_tenants": ["tenant 3"], "key": "key", "name": "order"}
-    plan = _plan(filled_store, queries.EARLIER, given)
+    plan = query_plan(filled_store, queries.EARLIER, given)
 
     assert "Seq Scan" not in plan
     assert "ix_refunds_tenant" not in plan
@@ -310,7 +245,7 @@ def test_an_earlier_refund_is_found_in_two_indexes(filled_store: SQLStore) -> No
 def test_a_client_that_repeats_a_call_reads_one_refund(
     filled_store: SQLStore, statement: Any, given: dict[str, Any]
 ) -> None:
-    plan = _plan(filled_store, statement, given)
+    plan = query_plan(filled_store, statement, given)
 
     assert "uq_refunds_" in plan or "sqlite_autoindex_refunds_" in plan
     assert "Seq Scan" not in plan
@@ -321,7 +256,7 @@ def test_open_refunds_of_a_tenant_are_counted_in_an_index(
 ) -> None:
     """The cost does not grow with the final refunds."""
     given = {"of_tenant": "tenant 3", "at_most": 10}
-    plan = _plan(filled_store, queries.COUNT_OPEN, given)
+    plan = query_plan(filled_store, queries.COUNT_OPEN, given)
 
     # PostgreSQL may read the open refunds of all tenants if they are few.
     expected = "ix_refunds_state" if filled_store._database.path else "ix_refunds_"
@@ -377,7 +312,7 @@ def test_the_worker_reads_open_refunds_only(
         "of_token": "TUSD",
         "code": "wallet-paused",
     }
-    plan = _plan(filled_store, statement, given)
+    plan = query_plan(filled_store, statement, given)
 
     # PostgreSQL sometimes takes the other index of open refunds, which are few.
     others = set() if filled_store._database.path else {"ix_refunds_open"}
@@ -391,7 +326,7 @@ def test_transactions_are_limited_before_their_refunds_are_read(
 ) -> None:
     """A wallet with a long queue is asked for its first one in each pass."""
     given = {"chain_id": 31337, "sender": WALLET, "nonce": 1500, "at_most": 9}
-    plan = _plan(filled_store, queries.BELOW, given)
+    plan = query_plan(filled_store, queries.BELOW, given)
 
     assert "ix_transactions_movable" in plan
     assert "Sort" not in plan
@@ -400,48 +335,10 @@ def test_transactions_are_limited_before_their_refunds_are_read(
     assert "CO-ROUTINE below" in plan or plan.count("Limit") == 3
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [books.NONCES, books._REFUNDS, books.ATTEMPTS, books.SIGHTINGS, books.IN_BLOCKS],
-    ids=["nonces", "refunds", "attempts", "sightings", "in blocks"],
-)
-def test_books_are_pages_of_an_index(filled_store: SQLStore, statement: Any) -> None:
-    """The nonces of one wallet, however many rows others have."""
-    given = {
-        "of_chain": 31337,
-        "of_sender": WALLET,
-        "first": 200,
-        "last": 210,
-        "after": 200,
-        "first_block": 7,
-        "last_block": 7,
-        "at_most": 9,
-    }
-    plan = _plan(filled_store, statement, given)
-
-    assert "Seq Scan on refunds" not in plan
-    assert "Seq Scan on sightings" not in plan
-    assert "SCAN refunds" not in plan
-    assert "SCAN sightings" not in plan
-    assert "Seq Scan on transactions" not in plan
-    assert "SCAN transactions" not in plan
-
-
-def test_refunds_of_a_chain_are_pages_of_the_primary_key(
-    filled_store: SQLStore,
-) -> None:
-    """Nothing is sorted: each page begins after the last id of the one before."""
-    given = {"of_chain": 31337, "after": queued().id, "at_most": 9}
-    plan = _plan(filled_store, books.OF_CHAIN, given)
-
-    assert "TEMP B-TREE" not in plan
-    assert "Seq Scan" not in plan
-
-
 def test_refunds_that_await_an_approval_are_read_alone(filled_store: SQLStore) -> None:
     """Once in each pass, with their proposals."""
     given = {"at_most": 9, "now": now(), "since": later(-3600)}
-    plan = _plan(filled_store, refund_approvals.DECIDED, given)
+    plan = query_plan(filled_store, refund_approvals.DECIDED, given)
 
     assert "ix_refunds_awaiting" in plan
     assert "Seq Scan on refunds" not in plan
@@ -473,7 +370,7 @@ def test_refunds_that_wait_are_not_read(store: SQLStore, statement: Any) -> None
         "of_tenant": "gateway",
         "of_token": "TUSD",
     }
-    plan = _plan(store, statement, given | {"code": "wallet-paused"})
+    plan = query_plan(store, statement, given | {"code": "wallet-paused"})
 
     assert "SCAN refunds" not in plan
     assert "Seq Scan on refunds" not in plan
@@ -490,7 +387,7 @@ def test_transactions_that_wait_are_not_read(store: SQLStore) -> None:
     if store._database.dialect == "postgresql":
         store._database.run(lambda c: c.execute(text("VACUUM ANALYZE")))
     given = {"at_most": 9, "ahead": 4, "now": now(), "far": later(120)}
-    plan = _plan(store, claim_order.DUE, given)
+    plan = query_plan(store, claim_order.DUE, given)
 
     assert "SCAN transactions" not in plan
     assert "Seq Scan" not in plan
@@ -504,7 +401,7 @@ def test_awaited_refunds_are_found_by_their_ids(filled_store: SQLStore) -> None:
         "refund_ids": [queued().id for _ in range(16)],
         "statuses": [Status.QUEUED, Status.RESERVED, Status.SIGNED],
     }
-    plan = _plan(filled_store, queries.ADVANCED, given)
+    plan = query_plan(filled_store, queries.ADVANCED, given)
 
     assert "SCAN refunds" not in plan
     assert "Seq Scan on refunds" not in plan
@@ -544,7 +441,7 @@ def test_events_come_from_an_index(store: SQLStore) -> None:
         (events.OLD, "uq_events_sequence"),
         (deliveries.REPLAY_DEAD, "ix_webhook_deliveries_dead"),
     ):
-        plan = _plan(store, statement, given)
+        plan = query_plan(store, statement, given)
 
         assert index in plan
         assert "Seq Scan" not in plan
@@ -595,7 +492,7 @@ def test_spendings_come_from_an_index(store: SQLStore) -> None:
         "recipients": ["", WALLET],
         "payments": [("", ""), ("", WALLET), ("gateway", ""), ("gateway", WALLET)],
     }
-    plan = _plan(store, spending._RECENT[store._database.dialect], given)
+    plan = query_plan(store, spending._RECENT[store._database.dialect], given)
 
     assert {
         "sqlite": "(chain_id=? AND token_address=? AND tenant=? AND recipient=? AND"
@@ -614,7 +511,7 @@ def test_the_last_start_comes_from_an_index(store: SQLStore) -> None:
     )
     if store._database.dialect == "postgresql":
         store._database.run(lambda c: c.execute(text("ANALYZE")))
-    plan = _plan(store, audit._CONFIGURATION, {"process": "x", "before": "av"})
+    plan = query_plan(store, audit._CONFIGURATION, {"process": "x", "before": "av"})
 
     assert "ix_audit_records_configuration" in plan
     assert "Seq Scan" not in plan
@@ -633,7 +530,7 @@ def test_automatic_stops_read_recent_rows_only(
 ) -> None:
     """The rules cost the same in a ledger of any size."""
     given = {"of_chain": 31337, "since": later(-60), "at_most": 20}
-    plan = _plan(filled_store, statement, given)
+    plan = query_plan(filled_store, statement, given)
 
     assert index in plan
     assert "Seq Scan on attempts" not in plan
@@ -657,7 +554,7 @@ def test_metrics_read_few_rows(
     # PostgreSQL would read a table of 1,500 rows to find 200 of them.
     given = {"first": queued().id, "of_chain": 31337, "at_most": 20}
     given["last"] = queued(id=new_refund_id(later(60))).id
-    plan = _plan(filled_store, statement, given)
+    plan = query_plan(filled_store, statement, given)
 
     # SQLite names the index of a primary key after the table.
     names = {index, "sqlite_autoindex_refunds_1" if index == "pk_refunds" else index}
@@ -675,7 +572,7 @@ def test_open_refunds_are_counted_without_the_final_transactions(
         filled(store, [as_if(each, status=Status.CONFIRMED) for each in final])
         filled(store, [queued() for _ in range(500)])
         store._database.run(lambda c: c.execute(text("VACUUM ANALYZE")))
-        plan = _plan(store, refund_reports.OPEN_REFUNDS, {})
+        plan = query_plan(store, refund_reports.OPEN_REFUNDS, {})
 
     assert "ix_transactions_movable" in plan
     assert "Seq Scan on transactions" not in plan
@@ -683,7 +580,7 @@ def test_open_refunds_are_counted_without_the_final_transactions(
 
 def test_broadcasts_come_from_the_primary_key(sqlite_store: SQLStore) -> None:
     given = {"first": "rf_0", "last": "rf_1", "at_most": 20}
-    plan = _plan(sqlite_store, refund_reports.FIRST_BROADCASTS, given)
+    plan = query_plan(sqlite_store, refund_reports.FIRST_BROADCASTS, given)
 
     assert "SEARCH refund_moves" in plan
     assert "TEMP B-TREE" not in plan
@@ -695,7 +592,7 @@ def test_the_first_payment_of_a_recipient_comes_from_an_index(
     """Also of a recipient whom many refunds pay."""
     given = {"chain_id": 1, "token_address": "0x", "recipient": "0x"}
 
-    plan = _plan(filled_store, spending._FIRST_CONFIRMED, given)
+    plan = query_plan(filled_store, spending._FIRST_CONFIRMED, given)
 
     assert "ix_refunds_confirmed" in plan
 
@@ -711,7 +608,7 @@ def test_the_spendings_of_a_day_come_from_an_index(store: SQLStore) -> None:
         store._database.run(lambda c: c.execute(text("ANALYZE")))
     statement = refund_reports.SPENT[store._database.dialect]
     given = {"hour": None, "of_chain": 31337, "tokens": [WALLET, "gas"]}
-    plan = _plan(store, statement, {**given, "of_tenant": ""})
+    plan = query_plan(store, statement, {**given, "of_tenant": ""})
 
     assert {
         "sqlite": "(chain_id=? AND token_address=? AND tenant=? AND recipient=? AND"
@@ -722,7 +619,7 @@ def test_the_spendings_of_a_day_come_from_an_index(store: SQLStore) -> None:
 
 def test_hashes_come_from_an_index(sqlite_store: SQLStore) -> None:
     """The hashes of a batch are looked up by refund."""
-    plan = _plan(sqlite_store, queries.HASHES, {"refund_ids": ["rf_0", "rf_1"]})
+    plan = query_plan(sqlite_store, queries.HASHES, {"refund_ids": ["rf_0", "rf_1"]})
 
     assert "SEARCH attempts USING INDEX" in plan
     assert "(chain_id=? AND sender=? AND nonce=?)" in plan
@@ -731,7 +628,7 @@ def test_hashes_come_from_an_index(sqlite_store: SQLStore) -> None:
 def test_recent_fees_come_from_indexes(filled_store: SQLStore) -> None:
     """The last confirmed transactions of a wallet are found by nonce."""
     given = {"chain_id": 31337, "sender": WALLET, "since": now(), "at_most": 20}
-    plan = _plan(filled_store, queries.MAX_FEES, given)
+    plan = query_plan(filled_store, queries.MAX_FEES, given)
 
     assert {"sqlite": "chain_id=? AND sender=?", "postgresql": "pk_transactions"}[
         filled_store._database.dialect
@@ -747,7 +644,7 @@ def test_the_next_nonce_comes_from_indexes(filled_store: SQLStore) -> None:
         bindparam("chain_id", type_=refunds.c.chain_id.type),
         bindparam("sender", type_=refunds.c.sender.type),
     )
-    plan = _plan(filled_store, select(next_nonce(*wallet)), given)
+    plan = query_plan(filled_store, select(next_nonce(*wallet)), given)
 
     for index in INDEXES_OF_NONCES[filled_store._database.dialect]:
         assert index in plan

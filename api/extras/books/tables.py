@@ -7,9 +7,10 @@ from typing import Any
 from eth_utils.address import is_checksum_address
 from sqlalchemy import Connection, Integer, bindparam, func, or_, select, text, union
 
+from api.extras.books.rows import BookToken, NonceEntry, TransactionCost
 from backends.sql.columns import UTCDateTime
-from backends.sql.database import Tables
 from backends.sql.refund_rows import PAID, REFUNDS, read_refunds
+from backends.sql.refunds import RefundTables
 from backends.sql.schema import (
     attempts,
     audit_records,
@@ -19,11 +20,11 @@ from backends.sql.schema import (
     transactions,
 )
 from backends.sql.wallet_rows import of_wallet, select_sightings, wallet_key
+from backends.sql.wallets import WalletTables
 from signer.audit.actions import SUCCESS, AuditAction
 from signer.model.audit_record import Record
 from signer.model.refund import PaymentState, Refund
 from signer.model.transaction import Kind
-from signer.ports.book_reader import BookToken, NonceEntry, TransactionCost
 
 
 _first = bindparam("first", type_=refunds.c.nonce.type)
@@ -130,10 +131,15 @@ _ROTATIONS = select(audit_records.c.id, audit_records.c.body).where(
 )
 
 
-class BookTables(Tables):
-    """Implements ``signer.ports.BookReader``."""
+class BookTables(RefundTables, WalletTables):
+    """
+    Reads the ledger for the books; raises ``StoreUnavailableError`` if it is down.
+
+    Each method reads a page, so that the memory does not grow with the ledger.
+    """
 
     def logged_addresses(self) -> Sequence[str]:
+        """Return the addresses of all keys that the audit log records as activated."""
         found = (Record(*row).fields for row in self._database.rows(_ROTATIONS))
         names = {
             str(fields.get(name))
@@ -144,6 +150,7 @@ class BookTables(Tables):
         return sorted(name for name in names if is_checksum_address(name))
 
     def refunded_tokens(self, chain_id: int) -> Sequence[BookToken]:
+        """Return each token that a refund of the chain names."""
         return [
             BookToken(*row) for row in self._database.rows(_TOKENS, of_chain=chain_id)
         ]
@@ -151,6 +158,11 @@ class BookTables(Tables):
     def nonce_entries(
         self, chain_id: int, sender: str, first: int, limit: int
     ) -> Sequence[NonceEntry]:
+        """
+        Return up to *limit* nonces of a wallet from *first* on, lowest first.
+
+        A nonce that no row has is left out.
+        """
         wallet = wallet_key(chain_id, sender)
 
         def read(connection: Connection) -> Sequence[NonceEntry]:
@@ -191,6 +203,11 @@ class BookTables(Tables):
         after: int,
         limit: int,
     ) -> Sequence[Refund]:
+        """
+        Return up to *limit* refunds of a wallet with nonces above *after*.
+
+        They have a block between the two *blocks*, both included, lowest nonce first.
+        """
         span = {"first_block": blocks[0], "last_block": blocks[1], "after": after}
         rows = self._database.rows(
             IN_BLOCKS, **wallet_key(chain_id, sender), **span, at_most=limit
@@ -200,6 +217,7 @@ class BookTables(Tables):
     def senders_in_blocks(
         self, chain_id: int, blocks: tuple[int, int]
     ) -> Mapping[str, int]:
+        """Return how many refunds have a block between both *blocks*, by sender."""
         span = {"first_block": blocks[0], "last_block": blocks[1]}
         rows = self._database.rows(SENDERS, of_chain=chain_id, **span)
         return dict(tuple(row) for row in rows)
@@ -207,11 +225,17 @@ class BookTables(Tables):
     def results_by_chain(
         self, since: datetime, until: datetime
     ) -> Mapping[int, tuple[str, int]]:
+        """
+        Return the network's name, and how many refunds ended in a period, by chain.
+
+        *until* does not belong to it.
+        """
         rows = self._database.rows(BY_CHAIN, since=since, until=until)
         return {chain_id: (network, count) for chain_id, network, count in rows}
 
     def refunds_of_chain(
         self, chain_id: int, *, after: str, limit: int
     ) -> Sequence[Refund]:
+        """Return up to *limit* refunds of a chain with ids above *after*, in order."""
         params = {"of_chain": chain_id, "after": after, "at_most": limit}
         return read_refunds(self._database.rows(OF_CHAIN, **params))

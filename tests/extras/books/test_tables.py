@@ -1,15 +1,16 @@
-"""Contract of ``BookReader``: the rows of each nonce, page by page."""
+"""What the books read of the ledger: the rows of each nonce, page by page."""
 
 from dataclasses import replace
 
 import pytest
 
+from api.extras.books.rows import BookToken, TransactionCost
+from api.extras.books.tables import BookTables
 from backends.sql import SQLStore
 from signer.errors import RowNotAuthenticError
 from signer.model.audit_record import Record
 from signer.model.refund import Status
 from signer.model.transaction import Kind
-from signer.ports.book_reader import BookReader, BookToken, TransactionCost
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
@@ -32,15 +33,14 @@ from tests.support.payments import RECIPIENT
 CHAIN = 31337
 
 
-def test_fits_the_port(store: SQLStore) -> None:
-    """The tables are a ``BookReader``, which mypy verifies here."""
-    fits: BookReader = store
+def test_a_ledger_without_refunds(store: SQLStore) -> None:
+    books = store.tables(BookTables)
 
-    assert fits.nonce_entries(CHAIN, WALLET, 0, 10) == ()
-    assert fits.refunds_in_blocks(CHAIN, WALLET, (0, 9), after=-1, limit=9) == ()
-    assert fits.refunds_of_chain(CHAIN, after="", limit=9) == ()
-    assert fits.refunded_tokens(CHAIN) == []
-    assert fits.logged_addresses() == []
+    assert books.nonce_entries(CHAIN, WALLET, 0, 10) == ()
+    assert books.refunds_in_blocks(CHAIN, WALLET, (0, 9), after=-1, limit=9) == ()
+    assert books.refunds_of_chain(CHAIN, after="", limit=9) == ()
+    assert books.refunded_tokens(CHAIN) == []
+    assert books.logged_addresses() == []
 
 
 def test_an_entry_has_the_refund_and_all_its_attempts(store: SQLStore) -> None:
@@ -52,7 +52,7 @@ def test_an_entry_has_the_refund_and_all_its_attempts(store: SQLStore) -> None:
     after = sent.with_status(Status.SIGNED, now(), tx_hash=again.tx_hash)
     store.save(sent, after, again)
 
-    (entry,) = store.nonce_entries(CHAIN, WALLET, 0, 10)
+    (entry,) = store.tables(BookTables).nonce_entries(CHAIN, WALLET, 0, 10)
 
     assert entry.nonce == 0
     assert entry.refund == stored(store, sent)
@@ -72,7 +72,7 @@ def test_unrecorded_transactions_have_entries(store: SQLStore) -> None:
         store.add_unrecorded(wallet, [sighting(nonce=nonce)])
     forge(store, "UPDATE sightings SET accepted_at = seen_at WHERE nonce = 1")
 
-    beside, alone = store.nonce_entries(CHAIN, WALLET, 0, 10)
+    beside, alone = store.tables(BookTables).nonce_entries(CHAIN, WALLET, 0, 10)
 
     assert beside.refund == refund
     assert beside.unrecorded is not None
@@ -92,7 +92,7 @@ def test_entries_are_pages_in_the_order_of_nonces(store: SQLStore) -> None:
     store.add_unrecorded(opened(store), [sighting(nonce=8)])
 
     def nonces(first: int, limit: int) -> list[int]:
-        found = store.nonce_entries(CHAIN, WALLET, first, limit)
+        found = store.tables(BookTables).nonce_entries(CHAIN, WALLET, first, limit)
         return [each.nonce for each in found]
 
     assert nonces(0, 4) == [3, 4, 5, 6]
@@ -107,7 +107,7 @@ def test_refunds_in_blocks(store: SQLStore) -> None:
 
     def ids(*blocks: int, after: int = -1, limit: int = 9) -> list[str]:
         first, last = blocks
-        page = store.refunds_in_blocks(
+        page = store.tables(BookTables).refunds_in_blocks(
             CHAIN, WALLET, (first, last), after=after, limit=limit
         )
         return [each.id for each in page]
@@ -124,13 +124,15 @@ def test_what_a_comparison_may_leave_out(store: SQLStore) -> None:
         moved(store, mined(store, broadcast(store)), Status.CONFIRMED)  # In block 7.
     broadcast(store)
 
-    assert store.senders_in_blocks(CHAIN, (7, 7)) == {WALLET: 2}
-    assert store.senders_in_blocks(CHAIN, (8, 9)) == {}
-    assert store.senders_in_blocks(7, (7, 7)) == {}
+    assert store.tables(BookTables).senders_in_blocks(CHAIN, (7, 7)) == {WALLET: 2}
+    assert store.tables(BookTables).senders_in_blocks(CHAIN, (8, 9)) == {}
+    assert store.tables(BookTables).senders_in_blocks(7, (7, 7)) == {}
     (network,) = {each.network for each in store.list("gateway").refunds}
     until = later(60)
-    assert store.results_by_chain(began, until) == {CHAIN: (network, 2)}
-    assert store.results_by_chain(until, until) == {}
+    assert store.tables(BookTables).results_by_chain(began, until) == {
+        CHAIN: (network, 2)
+    }
+    assert store.tables(BookTables).results_by_chain(until, until) == {}
 
 
 def test_refunds_of_a_chain_are_pages_in_the_order_of_ids(store: SQLStore) -> None:
@@ -138,8 +140,8 @@ def test_refunds_of_a_chain_are_pages_in_the_order_of_ids(store: SQLStore) -> No
     found = sorted(accepted(store).id for _ in range(3))
     accepted(store, chain_id=7)
 
-    first = store.refunds_of_chain(CHAIN, after="", limit=2)
-    rest = store.refunds_of_chain(CHAIN, after=first[-1].id, limit=2)
+    first = store.tables(BookTables).refunds_of_chain(CHAIN, after="", limit=2)
+    rest = store.tables(BookTables).refunds_of_chain(CHAIN, after=first[-1].id, limit=2)
 
     assert [each.id for each in (*first, *rest)] == found
 
@@ -151,7 +153,9 @@ def test_tokens_of_refunds(store: SQLStore) -> None:
     accepted(store, token="OLD", token_address=WALLET, decimals=18)
     accepted(store, chain_id=7, token_address="0x7")
 
-    assert sorted(store.refunded_tokens(CHAIN), key=lambda each: each.symbol) == [
+    assert sorted(
+        store.tables(BookTables).refunded_tokens(CHAIN), key=lambda each: each.symbol
+    ) == [
         BookToken(WALLET, "OLD", 18),
         BookToken(OTHER_WALLET, "TUSD", 6),
     ]
@@ -171,7 +175,9 @@ def test_the_log_names_keys_that_the_ring_may_have_lost(store: SQLStore) -> None
     drafts = [Record.of(each, now()) for each in records]
     store.append([store.authenticate(each) for each in drafts])
 
-    assert store.logged_addresses() == sorted([WALLET, OTHER_WALLET, third])
+    assert store.tables(BookTables).logged_addresses() == sorted(
+        [WALLET, OTHER_WALLET, third]
+    )
 
 
 def test_a_changed_refund_is_not_authentic(store: SQLStore) -> None:
