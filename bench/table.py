@@ -26,10 +26,8 @@ def markdown(run: Document, plots: Mapping[str, Sequence[str]]) -> str:
         if "error" in scenario:
             parts.append(f"{title}\n\nNot measured: {scenario['error']}.")
             continue
-        rounds, seconds = scenario["rounds"], scenario["seconds"]
         sentence = (
-            f"{rounds} round{'s' * (rounds != 1)} of {seconds:g} s per row,"
-            f" {scenario['at'][:10]}, commit {scenario['commit']}, load"
+            f"{scenario['at'][:10]}, commit {scenario['commit']}, load"
             f" {scenario['load']}."
         )
         images = [f"![Plot]({path})" for path in plots.get(scenario["name"], ())]

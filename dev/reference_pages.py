@@ -41,7 +41,7 @@ _COMMANDS = f"""\
 {_GENERATED}
 
 Look up what each command of `hotwallet` does, with its options. `hotwallet COMMAND
---help` prints the same. Commands read their settings from
+--help` prints this and more. Commands read their settings from
 [environment variables](configuration.md).
 
 Exit statuses: 0 done; 1 refused, or something was found that the page of the command
@@ -299,7 +299,7 @@ def _sections(
 def _describe(command: click.Command, context: click.Context) -> str:
     arguments = command.collect_usage_pieces(context)[1:]
     usage = " ".join([context.command_path, *arguments])
-    text = _prose(cleandoc(command.help or ""))
+    text = _prose("\n\n".join(_essence(cleandoc(command.help or ""))))
     text = text.replace("Example: ", "Example:\n\n    ")
     records = [
         record
@@ -316,6 +316,18 @@ def _describe(command: click.Command, context: click.Context) -> str:
     table = ["", "| option | |", "| --- | --- |", *rows] if rows else []
     shown = [f"`{usage}`", ""] if arguments else []
     return "\n".join([*shown, text, *table])
+
+
+def _essence(text: str) -> Iterator[str]:
+    """Yield what the page needs of a help text: first line, exit statuses, example."""
+    summary, *others = text.split("\n\n")
+    yield summary
+    for number, each in enumerate(others):
+        if each.startswith("Exits with"):
+            yield each
+        elif each.startswith("Example:"):
+            yield from others[number:]
+            return
 
 
 def _prose(text: str) -> str:

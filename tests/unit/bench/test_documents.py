@@ -44,7 +44,7 @@ def test_the_markdown_table() -> None:
     assert markdown(_run(), {"softhsm": ["performance/a.svg"]}) == (
         "cores 2.\n\n"
         "### Signatures\n\n"
-        "2 rounds of 0.5 s per row, 2026-11-26, commit 0123456789ab, load 0.4.\n\n"
+        "2026-11-26, commit 0123456789ab, load 0.4.\n\n"
         "| work | median | ratio | to | goal |\n"
         "| --- | --- | --- | --- | --- |\n"
         "| ours | 1,500 /s | 0.625 | bare"
