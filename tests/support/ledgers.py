@@ -7,7 +7,6 @@ from typing import Any
 import structlog
 
 from backends.sql import SQLStore, sqlite_dbapi
-from backends.sql.holds import begin_register
 from signer.audit.log import AuditLog
 from signer.ports.audit_journal import Journal
 from signer.row_macs import RowMACs
@@ -24,12 +23,6 @@ DRAFTS = AuditLog(structlog.get_logger("audit"))
 def open_ledger(url: str, **options: Any) -> SQLStore:
     """Return the ledger at *url*; nothing is opened yet."""
     return SQLStore(url, ROW_MACS, **options)
-
-
-def begin_again(url: str) -> None:
-    """Begin the register of holds of a ledger whose rows were all deleted."""
-    with closing(open_ledger(url)) as ledger:
-        ledger._database.transaction(lambda c: begin_register(c, ROW_MACS))
 
 
 def copy_ledger(source: Path, target: Path) -> Path:
