@@ -7,7 +7,6 @@ same scope, and shows with a dry run what it would do.
 
 import json
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ import click
 import pytest
 from falcon.inspect import inspect_routes
 
-from api.actions.action import Action, FieldKind, Texts
+from api.actions.action import Action
 from api.actions.catalogue import ACTIONS, FORMS
 from api.cli.__main__ import cli
 from api.extras.console import is_console
@@ -26,8 +25,8 @@ from api.http.openapi.document import complete_document
 from backends.sql import SQLStore
 from signer.audit.actions import AuditAction
 from tests.api.actions.cases import CASES, prepared
+from tests.api.actions.surfaces import Surfaces
 from tests.api.administrators import UNAUTHORIZED, authorized
-from tests.api.commands import Finished, Run
 from tests.extras.console.worlds import WHY, World
 from tests.support.ledgers import open_ledger
 
@@ -36,12 +35,6 @@ every_action = pytest.mark.parametrize("action", ACTIONS, ids=lambda each: each.
 every_form = pytest.mark.parametrize("action", FORMS, ids=lambda each: each.name)
 
 _NEED_TWO = [each for each in ACTIONS if CASES[each.name].needs_approval]
-
-
-@pytest.fixture
-def world(sqlite_store: SQLStore) -> World:
-    """A service, and the browser of an administrator."""
-    return World(sqlite_store)
 
 
 @pytest.fixture
@@ -60,81 +53,6 @@ def other_worlds(
     yield make
     for store in stores:
         store.close()
-
-
-def _body(action: Action, texts: Texts) -> dict[str, Any]:
-    values = action.values(texts)
-    found = {each.json_name: values.get(each.name) for each in action.in_body}
-    return {name: value for name, value in found.items() if value}
-
-
-class Surfaces:
-    """Takes actions in three ways, always as alice and with a new token."""
-
-    def __init__(self, run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._run = run
-        self._folder = folder
-        self._monkeypatch = monkeypatch
-
-    def http(
-        self,
-        world: World,
-        action: Action,
-        texts: Texts,
-        *,
-        dry_run: bool = False,
-        **claims: Any,
-    ) -> int:
-        """Request the action, and return the status."""
-        body = _body(action, texts)
-        given = {"scope": action.scope, "sub": "alice", "now": world.clock(), **claims}
-        answer = world.client.simulate_post(
-            action.path.format(**texts),
-            json={**body, **({"dryRun": True} if dry_run else {})},
-            headers=authorized(**given),
-        )
-        return answer.status_code
-
-    def command(
-        self,
-        world: World,
-        action: Action,
-        texts: Texts,
-        *options: str,
-        scope: str | None = None,
-    ) -> Finished:
-        """Run the command over the parts of *world*."""
-        for name in ("build_container", "build_admin_container"):
-            self._monkeypatch.setattr(f"api.bootstrap.{name}", lambda: world.container)
-        token = self._folder / f"token-{secrets.token_hex(4)}"
-        token.write_text(world.token(action, scope=scope or action.scope))
-        token.chmod(0o600)
-        self._monkeypatch.setenv("OPERATOR_TOKEN_FILE", str(token))
-        arguments = [texts[each.name] for each in action.fields if each.argument]
-        for each in action.fields:
-            option = each.option or f"--{each.name}"
-            if not each.argument and texts[each.name]:
-                arguments += [
-                    option,
-                    *([] if each.kind is FieldKind.FLAG else [texts[each.name]]),
-                ]
-        given = (*options, *(["--yes"] if action.asks else []))
-        return self._run(
-            *action.command.split(), *arguments, "--reason", texts["reason"], *given
-        )
-
-    def console(self, world: World, action: Action, texts: Texts) -> int:
-        """Fill the forms in, and return the status of the last page."""
-        return world.make(action, texts).status_code
-
-
-@pytest.fixture
-def surfaces(
-    hotwallet: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Surfaces:
-    """All ways to take an action."""
-    monkeypatch.setenv("APP_ENV", "test")
-    return Surfaces(hotwallet, tmp_path, monkeypatch)
 
 
 def _comparable(record: Mapping[str, Any]) -> dict[str, Any]:

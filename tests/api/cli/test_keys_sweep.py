@@ -130,19 +130,6 @@ def test_a_dry_run_names_the_transfer_in_progress(
     assert finished.status == 1
 
 
-@pytest.mark.parametrize("how", [("--dry-run",), ("--yes",), ("--yes", "--json")])
-def test_refuses_the_active_address_and_a_typo(
-    run: Run, addresses: tuple[str, str], how: tuple[str, ...]
-) -> None:
-    active = run("keys", "sweep", addresses[1], *how)
-    typo = run("keys", "sweep", addresses[0][:-1], *how)
-
-    assert (active.status, active.out) == (typo.status, typo.out) == (1, "")
-    assert active.err.splitlines()[-1].startswith("error: conflict: ")
-    assert typo.err.splitlines()[-1].startswith("error: invalid-input: ")
-    assert "Traceback" not in active.err + typo.err
-
-
 def test_audit_records(
     run: Run, addresses: tuple[str, str], sqlite_store: SQLStore
 ) -> None:

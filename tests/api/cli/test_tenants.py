@@ -127,14 +127,6 @@ def test_an_inserted_block_is_printed_safely(run: Run, sqlite_store: SQLStore) -
     assert run("tenants", "list").out.startswith("'\\x1b[2J': not in TENANTS_FILE\n")
 
 
-@pytest.mark.parametrize("arguments", [("--yes",), ("--dry-run",)])
-def test_an_unknown_tenant(run: Run, arguments: tuple[str, ...]) -> None:
-    finished = run("tenants", "block", "shopp", *arguments)
-
-    assert (finished.status, finished.out) == (1, "")
-    assert "error: not-found: there is no such tenant" in finished.err
-
-
 def test_without_a_file(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each subject is a tenant, and can be blocked before its first refund."""
     monkeypatch.delenv("TENANTS_FILE")

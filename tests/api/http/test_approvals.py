@@ -171,11 +171,6 @@ def test_nothing_waits_for_one_person_outside_production(client: TestClient) -> 
     assert _listed(client) == []
 
 
-def test_an_unknown_proposal_is_not_found(strict: TestClient) -> None:
-    assert _decide(strict, "f" * 64, "approve").status_code == 404
-    assert _decide(strict, "f", "approve").json["field"] == "digest"
-
-
 def test_who_decides_may_not_break_the_glass(stopped: TestClient) -> None:
     """The emergency has a scope of its own."""
     digest = _resume(stopped).json["digest"]

@@ -200,24 +200,3 @@ def test_reinstates_a_revoked_key(admin_client: TestClient, system: System) -> N
     assert answers[0].json["openRefunds"] == []
     assert answers[0].json["reinstatableUntil"] is None
     assert system.states == {NEW: "active", OLD: "draining"}
-
-
-@pytest.mark.parametrize(
-    ("address", "status", "code"),
-    [
-        ("0x" + "1" * 40, 404, "not-found"),
-        ("0x12", 400, "invalid-input"),
-        (None, 409, "conflict"),
-    ],
-)
-def test_reinstates_no_other_key(
-    admin_client: TestClient,
-    system: System,
-    address: str | None,
-    status: int,
-    code: str,
-) -> None:
-    answer = _reinstate(admin_client, address or system.address(OLD))
-
-    assert (answer.status_code, answer.json["code"]) == (status, code)
-    assert system.states == {OLD: "active"}

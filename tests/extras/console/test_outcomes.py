@@ -160,7 +160,6 @@ def test_keys_show_what_drains(world: World) -> None:
 @pytest.mark.parametrize(
     ("name", "values", "code"),
     [
-        ("stop", {"network": "other", "asset": "*", "reason": WHY}, "invalid-input"),
         ("stop", {"network": "local", "asset": "*", "reason": " "}, "invalid-input"),
         (
             "stop",
@@ -168,15 +167,9 @@ def test_keys_show_what_drains(world: World) -> None:
             "invalid-input",
         ),
         ("stop", {"network": "local", "asset": "*", "reason": "a\nb"}, "invalid-input"),
-        ("block-tenant", {"tenant": "another", "reason": WHY}, "not-found"),
         ("block-tenant", {"tenant": "", "reason": WHY}, "invalid-input"),
         ("block-tenant", {"tenant": "x" * 129, "reason": WHY}, "invalid-input"),
-        ("revoke-key", {"address": "0x12", "reason": WHY}, "invalid-input"),
-        ("replay-event", {"event_id": "evt_1", "reason": WHY}, "not-found"),
         ("replay-dead", {"tenant": SHOP, "reason": WHY}, "not-found"),
-        ("cancel-refund", {"refund_id": "rf_1", "reason": WHY}, "not-found"),
-        ("approve", {"digest": "12", "reason": WHY}, "invalid-input"),
-        ("approve", {"digest": "0" * 64, "reason": WHY}, "not-found"),
     ],
 )
 def test_a_refused_confirmation(
