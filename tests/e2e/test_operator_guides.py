@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from moto.core.models import DEFAULT_ACCOUNT_ID
 
 from dev import stablecoin
 from dev.anvil import ROOT
@@ -62,7 +63,12 @@ def stack(
     Its tenant "developer" has a webhook, and "gateway" has none.
     """
     home = tmp_path_factory.mktemp("guides") / ".hotwallet" / "dev"
-    with running_stack(home, kms=kms_emulator, has_webhook=True) as running:
+    with running_stack(
+        home,
+        kms=kms_emulator,
+        has_webhook=True,
+        settings={"KMS_ALLOWED_KEYS": f"arn:aws:kms:*:{DEFAULT_ACCOUNT_ID}:key/*"},
+    ) as running:
         yield running
 
 
@@ -158,6 +164,33 @@ def test_a_compromised_key_is_revoked(
         RPC(stack.chain_url)("evm_setIntervalMining", 1)
 
     assert guide.unused() == []
+
+
+def test_a_key_fails_over_to_its_replica(
+    stack: Stack, kms_emulator: KMSEmulator, console: Console
+) -> None:
+    """*Deploy*: the key signs in another region."""
+    key_id = kms_emulator.create_key(multi_region=True)
+    stack.command("keys", "rotate", key_id, "--yes")
+    replica = kms_emulator.replicate(key_id, "eu-west-1")
+    guide = Guide(
+        console,
+        GUIDES / "deploy.md",
+        left_out={"aws ": AWS, "apt-get": HOST, "make image": HOST},
+        texts={
+            "arn:aws:kms:eu-west-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab"
+            " --dry-run": f"{replica} --dry-run",
+            "arn:aws:kms:eu-west-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab"
+            "": f"{replica} --yes",
+            "mrk-1234...": key_prefix(key_id),
+        },
+    )
+
+    guide.follow("hotwallet keys failover")
+    guide.follow("hotwallet keys failover")
+
+    assert guide.unused() == []
+    stack.command("keys", "rotate", stack.key_id, "--yes")
 
 
 def test_webhooks_are_received_and_repaired(stack: Stack, console: Console) -> None:
@@ -330,6 +363,7 @@ def test_changes_are_approved(tmp_path: Path) -> None:
         ) as stack,
         _shell(stack, tmp_path) as console,
     ):
+        _follow_authentication(stack, console)
         _follow_approvals(stack, console)
         _follow_migration(stack, console)
 
@@ -347,6 +381,18 @@ def _run_as_owner(home: Path, program: str, *arguments: str) -> None:
         check=True,
         capture_output=True,
     )
+
+
+def _follow_authentication(stack: Stack, console: Console) -> None:
+    guide = Guide(
+        console,
+        ROOT / "docs" / "reference" / "auth.md",
+        texts={"curl -H": "curl -s -H", "http://127.0.0.1:8080": stack.url},
+    )
+
+    guide.follow("curl")
+
+    assert guide.unused() == []
 
 
 def _follow_approvals(stack: Stack, console: Console) -> None:
