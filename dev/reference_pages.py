@@ -208,10 +208,10 @@ def draw_policy() -> str:
     lines += ["\n### Every action\n", *_facts(everywhere)]
     for action in ACTIONS:
         own = [each for each in action.attributes if each not in everywhere]
-        lines += [
-            f'\n### `Action::"{action.name}"`\n\n{action.meaning.capitalize()}.\n',
-            *_facts(own),
-        ]
+        meaning = action.meaning[0].upper() + action.meaning[1:]
+        lines.append(f'\n### `Action::"{action.name}"`\n\n{meaning}.')
+        if own:
+            lines += ["", *_facts(own)]
     return "\n".join([*lines, ""])
 
 
