@@ -7,8 +7,10 @@ missing, changed, or older than the one that this process or the audit log knows
 """
 
 import json
+import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -112,8 +114,19 @@ _END = "\U0010ffff"  # Above the ids of all records of the service.
 
 _NEWEST = 20  # Two processes may record their changes in the other order.
 
-# By engine, which is of one process: the most changes that a register has had.
-_newest: WeakKeyDictionary[Engine, int] = WeakKeyDictionary()
+_READ_AGAIN_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class _Known:
+    """The most changes that a register has had, and when the audit log was read."""
+
+    changes: int = 0
+    read_at: float = -math.inf
+
+
+# By engine, which is of one process.
+_newest: WeakKeyDictionary[Engine, _Known] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,9 +291,11 @@ def _of(scopes: Collection[Scope], found: Sequence[Hold]) -> Sequence[Hold]:
     return tuple(hold for hold in found if hold.scope in scopes)
 
 
-def _put(connection: Connection, macs: RowMACs, stored: Hold | None, new: Hold) -> None:
+def _put(
+    connection: Connection, macs: RowMACs, stored: Hold | None, new: Hold
+) -> Register:
     """
-    Replace *stored* by *new*, and list its version; another version is refused.
+    Replace *stored* by *new*, and list its version in the register, which is returned.
 
     Only a stop of everything may begin a new register: nothing lists the holds that
     were deleted with the old one.
@@ -304,7 +319,9 @@ def _put(connection: Connection, macs: RowMACs, stored: Hold | None, new: Hold) 
         after = rows.replace(stored, new)
     register = register or Register(known)
     versions = register.versions | {after.name: after.version}
-    _write(connection, macs, before, Register(register.changes + 1, versions))
+    changed = Register(register.changes + 1, versions)
+    _write(connection, macs, before, changed)
+    return changed
 
 
 def begin_register(connection: Connection, macs: RowMACs) -> None:
@@ -331,17 +348,23 @@ def _remember(connection: Connection, register: Register | None) -> None:
     No transaction may call it, since a register of its own could be rolled back.
     """
     if register is not None:
-        known = _newest.get(connection.engine, 0)
-        _newest[connection.engine] = max(known, register.changes)
+        known = _newest.setdefault(connection.engine, _Known())
+        known.changes = max(known.changes, register.changes)
 
 
 def _known_changes(connection: Connection, macs: RowMACs) -> int:
-    """Return how many changes there were, at least."""
-    known = _newest.get(connection.engine)
-    if known is None:
+    """
+    Return how many changes there were, at least.
+
+    The audit log is read now and then: another program may have put the register back
+    before this process saw a change of another one.
+    """
+    known, now = _newest.setdefault(connection.engine, _Known()), time.monotonic()
+    if now - known.read_at >= _READ_AGAIN_SECONDS:
         recorded = islice(_recorded_changes(connection, macs), _NEWEST)
-        known = _newest[connection.engine] = max(recorded, default=0)
-    return known
+        known.changes = max(known.changes, *recorded, 0)
+        known.read_at = now
+    return known.changes
 
 
 def _recorded_changes(connection: Connection, macs: RowMACs) -> Iterator[int]:
@@ -383,19 +406,18 @@ class HoldTables(Tables):
     """The holds of ``signer.ports.control_store.ControlStore``."""
 
     def hold(self, new: Hold) -> bool:
-        def work(connection: Connection) -> bool:
+        def work(connection: Connection) -> Register | None:
             _, found = select_holds(connection, self._macs, new.name)
             stored = found[0] if found else None
             if stored is not None and stored.is_authentic and stored.in_force:
-                return False
+                return None
             # A row that another program changed must not prevent a hold.
-            _put(connection, self._macs, stored, new)
-            return True
+            return _put(connection, self._macs, stored, new)
 
         try:
-            changed = self._database.transaction(work)
+            changed = self._change_register(work)
         except StaleStateError:  # Another process wrote the row meanwhile.
-            changed = self._database.transaction(work)
+            changed = self._change_register(work)
         # It is in force.  Wait for reservations and intents that may have begun before:
         # they share this lock.  One that hangs must not fail the command, and what it
         # signs under a stop is not recorded.
@@ -410,20 +432,28 @@ class HoldTables(Tables):
         version: int | None = None,
         use: ApprovalUse | None = None,
     ) -> bool:
-        def work(connection: Connection) -> bool:
+        def work(connection: Connection) -> Register | None:
             _, found = select_holds(connection, self._macs, name)
             stored = next((hold for hold in found if hold.in_force), None)
             if stored is None:
-                return False
+                return None
             if not stored.is_authentic:
                 raise stored.error()
             if version is not None and stored.version != version:
                 raise StaleStateError("the row was changed meanwhile: try again")
-            _put(connection, self._macs, stored, replace(stored, ended_at=at))
+            register = _put(
+                connection, self._macs, stored, replace(stored, ended_at=at)
+            )
             use_approval(connection, self._macs, use)
-            return True
+            return register
 
-        return self._database.transaction(work)
+        return self._change_register(work)
+
+    def _change_register(self, work: Callable[[Connection], Register | None]) -> bool:
+        """Return whether *work* changed the register, whose state is remembered."""
+        register = self._database.transaction(work)
+        self._database.run(lambda c: _remember(c, register))
+        return register is not None
 
     def stops(self) -> Sequence[Hold]:
         return _of(STOPS, self._read())
@@ -447,7 +477,8 @@ class HoldTables(Tables):
     def hold_changes(self) -> int:
         def work(connection: Connection) -> int:
             register, _ = select_holds(connection, self._macs, Scope.EVERYTHING)
-            return 0 if register is None else register.changes
+            _remember(connection, register)
+            return _known_changes(connection, self._macs)
 
         return self._database.run(work)
 

@@ -573,8 +573,9 @@ holds = declare(
     otherwise="it is in force, and is listed as not authentic; others continue. So is"
     " one that the register lists and the table lacks or has in another version."
     " Without a valid register, or with an older one than the process or the audit log"
-    " (`hold_changes`) knows, everything is held: `hotwallet stop` begins a new one. An"
-    " operator stops and resumes again, or blocks and unblocks"
+    " (`hold_changes`, read every ten seconds) knows, everything is held:"
+    " `hotwallet stop` begins a new one. An operator stops and resumes again,"
+    " or blocks and unblocks"
     " ([row-not-authentic](../how-to/alarms.md#a-row-is-not-authentic))",
     grants={
         "all": "SELECT",

@@ -120,10 +120,10 @@ class ControlStore(Protocol):
 
     def hold_changes(self) -> int:
         """
-        Return how often holds have changed.
+        Return how often holds have changed, at least.
 
-        Audit records of these changes have the number.  A process that starts takes no
-        earlier state for the present one.
+        Audit records of these changes have the number.  A process takes no earlier
+        state than those for the present one.
         """
 
     def raise_hold_changes(self, changes: int) -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from backends.sql import SQLStore
+from backends.sql import SQLStore, holds
 from signer.alerts import Alert
 from signer.config.networks import AutomaticStopRules
 from signer.errors import ConfigurationError, RowNotAuthenticError
@@ -30,7 +30,7 @@ from tests.fixtures.roles import Roles
 from tests.fixtures.scripted_chain import CHAIN_ID
 from tests.support.audit import overruled
 from tests.support.ledgers import DRAFTS, open_ledger, seal
-from tests.support.refunds import AMOUNT, CUSTOMER, SECOND, World
+from tests.support.refunds import AMOUNT, CUSTOMER, SECOND, World, altered
 from tests.support.theft import (
     QUEUED_AGAIN,
     RESERVED_AGAIN,
@@ -391,6 +391,39 @@ LIFTS = {
         ),
     ),
 }
+
+
+def test_a_stop_that_is_put_back_at_once(
+    world: World, steal: Attack, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A thief undoes it before a worker or the command itself has read it.
+
+    The audit log counts the change, so the worker stops soon; the command shows it.
+    """
+    refund, worker, switch = world.accepted(), world.worker, world.holds
+    assert switch.stop("local", "a test", OPERATOR).changed
+    assert switch.resume("local", "a test", OPERATOR).changed
+    steal("CREATE TABLE kept_holds AS SELECT * FROM holds")
+
+    with closing(open_ledger(url)) as store:
+
+        def hold(new: Hold) -> bool:
+            done = store.hold(new)
+            steal(*_put_back("TRUE"), "DROP TABLE kept_holds")
+            return done
+
+        other = World(store)
+        other.store = altered(store, hold=hold)
+        shown = other.holds.stop("local", "odd refunds", OPERATOR).stops
+    monkeypatch.setattr(holds, "_READ_AGAIN_SECONDS", 0)
+    let_work(world, worker)
+
+    assert {each.chain_id for each in shown} == {EVERYTHING, CHAIN_ID}
+    assert not any(each.is_authentic for each in shown)
+    assert world.chain.payouts() == []
+    assert world.stored(refund).status is Status.QUEUED
+    assert world.store.alert_counts()[str(Alert.ROW_CHANGED)] >= 1
 
 
 @pytest.mark.parametrize("has_restarted", [False, True], ids=["running", "restarted"])
