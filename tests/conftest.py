@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from dev import programs
 from tests.support.memory import memory_folder
 
 
@@ -24,10 +25,24 @@ pytest_plugins = [
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the temporary files of tests in memory."""
+    """Keep the temporary files of tests in memory, and find the fetched programs."""
+    programs.use_fetched()
     folder = memory_folder()
     if folder is not None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests whose program this machine cannot have; in CI they fail."""
+    needs = {
+        item: {name for mark in item.iter_markers("needs") for name in mark.args}
+        for item in items
+    }
+    missing = {*programs.missing(set().union(*needs.values()))}
+    for item, names in needs.items():
+        if (lacking := sorted(names & missing)) and "CI" not in os.environ:
+            reason = f"missing: {', '.join(lacking)}"
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,6 +13,9 @@ from tests.browser.site import EXPLORER, Site
 from tests.support.waiting import eventually
 
 
+pytestmark = pytest.mark.needs("chromium")
+
+
 _COLOURFUL = {"login", "overview", "refund", "policy", "approval"}
 """The pages of which axe measures the contrast of each text, which takes seconds."""
 

@@ -10,10 +10,13 @@ The cloud has AWS KMS (our emulator), the machine's metadata, PostgreSQL behind 
 three nodes (one anvil), and an issuer of tokens.
 """
 
+import fcntl
 import json
 import os
 import re
+import socket
 import ssl
+import struct
 import subprocess
 import sys
 import textwrap
@@ -44,6 +47,7 @@ from tests.support.waiting import eventually
 
 _ADDRESS = "127.0.0.2"  # nginx listens on 127.0.0.1.
 _METADATA = "169.254.169.254"
+_IFF_UP, _SIOCSIFFLAGS, _SIOCSIFADDR = 1, 0x8914, 0x8916
 _NODES = [f"node{number}.provider.test" for number in (1, 2, 3)]
 _KMS = "kms.eu-central-1.amazonaws.com"
 _SERVED = (_KMS, *_NODES, "login.example.com", "alerts.example.com")
@@ -159,10 +163,18 @@ def _serving(cloud: Cloud, folder: Path) -> Iterator[Path]:
     yield made / "fullchain.pem"
 
 
+def _open_loopback() -> None:
+    """Bring the loopback interface up, with the metadata's address (netdevice(7))."""
+    up = struct.pack("16sh14x", b"lo", _IFF_UP)
+    address = ("16sHH4s8x", b"lo:1", socket.AF_INET, 0, socket.inet_aton(_METADATA))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, _SIOCSIFFLAGS, up)
+        fcntl.ioctl(control, _SIOCSIFADDR, struct.pack(*address))
+
+
 def _prepare_host(folder: Path) -> None:
     """Give this host its own /etc, /opt and /var/log, and the cloud's names."""
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    subprocess.run(["ip", "addr", "add", f"{_METADATA}/32", "dev", "lo"], check=True)
+    _open_loopback()
     for name, place in (("etc", "/etc"), ("opt", "/opt"), ("log", "/var/log")):
         (folder / name).mkdir()
         if name == "etc":  # Without what only root of the machine may read.

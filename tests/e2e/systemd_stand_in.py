@@ -17,7 +17,8 @@ from dotenv import dotenv_values
 
 
 CLOUD = Path(os.environ.get("CLOUD", "/nonexistent"))
-_INHERITED = ("PATH", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")
+# libpq looks for a client's certificate in HOME, which systemd sets too.
+_INHERITED = ("PATH", "HOME", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")
 
 
 def start(name: str) -> None:
@@ -66,8 +67,12 @@ def main(words: list[str]) -> None:
             for unit in units:
                 start(unit)
         case ["restart", "nginx"]:
+            configuration = Path("/etc/nginx/nginx.conf")
+            text = configuration.read_text(encoding="utf-8")
+            # Another user of this machine may have files of these names in /tmp.
+            configuration.write_text(text.replace("/tmp/nginx", f"{CLOUD}/nginx"))
             owner = "daemon off; user root;"
-            command = [os.environ["PROXY"], "-c", "/etc/nginx/nginx.conf", "-g", owner]
+            command = [os.environ["PROXY"], "-c", str(configuration), "-g", owner]
             _spawn("nginx", command, dict(os.environ), "/")
         case others:
             sys.exit(f"systemctl {' '.join(others)}: unknown here")

@@ -10,6 +10,9 @@ from dev.stack import exports, running_stack
 from tests.e2e.console import Block, Console, read_blocks, run_block
 
 
+pytestmark = pytest.mark.needs("curl", "openssl")
+
+
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 TUTORIAL = ROOT / "docs" / "tutorial" / "first-refund.md"

@@ -8,6 +8,7 @@ import pytest
 
 from api.cli.configuration_files import ASKED
 from dev.anvil import ROOT
+from dev.programs import NAMESPACES
 
 
 PAGE = ROOT / "docs" / "how-to" / "production.md"
@@ -15,6 +16,7 @@ _NAMESPACES = ("--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-p
 _IN_FILES = {"ALERT_WEBHOOK_URL", "rpc_urls", "max_amount", "daily_limit", "subjects"}
 
 
+@pytest.mark.needs(NAMESPACES, "curl", "jq")
 def test_every_command_of_the_page_works(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

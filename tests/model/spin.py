@@ -1,4 +1,4 @@
-"""Compiles the model with spin and gcc, searches it, and simulates single runs."""
+"""Compiles the model with spin, searches it, and simulates single runs."""
 
 import os
 import re
@@ -8,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from dev.programs import use_fetched
 from tests.model.configurations import Bounds
 
 
 MODEL = Path(__file__).with_name("nonces.pml")
 
-_GCC = ("-O1", "-w", "-DMEMLIM=2000", "-DNOREDUCE")
+_PREPROCESSED = ("spin", "-Pcc -E -x c")
+_CC = ("-O1", "-w", "-DMEMLIM=2000", "-DNOREDUCE")
 _KINDS = {False: "safety", True: "liveness"}
 _BUILD = {False: ("-DSAFETY",), True: ("-DNFAIR=3",)}
 _SPIN = {False: (), True: ("-DLIVENESS",)}
@@ -50,15 +52,14 @@ class Spin:
     Searches the model; *folder* receives the compiled searches.
 
     Raises:
-        FileNotFoundError: ``spin`` or ``gcc`` is not installed.
+        FileNotFoundError: ``spin`` or ``cc`` is not installed.
     """
 
     def __init__(self, folder: Path) -> None:
-        for tool in ("spin", "gcc"):
+        use_fetched()
+        for tool in ("spin", "cc"):
             if shutil.which(tool) is None:
-                raise FileNotFoundError(
-                    f"{tool} is needed to check the model: apt-get install spin gcc"
-                )
+                raise FileNotFoundError(f"{tool} is needed: run `make programs`")
         self._folder = folder
 
     def compile(self) -> None:
@@ -71,8 +72,8 @@ class Spin:
         folder.mkdir()
         shutil.copy(MODEL, folder)
         for command in (
-            ("spin", *_SPIN[is_live], "-a", MODEL.name),
-            ("gcc", *_GCC, *_BUILD[is_live], "-o", "pan", "pan.c"),
+            (*_PREPROCESSED, *_SPIN[is_live], "-a", MODEL.name),
+            ("cc", *_CC, *_BUILD[is_live], "-o", "pan", "pan.c"),
         ):
             subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
@@ -114,7 +115,7 @@ class Spin:
         text = f"#define SIMULATED\n#define BOUNDS {given}\n{MODEL.read_text()}"
         (folder / MODEL.name).write_text(text)
         done = subprocess.run(
-            ["spin", f"-n{seed}", f"-u{_STEPS}", "-T", MODEL.name],
+            [*_PREPROCESSED, f"-n{seed}", f"-u{_STEPS}", "-T", MODEL.name],
             cwd=folder,
             timeout=_SECONDS,
             check=False,

@@ -89,6 +89,7 @@ def test_the_model_has_the_moves_of_the_code() -> None:
     assert {move for _, move in _moves()} == of_code | {_REVOCATION, _RETRY}
 
 
+@pytest.mark.needs("spin", "cc")
 def test_small_searches_reach_every_move(spin: Spin) -> None:
     """No move of the model is dead, and no assertion fails (I1 to I4)."""
     reached = set[tuple[Status, Status]]()
@@ -101,6 +102,7 @@ def test_small_searches_reach_every_move(spin: Spin) -> None:
 
 
 @pytest.mark.parametrize("bug", PLANTED_BUGS, ids=lambda bug: bug.name)
+@pytest.mark.needs("spin", "cc")
 def test_a_planted_bug_is_found(spin: Spin, bug: PlantedBug) -> None:
     """The search names the property that it violates."""
     found = spin.search(bug.bounds, is_live=bug.is_live)
@@ -122,6 +124,7 @@ def test_every_bug_of_the_simulation_has_its_twin() -> None:
 
 
 @pytest.mark.parametrize("bounds", [_RUN, _ROTATING], ids=["faults", "rotation"])
+@pytest.mark.needs("spin", "cc")
 def test_runs_of_the_model_are_traces(spin: Spin, bounds: Bounds) -> None:
     """The audit records of random runs conform."""
     for seed in _SEEDS:
@@ -131,6 +134,7 @@ def test_runs_of_the_model_are_traces(spin: Spin, bounds: Bounds) -> None:
         assert found.refunds > 0, seed
 
 
+@pytest.mark.needs("spin", "cc")
 def test_runs_that_sign_with_a_new_nonce_are_refused(spin: Spin) -> None:
     """The records of that planted bug show it."""
     rules = set[Rule]()

@@ -6,6 +6,8 @@ are distributed one by one, the longest first.  The first worker prefers crash t
 they mostly wait for other processes, while the other workers compute.
 """
 
+import os
+import random
 from typing import Any
 
 import pytest
@@ -80,7 +82,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Distribution
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Measure no coverage in the longest tests: the other tests reach every line."""
+    """
+    Shuffle the modules, and the tests in each, if ``TEST_ORDER`` is a seed.
+
+    Measure no coverage in the longest tests: the other tests reach every line.
+    """
+    if "TEST_ORDER" in os.environ:
+        shuffled = random.Random(os.environ["TEST_ORDER"])
+        paths = sorted({item.path for item in items})
+        order = {path: (shuffled.random(), path) for path in paths}
+        items.sort(key=lambda item: (order[item.path], shuffled.random()))
     if config.pluginmanager.has_plugin("_cov"):
         for item in items:
             if item.nodeid.startswith(LONG):

@@ -103,6 +103,7 @@ def test_the_manifest_is_valid(name: str, version: str) -> None:
     kubernetes_validate.validate(MANIFESTS[name], version, strict=True)
 
 
+@pytest.mark.needs("kubectl")
 def test_kustomize_renders_every_manifest(tmp_path: Path) -> None:
     """All but the job that upgrades the schema, which is applied before."""
     copy = tmp_path / "kubernetes"
@@ -373,6 +374,7 @@ def test_only_proxies_and_prometheus_reach_a_pod() -> None:
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+@pytest.mark.needs("systemd-analyze")
 def test_a_unit_is_valid_and_hardened(unit: Path) -> None:
     """``systemd-analyze`` finds only that the program is not installed here."""
     verified = subprocess.run(

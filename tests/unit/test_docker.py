@@ -364,6 +364,7 @@ def test_only_what_is_asked_for_is_started() -> None:
         assert service["cap_drop"] == ["ALL"]
 
 
+@pytest.mark.needs("promtool")
 def test_prometheus_accepts_its_configuration(tmp_path: Path) -> None:
     """It reads the shipped rules, and scrapes the only process with metrics."""
     shutil.copy(DOCKER / "monitoring" / "prometheus.yml", tmp_path)

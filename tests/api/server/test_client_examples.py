@@ -55,6 +55,7 @@ def _run(
     return finished
 
 
+@pytest.mark.needs("curl")
 def test_curl(environ: Mapping[str, str]) -> None:
     """Each command prints a document; the refund is found by its payment."""
     commands = _block("console").replace("$ curl", "curl")

@@ -72,7 +72,7 @@ def test_npm_installs_anvil(
     assert "ci --omit=dev --ignore-scripts" in (tmp_path / "arguments").read_text()
 
 
-@pytest.mark.parametrize("folder", [".", "tests/e2e/hardhat"])
+@pytest.mark.parametrize("folder", [".", "tests/browser/npm", "tests/e2e/hardhat"])
 def test_the_npm_lock_has_hashes_and_no_addresses(folder: str) -> None:
     """So any registry may serve the packages."""
     lock = json.loads((ROOT / folder / "package-lock.json").read_text())

@@ -147,6 +147,7 @@ def test_a_problem_has_the_same_name_everywhere(condition: Condition) -> None:
     assert f"\n### {condition.name}\n" in ALARMS.partition("## Runbooks")[2]
 
 
+@pytest.mark.needs("promtool")
 def test_promtool_accepts_the_documented_scrape(tmp_path: Path) -> None:
     (block,) = re.findall(r"^```yaml\n(.*?)^```$", METRICS, re.MULTILINE | re.DOTALL)
     secret, configuration = tmp_path / "client", tmp_path / "prometheus.yml"
@@ -158,10 +159,12 @@ def test_promtool_accepts_the_documented_scrape(tmp_path: Path) -> None:
     assert "SUCCESS" in promtool("check", "config", configuration)
 
 
+@pytest.mark.needs("promtool")
 def test_promtool_accepts_the_rules() -> None:
     assert "SUCCESS" in promtool("check", "rules", RULES)
 
 
+@pytest.mark.needs("promtool")
 def test_the_rules_fire_when_they_should() -> None:
     assert "SUCCESS" in promtool("test", "rules", RULES_TEST)
 
