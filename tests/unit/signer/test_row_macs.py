@@ -15,9 +15,10 @@ from signer.model.audit_record import Record
 from signer.model.hold import Hold
 from signer.model.key import KeyState
 from signer.model.refund import PaymentState, Refund, Status
+from signer.model.row import KINDS
 from signer.model.transaction import Transaction, TransactionStatus
 from signer.model.wallet import Pause, Wallet
-from signer.row_macs import RowMACs
+from signer.row_macs import RowMACs, key_number
 from tests.fixtures.ledger import now, queued, sighting
 from tests.support.keys import key_at
 
@@ -253,3 +254,17 @@ def test_an_older_key_still_verifies_texts() -> None:
 @pytest.mark.parametrize("mac", ["", "new", "new:", "other:00", "new:é"])
 def test_what_is_not_the_mac_of_a_text(mac: str) -> None:
     assert not MACS.is_mac_of_text(mac, "a session", "alice")
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_a_mac_is_neither_shown_nor_compared(kind: type[Any]) -> None:
+    """Rows with the same content are equal, under whichever key they were sealed."""
+    (mac,) = (each for each in fields(kind) if each.name == "mac")
+
+    assert (mac.repr, mac.compare) == (False, False)
+
+
+def test_the_first_key_of_a_file_has_the_number_one() -> None:
+    key_id, _, _ = RowMACs.generate().decode().partition(" ")
+
+    assert key_number(key_id) == 1

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import fields
 
 import coincurve
 import pytest
@@ -19,7 +20,7 @@ from signer.errors import (
     RecoveryError,
     SigningError,
 )
-from signer.keys.signer import Signer
+from signer.keys.signer import Signed, Signer
 from signer.model.audit_record import Operation
 from signer.ports.meter import Meter
 from tests.support.arithmetic import Verifier
@@ -282,3 +283,8 @@ def test_signatures_and_failures_are_measured() -> None:
         ("device", "backend-throttled", 4, 4),
         ("device", "success", 1, 0),
     ]
+
+
+def test_a_signature_is_not_shown() -> None:
+    """Before its outcome is durable, no log or error may have it."""
+    assert [each.name for each in fields(Signed) if each.repr] == []

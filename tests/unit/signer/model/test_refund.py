@@ -1,16 +1,20 @@
 """Statuses of a refund, legal moves and ids."""
 
-from dataclasses import FrozenInstanceError, replace
+import pkgutil
+from dataclasses import FrozenInstanceError, is_dataclass, replace
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from itertools import pairwise, product
 from typing import Any
 
 import pytest
 
+import signer.model
 from signer.model.refund import (
     COIN,
     IN_FLIGHT,
     OPEN,
+    RECORDED,
     UNSENT,
     PaymentPurpose,
     PaymentState,
@@ -271,3 +275,22 @@ def test_ids_sort_by_time_and_do_not_repeat() -> None:
 def test_other_texts_are_not_ids(text: str) -> None:
     """Only the format of ``new_refund_id`` is an id."""
     assert not is_refund_id(text)
+
+
+def test_the_audit_record_has_no_free_text() -> None:
+    """A reason may name a person, and the audit log is kept for ever."""
+    assert RECORDED["token"] == "token_symbol"
+    assert "reason" not in RECORDED
+
+
+def test_nothing_changes_a_value_of_the_model() -> None:
+    """A change is a new value, which a store compares with the row."""
+    kinds = [
+        kind
+        for module in pkgutil.iter_modules(signer.model.__path__)
+        for kind in vars(import_module(f"signer.model.{module.name}")).values()
+        if isinstance(kind, type) and is_dataclass(kind)
+    ]
+
+    assert Refund in kinds
+    assert all(vars(kind)["__dataclass_params__"].frozen for kind in kinds)

@@ -87,6 +87,19 @@ def test_an_attribute_that_an_own_rule_reads_is_part_of_the_question() -> None:
     assert verdicts == [Verdict.ALLOW, Verdict.REFUSE, Verdict.ALLOW]
 
 
+def test_a_rule_that_uses_the_whole_context_sees_every_attribute() -> None:
+    """Also a nonce, for which no rule asks by its name."""
+    policy = _policy(
+        '@id("late") forbid (principal, action == Action::"sign-transaction",'
+        " resource) when { (if true then context else context).nonce > 7 };"
+    )
+    verdicts = [
+        policy.evaluate(replace(FACTS, nonce=nonce)).verdict for nonce in (7, 8, 7)
+    ]
+
+    assert verdicts == [Verdict.ALLOW, Verdict.REFUSE, Verdict.ALLOW]
+
+
 def test_long_requests_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """A caller could fill the memory with arguments that an own rule reads."""
     policy = _policy(
