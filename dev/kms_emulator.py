@@ -23,9 +23,11 @@ import signal
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
+from moto.kms.utils import ECDSAPrivateKey
 from moto.moto_server.werkzeug_app import (
     DomainDispatcherApplication,
     create_backend_app,
@@ -103,6 +105,11 @@ class KMSEmulator(EmulatedService):
         """Return the Ethereum address of a secp256k1 key."""
         spki = find(region_of(arn), arn).private_key.public_key()
         return to_checksum_address(keccak(spki[-64:])[12:])
+
+    def steal(self, arn: str) -> int:
+        """Return the private key, as an intruder has it who can sign with it."""
+        key = cast(ECDSAPrivateKey, find(region_of(arn), arn).private_key)
+        return key.private_key.private_numbers().private_value
 
     def is_down(self, call: Call) -> bool:
         return call.region in self.down

@@ -13,10 +13,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from eth_account import Account
 from moto.core.models import DEFAULT_ACCOUNT_ID
 
 from dev import stablecoin
 from dev.anvil import ROOT
+from dev.chain import CHAIN_ID
 from dev.kms_emulator import KMSEmulator
 from dev.rpc import RPC
 from dev.stack import Stack, exports, request, running_stack
@@ -129,7 +131,11 @@ def test_a_key_is_rotated_and_rotated_back(
 def test_a_compromised_key_is_revoked(
     stack: Stack, kms_emulator: KMSEmulator, console: Console
 ) -> None:
-    """*Respond to a compromised key*, with a refund that is left behind."""
+    """
+    *Respond to a compromised key*, with a refund that is left behind.
+
+    A transaction of the intruder waits in the node's pool, and pauses the wallet.
+    """
     new_id = kms_emulator.create_key()
     old_id, old = stack.key_id, stack.address
     new = kms_emulator.address(new_id)
@@ -139,12 +145,12 @@ def test_a_compromised_key_is_revoked(
         GUIDES / "key-compromise.md",
         left_out={
             "aws ": AWS,
-            "hotwallet nonce abandon": "needs an intruder's transaction that waits",
             "hotwallet audit": "is compared in verify-an-export.md",
         },
         texts={
             "NEW_KEY_ID": f"{new_id} --yes",
             "hotwallet keys list": "hotwallet keys list | head -2",
+            "nonce abandon COMPROMISED_ADDRESS": f"nonce abandon {old} --yes",
             "COMPROMISED_ADDRESS": old,
             "0xf46A67d11981675043Ba93976F6081753cA5347B": old,
             "1234abcd...": key_prefix(new_id),
@@ -155,15 +161,42 @@ def test_a_compromised_key_is_revoked(
     try:
         refund = _pay(stack, "stranded")
         assert eventually(lambda: _status(stack, refund) == "broadcast")
+        sent = _send_as_intruder(stack, kms_emulator)
+        _pay(stack, "paused")
+        assert eventually(
+            lambda: "paused" in console.run("hotwallet nonce repair --dry-run")
+        )
 
         guide.follow("hotwallet keys rotate")
         stack.key_id, stack.address = new_id, new
         guide.follow("hotwallet keys list")
         guide.follow("hotwallet keys reinstate")
+        guide.follow("hotwallet nonce abandon")
+        RPC(stack.chain_url)("anvil_dropTransaction", sent)  # The books stay right.
     finally:
         RPC(stack.chain_url)("evm_setIntervalMining", 1)
 
     assert guide.unused() == []
+
+
+def _send_as_intruder(stack: Stack, kms: KMSEmulator) -> str:
+    """Send a transaction with the nonce after those in the pool; return its hash."""
+    rpc = RPC(stack.chain_url)
+    nonce = int(rpc("eth_getTransactionCount", stack.address, "pending"), 16)
+    signed = Account.sign_transaction(
+        {
+            "to": stack.address,
+            "value": 1,
+            "gas": 21_000,
+            "maxFeePerGas": 3 * 10**9,
+            "maxPriorityFeePerGas": 10**9,
+            "nonce": nonce,
+            "chainId": CHAIN_ID,
+            "type": 2,
+        },
+        kms.steal(stack.key_id).to_bytes(32, "big"),
+    )
+    return str(rpc("eth_sendRawTransaction", signed.raw_transaction.to_0x_hex()))
 
 
 def test_a_key_fails_over_to_its_replica(
