@@ -35,7 +35,6 @@ from backends.sql.schema import (
     IS_OF_TENANT,
     IS_OPEN,
     attempts,
-    refund_moves,
     refunds,
     spendings,
     state_in,
@@ -43,7 +42,7 @@ from backends.sql.schema import (
 )
 from backends.sql.spending import DATABASE_HOUR, HOURS
 from backends.sql.validation import is_storable, require_page
-from signer.model.refund import Page, PaymentState, Refund, Status, id_prefix
+from signer.model.refund import Page, PaymentState, Status, id_prefix
 from signer.model.transaction import EPOCH
 from signer.ports.refund_reports import (
     SEARCHED,
@@ -117,42 +116,10 @@ def _spent(current_hour: str) -> Select[Any]:
 
 SPENT = {dialect: _spent(hour) for dialect, hour in DATABASE_HOUR.items()}
 
-_accepted = (
-    REFUNDS.with_only_columns(STATUS.label("status"))
-    .where(
-        refunds.c.id >= bindparam("first"),
-        refunds.c.id < bindparam("last"),
-        IS_OF_TENANT,
-    )
-    .limit(bindparam("at_most"))
-    .subquery()
-)
 
-RESULTS = select(_accepted.c.status, func.count()).group_by(_accepted.c.status)
-
-_move = refund_moves.c
-
-# Grouped in the order of the primary key, so the limit ends the scan.
-FIRST_BROADCASTS = (
-    select(_move.refund_id, func.min(_move.at, type_=UTCDateTime))
-    .where(
-        _move.refund_id >= bindparam("first"),
-        _move.refund_id < bindparam("last"),
-        _move.status == Status.BROADCAST,
-    )
-    .group_by(_move.refund_id)
-    .order_by(_move.refund_id.desc())
-    .limit(bindparam("at_most"))
-)
-
-
-def _id_at(moment: datetime) -> str:
+def id_at(moment: datetime) -> str:
     """Return what sorts before the ids of all refunds accepted from *moment* on."""
     return f"rf_{int(moment.timestamp() * 1000):012x}"
-
-
-def _ids(since: datetime, until: datetime) -> Mapping[str, str]:
-    return {"first": _id_at(since), "last": _id_at(until)}
 
 
 _since = bindparam("since", type_=UTCDateTime)
@@ -194,39 +161,6 @@ _MILLISECOND = timedelta(milliseconds=1)
 # Between them, an id can have the time, and a little more or less.
 _FIRST = EPOCH + timedelta(days=1)
 _LAST = datetime(9999, 1, 1, tzinfo=UTC)
-
-
-def _all_tenants() -> Any:
-    """
-    Return the query for the names of all tenants that have refunds.
-
-    It skips through the index from one tenant to the next (a loose index scan), because
-    ``DISTINCT`` reads every refund.
-    """
-    tenants = select(func.min(refunds.c.tenant).label("tenant")).cte(
-        "tenants", recursive=True
-    )
-    following = (
-        select(func.min(refunds.c.tenant))
-        .where(refunds.c.tenant > tenants.c.tenant)
-        .scalar_subquery()
-    )
-    return tenants.union_all(select(following).where(tenants.c.tenant.is_not(None)))
-
-
-_TENANTS = _all_tenants()
-
-BY_REFERENCE = (
-    REFUNDS.join(
-        _TENANTS,
-        and_(
-            refunds.c.tenant == _TENANTS.c.tenant,
-            refunds.c.reference == bindparam("name"),
-        ),
-    )
-    .order_by(refunds.c.id.desc())
-    .limit(bindparam("at_most"))
-)
 
 
 def looked_at(wanted: RefundFilter, *, has_cursor: bool) -> Select[Any]:
@@ -335,7 +269,7 @@ class ReportTables(Tables):
         return tuple(OpenRefunds(*row) for row in self._database.rows(OPEN_REFUNDS))
 
     def accepted_since(self, since: datetime) -> Mapping[tuple[str, str], int]:
-        rows = self._database.rows(ACCEPTED, first=_id_at(since))
+        rows = self._database.rows(ACCEPTED, first=id_at(since))
         return {(network, tenant): count for network, tenant, count in rows}
 
     def last_payments(self, chain_id: int, limit: int) -> Sequence[RecentPayment]:
@@ -358,21 +292,6 @@ class ReportTables(Tables):
             hour = before.hour + (amount if is_this_hour else 0)
             sums[token] = SpentLately(hour, before.day + amount)
         return sums
-
-    def results_between(
-        self, since: datetime, until: datetime, limit: int
-    ) -> Mapping[Status, int]:
-        rows = self._database.rows(RESULTS, at_most=limit, **_ids(since, until))
-        return {row[0]: row[1] for row in rows}
-
-    def broadcast_seconds(
-        self, since: datetime, until: datetime, limit: int
-    ) -> Sequence[float]:
-        params = {**_ids(since, until), "at_most": limit}
-        rows = self._database.rows(FIRST_BROADCASTS, **params)
-        return sorted(
-            max(0.0, at.timestamp() - int(id_[3:15], 16) / 1000) for id_, at in rows
-        )
 
     def last_results(
         self, chain_id: int, since: datetime, limit: int
@@ -426,9 +345,3 @@ class ReportTables(Tables):
         last = last.offset(SEARCHED - 1).limit(1)
         ends = self._database.rows(last, **given)
         return Page(found, ends[0].id if ends else None)
-
-    def find_by_reference(self, reference: str, limit: int) -> Sequence[Refund]:
-        if not is_storable(reference):
-            return ()
-        rows = self._database.rows(BY_REFERENCE, name=reference, at_most=limit)
-        return read_refunds(rows)

@@ -112,9 +112,6 @@ class RefundReports(Protocol):
             InvalidInputError: *limit* or *cursor* is out of range.
         """
 
-    def find_by_reference(self, reference: str, limit: int) -> Sequence[Refund]:
-        """Return up to *limit* refunds of any tenants that have *reference*."""
-
     def open_refunds(self) -> Sequence[OpenRefunds]:
         """Return the open refunds, grouped by all other fields of ``OpenRefunds``."""
 
@@ -132,26 +129,6 @@ class RefundReports(Protocol):
 
         *tokens* are addresses, or ``GAS``.  The sums are in base units, or in gas.  The
         hours are those of the database's clock.
-        """
-
-    def results_between(
-        self, since: datetime, until: datetime, limit: int
-    ) -> Mapping[Status, int]:
-        """
-        Return how many refunds have each status now, of those accepted in a period.
-
-        *until* does not belong to it.  It looks at *limit* refunds at most, and counts
-        neither sweeps nor fillers.
-        """
-
-    def broadcast_seconds(
-        self, since: datetime, until: datetime, limit: int
-    ) -> Sequence[float]:
-        """
-        Return the seconds from acceptance to first broadcast, the fastest first.
-
-        These are the newest *limit* refunds that were accepted from *since* to before
-        *until* and broadcast.
         """
 
     def last_results(

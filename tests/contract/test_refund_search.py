@@ -27,7 +27,6 @@ def test_fits_the_port(store: SQLStore) -> None:
 
     assert fits.search_refunds(EVERYTHING, limit=10).refunds == ()
     assert fits.search_refunds(EVERYTHING, limit=10).next_cursor is None
-    assert fits.find_by_reference("order", 10) == ()
 
 
 def test_filters_restrict_together(store: SQLStore) -> None:
@@ -136,16 +135,6 @@ def test_a_search_goes_on_where_it_stopped(
         [old.id],
         None,
     )
-
-
-def test_a_reference_is_found_for_each_tenant(store: SQLStore) -> None:
-    found = [accepted(store, tenant=name, reference="order").id for name in "acb"]
-    accepted(store, tenant="b", reference="other")
-
-    listed = [each.id for each in store.find_by_reference("order", 10)]
-    assert listed == sorted(found, reverse=True)
-    assert len(store.find_by_reference("order", 2)) == 2
-    assert store.find_by_reference("order\0", 10) == ()
 
 
 @pytest.mark.parametrize("limit", [0, 1001])

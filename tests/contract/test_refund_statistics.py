@@ -127,34 +127,3 @@ def test_earlier_hours_count_for_the_day_only(database_url: str) -> None:
         assert store.spent_lately(CHAIN, [OTHER_WALLET])[OTHER_WALLET] == (4, 7)
         clock.advance(hours=1)
         assert store.spent_lately(CHAIN, [OTHER_WALLET])[OTHER_WALLET] == (0, 4)
-
-
-def test_results_of_a_period(store: SQLStore) -> None:
-    """By the time of acceptance; sweeps and fillers are no refunds."""
-    began = now()
-    hour = timedelta(hours=1)
-    for at in (began - hour, began, began + timedelta(seconds=1)):
-        accepted(store, id=new_refund_id(at))
-    moved(store, accepted(store, id=new_refund_id(began)), Status.CANCELLED)
-    accepted(store, id=new_refund_id(began + hour))
-    filled(store, [queued(id=new_refund_id(began), **bound())])
-
-    assert dict(store.results_between(began, began + hour, 10)) == {
-        Status.QUEUED: 2,
-        Status.CANCELLED: 1,
-    }
-    assert sum(store.results_between(began, began + hour, 2).values()) == 2
-    assert dict(store.results_between(began + 2 * hour, began + 3 * hour, 9)) == {}
-
-
-def test_times_to_the_first_broadcast(store: SQLStore) -> None:
-    """A refund that was never broadcast, or before the period, has none."""
-    began = now()
-    minute = timedelta(minutes=1)
-    for seconds in (30, 1, 200):
-        broadcast(store, id=new_refund_id(began - timedelta(seconds=seconds)))
-    accepted(store, id=new_refund_id(began))
-
-    fast, slow = store.broadcast_seconds(began - minute, began + minute, 10)
-    assert 1 <= fast < 30 <= slow < 60
-    assert len(store.broadcast_seconds(began - minute, began + minute, 1)) == 1

@@ -9,6 +9,7 @@ from eth_utils.address import to_checksum_address
 
 from api.container import Container
 from api.extras.console.rendering import format_amount
+from api.extras.console.tables import ConsoleTables
 from signer.chain.erc20 import decode_transfer
 from signer.crypto.transactions import AnyTransaction, SignedBytes
 from signer.deadline import Deadlines
@@ -74,7 +75,7 @@ def search(
         refund = ledger.get(text)
         matches: Sequence[Refund] = () if refund is None else (refund,)
     else:
-        matches = ledger.find_by_reference(text, PAGE_SIZE)
+        matches = ledger.tables(ConsoleTables).find_by_reference(text, PAGE_SIZE)
     return Found([each for each in matches if wanted.allows(each)])
 
 

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from api.extras.console.plots import FEWEST, Plot, Series
 from api.extras.console.rendering import format_seconds
+from api.extras.console.tables import ConsoleTables
 from signer.audit.checkpoints import Verify, statement_of
 from signer.model.audit_record import made_at
 from signer.model.refund import Status
@@ -98,7 +99,7 @@ _OUTCOMES: Mapping[str, tuple[str, frozenset[Status]]] = {
 def plot_refunds(ledger: Ledger, period: ChartPeriod, now: datetime) -> Plot:
     """Return the refunds by the time of acceptance and by what became of them."""
     counts = [
-        ledger.results_between(since, until, MOST_REFUNDS)
+        ledger.tables(ConsoleTables).results_between(since, until, MOST_REFUNDS)
         for since, until in period.spans(now)
     ]
     total: Counter[str] = Counter()
@@ -127,7 +128,7 @@ def plot_refunds(ledger: Ledger, period: ChartPeriod, now: datetime) -> Plot:
 def plot_broadcasts(ledger: Ledger, period: ChartPeriod, now: datetime) -> Plot:
     """Return the time from the acceptance of refunds to their first broadcast."""
     times = [
-        ledger.broadcast_seconds(since, until, MOST_TIMES)
+        ledger.tables(ConsoleTables).broadcast_seconds(since, until, MOST_TIMES)
         for since, until in period.spans(now)
     ]
     everything = sorted(seconds for each in times for seconds in each)
@@ -223,7 +224,9 @@ def find_blockers(ledger: Ledger) -> Sequence[Blocker]:
 def recent_p99(ledger: Ledger, now: datetime) -> float | None:
     """Return the seconds within which 99 % of the last hour's refunds were sent."""
     since, until = now - timedelta(hours=1), now + timedelta(seconds=1)
-    return quantile(ledger.broadcast_seconds(since, until, MOST_TIMES), _P99)
+    return quantile(
+        ledger.tables(ConsoleTables).broadcast_seconds(since, until, MOST_TIMES), _P99
+    )
 
 
 def quantile(ordered: Sequence[float], part: float) -> float | None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from api.actions.catalogue import FORMS
+from api.extras.console.tables import ConsoleTables
 from backends.sql import SQLStore
 from signer.errors import ApprovalRequiredError
 from signer.model.audit_record import Actor
@@ -55,7 +56,7 @@ def world(sqlite_store: SQLStore) -> World:
 def _pages(world: World) -> Iterator[tuple[str, str]]:
     """Walk through everything; yield each page with its path."""
     browser, store = world.browser, world.store
-    (refund,) = store.find_by_reference(EVIL, 9)
+    (refund,) = store.tables(ConsoleTables).find_by_reference(EVIL, 9)
     event_id = store.deliveries(9)[0][0].event_id
     digests = [each.digest for each in world.container.approvals.list().approvals]
     paths = [*PATHS, f"/console/refunds/{refund.id}"]

@@ -28,7 +28,7 @@ from backends.sql.schema import refunds, spendings
 from backends.sql.wallet_rows import next_nonce
 from signer.model.audit_record import Record
 from signer.model.delivery import Delivery, DeliveryState
-from signer.model.refund import Refund, Status, new_refund_id
+from signer.model.refund import Refund, Status
 from signer.model.worker_row import WorkerRow
 from signer.ports.event_store import DeliveryFilter
 from signer.ports.refund_reports import RefundFilter
@@ -213,15 +213,6 @@ def test_a_search_reads_a_bounded_part(
                 assert "TEMP B-TREE" not in plan
             # PostgreSQL may read all transactions while they are few.
             assert "Seq Scan on refunds" not in plan
-
-
-def test_a_reference_is_looked_up_once_per_tenant(filled_store: SQLStore) -> None:
-    plan = query_plan(
-        filled_store, refund_reports.BY_REFERENCE, {"name": "order", "at_most": 10}
-    )
-
-    assert "Seq Scan on refunds" not in plan
-    assert "SCAN refunds" not in plan.replace("SCAN refunds USING COVERING", "")
 
 
 def test_an_earlier_refund_is_found_in_two_indexes(filled_store: SQLStore) -> None:
@@ -543,9 +534,8 @@ def test_automatic_stops_read_recent_rows_only(
         (refund_reports.OPEN_REFUNDS, "ix_refunds_open"),
         (refund_reports.ACCEPTED, "pk_refunds"),
         (refund_reports.LAST_PAYMENTS, "ix_refunds_result"),
-        (refund_reports.RESULTS, "pk_refunds"),
     ],
-    ids=["open", "accepted", "last payments", "results"],
+    ids=["open", "accepted", "last payments"],
 )
 def test_metrics_read_few_rows(
     filled_store: SQLStore, statement: Any, index: str
@@ -553,7 +543,6 @@ def test_metrics_read_few_rows(
     """A scrape costs the same in a ledger of any size."""
     # PostgreSQL would read a table of 1,500 rows to find 200 of them.
     given = {"first": queued().id, "of_chain": 31337, "at_most": 20}
-    given["last"] = queued(id=new_refund_id(later(60))).id
     plan = query_plan(filled_store, statement, given)
 
     # SQLite names the index of a primary key after the table.
@@ -576,14 +565,6 @@ def test_open_refunds_are_counted_without_the_final_transactions(
 
     assert "ix_transactions_movable" in plan
     assert "Seq Scan on transactions" not in plan
-
-
-def test_broadcasts_come_from_the_primary_key(sqlite_store: SQLStore) -> None:
-    given = {"first": "rf_0", "last": "rf_1", "at_most": 20}
-    plan = query_plan(sqlite_store, refund_reports.FIRST_BROADCASTS, given)
-
-    assert "SEARCH refund_moves" in plan
-    assert "TEMP B-TREE" not in plan
 
 
 def test_the_first_payment_of_a_recipient_comes_from_an_index(
