@@ -10,6 +10,8 @@ from dev import programs
 from tests.support.memory import memory_folder
 
 
+collect_ignore = ["mutation/generate.py"]  # For another environment.
+
 pytest_plugins = [
     "tests.fixtures.softhsm",
     "tests.fixtures.kms",

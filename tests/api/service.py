@@ -31,8 +31,8 @@ from signer.refunds.service import RefundService
 from tests.api.support import AUDIENCE, ES256_KEY, ISSUER
 from tests.support.devices import KEY_ID, Device, honest, recording
 from tests.support.keys import ring_over
-from tests.support.node_proxy import ScriptedProxy
 from tests.support.refunds import watched
+from tests.support.rpc import ScriptedProxy
 
 
 RECIPIENT = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"

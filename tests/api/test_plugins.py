@@ -14,8 +14,8 @@ from signer.config.settings import Settings
 from signer.errors import ConfigurationError, KeyNotFoundError
 from signer.ports.backend_plugin import BackendConfig
 from signer.ports.key_backend import KeyId
+from tests.api.networks import write_networks
 from tests.support.ledgers import write_mac_key
-from tests.support.networks import write_networks
 
 
 ROOT = Path(__file__).parents[2]

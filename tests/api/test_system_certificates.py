@@ -14,9 +14,8 @@ from signer.errors import ConfigurationError, StoreUnavailableError
 from signer.ports.refund_store import Topic
 from tests.api.commands import Run
 from tests.fixtures.postgresql import PostgreSQL
-from tests.fixtures.tls_server import TLSServer
+from tests.fixtures.tls_server import TLSServer, self_signed
 from tests.support.ledgers import open_ledger, write_mac_key
-from tests.support.tls import self_signed
 
 
 HOST = "db.example.com"

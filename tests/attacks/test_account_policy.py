@@ -17,7 +17,7 @@ from signer.errors import (
 )
 from signer.policy.default_rules import account_policy
 from tests.support.devices import honest, signer_over
-from tests.support.policy_cases import CASES, NETWORKS, Case
+from tests.support.policy import CASES, NETWORKS, Case
 
 
 KEY = coincurve.PrivateKey(b"\x46" * 32)

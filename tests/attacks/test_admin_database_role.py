@@ -16,18 +16,18 @@ from signer.model.approval import Proposal
 from signer.model.audit_record import Actor
 from signer.model.hold import Hold, name_of_tenant
 from signer.model.refund import Status
-from tests.fixtures.ledger import FORGED_APPROVAL
-from tests.fixtures.roles import Processes, Roles
-from tests.support.audit import overruled
-from tests.support.database_attacks import Attacks
-from tests.support.ring import SILENCE
-from tests.support.theft import (
+from tests.attacks.database_attacks import Attacks
+from tests.attacks.theft import (
     END_OF_BLOCKS,
     QUEUED_AGAIN,
     REFUSED,
     Thief,
     let_work,
 )
+from tests.fixtures.ledger import FORGED_APPROVAL
+from tests.fixtures.roles import Processes, Roles
+from tests.support.audit import overruled
+from tests.support.ring import SILENCE
 
 
 @pytest.fixture

@@ -24,11 +24,11 @@ from signer.errors import HotWalletError
 from signer.model.refund import PaymentState, Refund, Status, new_refund_id
 from signer.model.signed_request import SignedRequest
 from signer.refunds.request_body import read_refund
+from tests.attacks.theft import let_work
 from tests.fixtures.ledger import as_if, bound, filled
 from tests.support.ledgers import ROW_MACS, open_ledger
 from tests.support.refunds import ACTOR, AMOUNT, CUSTOMER, FakeClock, World
 from tests.support.signed_requests import RequestKey
-from tests.support.theft import let_work
 
 
 THIEF = "0x90F79bf6EB2c4f870365E785982E1f101E93b906"

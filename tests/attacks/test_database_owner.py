@@ -20,6 +20,16 @@ from signer.model.hold import EVERYTHING, Hold, name_of_chain, name_of_tenant
 from signer.model.refund import Status
 from signer.ports.audit_journal import Sealing
 from signer.row_macs import RowMACs
+from tests.attacks.theft import (
+    QUEUED_AGAIN,
+    RESERVED_AGAIN,
+    THIEF,
+    inserted_record,
+    left_out,
+    let_work,
+    sealing,
+)
+from tests.attacks.wallet_attacks import WalletAttacks
 from tests.fixtures.ledger import (
     accept,
     filled,
@@ -31,16 +41,6 @@ from tests.fixtures.scripted_chain import CHAIN_ID
 from tests.support.audit import overruled
 from tests.support.ledgers import DRAFTS, open_ledger, seal
 from tests.support.refunds import AMOUNT, CUSTOMER, SECOND, World, altered
-from tests.support.theft import (
-    QUEUED_AGAIN,
-    RESERVED_AGAIN,
-    THIEF,
-    inserted_record,
-    left_out,
-    let_work,
-    sealing,
-)
-from tests.support.wallet_attacks import WalletAttacks
 
 
 OPERATOR = Actor("cli:alice")

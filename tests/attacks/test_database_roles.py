@@ -13,9 +13,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.fixtures.roles import Processes, Roles
-from tests.support.database_attacks import Attacks
-from tests.support.theft import (
+from tests.attacks.database_attacks import Attacks
+from tests.attacks.theft import (
     DELETIONS_OF_EVENTS,
     DENIED,
     DENIED_TO_ALL,
@@ -23,7 +22,8 @@ from tests.support.theft import (
     THIEF,
     Thief,
 )
-from tests.support.wallet_attacks import WalletAttacks
+from tests.attacks.wallet_attacks import WalletAttacks
+from tests.fixtures.roles import Processes, Roles
 
 
 _COMMON = (*DENIED_TO_ALL, *DELETIONS_OF_EVENTS)

@@ -21,7 +21,7 @@ from tests.api.service import (
 )
 from tests.api.signers import call, rpc, signer_token
 from tests.api.support import SettableClock, bearer, post
-from tests.support.node_proxy import ScriptedProxy
+from tests.support.rpc import ScriptedProxy
 
 
 ARGUMENTS = f"{RECIPIENT[2:].rjust(64, '0')}{12_500_000:064x}"

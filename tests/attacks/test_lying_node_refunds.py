@@ -13,10 +13,10 @@ from signer.config.networks import Network
 from signer.model.refund import Refund, Status
 from signer.model.transaction import SignedTransaction
 from signer.ports.ledger import Ledger
+from tests.attacks.lies import LIES
 from tests.fixtures.chain import DevChain
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Reply
-from tests.support.lies import LIES
 from tests.support.refunds import AMOUNT, CUSTOMER, World
 
 

@@ -19,10 +19,10 @@ from backends.sql import SQLStore
 from backends.sql.schema import HEAD
 from signer.config.settings import Settings
 from signer.errors import HotWalletError, StoreError
+from tests.attacks.theft import THIEF
 from tests.fixtures.ledger import WALLET, accepted, opened
 from tests.support.keys import key_at, made_active
 from tests.support.ledgers import open_ledger, write_mac_key
-from tests.support.theft import THIEF
 
 
 CLAIMS = {

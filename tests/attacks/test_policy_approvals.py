@@ -15,18 +15,21 @@ from signer.model.refund import Status
 from signer.model.transaction import Kind
 from signer.refunds.transaction_signer import Attempt, TransactionSigner
 from tests.attacks.test_unapproved_refunds import FORGERIES, known_of
-from tests.support.audit import overruled
-from tests.support.ledgers import open_ledger
-from tests.support.payment_approvals import (
+from tests.attacks.theft import let_work
+from tests.support.approvals import (
     BOB,
     CAROL,
     WHY,
     administrators,
+    approve_waiting,
     requested,
+    rule,
+    ruled,
+    waiting,
 )
-from tests.support.policy_approvals import approve, rule, ruled, waiting
+from tests.support.audit import overruled
+from tests.support.ledgers import open_ledger
 from tests.support.refunds import AMOUNT, CUSTOMER, World
-from tests.support.theft import let_work
 
 
 TWO = rule("two", 2)
@@ -47,7 +50,7 @@ def test_a_forged_row_pays_nothing(
     """Also with one of two approvals."""
     refund = requested(world)
     if has_one:
-        approve(world, refund, BOB)
+        approve_waiting(world, refund, BOB)
     known = known_of(world, refund)
     overruled(sqlite_url, *(each.format(**known) for each in statements))
     let_work(world, world.worker)
@@ -59,7 +62,7 @@ def test_a_forged_row_pays_nothing(
 def test_a_second_name_is_not_written(world: World, sqlite_url: str) -> None:
     """The intruder adds the second person to the row that the first one approved."""
     refund = requested(world)
-    approve(world, refund, BOB)
+    approve_waiting(world, refund, BOB)
     overruled(
         sqlite_url,
         "UPDATE approvals SET decided_by = 'token:bob token:carol',"
@@ -74,10 +77,10 @@ def test_a_second_name_is_not_written(world: World, sqlite_url: str) -> None:
 def test_an_earlier_version_is_not_put_back(world: World, sqlite_url: str) -> None:
     """A rejected proposal gets the row back that one person had approved."""
     refund = requested(world)
-    approve(world, refund, BOB)
+    approve_waiting(world, refund, BOB)
     columns = "decided_by, decided_at, state, mac, version"
     overruled(sqlite_url, f"CREATE TABLE kept AS SELECT {columns} FROM approvals")
-    approve(world, refund, CAROL)
+    approve_waiting(world, refund, CAROL)
     overruled(
         sqlite_url, f"UPDATE approvals SET ({columns}) = (SELECT {columns} FROM kept)"
     )
@@ -88,10 +91,10 @@ def test_an_earlier_version_is_not_put_back(world: World, sqlite_url: str) -> No
 
 def test_who_requested_it_is_none_of_the_two(world: World) -> None:
     refund = requested(world)
-    approve(world, refund, BOB)
+    approve_waiting(world, refund, BOB)
     for name in ("token:gateway", "token:GateWay", "token:bob", "token:BoB"):
         with pytest.raises(SamePersonError):
-            approve(world, refund, Actor(name, token_id="another"))
+            approve_waiting(world, refund, Actor(name, token_id="another"))
     let_work(world, world.worker)
 
     assert world.chain.payouts() == []
@@ -118,7 +121,7 @@ def test_an_approval_of_another_refund_pays_nothing(
 ) -> None:
     """Its whole decision is copied, or its row claims to be that of this refund."""
     paid, copied, claimed = (requested(world) for _ in range(3))
-    approve(world, paid, BOB, CAROL)
+    approve_waiting(world, paid, BOB, CAROL)
     let_work(world, world.worker)
     columns = "state, decided_by, decided_at, version, mac"
     overruled(

@@ -18,12 +18,12 @@ from signer.errors import ApprovalRequiredError, ConfigurationError
 from signer.model.approval import ApprovalState
 from signer.model.audit_record import WORKER, Record
 from signer.ports.clock import utc_now
+from tests.attacks.theft import DENIED, REFUSED, Thief, inserted_record
 from tests.fixtures.ledger import FORGED_APPROVAL
 from tests.fixtures.roles import PROCESSES, Processes, Roles
 from tests.support.audit import overruled
 from tests.support.ledgers import open_ledger, seal
 from tests.support.limits import ALICE, WHY, Hosts, configuration
-from tests.support.theft import DENIED, REFUSED, Thief, inserted_record
 
 
 HIGHER = "999999"

@@ -12,11 +12,7 @@ import pytest
 from signer.model.audit_record import Record
 from signer.model.event import Event
 from signer.model.refund import Status
-from tests.fixtures.ledger import later, queued, stopped
-from tests.fixtures.roles import Processes, Roles
-from tests.support.ledgers import ROW_MACS
-from tests.support.refunds import AMOUNT, CUSTOMER
-from tests.support.theft import (
+from tests.attacks.theft import (
     DENIED,
     REFUSED,
     Thief,
@@ -25,6 +21,10 @@ from tests.support.theft import (
     inserted_refund,
     let_work,
 )
+from tests.fixtures.ledger import later, queued, stopped
+from tests.fixtures.roles import Processes, Roles
+from tests.support.ledgers import ROW_MACS
+from tests.support.refunds import AMOUNT, CUSTOMER
 
 
 @pytest.fixture

@@ -22,13 +22,13 @@ from signer.keys.revocation import Reinstatement
 from signer.model.approval import ApprovalState
 from signer.model.audit_record import Actor
 from signer.model.key import SIGNING, Key, KeyState
+from tests.attacks.theft import REFUSED, Thief
 from tests.fixtures.ledger import FORGED_APPROVAL, now
 from tests.fixtures.roles import Processes, Roles
 from tests.support.audit import overruled, record
 from tests.support.keys import signing_condition
 from tests.support.ledgers import open_ledger
 from tests.support.ring import ALICE, NEW, OLD, System
-from tests.support.theft import REFUSED, Thief
 
 
 WHY = "the wrong address"

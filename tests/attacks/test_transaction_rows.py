@@ -14,10 +14,10 @@ from signer.alerts import Alert
 from signer.model.refund import PaymentState, Refund, Status
 from signer.model.transaction import compose
 from signer.row_macs import RowMACs
+from tests.attacks.theft import QUEUED_AGAIN, RESERVED_AGAIN, THIEF, let_work
 from tests.support.audit import overruled
 from tests.support.ledgers import open_ledger
 from tests.support.refunds import World
-from tests.support.theft import QUEUED_AGAIN, RESERVED_AGAIN, THIEF, let_work
 
 
 Attack = Callable[..., None]

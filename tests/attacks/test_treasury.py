@@ -19,11 +19,11 @@ from signer.errors import RowNotAuthenticError
 from signer.model.refund import new_refund_id
 from signer.model.worker_row import WorkerRow
 from signer.ports.meter import NO_METER
+from tests.extras.top_ups.treasury import LedgerTreasury
+from tests.fixtures.plain_server import Reply, Server, reply_server
 from tests.fixtures.scripted_chain import CHAIN_ID, TOKEN
 from tests.support.ledgers import open_ledger
 from tests.support.refunds import SECOND, FakeClock, World
-from tests.support.reply_server import Reply, Server, reply_server
-from tests.support.treasury import LedgerTreasury
 
 
 UNIT = 10**6

@@ -18,11 +18,10 @@ from signer.model.audit_record import Actor
 from signer.model.refund import Refund, Status
 from signer.model.transaction import compose
 from signer.refunds.payment_approvals import PaymentApprovals
+from tests.attacks.theft import DENIED, REFUSED, Thief, let_work
 from tests.fixtures.ledger import accept
 from tests.fixtures.roles import Processes, Roles
-from tests.support.audit import overruled, record
-from tests.support.ledgers import open_ledger
-from tests.support.payment_approvals import (
+from tests.support.approvals import (
     APPROVE_ABOVE,
     BOB,
     administrators,
@@ -32,8 +31,9 @@ from tests.support.payment_approvals import (
     proposal_of,
     requested,
 )
+from tests.support.audit import overruled, record
+from tests.support.ledgers import open_ledger
 from tests.support.refunds import AMOUNT, CUSTOMER, World
-from tests.support.theft import DENIED, REFUSED, Thief, let_work
 
 
 Steal = Callable[..., None]

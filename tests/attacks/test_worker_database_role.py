@@ -11,11 +11,8 @@ import pytest
 
 from signer.model.hold import Hold
 from signer.model.refund import Status
-from tests.fixtures.ledger import later, now
-from tests.fixtures.roles import Processes, Roles
-from tests.support.database_attacks import Attacks
-from tests.support.ledgers import open_ledger
-from tests.support.theft import (
+from tests.attacks.database_attacks import Attacks
+from tests.attacks.theft import (
     DELETIONS_OF_EVENTS,
     END_OF_BLOCKS,
     QUEUED_AGAIN,
@@ -25,6 +22,9 @@ from tests.support.theft import (
     Thief,
     let_work,
 )
+from tests.fixtures.ledger import later, now
+from tests.fixtures.roles import Processes, Roles
+from tests.support.ledgers import open_ledger
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from signer.keys.signer import Signer
 from signer.model.audit_record import Operation
 from tests.support.arithmetic import Verifier
 from tests.support.devices import recording
-from tests.support.purposes import Unchecked
+from tests.support.signings import Unchecked
 
 
 Signed = tuple[bytes, bytes]

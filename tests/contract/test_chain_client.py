@@ -23,8 +23,8 @@ from signer.ports.chain import Call, ChainClient, Fees
 from tests.fixtures.chain import DevChain
 from tests.support.devices import honest, signer_over
 from tests.support.payments import RECIPIENT, hash_of, mined, signed
-from tests.support.purposes import Unchecked
 from tests.support.rpc import broadcast
+from tests.support.signings import Unchecked
 
 
 @pytest.fixture

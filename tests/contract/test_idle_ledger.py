@@ -14,8 +14,7 @@ from signer.errors import StoreUnavailableError
 from signer.ports.clock import utc_now
 from tests.fixtures.ledger import accepted
 from tests.support.audit import record
-from tests.support.ledgers import open_ledger
-from tests.support.statements import collected_statements
+from tests.support.ledgers import collected_statements, open_ledger
 from tests.support.waiting import eventually
 from tests.support.webhooks import Receiver, dispatcher
 

@@ -13,8 +13,7 @@ from signer.model.approval import ApprovalState
 from signer.model.refund import Refund, Status
 from tests.fixtures.ledger import status_moves
 from tests.fixtures.races import race
-from tests.support.ledgers import open_ledger, seal
-from tests.support.payment_approvals import (
+from tests.support.approvals import (
     ASKING,
     administrators,
     approval_of,
@@ -23,6 +22,7 @@ from tests.support.payment_approvals import (
     reject,
     requested,
 )
+from tests.support.ledgers import open_ledger, seal
 from tests.support.refunds import AMOUNT, CUSTOMER, World
 
 

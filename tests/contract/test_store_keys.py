@@ -35,8 +35,7 @@ from tests.fixtures.ledger import (
 )
 from tests.support.audit import overruled, record
 from tests.support.keys import activate, key_at, made_active, signing_condition
-from tests.support.ledgers import seal, seal_events
-from tests.support.statements import collected_statements
+from tests.support.ledgers import collected_statements, seal, seal_events
 
 
 THIRD = "0x9fE46736679d2D9a65F0992F2272dE9f3c7fa6e0"

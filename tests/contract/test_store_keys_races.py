@@ -50,8 +50,8 @@ from tests.support.keys import (
     signing_condition,
 )
 from tests.support.ledgers import open_ledger, seal
-from tests.support.purposes import Unchecked
 from tests.support.ring import SILENCE
+from tests.support.signings import Unchecked
 from tests.support.waiting import eventually
 
 

@@ -36,7 +36,7 @@ from tests.fixtures.ledger import (
     stored,
 )
 from tests.fixtures.races import race
-from tests.support.statements import collected_statements
+from tests.support.ledgers import collected_statements
 
 
 def test_a_block_is_stored_once(store: SQLStore) -> None:

@@ -13,7 +13,7 @@ from signer.errors import HotWalletError
 from signer.model.audit_record import Operation
 from tests.crash.gateway_process import submit_at_rate
 from tests.crash.journal import Journal
-from tests.support.purposes import Unchecked
+from tests.support.signings import Unchecked
 
 
 _THREADS = 4

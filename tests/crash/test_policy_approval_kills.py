@@ -15,9 +15,8 @@ from signer.model.approval import ApprovalState
 from signer.model.refund import Refund, Status
 from tests.crash.approval_laboratory import _fork
 from tests.fixtures.races import start_process
+from tests.support.approvals import BOB, CAROL, approve_waiting, requested, rule, ruled
 from tests.support.ledgers import open_ledger
-from tests.support.payment_approvals import BOB, CAROL, requested
-from tests.support.policy_approvals import approve, rule, ruled
 from tests.support.refunds import World
 
 
@@ -36,7 +35,7 @@ def kill_workers(stride: int, url: str, line: Connection) -> None:
         problems, deaths = [], 0
         for people in ((), (BOB,), (CAROL,)):
             if people:
-                approve(world, refund, *people)
+                approve_waiting(world, refund, *people)
             for point in range(1, MAX_STEPS, stride):
                 # What a dead worker held is free again.
                 world.clock.advance(seconds=60)

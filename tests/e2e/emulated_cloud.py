@@ -39,9 +39,8 @@ from dev.kms_emulator import KMSEmulator
 from dev.rpc import RPC
 from tests.api.issuer import jwk
 from tests.e2e.console import Console, read_blocks, run_block
-from tests.fixtures.tls_server import TLSServer
+from tests.fixtures.tls_server import TLSServer, self_signed
 from tests.support.servers import nginx, postgresql
-from tests.support.tls import self_signed
 from tests.support.waiting import eventually
 
 

@@ -19,7 +19,7 @@ from signer.model.refund import Status
 from signer.ports.ledger import Ledger
 from tests.fixtures.chain import DevChain
 from tests.fixtures.fake_node import FakeNode
-from tests.support.node_calls import BLOCK_SECONDS, Fleet, SmallPool
+from tests.integration.node_calls import BLOCK_SECONDS, Fleet, SmallPool
 from tests.support.refunds import World
 
 

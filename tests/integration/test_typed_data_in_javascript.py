@@ -11,7 +11,7 @@ from signer.clear_signing.typed_data import recognise
 from signer.crypto.messages import PersonalMessage, message_digest
 from signer.crypto.typed_data import TypedData
 from signer.errors import InvalidInputError
-from tests.support.javascript import ask_javascript
+from tests.integration.javascript import ask_javascript
 from tests.support.typed_documents import changed_document, valid_document
 
 

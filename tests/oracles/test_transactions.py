@@ -11,7 +11,7 @@ from signer.crypto.transaction_json import parse_transaction
 from signer.crypto.transactions import SignedBytes
 from signer.errors import EncodingError, InvalidInputError, RecoveryError
 from tests.oracles.ethers import ask_ethers
-from tests.support import eth_account_transactions as eth_account
+from tests.support import transactions as eth_account
 from tests.support.transactions import as_dictionary, as_json, generate
 
 

@@ -4,11 +4,99 @@ A linter for the policies in ``docs/iam``: parsed JSON in, findings out.
 It knows only the policies of this project: everything unexpected is a finding.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from tests.support.iam_documents import Policy, Statement, granted, statements
+
+Policy = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """
+    One statement.
+
+    ``conditions`` has the values by operator and key in lower case.  ``principals`` is
+    empty in the policies of a role.
+    """
+
+    sid: str
+    effect: str
+    actions: frozenset[str]
+    resources: tuple[str, ...]
+    principals: frozenset[str]
+    conditions: Mapping[tuple[str, str], list[str]]
+    elements: frozenset[str]
+
+    def values(self, operator: str, key: str) -> list[str]:
+        """Return the values that *operator* compares with *key*."""
+        return self.conditions.get((operator, key.lower()), [])
+
+
+def parsed(text: str) -> Any:
+    """
+    Return the JSON value in *text*.
+
+    Raises:
+        ValueError: *text* is not JSON, or an object has a key twice.
+    """
+    return json.loads(text, object_pairs_hook=_unique)
+
+
+def statements(policy: Policy, effect: str | None = None) -> list[Statement]:
+    """Return the statements of *policy*, or those with one *effect*."""
+    read = map(_statement, policy["Statement"])
+    return [each for each in read if effect in (None, each.effect)]
+
+
+def granted(policy: Policy) -> frozenset[str]:
+    """Return the actions that *policy* allows, in lower case."""
+    allowing = statements(policy, "Allow")
+    return frozenset(action for each in allowing for action in each.actions)
+
+
+def _statement(written: Mapping[str, Any]) -> Statement:
+    return Statement(
+        sid=str(written.get("Sid", "")),
+        effect=str(written.get("Effect", "")),
+        actions=frozenset(each.lower() for each in _listed(written.get("Action"))),
+        resources=tuple(_listed(written.get("Resource"))),
+        principals=_principals(written.get("Principal", {})),
+        conditions=_conditions(written.get("Condition", {})),
+        elements=frozenset(written),
+    )
+
+
+def _principals(written: Any) -> frozenset[str]:
+    if isinstance(written, str):
+        return frozenset({written})
+    return frozenset(each for kind in written.values() for each in _listed(kind))
+
+
+def _conditions(
+    written: Mapping[str, Mapping[str, Any]],
+) -> dict[tuple[str, str], list[str]]:
+    read: dict[tuple[str, str], list[str]] = {}
+    for operator, keys in written.items():
+        for key, value in keys.items():
+            # A key in two spellings has two values, which no rule expects.
+            read.setdefault((operator, key.lower()), []).extend(_listed(value))
+    return read
+
+
+def _listed(value: Any) -> list[str]:
+    if value is None:
+        return []
+    return [str(each) for each in value] if isinstance(value, list) else [str(value)]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise ValueError("an object has a key twice")
+    return dict(pairs)
 
 
 Conditions = Mapping[str, tuple[str, str, str]]
@@ -243,3 +331,116 @@ def is_break_glass(principal: str) -> bool:
     """Return whether *principal* is the break-glass role."""
     role = _ROLE.fullmatch(principal)
     return role is not None and principal.endswith("/hotwallet-break-glass")
+
+
+GUARDED: Mapping[str, frozenset[str]] = {
+    "KeysStay": frozenset(
+        {"kms:disablekey", "kms:putkeypolicy", "kms:schedulekeydeletion"}
+    ),
+    "DeletionIsSlow": frozenset({"kms:schedulekeydeletion"}),
+    "AlarmsStay": frozenset(
+        {
+            "cloudwatch:deletealarms",
+            "cloudwatch:disablealarmactions",
+            "cloudwatch:putalarmmuterule",
+            "cloudwatch:putmetricalarm",
+            "cloudwatch:setalarmstate",
+            "events:deleterule",
+            "events:disablerule",
+            "events:putrule",
+            "events:puttargets",
+            "events:removetargets",
+            "logs:deletemetricfilter",
+            "logs:putmetricfilter",
+            "sns:deletetopic",
+            "sns:putdataprotectionpolicy",
+            "sns:removepermission",
+            "sns:setsubscriptionattributes",
+            "sns:settopicattributes",
+            "sns:unsubscribe",
+        }
+    ),
+    "EvidenceStays": frozenset(
+        {
+            "cloudtrail:deletetrail",
+            "cloudtrail:puteventselectors",
+            "cloudtrail:stoplogging",
+            "cloudtrail:updatetrail",
+            "logs:associatekmskey",
+            "logs:deleteloggroup",
+            "logs:deletelogstream",
+            "logs:putretentionpolicy",
+            "s3:deletebucket",
+            "s3:deletebucketpolicy",
+            "s3:putbucketobjectlockconfiguration",
+            "s3:putbucketpolicy",
+            "s3:putencryptionconfiguration",
+            "s3:putlifecycleconfiguration",
+        }
+    ),
+    "RolesStay": frozenset(
+        {
+            "iam:attachrolepolicy",
+            "iam:createpolicyversion",
+            "iam:deletepolicy",
+            "iam:deletepolicyversion",
+            "iam:deleterole",
+            "iam:deleterolepermissionsboundary",
+            "iam:deleterolepolicy",
+            "iam:detachrolepolicy",
+            "iam:putrolepermissionsboundary",
+            "iam:putrolepolicy",
+            "iam:setdefaultpolicyversion",
+            "iam:updateassumerolepolicy",
+            "iam:updaterole",
+        }
+    ),
+    "AccountStays": frozenset(
+        {
+            "account:closeaccount",
+            "account:disableregion",
+            "organizations:leaveorganization",
+        }
+    ),
+}
+"""The exact actions that each statement of the guardrail denies."""
+
+_OURS = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:(?P<kind>role|policy)/hotwallet-\*")
+
+
+def lint_guardrail(policy: Policy) -> list[Finding]:
+    """Return findings about a service control policy, which exempts one role."""
+    denied = {each.sid: each.actions for each in statements(policy, "Deny")}
+    missing = [
+        Finding(sid, "not-denied")
+        for sid, actions in GUARDED.items()
+        if not denied.get(sid, frozenset()) >= actions
+    ]
+    return [*findings(policy, _rules), *missing]
+
+
+def _rules(statement: Statement) -> Iterator[str]:
+    if statement.effect != "Deny":
+        yield "allows"
+        return
+    if statement.actions - GUARDED.get(statement.sid, frozenset()):
+        yield "extra-action"  # The service may need it.
+    if not _is_everywhere(statement):
+        yield "narrowed"
+    exempt = statement.values("ArnNotEquals", "aws:PrincipalArn")
+    is_exempt = bool(exempt) and all(map(is_break_glass, exempt))
+    if statement.sid == "DeletionIsSlow":  # For the break-glass role as well.
+        window = "kms:ScheduleKeyDeletionPendingWindowInDays"
+        is_exempt = statement.values("NumericLessThan", window) == ["30"]
+    if len(statement.conditions) != 1 or not is_exempt:
+        yield "exemption"
+
+
+def _is_everywhere(statement: Statement) -> bool:
+    """Return whether *statement* applies to all resources of its kind."""
+    if statement.sid != "RolesStay":
+        return statement.resources == ("*",)
+    kinds = {
+        found["kind"] for found in map(_OURS.fullmatch, statement.resources) if found
+    }
+    return kinds == {"role", "policy"}

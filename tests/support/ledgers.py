@@ -1,10 +1,12 @@
-"""The ledger as tests open it: with a MAC key of the tests."""
+"""The ledger as tests open it, with a MAC key of theirs, and its SQL statements."""
 
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import structlog
+from sqlalchemy import event
 
 from backends.sql import SQLStore, sqlite_dbapi
 from signer.audit.log import AuditLog
@@ -52,3 +54,33 @@ def seal_events(journal: Journal) -> list[str]:
     """Seal the records of *journal*; return the event of each sealed one, in order."""
     seal(journal)
     return [each.record.fields["event"] for each in journal.sealed(0, 1000)]
+
+
+@contextmanager
+def collected_statements(store: SQLStore) -> Iterator[list[str]]:
+    """Collect the statements that are sent while the context is open."""
+    engine = store._database._process().engine
+    statements: list[str] = []
+
+    def note(*arguments: Any) -> None:
+        statements.append(arguments[2])
+
+    event.listen(engine, "before_cursor_execute", note)
+    yield statements
+    event.remove(engine, "before_cursor_execute", note)
+
+
+def query_plan(store: SQLStore, statement: Any, given: Mapping[str, Any]) -> str:
+    """Execute *statement*, and return its query plan."""
+    engine = store._database._process().engine
+    word = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN"
+    plan: list[str] = []
+
+    def explain(_: Any, cursor: Any, text: str, values: Any, *__: Any) -> None:
+        cursor.execute(f"{word} {text}", values)
+        plan.extend(str(row) for row in cursor.fetchall())
+
+    event.listen(engine, "before_cursor_execute", explain)
+    store._database.run(lambda c: c.execute(statement, given))
+    event.remove(engine, "before_cursor_execute", explain)
+    return "\n".join(plan)

@@ -13,7 +13,7 @@ from signer.policy.policy import LivePolicy, Policy
 from signer.policy.rules import PolicyFile
 from signer.startup.policy_reload import PolicyReload
 from tests.support.limits import Hosts
-from tests.support.policy_cases import NETWORKS, TENANTS
+from tests.support.policy import NETWORKS, TENANTS
 from tests.support.refunds import FakeClock
 
 

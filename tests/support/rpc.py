@@ -1,6 +1,8 @@
 """Requests for tests of the JSON-RPC client, and good responses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from eth_utils.crypto import keccak
@@ -158,3 +160,19 @@ def broadcast(chain: ChainClient, raw: bytes) -> None:
     (error,) = chain.broadcast_all([raw])
     if error:
         raise error
+
+
+@dataclass
+class ScriptedProxy:
+    """Answers what a test sets, and remembers what was asked."""
+
+    answers: Mapping[str, Any] = field(default_factory=dict)
+    asked: list[tuple[str, list[Any]]] = field(default_factory=list)
+
+    def forward(self, method: str, params: Sequence[Any]) -> Any:
+        """Return or raise the answer to *method*."""
+        self.asked.append((method, list(params)))
+        answer = self.answers[method]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer

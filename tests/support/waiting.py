@@ -1,4 +1,4 @@
-"""Waiting until a condition is true."""
+"""Waiting until a condition is true, and measuring time."""
 
 import time
 from collections.abc import Callable
@@ -20,3 +20,14 @@ def eventually(
     while not (value := condition()) and time.monotonic() < deadline:
         time.sleep(pause)
     return value
+
+
+class Timer:
+    """A monotonic timer that a test advances by setting ``now``."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """Return ``now``, in seconds."""
+        return self.now

@@ -27,7 +27,7 @@ from api.extras.top_ups.settings import TreasurySettings
 from api.key_files import create_mac_key
 from api.principal import is_proxy
 from signer.config.settings import CREDENTIALS, Settings
-from tests.support.published_schemas import schema_errors
+from tests.unit.published_schemas import schema_errors
 
 
 ROOT = Path(__file__).parents[2]

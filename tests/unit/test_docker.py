@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from api.cli.configuration_files import process_texts
 from signer.config.settings import CREDENTIALS
 from tests.support.monitoring import promtool
-from tests.support.published_schemas import schema_errors
+from tests.unit.published_schemas import schema_errors
 
 
 ROOT = Path(__file__).parents[2]

@@ -36,9 +36,8 @@ from tests.api.support import (
     lines,
     signed,
 )
-from tests.support.timer import Timer
-from tests.support.tls import self_signed
-from tests.support.waiting import eventually
+from tests.fixtures.tls_server import self_signed
+from tests.support.waiting import Timer, eventually
 
 
 A = jwk("ES256", ES256_KEY, "a")

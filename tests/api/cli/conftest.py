@@ -18,11 +18,11 @@ from signer.ports.clock import utc_now
 from tests.api.administrators import ADMIN
 from tests.api.cli.audit_commands import LINKS
 from tests.api.commands import AsAdministrator, Finished, Run
+from tests.api.networks import write_networks
 from tests.api.support import AUDIENCE, ES256_KEY, ISSUER, token
 from tests.fixtures.chain import DevChain
 from tests.support.audit import KEY, exported
 from tests.support.ledgers import ROW_MACS, write_mac_key
-from tests.support.networks import write_networks
 from tests.support.refunds import World
 
 

@@ -13,7 +13,7 @@ from signer.model.refund import Status
 from signer.ports.clock import utc_now
 from tests.api.commands import AsAdministrator, Run
 from tests.fixtures.ledger import FORGED_APPROVAL, forge
-from tests.support.payment_approvals import approval_of, limited, requested
+from tests.support.approvals import approval_of, limited, requested
 from tests.support.refunds import World
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from backends.sql import SQLStore
+from tests.api.networks import write_networks
 from tests.support.ledgers import seal, write_mac_key
-from tests.support.networks import write_networks
 
 
 ROOT = Path(__file__).parents[3]

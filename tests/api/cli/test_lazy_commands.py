@@ -9,8 +9,8 @@ import pytest
 from api.auth.dev_tokens import provide_signing_key
 from api.cli.__main__ import cli
 from tests.api.commands import Run
+from tests.api.networks import write_networks
 from tests.support.ledgers import write_mac_key
-from tests.support.networks import write_networks
 from tests.support.programs import run_python
 
 

@@ -9,10 +9,9 @@ import pytest
 from backends.sql import SQLStore
 from signer.model.refund import Refund
 from tests.api.commands import Run
-from tests.support.networks import write_networks
-from tests.support.payment_approvals import requested
-from tests.support.policy_approvals import rule, ruled
-from tests.support.policy_cases import VECTORS
+from tests.api.networks import write_networks
+from tests.support.approvals import requested, rule, ruled
+from tests.support.policy import VECTORS
 from tests.support.refunds import World
 
 

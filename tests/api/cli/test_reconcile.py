@@ -31,9 +31,9 @@ from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.ledger import as_if, filled, queued, transaction
 from tests.fixtures.replies import Altered, Error
 from tests.support.ledgers import ROW_MACS
+from tests.support.other_payments import sweeper
 from tests.support.payments import RECIPIENT, hash_of, signed
 from tests.support.refunds import CUSTOMER, KEY, OPERATOR, World
-from tests.support.sweeps import sweeper
 from tests.support.waiting import eventually
 
 

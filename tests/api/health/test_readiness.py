@@ -68,8 +68,7 @@ from tests.support.devices import Device, honest, signer_over
 from tests.support.keys import key_at, key_of, made_active
 from tests.support.ledgers import open_ledger, seal
 from tests.support.refunds import CUSTOMER, KEY
-from tests.support.timer import Timer
-from tests.support.waiting import eventually
+from tests.support.waiting import Timer, eventually
 
 
 NETWORK = NETWORKS["local"].model_copy(

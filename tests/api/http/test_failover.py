@@ -14,9 +14,9 @@ from dev.kms_wire import Faults
 from signer.model.key import Key
 from tests.api.administrators import post_as_admin
 from tests.api.commands import Run
+from tests.api.networks import write_networks
 from tests.support.keys import key_at
 from tests.support.ledgers import write_mac_key
-from tests.support.networks import write_networks
 from tests.support.ring import ELSEWHERE, OTHER, System
 
 

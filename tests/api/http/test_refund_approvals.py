@@ -16,7 +16,7 @@ from tests.api.administrators import authorized
 from tests.api.service import BODY, NETWORKS, Pace, build_container
 from tests.api.support import SettableClock, bearer, get, post
 from tests.fixtures.scripted_chain import ScriptedChain
-from tests.support.policy_approvals import rule
+from tests.support.approvals import rule
 
 
 WHY = {"reason": "checked with the gateway"}

@@ -20,9 +20,9 @@ from signer.model.network_view import Funds, NetworkView, NodeView
 from signer.model.refund import OPERATOR, PaymentPurpose, Refund, Status
 from signer.model.worker_row import WorkerRow
 from signer.ports.ledger import Ledger
+from tests.api.readings import exposed
 from tests.api.support import NOW, SettableClock
 from tests.fixtures.ledger import as_if, queued
-from tests.support.readings import exposed
 from tests.support.refunds import altered
 
 

@@ -19,17 +19,17 @@ import pytest
 from api.auth.dev_tokens import mint
 from signer.config.settings import Settings
 from tests.api.live_server import PING, Server, exchange, service_environ
-from tests.api.service import BODY
-from tests.fixtures.ledger import filled, queued
-from tests.fixtures.nginx import Nginx
-from tests.support.ledgers import open_ledger
-from tests.support.slow_clients import (
+from tests.api.server.slow_clients import (
     Slow,
     SlowClients,
     slow_body,
     slow_header,
     slow_reader,
 )
+from tests.api.service import BODY
+from tests.fixtures.ledger import filled, queued
+from tests.fixtures.nginx import Nginx
+from tests.support.ledgers import open_ledger
 from tests.support.waiting import eventually
 
 

@@ -23,7 +23,7 @@ from api.extras.books.reports import (
 from api.views.csv_files import safe_cell
 from signer.errors import ChainUnavailableError, InvalidInputError
 from signer.ports.clock import utc_now
-from tests.support.books import START, TOKEN, WALLET, Books
+from tests.extras.books.paid_books import START, TOKEN, WALLET, Books
 
 
 HOSTILE = "<script>alert('&')</script>"

@@ -11,7 +11,7 @@ from api.extras.books.comparison import Comparison, NetworkBooks, Progress
 from api.extras.books.entries import Period, find_blocks
 from signer.errors import ChainUnavailableError, InvalidInputError
 from signer.model.refund import COIN_ADDRESS
-from tests.support.books import (
+from tests.extras.books.paid_books import (
     BLOCK_SECONDS,
     NETWORK,
     START,

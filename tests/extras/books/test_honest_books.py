@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from api.extras.books.comparison import NetworkBooks
 from signer.model.refund import COIN_ADDRESS
-from tests.support.books import (
+from tests.extras.books.paid_books import (
     FEE,
     OTHER_TOKEN,
     SECOND,

@@ -11,8 +11,7 @@ from signer.model.refund import COIN_ADDRESS, Status
 from signer.model.transaction import Kind
 from signer.model.wallet import NOOP_MARK
 from signer.ports.chain import Block
-from tests.fixtures.ledger import as_if
-from tests.support.books import (
+from tests.extras.books.paid_books import (
     CUSTOMER,
     FILLER,
     MOST_FEE,
@@ -24,6 +23,7 @@ from tests.support.books import (
     WALLET,
     Books,
 )
+from tests.fixtures.ledger import as_if
 
 
 def _refund_without_transfer(books: Books) -> None:

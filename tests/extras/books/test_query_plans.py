@@ -7,7 +7,7 @@ import pytest
 from api.extras.books import tables
 from backends.sql import SQLStore
 from tests.fixtures.ledger import WALLET, queued
-from tests.support.statements import query_plan
+from tests.support.ledgers import query_plan
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ from signer.config.networks import Network
 from signer.config.settings import Settings
 from signer.model.worker_row import WorkerRow
 from tests.api.browser import Browser
+from tests.api.readings import measured
 from tests.api.service import NETWORKS
 from tests.api.support import SettableClock
 from tests.fixtures.ledger import accepted
 from tests.support.keys import key_at, made_active
 from tests.support.programs import ROOT
-from tests.support.readings import measured
 
 
 ADDRESS = "0x5FbDB2315678afecb367f032d93F642f64180aa3"

@@ -26,12 +26,12 @@ from signer.ports.chain import NodeStatus
 from signer.ports.refund_reports import RefundFilter
 from tests.api.administrators import authorized
 from tests.api.browser import PATHS, Browser, build_console
+from tests.api.readings import measured
 from tests.api.service import BODY
 from tests.api.support import SettableClock, post
 from tests.fixtures.ledger import accepted, filled, now, queued
 from tests.fixtures.scripted_chain import ScriptedChain
 from tests.support.keys import key_at
-from tests.support.readings import measured
 
 
 EVIL = "<script>alert(1)</script>"

@@ -10,7 +10,7 @@ from signer.model.approval import Approval, Proposal
 from signer.model.approval_need import ApprovalNeed
 from signer.refunds.payment_approvals import build_proposal
 from tests.fixtures.ledger import queued
-from tests.support.payment_approvals import proposal_of
+from tests.support.approvals import proposal_of
 
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)

@@ -16,7 +16,7 @@ from tests.fixtures.ledger import (
     now,
     queued,
 )
-from tests.support.statements import query_plan
+from tests.support.ledgers import query_plan
 
 
 def test_results_of_a_period(store: SQLStore) -> None:

@@ -18,6 +18,7 @@ from signer.model.wallet import Pause
 from signer.model.worker_row import WorkerRow
 from signer.refunds.wallet_nonces import MOST_OPEN
 from tests.api.browser import Browser
+from tests.api.readings import measured
 from tests.api.support import SettableClock
 from tests.fixtures.ledger import (
     OTHER_WALLET,
@@ -30,7 +31,6 @@ from tests.fixtures.ledger import (
     sighting,
 )
 from tests.fixtures.scripted_chain import CHAIN_ID
-from tests.support.readings import measured
 
 
 def _shown(container: Container, **measured: Any) -> dict[str, ShownWallet]:

@@ -17,9 +17,9 @@ from api.extras.doctor.key_checks import DoctorContext
 from signer.audit.checkpoints import CheckpointKey
 from signer.diagnostics import CheckResult, run_checks
 from signer.ports.ledger import Ledger
+from tests.api.networks import write_networks
 from tests.fixtures.chain import DevChain
 from tests.support.ledgers import seal, write_mac_key
-from tests.support.networks import write_networks
 
 
 def make_environ(folder: Path, chain: DevChain) -> dict[str, str]:

@@ -40,15 +40,15 @@ from signer.ports.clock import utc_now
 from signer.ports.event_store import DeliveryAttempt
 from signer.ports.key_backend import KeyId
 from signer.webhooks.signatures import Secret
+from tests.api.readings import measured
 from tests.extras.doctor.doctor import make_environ, run_doctor, sealing, states
+from tests.extras.screening.screened import screened, screening_service
 from tests.fixtures import ledger
 from tests.fixtures.chain import DevChain
 from tests.support.audit import chain, checkpoint, record
 from tests.support.ledgers import open_ledger, seal
 from tests.support.programs import run_python
-from tests.support.readings import measured
 from tests.support.ring import SILENCE
-from tests.support.screening import screened, screening_service
 
 
 CANARY = "canary-48213"

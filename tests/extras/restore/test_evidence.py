@@ -23,8 +23,8 @@ from signer.errors import InvalidInputError
 from signer.model.audit_record import Record
 from signer.row_macs import RowMACs
 from tests.support.audit import START, chain, exported
-from tests.support.hostile_records import HOSTILE
 from tests.support.ledgers import ROW_MACS
+from tests.unit.signer.audit.hostile_records import HOSTILE
 
 
 OTHER_MACS = RowMACs({"others": bytes(32)})

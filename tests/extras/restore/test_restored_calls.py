@@ -11,8 +11,15 @@ from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause
 from signer.ports.ledger import Ledger
-from tests.support.calls import CALL_REQUEST, COIN_SENT, CONTRACT, PING, RULES, called
-from tests.support.policy_approvals import ruled
+from tests.support.approvals import ruled
+from tests.support.other_payments import (
+    CALL_REQUEST,
+    COIN_SENT,
+    CONTRACT,
+    PING,
+    RULES,
+    called,
+)
 from tests.support.refunds import CUSTOMER, World, altered
 from tests.support.restores import requested
 

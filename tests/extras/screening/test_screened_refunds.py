@@ -12,9 +12,9 @@ from backends.sql import SQLStore
 from signer.webhooks.signatures import Secret
 from tests.api.service import BODY, Pace, build_container
 from tests.api.support import SettableClock, bearer, post
+from tests.extras.screening.screened import screened, screening_service
+from tests.fixtures.plain_server import Server
 from tests.fixtures.scripted_chain import ScriptedChain
-from tests.support.reply_server import Server
-from tests.support.screening import screened, screening_service
 
 
 @pytest.fixture

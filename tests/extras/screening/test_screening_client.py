@@ -24,11 +24,10 @@ from api.extras.screening.client import (
 from dev.ports import free_port
 from signer.errors import ConfigurationError, ScreeningUnavailableError
 from signer.webhooks.signatures import Secret, verify
+from tests.extras.screening.screened import screened, screening_service
+from tests.fixtures.plain_server import Reply
 from tests.support.refunds import CUSTOMER
-from tests.support.reply_server import Reply
-from tests.support.screening import screened, screening_service
-from tests.support.timer import Timer
-from tests.support.waiting import eventually
+from tests.support.waiting import Timer, eventually
 
 
 ROOT = Path(__file__).parents[3]

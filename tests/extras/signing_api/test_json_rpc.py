@@ -44,7 +44,7 @@ from tests.api.service import (
 )
 from tests.api.signers import call, rpc, signer_token
 from tests.api.support import SettableClock, bearer
-from tests.support.node_proxy import ScriptedProxy
+from tests.support.rpc import ScriptedProxy
 
 
 ROOT = Path(__file__).resolve().parents[3]

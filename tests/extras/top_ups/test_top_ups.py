@@ -25,6 +25,7 @@ from signer.model.wallet import Pause, Wallet
 from signer.model.worker_row import WorkerRow
 from signer.ports.ledger import Ledger
 from signer.ports.meter import Meter
+from tests.extras.top_ups.treasury import LedgerTreasury
 from tests.fixtures.scripted_chain import CHAIN_ID
 from tests.support.keys import key_at
 from tests.support.refunds import (
@@ -36,7 +37,6 @@ from tests.support.refunds import (
     altered,
     altered_chain,
 )
-from tests.support.treasury import LedgerTreasury
 
 
 UNIT = 10**6

@@ -13,9 +13,9 @@ from api.extras.top_ups.treasury import MAX_BYTES, TopUp, TreasuryClient, Treasu
 from dev.ports import free_port
 from signer.errors import ConfigurationError, TreasuryError
 from signer.model.refund import RefundRequest, Status
+from tests.fixtures.plain_server import Reply, Server, reply_server
 from tests.fixtures.scripted_chain import CHAIN_ID, TOKEN
 from tests.support.refunds import CUSTOMER
-from tests.support.reply_server import Reply, Server, reply_server
 
 
 BEARER = "e30.CANARY-token.c2ln"

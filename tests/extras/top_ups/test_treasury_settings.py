@@ -15,9 +15,9 @@ from signer.alerts import Alert
 from signer.diagnostics import Finding
 from signer.errors import ConfigurationError, TreasuryError
 from signer.model.worker_row import WorkerRow
+from tests.api.readings import measured
+from tests.fixtures.plain_server import reply_server
 from tests.fixtures.scripted_chain import CHAIN_ID, TOKEN
-from tests.support.readings import measured
-from tests.support.reply_server import reply_server
 
 
 NETWORKS = f"""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from backends.circuit_breaker import RETRY_SECONDS, CircuitBreaker
-from tests.support.timer import Timer
+from tests.support.waiting import Timer
 
 
 CALL_SECONDS = 5.0

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.kms_retries import TokenBucket
-from tests.support.timer import Timer
+from tests.support.waiting import Timer
 
 
 FOR_EVER = 1e9

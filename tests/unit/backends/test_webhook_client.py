@@ -12,7 +12,7 @@ import pytest
 
 from backends.webhook_client import WebhookClient
 from signer.webhooks.endpoint import LOOPBACK
-from tests.support.tls import self_signed
+from tests.fixtures.tls_server import self_signed
 
 
 BODY = b'{"type":"refund.confirmed"}'

@@ -17,17 +17,21 @@ from signer.keys.signer import Signer
 from tests.fixtures.kms import OpenKMS, Wire
 from tests.support.iam import (
     CREATION,
+    GUARDED,
     READING,
     SIGNING,
     TAGGING,
     Conditions,
     Finding,
+    Policy,
+    granted,
+    lint_guardrail,
     lint_key_policy,
     lint_rotation,
     lint_runtime,
+    parsed,
+    statements,
 )
-from tests.support.iam_documents import Policy, granted, parsed, statements
-from tests.support.iam_guardrail import GUARDED, lint_guardrail
 
 
 ROOT = Path(__file__).resolve().parents[3]

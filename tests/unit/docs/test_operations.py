@@ -12,7 +12,7 @@ import pytest
 from api.actions.catalogue import ACTIONS
 from signer.alerts import Alert
 from signer.audit.actions import AuditAction
-from tests.support.production_code import Nodes, nodes_of, production_nodes
+from tests.unit.production_code import Nodes, nodes_of, production_nodes
 
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -15,7 +15,7 @@ from signer.model.decision import Verdict
 from signer.policy.default_rules import account_policy
 from signer.policy.facts import Path as SigningPath
 from signer.policy.policy import Policy
-from tests.support.policy_cases import CASES, NETWORKS, decide, service_policy
+from tests.support.policy import CASES, NETWORKS, decide, service_policy
 from tests.support.policy_reload import compiled
 
 

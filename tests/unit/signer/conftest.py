@@ -14,8 +14,8 @@ from backends.sql.holds import begin_register
 from signer.ports.ledger import Ledger
 from tests.fixtures.stores import TABLES
 from tests.support.ledgers import ROW_MACS, copy_ledger, open_ledger
+from tests.support.other_payments import Left, left_behind
 from tests.support.refunds import FakeClock, World
-from tests.support.sweeps import Left, left_behind
 
 
 @pytest.fixture

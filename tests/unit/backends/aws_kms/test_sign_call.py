@@ -20,7 +20,7 @@ from dev.kms_wire import Call, Faults
 from signer.errors import AccessDeniedError, BackendUnavailableError
 from signer.ports.key_backend import KeyId
 from tests.fixtures.kms import OpenKMS, Wire
-from tests.support.tls import self_signed
+from tests.fixtures.tls_server import self_signed
 
 
 DIGEST = bytes(range(32))

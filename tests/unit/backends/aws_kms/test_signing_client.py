@@ -19,8 +19,7 @@ from dev.kms_wire import Exchange, Faults, Reply
 from signer.errors import BackendThrottledError, BackendUnavailableError
 from signer.ports.key_backend import DeviceSignature, KeyId
 from tests.fixtures.kms import Wire
-from tests.support.timer import Timer
-from tests.support.waiting import eventually
+from tests.support.waiting import Timer, eventually
 
 
 DIGEST = bytes(range(32))

@@ -16,7 +16,7 @@ from signer.model.audit_record import Operation
 from signer.ports.key_backend import KeyId
 from tests.support.arithmetic import N
 from tests.support.devices import recording
-from tests.support.purposes import Unchecked
+from tests.support.signings import Unchecked
 
 
 DIGEST = bytes(range(32))

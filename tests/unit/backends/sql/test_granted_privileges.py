@@ -9,7 +9,7 @@ from backends.sql.granted_privileges import GRANTS, Privilege
 from signer.errors import StoreError
 from tests.fixtures.roles import PROCESSES, Processes, Roles
 from tests.support.ledgers import open_ledger
-from tests.support.process_work import (
+from tests.unit.backends.sql.process_work import (
     Statements,
     work_on_events,
     work_on_keys,

@@ -49,8 +49,7 @@ from tests.fixtures.ledger import (
     transaction,
 )
 from tests.support.keys import key_at
-from tests.support.ledgers import open_ledger, seal
-from tests.support.statements import collected_statements, query_plan
+from tests.support.ledgers import collected_statements, open_ledger, query_plan, seal
 
 
 KEY_ID = key_at(WALLET).key_id

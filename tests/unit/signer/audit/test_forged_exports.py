@@ -13,7 +13,7 @@ from signer.audit.hash_chain import hash_id, is_canonical
 from signer.audit.verify import Forgery, verify
 from signer.model.audit_record import Record
 from tests.support.audit import START, exported
-from tests.support.hostile_records import (
+from tests.unit.signer.audit.hostile_records import (
     BODIES,
     HOSTILE,
     IDS,

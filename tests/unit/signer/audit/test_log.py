@@ -41,8 +41,8 @@ from tests.support.devices import (
     recording,
     signer_over,
 )
-from tests.support.purposes import Unchecked
 from tests.support.refunds import altered
+from tests.support.signings import Unchecked
 
 
 KEY = coincurve.PrivateKey.from_int(0xA0D17)

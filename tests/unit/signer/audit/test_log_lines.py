@@ -15,8 +15,8 @@ from signer.audit.log import AuditLog, LogLines, parse_line
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Operation, Purpose, Record, Subject
 from tests.support.audit import START
-from tests.support.hostile_records import TEXTS
 from tests.support.ledgers import ROW_MACS
+from tests.unit.signer.audit.hostile_records import TEXTS
 
 
 SUBJECT = Subject("device", "01", "0x")

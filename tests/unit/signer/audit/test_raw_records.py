@@ -30,7 +30,7 @@ from signer.audit.verify import Forgery, verify
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, Sealed
 from tests.support.audit import ORIGIN, VERIFIER, exported, record
-from tests.support.hostile_records import (
+from tests.unit.signer.audit.hostile_records import (
     BODIES,
     HOSTILE,
     IDS,

@@ -9,7 +9,7 @@ import pytest
 from signer.audit.checkpoints import Verifier
 from signer.audit.verify import ExportVerdict, verify
 from tests.support.audit import KEY, checkpoint, exported
-from tests.support.tamper_chain import (
+from tests.unit.signer.audit.tamper_chain import (
     EVERY,
     LINKS,
     SIZE,
@@ -17,7 +17,7 @@ from tests.support.tamper_chain import (
     exported_as,
     rehashed,
 )
-from tests.support.tampering import TAMPERINGS, Tampered
+from tests.unit.signer.audit.tampering import TAMPERINGS, Tampered
 
 
 EACH = -(-1000 // len(TAMPERINGS))

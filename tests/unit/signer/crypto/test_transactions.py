@@ -21,7 +21,7 @@ from signer.crypto.transactions import (
     SignedBytes,
 )
 from signer.errors import EncodingError, HotWalletError, InvalidInputError
-from tests.support import eth_account_transactions as eth_account
+from tests.support import transactions as eth_account
 from tests.support.transactions import (
     EXAMPLES,
     LEGACY,

@@ -17,9 +17,9 @@ from signer.ports.ledger import Ledger
 from tests.support.devices import honest
 from tests.support.keys import key_of, made_active, ring_over
 from tests.support.ledgers import seal
-from tests.support.purposes import Unchecked
 from tests.support.refunds import FakeClock, altered
 from tests.support.ring import SILENCE
+from tests.support.signings import Unchecked
 
 
 def _signer(n: int, store: SQLStore | None = None, place: str = "") -> Signer:

@@ -30,7 +30,7 @@ from signer.errors import (
 from signer.keys.signer import Signer
 from signer.model.audit_record import Operation
 from signer.ports.key_backend import KeyId
-from tests.support.purposes import Unchecked
+from tests.support.signings import Unchecked
 
 
 DIGEST = keccak(b"a refund")

@@ -39,7 +39,7 @@ from tests.support.devices import (
     recovered,
     signer_over,
 )
-from tests.support.purposes import Unchecked
+from tests.support.signings import Unchecked
 
 
 KEY = coincurve.PrivateKey.from_int(0xBEEF)

@@ -26,8 +26,8 @@ from signer.keys.signing_alarm import SigningAlarm
 from signer.model.audit_record import Operation
 from signer.ports.key_backend import DeviceSignature, KeyId
 from tests.support.devices import KEY_ID, FullDisk, honest, planted, point, recording
-from tests.support.purposes import Unchecked
 from tests.support.refunds import altered
+from tests.support.signings import Unchecked
 
 
 KEY = coincurve.PrivateKey.from_int(0xBEEF)

@@ -21,7 +21,7 @@ from signer.policy.message_facts import digest_facts
 from signer.policy.policy import Policy, Rule
 from signer.policy.rules import PolicyFile, lower_addresses
 from signer.ports.meter import Meter, Meters
-from tests.support.policy_cases import NETWORKS, TENANTS, count_questions
+from tests.support.policy import NETWORKS, TENANTS, count_questions
 from tests.unit.signer.policy.test_policy import AROUND, NOON, SENDER, _facts
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from signer.policy.facts import Path
-from tests.support.policy_cases import CASES, Case, decide
+from tests.support.policy import CASES, Case, decide
 
 
 def test_there_are_enough_cases() -> None:

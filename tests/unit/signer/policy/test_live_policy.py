@@ -6,8 +6,8 @@ from signer.errors import PolicyViolationError
 from signer.model.decision import Verdict
 from signer.policy.facts import Path
 from signer.policy.policy import LivePolicy
-from tests.support.policy_approvals import rule
-from tests.support.policy_cases import CASES, decide, service_policy
+from tests.support.approvals import rule
+from tests.support.policy import CASES, decide, service_policy
 
 
 ALLOWED = next(

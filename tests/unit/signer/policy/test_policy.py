@@ -27,7 +27,7 @@ from signer.policy.facts import (
 from signer.policy.policy import Policy
 from signer.policy.rules import RESERVED, RULES, PolicyFile, split_statements
 from signer.policy.transaction_facts import transaction_facts
-from tests.support.policy_cases import (
+from tests.support.policy import (
     CASES,
     KNOWN,
     NETWORKS,

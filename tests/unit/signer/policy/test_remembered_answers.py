@@ -10,8 +10,8 @@ from signer.policy.default_rules import service_files
 from signer.policy.facts import Path, TransactionFacts
 from signer.policy.policy import Policy
 from signer.policy.rules import PolicyFile
-from tests.support.policy_approvals import rule
-from tests.support.policy_cases import (
+from tests.support.approvals import rule
+from tests.support.policy import (
     CASES,
     NETWORKS,
     TENANTS,

@@ -20,8 +20,8 @@ from signer.refunds.automatic_stop import AutomaticStop
 from tests.fixtures.ledger import forged_end, stopped
 from tests.fixtures.unbatched import Unbatched
 from tests.support.ledgers import seal
+from tests.support.other_payments import left_behind, swept
 from tests.support.refunds import NETWORK, World, altered, altered_chain
-from tests.support.sweeps import left_behind, swept
 
 
 ALICE = Actor("token:alice")

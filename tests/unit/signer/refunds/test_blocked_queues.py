@@ -22,8 +22,8 @@ from signer.model.wallet import Pause
 from signer.refunds.blocked_queues import BlockedQueues
 from signer.refunds.saved_steps import delay_after
 from signer.refunds.worker import _FIRST_CLAIM
+from tests.support.other_payments import Left, swept
 from tests.support.refunds import World, altered
-from tests.support.sweeps import Left, swept
 
 
 _COUNT = 5 * _FIRST_CLAIM

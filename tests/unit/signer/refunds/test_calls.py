@@ -32,7 +32,9 @@ from signer.refunds.payload import Payload, payload_of
 from signer.refunds.payment_checks import MAX_CALLDATA, check_call
 from signer.refunds.transaction_signer import Attempt, build_transaction
 from tests.fixtures.scripted_chain import TOKEN, Sent
-from tests.support.calls import (
+from tests.support.approvals import approve_waiting, rule, ruled
+from tests.support.ledgers import ROW_MACS
+from tests.support.other_payments import (
     APPROVE,
     CALL_REQUEST,
     COIN_SENT,
@@ -43,9 +45,7 @@ from tests.support.calls import (
     call_request,
     called,
 )
-from tests.support.ledgers import ROW_MACS
 from tests.support.policy import SERVICE_POLICY
-from tests.support.policy_approvals import approve, rule, ruled
 from tests.support.refunds import CUSTOMER, NETWORK, World
 from tests.support.restores import keep_log
 
@@ -265,7 +265,7 @@ def test_a_rule_can_demand_an_approval(ruling: World) -> None:
     ruling.work()
     waiting = ruling.stored(call)
 
-    approval = approve(ruling, call, Actor("token:carol"))
+    approval = approve_waiting(ruling, call, Actor("token:carol"))
     (ended,) = ruling.finish(call)
 
     assert (call.status, waiting.status) == (Status.AWAITING_APPROVAL,) * 2

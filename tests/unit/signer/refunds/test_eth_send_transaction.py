@@ -22,10 +22,10 @@ from signer.refunds.eth_send_transaction import (
 )
 from signer.refunds.token_transfer import ContractCall, Payment, TransferRequest
 from tests.fixtures.scripted_chain import CHAIN_ID
-from tests.support.calls import CONTRACT, PING, RULES
-from tests.support.node_proxy import ScriptedProxy
-from tests.support.policy_approvals import ruled
+from tests.support.approvals import ruled
+from tests.support.other_payments import CONTRACT, PING, RULES
 from tests.support.refunds import ACTOR, CUSTOMER, SECOND, World, altered, signer
+from tests.support.rpc import ScriptedProxy
 
 
 TRANSFER = TransferRequest(SECOND.address, CHAIN_ID, "TUSD", CUSTOMER, "12.500000")

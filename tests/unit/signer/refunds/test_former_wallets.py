@@ -19,6 +19,7 @@ from signer.refunds.worker import _PASSES_PER_WALLET_CHECK
 from tests.fixtures.scripted_chain import CHAIN_ID, Sent
 from tests.support.devices import honest, signer_over
 from tests.support.keys import key_at, made_active
+from tests.support.ledgers import collected_statements
 from tests.support.refunds import (
     AMOUNT,
     CUSTOMER,
@@ -28,7 +29,6 @@ from tests.support.refunds import (
     World,
     altered,
 )
-from tests.support.statements import collected_statements
 
 
 def _rotated(world: World, *, block: bool = False) -> Key:

@@ -11,7 +11,7 @@ from signer.model.worker_row import WorkerRow, find_running, find_stopped
 from signer.ports.ledger import Ledger
 from signer.refunds.heartbeat import RECORD_EVERY_SECONDS, Heartbeat
 from tests.support.refunds import FakeClock, World, altered
-from tests.support.timer import Timer
+from tests.support.waiting import Timer
 
 
 def _heartbeat(

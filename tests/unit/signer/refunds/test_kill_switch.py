@@ -30,9 +30,9 @@ from tests.fixtures.ledger import forge, forged_end
 from tests.fixtures.scripted_chain import Sent
 from tests.support.devices import honest, signer_over
 from tests.support.ledgers import seal
-from tests.support.purposes import Unchecked
 from tests.support.refunds import KEY, NETWORK, SECOND, World, altered
 from tests.support.ring import SILENCE
+from tests.support.signings import Unchecked
 
 
 ALICE = Actor("token:alice")

@@ -26,8 +26,7 @@ from signer.model.refund import Refund, Status
 from signer.model.transaction import Kind
 from signer.refunds.acceptance import SubmittedRequest
 from tests.fixtures.ledger import forge
-from tests.support.ledgers import seal
-from tests.support.payment_approvals import (
+from tests.support.approvals import (
     APPROVE_ABOVE,
     ASKING,
     BOB,
@@ -40,6 +39,7 @@ from tests.support.payment_approvals import (
     reject,
     requested,
 )
+from tests.support.ledgers import seal
 from tests.support.refunds import (
     AMOUNT,
     CUSTOMER,

@@ -21,9 +21,16 @@ from signer.policy.rules import PolicyFile
 from signer.ports.meter import Meter
 from signer.ports.refund_store import Reservation
 from signer.refunds.approval_needs import decide
-from tests.support.payment_approvals import BOB, CAROL, requested
+from tests.support.approvals import (
+    BOB,
+    CAROL,
+    approve_waiting,
+    requested,
+    rule,
+    ruled,
+    waiting,
+)
 from tests.support.policy import SERVICE_POLICY
-from tests.support.policy_approvals import approve, rule, ruled, waiting
 from tests.support.policy_reload import compiled
 from tests.support.refunds import AMOUNT, CUSTOMER, World, altered
 
@@ -163,7 +170,7 @@ def test_a_first_payment_waits_for_an_approval(world: World) -> None:
     """From its acceptance on; the second payment needs none."""
     ruled(world, FIRST)
     refund = requested(world)
-    approve(world, refund, BOB)
+    approve_waiting(world, refund, BOB)
     (paid,) = world.finish(refund)
     second = requested(world)
     (paid_again,) = world.finish(second)
@@ -200,11 +207,13 @@ def test_an_approval_covers_rules_about_fees_and_totals(world: World) -> None:
     """People are asked once about both, as soon as the fee is known."""
     ruled(world, COSTLY + FIRST)
     refund = requested(world)
-    approve(world, refund, BOB)
+    approve_waiting(world, refund, BOB)
     world.work()
     world.work()
     both = waiting(world, refund)
-    approve(world, refund, BOB, CAROL)  # A worker asked: the first asks as well.
+    approve_waiting(
+        world, refund, BOB, CAROL
+    )  # A worker asked: the first asks as well.
     (paid,) = world.finish(refund)
 
     assert both.need is not None
@@ -229,7 +238,7 @@ def test_an_approval_of_another_rule_does_not_count(world: World) -> None:
     """People approved the fee; that it is a first payment shows only later."""
     ruled(_seeing(world, PAID_BEFORE), COSTLY + FIRST)
     refund = world.step(world.accepted())
-    approve(world, refund, BOB, CAROL)
+    approve_waiting(world, refund, BOB, CAROL)
     queued = world.step(refund)
 
     with pytest.raises(PolicyViolationError, match="approvals needed: 1"):
@@ -242,7 +251,7 @@ def test_the_approval_is_verified_with_the_nonce(world: World) -> None:
     """It is changed after the worker has read it."""
     ruled(world, FIRST)
     refund = requested(world)
-    approve(world, refund, BOB)
+    approve_waiting(world, refund, BOB)
     queued = world.step(refund)
     store = world.store
     digests: list[frozenset[str]] = []

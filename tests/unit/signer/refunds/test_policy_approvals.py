@@ -19,16 +19,19 @@ from signer.model.transaction import Kind
 from signer.policy.rules import APPROVE_ABOVE
 from signer.refunds.payment_approvals import ACTION, build_proposal
 from tests.fixtures.ledger import forge
-from tests.support.payment_approvals import (
+from tests.support.approvals import (
     ASKING,
     BOB,
     CAROL,
     WHY,
     administrators,
+    approve_waiting,
     limited,
     requested,
+    rule,
+    ruled,
+    waiting,
 )
-from tests.support.policy_approvals import approve, rule, ruled, waiting
 from tests.support.refunds import AMOUNT, CUSTOMER, World
 
 
@@ -45,7 +48,7 @@ def test_a_refund_waits_for_one_approval(world: World) -> None:
     _let_work(world)
     before = world.stored(refund).status, world.chain.payouts()
     proposal = json.loads(waiting(world, refund).proposal)
-    approve(world, refund, BOB)
+    approve_waiting(world, refund, BOB)
     (paid,) = world.finish(refund)
 
     assert refund.status is Status.AWAITING_APPROVAL
@@ -60,16 +63,16 @@ def test_a_refund_waits_for_one_approval(world: World) -> None:
 def test_a_refund_waits_for_two_people(world: World) -> None:
     """The first approval is kept, and counts once; no refund is paid with one."""
     refund = requested(ruled(world, TWO + ONE))
-    first = approve(world, refund, BOB)
+    first = approve_waiting(world, refund, BOB)
     _let_work(world)
     with pytest.raises(SamePersonError, match="approved it already"):
-        approve(world, refund, Actor("token:BOB"))
+        approve_waiting(world, refund, Actor("token:BOB"))
     with pytest.raises(SamePersonError):
-        approve(world, refund, Actor("token:gateway"))
+        approve_waiting(world, refund, Actor("token:gateway"))
     unpaid = world.chain.payouts()
-    second = approve(world, refund, CAROL)
+    second = approve_waiting(world, refund, CAROL)
     with pytest.raises(ConflictError):
-        approve(world, refund, Actor("token:dave"))
+        approve_waiting(world, refund, Actor("token:dave"))
     (paid,) = world.finish(refund)
 
     assert (first.state, first.approvers) == (ApprovalState.WAITING, ("token:bob",))
@@ -87,9 +90,11 @@ def test_only_people_of_the_group_approve(world: World) -> None:
     others = (BOB, Actor("token:carol", groups=frozenset({"financ", "legal"})))
     for actor in others:
         with pytest.raises(PermissionDeniedError, match="the scope approver:finance"):
-            approve(world, refund, actor)
+            approve_waiting(world, refund, actor)
     before = waiting(world, refund)
-    approve(world, refund, Actor("token:dave", groups=frozenset({"finance", "legal"})))
+    approve_waiting(
+        world, refund, Actor("token:dave", groups=frozenset({"finance", "legal"}))
+    )
     (paid,) = world.finish(refund)
 
     assert (before.state, before.approvers) == (ApprovalState.WAITING, ())
@@ -115,13 +120,13 @@ def test_administrators_of_no_group_reject_it_and_break_the_glass(
 def test_a_rule_that_gets_a_group_needs_another_approval(world: World) -> None:
     """The person who approved it before is in no group."""
     refund = requested(ruled(world, rule("one", 1)))
-    approve(world, refund, BOB)
+    approve_waiting(world, refund, BOB)
     ruled(world, rule("one", 1, group="finance"))
     _let_work(world)
 
     assert world.chain.payouts() == []
     with pytest.raises(PermissionDeniedError):
-        approve(world, refund, BOB)
+        approve_waiting(world, refund, BOB)
 
 
 def test_one_name_is_not_two(world: World) -> None:
@@ -129,14 +134,14 @@ def test_one_name_is_not_two(world: World) -> None:
     refund = requested(ruled(world, TWO))
 
     with pytest.raises(UnidentifiedOperatorError, match="has a space"):
-        approve(world, refund, Actor("token:eve token:mallory"))
+        approve_waiting(world, refund, Actor("token:eve token:mallory"))
     assert waiting(world, refund).approvers == ()
 
 
 def test_one_person_may_break_the_glass(world: World) -> None:
     """It is shown that fewer people approved it than it needs."""
     refund = requested(ruled(world, TWO))
-    approve(world, refund, BOB)
+    approve_waiting(world, refund, BOB)
     digest = waiting(world, refund).digest
     alone = administrators(world).break_glass(digest, CAROL, "no time")
     (paid,) = world.finish(refund)
@@ -151,7 +156,7 @@ def test_it_is_rejected_or_expires(
 ) -> None:
     rejected, expired = requested(ruled(world, TWO)), requested(world)
     for actor in approved_by:
-        approve(world, rejected, actor)
+        approve_waiting(world, rejected, actor)
     digest = waiting(world, rejected).digest
     assert administrators(world).reject(digest, CAROL, WHY).approvers == ()
     _let_work(world)
@@ -182,7 +187,7 @@ def test_only_the_rules_that_fire_count(world: World) -> None:
 def test_an_amount_and_a_rule_need_one_approval(world: World) -> None:
     """One proposal names both: the amount, and the rule."""
     refund = requested(limited(ruled(world, TWO)))
-    approve(world, refund, BOB, CAROL)
+    approve_waiting(world, refund, BOB, CAROL)
     (paid,) = world.finish(refund)
 
     assert paid.status is Status.CONFIRMED
@@ -194,12 +199,12 @@ def test_an_amount_and_a_rule_need_one_approval(world: World) -> None:
 def test_a_new_rule_needs_a_new_approval(world: World) -> None:
     """An approval of one rule is none of another one."""
     refund = requested(ruled(world, ONE))
-    approve(world, refund, BOB)
+    approve_waiting(world, refund, BOB)
     ruled(world, ONE + OTHER)
     _let_work(world)
     again = waiting(world, refund)
     unpaid = world.chain.payouts()
-    approve(world, refund, BOB, CAROL)  # No person is known to have asked.
+    approve_waiting(world, refund, BOB, CAROL)  # No person is known to have asked.
     (paid,) = world.finish(refund)
 
     assert again.requested_by == "worker"
@@ -211,7 +216,7 @@ def test_a_new_rule_needs_a_new_approval(world: World) -> None:
 def test_a_used_approval_is_none_of_a_new_rule(world: World) -> None:
     """The refund was queued after its approval, and waits again."""
     refund = requested(ruled(world, ONE))
-    approve(world, refund, BOB)
+    approve_waiting(world, refund, BOB)
     assert world.step(refund).status is Status.QUEUED
     _let_work(ruled(world, ONE + OTHER))
 
@@ -226,7 +231,7 @@ def test_a_used_approval_is_none_of_a_new_rule(world: World) -> None:
 )
 def test_a_changed_rule_needs_a_new_approval(world: World, text: str) -> None:
     refund = requested(ruled(world, ONE))
-    approve(world, refund, BOB)
+    approve_waiting(world, refund, BOB)
     ruled(world, text)
     _let_work(world)
 
@@ -237,7 +242,7 @@ def test_a_changed_rule_needs_a_new_approval(world: World, text: str) -> None:
 
 def test_fewer_rules_need_no_new_approval(world: World) -> None:
     refund = requested(ruled(world, ONE + OTHER))
-    approve(world, refund, BOB)
+    approve_waiting(world, refund, BOB)
     (paid,) = ruled(world, OTHER).finish(refund)
 
     assert paid.status is Status.CONFIRMED
@@ -248,7 +253,7 @@ def test_a_removed_rule_decides_nothing(world: World) -> None:
     refund = requested(ruled(world, ONE))
     _let_work(ruled(world, ""))
     still = world.stored(refund).status
-    approve(world, refund, BOB)
+    approve_waiting(world, refund, BOB)
     (paid,) = world.finish(refund)
 
     assert still is Status.AWAITING_APPROVAL
@@ -267,7 +272,7 @@ def test_a_rejection_is_not_forgotten(world: World) -> None:
 def test_a_queued_refund_waits_for_a_new_rule(world: World) -> None:
     refund = world.accepted()
     _let_work(ruled(world, ONE))
-    approve(world, refund, BOB, CAROL)
+    approve_waiting(world, refund, BOB, CAROL)
     (paid,) = world.finish(refund)
 
     assert paid.status is Status.CONFIRMED
@@ -277,7 +282,7 @@ def test_a_refund_with_a_nonce_waits_for_a_new_rule(world: World) -> None:
     refund = world.step(world.accepted())
     _let_work(ruled(world, ONE))
     waits = world.stored(refund)
-    approve(world, refund, BOB, CAROL)
+    approve_waiting(world, refund, BOB, CAROL)
     (paid,) = world.finish(refund)
 
     assert (waits.status, waits.moving.blocked_by) == (
@@ -303,7 +308,7 @@ def test_the_bytes_that_are_signed_need_the_approval(world: World) -> None:
     refund = requested(ruled(world, rule("fees", 1, "context.max_fee_gwei > 0")))
     _let_work(world)
     waits = world.stored(refund)
-    approve(world, refund, BOB, CAROL)
+    approve_waiting(world, refund, BOB, CAROL)
     (paid,) = world.finish(refund)
 
     assert refund.status is Status.QUEUED
@@ -322,13 +327,13 @@ def test_a_replacement_needs_the_approval_of_a_new_rule(
 
     assert world.step(world.stored(refund)).status is Status.BROADCAST
     assert len(world.store.transactions(refund.id)) == 1
-    approve(world, refund, BOB, CAROL)
+    approve_waiting(world, refund, BOB, CAROL)
     assert world.step(world.stored(refund)).status is Status.SIGNED
 
 
 def test_a_replacement_of_an_approved_refund_needs_no_other(world: World) -> None:
     refund = requested(ruled(world, ONE))
-    approve(world, refund, BOB)
+    approve_waiting(world, refund, BOB)
     for _ in range(4):
         refund = world.step(world.stored(refund))
     assert refund.status is Status.BROADCAST
@@ -353,7 +358,7 @@ def test_an_unreadable_need_approves_nothing(world: World) -> None:
 def test_an_approval_of_another_refund_is_none(world: World) -> None:
     """Its row is copied, with its MAC; or it names the refund of another one."""
     one, other = requested(ruled(world, ONE)), requested(world)
-    approve(world, one, BOB)
+    approve_waiting(world, one, BOB)
     forge(
         world.store,
         f"UPDATE approvals SET refund_id = '{other.id}', version = version + 1"

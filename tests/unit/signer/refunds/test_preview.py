@@ -27,7 +27,7 @@ from signer.ports.chain import Fees, Preflight
 from signer.refunds.gas_price_check import FEWEST, GasPriceCheck
 from signer.refunds.preview import Preview, Previewer, PreviewOutcome, Simulation
 from tests.fixtures.ledger import forged_end, stopped
-from tests.support.policy_approvals import rule, ruled
+from tests.support.approvals import rule, ruled
 from tests.support.refunds import (
     ACTOR,
     AMOUNT,

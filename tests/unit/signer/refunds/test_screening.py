@@ -22,10 +22,9 @@ from signer.refunds.acceptance import (
     SubmittedRequest,
 )
 from signer.refunds.payment_policy import PaymentPolicy
+from tests.support.approvals import ASKING, BOB, approve_waiting, requested, rule, ruled
 from tests.support.ledgers import seal
-from tests.support.payment_approvals import ASKING, BOB, requested
 from tests.support.policy import SERVICE_POLICY
-from tests.support.policy_approvals import approve, rule, ruled
 from tests.support.refunds import AMOUNT, CUSTOMER, REQUEST, World
 from tests.support.ring import SILENCE
 
@@ -114,7 +113,7 @@ def test_a_refund_with_a_nonce_is_not_signed(world: World, path: Path) -> None:
 
 def test_an_approval_does_not_permit_it(world: World, path: Path) -> None:
     refund = requested(ruled(world, rule("one", 1)))
-    approve(world, refund, BOB)
+    approve_waiting(world, refund, BOB)
     path.write_text(CUSTOMER)
     for _ in range(3):
         world.work()

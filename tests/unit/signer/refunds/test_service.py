@@ -35,9 +35,9 @@ from signer.refunds.acceptance import (
 from signer.refunds.service import SILENCE_SECONDS, WORKER_SECONDS
 from signer.refunds.worker import Worker
 from tests.fixtures.ledger import as_if
+from tests.support.approvals import rule, ruled
 from tests.support.audit import of_refunds
 from tests.support.devices import honest, planted, point, recording, signer_over
-from tests.support.policy_approvals import rule, ruled
 from tests.support.refunds import (
     ACTOR,
     KEY,

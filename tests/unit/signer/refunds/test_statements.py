@@ -14,9 +14,9 @@ import pytest
 from backends.sql import SQLStore
 from signer.model.refund import Refund, Status
 from signer.model.transaction import HOLD
-from tests.support.policy_cases import count_questions
+from tests.support.ledgers import collected_statements
+from tests.support.policy import count_questions
 from tests.support.refunds import World
-from tests.support.statements import collected_statements
 
 
 _CHANGE = re.compile(r"(?:INSERT INTO|UPDATE|DELETE FROM|BEGIN) (\w+)")

@@ -24,8 +24,15 @@ from signer.refunds.payment_checks import check_coin
 from signer.refunds.transaction_signer import build_purpose
 from tests.fixtures.scripted_chain import DECIMALS
 from tests.support.devices import recording
+from tests.support.other_payments import (
+    COINS,
+    TOKENS,
+    Left,
+    rolled_back,
+    sweeper,
+    swept,
+)
 from tests.support.refunds import ACTOR, SECOND, THIRD, World, altered
-from tests.support.sweeps import COINS, TOKENS, Left, rolled_back, sweeper, swept
 
 
 def test_tokens_are_moved_first(world: World, left: Left) -> None:

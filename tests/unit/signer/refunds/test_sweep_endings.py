@@ -20,8 +20,8 @@ from signer.model.transaction import Kind
 from signer.ports.ledger import Ledger
 from tests.fixtures.ledger import stopped
 from tests.support.devices import honest, signer_over
+from tests.support.other_payments import TOKENS, Left, rolled_back, sweeper, swept
 from tests.support.refunds import KEY, SECOND, THIRD, World, altered
-from tests.support.sweeps import TOKENS, Left, rolled_back, sweeper, swept
 
 
 def _paid_to_second(world: World) -> int:

@@ -9,8 +9,8 @@ from signer.errors import InsufficientFundsError
 from signer.model.refund import COIN, Refund, Status
 from signer.model.transaction import Kind
 from signer.ports.chain import Fees
+from tests.support.other_payments import COINS, Left, sweeper, swept
 from tests.support.refunds import World
-from tests.support.sweeps import COINS, Left, sweeper, swept
 
 
 GWEI = 10**9

@@ -41,8 +41,8 @@ from signer.startup.dependency_checks import (
 from signer.startup.guard import EXIT_STATUS, NOT_SAFE, check_settings
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN, ScriptedChain
 from tests.support.devices import KEY_ID, Device, honest, planted, point, signer_over
-from tests.support.production_code import production_nodes
 from tests.support.refunds import altered
+from tests.unit.production_code import production_nodes
 
 
 PRODUCTION = {

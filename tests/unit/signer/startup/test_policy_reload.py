@@ -13,7 +13,7 @@ from signer.model.audit_record import Operation, Purpose, Subject
 from signer.policy.facts import Path as Way
 from signer.startup.policy_reload import LOOK_SECONDS
 from tests.support.limits import Hosts
-from tests.support.policy_cases import CASES, decide
+from tests.support.policy import CASES, decide
 from tests.support.policy_reload import Process, compiled, write
 
 

@@ -15,8 +15,7 @@ from signer.model.refund import Refund, Status
 from signer.ports.clock import utc_now
 from tests.fixtures.ledger import accepted, forge, moved
 from tests.support.refunds import FakeClock
-from tests.support.timer import Timer
-from tests.support.waiting import eventually
+from tests.support.waiting import Timer, eventually
 from tests.support.webhooks import (
     Receiver,
     count,

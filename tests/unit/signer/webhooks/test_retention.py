@@ -13,7 +13,7 @@ from signer.ports.event_store import Pruned
 from signer.webhooks.event_feed import GRACE, EventFeed, EventRetention
 from tests.fixtures.ledger import accepted
 from tests.support.refunds import altered
-from tests.support.timer import Timer
+from tests.support.waiting import Timer
 from tests.support.webhooks import Receiver, dispatcher
 
 

@@ -10,13 +10,7 @@ from signer.model.refund import PaymentState, Refund, Status
 from signer.model.transaction import compose
 from signer.ports.audit_journal import Sealing
 from signer.row_macs import RowMACs
-from tests.fixtures.ledger import bound, queued, stopped
-from tests.fixtures.roles import Processes
-from tests.fixtures.scripted_chain import CHAIN_ID
-from tests.support.keys import key_at, made_active
-from tests.support.ledgers import DRAFTS, seal
-from tests.support.refunds import AMOUNT, CUSTOMER, SECOND
-from tests.support.theft import (
+from tests.attacks.theft import (
     THIEF,
     Thief,
     inserted_record,
@@ -25,6 +19,12 @@ from tests.support.theft import (
     let_work,
     sealing,
 )
+from tests.fixtures.ledger import bound, queued, stopped
+from tests.fixtures.roles import Processes
+from tests.fixtures.scripted_chain import CHAIN_ID
+from tests.support.keys import key_at, made_active
+from tests.support.ledgers import DRAFTS, seal
+from tests.support.refunds import AMOUNT, CUSTOMER, SECOND
 
 
 class Attacks:

@@ -6,8 +6,8 @@ from dataclasses import replace
 from signer.alerts import Alert
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
+from tests.attacks.theft import let_work
 from tests.support.refunds import AMOUNT, CUSTOMER, World
-from tests.support.theft import let_work
 
 
 END_PAUSE = (

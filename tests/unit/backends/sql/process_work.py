@@ -64,18 +64,16 @@ from tests.fixtures.ledger import (
     queued_call,
 )
 from tests.fixtures.roles import PROCESSES, Processes
+from tests.support.approvals import approve, limited, requested, ruled
 from tests.support.audit import record
-from tests.support.calls import RULES, called
 from tests.support.devices import Device, signer_over
 from tests.support.keys import key_of
 from tests.support.ledgers import seal
 from tests.support.limits import Hosts
-from tests.support.payment_approvals import approve, limited, requested
+from tests.support.other_payments import RULES, called, rolled_back, swept
 from tests.support.policy import SERVICE_POLICY
-from tests.support.policy_approvals import ruled
 from tests.support.refunds import AMOUNT, REQUEST, SECOND, World, altered
 from tests.support.ring import ALICE, ELSEWHERE, NEW, OLD, OTHER, POOR, SILENCE, System
-from tests.support.sweeps import rolled_back, swept
 
 
 BOB = Actor("bob", "req-2", "token-2")

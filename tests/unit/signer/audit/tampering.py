@@ -14,7 +14,7 @@ from signer.audit.export import checkpoint_line, raw_lines, record_line
 from signer.audit.hash_chain import GENESIS, link
 from signer.model.audit_record import Record, Sealed
 from tests.support.audit import chain, checkpoint, exported, record
-from tests.support.tamper_chain import (
+from tests.unit.signer.audit.tamper_chain import (
     EVERY,
     FORGED,
     LINKS,

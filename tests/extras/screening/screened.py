@@ -3,8 +3,8 @@
 import json
 from contextlib import AbstractContextManager
 
+from tests.fixtures.plain_server import Reply, Server, reply_server
 from tests.support.refunds import CUSTOMER
-from tests.support.reply_server import Reply, Server, reply_server
 
 
 def screened(allowed: object, address: object = CUSTOMER.lower()) -> Reply:
