@@ -34,6 +34,7 @@ from backends.sql.write_path import (
     Write,
     all_or_each,
     apply_all,
+    find_reason,
     insert_refund,
     write_of,
 )
@@ -277,7 +278,13 @@ class RefundTables(Tables):
 
     def _apply(self, changes: Sequence[Change]) -> None:
         writes = [self._write(each) for each in changes]
-        self._database.transaction(lambda c: apply_all(c, writes))
+        try:
+            self._database.transaction(lambda c: apply_all(c, writes))
+        except StaleStateError:
+            if len(writes) > 1:
+                raise
+            refund = writes[0].refund
+            raise self._database.run(lambda c: find_reason(c, refund)) from None
 
     def _write(self, change: Change) -> Write:
         """Return what stores *change*; raises as ``save``."""

@@ -24,6 +24,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from backends.sql.holds import is_stopped, is_token_stopped
 from backends.sql.inserts import InsertOfDialect
+from backends.sql.refund_rows import same_nonce
 from backends.sql.schema import (
     ACCEPTED,
     FIRST_EVENT,
@@ -42,6 +43,7 @@ from signer.model.event import Event
 from signer.model.refund import UNRESERVED, Refund
 from signer.model.row import KINDS
 from signer.model.signed_request import SignedRequest
+from signer.model.transaction import TransactionStatus
 from signer.row_macs import RowMACs
 
 
@@ -197,6 +199,16 @@ HAS_FORGED_PAYMENT = select(
     )
 )
 """Whether an unchanged refund belongs to a transaction that is not its own."""
+
+HAS_FORGED_ATTEMPT = select(
+    exists().where(
+        refunds.c.id == parameter(refunds, "id"),
+        same_nonce(transactions, refunds),
+        transactions.c.status == TransactionStatus.RESERVED,
+        same_nonce(attempts, transactions),
+    )
+)
+"""Whether a transaction has an attempt although nothing was signed."""
 
 ORDER: Sequence[Executable] = (
     *COMPARED,

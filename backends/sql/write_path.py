@@ -18,6 +18,7 @@ from backends.sql.statements import (
     ACCEPTED_ON_SQLITE,
     ADOPT_TRANSACTION,
     COMPARED,
+    HAS_FORGED_ATTEMPT,
     HAS_FORGED_PAYMENT,
     INSERT_ATTEMPT,
     INSERT_AUDIT_RECORD,
@@ -105,7 +106,6 @@ def apply_all(connection: Connection, writes: Sequence[Write]) -> None:
 
     Raises:
         StaleStateError: One is not possible, or was made by another process.
-        RowNotAuthenticError: Another program gave a refund a second transaction.
     """
     # In one order, so that two processes with the same rows do not deadlock.  A
     # revocation changes transactions in the order of their nonces.
@@ -118,20 +118,22 @@ def apply_all(connection: Connection, writes: Sequence[Write]) -> None:
             continue
         done = connection.execute(statement, rows)
         if statement in COMPARED and done.rowcount != len(rows):
-            if len(by_id) == 1:
-                raise find_reason(connection, by_id[0].refund)
             raise StaleStateError("a refund was changed meanwhile")
 
 
 def find_reason(connection: Connection, refund: Refund) -> StoreError:
     """Return why no statement changed *refund*."""
     params = {"refunds_id": refund.id, "refunds_before": refund.version}
-    if connection.execute(HAS_FORGED_PAYMENT, params).scalar_one():
-        return RowNotAuthenticError(
-            f"a row of `transaction_payments` gives the refund {refund.id} another"
-            " transaction, and no process wrote it: the owner of the tables must delete"
-            " it"
-        )
+    for table, query in (
+        ("transaction_payments", HAS_FORGED_PAYMENT),
+        ("attempts", HAS_FORGED_ATTEMPT),
+    ):
+        if connection.execute(query, params).scalar_one():
+            return RowNotAuthenticError(
+                f"a row of `{table}` is about another transaction or signature of the"
+                f" refund {refund.id}, and no process wrote it: the owner of the tables"
+                " must delete it"
+            )
     return StaleStateError(f"refund {refund.id} or its wallet was changed meanwhile")
 
 

@@ -342,6 +342,25 @@ def test_a_membership_added_after_the_reservation(world: World, steal: Attack) -
     assert world.store.alert_counts()[str(Alert.ROW_CHANGED)] >= 1
 
 
+def test_an_attempt_added_before_the_signature(world: World, steal: Attack) -> None:
+    """Nothing of the refund is sent, and an operator learns of it; others go on."""
+    refund, last = (
+        world.step(world.accepted(amount=each)) for each in ("7.00", "8.00")
+    )
+
+    steal(
+        "INSERT INTO attempts SELECT '0x00', 0, 'transfer', chain_id, sender, nonce,"
+        f" '{1:078}', '{1:078}', 21000, '', created_at FROM transactions"
+        " WHERE nonce = 0"
+    )
+
+    assert _paid(world) == set()
+    assert world.stored(refund).status is Status.RESERVED
+    assert world.stored(last).status is Status.BROADCAST
+    assert _code(world, refund) == CODE
+    assert world.store.alert_counts()[str(Alert.ROW_CHANGED)] >= 1
+
+
 @pytest.mark.parametrize("status", [Status.SIGNED, Status.BROADCAST])
 def test_moved_attempts(world: World, steal: Attack, status: Status) -> None:
     """Bytes are sent for their own refund only, and it alone counts as paid."""
