@@ -61,6 +61,21 @@ def test_every_metric_is_shown() -> None:
     assert {spec.name for spec in ALL if not shown & spec.sample_names} == set()
 
 
+def test_every_metric_is_measured() -> None:
+    """Some module sets it, or counts it: none is declared in vain."""
+    modules = (ROOT / "api").rglob("*.py")
+    used = {
+        name
+        for module in modules
+        for name in re.findall(
+            r"\bmetric_names\.([A-Z_0-9]+)\b", module.read_text(encoding="utf-8")
+        )
+    }
+    declared = {name for name, value in vars(metric_names).items() if value in (*ALL,)}
+
+    assert declared - used == set()
+
+
 @pytest.mark.parametrize("rule", rules(), ids=[rule["alert"] for rule in rules()])
 def test_every_rule_has_its_runbook(rule: dict[str, Any]) -> None:
     """That of an alert of the service, if the rule is about all of them."""
