@@ -256,7 +256,10 @@ def test_what_is_not_the_mac_of_a_text(mac: str) -> None:
     assert not MACS.is_mac_of_text(mac, "a session", "alice")
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+OWN_KINDS = [kind for kind in KINDS if kind.__module__.startswith("signer.")]
+
+
+@pytest.mark.parametrize("kind", OWN_KINDS, ids=lambda kind: kind.__name__)
 def test_a_mac_is_neither_shown_nor_compared(kind: type[Any]) -> None:
     """Rows with the same content are equal, under whichever key they were sealed."""
     (mac,) = (each for each in fields(kind) if each.name == "mac")
