@@ -1,10 +1,17 @@
 """Fills a ledger with many confirmed refunds, and with the rows of each."""
 
 from collections.abc import Iterator
+from datetime import datetime
 
 from sqlalchemy import create_engine, text
 
+from signer.model.transaction import (
+    Transaction,
+    TransactionKind,
+    TransactionStatus,
+)
 from tests.fixtures.scripted_chain import CHAIN_ID, TOKEN
+from tests.support.ledgers import ROW_MACS
 
 
 TENANT = "gateway"
@@ -34,10 +41,10 @@ _ANY_ROW = {
 _TRANSACTIONS = """
 INSERT INTO transactions (
   chain_id, sender, nonce, kind, composition, key_id, gas_limit, created_at, status,
-  updated_at, version, due_at, attempts, tx_hash, block_number, block_hash
+  updated_at, version, due_at, attempts, tx_hash, block_number, block_hash, mac
 )
 SELECT :chain, :sender, n, 'transfer', {hash}, '01', 65000, {at}, 'confirmed',
-  {at}, 4, {at}, 0, {hash}, n, {hash}
+  {at}, 4, {at}, 0, {hash}, n, {hash}, CASE n WHEN :count - 1 THEN :mac END
 """
 
 _REFUNDS = """
@@ -77,11 +84,13 @@ def fill(url: str, sender: str, count: int) -> None:
     """
     Give the ledger at *url* a past of *count* confirmed refunds of one wallet.
 
-    The wallet of *sender* exists.  The refunds have no MAC: a final one needs none.
+    The wallet of *sender* exists.  Only the last transaction has a MAC: it is verified
+    with the wallet, and other final rows need none.
     """
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
     dialect = engine.dialect.name
     given = {"count": count, "chain": CHAIN_ID, "sender": sender, "token": TOKEN}
+    given |= {"mac": _mac(sender, count - 1)}
     with engine.begin() as connection:
         for table in ("refunds", "transactions"):
             connection.exec_driver_sql(_ANY_ROW[dialect].format(table=table))
@@ -93,6 +102,23 @@ def fill(url: str, sender: str, count: int) -> None:
         ) as connection:
             connection.exec_driver_sql("VACUUM ANALYZE")
     engine.dispose()
+
+
+def _mac(sender: str, nonce: int) -> str:
+    at, composition = datetime.fromisoformat(_DAY), f"0x{nonce:064x}"
+    row = Transaction(
+        CHAIN_ID,
+        sender,
+        nonce,
+        TransactionKind.TRANSFER,
+        composition,
+        "01",
+        65000,
+        at,
+        TransactionStatus.CONFIRMED,
+        at,
+    )
+    return ROW_MACS.compute(row)
 
 
 def _statements(dialect: str) -> Iterator[str]:
