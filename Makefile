@@ -109,7 +109,7 @@ lock: .venv/.ready ## Resolve the dependencies again, a week behind the newest.
 	@UV=$(UV) requirements/lock
 
 clean: ## Remove everything that was made here, the development key included.
-	@rm -rf .venv test-ten test-ten.md .venv-servers .venv-demo .venv-lowest .venv-docs site node_modules tests/*/*/node_modules .hotwallet .coverage .hypothesis \
+	@rm -rf .venv .venv-* .mutation test-ten test-ten.md site node_modules tests/*/*/node_modules .hotwallet .coverage .hypothesis \
 	  .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist
 	@find $(PACKAGES) -name __pycache__ -type d -exec rm -rf {} +
 

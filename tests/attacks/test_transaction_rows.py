@@ -71,8 +71,8 @@ def test_a_changed_transaction(
     """
     Its refund waits, also if the chain makes the payment; later ones go on.
 
-    While it has the highest nonce, no refund gets the next one: the wallet cannot tell
-    it from an invented transaction.
+    While it has the highest nonce, no refund gets the next one: no process can
+    distinguish it from an invented transaction.
     """
     refund = world.step(world.accepted(), times=STEPS[status])
     other = world.step(world.accepted(amount="7.00"))
@@ -324,35 +324,30 @@ def test_an_added_membership(world: World, steal: Attack) -> None:
     assert world.store.alert_counts()[str(Alert.ROW_CHANGED)] >= 1
 
 
-def test_a_membership_added_after_the_reservation(world: World, steal: Attack) -> None:
-    """Nothing of the refund is sent, and an operator learns of it; others go on."""
+@pytest.mark.parametrize(
+    "row",
+    [
+        (
+            "transaction_payments SELECT '{id}', chain_id, sender, 1, 1"
+            " FROM transaction_payments LIMIT 1"
+        ),
+        (
+            "attempts SELECT '0x00', 0, 'transfer', chain_id, sender, nonce,"
+            f" '{1:078}', '{1:078}', 21000, '', created_at"
+            " FROM transactions WHERE nonce = 0"
+        ),
+    ],
+    ids=["membership", "attempt"],
+)
+def test_a_row_added_before_the_signature(
+    world: World, steal: Attack, row: str
+) -> None:
+    """Nothing of the refund is sent, and an operator is alerted; others go on."""
     refund, last = (
         world.step(world.accepted(amount=each)) for each in ("7.00", "8.00")
     )
 
-    steal(
-        "INSERT INTO transaction_payments SELECT"
-        f" '{refund.id}', chain_id, sender, 1, 1 FROM transaction_payments LIMIT 1"
-    )
-
-    assert _paid(world) == set()
-    assert world.stored(refund).status is Status.RESERVED
-    assert world.stored(last).status is Status.BROADCAST
-    assert _code(world, refund) == CODE
-    assert world.store.alert_counts()[str(Alert.ROW_CHANGED)] >= 1
-
-
-def test_an_attempt_added_before_the_signature(world: World, steal: Attack) -> None:
-    """Nothing of the refund is sent, and an operator learns of it; others go on."""
-    refund, last = (
-        world.step(world.accepted(amount=each)) for each in ("7.00", "8.00")
-    )
-
-    steal(
-        "INSERT INTO attempts SELECT '0x00', 0, 'transfer', chain_id, sender, nonce,"
-        f" '{1:078}', '{1:078}', 21000, '', created_at FROM transactions"
-        " WHERE nonce = 0"
-    )
+    steal("INSERT INTO " + row.format(id=refund.id))
 
     assert _paid(world) == set()
     assert world.stored(refund).status is Status.RESERVED

@@ -132,7 +132,7 @@ def test_a_compromised_key_is_revoked(
     stack: Stack, kms_emulator: KMSEmulator, console: Console
 ) -> None:
     """
-    *Respond to a compromised key*, with a refund that is left behind.
+    *Respond to a compromised key*, with a refund of the revoked key.
 
     A transaction of the intruder waits in the node's pool, and pauses the wallet.
     """
