@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,13 +32,17 @@ def running_service(
     settings: Mapping[str, str] | None = None,
     workers: int = 1,
     address: str | None = None,
+    edit_networks: Callable[[str], str] = lambda text: text,
 ) -> Iterator[Service]:
     """
     Run the stack in *home*, on a chain whose blocks are never full.
 
     *address* is that of the key in *settings*, unless it is in the stack's own token.
+    *edit_networks* returns what is written as the networks file.
     """
-    with running_stack(home, settings=settings, workers=workers) as stack:
+    with running_stack(
+        home, settings=settings, workers=workers, edit_networks=edit_networks
+    ) as stack:
         stack.address = address or stack.address
         RPC(stack.chain_url)("evm_setBlockGasLimit", hex(_BLOCK_GAS))
         stablecoin.fund(

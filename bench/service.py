@@ -1,5 +1,6 @@
 """The whole service under load: the stack of ``make dev``, and what is asked of it."""
 
+import contextlib
 import dataclasses
 import json
 import signal
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from api.auth.dev_tokens import mint
+from api.auth.jwt_verifier import Role
 from bench.load import Plan, Sample
 from bench.signing import RECIPIENT
 from dev.anvil import ROOT
@@ -31,6 +33,9 @@ MARK_BYTES = 16
 CONFIRMATIONS = 2  # As ``dev.stack`` configures its network.
 
 _BATCH_PATH = "/v1/refunds/batch"
+_GENERATOR = (sys.executable, "-m", "bench.load")
+_LONG_SECONDS = 600.0
+_LONG_COUNT = 100_000  # More requests than are sent in that time.
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +94,45 @@ class Service:
             RuntimeError: The load generator failed.
         """
         body = json.dumps(refund_body("%08d"))
-        raw = self._request("/v1/refunds", body, "bench-%08d", prefer)
+        raw = self.request("/v1/refunds", body, key="bench-%08d", prefer=prefer)
+        return self.send(raw, clients, seconds, url=url, rate=rate, count=count)
+
+    def send(
+        self,
+        raw: str,
+        clients: int,
+        seconds: float,
+        *,
+        url: str | None = None,
+        rate: float | None = None,
+        count: int | None = None,
+    ) -> "LoadRun":
+        """
+        Send the *raw* request with numbers of its own; return a sample of each.
+
+        Raises:
+            RuntimeError: The load generator failed.
+        """
         run = self._run(raw, clients, seconds, url, rate=rate, count=count)
         self._next_number += len(run.samples)
         return run
+
+    @contextlib.contextmanager
+    def sending(self, raw: str, clients: int) -> Iterator[None]:
+        """Send the *raw* request from *clients* without a pause in the context."""
+        plan = self._plan(raw, clients, _LONG_SECONDS, None)
+        self._next_number += _LONG_COUNT
+        with subprocess.Popen(
+            _GENERATOR, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        ) as generator:
+            try:
+                generator.stdin.write(plan.encode())  # type: ignore[union-attr]
+                generator.stdin.close()  # type: ignore[union-attr]
+                yield
+                if (status := generator.poll()) is not None:
+                    raise RuntimeError(f"the load generator ended with {status}")
+            finally:
+                generator.kill()
 
     def post_batch(self, size: int) -> None:
         """
@@ -108,7 +148,7 @@ class Service:
             {"idempotency_key": f"bench-{name}", **refund_body(name)} for name in names
         ]
         body = json.dumps({"refunds": refunds})
-        raw = self._request(_BATCH_PATH, body, f"batch-{first:08d}", "")
+        raw = self.request(_BATCH_PATH, body)
         (sample,) = self._run(raw, 1, 60.0, None, count=1).samples
         if sample.status >= BAD_REQUEST:
             raise RuntimeError(f"POST {_BATCH_PATH} answered {sample.status}")
@@ -138,15 +178,15 @@ class Service:
                 raise TimeoutError(f"{sent} of {count} transactions were sent")
             time.sleep(0.005)
 
-    def settle(self, seconds: float = 120.0) -> None:
+    def settle(self, seconds: float = 120.0, subject: str = SUBJECT) -> None:
         """
-        Wait until nothing is pending on the chain and every refund is final.
+        Wait until nothing is pending on the chain and *subject*'s refunds are final.
 
         Raises:
             TimeoutError: Something still is not after *seconds*.
         """
         deadline = time.monotonic() + seconds
-        headers = {"Authorization": f"Bearer {self.token()}"}
+        headers = {"Authorization": f"Bearer {self.token(subject)}"}
         while int(self._rpc("txpool_status")["pending"], 16) or any(
             self._has_refund(status, headers) for status in OPEN
         ):
@@ -180,21 +220,37 @@ class Service:
             ]
             yield Block(int(block["timestamp"], 16), marks)
 
-    def token(self) -> str:
-        """Return a new token of the gateway, valid for five minutes."""
-        return mint(self._settings, subject=SUBJECT, roles=["merchant"])
+    def token(self, subject: str = SUBJECT, role: Role = "merchant") -> str:
+        """Return a new token, by default the gateway's, valid for five minutes."""
+        return mint(self._settings, subject=subject, roles=[role])
 
-    def _request(self, path: str, body: str, key: str, prefer: str) -> str:
-        lines = [
-            f"POST {path} HTTP/1.1",
-            f"Host: {urlsplit(self.stack.url).netloc}",
-            f"Authorization: Bearer {self.token()}",
-            "Content-Type: application/json",
-            f"Idempotency-Key: {key}",
-            f"Content-Length: {len(body.replace('%08d', 8 * '0'))}",
-            *([f"Prefer: {prefer}"] if prefer else []),
-        ]
-        return "\r\n".join([*lines, "", body])
+    def request(
+        self,
+        path: str,
+        body: str = "",
+        *,
+        key: str = "",
+        prefer: str = "",
+        token: str | None = None,
+        peer: str = "",
+    ) -> str:
+        """
+        Return a whole request: a POST with *body*, or a GET without one.
+
+        A service that trusts this host as a proxy takes it for one of *peer*.
+        """
+        fields = {
+            "Host": urlsplit(self.stack.url).netloc,
+            "Authorization": f"Bearer {token or self.token()}",
+            "Content-Type": "application/json" if body else "",
+            "Idempotency-Key": key,
+            "Content-Length": str(len(body.replace("%08d", 8 * "0"))),
+            "Prefer": prefer,
+            "X-Forwarded-For": peer,
+        }
+        head = [f"{name}: {value}" for name, value in fields.items() if value]
+        method = "POST" if body else "GET"
+        return "\r\n".join([f"{method} {path} HTTP/1.1", *head, "", body])
 
     def _run(
         self,
@@ -206,6 +262,31 @@ class Service:
         rate: float | None = None,
         count: int | None = None,
     ) -> "LoadRun":
+        plan = self._plan(raw, clients, seconds, url, rate=rate, count=count)
+        finished = subprocess.run(
+            _GENERATOR,
+            cwd=ROOT,
+            input=plan,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if finished.returncode != 0:
+            raise RuntimeError(f"the load generator failed:\n{finished.stderr}")
+        printed = json.loads(finished.stdout)
+        samples = [Sample(*fields) for fields in printed["samples"]]
+        return LoadRun(printed["started_at"], samples)
+
+    def _plan(
+        self,
+        raw: str,
+        clients: int,
+        seconds: float,
+        url: str | None,
+        *,
+        rate: float | None = None,
+        count: int | None = None,
+    ) -> str:
         target = urlsplit(url or self.stack.url)
         plan = Plan(
             host=str(target.hostname),
@@ -217,19 +298,7 @@ class Service:
             rate=rate,
             count=count,
         )
-        finished = subprocess.run(
-            [sys.executable, "-m", "bench.load"],
-            cwd=ROOT,
-            input=json.dumps(dataclasses.asdict(plan)),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if finished.returncode != 0:
-            raise RuntimeError(f"the load generator failed:\n{finished.stderr}")
-        printed = json.loads(finished.stdout)
-        samples = [Sample(*fields) for fields in printed["samples"]]
-        return LoadRun(printed["started_at"], samples)
+        return json.dumps(dataclasses.asdict(plan))
 
 
 def refund_body(name: str) -> Mapping[str, str]:

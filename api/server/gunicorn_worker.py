@@ -317,6 +317,14 @@ class GunicornWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
         readable = partial(self.on_pending_socket_readable, conn)
         self.poller.register(conn.sock, selectors.EVENT_READ, readable)
 
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Wait for events, or until the turn of a request that waits."""
+        left = self._turns.seconds_left()
+        super().wait_for_and_dispatch_events(
+            timeout if left is None else min(timeout, left)
+        )
+        self._take_turns()
+
     def _take_turns(self) -> None:
         """Start the requests whose turn it is, as long as there are threads."""
         while (turn := self._turns.take()) is not None:
@@ -344,7 +352,7 @@ class GunicornWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
     def _end_turn(
         self, tenant: str | None, conn: gthread.TConn, done: Future[object]
     ) -> None:
-        self._turns.leave(tenant)
+        self._turns.leave(tenant, conn.cpu_seconds)
         self._take_turns()
         self.finish_request(conn, done)
 
@@ -356,11 +364,15 @@ class GunicornWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
         client that does not close, and meanwhile neither accept connections nor send
         heartbeats to the master.
         """
-        conn.sock.reset_deadline()
-        keep_alive = super().handle(conn)
-        if keep_alive is False:
-            conn.sock.linger()
-        return keep_alive
+        began = time.thread_time()
+        try:
+            conn.sock.reset_deadline()
+            keep_alive = super().handle(conn)
+            if keep_alive is False:
+                conn.sock.linger()
+            return keep_alive
+        finally:
+            conn.cpu_seconds = time.thread_time() - began
 
     def handle_request(self, req: object, conn: gthread.TConn) -> object:
         """Serve *req*, unless a proxy could have read it differently."""

@@ -1,8 +1,10 @@
 """Which request gets a thread next: tenants take turns, and one has half of them."""
 
 import re
+import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Generic, TypeVar
 
@@ -15,6 +17,8 @@ WSGI = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 _AUTHORIZATION = re.compile(rb"\r\nauthorization:[ \t]*([^\r\n]*)\r\n", re.IGNORECASE)
 _TOKENS = 10_000  # Of 32 bytes each.
+_SECONDS = 2.0  # For which a tenant without requests still has its part.
+_AVERAGE_OF = 8  # Requests, about.
 
 
 class TokenTenants:
@@ -54,24 +58,43 @@ class TokenTenants:
         return self._tenants.get(sha256(found[1].strip()).digest())
 
 
+@dataclass(slots=True)
+class _Account:
+    """When a tenant was seen last, what its requests cost, and when it may go on."""
+
+    seen: float
+    seconds: float = 0.0
+    ready: float = 0.0
+
+
 class Turns(Generic[_T]):
     """
     The requests that wait for one of *threads*; one thread calls the methods.
 
     If tenants *are_several*, each has at most half of the threads, and its requests
-    that wait are at most four times the threads.
+    that wait are at most four times the threads.  The tenants of the last two seconds
+    share the processor in equal parts: each request is charged the average CPU time of
+    its tenant's requests when it starts, and the rest when it ends.
     """
 
-    def __init__(self, threads: int, are_several: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        threads: int,
+        are_several: Callable[[], bool],
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._threads, self._are_several = threads, are_several
+        self._timer = timer
         self._waiting = OrderedDict[str | None, deque[_T]]()
         self._running = Counter[str | None]()
+        self._accounts = OrderedDict[str | None, _Account]()
 
     def add(self, tenant: str | None, request: _T) -> bool:
         """Let *request* of *tenant* wait for its turn; return whether it may."""
         requests = self._waiting.setdefault(tenant, deque())
         if len(requests) >= 4 * self._threads and self._are_several():
             return False
+        self._see(tenant)
         requests.append(request)
         return True
 
@@ -79,12 +102,55 @@ class Turns(Generic[_T]):
         """Return the tenant and the request that get a thread, if there is one."""
         if self._running.total() >= self._threads:
             return None
-        at_most = (self._threads + 1) // 2 if self._are_several() else self._threads
-        for tenant in self._waiting:
-            if self._running[tenant] < at_most:
+        now = self._timer()
+        for tenant in self._may_start():
+            account = self._accounts[tenant]
+            if account.ready <= now:
+                account.ready = now
+                self._charge(account, account.seconds)
                 self._running[tenant] += 1
                 return tenant, self._pop(tenant)
         return None
+
+    def seconds_left(self) -> float | None:
+        """Return when ``take`` may have a request if nothing else happens."""
+        if self._running.total() >= self._threads:
+            return None
+        ready = [self._accounts[each].ready for each in self._may_start()]
+        return max(0.0, min(ready) - self._timer()) if ready else None
+
+    def leave(self, tenant: str | None, seconds: float) -> None:
+        """End the turn of a request of *tenant*, which took *seconds* of CPU time."""
+        self._running[tenant] -= 1
+        if not self._running[tenant]:
+            del self._running[tenant]  # Tenants come and go.
+        account = self._see(tenant)
+        self._charge(account, seconds - account.seconds)
+        account.seconds += (seconds - account.seconds) / _AVERAGE_OF
+
+    def _may_start(self) -> Iterator[str | None]:
+        """Yield whose requests wait and may have another thread, the next one first."""
+        at_most = (self._threads + 1) // 2 if self._are_several() else self._threads
+        return (each for each in self._waiting if self._running[each] < at_most)
+
+    def _charge(self, account: _Account, seconds: float) -> None:
+        """Let the other tenants have their part of the processor as well."""
+        if self._are_several():
+            account.ready += seconds * len(self._accounts)
+
+    def _see(self, tenant: str | None) -> _Account:
+        """Return the account of *tenant*, and forget those without requests."""
+        now = self._timer()
+        account = self._accounts.setdefault(tenant, _Account(now))
+        account.seen = now
+        self._accounts.move_to_end(tenant)
+        while (oldest := next(iter(self._accounts.items())))[1].seen < now - _SECONDS:
+            name, idle = oldest
+            del self._accounts[name]
+            if self._running[name] or name in self._waiting or idle.ready > now:
+                idle.seen = now
+                self._accounts[name] = idle
+        return account
 
     def _pop(self, tenant: str | None) -> _T:
         """Remove the first request of *tenant*, whose next turn is the last one."""
@@ -93,9 +159,3 @@ class Turns(Generic[_T]):
         if requests:
             self._waiting[tenant] = requests
         return request
-
-    def leave(self, tenant: str | None) -> None:
-        """End the turn of a request of *tenant*: its thread is free."""
-        self._running[tenant] -= 1
-        if not self._running[tenant]:
-            del self._running[tenant]  # Tenants come and go.

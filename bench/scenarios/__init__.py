@@ -23,6 +23,7 @@ NAMES: Mapping[str, str] = {
     "fsyncs": "fsyncs",
     "processes": "processes",
     "growth": "growth",
+    "shares": "shares",
 }
 
 # Their code is that of others, so a quick run leaves them out.

@@ -34,7 +34,7 @@ def test_tenants_take_turns() -> None:
         ("busy", 2),
         ("busy", 3),
     ]
-    turns.leave("busy")
+    turns.leave("busy", 0.0)
     assert _take_all(turns) == [("busy", 4)]
 
 
@@ -55,7 +55,7 @@ def test_a_single_tenant_has_all_threads(tenant: str | None) -> None:
     assert all(turns.add(tenant, number) for number in range(100))
 
     assert _take_all(turns) == [(tenant, number) for number in range(4)]
-    turns.leave(tenant)
+    turns.leave(tenant, 0.0)
     assert _take_all(turns) == [(tenant, 4)]
 
 
@@ -65,6 +65,123 @@ def test_few_requests_of_one_of_two_tenants_wait() -> None:
 
     assert [turns.add("busy", number) for number in range(17)] == [*[True] * 16, False]
     assert turns.add("other", 1)
+
+
+@pytest.fixture
+def now() -> list[float]:
+    """The time, which a test sets."""
+    return [100.0]
+
+
+@pytest.fixture
+def turns(now: list[float]) -> Turns[int]:
+    """Eight threads of several tenants."""
+    return Turns[int](8, lambda: True, lambda: now[0])
+
+
+def _run(turns: Turns[int], now: list[float], tenant: str, seconds: float) -> None:
+    """Serve a request of *tenant* that takes *seconds* of CPU time and no more."""
+    assert turns.add(tenant, 0)
+    assert turns.take() == (tenant, 0)
+    now[0] += seconds
+    turns.leave(tenant, seconds)
+
+
+@pytest.mark.parametrize("others", [0, 1, 3])
+def test_tenants_share_the_processor(
+    turns: Turns[int], now: list[float], others: int
+) -> None:
+    """One that never pauses has its part of ten seconds, and no more."""
+    used, names = 0.0, ["busy", *(f"other-{number}" for number in range(others))]
+    for name in names:
+        turns.add(name, 0)
+    while now[0] < 110:
+        turn = turns.take()
+        if turn is None:
+            now[0] += max(turns.seconds_left() or 0.0, 1e-6)
+            continue
+        seconds = 0.01 if turn[0] == "busy" else 0.0
+        now[0] += seconds
+        used += seconds
+        turns.leave(turn[0], seconds)
+        if turn[0] != "busy":
+            now[0] += 0.001
+        turns.add(*turn)
+
+    assert used == pytest.approx(10 / (1 + others), rel=0.05)
+
+
+def test_requests_start_one_after_another(turns: Turns[int], now: list[float]) -> None:
+    """Another tenant's request never meets many that start at once."""
+    for _ in range(50):
+        _run(turns, now, "other", 0.0)
+        _run(turns, now, "busy", 0.01)
+        now[0] += 0.02
+    for number in range(8):
+        turns.add("busy", number)
+
+    assert _take_all(turns) == [("busy", 0)]
+    assert turns.seconds_left() == pytest.approx(0.02, rel=0.01)
+    now[0] += 0.0201
+    assert _take_all(turns) == [("busy", 1)]
+    turns.leave("busy", 0.03)
+    assert turns.seconds_left() == pytest.approx(0.06, rel=0.02)
+
+
+def test_requests_that_wait_for_others_start_at_once(
+    turns: Turns[int], now: list[float]
+) -> None:
+    """They take threads, and no CPU time."""
+    for _ in range(50):
+        _run(turns, now, "other", 0.0)
+        _run(turns, now, "slow", 0.0)
+    for number in range(8):
+        turns.add("slow", number)
+
+    assert len(_take_all(turns)) == 4
+    assert turns.seconds_left() is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_back", "left"),
+    [(0.0, False, 0.0), (5.0, False, 0.3), (5.0, True, 0.3), (None, False, 0.3)],
+    ids=["gone", "still charged", "waits", "runs"],
+)
+def test_a_tenant_without_requests_has_no_part(
+    turns: Turns[int],
+    now: list[float],
+    seconds: float | None,
+    is_back: bool,
+    left: float,
+) -> None:
+    """After two seconds, unless one runs or waits, or it used too much."""
+    if seconds is None:
+        turns.add("other", 0)
+        assert turns.take() == ("other", 0)
+    else:
+        _run(turns, now, "other", seconds)
+        now[0] -= seconds
+    if is_back:
+        turns.add("other", 1)
+    now[0] += 2.1
+    _run(turns, now, "busy", 0.3)
+    turns.add("busy", 1)
+
+    assert turns.seconds_left() == pytest.approx(left)
+
+
+def test_a_single_tenant_is_never_delayed(now: list[float]) -> None:
+    """Requests without a known token are not another one."""
+    turns = Turns[int](8, lambda: False, lambda: now[0])
+    turns.add(None, 0)
+    for number in range(8):
+        turns.add("only", number)
+    assert turns.take() == (None, 0)
+    assert turns.take() == ("only", 0)
+    turns.leave("only", 5.0)
+
+    assert len(_take_all(turns)) == 7
+    assert turns.seconds_left() is None
 
 
 def _answer(environ: dict[str, Any], _: object) -> Iterable[bytes]:
