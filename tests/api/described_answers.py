@@ -5,11 +5,10 @@ import re
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eth_utils.address import is_checksum_address
 from falcon.testing import Result
-from jsonschema import Draft202012Validator, FormatChecker
 
 from api.extras.console import is_console
 from api.http.app import App
@@ -18,9 +17,11 @@ from api.http.openapi.document import complete_document
 from api.http.problems import code_statuses
 
 
-PROBLEM = "application/problem+json"
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
 
-_FORMATS = FormatChecker(formats=())
+
+PROBLEM = "application/problem+json"
 
 _ONE_MEMBER = examples.BATCH_REQUEST
 """A valid batch, in place of one of which no member was accepted."""
@@ -84,17 +85,19 @@ def check_problem(answer: Result, codes: Iterable[str]) -> None:
 
 def validate(value: object, schema: Mapping[str, Any]) -> None:
     """Require that *value* is what *schema* describes, without other members."""
-    validator = _validator(json.dumps(schema))
-    errors = [
-        f"{each.json_path}: {each.message}" for each in validator.iter_errors(value)
-    ]
-    assert errors == []
+    errors = _validator(json.dumps(schema)).iter_errors(value)
+    assert [f"{each.json_path}: {each.message}" for each in errors] == []
 
 
 @cache
-def _validator(schema: str) -> Draft202012Validator:
+def _validator(schema: str) -> "Draft202012Validator":
+    # Importing it takes a second in each process that collects tests.
+    from jsonschema import Draft202012Validator, FormatChecker  # noqa: PLC0415
+
+    formats = FormatChecker(formats=())
+    formats.checks("eip55-address")(_is_address)
     whole = {**_close(json.loads(schema)), "components": _components()}
-    return Draft202012Validator(whole, format_checker=_FORMATS)
+    return Draft202012Validator(whole, format_checker=formats)
 
 
 @cache
@@ -142,6 +145,5 @@ def _resolved(described: Json) -> Json:
     return response
 
 
-@_FORMATS.checks("eip55-address")  # type: ignore[untyped-decorator]
 def _is_address(text: object) -> bool:
     return not isinstance(text, str) or is_checksum_address(text)

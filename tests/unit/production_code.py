@@ -1,4 +1,4 @@
-"""The syntax of all production modules, which files read while pytest collects."""
+"""The syntax of all production modules."""
 
 import ast
 from collections.abc import Iterator

@@ -7,7 +7,10 @@ the document; that invalid requests are refused and valid ones accepted; and tha
 tokens are required.
 """
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -200,31 +203,32 @@ _TENANTS = _load(*_TAGS["refunds"])
 _ADMINISTRATORS = _load(*_TAGS["admin"])
 _PROGRAMS = _load(*_TAGS["sign"])
 
-_QUICK = settings(
-    max_examples=2,
-    derandomize=True,
+# `make soak` runs this module with more.
+_EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "2"))
+_REQUESTS = settings(
+    max_examples=_EXAMPLES,
+    derandomize=_EXAMPLES == 2,
     database=None,
     deadline=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-_LONG = settings(_QUICK, max_examples=200, derandomize=False)
 
 
 @_TENANTS.parametrize()
-@_QUICK
+@_REQUESTS
 def test_the_routes_of_tenants(case: Case[Any], refunds: Service) -> None:
     refunds.try_case(case)
 
 
 @_ADMINISTRATORS.parametrize()
-@_QUICK
+@_REQUESTS
 def test_the_routes_of_administrators(case: Case[Any], admin: Service) -> None:
     admin.try_case(case)
 
 
 @_PROGRAMS.parametrize()
-@_QUICK
+@_REQUESTS
 def test_the_routes_of_other_programs(case: Case[Any], sign: Service) -> None:
     sign.try_case(case)
 
@@ -239,25 +243,10 @@ def test_every_operation_is_called() -> None:
 
 
 @pytest.mark.soak
-@_TENANTS.parametrize()
-@_LONG
-def test_the_routes_of_tenants_for_minutes(case: Case[Any], refunds: Service) -> None:
-    refunds.try_case(case)
-
-
-@pytest.mark.soak
-@_ADMINISTRATORS.parametrize()
-@_LONG
-def test_the_routes_of_administrators_for_minutes(
-    case: Case[Any], admin: Service
-) -> None:
-    admin.try_case(case)
-
-
-@pytest.mark.soak
-@_PROGRAMS.parametrize()
-@_LONG
-def test_the_routes_of_other_programs_for_minutes(
-    case: Case[Any], sign: Service
-) -> None:
-    sign.try_case(case)
+def test_the_routes_for_minutes() -> None:
+    """With 200 random requests for each operation."""
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", __file__],
+        env={**os.environ, "SCHEMATHESIS_EXAMPLES": "200"},
+        check=True,
+    )
