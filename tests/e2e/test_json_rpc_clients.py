@@ -3,9 +3,10 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from eth_account.messages import encode_defunct
 
 from api.auth.dev_tokens import mint
 from dev.ports import free_port
+from dev.programs import GO_ENVIRON, GO_PACKAGES
 from dev.stack import (
     Stack,
     await_start,
@@ -74,8 +76,11 @@ AMOUNTS = {
     "cast": "1.4",
     "web3py-async": "1.5",
     "hardhat": "1.8",
+    "web3js": "1.9",
+    "go": "2.0",
 }
-CLIENTS = list(AMOUNTS)
+NEEDS_GO = pytest.param("go", marks=pytest.mark.needs("go"))
+CLIENTS = [each if each != "go" else NEEDS_GO for each in AMOUNTS]
 
 LANGUAGES = {
     "web3py": "python",
@@ -83,6 +88,8 @@ LANGUAGES = {
     "viem": "javascript",
     "cast": "bash",
     "hardhat": "javascript",
+    "web3js": "javascript",
+    "go": "go",
 }
 """Those of the guide."""
 
@@ -92,7 +99,9 @@ INTERPRETERS = {
     "viem": ["node"],
     "cast": ["bash", "-eu"],
     "web3py-async": [sys.executable],
-    "hardhat": ["node", "--import", str(HARDHAT / "without_edr.mjs")],
+    "hardhat": ["node", "--import", str(HARDHAT / "without_native.mjs")],
+    "web3js": ["node"],
+    "go": ["go", "run"],
 }
 
 COINS = {
@@ -102,6 +111,8 @@ COINS = {
     "cast": 1_004,
     "web3py-async": 1_005,
     "hardhat": 1_006,
+    "web3js": 1_007,
+    "go": 1_008,
 }
 """What the guides send, in wei: an equal amount would be the same call."""
 
@@ -112,6 +123,8 @@ EXPIRED = {
     "cast": "401",
     "web3py-async": "401, message='Unauthorized'",
     "hardhat": "status code 401",
+    "web3js": "statusCode: 401",
+    "go": "401 Unauthorized",
 }
 
 
@@ -152,18 +165,26 @@ class Service:
         return request("POST", url, headers=authorization, body=body)[2]
 
     def run(
-        self, client: str, code: str, token: str | None = None, **environ: str
+        self,
+        client: str,
+        code: str,
+        token: str | None = None,
+        arguments: Sequence[str] = (),
+        **environ: str,
     ) -> subprocess.CompletedProcess[str]:
-        """Run *code* as a program of *client*."""
+        """Run *code* as a program of *client*, or its interpreter with *arguments*."""
         # Node.js looks for packages here, and then in the folder above.
         folder = self.folder / client
         folder.mkdir(exist_ok=True)
-        program = folder / "program.mjs"
+        program = folder / ("program.go" if client == "go" else "program.mjs")
         program.write_text(code, encoding="utf-8")
+        variables = self.environ(token)
+        token_file = folder / "token"
+        token_file.write_text(variables["TOKEN"])
         return subprocess.run(
-            [*INTERPRETERS[client], str(program)],
+            [*INTERPRETERS[client], *(arguments or [str(program)])],
             cwd=folder,
-            env=self.environ(token) | environ,
+            env=variables | GO_ENVIRON | {"TOKEN_FILE": str(token_file)} | environ,
             capture_output=True,
             text=True,
             timeout=120,
@@ -181,7 +202,16 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     (folder / "node_modules").symlink_to(ROOT / "node_modules")
     (folder / "hardhat").mkdir()
     (folder / "hardhat" / "node_modules").symlink_to(HARDHAT / "node_modules")
-    (folder / "hardhat" / "package.json").write_text("{}")
+    (folder / "hardhat" / "package.json").write_text('{"type": "module"}')
+    config, payment = _blocks("hardhat")
+    (folder / "hardhat" / "hardhat.config.js").write_text(config)
+    modules = folder / "hardhat" / "ignition" / "modules"
+    modules.mkdir(parents=True)
+    (modules / "payment.js").write_text(payment)
+    (modules / "creation.js").write_text(CREATION)
+    (folder / "go").mkdir()
+    for name in ("go.mod", "go.sum"):
+        shutil.copy(GO_PACKAGES / name, folder / "go")
     settings = {"POLICY_DIR": str(folder / "policy"), "WEB_CONCURRENCY": "1"}
     with running_stack(
         folder / "home", settings=settings, program=ForkedHotWallet()
@@ -199,7 +229,7 @@ GUIDE = (ROOT / "docs" / "how-to" / "json-rpc-clients.md").read_text("utf-8")
 
 
 def _blocks(client: str) -> list[str]:
-    """Return the programs in the section of *client*: its guide, and its token."""
+    """Return the code in the section of *client*: its guide, then mostly its token."""
     sections = GUIDE.split("\n## ")
     (section,) = (each for each in sections if heading(each).lower() == client)
     pattern = rf"^```{LANGUAGES[client]}\n(.*?)^```$"
@@ -212,8 +242,8 @@ def heading(section: str) -> str:
 
 
 def _guide(client: str) -> str:
-    """Return the code in the guide of *client*, or what is the same with asyncio."""
-    return ASYNC if client == "web3py-async" else _blocks(client)[0]
+    """Return the program of the guide of *client*, or what does the same."""
+    return OTHER_GUIDES.get(client) or _blocks(client)[0]
 
 
 @pytest.mark.parametrize("client", CLIENTS)
@@ -222,8 +252,8 @@ def test_the_guide_pays_and_signs(service: Service, client: str) -> None:
     finished = service.run(client, _guide(client))
     assert finished.returncode == 0, finished.stderr
     lines = finished.stdout.lower().splitlines()
-    assert len(lines) == 4, finished.stdout + finished.stderr
-    paid, coin, message, typed_data = lines
+    assert len(lines) == 4 - (client == "go"), finished.stdout + finished.stderr
+    paid, coin, *signed = lines
     word, tx_hash, status = paid.split()
     listed = request(
         "GET",
@@ -242,7 +272,7 @@ def test_the_guide_pays_and_signs(service: Service, client: str) -> None:
         RECIPIENT,
         f"0.{COINS[client]:018d}",
     )
-    assert (message, typed_data) == ("message true", "typed data true")
+    assert signed == ["message true", "typed data true"][: len(signed)]
     assert (refund["recipient"], refund["tx_hash"]) == (RECIPIENT, tx_hash)
     assert refund["reference"].startswith("rpc-")
 
@@ -321,6 +351,30 @@ def test_a_call_of_a_contract(service: Service, client: str) -> None:
     assert found["input"] == f"0x095ea7b3{spender}{units:064x}"
 
 
+AUTHORIZE = re.findall(r"^func authorize.*?^}\n", GUIDE, re.DOTALL | re.MULTILINE)
+
+GO_IMPORTS = f"""
+package main
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"github.com/ethereum/go-ethereum/rpc"
+)
+{AUTHORIZE[0]}
+func dial() *rpc.Client {{
+	auth := rpc.WithHTTPAuth(authorize)
+	client, err := rpc.DialOptions(context.Background(), os.Getenv("RPC_URL"), auth)
+	if err != nil {{
+		panic(err)
+	}}
+	return client
+}}
+"""
+"""A program of Go begins with this, and with the guide's function."""
+
 COIN = {
     "web3py": """
 import os
@@ -382,16 +436,34 @@ async def main():
 asyncio.run(main())
 """,
     "hardhat": """
-import { createHardhatRuntimeEnvironment } from "hardhat/hre";
-const httpHeaders = { Authorization: `Bearer ${process.env.TOKEN}` };
-const url = process.env.RPC_URL;
-const wallet = { type: "http", url, accounts: "remote", httpHeaders };
-const hre = await createHardhatRuntimeEnvironment({ networks: { wallet } });
-const { provider } = await hre.network.create("wallet");
+import { network } from "hardhat";
+const { provider } = await network.create("hotwallet");
 const params = [{ to: process.env.SPENDER, value: "0x1" }];
 await provider.request({ method: "eth_sendTransaction", params })
   .catch((e) => console.log(JSON.stringify({ code: e.code, data: e.data })));
 await provider.close();
+""",
+    "web3js": """
+import { Web3 } from "web3";
+const headers = { Authorization: `Bearer ${process.env.TOKEN}` };
+const options = { providerOptions: { headers } };
+const web3 = new Web3(new Web3.providers.HttpProvider(process.env.RPC_URL, options));
+const [from] = await web3.eth.getAccounts();
+await web3.eth.sendTransaction({ from, to: process.env.SPENDER, value: 1n })
+  .catch((e) => console.log(JSON.stringify(e.cause)));
+""",
+    "go": f"""
+{GO_IMPORTS}
+func main() {{
+	client, ctx := dial(), context.Background()
+	var wallets []string
+	client.CallContext(ctx, &wallets, "eth_accounts")
+	call := map[string]string{{
+		"from": wallets[0], "to": os.Getenv("SPENDER"), "value": "0x1",
+	}}
+	err := client.CallContext(ctx, nil, "eth_sendTransaction", call)
+	fmt.Println(err.(rpc.Error).ErrorCode(), err.(rpc.DataError).ErrorData())
+}}
 """,
 }
 
@@ -405,7 +477,8 @@ def test_a_refusal_shows_its_rule(service: Service, client: str) -> None:
     assert re.search(r"rule\W+coin", finished.stdout)
 
 
-ASYNC = """
+OTHER_GUIDES = {
+    "web3py-async": """
 import asyncio, os
 from eth_account import Account
 from eth_account.messages import encode_defunct, encode_typed_data
@@ -450,7 +523,39 @@ async def main():
     finally:
         await provider.disconnect()
 asyncio.run(main())
-"""
+""",
+    "hardhat": """
+import { network } from "hardhat";
+import { BrowserProvider, Contract, verifyMessage, verifyTypedData } from "ethers";
+
+const { provider } = await network.create("hotwallet");
+const [address] = await provider.request({ method: "eth_accounts" });
+
+// Pay
+const wallet = await new BrowserProvider(provider).getSigner(address);
+const abi = ["function transfer(address to, uint256 amount) returns (bool)"];
+const token = new Contract(process.env.TOKEN_ADDRESS, abi, wallet);
+const sent = await token.transfer(process.env.RECIPIENT, 1_800_000n);
+const receipt = await sent.wait();
+console.log("paid", receipt.hash, receipt.status);
+
+// Send coin
+const coin = await wallet.sendTransaction({ to: process.env.RECIPIENT, value: 1_006n });
+const moved = await coin.wait();
+console.log("coin", moved.hash, moved.status);
+
+// Sign
+const signature = await wallet.signMessage("hello");
+console.log("message", verifyMessage("hello", signature) === address);
+
+const domain = { name: "Example" };
+const types = { Mail: [{ name: "contents", type: "string" }] };
+const mail = { contents: "hello" };
+const typed = await wallet.signTypedData(domain, types, mail);
+console.log("typed data", verifyTypedData(domain, types, mail, typed) === address);
+await provider.close();
+""",
+}
 
 
 def test_a_repeated_transfer_is_paid_once(service: Service) -> None:
@@ -572,6 +677,23 @@ await client.getAddresses().catch((e) => console.log("expired", e.status));
 writeFileSync(process.env.TOKEN_FILE, process.env.TOKEN);
 console.log((await client.getAddresses())[0]);
 """,
+    "web3js": """
+import { writeFileSync } from "node:fs";
+await web3.eth.getAccounts().catch((e) => console.log("expired", e.statusCode));
+writeFileSync(process.env.TOKEN_FILE, process.env.TOKEN);
+console.log((await web3.eth.getAccounts())[0]);
+""",
+    "go": f"""
+{GO_IMPORTS}
+func main() {{
+	client, ctx := dial(), context.Background()
+	var wallets []string
+	fmt.Println(client.CallContext(ctx, &wallets, "eth_accounts"))
+	os.WriteFile(os.Getenv("TOKEN_FILE"), []byte(os.Getenv("TOKEN")), 0o600)
+	client.CallContext(ctx, &wallets, "eth_accounts")
+	fmt.Println(wallets[0])
+}}
+""",
     "cast": """
 echo "$TOKEN" > "$TOKEN_FILE"
 ETH_RPC_HEADERS="$(token_header)" cast rpc eth_accounts | tr -d '[]"'
@@ -579,12 +701,14 @@ ETH_RPC_HEADERS="$(token_header)" cast rpc eth_accounts | tr -d '[]"'
 }
 
 
-@pytest.mark.parametrize("client", USES)
+@pytest.mark.parametrize(
+    "client", [NEEDS_GO if each == "go" else each for each in USES]
+)
 def test_a_client_reads_its_token_before_each_request(
     service: Service, client: str
 ) -> None:
     """The guide's code first has an expired token, and is not started again."""
-    _, code = _blocks(client)
+    code = "" if client == "go" else _blocks(client)[1]
     token_file = service.folder / f"token-{client}"
     token_file.write_text(service.expired_token())
     if client == "cast":
@@ -595,6 +719,59 @@ def test_a_client_reads_its_token_before_each_request(
     refusal, *_, address = finished.stdout.splitlines()
     assert "401" in refusal
     assert address.lower() == service.call("eth_accounts")["result"][0].lower()
+
+
+CREATION = """
+import { buildModule } from "@nomicfoundation/hardhat-ignition/modules";
+const bytecode = "0x6001600c60003960016000f300";
+const stop = { contractName: "Stop", sourceName: "", abi: [], linkReferences: {} };
+export default buildModule("Creation", (m) => {
+  return { stop: m.contract("Stop", { ...stop, bytecode }) };
+});
+"""
+
+
+def test_ignition_executes_a_module(service: Service) -> None:
+    """On chain 31337, where it first asks for ``hardhat_metadata``."""
+    finished = _hardhat(service, "deploy", "ignition/modules/payment.js")
+    (refund,) = (
+        each
+        for each in request(
+            "GET",
+            f"{service.stack.url}/v1/refunds",
+            headers={"Authorization": f"Bearer {service.stack.command('token')}"},
+        )[2]["refunds"]
+        if float(each["amount"]) == 2.1
+    )
+    receipt = service.call("eth_getTransactionReceipt", refund["tx_hash"])["result"]
+
+    assert finished.returncode == 0, finished.stderr
+    assert "[ Payment ] successfully deployed" in finished.stdout
+    assert (refund["recipient"], receipt["status"]) == (RECIPIENT, "0x1")
+
+
+def test_ignition_continues_after_a_refusal(service: Service) -> None:
+    """It shows the rule, and forgets the call when it is told to, as the guide says."""
+    refused = _hardhat(service, "deploy", "ignition/modules/creation.js")
+    service.run(
+        "cast", _guide("cast").replace("1400000", "1450000").replace("1004", "1009")
+    )
+    blocked = _hardhat(service, "deploy", "ignition/modules/creation.js")
+    wiped = _hardhat(service, "wipe", "chain-31337", "Creation#Stop")
+    continued = _hardhat(service, "deploy", "ignition/modules/payment.js")
+
+    assert refused.returncode == 1
+    assert "creates a contract (rule creation)" in refused.stdout + refused.stderr
+    assert "HHE10410" in blocked.stdout + blocked.stderr
+    assert wiped.returncode == 0, wiped.stderr
+    assert continued.returncode == 0, continued.stderr
+
+
+def _hardhat(service: Service, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program of Hardhat in the project of its guide."""
+    program = HARDHAT / "node_modules" / "hardhat" / "dist" / "src" / "cli.js"
+    words = [str(program), "ignition", *arguments, "--network", "hotwallet"]
+    return service.run("hardhat", "", arguments=words, CI="true")
 
 
 def test_a_tool_that_cannot_set_a_header(service: Service, tmp_path: Path) -> None:

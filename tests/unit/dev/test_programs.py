@@ -11,8 +11,8 @@ from tests.support.programs import program
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine without apt, whose only programs are a compiler and a browser."""
-    for name in ("cc", "chromium"):
+    """A machine without apt, whose only programs are two compilers and a browser."""
+    for name in ("cc", "chromium", "go"):
         program(tmp_path / "bin" / name, "exit 0")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setattr(programs, "FOLDER", tmp_path / "fetched")
