@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -12,6 +13,10 @@ from threading import Event
 import click
 
 from api.cli.output import show_title
+
+
+_COLLECT_AFTER = 700
+"""New objects: Python's default, which short commands raise."""
 
 
 @click.command()
@@ -44,6 +49,7 @@ def worker(interval: float, once: bool) -> None:
     container = open_container(serving=False)
     record_start(container, "worker")
     start_threads(container, "worker")
+    gc.set_threshold(_COLLECT_AFTER)
     container.worker.run(lambda: once or stop.is_set(), interval)
     container.heartbeat.end()  # Not after a failure, which must be noticed.
 
