@@ -73,7 +73,7 @@ class Client:
 
     def connect(self) -> None:
         """Open a connection, in place of one that was closed."""
-        self._received = b""
+        self._received, self._end = bytearray(), 0
         self.socket = socket.create_connection(self._address, _ANSWER_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -90,12 +90,18 @@ class Client:
         if not chunk:
             raise ConnectionError("the server closed the connection")
         self._received += chunk
-        head, end, body = self._received.partition(b"\r\n\r\n")
-        length = _LENGTH.search(head)
-        if not end or length is None or len(body) < int(length[1]):
+        received = self._received
+        if not self._end:
+            # Answers may be long, so the head is read once.
+            head = received.find(b"\r\n\r\n")
+            length = _LENGTH.search(received, 0, head) if head >= 0 else None
+            if length is None:
+                return None
+            self._end = head + 4 + int(length[1])
+        if len(received) < self._end:
             return None
-        self._received = b""
-        return int(head[9:12]), _TX_HASH.search(body) is not None
+        self._received, self._end = bytearray(), 0
+        return int(received[9:12]), _TX_HASH.search(received) is not None
 
 
 class Load:

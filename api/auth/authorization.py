@@ -13,7 +13,7 @@ from typing import NoReturn
 from api.auth.jwt_verifier import LEEWAY, TOKEN_EXPIRED, TOKEN_REPLAYED
 from api.auth.rate_limits import RateLimits, RateLimitStatus
 from api.principal import Principal, rate_limit_key
-from signer.audit.actions import AuditAction
+from signer.audit.actions import NOT_AUDITED, AuditAction
 from signer.audit.log import AuditLog
 from signer.config.tenants import TenantRegistry
 from signer.errors import (
@@ -42,12 +42,6 @@ class Permission:
     administrative: bool
     allows_direct: bool = False
     for_tenants: bool = False
-
-
-NOT_AUDITED = "further-refusals-not-audited"
-"""The outcome in the last record of a minute with too many refusals of one subject.
-
-The log has all of them; requests without a valid token are one subject."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,13 @@ class AuditAction(StrEnum):
         return f"{self}-succeeded" if outcome == SUCCESS else f"{self}-refused"
 
 
+NOT_AUDITED = "further-refusals-not-audited"
+"""The outcome in the last record of a minute with too many refusals of one caller.
+
+The log has all of them.  A caller is a tenant, or the subject of an administrative
+request; those without a valid token are one subject."""
+
+
 class ConfigurationEvent(StrEnum):
     """The events of a process that starts."""
 

@@ -4,10 +4,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from hashlib import sha256
 from typing import TypeGuard
 
 from signer.alerts import Alerts
-from signer.audit.actions import AuditAction
+from signer.audit.actions import NOT_AUDITED, AuditAction
 from signer.audit.log import AuditLog
 from signer.config.networks import Network
 from signer.config.tenants import Tenant, TenantRegistry
@@ -49,6 +50,9 @@ from signer.refunds.transaction_signer import describe_acceptance
 TRANSACTION_SIZE = 100
 """How many refunds one transaction stores: it keeps other writers waiting."""
 
+
+DENIALS = 60
+"""How many records of denied recipients a tenant causes in a minute."""
 
 LEAST_GAS = 65_000
 """What a transfer of a stablecoin reserves: with less, no refund gets its nonce."""
@@ -313,13 +317,19 @@ class RefundAcceptor:
     def _record_denied(
         self, error: HotWalletError, request: RefundRequest, terms: _Terms
     ) -> None:
-        """Audit *error* if the recipient of *request* is denied."""
+        """Audit *error* if the recipient of *request* is denied, up to a bound."""
         if isinstance(error, PolicyViolationError) and error.rule == DENIED:
+            # No record can be deleted, so a tenant must not decide how many there are.
+            name = sha256(terms.tenant.encode()).hexdigest()[:32]
+            minute = int(terms.now.timestamp()) // 60
+            denied = self._store.count(f"denied:{name}", minute)
+            if denied > DENIALS:
+                return
             record = self._audit.result(
                 AuditAction.REFUND_ACCEPT,
                 Operation.REFUND,
                 terms.actor,
-                outcome=DENIED,
+                outcome=DENIED if denied < DENIALS else NOT_AUDITED,
                 tenant=terms.tenant,
                 network=request.network,
                 token_symbol=request.token,

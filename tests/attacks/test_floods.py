@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 from falcon.testing import TestClient
 
-from api.auth.authorization import NOT_AUDITED
 from backends.sql.database import Database
 from backends.sql.shared_state import SharedTables
+from signer.audit.actions import NOT_AUDITED
 from tests.api.access_app import Journal, audit_into, build
 from tests.api.support import NOW, SettableClock, bearer
 

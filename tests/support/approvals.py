@@ -67,11 +67,11 @@ def administrators(world: World) -> Approvals:
     )
 
 
-def requested(world: World, **changes: Any) -> Refund:
-    """Return a new refund that a subject of the tenant ``gateway`` requested."""
+def requested(world: World, *, tenant: str = "gateway", **changes: Any) -> Refund:
+    """Return a new refund that a subject of *tenant* requested."""
     name = f"large-{next(_numbers)}"
     accepted = world.service.submit(
-        tenant="gateway",
+        tenant=tenant,
         idempotency_key=name,
         request=replace(REQUEST, reference=name, **changes),
         actor=ASKING,

@@ -1,11 +1,13 @@
 """Refunds to addresses of the deny list: refused, and not signed."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from signer.audit.actions import NOT_AUDITED
 from signer.audit.log import AuditLog
 from signer.config.deny_list import DenyList
 from signer.errors import (
@@ -17,6 +19,7 @@ from signer.model.refund import Refund, Status
 from signer.model.transaction import Kind
 from signer.ports.screening_service import Question
 from signer.refunds.acceptance import (
+    DENIALS,
     AcceptedRefund,
     SubmissionResult,
     SubmittedRequest,
@@ -62,6 +65,28 @@ def test_a_denied_recipient_is_refused(world: World, path: Path) -> None:
     details = record["details"]
     assert isinstance(details, dict)
     assert (details["recipient"], details["tenant"]) == (OTHER, "gateway")
+
+
+def test_denied_recipients_write_few_records(world: World, path: Path) -> None:
+    """One tenant leaves the records of another, also in the same minute."""
+    for tenant, count in (("mallory", DENIALS + 5), ("shop", 1), ("mallory", 1)):
+        for _ in range(count):
+            with pytest.raises(PolicyViolationError):
+                requested(world, tenant=tenant, recipient=OTHER)
+    outcomes = Counter(
+        (record["details"]["tenant"], record["outcome"])  # type: ignore[index]
+        for record in _refused(world)
+    )
+    world.clock.advance(minutes=1)
+    with pytest.raises(PolicyViolationError):
+        requested(world, tenant="mallory", recipient=OTHER)
+
+    assert outcomes == {
+        ("mallory", "recipient-denied"): DENIALS - 1,
+        ("mallory", NOT_AUDITED): 1,
+        ("shop", "recipient-denied"): 1,
+    }
+    assert len(_refused(world)) == DENIALS + 2
 
 
 def test_another_recipient_is_paid(world: World, path: Path) -> None:
