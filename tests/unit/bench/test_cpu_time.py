@@ -50,13 +50,6 @@ def test_a_descendant_is_found_by_its_command() -> None:
             find_descendant("absent")
 
 
-def test_an_ended_process_took_no_time() -> None:
-    with _running() as process:
-        pass
-
-    assert cpu_seconds(process.pid) == 0.0
-
-
 def test_children_are_found_until_their_parent_ends() -> None:
     with _running() as process:
         (child,) = children(process.pid)

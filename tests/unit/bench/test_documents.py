@@ -1,18 +1,15 @@
 """Tables, plots and the file of results."""
 
-from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree as ET
 
 import pytest
 
 from bench.documents import RESULTS, insert
 from bench.harness import Figure, Goal, summarise
-from bench.plots import draw
 from bench.refund_rates import percentile
 from bench.results import FILE, merge, read
 from bench.scenarios import NAMES, load_scenario
-from bench.table import markdown, missed_goals, number, terminal
+from bench.table import markdown, missed_goals
 
 
 FIGURES = [
@@ -54,67 +51,9 @@ def test_the_markdown_table() -> None:
     )
 
 
-def test_a_scenario_without_goals_shows_its_figures_unless_they_are_many() -> None:
-    run, many = _run(), _run()
-    names = [f"step {number}" for number in range(25)]
-    for document, chosen in ((run, ["bare"]), (many, names)):
-        figures = [Figure(name, "/s") for name in chosen]
-        rounds = [dict.fromkeys(chosen, 2.0)]
-        document["scenarios"][0]["figures"] = summarise(figures, rounds)
-
-    assert "| bare | 2.00 /s |  |  |  |\n" in markdown(run, {})
-    assert "|" not in markdown(many, {})
-
-
-def test_of_many_goals_the_missed_ones_are_shown() -> None:
-    names = [f"row {number}" for number in range(25)]
-    figures = [Figure(name, "/s", (Goal(1.0, at_least=2.0),)) for name in names]
-    run = _run()
-    rounds = [dict.fromkeys(names, 3.0) | {"row 7": 1.0}]
-    run["scenarios"][0]["figures"] = summarise(figures, rounds)
-    text = markdown(run, {})
-
-    assert "24 of 25 goals are met." in text
-    assert [line for line in text.splitlines() if line.startswith("| row")] == [
-        "| row 7 | 1.00 /s | 1.00 | 1 | at least 2: missed |"
-    ]
-
-
-def test_the_table_of_the_terminal_has_columns() -> None:
-    lines = terminal(_run()).splitlines()
-
-    assert lines[:3] == ["cores: 2", "", "Signatures"]
-    header, bare, ours = lines[3:6]
-    assert header.index("ratio") == ours.index("0.625")
-    assert bare == "  bare  2,500 /s  2,000 ... 3,000"
-
-
-def test_a_failed_scenario_is_shown() -> None:
-    run = _run() | {"scenarios": [{"name": "kms", "error": "it failed"}]}
-
-    assert "### kms\n\nNot measured: it failed." in markdown(run, {})
-    assert terminal(run).endswith("kms\n  not measured: it failed")
-
-
 @pytest.mark.parametrize(("ours", "missed"), [(1500.0, 1), (2500.0, 0)])
 def test_missed_goals_are_counted(ours: float, missed: int) -> None:
     assert missed_goals(_run(ours=ours)) == missed
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.0, "0"),
-        (0.00987, "0.010"),
-        (0.1234, "0.123"),
-        (1.234, "1.23"),
-        (12.34, "12.3"),
-        (123.4, "123"),
-        (12345.6, "12,346"),
-    ],
-)
-def test_numbers_have_three_digits(value: float, text: str) -> None:
-    assert number(value) == text
 
 
 def test_the_page_keeps_what_is_around_the_results() -> None:
@@ -144,16 +83,6 @@ def test_a_run_replaces_only_its_own_scenarios() -> None:
     softhsm, kms = merged["scenarios"]
     assert "error" not in kms
     assert softhsm["figures"][1]["values"]["median"] == 1.0
-
-
-def test_the_plots_are_svg(tmp_path: Path) -> None:
-    drawn = draw(_run(), tmp_path)
-
-    assert drawn == {"softhsm": ["softhsm-rates.svg"]}
-    text = (tmp_path / "softhsm-rates.svg").read_text(encoding="utf-8")
-    assert ET.fromstring(text).tag.endswith("svg")
-    assert "<script" not in text
-    assert "http://" not in text.replace("http://www.w3.org/", "")
 
 
 def test_percentiles_are_the_nearest_rank() -> None:

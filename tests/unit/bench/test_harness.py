@@ -16,22 +16,6 @@ def test_a_spread_has_median_range_and_deviation() -> None:
     )
 
 
-def test_no_values_have_no_spread() -> None:
-    with pytest.raises(statistics.StatisticsError):
-        Spread.of([])
-
-
-def test_a_spread_is_rounded_as_json() -> None:
-    """An odd count has the middle value as its median."""
-    assert Spread.of([1 / 3, 2 / 3, 123_456.789]).document() == {
-        "count": 3,
-        "minimum": 0.333333,
-        "median": 0.666667,
-        "maximum": 123_457.0,
-        "mad": 0.333333,
-    }
-
-
 def _noting(order: list[str], name: str) -> Callable[[float], Values]:
     def work(seconds: float) -> Values:
         order.append(f"{name} {seconds:g}")
@@ -49,15 +33,6 @@ def test_rounds_are_interleaved_and_alternate() -> None:
 
     assert order == ["a 1", "b 1", "a 4", "b 4", "b 4", "a 4"]
     assert taken == [{"a": 4.0, "b": 4.0}] * 2
-
-
-def test_a_single_round_has_no_warm_up() -> None:
-    order: list[str] = []
-    works = [_noting(order, "a")]
-
-    run_rounds(works, rounds=1, seconds=4.0, report=lambda _: None)
-
-    assert order == ["a 4"]
 
 
 def test_ratios_are_paired_within_a_round() -> None:

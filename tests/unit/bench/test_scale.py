@@ -14,10 +14,8 @@ from bench.scale import (
     enlarge,
     measured_rate,
     peak_rate,
-    rows,
     simulate,
 )
-from bench.table import plain_table
 
 
 def test_the_smallest_capacity_limits() -> None:
@@ -26,13 +24,6 @@ def test_the_smallest_capacity_limits() -> None:
 
     assert stage == "wallets"
     assert per_second * SECONDS == 4800
-
-
-def test_a_small_load_is_limited_by_nothing() -> None:
-    outcome = simulate(Deployment(ROLLUP, per_machine=80.0), 100)
-
-    assert outcome.mined >= outcome.arrived - 1  # The last second's is in no block yet.
-    assert outcome.p99_seconds <= ROLLUP.block_seconds
 
 
 def test_an_overloaded_stage_passes_its_capacity_and_queues_the_rest() -> None:
@@ -60,20 +51,6 @@ def test_the_arrivals_have_the_mean_of_the_hour_and_a_peak() -> None:
     assert sum(drawn) == pytest.approx(100_000, rel=0.01)
     assert sum(drawn[1800:2100]) / 300 == pytest.approx(peak_rate(100_000), rel=0.02)
     assert sum(drawn[1800:2100]) == pytest.approx(4 * sum(drawn[:300]), rel=0.05)
-
-
-def test_the_same_seed_gives_the_same_hour() -> None:
-    deployment = Deployment(ETHEREUM, per_machine=80.0)
-
-    assert simulate(deployment, 3000, seed=5) == simulate(deployment, 3000, seed=5)
-
-
-def test_the_table_has_a_row_per_deployment() -> None:
-    table = plain_table(list(rows([100, 10_000], per_machine=80.0))).splitlines()
-
-    assert table[0].startswith("| chain | refunds per hour |")
-    assert len(table) == 2 + 2 * 3  # 100 an hour need no enlarged deployment.
-    assert "| 10,000 |" in table[3]
 
 
 def test_the_measured_rate_is_that_of_one_database() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.anvil import ROOT, find_anvil, obtain_anvil
+from dev.anvil import ROOT, find_anvil
 from tests.support.programs import program
 
 
@@ -33,43 +33,6 @@ def test_anvil_is_found_in_three_places(
     on_path.unlink()
 
     assert find_anvil(tmp_path) is None
-
-
-def test_without_npm_there_is_no_anvil(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The result is None, and stderr has the reason."""
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("ANVIL", raising=False)
-
-    assert obtain_anvil(tmp_path) is None
-    assert "npm is not installed" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("works", [True, False])
-def test_npm_installs_anvil(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    works: bool,
-) -> None:
-    """A missing anvil is installed with ``npm ci``; a failure is reported."""
-    package = program(tmp_path / "package" / "anvil", "exit 0").parent
-    place = "node_modules/@foundry-rs/anvil-some-os"
-    does = f"mkdir -p {place} && cp -r {package} {place}/bin"
-    fails = "echo no space left >&2; exit 1"
-    program(
-        tmp_path / "bin" / "npm", f'echo "$@" > arguments; {does if works else fails}'
-    )
-    (tmp_path / "package-lock.json").touch()
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
-    monkeypatch.delenv("ANVIL", raising=False)
-
-    assert obtain_anvil(tmp_path) == (
-        tmp_path / place / "bin" / "anvil" if works else None
-    )
-    assert ("done" if works else "no space left") in capsys.readouterr().err
-    assert "ci --omit=dev --ignore-scripts" in (tmp_path / "arguments").read_text()
 
 
 @pytest.mark.parametrize("folder", [".", "tests/browser/npm", "tests/e2e/hardhat"])

@@ -1,9 +1,6 @@
 """The emulator of Google Cloud KMS answers as the service documents."""
 
 import base64
-import json
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -133,25 +130,3 @@ def test_other_methods_need_other_permissions(
     }
     assert version in versions["cryptoKeyVersions"]
     assert absent[0] == 404
-
-
-def test_an_unknown_path_is_no_json(client: Client) -> None:
-    assert client.ask("/v1/projects")[0] == 404
-    assert client.ask("/token", {"assertion": "x"})[0] == 400
-
-
-def test_the_command_prints_what_a_service_needs(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "dev.google_kms_emulator", "--create-key"]
-    with subprocess.Popen(
-        [*command, "--folder", str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE
-    ) as process:
-        try:
-            assert process.stdout is not None
-            facts = json.loads(process.stdout.readline())
-        finally:
-            process.terminate()
-
-    assert process.returncode == 0
-    assert facts["endpoint"].startswith("http://127.0.0.1:")
-    assert facts["key"].endswith("/cryptoKeyVersions/1")
-    assert Path(facts["credentials"]).stat().st_mode & 0o077 == 0

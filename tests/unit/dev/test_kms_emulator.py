@@ -3,13 +3,8 @@
 import hashlib
 import http.client
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -186,18 +181,6 @@ def test_unsigned_requests_are_refused(kms_emulator: KMSEmulator) -> None:
     assert answers == [(400, "MissingAuthenticationTokenException")] * 2
 
 
-def test_moto_handles_other_requests(client: "KMSClient") -> None:
-    """moto creates, tags, names and lists keys."""
-    key = _create(client)
-    client.create_alias(AliasName="alias/moto", TargetKeyId=key)
-
-    tags = client.list_resource_tags(KeyId=key)["Tags"]
-    aliases = client.list_aliases(KeyId=key)["Aliases"]
-
-    assert tags == [{"TagKey": "for", "TagValue": "tests"}]
-    assert [alias["AliasName"] for alias in aliases] == ["alias/moto"]
-
-
 @pytest.mark.parametrize("recovery_id", [2, 3])
 def test_crafted_signatures_are_valid(recovery_id: int) -> None:
     """R.x is at least n, and so r is below p - n."""
@@ -216,28 +199,6 @@ def test_short_signatures_are_valid_and_short(odd: kms_crafted.Odd) -> None:
 
     key.public_key().verify(signature, DIGEST, ec.ECDSA(Prehashed(hashes.SHA256())))
     assert min(decode_dss_signature(signature)) < 1 << 248
-
-
-def test_the_command_prints_its_endpoint(tmp_path: Path, aws_environment: None) -> None:
-    """It prints one line of JSON, and ends with status 0 on SIGTERM."""
-    ready = tmp_path / "ready.json"
-    command = ["-m", "dev.kms_emulator", "--create-key", "--ready-file", str(ready)]
-    with subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.PIPE, env=dict(os.environ)
-    ) as process:
-        assert process.stdout is not None
-        facts = json.loads(process.stdout.readline())
-        written = json.loads(ready.read_text())
-        client = build_client(facts["region"], facts["endpoint"], 1, 9_000, 1)
-        shown = client.get_public_key(KeyId=facts["key_id"])
-        client.close()
-        process.send_signal(signal.SIGTERM)
-        status = process.wait(timeout=20)
-
-    assert facts == written
-    assert shown["KeyId"] == facts["arn"]
-    assert facts["address"].startswith("0x")
-    assert status == 0
 
 
 def _create(client: "KMSClient") -> str:

@@ -1,11 +1,9 @@
 """The local chain starts, stops, and leaves no process."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -58,36 +56,6 @@ def test_a_block_time_mines_empty_blocks(
 
     assert not answers(chain.url)
     assert ("eth-tester" in capfd.readouterr().err) is (engine == "eth-tester")
-
-
-def test_a_batch_gets_a_batch(eth_tester: DevChain) -> None:
-    """eth-tester accepts batches."""
-    request = {"jsonrpc": "2.0", "id": 7, "method": "eth_chainId", "params": []}
-    batch = json.dumps([request, request]).encode()
-    with urllib.request.urlopen(eth_tester.url, batch, timeout=10) as response:
-        answered = json.load(response)
-
-    answer = {"jsonrpc": "2.0", "id": 7, "result": hex(CHAIN_ID)}
-    assert answered == [answer, answer]
-
-
-def test_a_chain_may_be_stopped_twice(binary: Path) -> None:
-    chain = LocalChain(binary).start()
-    chain.stop()
-    chain.stop()
-
-    assert not chain.is_alive()
-    assert not answers(chain.url)
-    with pytest.raises(RuntimeError, match="not running"):
-        _ = chain.pid
-
-
-def test_an_error_in_the_block_stops_the_chain(binary: Path) -> None:
-    chain = LocalChain(binary)
-    with pytest.raises(ZeroDivisionError), chain:
-        _ = 1 // 0
-
-    assert not answers(chain.url)
 
 
 def test_a_used_port_is_an_error(anvil: DevChain, binary: Path) -> None:
@@ -152,20 +120,3 @@ def test_the_command_runs_until_a_signal(
     assert said.startswith("anvil on http://127.0.0.1:")
     assert command.returncode == 0
     assert not answers(url)
-
-
-def test_the_command_reports_a_used_port(anvil: DevChain) -> None:
-    """The status is 1, and the message one sentence."""
-    port = anvil.url.rpartition(":")[2]
-    finished = subprocess.run(
-        [sys.executable, "-m", "dev.chain", "--port", port],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-    assert finished.returncode == 1
-    assert finished.stderr.startswith(f"The local chain on port {port} failed: ")
-    assert "Traceback" not in finished.stderr

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.stack import exports, read_port, running_stack, selected_device
+from dev.stack import read_port, running_stack, selected_device
 
 
 class FirstStartedError(Exception):
@@ -46,18 +46,6 @@ def test_a_used_port_is_refused(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["stack.lock"]
 
 
-def test_every_setting_is_exported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Including those of the environment, as in ``USE_KMS=true make dev``."""
-    monkeypatch.setenv("USE_KMS", "true")
-    exported = exports(
-        {"USE_KMS": "true", "APP_ENV": "development", "HOME": "/home/me"}
-    )
-
-    assert "export USE_KMS=true\n" in exported
-    assert "export APP_ENV=development\n" in exported
-    assert "HOME=" not in exported
-
-
 def test_a_device_that_the_stack_does_not_have_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -86,11 +74,3 @@ def test_a_port_that_is_none_is_refused(
     monkeypatch.setenv("PORT", text)
     with pytest.raises(RuntimeError, match=f"PORT={text} is no port: use a number"):
         read_port()
-
-
-def test_the_port_is_8080_unless_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PORT", "")
-    assert read_port() == 8080
-
-    monkeypatch.setenv("PORT", "65535")
-    assert read_port() == 65535
