@@ -18,7 +18,7 @@ def main() -> int:
     """Return the exit status."""
     bad = 0
     with TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
-        spin = Spin(Path(folder))
+        spin = Spin(Path(folder), optimised=True)
         spin.compile()
         searches = [
             (each, pool.submit(spin.search, each.bounds, is_live=each.is_live))

@@ -69,7 +69,7 @@ _SMALL: tuple[Bounds, ...] = (
 @pytest.fixture(scope="module")
 def spin(tmp_path_factory: pytest.TempPathFactory) -> Spin:
     """The model, compiled once for all tests."""
-    made = Spin(tmp_path_factory.mktemp("model"))
+    made = Spin(tmp_path_factory.mktemp("model"), optimised=False)
     made.compile()
     return made
 

@@ -28,7 +28,7 @@ def test_a_seed_replays_exactly_in_another_process() -> None:
     assert first.count("\n") > 100
 
 
-@pytest.mark.parametrize("seed", range(100, 112))
+@pytest.mark.parametrize("seed", range(100, 104))
 def test_a_seed_replays_exactly_after_another(ledger: Ledger, seed: int) -> None:
     """Two runs on one ledger leave the same trace, the first one and the third."""
     first = play(seed, ledger, traced=True)
@@ -51,6 +51,6 @@ def test_a_trace_changes_nothing(ledger: Ledger) -> None:
 
 def test_other_seeds_are_other_schedules(ledger: Ledger) -> None:
     """Neighbouring seeds have nothing in common but the code."""
-    traces = {play(seed, ledger, traced=True).lines for seed in range(20, 26)}
+    traces = {play(seed, ledger, traced=True).lines for seed in range(20, 23)}
 
-    assert len(traces) == 6
+    assert len(traces) == 3

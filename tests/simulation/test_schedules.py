@@ -1,5 +1,5 @@
 """
-Hundreds of schedules; `make soak` plays thousands (G25).
+Two hundred schedules and more; `make soak` plays thousands (G25).
 
 ``test_reach.py`` plays the first hundred.
 """
@@ -52,7 +52,7 @@ def _search(complain: Callable[[int], list[str]], seeds: range) -> list[str]:
         return list(chain.from_iterable(pool.map(complain, seeds)))
 
 
-@pytest.mark.parametrize("first", range(100, 300, _BATCH))
+@pytest.mark.parametrize("first", range(100, 200, _BATCH))
 def test_no_schedule_breaks_an_invariant(ledger: Ledger, first: int) -> None:
     """I1 to I7 hold and every refund ends, for any order of deaths and delays."""
     assert _complaints(range(first, first + _BATCH), ledger) == []
