@@ -32,7 +32,10 @@ def _refusal_codes() -> Iterator[str]:
     """Yield the literal first argument of every call that makes a refusal."""
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            text = path.read_text(encoding="utf-8")
+            if "Refus" not in text and "_refusal" not in text:
+                continue  # Parsing takes ten times longer.
+            for node in ast.walk(ast.parse(text)):
                 match node:
                     case ast.Call(
                         func=ast.Name(

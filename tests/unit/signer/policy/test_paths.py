@@ -65,12 +65,12 @@ def _calls(names: set[str]) -> Iterator[tuple[str, str]]:
     """Yield file and function of each call of a method or class with one of *names*."""
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            name = path.relative_to(ROOT).as_posix()
+            name, text = path.relative_to(ROOT).as_posix(), path.read_text("utf-8")
             if name == "backends/testing.py":  # Tests, for other packages.
                 continue
-            for function in _walk(tree, (), names):
-                yield name, function
+            if any(each in text for each in names):  # Parsing takes ten times longer.
+                for function in _walk(ast.parse(text), (), names):
+                    yield name, function
 
 
 def _walk(node: ast.AST, scope: tuple[str, ...], names: set[str]) -> Iterator[str]:
