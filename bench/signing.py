@@ -20,8 +20,8 @@ from signer.keys.signer import Signer
 from signer.model.audit_record import Operation, Purpose, Record
 from signer.model.decision import Decision, Verdict
 from signer.model.key import Key
-from signer.model.refund import Refund, RefundRequest
-from signer.model.transaction import Kind
+from signer.model.refund import RefundRequest
+from signer.model.transaction import Kind, Transaction
 from signer.policy.default_rules import service_files
 from signer.policy.policy import Policy
 from signer.ports.clock import utc_now
@@ -87,7 +87,7 @@ class OpenKey:
         self._transactions = TransactionSigner(
             ring, lambda: _QUEUED.updated_at, self._policy
         )
-        self.refund = _reserved_refund(self.signer)
+        self.paid = _reserved(self.signer)
 
     def sign_digest(self) -> Signature:
         """Sign a random digest."""
@@ -98,13 +98,13 @@ class OpenKey:
 
     def decide(self, transaction: AnyTransaction, digest: bytes) -> Decision:
         """Return the policy's decision about *transaction* of the refund."""
-        refund = self.refund
-        return self._policy.require(transaction, digest, refund, Kind.TRANSFER, NETWORK)
+        paid = self.paid
+        return self._policy.require(transaction, digest, paid, Kind.TRANSFER, NETWORK)
 
     def sign_transaction(self) -> bytes:
         """Build and sign the transfer of a refund; return its bytes."""
-        payment = self._transactions.build_and_sign(self.refund, _ATTEMPT, NETWORK)
-        return payment.transaction.raw
+        signed = self._transactions.build_and_sign(self.paid, _ATTEMPT, NETWORK)
+        return signed.attempt.raw
 
 
 def eth_account_signer() -> Action:
@@ -145,7 +145,7 @@ class _PinnedRing:
         return ()
 
 
-def _reserved_refund(signer: Signer) -> Refund:
+def _reserved(signer: Signer) -> Transaction:
     transaction = _QUEUED.draft_transaction(
         _QUEUED.created_at,
         sender=signer.address,
@@ -153,7 +153,8 @@ def _reserved_refund(signer: Signer) -> Refund:
         key_id=str(signer.key_id),
         gas_limit=GAS,
     )
-    return dataclasses.replace(_QUEUED.assigned(transaction), intent=Record("", ""))
+    reserved = _QUEUED.assigned(transaction).reserved()
+    return dataclasses.replace(reserved, intent=Record("", ""))
 
 
 def audit_log() -> AuditLog:

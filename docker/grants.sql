@@ -76,9 +76,9 @@ GRANT SELECT, INSERT (id, tenant, idempotency_key, fingerprint, reference,
     amount, reason, created_at, state, updated_at, due_at, mac, purpose, calldata,
     bound_sender), UPDATE (cancel_requested_at, state, updated_at, version, due_at,
     attempts, blocked_by, sender, nonce, position) ON refunds TO hotwallet_admin;
-GRANT SELECT, INSERT (chain_id, sender, nonce, kind, composition, key_id, gas_limit,
-    created_at, mac, status, updated_at, version, due_at, attempts, blocked_by), UPDATE
-    (updated_at), DELETE ON transactions TO hotwallet_admin;
+GRANT SELECT, INSERT (chain_id, sender, nonce, network, kind, composition, key_id,
+    gas_limit, created_at, mac, status, updated_at, version, due_at, attempts,
+    blocked_by), UPDATE (updated_at), DELETE ON transactions TO hotwallet_admin;
 GRANT SELECT, INSERT, DELETE ON transaction_payments TO hotwallet_admin;
 GRANT SELECT ON attempts TO hotwallet_admin;
 GRANT SELECT, INSERT ON refund_moves TO hotwallet_admin;

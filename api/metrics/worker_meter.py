@@ -10,7 +10,7 @@ from api.metrics.readings import Names, Readings
 from signer.chain.chain import COIN_DECIMALS
 from signer.keys.signing_alarm import ThrottleWindow
 from signer.model.network_view import NetworkView
-from signer.model.refund import PaymentPurpose, Refund, Status
+from signer.model.refund import Refund, Status
 from signer.ports.meter import Meter
 
 
@@ -101,9 +101,8 @@ class WorkerMeter(Meter):
         elif after.status.is_final:
             self._replaced.discard(after.id)
             code = after.failure_code or ""
-            if after.purpose is not PaymentPurpose.FILLER:  # It pays nothing.
-                ended = network, after.tenant, after.status, code
-                readings.add(metric_names.REFUNDS_ENDED, *ended)
+            ended = network, after.tenant, after.status, code
+            readings.add(metric_names.REFUNDS_ENDED, *ended)
             if after.status is Status.CONFIRMED:
                 readings.observe(metric_names.REFUND_CONFIRMED, network, value=seconds)
 

@@ -1,17 +1,18 @@
 """
-The refunds that a worker takes next, and how it claims them.
+The refunds and transactions that a worker takes next, and how it claims them.
 
 Tenants take turns: however many refunds one of them has in the queue, the first due
 refund of another is in the next claim, unless more tenants have a queue than a claim
 has places.  Then those that have waited longest come first.
 
-What has a nonce is no tenant's turn, since transactions with higher nonces wait for it.
+A transaction is no tenant's turn, since those with higher nonces wait for it.  Fillers
+take turns as if they were of one more tenant: nothing is paid before they are mined.
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     CTE,
@@ -22,8 +23,10 @@ from sqlalchemy import (
     Select,
     Table,
     bindparam,
+    cast,
     func,
     literal_column,
+    null,
     or_,
     select,
     text,
@@ -35,8 +38,14 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from backends.sql.columns import UTCDateTime
-from backends.sql.refund_rows import REFUNDS, pays_refund, same_nonce
-from backends.sql.schema import IS_CLAIMABLE, refunds, state_in, transactions
+from backends.sql.refund_rows import pays_refund
+from backends.sql.schema import (
+    IS_CLAIMABLE,
+    IS_FILLER,
+    refunds,
+    state_in,
+    transactions,
+)
 from signer.model.refund import PaymentState
 
 
@@ -49,7 +58,12 @@ _beginning = bindparam(None, datetime(1, 1, 1, tzinfo=UTC), type_=UTCDateTime)
 _end = bindparam(None, datetime(9999, 12, 31, tzinfo=UTC), type_=UTCDateTime)
 _at_most = bindparam("at_most", type_=Integer)
 _ahead = bindparam("ahead", type_=Integer)
-_is_moving = literal_column("1", Integer).label("is_moving")
+_NO_ID = cast(null(), refunds.c.id.type)
+
+NONCE = ("chain_id", "sender", "nonce")
+"""The columns that identify a transaction."""
+
+T = TypeVar("T")
 
 
 def tenants_in_queue() -> CTE:
@@ -133,57 +147,51 @@ def _turns() -> Select[Any]:
     return found.limit(_at_most)
 
 
-def _with_nonces() -> list[Select[Any]]:
+def _due_transactions() -> list[Select[Any]]:
     """
-    Return the queries for refunds whose transaction is due, their turns and due times.
+    Return the queries for transactions that are due, their turns and due times.
 
-    The first ``ahead`` come before the tenants' turns.  For both ranges in one
+    The first ``ahead`` that pay come before the tenants' turns.  For both ranges in one
     condition, SQLite would read all of the index.
 
     Another program may have ended a refund, whose transaction takes no place.
     """
     parts = []
-    is_assigned = refunds.c.state == PaymentState.ASSIGNED
-    has_refund = pays_refund(is_assigned)
-    for range_ in (transactions.c.due_at <= _now, transactions.c.due_at > _far):
-        due = select(transactions).where(text(IS_CLAIMABLE), range_, has_refund)
-        first = due.order_by(transactions.c.due_at).limit(_at_most).subquery()
-        turn = func.row_number().over(order_by=first.c.due_at) - _ahead
-        place = (
-            refunds.c.id,
-            turn.label("turn"),
-            first.c.due_at,
-            _is_moving.label("is_moving"),
-        )
-        same = same_nonce(refunds, first) & is_assigned
-        parts.append(select(*place).join_from(first, refunds, same))
+    pays = pays_refund(refunds.c.state == PaymentState.ASSIGNED)
+    for is_taken, ahead in ((pays, _ahead), (text(IS_FILLER), 0)):
+        for range_ in (transactions.c.due_at <= _now, transactions.c.due_at > _far):
+            due = select(transactions).where(text(IS_CLAIMABLE), is_taken, range_)
+            first = due.order_by(transactions.c.due_at).limit(_at_most).subquery()
+            turn = func.row_number().over(order_by=first.c.due_at) - ahead
+            place = (turn.label("turn"), first.c.due_at, _NO_ID.label("id"))
+            parts.append(select(*place, *(first.c[name] for name in NONCE)))
     return parts
 
 
 def _due() -> Select[Any]:
     turn = _turns().subquery()
     due_at = _due_at(turn.c.id).label("due_at")
-    turns = select(turn.c.id, turn.c.turn, due_at, literal_column("0", Integer))
-    found = union_all(*_with_nonces(), turns).subquery("found")
-    return (
-        select(found.c.id, found.c.turn, found.c.is_moving)
-        .order_by(found.c.turn, found.c.due_at)
-        .limit(_at_most)
-    )
+    nonce = (cast(null(), transactions.c[name].type) for name in NONCE)
+    turns = select(turn.c.turn, due_at, turn.c.id, *nonce)
+    found = union_all(*_due_transactions(), turns).subquery("found")
+    columns = (found.c.id, *(found.c[name] for name in NONCE), found.c.turn)
+    order = found.c.turn, found.c.due_at
+    return select(*columns).order_by(*order).limit(_at_most)
 
 
 DUE = _due()
 """
-The ids and turns of up to ``at_most`` due refunds, in the order in which to take them.
+The ids of up to ``at_most`` due refunds, or the nonces of transactions, with turns.
 
-``is_moving`` is 1 for those whose transaction is due: up to ``ahead`` come first.
+They are in the order in which to take them.  Up to ``ahead`` transactions come first.
 It reads what is due only, however many refunds wait.
 """
 
 _ids: BindParameter[Any] = bindparam("ids", expanding=True)
+_nonces: BindParameter[Any] = bindparam("nonces", expanding=True)
 
 
-def _claim(table: Table, is_claimable: str, of_ids: Any) -> ReturningUpdate[Any]:
+def _claim(table: Table, is_claimable: str, found: Any) -> ReturningUpdate[Any]:
     """
     Return the statement that claims due rows of *table* that no other process claims.
 
@@ -194,7 +202,7 @@ def _claim(table: Table, is_claimable: str, of_ids: Any) -> ReturningUpdate[Any]
     free = (
         select(*table.primary_key)
         .where(
-            of_ids,
+            found,
             # Again: another process may have claimed it since it was found.
             text(is_claimable),
             or_(table.c.due_at <= _now, table.c.due_at > _far),
@@ -208,29 +216,22 @@ def _claim(table: Table, is_claimable: str, of_ids: Any) -> ReturningUpdate[Any]
             version=table.c.version + 1,
             due_at=bindparam("until", type_=UTCDateTime),
         )
-        .returning(*table.primary_key)
+        .returning(*table.c)
     )
 
 
 CLAIM_QUEUED = _claim(refunds, IS_QUEUED, refunds.c.id.in_(_ids))
-"""Claims those of the refunds ``ids`` that are queued and due; returns their ids."""
-
-_OF_IDS = select(refunds.c.chain_id, refunds.c.sender, refunds.c.nonce).where(
-    refunds.c.id.in_(_ids)
-)
+"""Claims those of the refunds ``ids`` that are queued and due; returns their rows."""
 
 CLAIM_TRANSACTIONS = _claim(
-    transactions, IS_CLAIMABLE, tuple_(*transactions.primary_key).in_(_OF_IDS)
+    transactions, IS_CLAIMABLE, tuple_(*transactions.primary_key).in_(_nonces)
 )
-"""Claims the transactions of ``ids`` that are due, and returns their keys."""
-
-CLAIMED = REFUNDS.where(refunds.c.id.in_(_ids)).order_by(refunds.c.id)
-"""Selects what was claimed."""
+"""Claims those of the transactions ``nonces`` that are due, and returns their rows."""
 
 
-def share(due: Sequence[tuple[str, int]]) -> Collection[str]:
+def share(due: Sequence[tuple[T, int]]) -> Sequence[T]:
     """
-    Return the ids of *due* refunds in the turns that all tenants with one have.
+    Return those of what is *due* in the turns that all tenants with a refund have.
 
     So a batch is as short as that of the tenant with the fewest refunds, and the others
     have the next one for themselves.
@@ -242,4 +243,4 @@ def share(due: Sequence[tuple[str, int]]) -> Collection[str]:
     """
     tenants = Counter(turn for _, turn in due)
     last = max((turn for turn in tenants if tenants[turn] == tenants[1]), default=0)
-    return [refund_id for refund_id, turn in due if turn <= last]
+    return [each for each, turn in due if turn <= last]

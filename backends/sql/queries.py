@@ -9,17 +9,19 @@ from sqlalchemy import (
     literal_column,
     select,
     text,
+    tuple_,
     union_all,
 )
 
 from backends.sql.columns import UTCDateTime
 from backends.sql.refund_rows import (
     ATTEMPTS,
-    PAID,
+    NONCE,
+    PAYING,
     REFUNDS,
     STATUS,
     of_moving,
-    pays_refund,
+    pays_or_fills,
     read_refunds,
     same_nonce,
 )
@@ -36,9 +38,9 @@ from signer.errors import (
     OpenRefundsLimitError,
     StoreError,
 )
-from signer.model.refund import IN_FLIGHT, OPEN_STATES, Refund
+from signer.model.refund import IN_FLIGHT, OPEN_STATES, PaymentState, Refund
 from signer.model.repeated_requests import find_repeated
-from signer.model.transaction import TransactionStatus
+from signer.model.transaction import TransactionKind, TransactionStatus
 
 
 _RETRY_OPEN_SECONDS = 30  # About the time in which refunds become final.
@@ -51,20 +53,46 @@ ADVANCED = REFUNDS.where(
 
 BY_ID = REFUNDS.where(refunds.c.id == bindparam("refund_id"))
 
-FLYING = (
-    PAID.where(
-        text(IS_OPEN),
-        transactions.c.status.in_(sorted(TransactionStatus(s) for s in IN_FLIGHT)),
-        refunds.c.id > bindparam("after"),
-    )
-    .order_by(refunds.c.id)
-    .limit(bindparam("at_most"))
+_KEY = tuple_(*transactions.primary_key)
+
+_LAST = tuple_(
+    *(bindparam(each.name, type_=each.type) for each in transactions.primary_key)
 )
 
+_sent = (
+    select(transactions)
+    .where(
+        text(IS_MOVABLE),
+        pays_or_fills(refunds.c.state == PaymentState.ASSIGNED),
+        transactions.c.status.in_(sorted(TransactionStatus(s) for s in IN_FLIGHT)),
+        _KEY > _LAST,
+    )
+    .order_by(*transactions.primary_key)
+    .limit(bindparam("at_most"))
+    .subquery("sent")
+)
+
+FLYING = (
+    select(refunds, _sent)
+    .outerjoin_from(_sent, refunds, same_nonce(refunds, _sent))
+    .order_by(*(_sent.c[name] for name in NONCE))
+)
+"""Selects transactions that were sent, after one, each with what it pays."""
+
 HASHES = (
-    ATTEMPTS.with_only_columns(refunds.c.id, attempts.c.tx_hash, attempts.c.kind)
-    .where(refunds.c.id.in_(bindparam("refund_ids", expanding=True)))
-    .order_by(refunds.c.id, attempts.c.attempt.desc())
+    select(*attempts.c["chain_id", "sender", "nonce", "tx_hash", "kind"])
+    .where(
+        tuple_(*(attempts.c[name] for name in NONCE)).in_(
+            bindparam("nonces", expanding=True)
+        )
+    )
+    .order_by(attempts.c.attempt.desc())
+)
+
+ATTEMPTS_OF = (
+    select(attempts)
+    .where(*(attempts.c[name] == bindparam(name) for name in NONCE))
+    .order_by(attempts.c.attempt)
 )
 
 OPEN_CALLS = REFUNDS.where(
@@ -80,7 +108,7 @@ _below = (
         transactions.c.chain_id == bindparam("chain_id"),
         transactions.c.sender == bindparam("sender"),
         transactions.c.nonce < bindparam("nonce"),
-        pays_refund(),
+        pays_or_fills(),
     )
     .order_by(transactions.c.nonce)
     .limit(bindparam("at_most"))
@@ -89,10 +117,10 @@ _below = (
 
 BELOW = (
     select(refunds, _below)
-    .join_from(_below, refunds, same_nonce(refunds, _below))
+    .outerjoin_from(_below, refunds, same_nonce(refunds, _below))
     .order_by(_below.c.nonce)
-    .limit(bindparam("at_most"))
 )
+"""Selects the first open transactions of a wallet, each with what it pays."""
 
 
 SIGNED_REQUEST = select(*request_signatures.columns[1:]).where(
@@ -109,6 +137,7 @@ _LAST_CONFIRMED = (
         transactions.c.chain_id == bindparam("chain_id"),
         transactions.c.sender == bindparam("sender"),
         transactions.c.status == TransactionStatus.CONFIRMED,
+        transactions.c.kind != TransactionKind.FILLER,
     )
     .order_by(transactions.c.nonce.desc())
     .limit(bindparam("at_most"))
@@ -137,11 +166,7 @@ BY_REFERENCE = REFUNDS.where(
     refunds.c.reference == bindparam("name"),
 )
 
-BY_NONCE = REFUNDS.where(
-    refunds.c.chain_id == bindparam("chain_id"),
-    refunds.c.sender == bindparam("sender"),
-    refunds.c.nonce == bindparam("nonce"),
-)
+BY_NONCE = PAYING.where(*(transactions.c[name] == bindparam(name) for name in NONCE))
 
 _OF_ANY = refunds.c.tenant.in_(bindparam("of_tenants", expanding=True))
 

@@ -15,12 +15,15 @@ from sqlalchemy import (
     bindparam,
     case,
     func,
+    literal,
     literal_column,
     select,
     text,
+    type_coerce,
+    union_all,
 )
 
-from backends.sql.columns import UINT256_MAX, UTCDateTime
+from backends.sql.columns import UINT256_MAX, Named, UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.refund_rows import (
     PAID,
@@ -31,6 +34,7 @@ from backends.sql.refund_rows import (
     same_nonce,
 )
 from backends.sql.schema import (
+    IS_FILLER,
     IS_MOVABLE,
     IS_OF_TENANT,
     IS_OPEN,
@@ -42,7 +46,13 @@ from backends.sql.schema import (
 )
 from backends.sql.spending import DATABASE_HOUR, HOURS
 from backends.sql.validation import is_storable, require_page
-from signer.model.refund import Page, PaymentState, Status, id_prefix
+from signer.model.refund import (
+    OPERATOR,
+    Page,
+    PaymentState,
+    Status,
+    id_prefix,
+)
 from signer.model.transaction import EPOCH
 from signer.ports.refund_reports import (
     SEARCHED,
@@ -66,7 +76,25 @@ _GROUP = (
 # An index has the transactions that are not final: otherwise PostgreSQL might read all.
 _IS_MOVING = and_(same_nonce(transactions, refunds), text(IS_MOVABLE))
 
-OPEN_REFUNDS = (
+_OF_FILLER = (
+    transactions.c.network,
+    type_coerce(transactions.c.status, Named(Status)),
+    transactions.c.blocked_by,
+)
+
+_FILLERS = (
+    select(
+        _OF_FILLER[0],
+        literal(OPERATOR),
+        *_OF_FILLER[1:],
+        func.count(),
+        func.min(transactions.c.updated_at, type_=UTCDateTime),
+    )
+    .where(text(IS_FILLER), text(IS_MOVABLE))
+    .group_by(*_OF_FILLER)
+)
+
+OPEN_REFUNDS = union_all(
     select(
         *_GROUP,
         func.count(),
@@ -74,7 +102,9 @@ OPEN_REFUNDS = (
     )
     .outerjoin_from(refunds, transactions, _IS_MOVING)
     .where(text(IS_OPEN))
-    .group_by(*_GROUP)
+    .group_by(*_GROUP),
+    # The service owes them to itself.
+    _FILLERS,
 )
 
 # Ids begin with the time, so a range of them is a range of times.
@@ -137,7 +167,7 @@ BY_TENANT = (
         func.count().filter(attempts.c.attempt == 0),
         func.sum(attempts.c.gas_limit),
     )
-    .join_from(attempts, refunds, same_nonce(refunds, attempts))
+    .outerjoin_from(attempts, refunds, same_nonce(refunds, attempts))
     .where(*_signed)
     .group_by(refunds.c.tenant, refunds.c.token_address, refunds.c.amount)
 )
@@ -306,6 +336,9 @@ class ReportTables(Tables):
         found: dict[str, SignedTotals] = {}
         rows = self._database.rows(BY_TENANT, of_chain=chain_id, since=since)
         for tenant, token, amount, count, gas in rows:
+            if tenant is None:  # A filler pays nothing.
+                found[OPERATOR] = found.get(OPERATOR, SignedTotals()).with_gas(int(gas))
+                continue
             old = found.get(tenant, SignedTotals())
             sums = {**old.amounts, token: old.amounts.get(token, 0) + amount * count}
             found[tenant] = SignedTotals(old.refunds + count, old.gas + int(gas), sums)

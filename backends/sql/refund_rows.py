@@ -1,32 +1,46 @@
 """Reads refunds with the transactions that pay them, and verifies the MACs of both."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Connection,
     and_,
+    bindparam,
     case,
     func,
     literal_column,
+    or_,
     select,
+    text,
+    tuple_,
     type_coerce,
 )
 
 from backends.sql.columns import Named
-from backends.sql.schema import attempts, refunds, transactions
+from backends.sql.schema import IS_FILLER, attempts, refunds, transactions
 from signer.errors import RowNotAuthenticError
 from signer.model.refund import PaymentState, Refund, Status
-from signer.model.transaction import Transaction, compose
+from signer.model.transaction import Transaction, TransactionKind, compose
 from signer.row_macs import RowMACs
+
+
+Nonce = tuple[int, str, int]
+"""What identifies a transaction: chain, sender and nonce."""
+
+NONCE = ("chain_id", "sender", "nonce")
+"""Its columns."""
+
+nonce_of: Callable[[object], Nonce] = attrgetter(*NONCE)
+"""Return the nonce of a transaction, or of a refund that it pays."""
 
 
 def same_nonce(left: Any, right: Any) -> ColumnElement[bool]:
     """Return the condition that rows of two tables name the same transaction."""
-    return and_(
-        *(left.c[name] == right.c[name] for name in ("chain_id", "sender", "nonce"))
-    )
+    return and_(*(left.c[name] == right.c[name] for name in NONCE))
 
 
 _PAYS = same_nonce(transactions, refunds)
@@ -44,11 +58,25 @@ def pays_refund(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     return paid.limit(literal_column("1")).scalar_subquery().is_not(None)
 
 
+def pays_or_fills(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Return the condition that it pays one with *conditions*, or is an open filler."""
+    return or_(pays_refund(*conditions), text(IS_FILLER))
+
+
 REFUNDS = select(refunds, transactions).outerjoin_from(refunds, transactions, _PAYS)
 """Selects what ``read_refund`` reads: refunds, each with its transaction or none."""
 
 PAID = select(refunds, transactions).join_from(transactions, refunds, _PAYS)
 """Selects the same of refunds that have a transaction."""
+
+PAYING = select(refunds, transactions).outerjoin_from(transactions, refunds, _PAYS)
+"""Selects what ``read_transactions`` reads: a row for each payment, or one without."""
+
+_PAYMENTS = select(refunds).where(
+    tuple_(*(refunds.c[name] for name in NONCE)).in_(
+        bindparam("nonces", expanding=True)
+    )
+)
 
 ATTEMPTS = select(attempts).join_from(refunds, attempts, same_nonce(attempts, refunds))
 """Selects the attempts of refunds."""
@@ -79,26 +107,63 @@ def read_refund(row: Sequence[Any]) -> Refund:
     return replace(Refund(*own), transaction=transaction)
 
 
+def read_transactions(rows: Iterable[Sequence[Any]]) -> tuple[Transaction, ...]:
+    """
+    Return the transactions of *rows* that ``PAYING`` selected, in their order.
+
+    The payments of each are in their order, too.
+    """
+    found: dict[Nonce, tuple[Transaction, list[Refund]]] = {}
+    for row in rows:
+        transaction = Transaction(*row[_WIDTH:])
+        _, payments = found.setdefault(nonce_of(transaction), (transaction, []))
+        if row[0] is not None:
+            payments.append(Refund(*row[:_WIDTH]))
+    return tuple(each.paying_own(payments) for each, payments in found.values())
+
+
+def with_payments(
+    connection: Connection, rows: Iterable[Transaction]
+) -> tuple[Transaction, ...]:
+    """Return the transactions in *rows* with what they pay, lowest nonces first."""
+    found = {nonce_of(row): row for row in sorted(rows, key=nonce_of)}
+    payments: dict[Nonce, list[Refund]] = {nonce: [] for nonce in found}
+    paying = [n for n, row in found.items() if row.kind is not TransactionKind.FILLER]
+    for row in connection.execute(_PAYMENTS, {"nonces": paying}) if paying else ():
+        payment = Refund(*row)
+        payments[nonce_of(payment)].append(payment)
+    return tuple(row.paying_own(payments[nonce]) for nonce, row in found.items())
+
+
 def read_refunds(rows: Iterable[Sequence[Any]]) -> tuple[Refund, ...]:
     """Return the refunds of *rows* that ``REFUNDS`` selected, in their order."""
     return tuple(read_refund(row) for row in rows)
 
 
-def require_authentic(macs: RowMACs, refund: Refund) -> None:
+def require_authentic(macs: RowMACs, moving: Refund | Transaction) -> None:
     """
-    Require that *refund* is what was accepted, and its transaction what was reserved.
+    Require that a refund is what was accepted, or a transaction what was reserved.
 
     Raises:
-        RowNotAuthenticError: A MAC is missing or not valid, or the transaction is that
-            of another refund.
+        RowNotAuthenticError: A MAC is missing or not valid, or the transaction does not
+            have the payments that were reserved for it.
     """
-    macs.require(refund)
-    if refund.nonce is None:
-        return
-    transaction = refund.transaction
-    if transaction is None or transaction.composition != compose([refund.id]):
-        raise RowNotAuthenticError(
-            f"the refund {refund.id} does not have the transaction that was reserved"
-            " for it: another program changed one of them"
-        )
-    macs.require(transaction)
+    if isinstance(moving, Transaction):
+        for payment in moving.payments:
+            macs.require(payment)
+        if moving.composition != compose(each.id for each in moving.payments):
+            names = " ".join(each.id for each in moving.payments) or moving.id
+            raise RowNotAuthenticError(
+                f"the transaction of the refund {names} is not the one that was"
+                " reserved: another program changed one of them"
+            )
+        macs.require(moving)
+    elif moving.transaction is not None:
+        require_authentic(macs, moving.reserved())
+    else:
+        macs.require(moving)
+        if moving.nonce is not None:
+            raise RowNotAuthenticError(
+                f"the refund {moving.id} has lost its transaction: another program"
+                " changed one of them"
+            )

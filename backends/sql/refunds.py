@@ -2,9 +2,11 @@
 
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Connection, Select
@@ -13,16 +15,25 @@ from backends.sql import queries
 from backends.sql.claim_order import (
     CLAIM_QUEUED,
     CLAIM_TRANSACTIONS,
-    CLAIMED,
     DUE,
     share,
 )
 from backends.sql.database import Database, Tables
 from backends.sql.holds import require_unblocked
 from backends.sql.refund_approvals import propose
-from backends.sql.refund_rows import read_refund, read_refunds, require_authentic
+from backends.sql.refund_rows import (
+    NONCE,
+    Nonce,
+    nonce_of,
+    read_refund,
+    read_refunds,
+    read_transactions,
+    require_authentic,
+    with_payments,
+)
 from backends.sql.savepoints import Work
-from backends.sql.statements import accepted_values
+from backends.sql.schema import transactions
+from backends.sql.statements import RESERVE_TRANSACTION, accepted_values, fields_of
 from backends.sql.validation import (
     is_storable,
     is_transaction_hash,
@@ -36,14 +47,14 @@ from backends.sql.write_path import (
     apply_all,
     find_reason,
     insert_refund,
-    write_of,
+    writes_of,
 )
 from signer.errors import HotWalletError, InvalidInputError, StaleStateError
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Record
 from signer.model.refund import InFlight, Move, Refund, Status
 from signer.model.signed_request import SignedRequest
-from signer.model.transaction import Kind, SignedTransaction
+from signer.model.transaction import Kind, SignedTransaction, Transaction
 from signer.ports.refund_store import Change
 from signer.row_macs import RowMACs
 
@@ -87,10 +98,12 @@ class RefundTables(Tables):
         )
         return read_refund(rows[0]) if rows else None
 
-    def find_nonce(self, chain_id: int, sender: str, nonce: int) -> Refund | None:
+    def find_transaction(
+        self, chain_id: int, sender: str, nonce: int
+    ) -> Transaction | None:
         wallet = {"chain_id": chain_id, "sender": sender}
         rows = self._database.rows(queries.BY_NONCE, nonce=nonce, **wallet)
-        return read_refund(rows[0]) if rows else None
+        return next(iter(read_transactions(rows)), None)
 
     def accept_all(
         self, acceptances: Sequence[Acceptance]
@@ -114,8 +127,8 @@ class RefundTables(Tables):
         rows = self._rows(queries.SIGNED_REQUEST, refund_id)
         return SignedRequest(*rows[0]) if rows else None
 
-    def require_authentic(self, refund: Refund) -> None:
-        require_authentic(self._macs, refund)
+    def require_authentic(self, moving: Refund | Transaction) -> None:
+        require_authentic(self._macs, moving)
 
     def find_earlier(self, refund: Refund, tenants: Collection[str]) -> Refund | None:
         require_texts(refund)
@@ -142,50 +155,56 @@ class RefundTables(Tables):
 
     def claim(
         self, now: datetime, until: datetime, limit: int, *, lone: bool = False
-    ) -> Sequence[Refund]:
+    ) -> Sequence[Refund | Transaction]:
         window = {"now": now, "far": now + _MAX_DELAY, "until": until}
         for _ in range(_TRIES):
-            due = self._due(now, limit)
-            if not due:
+            ids, nonces = self._due(now, limit)
+            if not (ids or nonces):
                 break
-            if lone and len(due) == 1 and limit > 1:
-                refund = self.get(*due)
+            if lone and (len(ids), len(nonces)) == (1, 0) and limit > 1:
+                refund = self.get(*ids)
                 if refund is not None and refund.version == 0:
                     return [refund]
-            work = partial(_claim, due=due, window=window)
+            params = {**window, "ids": ids, "nonces": nonces}
+            work = partial(_claim, params=params)
             if claimed := self._database.transaction(work):
                 return claimed
         return ()
 
-    def _due(self, now: datetime, limit: int) -> Mapping[str, bool]:
-        """Return the ids of due refunds, each with whether its transaction is due."""
+    def _due(self, now: datetime, limit: int) -> tuple[list[str], list[Nonce]]:
+        """Return the ids of due refunds, and the nonces of due transactions."""
         counts = {"at_most": limit, "ahead": limit // 2}
         rows = self._database.rows(DUE, now=now, far=now + _MAX_DELAY, **counts)
-        moving = {row.id: bool(row.is_moving) for row in rows}
-        return {id_: moving[id_] for id_ in share([(r.id, r.turn) for r in rows])}
+        shared = share([(tuple(row), row.turn) for row in rows])
+        ids = [id_ for id_, *_ in shared if id_ is not None]
+        return ids, [(*nonce,) for id_, *nonce, _ in shared if id_ is None]
 
-    def in_flight(self, limit: int, after: str | None = None) -> Sequence[InFlight]:
-        params = {"after": after or "", "at_most": limit}
+    def in_flight(
+        self, limit: int, after: Transaction | None = None
+    ) -> Sequence[InFlight]:
+        last: Nonce = (0, "", 0) if after is None else nonce_of(after)
+        params = {**dict(zip(NONCE, last, strict=True)), "at_most": limit}
 
         def read(connection: Connection) -> Sequence[InFlight]:
-            flying = read_refunds(connection.execute(queries.FLYING, params))
-            sent: dict[str, dict[str, Kind]] = {refund.id: {} for refund in flying}
-            ids = {"refund_ids": list(sent)}
-            for refund_id, tx_hash, kind in (
-                connection.execute(queries.HASHES, ids) if flying else ()
+            flying = read_transactions(connection.execute(queries.FLYING, params))
+            sent: dict[Nonce, dict[str, Kind]]
+            sent = {nonce_of(transaction): {} for transaction in flying}
+            nonces = {"nonces": list(sent)}
+            for chain_id, sender, nonce, tx_hash, kind in (
+                connection.execute(queries.HASHES, nonces) if flying else ()
             ):
-                sent[refund_id][tx_hash] = kind
-            return tuple(_in_flight(refund, sent[refund.id]) for refund in flying)
+                sent[chain_id, sender, nonce][tx_hash] = kind
+            return tuple(_in_flight(each, sent[nonce_of(each)]) for each in flying)
 
         return self._database.run(read)
 
     def open_below(
         self, chain_id: int, sender: str, nonce: int, limit: int
-    ) -> Sequence[Refund]:
+    ) -> Sequence[Transaction]:
         rows = self._database.rows(
             queries.BELOW, chain_id=chain_id, sender=sender, nonce=nonce, at_most=limit
         )
-        return read_refunds(rows)
+        return read_transactions(rows)
 
     def open_calls(self, chain_id: int) -> Sequence[Refund]:
         rows = self._database.rows(queries.OPEN_CALLS, chain_id=chain_id)
@@ -200,14 +219,25 @@ class RefundTables(Tables):
         self._apply([Change(before, adopted)])
         return adopted
 
+    def fill(self, transaction: Transaction) -> None:
+        values = fields_of(transactions, self._macs.sealed(transaction))
+
+        def work(connection: Connection) -> None:
+            nonce = dict(zip(NONCE, nonce_of(transaction), strict=True))
+            if connection.execute(queries.BY_NONCE, nonce).first() is not None:
+                raise StaleStateError(f"nonce {transaction.nonce} is taken")
+            connection.execute(RESERVE_TRANSACTION, values)
+
+        self._database.transaction(work)
+
     def save(
         self,
-        before: Refund,
-        after: Refund,
-        transaction: SignedTransaction | None = None,
+        before: Refund | Transaction,
+        after: Refund | Transaction,
+        attempt: SignedTransaction | None = None,
         record: Record | None = None,
     ) -> None:
-        self._apply([Change(before, after, transaction, record)])
+        self._apply([Change(before, after, attempt, record)])
 
     def save_all(self, changes: Sequence[Change]) -> Sequence[HotWalletError | None]:
         def save(some: Sequence[Change]) -> Sequence[None]:
@@ -215,6 +245,11 @@ class RefundTables(Tables):
             return [None] * len(some)
 
         return all_or_each(changes, save)
+
+    def attempts(self, transaction: Transaction) -> Sequence[SignedTransaction]:
+        values = {name: getattr(transaction, name) for name in NONCE}
+        rows = self._database.rows(queries.ATTEMPTS_OF, **values)
+        return tuple(SignedTransaction(*row) for row in rows)
 
     def transactions(self, refund_id: str) -> Sequence[SignedTransaction]:
         rows = self._rows(queries.TRANSACTIONS, refund_id)
@@ -276,22 +311,23 @@ class RefundTables(Tables):
         count = queries.count_open(connection, tenant, given.max_open or 0)
         self._open[tenant] = count, at
 
-    def _apply(self, changes: Sequence[Change]) -> None:
-        writes = [self._write(each) for each in changes]
+    def _apply(self, given: Sequence[Change]) -> None:
+        changes = [_of_transaction(each) for each in given]
+        writes = [write for each in changes for write in self._writes(each)]
         try:
             self._database.transaction(lambda c: apply_all(c, writes))
         except StaleStateError:
-            if len(writes) > 1:
+            if len(changes) > 1:
                 raise
-            refund = writes[0].refund
-            raise self._database.run(lambda c: find_reason(c, refund)) from None
+            moving = changes[0].before
+            raise self._database.run(lambda c: find_reason(c, moving)) from None
 
-    def _write(self, change: Change) -> Write:
+    def _writes(self, change: Change) -> Iterator[Write]:
         """Return what stores *change*; raises as ``save``."""
-        require_step(change.before, change.after, change.transaction)
-        if change.before.status is not change.after.status:
+        require_step(change)
+        if change.before.status != change.after.status:
             require_authentic(self._macs, change.before)
-        return write_of(self._macs, change)
+        return writes_of(self._macs, change)
 
     def _rows(self, statement: Select[Any], refund_id: str) -> Sequence[Any]:
         if not is_storable(refund_id):
@@ -299,28 +335,31 @@ class RefundTables(Tables):
         return self._database.rows(statement, refund_id=refund_id)
 
 
+def _of_transaction(change: Change) -> Change:
+    """Return *change* of the transaction of a refund that has one."""
+    before, after = change.before, change.after
+    if isinstance(before, Refund) and isinstance(after, Refund) and before.transaction:
+        return replace(change, before=before.reserved(), after=after.reserved())
+    return change
+
+
 def _claim(
-    connection: Connection, due: Mapping[str, bool], window: Mapping[str, Any]
-) -> Sequence[Refund]:
-    """Return those of *due* that no other process claims, after they were claimed."""
-    claimed: set[object] = set()
-    for claim, is_moving in ((CLAIM_TRANSACTIONS, True), (CLAIM_QUEUED, False)):
-        ids = [id_ for id_ in due if due[id_] is is_moving]
-        if ids:
-            rows = connection.execute(claim, {**window, "ids": ids})
-            claimed.update(tuple(row) for row in rows)
-    found = connection.execute(CLAIMED, {"ids": list(due)}) if claimed else ()
-    return [
-        refund
-        for refund in read_refunds(found)
-        if (refund.id,) in claimed
-        or (refund.chain_id, refund.sender, refund.nonce) in claimed
-    ]
+    connection: Connection, params: Mapping[str, Any]
+) -> Sequence[Refund | Transaction]:
+    """Claim what no other process claims of the ids and nonces, and return it."""
+    claimed: list[Refund | Transaction] = []
+    if params["nonces"]:
+        rows = connection.execute(CLAIM_TRANSACTIONS, params).all()
+        claimed += with_payments(connection, (Transaction(*row) for row in rows))
+    if params["ids"]:
+        rows = connection.execute(CLAIM_QUEUED, params).all()
+        claimed += sorted((Refund(*row) for row in rows), key=attrgetter("id"))
+    return claimed
 
 
-def _in_flight(refund: Refund, sent: Mapping[str, Kind]) -> InFlight:
-    # An adopted refund has a hash and no signed bytes.
-    known = dict.fromkeys([*sent, refund.tx_hash or ""])
+def _in_flight(transaction: Transaction, sent: Mapping[str, Kind]) -> InFlight:
+    # An adopted transaction has a hash and no signed bytes.
+    known = dict.fromkeys([*sent, transaction.tx_hash or ""])
     noops = frozenset(each for each, kind in sent.items() if kind is Kind.NOOP)
     # Nodes reject a request for a text that is no hash, with all others in its batch.
-    return InFlight(refund, tuple(filter(is_transaction_hash, known)), noops)
+    return InFlight(transaction, tuple(filter(is_transaction_hash, known)), noops)

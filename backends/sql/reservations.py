@@ -56,6 +56,7 @@ from signer.model.hold import Hold
 from signer.model.payment_totals import PaymentTotals
 from signer.model.refund import PaymentPurpose, PaymentState, Refund
 from signer.model.spending_limits import Spent
+from signer.model.transaction import Transaction
 from signer.model.wallet import Wallet
 from signer.ports.refund_store import Reservation
 from signer.row_macs import RowMACs
@@ -136,7 +137,7 @@ def reserve_together(
     *,
     counted: int,
     hour: int | None,
-) -> Mapping[str, Refund | HotWalletError]:
+) -> Mapping[str, Transaction | HotWalletError]:
     """
     Assign nonces in the transaction of *connection*, under the lock of the chain.
 
@@ -145,7 +146,7 @@ def reserve_together(
     constraint on nonces would still hold.
 
     Returns:
-        By refund id, the reserved refund or what forbids it; nothing for a refund whose
+        By refund id, its transaction or what forbids it; nothing for a refund whose
         conditions do not hold.
 
     Raises:
@@ -197,7 +198,8 @@ def reserve_together(
         records = [record_values(macs, intent) for intent in intents.values()]
         connection.execute(INSERT_AUDIT_RECORD, records)
     return forbidden | {
-        id_: replace(after, intent=intents.get(id_)) for id_, after in reserved.items()
+        id_: replace(after.reserved(), intent=intents.get(id_))
+        for id_, after in reserved.items()
     }
 
 
@@ -270,7 +272,7 @@ class ReservationTables(Tables):
         key_id: str,
         counted: int,
         at: datetime,
-    ) -> Sequence[Refund | HotWalletError]:
+    ) -> Sequence[Transaction | HotWalletError]:
         if not is_address(sender):
             raise ValueError("sender is not an address with an EIP-55 checksum")
         if len({each.refund.chain_id for each in reservations}) > 1:
@@ -288,7 +290,9 @@ class ReservationTables(Tables):
             for each in reservations
         }
 
-        def reserve(some: Sequence[Reservation]) -> Sequence[Refund | HotWalletError]:
+        def reserve(
+            some: Sequence[Reservation],
+        ) -> Sequence[Transaction | HotWalletError]:
             for each in some:
                 self._macs.require(each.refund)
             found = self._database.transaction(

@@ -45,6 +45,7 @@ from signer.model.transaction import (
     SignedTransaction,
     Transaction,
     TransactionStatus,
+    compose,
 )
 from signer.model.wallet import UnrecordedTransaction, Wallet
 from signer.model.worker_row import WorkerRow
@@ -73,6 +74,9 @@ IS_MOVABLE = is_in("status", _MOVABLE)
 IS_CLAIMABLE = is_in("status", _MOVABLE - {TransactionStatus.MINED})
 """Whether a worker has something to do with a transaction, now or later."""
 
+IS_FILLER = "kind = 'filler'"
+"""Whether a transaction makes no payments."""
+
 ZERO = {"sqlite": f"'{0:078d}'", "postgresql": "0"}
 """By dialect: the amount zero."""
 
@@ -84,7 +88,6 @@ _PURPOSES: Mapping[PaymentPurpose, Sequence[str]] = {
     PaymentPurpose.REFUND: (),
     PaymentPurpose.CALL: ("purpose", "calldata"),
     PaymentPurpose.SWEEP: ("purpose", "bound_sender"),
-    PaymentPurpose.FILLER: ("purpose", "bound_sender"),
 }
 
 _COVERED = KINDS[Refund].covered
@@ -135,7 +138,7 @@ refunds = declare(
     ),
     CheckConstraint(
         "(purpose = 'call') = (calldata IS NOT NULL)"
-        " AND (purpose IN ('filler', 'sweep')) = (bound_sender IS NOT NULL)",
+        " AND (purpose = 'sweep') = (bound_sender IS NOT NULL)",
         "purposes",
     ),
     # A call may have no value.  Everything else pays something.
@@ -212,7 +215,7 @@ refunds = declare(
 )
 
 IS_OF_TENANT = refunds.c.bound_sender.is_(None)
-"""Whether a tenant asked for it: sweeps and fillers have a bound sender."""
+"""Whether a tenant asked for it: sweeps have a bound sender."""
 
 HELD = (*KINDS[Transaction].covered, "mac", "status", *_MOVE.split(", "))
 """The columns of a new transaction that a role may insert which can set no outcome."""
@@ -238,9 +241,17 @@ transactions = declare(
         postgresql=f"created_at {READABLE} AND updated_at {READABLE}"
         f" AND due_at {READABLE} AND {octets(Transaction)} <= 2000",
     ),
+    # Nothing else may have the composition of nothing.
+    CheckConstraint(f"({IS_FILLER}) = (composition = '{compose(())}')", "filler"),
     # Also if another program removes the payments of a transaction: while it exists, no
     # other one pays the same.
-    UniqueConstraint("composition", name="uq_transactions_composition"),
+    partial(
+        "uq_transactions_composition",
+        "composition",
+        where=f"NOT ({IS_FILLER})",
+        unique=True,
+    ),
+    partial("ix_transactions_fillers", "due_at", where=IS_FILLER),
     partial("ix_transactions_movable", "chain_id", "sender", "nonce", where=IS_MOVABLE),
     partial("ix_transactions_due", "due_at", where=IS_CLAIMABLE),
     doc="one row per nonce of a wallet: what it does, with which key, and its status",

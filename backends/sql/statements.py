@@ -104,10 +104,37 @@ def _is_taken(table: Table) -> Any:
     )
 
 
+_TOKEN = ("chain_id", "token_address", "recipient", "amount")
+
+
 def names_stopped_token() -> Any:
     """Return the condition that what pays the refund names a token that is held."""
-    names = "chain_id", "token_address", "recipient", "amount"
-    return is_token_stopped(*parameters(refunds, names).values())
+    return is_token_stopped(*parameters(refunds, _TOKEN).values())
+
+
+def _pays(*conditions: Any) -> Any:
+    """
+    Return the condition that a refund of the transaction fulfils *conditions*.
+
+    Another program may have pointed more refunds to it, at higher positions.
+    """
+    keys = (
+        refunds.c[each.name] == parameter(transactions, each.name)
+        for each in transactions.primary_key
+    )
+    count = bindparam("payments", type_=refunds.c.position.type)
+    return exists().where(*keys, refunds.c.position < count, *conditions)
+
+
+_WAS_ELSEWHERE = exists().where(
+    transaction_payments.c.payment_id == refunds.c.id,
+    or_(
+        *(
+            transaction_payments.c[each.name] != refunds.c[each.name]
+            for each in transactions.primary_key
+        )
+    ),
+)
 
 
 UNCHANGED = _unchanged(refunds)
@@ -134,13 +161,15 @@ SAVE_TRANSACTION = _UNCHANGED_TRANSACTION.values(
 """Changes the status of a transaction, or when it is due."""
 
 # Signed bytes that are not recorded are not broadcast.
-RECORD = SAVE_TRANSACTION.where(
-    ~is_elsewhere(),
-    ~is_stopped(parameter(transactions, "chain_id")),
-    # A no-op has a reason.  It consumes the nonce of a transfer of a held token.
-    parameter(refunds, "failure_code").is_not(None) | ~names_stopped_token(),
+RECORD_NOOP = SAVE_TRANSACTION.where(
+    ~_pays(_WAS_ELSEWHERE), ~is_stopped(parameter(transactions, "chain_id"))
 )
 """Changes the status of a transaction that was signed, unless signing is stopped."""
+
+RECORD = RECORD_NOOP.where(
+    ~_pays(is_token_stopped(*(refunds.c[name] for name in _TOKEN)))
+)
+"""The same for what pays; a no-op consumes the nonce of a transfer of a held token."""
 
 RESERVE_TRANSACTION = insert(transactions).values(parameters(transactions, HELD))
 """Inserts a transaction that is reserved."""
@@ -184,7 +213,7 @@ INSERT_AUDIT_RECORD = insert(audit_records).values(
 )
 """Inserts an audit record."""
 
-COMPARED = (RECORD, SAVE_TRANSACTION, PLACE, SAVE)
+COMPARED = (RECORD, RECORD_NOOP, SAVE_TRANSACTION, PLACE, SAVE)
 """Statements that change one row, or none if it is not what was read."""
 
 HAS_FORGED_PAYMENT = select(

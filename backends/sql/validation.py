@@ -1,10 +1,10 @@
 """Checks of arguments, before they reach the database."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 from eth_utils.address import is_checksum_address
 
@@ -12,7 +12,7 @@ from backends.sql.schema import refunds, transactions
 from backends.sql.statements import SAVED, SAVED_TRANSACTION
 from signer.errors import InvalidInputError
 from signer.model.refund import AS_REQUESTED, Refund, Status
-from signer.model.transaction import SignedTransaction
+from signer.ports.refund_store import Change
 
 
 MAX_PAGE = 1000
@@ -96,25 +96,30 @@ def require_page(limit: int, cursor: str | None) -> None:
         raise InvalidInputError("must be a page's next cursor", field="cursor")
 
 
-def require_step(
-    before: Refund, after: Refund, signed: SignedTransaction | None
-) -> None:
+def require_step(change: Change) -> None:
     """
     Check the arguments of ``RefundStore.save`` and ``adopt``.
 
     Raises:
         ValueError: The change is not allowed; a programming error.
     """
-    new = after.transaction
-    if before.transaction is None and new is not None:
-        before = before.inside(new)
-    rows: list[tuple[Callable[[Any], object], Any, Any]] = [(_OWN, before, after)]
-    if before.transaction is not None and new is not None:
-        rows.append((_OF_TRANSACTION, before.transaction, new))
+    before, after, signed = change.before, change.after, change.attempt
+    rows: list[tuple[Callable[[Any], object], Any, Any]] = []
+    payments: Iterable[tuple[Refund, Refund]]
+    if isinstance(before, Refund):
+        new = cast("Refund", after)
+        if new.transaction is not None:
+            before = before.inside(new.transaction, new.position or 0)
+        payments = [(before, new)]
+    else:
+        before, after = change.transactions
+        payments = zip(before.payments, after.payments, strict=True)
+        rows = [(_OF_TRANSACTION, before, after)]
+    if signed and (not rows or _WALLET(after) != _WALLET(signed)):
+        raise ValueError("the attempt belongs to another nonce")
+    rows += [(_OWN, old, later) for old, later in payments]
     steps = {later.version - earlier.version for _, earlier, later in rows}
     if 1 not in steps or not steps <= {0, 1}:
         raise ValueError("the new version must be one more than the old version")
     if any(permanent(old) != permanent(later) for permanent, old, later in rows):
         raise ValueError("a permanent field was changed")
-    if signed and (new is None or _WALLET(new) != _WALLET(signed)):
-        raise ValueError("the transaction belongs to another nonce")

@@ -15,6 +15,7 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    text,
     union_all,
     update,
 )
@@ -23,7 +24,8 @@ from backends.sql.advisory_locks import lock_chain
 from backends.sql.approvals import use_approval
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
-from backends.sql.schema import refunds, sightings, wallets
+from backends.sql.refund_rows import same_nonce
+from backends.sql.schema import IS_FILLER, refunds, sightings, transactions, wallets
 from backends.sql.wallet_rows import (
     find_wallet,
     of_wallet,
@@ -33,6 +35,7 @@ from backends.sql.wallet_rows import (
 )
 from signer.errors import StaleStateError
 from signer.model.approval import ApprovalUse
+from signer.model.transaction import Transaction
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 
 
@@ -48,11 +51,8 @@ _PAUSED_KEYS = select(wallets.c.chain_id, wallets.c.sender).where(
     wallets.c.paused_by.is_not(None)
 )
 
-_SIGHTINGS = select(sightings, refunds.c.id).outerjoin(
-    refunds,
-    (refunds.c.chain_id == sightings.c.chain_id)
-    & (refunds.c.sender == sightings.c.sender)
-    & (refunds.c.nonce == sightings.c.nonce),
+_SIGHTINGS = select(sightings, transactions.c.nonce.is_not(None)).outerjoin(
+    transactions, same_nonce(transactions, sightings)
 )
 
 _OF_WALLET = _SIGHTINGS.where(of_wallet(sightings)).order_by(sightings.c.nonce)
@@ -106,6 +106,11 @@ _GAPS = (
     .where(_PAIRS.c.first < _PAIRS.c.until)
     .order_by(_PAIRS.c.first)
     .limit(bindparam("limit", type_=Integer))
+)
+
+
+_FILLERS = select(transactions).where(
+    text(IS_FILLER), of_wallet(transactions), transactions.c.nonce < _below
 )
 
 
@@ -166,10 +171,15 @@ class WalletTables(Tables):
     def unknown_nonces(
         self, chain_id: int, sender: str, below: int, limit: int
     ) -> Sequence[int]:
-        wallet = wallet_key(chain_id, sender)
-        gaps = self._database.rows(_GAPS, **wallet, below=below, limit=limit)
+        wallet = {**wallet_key(chain_id, sender), "below": below}
+        fillers = (Transaction(*row) for row in self._database.rows(_FILLERS, **wallet))
+        # An invented one must not hide what the chain has.
+        filled = {each.nonce for each in fillers if self._macs.is_valid(each.mac, each)}
+        most = limit + len(filled)
+        gaps = self._database.rows(_GAPS, **wallet, limit=most)
         nonces = chain.from_iterable(range(first, end) for first, end in gaps)
-        return tuple(islice(nonces, limit))
+        unfilled = (nonce for nonce in nonces if nonce not in filled)
+        return tuple(islice(unfilled, limit))
 
     def foreign_transactions(
         self, chain_id: int, sender: str

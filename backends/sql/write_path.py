@@ -5,8 +5,10 @@ A change is a set of statements with one set of parameters.  Several changes exe
 each statement once, for all of their rows.
 """
 
-from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple, TypeVar
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeVar, cast
 
 from sqlalchemy import Connection, Executable
 
@@ -28,6 +30,7 @@ from backends.sql.statements import (
     ORDER,
     PLACE,
     RECORD,
+    RECORD_NOOP,
     RESERVE_TRANSACTION,
     SAVE,
     SAVE_TRANSACTION,
@@ -45,7 +48,12 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.model.refund import Refund
-from signer.model.transaction import TransactionStatus
+from signer.model.transaction import (
+    Kind,
+    SignedTransaction,
+    Transaction,
+    TransactionStatus,
+)
 from signer.ports.refund_store import Change
 from signer.row_macs import RowMACs
 
@@ -55,91 +63,105 @@ Result = TypeVar("Result")
 
 
 class Write(NamedTuple):
-    """The statements of one change, and their parameters."""
+    """One execution of a statement; those of one statement are in the order of keys."""
 
-    refund: Refund
-    statements: Collection[Executable]
+    statement: Executable
+    key: tuple[Any, ...]
     values: Values
 
 
-def write_of(macs: RowMACs, change: Change) -> Write:
-    """Return what stores *change*."""
-    before, after, signed = change.before, change.after, change.transaction
-    values = {**refund_values(macs, before, after)}
-    if after.transaction is not None:
-        values |= fields_of(transactions, after.transaction)
-    if before.transaction is not None:
-        values["transactions_before"] = before.transaction.version
-    statements = _compared(change)
-    if before.status is not after.status:
-        statements.append(INSERT_MOVE)
-    if "events_id" in values:
-        statements.append(INSERT_EVENT)
-    if signed is not None:
-        statements.append(INSERT_ATTEMPT)
-        values |= fields_of(attempts, signed)
+def writes_of(macs: RowMACs, change: Change) -> Iterator[Write]:
+    """Yield what stores *change*."""
+    if isinstance(change.before, Refund):
+        yield from _steps_of(macs, change.before, cast("Refund", change.after))
+    else:
+        yield from _moves_of(macs, *change.transactions, change.attempt)
     if change.record is not None:
-        statements.append(INSERT_AUDIT_RECORD)
-        values |= record_values(macs, change.record)
-    return Write(before, statements, values)
+        key = (change.record.id,)
+        yield Write(INSERT_AUDIT_RECORD, key, record_values(macs, change.record))
 
 
-def _compared(change: Change) -> list[Executable]:
-    """Return the statements that change a refund, its transaction, or both."""
-    before, after = change.before, change.after
-    old, new = before.transaction, after.transaction
-    if old is None and new is not None:
-        is_mined = new.status is TransactionStatus.MINED
+def _steps_of(macs: RowMACs, before: Refund, after: Refund) -> Iterator[Write]:
+    """Yield what changes a refund that has no transaction, and perhaps gives it one."""
+    values = refund_values(macs, before, after)
+    statements: Sequence[Executable] = (SAVE,)
+    if after.transaction is not None:
+        values = {**values, **fields_of(transactions, after.transaction)}
+        is_mined = after.transaction.status is TransactionStatus.MINED
         added = ADOPT_TRANSACTION if is_mined else RESERVE_TRANSACTION
-        return [PLACE, INSERT_MEMBERSHIP, added]
-    statements: list[Executable] = []
-    if old != new:
-        statements.append(SAVE_TRANSACTION if change.transaction is None else RECORD)
-    if before.version != after.version:
-        statements.append(SAVE)
-    return statements
+        statements = (PLACE, INSERT_MEMBERSHIP, added)
+    yield from (Write(each, (before.id,), values) for each in statements)
+    yield from _history(before, after, values)
 
 
-def apply_all(connection: Connection, writes: Sequence[Write]) -> None:
+def _moves_of(
+    macs: RowMACs,
+    before: Transaction,
+    after: Transaction,
+    attempt: SignedTransaction | None,
+) -> Iterator[Write]:
+    """Yield what changes a transaction, and with it the payments that it makes."""
+    key = before.chain_id, before.sender, before.nonce
+    save = SAVE_TRANSACTION
+    if attempt is not None:
+        save = RECORD_NOOP if attempt.kind is Kind.NOOP else RECORD
+        yield Write(INSERT_ATTEMPT, key, fields_of(attempts, attempt))
+    version = {
+        "transactions_before": before.version,
+        "payments": len(before.payments),
+    }
+    yield Write(save, key, fields_of(transactions, after) | version)
+    for old, new in zip(before.payments, after.payments, strict=True):
+        values = refund_values(macs, old, new)
+        if old.version != new.version:
+            yield Write(SAVE, (old.id,), values)
+        yield from _history(old, new, values)
+
+
+def _history(before: Refund, after: Refund, values: Values) -> Iterator[Write]:
+    if before.status is not after.status:
+        yield Write(INSERT_MOVE, (before.id,), values)
+    if "events_id" in values:
+        yield Write(INSERT_EVENT, (before.id,), values)
+
+
+def apply_all(connection: Connection, writes: Iterable[Write]) -> None:
     """
-    Apply *writes* of different refunds, in the transaction of *connection*.
+    Apply *writes* of changes of different rows, in the transaction of *connection*.
 
     Raises:
         StaleStateError: One is not possible, or was made by another process.
     """
-    # In one order, so that two processes with the same rows do not deadlock.  A
-    # revocation changes transactions in the order of their nonces.
-    by_id = sorted(writes, key=lambda each: each.refund.id)
-    by_nonce = sorted(writes, key=_nonce)
+    rows: dict[Executable, list[Write]] = defaultdict(list)
+    for write in writes:
+        rows[write.statement].append(write)
     for statement in ORDER:
-        ordered = by_nonce if statement in {RECORD, SAVE_TRANSACTION} else by_id
-        rows = [each.values for each in ordered if statement in each.statements]
-        if not rows:
+        # In one order, so that two processes with the same rows do not deadlock.  A
+        # revocation changes transactions in the order of their nonces.
+        ordered = sorted(rows.get(statement, ()), key=attrgetter("key"))
+        if not ordered:
             continue
-        done = connection.execute(statement, rows)
-        if statement in COMPARED and done.rowcount != len(rows):
+        done = connection.execute(statement, [each.values for each in ordered])
+        if statement in COMPARED and done.rowcount != len(ordered):
             raise StaleStateError("a refund was changed meanwhile")
 
 
-def find_reason(connection: Connection, refund: Refund) -> StoreError:
-    """Return why no statement changed *refund*."""
-    params = {"refunds_id": refund.id, "refunds_before": refund.version}
-    for table, query in (
-        ("transaction_payments", HAS_FORGED_PAYMENT),
-        ("attempts", HAS_FORGED_ATTEMPT),
-    ):
-        if connection.execute(query, params).scalar_one():
-            return RowNotAuthenticError(
-                f"a row of `{table}` is about another transaction or signature of the"
-                f" refund {refund.id}, and no process wrote it: the owner of the tables"
-                " must delete it"
-            )
-    return StaleStateError(f"refund {refund.id} or its wallet was changed meanwhile")
-
-
-def _nonce(write: Write) -> tuple[int, str, int]:
-    refund = write.refund
-    return refund.chain_id, refund.sender or "", refund.nonce or 0
+def find_reason(connection: Connection, moving: Refund | Transaction) -> StoreError:
+    """Return why no statement changed *moving*."""
+    for refund in moving.payments:
+        params = {"refunds_id": refund.id, "refunds_before": refund.version}
+        for table, query in (
+            ("transaction_payments", HAS_FORGED_PAYMENT),
+            ("attempts", HAS_FORGED_ATTEMPT),
+        ):
+            if connection.execute(query, params).scalar_one():
+                return RowNotAuthenticError(
+                    f"a row of `{table}` is about another transaction or signature of"
+                    f" the refund {refund.id}, and no process wrote it: the owner of"
+                    " the tables must delete it"
+                )
+    name = " ".join(each.id for each in moving.payments) or moving.id
+    return StaleStateError(f"refund {name} or its wallet was changed meanwhile")
 
 
 def insert_refund(

@@ -81,13 +81,13 @@ def _checks(key: OpenKey) -> Mapping[str, Action]:
     r, s = parse_signature(der)
     signature = recoverable(r, s, digest, public_key)
     audit, macs = audit_log(), RowMACs({"bench": os.urandom(32)})
-    sealed = macs.sealed(key.refund)
+    sealed = macs.sealed(key.paid.payment)
     subject = Subject(backend.name, key_id, public_key.address)
     return {
-        "MAC of the refund, made": lambda: macs.sealed(key.refund),
+        "MAC of the refund, made": lambda: macs.sealed(key.paid.payment),
         "MAC of the refund, verified": lambda: macs.require(sealed),
         "policy: the transaction is what the refund pays": lambda: check_transfer(
-            transaction, key.refund, NETWORK, gas=GAS
+            transaction, key.paid.payment, NETWORK, gas=GAS
         ),
         "digest of the transaction": transaction.signing_digest,
         "policy: facts of the transaction, and a decision in Cedar": lambda: key.decide(

@@ -11,7 +11,6 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any, Self, get_type_hints
 
-from signer.model.audit_record import Record
 from signer.model.row import (
     FreeText,
     NotStored,
@@ -50,14 +49,12 @@ class PaymentPurpose(StrEnum):
 
     A tenant asks for a refund, or for a call, whose calldata its client chose.  A sweep
     moves what a former key's address holds to the active key's, and counts against no
-    limit.  A filler pays nothing: it consumes a nonce that a restored ledger does not
-    know.
+    limit.
     """
 
     REFUND = "refund"
     CALL = "call"
     SWEEP = "sweep"
-    FILLER = "filler"
 
 
 class PaymentState(StrEnum):
@@ -234,8 +231,8 @@ class Refund:
     bytes, it gets the coin.  None means a transfer whose calldata follows from the
     other fields (``payload_of``).
 
-    ``bound_sender`` is the address that must pay a sweep or a filler.  The active key
-    pays what tenants ask for, for which it is None.
+    ``bound_sender`` is the address that must pay a sweep.  The active key pays what
+    tenants ask for, for which it is None.
     """
 
     id: PrimaryKey[str]
@@ -270,9 +267,6 @@ class Refund:
     purpose: PaymentPurpose = PaymentPurpose.REFUND
     bound_sender: str | None = None
     transaction: NotStored[Transaction | None] = None
-    # Not stored.  Only the process that reserved the nonce has the audit record of the
-    # intent to sign, which it wrote.  A process that continues later writes a new one.
-    intent: NotStored[Record | None] = field(default=None, compare=False, repr=False)
 
     @property
     def status(self) -> Status:
@@ -281,6 +275,21 @@ class Refund:
             return Status(self.state)
         # Another program may have removed the transaction: no worker goes on then.
         return Status(self.transaction.status) if self.transaction else Status.RESERVED
+
+    @property
+    def payments(self) -> tuple["Refund", ...]:
+        """Itself, as ``Transaction.payments``."""
+        return (self,)
+
+    @property
+    def strangers(self) -> tuple["Refund", ...]:
+        """Nothing, as ``Transaction.strangers``."""
+        return ()
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """What logs call it."""
+        return {"refund_id": self.id}
 
     @property
     def moving(self) -> "Refund | Transaction":
@@ -318,8 +327,6 @@ class Refund:
         """What the transaction that pays it does."""
         if self.purpose is PaymentPurpose.CALL:
             return TransactionKind.CALL
-        if self.purpose is PaymentPurpose.FILLER:
-            return TransactionKind.FILLER
         if self.purpose is PaymentPurpose.SWEEP and self.token == COIN:
             return TransactionKind.COIN
         return TransactionKind.TRANSFER
@@ -344,14 +351,14 @@ class Refund:
 
     def reserved(self) -> Transaction:
         """
-        Return the transaction of a reserved refund.
+        Return the transaction of a reserved refund, which pays it alone.
 
         Raises:
             ValueError: The refund is not reserved, which is a programming error.
         """
         if self.transaction is None:
             raise ValueError("the refund is not reserved")
-        return self.transaction
+        return replace(self.transaction, payments=(self,))
 
     def draft_transaction(
         self,
@@ -373,6 +380,7 @@ class Refund:
             self.chain_id,
             sender,
             nonce,
+            self.network,
             self.kind,
             compose([self.id]),
             key_id,
@@ -391,7 +399,7 @@ class Refund:
             sender=transaction.sender,
             nonce=transaction.nonce,
             position=position,
-            transaction=transaction,
+            transaction=replace(transaction, payments=(), strangers=(), intent=None),
         )
 
     def assigned(self, transaction: Transaction) -> Self:
@@ -437,9 +445,29 @@ class Refund:
             due_at=due_at or at + HOLD,
             attempts=0,
             blocked_by=None,
-            intent=None,
             **changes,
         )
+
+    def following(
+        self,
+        status: TransactionStatus,
+        at: datetime,
+        due_at: datetime,
+        failure: Mapping[str, Any],
+    ) -> Self:
+        """
+        Return a copy after its transaction has got *status*, with which it may end.
+
+        *failure* is why it fails, or will.  One that another program ended stays.
+        """
+        state = Status(status).state
+        if self.state is not PaymentState.ASSIGNED:
+            return self
+        if state is not self.state:
+            return self.with_state(state, at, due_at=due_at, **failure)
+        if all(getattr(self, name) == value for name, value in failure.items()):
+            return self
+        return replace(self, version=self.version + 1, **failure)
 
     def with_status(
         self,
@@ -448,45 +476,36 @@ class Refund:
         *,
         due_at: datetime | None = None,
         **changes: Any,
-    ) -> Self:
+    ) -> "Refund":
         """
-        Return a copy after the move of the refund, of its transaction, or of both.
+        Return a copy after the move of the refund, or of its transaction.
 
         *changes* are the failure of the refund, and fields of its transaction.
 
         Raises:
             ValueError: The move is illegal, which is a programming error.
         """
-        due_at = due_at or at + HOLD
         failure = {name: changes.pop(name) for name in _FAILURE & changes.keys()}
-        moved = replace(self, intent=None)
-        if status.state is not self.state or self.transaction is None:
-            moved = self.with_state(status.state, at, due_at=due_at, **failure)
-        elif any(getattr(self, name) != value for name, value in failure.items()):
-            moved = replace(self, version=self.version + 1, intent=None, **failure)
         if self.transaction is None:
+            moved = self.with_state(status.state, at, due_at=due_at, **failure)
             if status.state is PaymentState.ASSIGNED:
                 raise ValueError("only `assigned` gives a refund its transaction")
             return moved
-        transaction = self.transaction.with_status(
-            TransactionStatus(status), at, due_at=due_at, **changes
+        move = TransactionStatus(status)
+        transaction = self.reserved().with_status(
+            move, at, due_at=due_at, failure=failure, **changes
         )
-        return replace(moved, transaction=transaction)
+        return transaction.payment
 
     def with_due_at(
         self, due_at: datetime, *, attempts: int = 0, blocked_by: str | None = None
-    ) -> Self:
+    ) -> "Refund":
         """Return a copy that is due at *due_at*, one version of ``moving`` later."""
-        later: dict[str, Any] = {
-            "version": self.moving.version + 1,
-            "due_at": due_at,
-            "attempts": attempts,
-            "blocked_by": blocked_by,
-        }
-        if self.transaction is None:
-            return replace(self, intent=None, **later)
-        transaction = replace(self.transaction, **later)
-        return replace(self, intent=None, transaction=transaction)
+        delay: dict[str, Any] = {"attempts": attempts, "blocked_by": blocked_by}
+        if self.transaction is not None:
+            return self.reserved().with_due_at(due_at, **delay).payment
+        version = self.version + 1
+        return replace(self, version=version, due_at=due_at, **delay)
 
 
 # It is compared several times before each signature.
@@ -499,12 +518,12 @@ def _make_mark(chain_id: int, tenant: str, reference: str) -> bytes:
 @dataclass(frozen=True, slots=True)
 class InFlight:
     """
-    A refund that was broadcast, and each hash under which it may be mined.
+    A transaction that was broadcast, and each hash under which it may be mined.
 
-    ``noops`` are those of transactions that pay nothing.
+    ``noops`` are those of attempts that pay nothing.
     """
 
-    refund: Refund
+    transaction: Transaction
     tx_hashes: tuple[str, ...]
     noops: frozenset[str] = frozenset()
 

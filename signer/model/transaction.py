@@ -1,13 +1,26 @@
 """The transaction: what one nonce of a wallet does; and its signed attempts."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
-from signer.model.row import PrimaryKey, Small, Storage, Uint256, Unprotected, sealed
+from signer.model.audit_record import Record
+from signer.model.row import (
+    NotStored,
+    PrimaryKey,
+    Small,
+    Storage,
+    Uint256,
+    Unprotected,
+    sealed,
+)
+
+
+if TYPE_CHECKING:
+    from signer.model.refund import Refund
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -17,7 +30,14 @@ HOLD = timedelta(seconds=10)
 
 
 class TransactionKind(StrEnum):
-    """What the attempts of a transaction do, unless a no-op is mined."""
+    """
+    What the attempts of a transaction do, unless a no-op is mined.
+
+    A filler makes no payments.  It consumes a nonce that a restored ledger does not
+    know: a forgotten transaction may wait in a node's pool, above a gap that no count
+    shows.  Either that is mined or a no-op, and both are seen before anything new is
+    paid.
+    """
 
     TRANSFER = "transfer"
     COIN = "coin"
@@ -79,11 +99,16 @@ class Transaction:
     the transaction from ``due_at`` on; until then another process has it.  ``attempts``
     counts the failures since the last move; ``blocked_by`` is the last error's code.
     ``tx_hash`` is that of the attempt that was signed last, or that was mined.
+
+    ``payments`` are the refunds that it pays, in the order of their positions; a filler
+    has none.  Each has this transaction as its own, which has no payments there.
+    ``strangers`` are refunds that another program pointed to it.
     """
 
     chain_id: PrimaryKey[int]
     sender: PrimaryKey[str]
     nonce: PrimaryKey[int]
+    network: str
     kind: TransactionKind
     composition: str
     key_id: str = field(repr=False)
@@ -99,17 +124,70 @@ class Transaction:
     block_number: Moved[int | None] = None
     block_hash: Moved[str | None] = None
     mac: str | None = field(default=None, compare=False, repr=False)
+    payments: NotStored["tuple[Refund, ...]"] = ()
+    strangers: NotStored["tuple[Refund, ...]"] = ()
+    # Not stored.  Only the process that reserved the nonce has the audit record of the
+    # intent to sign, which it wrote.  A process that continues later writes a new one.
+    intent: NotStored[Record | None] = field(default=None, compare=False, repr=False)
+
+    @property
+    def id(self) -> str:
+        """A name for logs, and among what a batch moves."""
+        return f"{self.chain_id}/{self.sender}/{self.nonce}"
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """What logs call it: the refund that it pays alone, or itself."""
+        if len(self.payments) == 1:
+            return {"refund_id": self.payments[0].id}
+        return {"transaction": self.id}
+
+    @property
+    def payment(self) -> "Refund":
+        """
+        Its only payment.
+
+        Raises:
+            ValueError: It has none or several, which is a programming error.
+        """
+        (payment,) = self.payments
+        return payment
+
+    def paying(self, payments: Iterable["Refund"]) -> Self:
+        """Return a copy that makes *payments*, each of which is in it."""
+        row = replace(self, payments=(), strangers=(), intent=None)
+        return replace(
+            self, payments=tuple(replace(each, transaction=row) for each in payments)
+        )
+
+    def paying_own(self, pointing: Sequence["Refund"]) -> Self:
+        """
+        Return a copy that makes those payments of which it has the digest.
+
+        They are the first of *pointing*, the refunds whose rows name it.  If none fit,
+        it has all of them, and is not authentic.
+        """
+        pointing = sorted(pointing, key=lambda each: each.position or 0)
+        for count in range(len(pointing), -1, -1):
+            if compose(each.id for each in pointing[:count]) == self.composition:
+                strangers = tuple(pointing[count:])
+                return replace(self.paying(pointing[:count]), strangers=strangers)
+        return self.paying(pointing)
 
     def with_status(
         self,
         status: TransactionStatus,
         at: datetime,
         *,
-        due_at: datetime,
+        due_at: datetime | None = None,
+        failure: Mapping[str, Any] | None = None,
         **changes: Any,
     ) -> Self:
         """
-        Return a copy with *status* and *changes*, one version later, due at *due_at*.
+        Return a copy with *status* and *changes*, one version later.
+
+        The process that makes the move keeps its claim until *due_at*, by default for
+        ``HOLD``.  *failure* is why its payments fail, or will.  They end with it.
 
         Raises:
             ValueError: The move is not in ``TRANSACTION_MOVES``, which is a programming
@@ -117,7 +195,8 @@ class Transaction:
         """
         if status not in TRANSACTION_MOVES[self.status]:
             raise ValueError(f"a transaction cannot go from {self.status} to {status}")
-        return replace(
+        due_at = due_at or at + HOLD
+        moved = replace(
             self,
             status=status,
             updated_at=at,
@@ -125,8 +204,26 @@ class Transaction:
             due_at=due_at,
             attempts=0,
             blocked_by=None,
+            intent=None,
             **changes,
         )
+        return moved.paying(
+            each.following(status, at, due_at, failure or {}) for each in self.payments
+        )
+
+    def with_due_at(
+        self, due_at: datetime, *, attempts: int = 0, blocked_by: str | None = None
+    ) -> Self:
+        """Return a copy that is due at *due_at*, one version later."""
+        later = replace(
+            self,
+            version=self.version + 1,
+            due_at=due_at,
+            attempts=attempts,
+            blocked_by=blocked_by,
+            intent=None,
+        )
+        return later.paying(self.payments)
 
 
 def compose(payment_ids: Iterable[str]) -> str:

@@ -91,9 +91,9 @@ class UnrecordedTransaction:
 
     ``mark`` names the refund that it paid (``Refund.mark``); None means that it is
     *foreign*: this service did not make it.  A foreign transaction keeps the wallet
-    paused until an operator accepts it.  ``held_by`` is the refund that has the same
-    nonce, and so cannot be paid any more.  ``is_authentic`` is not stored: it is False
-    if the MAC of the stored row is not valid.
+    paused until an operator accepts it.  ``is_held``: the ledger has a transaction with
+    the same nonce, which can never be mined.  ``is_authentic`` is not stored: it is
+    False if the MAC of the stored row is not valid.
     """
 
     chain_id: PrimaryKey[int]
@@ -107,7 +107,7 @@ class UnrecordedTransaction:
     seen_at: datetime
     accepted_at: datetime | None = None
     mac: str | None = field(default=None, compare=False, repr=False)
-    held_by: NotStored[str | None] = None
+    is_held: NotStored[bool] = False
     is_authentic: NotStored[bool] = True
 
     @property

@@ -15,7 +15,7 @@ from signer.model.refund import InFlight, Move, Page, Refund, Status
 from signer.model.refund_queue import Queue
 from signer.model.signed_request import SignedRequest
 from signer.model.spending_limits import NO_LIMITS, Limits, Spent
-from signer.model.transaction import SignedTransaction
+from signer.model.transaction import SignedTransaction, Transaction
 
 
 Permit = Callable[[PaymentTotals], None]
@@ -46,16 +46,28 @@ class Reservation:
 @dataclass(frozen=True, slots=True)
 class Change:
     """
-    A refund before and after a change.
+    What moves, before and after: a transaction with its payments, or a refund without.
 
-    *transaction* are new signed bytes.  *record* is the audit record of their
-    signature, or of the change.
+    *attempt* are new signed bytes of the transaction.  *record* is the audit record of
+    their signature, or of the change.
     """
 
-    before: Refund
-    after: Refund
-    transaction: SignedTransaction | None = None
+    before: Refund | Transaction
+    after: Refund | Transaction
+    attempt: SignedTransaction | None = None
     record: Record | None = None
+
+    @property
+    def transactions(self) -> tuple[Transaction, Transaction]:
+        """
+        The transaction before and after the change.
+
+        Raises:
+            TypeError: It has none, which is a programming error.
+        """
+        if isinstance(self.before, Refund) or isinstance(self.after, Refund):
+            raise TypeError("only a transaction has attempts")
+        return self.before, self.after
 
 
 class Topic(StrEnum):
@@ -114,8 +126,10 @@ class RefundStore(Protocol):
     def find_reference(self, tenant: str, reference: str) -> Refund | None:
         """Return the refund that the tenant created with this reference, or None."""
 
-    def find_nonce(self, chain_id: int, sender: str, nonce: int) -> Refund | None:
-        """Return the refund that has this nonce of a wallet, or None."""
+    def find_transaction(
+        self, chain_id: int, sender: str, nonce: int
+    ) -> Transaction | None:
+        """Return what has this nonce of a wallet, or None."""
 
     def find_earlier(self, refund: Refund, tenants: Collection[str]) -> Refund | None:
         """
@@ -151,12 +165,15 @@ class RefundStore(Protocol):
             InvalidInputError: *limit* or *cursor* is out of range.
         """
 
-    def in_flight(self, limit: int, after: str | None = None) -> Sequence[InFlight]:
+    def in_flight(
+        self, limit: int, after: Transaction | None = None
+    ) -> Sequence[InFlight]:
         """
-        Return up to *limit* refunds that were sent and are not final, oldest first.
+        Return up to *limit* transactions that were sent and are not final.
 
-        *after* is the id of the last refund of the previous batch.  The cost grows with
-        the number of open refunds, not with the size of the ledger.
+        They have the order of wallets and nonces; *after* is the last of the previous
+        batch.  The cost grows with the number of open ones, not with the size of the
+        ledger.
         """
 
     def open_calls(self, chain_id: int) -> Sequence[Refund]:
@@ -164,11 +181,14 @@ class RefundStore(Protocol):
 
     def open_below(
         self, chain_id: int, sender: str, nonce: int, limit: int
-    ) -> Sequence[Refund]:
-        """Return up to *limit* open refunds of a wallet below *nonce*, lowest first."""
+    ) -> Sequence[Transaction]:
+        """Return up to *limit* that are not final below *nonce*, lowest first."""
+
+    def attempts(self, transaction: Transaction) -> Sequence[SignedTransaction]:
+        """Return every attempt of *transaction* that was signed, oldest first."""
 
     def transactions(self, refund_id: str) -> Sequence[SignedTransaction]:
-        """Return every transaction signed for a refund, oldest first."""
+        """Return every attempt that was signed for a refund, oldest first."""
 
     def recent_max_fees(
         self, chain_id: int, sender: str, since: datetime, limit: int
@@ -211,9 +231,11 @@ class RefundStore(Protocol):
                 a request to cancel; a programming error.
         """
 
-    def require_authentic(self, refund: Refund) -> None:
+    def require_authentic(self, moving: Refund | Transaction) -> None:
         """
-        Require that what *refund* pays is what ``accept_all`` stored.
+        Require that a refund pays what ``accept_all`` stored, or a transaction does.
+
+        The transaction must also have the nonce, key and gas that were reserved.
 
         Raises:
             RowNotAuthenticError: The MAC is missing or not valid.
@@ -231,17 +253,17 @@ class RefundStore(Protocol):
 
     def claim(
         self, now: datetime, until: datetime, limit: int, *, lone: bool = False
-    ) -> Sequence[Refund]:
+    ) -> Sequence[Refund | Transaction]:
         """
-        Claim up to *limit* refunds that are due, and return them by id.
+        Claim up to *limit* queued refunds and transactions that are due.
 
         Those that have been due for longest are claimed first.  No other call claims
-        them again before *until*.
+        them again before *until*.  Transactions are returned before refunds, the lowest
+        nonces first.
 
-        A claim changes the version, so a worker that held the refund before and resumes
-        late gets a ``StaleStateError``.  A refund whose due time is further in the
-        future than any claim or delay lasts was dated by a wrong clock, and counts as
-        due.
+        A claim changes the version, so a worker that held it before and resumes late
+        gets a ``StaleStateError``.  What has a due time further in the future than any
+        claim or delay lasts was dated by a wrong clock, and counts as due.
 
         With *lone*, the only refund that is due is returned without a claim, if no
         process has changed it yet: reserving its nonce is a compare-and-set too.
@@ -266,7 +288,7 @@ class RefundStore(Protocol):
         key_id: str,
         counted: int,
         at: datetime,
-    ) -> Sequence[Refund | HotWalletError]:
+    ) -> Sequence[Transaction | HotWalletError]:
         """
         Assign the next nonces of one wallet to queued refunds, permanently.
 
@@ -276,11 +298,11 @@ class RefundStore(Protocol):
 
         *counted* is the transaction count of *sender* on the chain.  Limits and totals
         count refunds that other processes reserve at the same time, in the hours of the
-        database's clock, not of *at*.  A refund whose intent was written with its nonce
-        has it as ``intent``.
+        database's clock, not of *at*.  A transaction whose intent was written with it
+        has that as ``intent``.
 
         Returns:
-            The reserved refund for each reservation, or why it has no nonce:
+            The transaction for each reservation, or why there is none:
 
             * ``KeyRotatedError``: *sender* is not the address of the active key, or
               that key is no longer pinned to *key_id*.  For a sweep, whose sender is a
@@ -321,9 +343,9 @@ class RefundStore(Protocol):
 
     def save(
         self,
-        before: Refund,
-        after: Refund,
-        transaction: SignedTransaction | None = None,
+        before: Refund | Transaction,
+        after: Refund | Transaction,
+        attempt: SignedTransaction | None = None,
         record: Record | None = None,
     ) -> None:
         """
@@ -331,9 +353,9 @@ class RefundStore(Protocol):
 
         Raises:
             StaleStateError: This attempt of the refund is already recorded; or signing
-                is stopped, and *transaction* is not to be sent.
+                is stopped, and *attempt* is not to be sent.
             ValueError: *after* is not the next version of *before*, changes a permanent
-                field, or *transaction* belongs to another refund; a programming error.
+                field, or *attempt* is of another nonce; a programming error.
         """
 
     def save_all(self, changes: Sequence[Change]) -> Sequence[HotWalletError | None]:
@@ -357,6 +379,14 @@ class RefundStore(Protocol):
 
         Raises:
             StaleStateError: Another refund has the nonce.
+        """
+
+    def fill(self, transaction: Transaction) -> None:
+        """
+        Store a new filler, which consumes a nonce that nothing has.
+
+        Raises:
+            StaleStateError: Something has the nonce.
         """
 
     def now(self) -> datetime:

@@ -48,9 +48,12 @@ def decide(policy: PaymentPolicy, refund: Refund, network: Network) -> Decision:
     sender = refund.sender or policy.active_address or ZERO_ADDRESS
     attempt = Attempt(Kind.TRANSFER, 0, gas, 0, 0, is_legacy=False)
     expected = expect(refund, sender, gas)
-    transaction = build_transaction(expected, attempt)
-    digest = transaction.signing_digest()
+    built = build_transaction(expected, attempt)
     is_reserved = refund.nonce is not None
     return policy.evaluate(
-        transaction, digest, expected, network, is_reserved=is_reserved
+        built,
+        built.signing_digest(),
+        expected,
+        network,
+        is_reserved=is_reserved,
     )

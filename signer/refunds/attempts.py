@@ -1,9 +1,9 @@
 """
-Signs and records each transaction of a refund's nonce before it is broadcast.
+Signs and records each attempt of a transaction before it is broadcast.
 
-The transactions of one nonce are its attempts: the first one, replacements with higher
-fees or with another gas limit, and a no-op in place of a transfer that must not be
-made.  ``pricing`` decides what each of them is.
+The attempts of one nonce are the first one, replacements with higher fees or with
+another gas limit, and a no-op in place of a transfer that must not be made.
+``pricing`` decides what each of them is.
 """
 
 from collections import deque
@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import structlog
 
@@ -27,8 +26,12 @@ from signer.errors import (
     StoreUnavailableError,
     TokenStoppedError,
 )
-from signer.model.refund import Refund, Status
-from signer.model.transaction import Kind, SignedTransaction
+from signer.model.transaction import (
+    Kind,
+    SignedTransaction,
+    Transaction,
+    TransactionStatus,
+)
 from signer.outcomes import require
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
@@ -36,10 +39,10 @@ from signer.ports.refund_store import Change
 from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.payment_approvals import PaymentApprovals
 from signer.refunds.payment_checks import NOOP_GAS
-from signer.refunds.pricing import Pricing, TransactionPlan
-from signer.refunds.step_outcomes import Outcome, Outcomes
-from signer.refunds.sweep_policy import build_objection
-from signer.refunds.transaction_signer import SignedPayment, TransactionSigner
+from signer.refunds.pricing import AttemptPlan, Pricing
+from signer.refunds.step_outcomes import Outcomes
+from signer.refunds.sweep_policy import Objection, build_objection
+from signer.refunds.transaction_signer import SignedAttempt, TransactionSigner
 
 
 _MOST_THREADS = 64
@@ -47,11 +50,11 @@ _MOST_THREADS = 64
 
 class Attempts:
     """
-    Signs and records the transactions of one nonce.
+    Signs and records the attempts of transactions.
 
     Methods raise the errors of ``Pricing``, and:
 
-    * ``StaleStateError``: Another process changed the refund; nothing was recorded.
+    * ``StaleStateError``: Another process changed it; nothing was recorded.
     * ``ApprovalRequiredError``, ``RowNotAuthenticError``: As
       ``PaymentApprovals.require_signable``.
     * ``SigningError``: Nothing was signed.
@@ -77,122 +80,128 @@ class Attempts:
 
     def start(
         self,
-        refund: Refund,
+        transaction: Transaction,
         chain: Chain,
-        kind: Kind = Kind.TRANSFER,
+        objection: Objection | None = None,
         *,
         largest_gas: int = MAX_GAS,
-        **changes: Any,
-    ) -> Refund:
+    ) -> Transaction:
         """Record ``Pricing.plan_first``."""
         plan = self.pricing.plan_first(
-            refund, chain, kind, changes, largest_gas=largest_gas
+            transaction, chain, objection, largest_gas=largest_gas
         )
         return self.record(plan, chain)
 
     def start_all(
-        self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes
+        self, transactions: Sequence[Transaction], chain: Chain, outcomes: Outcomes
     ) -> None:
         """
-        ``start`` the transfers of *refunds*.
+        ``start`` *transactions*, none of which is a no-op.
 
-        Raises an error if the step failed for every refund.
+        Raises an error if the step failed for every one.
         """
-        if not refunds:
+        if not transactions:
             return
         self.pricing.current_fees(chain)  # An error concerns all.
         plans = []
-        for refund in refunds:
-            with outcomes.capture(refund):
-                plans.append(self.pricing.plan_first(refund, chain))
+        for transaction in transactions:
+            with outcomes.capture(transaction):
+                plans.append(self.pricing.plan_first(transaction, chain))
         outcomes.update(self._record_all(plans, chain))
 
-    def record(self, plan: TransactionPlan, chain: Chain) -> Refund:
-        """Sign the transaction of *plan*, and return the refund with it."""
-        return require(self._record_all([plan], chain)[plan.refund.id])
+    def record(self, plan: AttemptPlan, chain: Chain) -> Transaction:
+        """Sign the attempt of *plan*, and return the transaction with it."""
+        return require(self._record_all([plan], chain)[plan.transaction.id])
 
-    def latest(self, refunds: Sequence[Refund]) -> Sequence[SignedTransaction]:
-        """Return the transaction that was signed last for each of *refunds*."""
+    def latest(
+        self, transactions: Sequence[Transaction]
+    ) -> Sequence[SignedTransaction]:
+        """Return the attempt that was signed last of each of *transactions*."""
         # This process has just stored most of them: save the reads.
         known, self._recorded = self._recorded, {}
         return [
-            known.get(str(refund.tx_hash)) or self._store.transactions(refund.id)[-1]
-            for refund in refunds
+            known.get(str(each.tx_hash)) or self._store.attempts(each)[-1]
+            for each in transactions
         ]
 
     def _record_all(
-        self, plans: Sequence[TransactionPlan], chain: Chain
-    ) -> dict[str, Outcome]:
-        """Sign *plans*, and record what was signed; return outcomes by refund id."""
+        self, plans: Sequence[AttemptPlan], chain: Chain
+    ) -> dict[str, Transaction | Exception]:
+        """Sign *plans*, and record what was signed; return outcomes by their ids."""
         made = self._sign_all(plans, chain)
-        outcomes: dict[str, Outcome] = {}
+        outcomes: dict[str, Transaction | Exception] = {}
         changes, payments, held = [], [], []
         for plan, payment in zip(plans, made, strict=True):
             if isinstance(payment, TokenStoppedError):
                 # The nonce must not hold up those of other tokens.
                 reason = build_objection(payment.code, str(payment))
                 noop = replace(plan.attempt, kind=Kind.NOOP, gas=NOOP_GAS)
-                held.append(TransactionPlan(plan.refund, noop, reason))
+                held.append(AttemptPlan(plan.transaction, noop, reason))
                 continue
             if isinstance(payment, Exception):
-                outcomes[plan.refund.id] = payment
+                outcomes[plan.transaction.id] = payment
                 continue
-            signed = payment.transaction
-            after = plan.refund.with_status(
-                Status.SIGNED, self._clock(), tx_hash=signed.tx_hash, **plan.changes
+            after = plan.transaction.with_status(
+                TransactionStatus.SIGNED,
+                self._clock(),
+                failure=plan.objection,
+                tx_hash=payment.attempt.tx_hash,
             )
-            changes.append(Change(plan.refund, after, signed, payment.outcome))
+            changes.append(
+                Change(plan.transaction, after, payment.attempt, payment.outcome)
+            )
+            outcomes[after.id] = after
             payments.append(payment)
         errors = self._store.save_all(changes)
         unused = []
         for change, payment, error in zip(changes, payments, errors, strict=True):
             if error is None:
-                self._recorded[payment.transaction.tx_hash] = payment.transaction
+                self._recorded[payment.attempt.tx_hash] = payment.attempt
                 payment.audit.log(payment.outcome)
             else:
                 unused.append(payment)
-            outcomes[change.before.id] = error or change.after
+                outcomes[change.before.id] = error
         self._record_unused(unused)
         return outcomes | (self._record_all(held, chain) if held else {})
 
     def _sign_all(
-        self, plans: Sequence[TransactionPlan], chain: Chain
-    ) -> Sequence[SignedPayment | Exception]:
+        self, plans: Sequence[AttemptPlan], chain: Chain
+    ) -> Sequence[SignedAttempt | Exception]:
         # Of the device by address, or of the database.  Do not wait for it again.
         failures: dict[str | None, Exception] = {}
 
-        def sign(plan: TransactionPlan) -> SignedPayment | Exception:
-            sender = plan.refund.sender
+        def sign(plan: AttemptPlan) -> SignedAttempt | Exception:
+            transaction, sender = plan.transaction, plan.transaction.sender
             if sender in failures:
                 return failures[sender]
             try:
                 return self._transaction_signer.build_and_sign(
-                    plan.refund,
+                    transaction,
                     plan.attempt,
                     chain.network,
-                    approve=partial(self._approvals.require_signable, plan.refund),
+                    approve=partial(self._approvals.require_signable, transaction),
                 )
-            except Exception as e:  # noqa: BLE001 - it is the outcome of this refund.
+            except Exception as e:  # noqa: BLE001 - it is the outcome of this one.
                 if is_device_failure(e) or isinstance(e, StoreUnavailableError):
                     failures[sender] = e
                 return e
 
         waiting = deque(plans)
-        made: dict[str, SignedPayment | Exception] = {}
+        made: dict[str, SignedAttempt | Exception] = {}
 
         def sign_waiting() -> None:
             with suppress(IndexError):
                 while True:
                     plan = waiting.popleft()
-                    made[plan.refund.id] = sign(plan)
+                    made[plan.transaction.id] = sign(plan)
 
         threads = min(self._transaction_signer.concurrency(), len(plans))
         helpers = [self._threads.submit(sign_waiting) for _ in range(threads - 1)]
         sign_waiting()
         wait(helpers)
-        return [made[plan.refund.id] for plan in plans]
+        return [made[plan.transaction.id] for plan in plans]
 
-    def _record_unused(self, payments: Sequence[SignedPayment]) -> None:
+    def _record_unused(self, payments: Sequence[SignedAttempt]) -> None:
         if not payments:
             return
         try:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from signer.chain.chain import Chain
 from signer.model.approval import ApprovalState
 from signer.model.approval_need import ApprovalNeed
-from signer.model.refund import Refund, Status
+from signer.model.refund import PaymentState, Refund
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.refunds.endings import Ending, Endings
@@ -50,7 +50,9 @@ class AwaitingRefunds:
                 if objection is not None:
                     endings.append((refund, objection))
                 elif approval.state is ApprovalState.DONE:
-                    outcomes[refund.id] = self._saved_steps.move(refund, Status.QUEUED)
+                    outcomes[refund.id] = self._saved_steps.move(
+                        refund, PaymentState.QUEUED
+                    )
                 else:
                     outcomes[refund.id] = refund
         self._endings.end_all(endings, chain, outcomes)

@@ -28,6 +28,7 @@ from signer.model.refund_queue import Queue
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.refunds.saved_steps import delay_after
+from signer.refunds.step_outcomes import Moving
 
 
 _OF_NETWORK = WalletPausedError | SigningStoppedError
@@ -49,8 +50,8 @@ class BlockedQueues:
 
     def postpone(
         self,
-        failed: Iterable[tuple[Refund, HotWalletError]],
-        paid: Iterable[Refund],
+        failed: Iterable[tuple[Moving, HotWalletError]],
+        paid: Iterable[Moving],
         failing: Container[str],
     ) -> Collection[str]:
         """
@@ -63,17 +64,18 @@ class BlockedQueues:
         of a token and not another, so it counts only if none of the token was *paid* in
         the same step.
         """
-        works = {_queue_of_token(refund) for refund in paid}
+        works = {_queue_of_token(each) for moved in paid for each in moved.payments}
         blocked: dict[tuple[Queue, str], list[Refund]] = defaultdict(list)
-        for refund, error in failed:
-            queue = _find_queue(refund, error, failing)
-            if queue is not None:
-                blocked[queue, error.code].append(refund)
+        for moving, error in failed:
+            if isinstance(moving, Refund):
+                queue = _find_queue(moving, error, failing)
+                if queue is not None:
+                    blocked[queue, error.code].append(moving)
         counted: set[str] = set()
         for (queue, code), members in blocked.items():
             count = len(members)
             if queue not in works:
-                count += self._postpone(queue, code, members[0].moving.attempts)
+                count += self._postpone(queue, code, members[0].attempts)
             if count > 1:
                 self._log.warning(
                     "queue-delayed", **queue.names, code=code, refunds=count

@@ -5,8 +5,12 @@ from datetime import timedelta
 
 from signer.chain.chain import Chain
 from signer.errors import BroadcastRejectedError, ChainError
-from signer.model.refund import Refund, Status
-from signer.model.transaction import Kind, SignedTransaction
+from signer.model.transaction import (
+    Kind,
+    SignedTransaction,
+    Transaction,
+    TransactionStatus,
+)
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Change
@@ -23,12 +27,12 @@ from signer.refunds.transaction_signer import TransactionSigner
 
 
 # A node that answers so may have another transaction of this nonce in its pool or in a
-# block.  Only the chain decides which; the refund never gets another nonce.
+# block.  Only the chain decides which; what it pays never gets another nonce.
 _INCONCLUSIVE = frozenset({"nonce-too-low", "underpriced"})
 
 
 class Broadcasts:
-    """Takes signed refunds to the network."""
+    """Takes signed transactions to the network."""
 
     def __init__(
         self,
@@ -45,69 +49,75 @@ class Broadcasts:
         self._clock = clock
         self._saved_steps = SavedSteps(store, clock)
 
-    def send(self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes) -> None:
+    def send(
+        self, transactions: Sequence[Transaction], chain: Chain, outcomes: Outcomes
+    ) -> None:
         """
-        Broadcast the latest transaction of each of *refunds*.
+        Broadcast the latest attempt of each of *transactions*.
 
-        Raises an error if the step failed for every refund.
+        Raises an error if the step failed for every one.
         """
         now = self._clock()
-        late = [each for each in refunds if not is_just_committed(each, now)]
+        late = [each for each in transactions if not is_just_committed(each, now)]
         if late:
             # Some bytes were never sent: a stop keeps them back as well.
             self._nonces.require_running(late[0])
-        latest = self._attempts.latest(refunds)
+        latest = self._attempts.latest(transactions)
         changes = []
         sending = []
-        for refund, transaction in zip(refunds, latest, strict=True):
-            with outcomes.capture(refund):
-                is_transfer = transaction.kind is Kind.TRANSFER
-                if is_transfer and (
-                    self._transaction_signer.find_sweep_objection(refund)
-                    or (refund in late and self._nonces.find_token_objection(refund))
+        for transaction, signed in zip(transactions, latest, strict=True):
+            with outcomes.capture(transaction):
+                if signed.kind is Kind.TRANSFER and (
+                    self._transaction_signer.find_ring_objection(transaction)
+                    or (
+                        transaction in late
+                        and self._nonces.find_token_objection(transaction)
+                    )
                 ):
                     # Do not send it; the next step replaces it with a no-op.
-                    changes.append(self._sent(refund, timedelta(0)))
+                    changes.append(self._sent(transaction, timedelta(0)))
                 else:
-                    sending.append((refund, transaction))
-        errors = broadcast([transaction for _, transaction in sending], chain)
+                    sending.append((transaction, signed))
+        errors = broadcast([signed for _, signed in sending], chain)
         results = list(zip(sending, errors, strict=True))
-        for (refund, _), error in results:
-            with outcomes.capture(refund):
+        for (transaction, _), error in results:
+            with outcomes.capture(transaction):
                 if error is None:
-                    changes.append(self._sent(refund, _first_delay(chain)))
+                    changes.append(self._sent(transaction, _first_delay(chain)))
         self._saved_steps.save_all(changes, outcomes)
         # Last: a rejection takes several requests, for which the others do not wait.
         changes = []
-        for (refund, transaction), error in results:
-            with outcomes.capture(refund):
+        for (transaction, signed), error in results:
+            with outcomes.capture(transaction):
                 if error is not None:
-                    delay = self._delay(refund, transaction, chain, error)
-                    changes.append(self._sent(refund, delay))
+                    delay = self._delay(transaction, signed, chain, error)
+                    changes.append(self._sent(transaction, delay))
         self._saved_steps.save_all(changes, outcomes)
 
-    def _sent(self, refund: Refund, delay: timedelta) -> Change:
+    def _sent(self, transaction: Transaction, delay: timedelta) -> Change:
         now = self._clock()
-        after = refund.with_status(Status.BROADCAST, now, due_at=now + delay)
-        return Change(refund, after)
+        after = transaction.with_status(
+            TransactionStatus.BROADCAST, now, due_at=now + delay
+        )
+        return Change(transaction, after)
 
     def _delay(
         self,
-        refund: Refund,
-        transaction: SignedTransaction,
+        transaction: Transaction,
+        signed: SignedTransaction,
         chain: Chain,
         error: ChainError,
     ) -> timedelta:
-        """Return when *transaction* is signed again; raise *error* if it is not."""
+        """Return when *signed* is signed again; raise *error* if it is not."""
         is_rejected = isinstance(error, BroadcastRejectedError)
         pricing = self._attempts.pricing
         if not is_rejected or (
-            pricing.plan_repricing(refund, chain, transaction) is None
+            pricing.plan_repricing(transaction, chain, signed) is None
         ):
             raise error
         # The next step signs it again.  A node that rejects everything must not cause
         # one signature after another.
-        return delay_after(transaction.attempt)
+        return delay_after(signed.attempt)
 
 
 def _first_delay(chain: Chain) -> timedelta:
@@ -117,16 +127,16 @@ def _first_delay(chain: Chain) -> timedelta:
 
 
 def broadcast(
-    transactions: Sequence[SignedTransaction], chain: Chain
+    signed: Sequence[SignedTransaction], chain: Chain
 ) -> Sequence[ChainError | None]:
     """
-    Send *transactions*; return the error for each that no node accepted.
+    Send what was *signed*; return the error for each that no node accepted.
 
     A rejection because of its nonce is no error.
     """
-    if not transactions:
+    if not signed:
         return ()
-    errors = chain.client.broadcast_all([each.raw for each in transactions])
+    errors = chain.client.broadcast_all([each.raw for each in signed])
     return [None if _is_inconclusive(error) else error for error in errors]
 
 

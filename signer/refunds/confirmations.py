@@ -1,14 +1,14 @@
 """
-Decides when a refund is confirmed: receipt at depth, canonical block, exact Transfer.
+Confirms transactions: by receipt at depth, canonical block and exact Transfer.
 
 Reading the chain has no side effects and each result is saved with one compare-and-set,
 so any number of workers may track at once.
 
-Nodes are asked when the answer can have changed (``head_looks``), for all refunds of a
-network together.  When the head has moved, the next nonce of each sender says which
-transactions are mined: only their receipts are requested.  They are requested again at
-their depth, and when the newest block with a mined transaction has left the chain: all
-others are below it.
+Nodes are asked when the answer can have changed (``head_looks``), for all transactions
+of a network together.  When the head has moved, the next nonce of each sender says
+which are mined: only their receipts are requested.  They are requested again at their
+depth, and when the newest block with one of them has left the chain: all others are
+below it.
 """
 
 from collections import defaultdict
@@ -28,15 +28,26 @@ from signer.errors import (
     RowNotAuthenticError,
     StaleStateError,
 )
-from signer.model.refund import InFlight, Refund, Status
-from signer.model.transaction import HOLD, TransactionKind
+from signer.model.refund import InFlight
+from signer.model.transaction import (
+    HOLD,
+    TRANSACTION_MOVES,
+    Transaction,
+    TransactionKind,
+    TransactionStatus,
+)
 from signer.ports.chain import Block, Receipt
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.meter import NO_METER, Meter
 from signer.ports.refund_store import Change
 from signer.refunds.head_looks import HeadLook, HeadLooks
-from signer.refunds.saved_steps import REBROADCAST_AFTER, log_final_status
+from signer.refunds.saved_steps import (
+    REBROADCAST_AFTER,
+    count_moves,
+    log_ends,
+    report_strangers,
+)
 from signer.refunds.sweep_policy import build_objection
 
 
@@ -46,12 +57,14 @@ _MOST_RESENT = 256
 """How many dropped transactions are sent again after a block: more than a full pool
 takes of one address."""
 
+_WITHOUT_EVENTS = frozenset({TransactionKind.CALL, TransactionKind.COIN})
+
 _SENT_LATELY = REBROADCAST_AFTER - timedelta(seconds=8)
 """What is due later than in this time was sent a moment ago."""
 
 
 class ConfirmationTracker:
-    """Tracks broadcast refunds until they are final."""
+    """Tracks transactions that were broadcast until they are final."""
 
     def __init__(
         self,
@@ -73,20 +86,21 @@ class ConfirmationTracker:
         self._log = structlog.get_logger("refunds")
 
     def track(self) -> int:
-        """Look at each network where that is due; return how many refunds changed."""
+        """Look at each network where that is due; return how many changed."""
         in_flight: dict[str, list[InFlight]] = defaultdict(list)
         last = None
         while batch := self._store.in_flight(self._batch, after=last):
-            last = batch[-1].refund.id
+            last = batch[-1].transaction
+            report_strangers(self._alarm, [each.transaction for each in batch])
             for each in batch:
-                in_flight[each.refund.network].append(each)
+                in_flight[each.transaction.network].append(each)
         busy = sorted(in_flight.keys() & self._chains.keys())
         self._looks.note_busy(self._chains[name] for name in busy)
         return sum(self._track_network(name, in_flight[name]) for name in busy)
 
     def _track_network(self, name: str, in_flight: Sequence[InFlight]) -> int:
         chain = self._chains[name]
-        look = self._looks.begin(chain, [each.refund for each in in_flight])
+        look = self._looks.begin(chain, [each.transaction for each in in_flight])
         if look is None:
             return 0
         seen: list[Change] = []
@@ -107,8 +121,8 @@ class ConfirmationTracker:
         except HotWalletError as e:
             self._log.warning("tracking-failed", network=name, code=e.code)
             # What was seen before an error is known.
-            return self._save(seen, receipts, in_flight)
-        saved = self._save(seen, receipts, in_flight)
+            return self._save(name, seen, receipts, in_flight)
+        saved = self._save(name, seen, receipts, in_flight)
         is_settled = _is_settled(asked, seen, view)
         self._looks.end(look, head, is_settled=is_settled)
         return saved
@@ -120,29 +134,34 @@ class ConfirmationTracker:
         head: Block,
         view: "_ChainView",
     ) -> Sequence[InFlight]:
-        """Return the refunds of which receipts can say something new."""
+        """Return the transactions of which receipts can say something new."""
         has_moved = look.has_moved(head)
-        sent = [each for each in in_flight if each.refund.status is Status.BROADCAST]
+        by_status: dict[TransactionStatus, list[InFlight]] = defaultdict(list)
+        for each in in_flight:
+            by_status[each.transaction.status].append(each)
+        sent = by_status[TransactionStatus.BROADCAST]
+        mined = by_status[TransactionStatus.MINED]
         counts: Mapping[str, int] = {}
-        if has_moved or any(look.is_new(each.refund) for each in sent):
-            counts = view.count({str(each.refund.sender) for each in sent})
+        if has_moved or any(look.is_new(each.transaction) for each in sent):
+            counts = view.count({each.transaction.sender for each in sent})
 
-        def is_used(refund: Refund) -> bool:
-            return (refund.nonce or 0) < counts.get(str(refund.sender), 0)
+        def is_used(transaction: Transaction) -> bool:
+            return transaction.nonce < counts.get(transaction.sender, 0)
 
-        asked = [each for each in sent if is_used(each.refund)]
+        asked = [each for each in sent if is_used(each.transaction)]
         if has_moved:
-            old = [each.refund for each in sent if not look.is_new(each.refund)]
+            old = [e.transaction for e in sent if not look.is_new(e.transaction)]
             with suppress(ChainError):  # They are sent again later in any case.
-                self._resend_dropped([r for r in old if not is_used(r)], view)
-            mined = [each for each in in_flight if each.refund.status is Status.MINED]
-            deep = [each for each in mined if view.is_deep(each.refund)]
+                self._resend_dropped([t for t in old if not is_used(t)], view)
+            deep = [each for each in mined if view.is_deep(each.transaction)]
             # All deep ones are requested: only the others need to be watched.
             has_lost = len(deep) < len(mined) and view.has_lost_newest(mined)
             asked += mined if has_lost else deep
         return asked
 
-    def _resend_dropped(self, waiting: Sequence[Refund], view: "_ChainView") -> None:
+    def _resend_dropped(
+        self, waiting: Sequence[Transaction], view: "_ChainView"
+    ) -> None:
         """
         Let transactions that have left the nodes' pools be sent again now.
 
@@ -150,20 +169,18 @@ class ConfirmationTracker:
         drops the highest nonces of an address, so only the lowest of them fit again.
         """
         now = self._clock()
-        senders = {str(refund.sender) for refund in waiting}
+        senders = {each.sender for each in waiting}
         first = {each: view.pending_count(each) for each in sorted(senders)}
         dropped = [
-            refund
-            for refund in sorted(waiting, key=lambda refund: refund.nonce or 0)
-            if (refund.nonce or 0) >= first[str(refund.sender)]
+            each
+            for each in sorted(waiting, key=lambda each: each.nonce)
+            if each.nonce >= first[each.sender]
             # What is due within HOLD may be claimed, or is sent again soon anyway.
-            and HOLD < refund.moving.due_at - now <= _SENT_LATELY
+            and HOLD < each.due_at - now <= _SENT_LATELY
         ]
-        changes = [
-            Change(refund, refund.with_due_at(now)) for refund in dropped[:_MOST_RESENT]
-        ]
+        changes = [Change(each, each.with_due_at(now)) for each in dropped]
         if changes:
-            self._store.save_all(changes)
+            self._store.save_all(changes[:_MOST_RESENT])
 
     def _look(
         self, in_flight: InFlight, receipts: Mapping[str, Receipt], view: "_ChainView"
@@ -171,84 +188,93 @@ class ConfirmationTracker:
         """Return the change that the chain shows; None if there is none."""
         mined = [receipts[each] for each in in_flight.tx_hashes if each in receipts]
         receipt = mined[0] if mined else None
-        refund, now = in_flight.refund, self._clock()
-        if refund.status is Status.BROADCAST:
+        transaction, now = in_flight.transaction, self._clock()
+        if transaction.status is TransactionStatus.BROADCAST:
             if receipt is None:
                 return None  # A missing receipt is not evidence of anything.
-            after = refund.with_status(
-                Status.MINED,
+            after = transaction.with_status(
+                TransactionStatus.MINED,
                 now,
                 tx_hash=receipt.tx_hash,
                 block_number=receipt.block.number,
                 block_hash=receipt.block.hash,
             )
-        elif view.has_lost_block(refund, receipt):
-            after = refund.with_status(
-                Status.BROADCAST, now, due_at=now, block_number=None, block_hash=None
+        elif view.has_lost_block(transaction, receipt):
+            after = transaction.with_status(
+                TransactionStatus.BROADCAST,
+                now,
+                due_at=now,
+                block_number=None,
+                block_hash=None,
             )
         elif receipt is not None and view.is_final(receipt):
             after = self._as_final(in_flight, receipt)
         else:
             return None
-        return Change(refund, after)
+        return Change(transaction, after)
 
     def _save(
         self,
+        network: str,
         changes: Sequence[Change],
         receipts: Mapping[str, Receipt],
         in_flight: Sequence[InFlight],
     ) -> int:
         """Save *changes*, which *receipts* show; return how many were possible."""
-        signed = {each.refund.id: len(each.tx_hashes) for each in in_flight}
+        signed = {each.transaction.id: len(each.tx_hashes) for each in in_flight}
         saved = 0
         errors: list[HotWalletError | None] = []
         for start in range(0, len(changes), self._batch):
             errors += self._store.save_all(changes[start : start + self._batch])
         for change, error in zip(changes, errors, strict=True):
+            before, after = change.transactions
             if error is None:
                 saved += 1
-                self._meter.moved(change.before, change.after)
-                if change.after.status.is_final:
-                    self._count_fee(change.after, receipts)
-                    network = change.after.network
-                    self._meter.ended(network, signatures=signed[change.after.id])
-                    log_final_status(self._log, change.after)
+                count_moves(self._meter, before, after)
+                if not TRANSACTION_MOVES[after.status]:
+                    self._count_fee(network, after, receipts)
+                    self._meter.ended(network, signatures=signed[after.id])
+                    log_ends(self._log, after)
             elif isinstance(error, RowNotAuthenticError):
                 # What the chain shows cannot be compared with a changed row.
-                self._alarm.report_row(error, change.before.id)
+                self._alarm.report_row(error, *before.names.values())
             elif not isinstance(error, StaleStateError):
-                raise error  # A stale refund was saved by another process first.
+                raise error  # A stale one was saved by another process first.
         return saved
 
-    def _count_fee(self, refund: Refund, receipts: Mapping[str, Receipt]) -> None:
-        receipt = receipts.get(refund.tx_hash or "")
+    def _count_fee(
+        self, network: str, after: Transaction, receipts: Mapping[str, Receipt]
+    ) -> None:
+        receipt = receipts.get(after.tx_hash or "")
         if receipt is not None and receipt.fee is not None:
-            self._meter.paid_fee(refund.network, receipt.fee)
+            self._meter.paid_fee(network, receipt.fee)
 
-    def _as_final(self, in_flight: InFlight, receipt: Receipt) -> Refund:
-        refund = in_flight.refund
-        if receipt.tx_hash in in_flight.noops:
+    def _as_final(self, in_flight: InFlight, receipt: Receipt) -> Transaction:
+        transaction, now = in_flight.transaction, self._clock()
+        is_filler = transaction.kind is TransactionKind.FILLER
+        if receipt.tx_hash in in_flight.noops and not is_filler:
             # The failure code was saved when the no-op was signed.
-            return refund.with_status(Status.FAILED, self._clock())
+            return transaction.with_status(TransactionStatus.FAILED, now)
         if not receipt.succeeded:
             objection = build_objection("reverted", "the token reverted on chain")
-        elif refund.kind in {
-            TransactionKind.CALL,
-            TransactionKind.COIN,
-        } or has_exact_transfer(
-            receipt.logs,
-            token=refund.token_address,
-            sender=str(refund.sender),
-            recipient=refund.recipient,
-            amount=refund.amount,
+        elif transaction.kind in _WITHOUT_EVENTS or all(
+            has_exact_transfer(
+                receipt.logs,
+                token=payment.token_address,
+                sender=transaction.sender,
+                recipient=payment.recipient,
+                amount=payment.amount,
+            )
+            for payment in transaction.payments
         ):
-            return refund.with_status(Status.CONFIRMED, self._clock())
+            return transaction.with_status(TransactionStatus.CONFIRMED, now)
         else:
             objection = build_objection(
                 "transfer-mismatch",
                 "mined, but the token's Transfer event differs from the refund",
             )
-        return refund.with_status(Status.FAILED, self._clock(), **objection)
+        failed = TransactionStatus.FAILED
+        return transaction.with_status(failed, now, failure=objection)
 
 
 class _ChainView:
@@ -262,13 +288,12 @@ class _ChainView:
         self._head = head
         self._block = block
 
-    def has_lost_block(self, refund: Refund, receipt: Receipt | None) -> bool:
+    def has_lost_block(self, mined: Transaction, receipt: Receipt | None) -> bool:
         """
-        Return whether a reorganisation removed the block of a mined *refund*.
+        Return whether a reorganisation removed the block of *mined*.
 
         A missing receipt is not evidence while the block is still canonical.
         """
-        mined = refund.reserved()
         recorded = Block(mined.block_number or 0, mined.block_hash or "")
         if receipt is not None:
             return receipt.block != recorded
@@ -280,13 +305,14 @@ class _ChainView:
         number = receipt.block.number
         return self._reaches(number) and self._block(number) == receipt.block
 
-    def is_deep(self, refund: Refund) -> bool:
-        """Return whether the block of a mined *refund* is deep enough."""
-        return self._reaches(refund.block_number or 0)
+    def is_deep(self, mined: Transaction) -> bool:
+        """Return whether the block of *mined* is deep enough."""
+        return self._reaches(mined.block_number or 0)
 
     def has_lost_newest(self, mined: Sequence[InFlight]) -> bool:
-        """Return whether the newest block of *mined* refunds has left the chain."""
-        newest = max((each.refund for each in mined), key=lambda r: r.block_number or 0)
+        """Return whether the newest block of *mined* ones has left the chain."""
+        found = (each.transaction for each in mined)
+        newest = max(found, key=lambda each: each.block_number or 0)
         with suppress(ChainError):  # The next head shows it again.
             return self.has_lost_block(newest, None)
         return False
@@ -307,9 +333,9 @@ def _is_settled(
     asked: Sequence[InFlight], changes: Sequence[Change], view: _ChainView
 ) -> bool:
     """Return whether the nodes have said about *asked* what they can say now."""
+    mined = TransactionStatus.MINED
     changed = {change.before.id for change in changes}
-    waits = [each.refund for each in asked if each.refund.id not in changed]
-    waits += [each.after for each in changes if each.after.status is Status.MINED]
-    return not any(
-        each.status is Status.BROADCAST or view.is_deep(each) for each in waits
-    )
+    waits = [each.transaction for each in asked if each.transaction.id not in changed]
+    after = (change.transactions[1] for change in changes)
+    waits += [each for each in after if each.status is mined]
+    return not any(each.status is not mined or view.is_deep(each) for each in waits)

@@ -6,7 +6,7 @@ from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.model.audit_record import WORKER, Operation, Record
-from signer.model.refund import Refund, Status
+from signer.model.refund import PaymentState, Refund
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.refunds.nonces import NonceManager
@@ -53,7 +53,7 @@ class Endings:
         code = objection["failure_code"]
         record = self._draft(AuditAction.REFUND_REFUSE, refund, code=code)
         refused = self._saved_steps.move(
-            refund, Status.REFUSED, record=record, **objection
+            refund, PaymentState.REFUSED, record=record, **objection
         )
         self._audit.log(record)
         return refused
@@ -62,7 +62,9 @@ class Endings:
         if objection is not None:
             return self.refuse(refund, objection)
         record = self._draft(AuditAction.REFUND_CANCEL, refund)
-        cancelled = self._saved_steps.move(refund, Status.CANCELLED, record=record)
+        cancelled = self._saved_steps.move(
+            refund, PaymentState.CANCELLED, record=record
+        )
         self._audit.log(record)
         return cancelled
 

@@ -246,9 +246,10 @@ class TransactionSender:
         chain_id, sender = payment.chain_id, payment.sender
         following = self.next_nonce(wanted.network, chain_id, sender)
         if nonce < following:
-            holder = self._store.find_nonce(chain_id, sender, nonce)
-            if holder is not None and holder.tenant == tenant:
-                return holder
+            used = self._store.find_transaction(chain_id, sender, nonce)
+            for holder in () if used is None else used.payments:
+                if holder.tenant == tenant:
+                    return holder
             raise NonceUsedError(
                 f"nonce too low: nonce {nonce} of the wallet is used; the next one is"
                 f" {following}"

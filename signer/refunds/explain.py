@@ -77,9 +77,10 @@ class Explainer:
     def _refunds_ahead(self, refund: Refund) -> Sequence[Refund]:
         if refund.sender is None or refund.nonce is None or refund.status.is_final:
             return ()
-        return self._store.open_below(
+        below = self._store.open_below(
             refund.chain_id, refund.sender, refund.nonce, _MAX_AHEAD
         )
+        return tuple(payment for each in below for payment in each.payments)
 
     def _add_chain_facts(self, explanation: Explanation, chain: Chain) -> Explanation:
         refund, transactions = explanation.refund, explanation.transactions

@@ -18,7 +18,7 @@ from zlib import crc32
 
 from signer.chain.chain import Chain
 from signer.model.look import Look
-from signer.model.refund import Refund, Status
+from signer.model.transaction import Transaction, TransactionStatus
 from signer.ports.chain import Block
 from signer.ports.clock import Clock
 from signer.ports.shared_state import SharedState
@@ -26,7 +26,7 @@ from signer.ports.shared_state import SharedState
 
 LONGEST_OWN_PAUSE = timedelta(minutes=15)
 """
-How long a worker relies on the looks while refunds are in flight: no MAC covers them.
+How long a worker relies on the looks while something is in flight: no MAC covers them.
 
 Then it looks in any case, as if there were none before.
 """
@@ -53,9 +53,9 @@ class HeadLook:
         """Return whether the last look did not see *head*, or left work to do."""
         return self.last is None or _encode(head) != self.last.seen
 
-    def is_new(self, refund: Refund) -> bool:
-        """Return whether *refund* was broadcast after the last look began."""
-        return self.last is None or refund.moving.updated_at >= self.last.at
+    def is_new(self, transaction: Transaction) -> bool:
+        """Return whether *transaction* was broadcast after the last look began."""
+        return self.last is None or transaction.updated_at >= self.last.at
 
 
 class HeadLooks:
@@ -68,7 +68,7 @@ class HeadLooks:
 
     def note_busy(self, chains: Iterable[Chain]) -> None:
         """
-        Note in each pass that only *chains* have refunds in flight.
+        Note in each pass that only *chains* have something in flight.
 
         Only this ends the time in which a worker relies on the looks at another one.
         """
@@ -77,15 +77,15 @@ class HeadLooks:
             if name not in busy:
                 pace.full_at = None
 
-    def begin(self, chain: Chain, refunds: Collection[Refund]) -> HeadLook | None:
-        """Return a look at *chain* for its *refunds* in flight; None if none is due."""
+    def begin(self, chain: Chain, flying: Collection[Transaction]) -> HeadLook | None:
+        """Return a look at *chain* for what is *flying*; None if none is due."""
         name = _name(chain)
         pace = self._paces.setdefault(name, _Pace(chain.network.confirmations))
         last, now = self._store.last_look(name), self._clock()
         is_full = pace.has_relied(now)
         if last is not None:
             pace.saw(last)
-            if last.at <= now < pace.next_at(refunds, last) and not is_full:
+            if last.at <= now < pace.next_at(flying, last) and not is_full:
                 return None
         current = Look(now, 0 if last is None else last.seen)
         if not self._store.save_look(name, last, current) and not is_full:
@@ -138,19 +138,19 @@ class _Pace:
             self._number, self._moved_at = number, moved_at
         self._looked_at = look.at
 
-    def next_at(self, refunds: Collection[Refund], last: Look) -> datetime:
-        """Return when to look again for *refunds*, after the *last* look."""
+    def next_at(self, flying: Collection[Transaction], last: Look) -> datetime:
+        """Return when to look again for what is *flying*, after the *last* look."""
         if len(self._gaps) < _FEWEST_SAMPLES or self._moved_at is None:
             return last.at
         block = min(timedelta(seconds=median(self._gaps)), _LONGEST_BLOCK)
         if not last.seen & 1:
             return last.at + block / 2
-        mined = [each.block_number or 0 for each in refunds if _is_mined(each)]
-        if len(mined) == len(refunds):
+        mined = [each.block_number or 0 for each in flying if _is_mined(each)]
+        if len(mined) == len(flying):
             missing = min(mined) + self._confirmations - 1 - self._number
             expected = self._moved_at + max(1, missing) * _LATE * block
             return max(last.at + block / 2, expected)
-        sent_at = min(each.moving.updated_at for each in refunds if not _is_mined(each))
+        sent_at = min(each.updated_at for each in flying if not _is_mined(each))
         if sent_at > last.at + _UNBROKEN:
             return sent_at + block  # When the next block comes is not known.
         return max(last.at + block / _SOON, self._moved_at + _EARLY * block)
@@ -160,8 +160,8 @@ def _name(chain: Chain) -> str:
     return f"head {chain.network.chain_id}"
 
 
-def _is_mined(refund: Refund) -> bool:
-    return refund.status is Status.MINED
+def _is_mined(transaction: Transaction) -> bool:
+    return transaction.status is TransactionStatus.MINED
 
 
 def _encode(head: Block, *, is_settled: bool = True) -> int:

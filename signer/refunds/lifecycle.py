@@ -13,19 +13,22 @@ The life of a refund, from its acceptance to its confirmation.
    (``pending_transactions``).
 7. *Confirm*: the receipt at depth decides (``confirmations``).
 
-A step takes any number of refunds.  It reads what it needs once for all of them, does
-one thing to the outside world, and commits one compare-and-set for each refund, in one
-transaction.  A process may die between any two lines, and any number of processes may
-take the same step: the store decides whose step counts.
+A step up to the reservation takes refunds, and a later one transactions, each with the
+payments that it makes; they end with it.  It takes any number of them.  It reads what
+it needs once for all, does one thing to the outside world, and commits one
+compare-and-set for each, in one commit.  A process may die between any two lines, and
+any number of processes may take the same step: the store decides whose step counts.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from typing import TypeVar
 
 from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
+from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
 from signer.errors import (
     AuditLogUnwritableError,
@@ -34,9 +37,10 @@ from signer.errors import (
     ConfigurationError,
     HotWalletError,
     Refusal,
+    RowNotAuthenticError,
 )
-from signer.model.refund import UNSIGNED, PaymentPurpose, Refund, Status
-from signer.outcomes import require
+from signer.model.refund import UNSIGNED, PaymentState, Refund
+from signer.model.transaction import Transaction, TransactionStatus
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Change
@@ -44,7 +48,6 @@ from signer.refunds.attempts import Attempts
 from signer.refunds.awaiting_refunds import AwaitingRefunds
 from signer.refunds.broadcasts import Broadcasts
 from signer.refunds.endings import Endings
-from signer.refunds.fillers import Fillers
 from signer.refunds.first_signatures import FirstSignatures
 from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.nonces import NonceManager
@@ -54,7 +57,7 @@ from signer.refunds.pending_transactions import PendingTransactions
 from signer.refunds.queued_refunds import QueuedRefunds
 from signer.refunds.saved_steps import MAX_RETRY_DELAY, delay_after
 from signer.refunds.signed_requests import SignedRequests
-from signer.refunds.step_outcomes import Outcome, Outcomes
+from signer.refunds.step_outcomes import Moving, Outcome, Outcomes
 from signer.refunds.transaction_signer import TransactionSigner
 
 
@@ -62,11 +65,14 @@ MAX_OUTAGE_DELAY = timedelta(seconds=5)
 """The longest delay if nodes, device or log are down, so that an outage ends soon."""
 
 
-_Step = Callable[[Sequence[Refund], Chain, Outcomes], None]
+_T = TypeVar("_T", Refund, Transaction)
+
+_PaymentStep = Callable[[Sequence[Refund], Chain, Outcomes], None]
+_TransactionStep = Callable[[Sequence[Transaction], Chain, Outcomes], None]
 
 
 class Lifecycle:
-    """Takes refunds from one status to the next."""
+    """Takes refunds, and the transactions that pay them, to their next status."""
 
     def __init__(
         self,
@@ -80,7 +86,7 @@ class Lifecycle:
         tenants: TenantRegistry,
         alerts: Alerts | None = None,
     ) -> None:
-        """Take steps of refunds in *store*."""
+        """Take steps of what is in *store*."""
         self._store = store
         self._chains = chains
         self._clock = clock
@@ -104,130 +110,149 @@ class Lifecycle:
             endings=endings,
             clock=clock,
         )
-        broadcasts = Broadcasts(
-            store,
-            nonces,
-            transaction_signer,
-            attempts=attempts,
-            clock=clock,
-        )
         pending = PendingTransactions(
             store, transaction_signer, attempts, nonces, clock
         )
         self._signatures = FirstSignatures(
             nonces, approvals, attempts=attempts, pending=pending, clock=clock
         )
-        fillers = Fillers(
-            store, nonces, attempts=attempts, pending=pending, clock=clock
+        broadcasts = Broadcasts(
+            store, nonces, transaction_signer, attempts=attempts, clock=clock
         )
-        self._steps: dict[Status, _Step] = {
-            Status.AWAITING_APPROVAL: awaiting.take_step,
-            Status.QUEUED: queued.take_step,
-            Status.RESERVED: self._signatures.sign,
-            Status.SIGNED: broadcasts.send,
-            Status.BROADCAST: pending.take_step,
+        self._payment_steps: dict[PaymentState, _PaymentStep] = {
+            PaymentState.AWAITING_APPROVAL: awaiting.take_step,
+            PaymentState.QUEUED: queued.take_step,
         }
-        # They pay nothing: their nonces are known, and get a no-op.
-        self._filler_steps = self._steps | {
-            Status.QUEUED: fillers.hold,
-            Status.RESERVED: fillers.sign,
+        self._transaction_steps: dict[TransactionStatus, _TransactionStep] = {
+            TransactionStatus.RESERVED: self._signatures.sign,
+            TransactionStatus.SIGNED: broadcasts.send,
+            TransactionStatus.BROADCAST: pending.take_step,
         }
 
-    def step(self, refund: Refund) -> Refund:
-        """Take the next step of one *refund*; raises its error of ``step_all``."""
-        (outcome,) = self.step_all([refund])
-        return require(outcome)
-
-    def step_all(self, refunds: Sequence[Refund]) -> Sequence[Outcome]:
+    def step_all(self, moving: Sequence[Moving]) -> Sequence[Outcome]:
         """
-        Take the next step of each of *refunds*, which are different ones.
+        Take the next step of each of *moving*, which are different ones.
 
-        A status is unchanged if the refund has to wait.  A refund that today's networks
-        file does not allow waits, in every status, until the file or the row is right
-        again.
+        A status is unchanged if it has to wait.  What today's networks file does not
+        allow waits, in every status, until the file or the row is right again.
 
         Returns:
-            For each refund, the refund after its step; or the error of the step, after
-            which the refund has the same status:
+            For each, what it is after its step; or the error of the step, after which
+            it has the same status:
 
-            * ``RowNotAuthenticError``: Another program changed what the refund pays, or
-              its tenant, which signs, did not request it.
-            * ``StaleStateError``: Another process changed the refund.
+            * ``RowNotAuthenticError``: Another program changed what is paid, or its
+              tenant, which signs, did not request it.
+            * ``StaleStateError``: Another process changed it.
             * Any other error.
         """
         outcomes = Outcomes()
-        groups: dict[tuple[Status, str, bool, str | None], list[Refund]]
-        groups = defaultdict(list)
-        for refund in refunds:
-            if refund.status not in self._steps:
-                outcomes[refund.id] = refund
-                continue
-            with outcomes.capture(refund):
-                self._require_payable(refund)
-                is_filler = refund.purpose is PaymentPurpose.FILLER
-                kind = refund.status, refund.network, is_filler, refund.bound_sender
-                groups[kind].append(refund)
-        for (status, network, *_), group in groups.items():
-            self._step_group(status, self._chains[network], group, outcomes)
-        return [outcomes[refund.id] for refund in refunds]
-
-    def _step_group(
-        self, status: Status, chain: Chain, group: Sequence[Refund], outcomes: Outcomes
-    ) -> None:
-        is_filler = group[0].purpose is PaymentPurpose.FILLER
-        steps = self._filler_steps if is_filler else self._steps
-        try:
-            steps[status](group, chain, outcomes)
-        except Exception as e:  # noqa: BLE001 - it is the outcome of the others.
-            others = [refund for refund in group if refund.id not in outcomes]
-            is_bug = not isinstance(e, HotWalletError)
-            if is_bug and len(group) > 1 and status is not Status.RESERVED:
-                # One refund's bug must not stop the others, nor sign them twice.
-                for refund in others:
-                    self._step_group(status, chain, [refund], outcomes)
-            else:
-                outcomes.update(dict.fromkeys((each.id for each in others), e))
+        queues: dict[tuple[PaymentState, str, str | None], list[Refund]]
+        flights: dict[tuple[TransactionStatus, str], list[Transaction]]
+        queues, flights = defaultdict(list), defaultdict(list)
+        for each in moving:
+            with outcomes.capture(each):
+                if isinstance(each, Refund) and each.state in self._payment_steps:
+                    self._require_payable(each)
+                    queues[each.state, each.network, each.bound_sender].append(each)
+                elif (
+                    isinstance(each, Transaction)
+                    and each.status in self._transaction_steps
+                ):
+                    self._require_movable(each)
+                    flights[each.status, each.network].append(each)
+                else:
+                    outcomes[each.id] = each
+        for (status, network), flight in flights.items():
+            _step_group(
+                self._transaction_steps[status],
+                flight,
+                self._chains[network],
+                outcomes,
+                is_signing=status is TransactionStatus.RESERVED,
+            )
+        for (state, network, _), queue in queues.items():
+            step, chain = self._payment_steps[state], self._chains[network]
+            _step_group(step, queue, chain, outcomes)
+        return [outcomes[each.id] for each in moving]
 
     def postpone(
-        self, failed: Sequence[tuple[Refund, HotWalletError]]
+        self, failed: Sequence[tuple[Moving, HotWalletError]]
     ) -> Sequence[HotWalletError | None]:
         """
-        Release refunds to other workers, each with a delay after the error of its step.
+        Release claims to other workers, each with a delay after the error of its step.
 
         The delay doubles with each failure, up to ``MAX_RETRY_DELAY``, or up to
-        ``MAX_OUTAGE_DELAY``.  A refund stays claimed until the claim expires if its
-        result, which is that of ``RefundStore.save_all``, is an error.
+        ``MAX_OUTAGE_DELAY``.  One stays claimed until the claim expires if its result,
+        which is that of ``RefundStore.save_all``, is an error.
         """
         changes = []
-        for refund, error in failed:
-            delay = delay_after(refund.moving.attempts, _longest_delay(error))
-            after = refund.with_due_at(
+        for moving, error in failed:
+            delay = delay_after(moving.attempts, _longest_delay(error))
+            after = moving.with_due_at(
                 self._clock() + delay,
-                attempts=refund.moving.attempts + 1,
+                attempts=moving.attempts + 1,
                 blocked_by=error.code,
             )
-            changes.append(Change(refund, after))
+            changes.append(Change(moving, after))
         return self._store.save_all(changes)
 
     def _require_payable(self, refund: Refund) -> None:
         """Require that the row is authentic, and that the configuration allows it."""
         self._store.require_authentic(refund)
-        chain = self._chains.get(refund.network)
-        if chain is None:
-            detail = f"a refund needs the network {refund.network}: put it back"
-            raise ConfigurationError(Refusal("networks-misconfigured", detail))
-        if refund.purpose is PaymentPurpose.FILLER:
-            return  # It pays nothing.
-        if refund.status is Status.AWAITING_APPROVAL:
+        network = self._network(refund)
+        if refund.state is PaymentState.AWAITING_APPROVAL:
             return  # Only a queued refund is paid, which is checked then.
-        if refund.status is Status.QUEUED and refund.cancel_requested_at is not None:
+        if refund.cancel_requested_at is not None:
             return  # It will be cancelled.
         self._signed_requests.require(refund)
-        violation = find_violation(refund, chain.network)
-        # A no-op, which has the reason of the failure, pays nothing.
-        is_noop = refund.failure_code is not None and refund.status not in UNSIGNED
-        if violation is not None and not is_noop:
+        violation = find_violation(refund, network)
+        if violation is not None:
             raise violation
+
+    def _require_movable(self, transaction: Transaction) -> None:
+        """Require the same of a transaction, and of each refund that it pays."""
+        self._store.require_authentic(transaction)
+        network = self._network(transaction)
+        for payment in transaction.payments:
+            if payment.state is not PaymentState.ASSIGNED:
+                raise RowNotAuthenticError(
+                    f"another program ended the refund {payment.id}, which a"
+                    " transaction still pays"
+                )
+            self._signed_requests.require(payment)
+            violation = find_violation(payment, network)
+            # A no-op, which has the reason of the failure, pays nothing.
+            is_noop = payment.failure_code and payment.status not in UNSIGNED
+            if violation is not None and not is_noop:
+                raise violation
+
+    def _network(self, moving: Moving) -> Network:
+        chain = self._chains.get(moving.network)
+        if chain is None:
+            detail = f"a refund needs the network {moving.network}: put it back"
+            raise ConfigurationError(Refusal("networks-misconfigured", detail))
+        return chain.network
+
+
+def _step_group(
+    step: Callable[[Sequence[_T], Chain, Outcomes], None],
+    group: Sequence[_T],
+    chain: Chain,
+    outcomes: Outcomes,
+    *,
+    is_signing: bool = False,
+) -> None:
+    try:
+        step(group, chain, outcomes)
+    except Exception as e:  # noqa: BLE001 - it is the outcome of the others.
+        others = [each for each in group if each.id not in outcomes]
+        is_bug = not isinstance(e, HotWalletError)
+        if is_bug and len(group) > 1 and not is_signing:
+            # A bug about one must not stop the others, nor sign them twice.
+            for each in others:
+                _step_group(step, [each], chain, outcomes)
+        else:
+            outcomes.update(dict.fromkeys((each.id for each in others), e))
 
 
 def _longest_delay(error: HotWalletError) -> timedelta:

@@ -21,9 +21,9 @@ from signer.errors import (
 from signer.keys.keyring import ActiveKey, KeyRing
 from signer.keys.signer import Signer
 from signer.model.key import find_key
-from signer.model.refund import PaymentPurpose, Refund, Status
+from signer.model.refund import PaymentPurpose, PaymentState, Refund
 from signer.model.spending_limits import NO_LIMITS, Limits
-from signer.model.transaction import TransactionStatus
+from signer.model.transaction import Transaction, TransactionStatus
 from signer.model.wallet import Pause, UnrecordedTransaction
 from signer.ports.clock import Clock
 from signer.ports.control_store import ControlStore
@@ -53,10 +53,6 @@ class NonceManager:
         if refund.bound_sender is not None:
             return self._ring.former(refund.bound_sender)
         return self._ring.active()
-
-    def signing_key_id(self, address: str) -> str:
-        """Return the id of the key of *address*; raises as ``KeyRing.signer``."""
-        return self._ring.signer(address).key_id
 
     def check_against_chain(self, chain: Chain, address: str, counted: int) -> None:
         """
@@ -103,7 +99,7 @@ class NonceManager:
         *,
         counted: int,
         active: ActiveKey,
-    ) -> Sequence[Refund | HotWalletError]:
+    ) -> Sequence[Transaction | HotWalletError]:
         """
         Give queued refunds their nonces for life, and record the intents to sign.
 
@@ -119,31 +115,32 @@ class NonceManager:
         )
         return [_log_intent(outcome, active.signer) for outcome in reserved]
 
-    def find_token_objection(self, refund: Refund) -> Objection | None:
+    def find_token_objection(self, transaction: Transaction) -> Objection | None:
         """
-        Return why a no-op must replace the transfer of *refund*, if its token is held.
+        Return why a no-op must replace *transaction*, if it moves a token that is held.
 
         Otherwise its nonce would hold up those of other tokens.
 
         Raises:
             RowNotAuthenticError: Another program changed the stop, which ends nothing.
         """
-        stop = self._store.find_stop(refund.chain_id, refund.named)
+        named = " ".join(each.named for each in transaction.payments)
+        stop = self._store.find_stop(transaction.chain_id, named)
         if stop is None or not stop.token:
             return None  # What stops everything or a chain forbids a no-op as well.
         if not stop.is_authentic:
             raise stop.error()
         return build_objection(TokenStoppedError.code, str(stop.error()))
 
-    def require_running(self, refund: Refund) -> None:
+    def require_running(self, transaction: Transaction) -> None:
         """
-        Require that no stop of everything or its chain forbids to pay *refund* now.
+        Require that no stop of everything or its chain forbids *transaction* now.
 
         Raises:
             SigningStoppedError: One does.
             RowNotAuthenticError: Another program changed one, perhaps to end it.
         """
-        stop = self._store.find_stop(refund.chain_id)
+        stop = self._store.find_stop(transaction.chain_id)
         if stop is not None:
             raise stop.error()
 
@@ -168,9 +165,9 @@ class NonceManager:
         """Save that *payment* paid a queued *refund*; as ``adopt_earlier_payment``."""
         payment.require_authentic()
         self._log.warning("refund-adopted", refund_id=refund.id, nonce=payment.nonce)
-        if payment.held_by is not None:
-            after = refund.with_status(
-                Status.REFUSED,
+        if payment.is_held:
+            after = refund.with_state(
+                PaymentState.REFUSED,
                 self._clock(),
                 **describe_earlier_payment(payment.tx_hash, chain),
             )
@@ -191,21 +188,23 @@ class NonceManager:
         )
         return self._store.adopt(refund, after)
 
-    def find_other_payment(self, refund: Refund) -> str | None:
+    def find_other_payment(self, transaction: Transaction) -> str | None:
         """
-        Return the hash of a final transaction that paid *refund* with another nonce.
+        Return the hash of a final one that paid what *transaction* pays; else None.
 
         A restored ledger may have assigned a second nonce before it knew that one.
 
         Raises:
             RowNotAuthenticError: Another program changed the record of the transaction.
         """
-        payment = self._find_payment(refund)
-        own_nonce = refund.sender, refund.nonce
-        if payment is None or (payment.sender, payment.nonce) == own_nonce:
-            return None
-        payment.require_authentic()
-        return payment.tx_hash
+        own = transaction.sender, transaction.nonce
+        marks = [each.mark for each in transaction.payments]
+        found = self._store.find_unrecorded(transaction.chain_id, marks)
+        for earlier in found.values():
+            if (earlier.sender, earlier.nonce) != own:
+                earlier.require_authentic()
+                return earlier.tx_hash
+        return None
 
     def limits(self, refund: Refund, chain: Chain) -> Limits:
         """Return the limits that bound *refund*; a sweep has none."""
@@ -228,10 +227,10 @@ class NonceManager:
 
 
 def _log_intent(
-    outcome: Refund | HotWalletError, signer: Signer
-) -> Refund | HotWalletError:
+    outcome: Transaction | HotWalletError, signer: Signer
+) -> Transaction | HotWalletError:
     """Return *outcome*, without its intent if the line of that cannot be written."""
-    if isinstance(outcome, Refund) and outcome.intent is not None:
+    if isinstance(outcome, Transaction) and outcome.intent is not None:
         try:
             signer.log_intent(outcome.intent)
         except AuditLogUnwritableError:

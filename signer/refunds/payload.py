@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from signer.chain.erc20 import encode_transfer
 from signer.crypto.transactions import AnyTransaction
 from signer.model.refund import Refund
-from signer.model.transaction import TransactionKind
+from signer.model.transaction import Transaction, TransactionKind
 from signer.ports.chain import MinedTransaction
 
 
@@ -40,3 +40,9 @@ def payload_of(refund: Refund) -> Payload:
         return Payload(refund.recipient, refund.amount, b"")
     data = encode_transfer(refund.recipient, refund.amount, refund.mark)
     return Payload(refund.token_address, 0, data)
+
+
+def pays_by(transaction: Transaction, sent: AnyTransaction | MinedTransaction) -> bool:
+    """Return whether *sent* makes exactly the payment of *transaction*."""
+    payments = transaction.payments
+    return len(payments) == 1 and payload_of(payments[0]).is_of(sent)

@@ -22,12 +22,12 @@ from signer.model.approval import Approval, ApprovalState, Proposal
 from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import WORKER, Actor
 from signer.model.refund import Refund, Status
-from signer.model.transaction import SignedTransaction
+from signer.model.transaction import SignedTransaction, Transaction
 from signer.policy.default_rules import AMOUNT_NEED
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.refunds.approval_needs import find_need
-from signer.refunds.payload import payload_of
+from signer.refunds.payload import pays_by
 from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.sweep_policy import Objection, build_objection
 from signer.refunds.transaction_signer import describe_payment
@@ -170,9 +170,9 @@ class PaymentApprovals:
                 why = "the refund ended meanwhile"
                 self._changes.move(found, rejected, action, WORKER, why)
 
-    def require_signable(self, refund: Refund, need: ApprovalNeed) -> None:
+    def require_signable(self, transaction: Transaction, need: ApprovalNeed) -> None:
         """
-        Require that a transfer of *refund*, which demands *need*, may be signed.
+        Require that what pays, and demands *need*, may be signed for *transaction*.
 
         The amount alone keeps no replacement of a signed transfer back: at most one of
         the two is mined, and all higher nonces wait for it.  A nonce or a status proves
@@ -183,10 +183,11 @@ class PaymentApprovals:
             RowNotAuthenticError, StaleStateError: As ``settle``.
         """
         if need == AMOUNT_NEED and any(
-            _signs(refund, each) for each in self._store.transactions(refund.id)
+            _signs(transaction, each) for each in self._store.attempts(transaction)
         ):
             return
-        self.require_approved(refund, need)
+        for payment in transaction.payments:
+            self.require_approved(payment, need)
 
     def require_approved(self, refund: Refund, need: ApprovalNeed) -> Approval:
         """
@@ -265,14 +266,14 @@ def _choose(
     return min(found, key=lambda each: _ORDER.index(each.state), default=None)
 
 
-def _signs(refund: Refund, transaction: SignedTransaction) -> bool:
-    """Return whether *transaction* is a transfer that the refund's key has signed."""
+def _signs(transaction: Transaction, attempt: SignedTransaction) -> bool:
+    """Return whether *attempt* pays, and the key of *transaction* has signed it."""
     try:
-        signed = SignedBytes.decode(transaction.raw)
+        signed = SignedBytes.decode(attempt.raw)
         key = signed.signature.recover(signed.transaction.signing_digest())
     except HotWalletError:
         return False
     sent = signed.transaction
     wallet = sent.chain_id, key.address, sent.nonce
-    is_of_wallet = wallet == (refund.chain_id, refund.sender, refund.nonce)
-    return is_of_wallet and payload_of(refund).is_of(sent)
+    own = transaction.chain_id, transaction.sender, transaction.nonce
+    return wallet == own and pays_by(transaction, sent)

@@ -32,7 +32,7 @@ from signer.model.refund import (
     Refund,
     RefundRequest,
 )
-from signer.model.transaction import TransactionKind
+from signer.model.transaction import Transaction, TransactionKind
 from signer.refunds.payload import payload_of
 
 
@@ -196,13 +196,15 @@ def check_transfer(
     )
 
 
-def check_noop(transaction: AnyTransaction, refund: Refund, network: Network) -> None:
+def check_noop(
+    transaction: AnyTransaction, reserved: Transaction, network: Network
+) -> None:
     """Check that a transaction only consumes a nonce; raises as ``check_transfer``."""
     _require(
         transaction,
-        refund,
+        reserved,
         network,
-        recipient=transaction.to == refund.sender,
+        recipient=transaction.to == reserved.sender,
         calldata=transaction.data == b"",
         gas=transaction.gas == NOOP_GAS,
     )
@@ -238,15 +240,19 @@ def check_call(
 
 
 def _require(
-    transaction: AnyTransaction, refund: Refund, network: Network, **rules: bool
+    transaction: AnyTransaction,
+    paying: Refund | Transaction,
+    network: Network,
+    **rules: bool,
 ) -> None:
     """Require what every transaction must fulfil, and *rules*."""
     cap = network.max_fee_per_gas_gwei * GWEI
+    chain_ids = {each.chain_id for each in (transaction, paying, *paying.payments)}
     common = {
         "transaction-type": transaction.type in _TYPES,
         "access-list": transaction.access_list == (),
-        "chain-id": transaction.chain_id == refund.chain_id == network.chain_id,
-        "nonce": transaction.nonce == refund.nonce,
+        "chain-id": chain_ids == {network.chain_id},
+        "nonce": transaction.nonce == paying.nonce,
         "value": transaction.value == 0,
         "max-fee": transaction.max_fee_per_gas <= cap,
         "max-gas": transaction.gas <= MAX_GAS,

@@ -14,7 +14,7 @@ from signer.model.decision import Decision, Verdict
 from signer.model.key import Key, KeyState
 from signer.model.payment_totals import PaymentTotals
 from signer.model.refund import PaymentPurpose, Refund, RefundRequest
-from signer.model.transaction import Kind
+from signer.model.transaction import Kind, Transaction
 from signer.policy.facts import (
     NO_KEYS,
     Caller,
@@ -72,14 +72,14 @@ class PaymentPolicy:
         self,
         transaction: AnyTransaction,
         digest: bytes,
-        refund: Refund,
+        paid: Transaction,
         kind: Kind,
         network: Network,
         *,
         approve: Approve | None = None,
     ) -> Decision:
         """
-        Return the decision that *transaction* may be signed for *refund*.
+        Return the decision that *transaction* may be signed for *paid*.
 
         *digest* is the transaction's.  *approve* is asked about a refund that needs
         approvals; a sweep or a no-op that would need one is refused.
@@ -89,7 +89,7 @@ class PaymentPolicy:
             ScreeningUnavailableError: The deny list cannot be read.
             StoreError: The ring could not be read.
         """
-        facts = self._facts(transaction, digest, refund, kind, network)
+        facts = self._facts(transaction, digest, paid, kind, network)
         may_wait = facts.caller.path in _OF_TENANTS
         return self.policy.require(facts, approve if may_wait else None)
 
@@ -97,32 +97,32 @@ class PaymentPolicy:
         self,
         transaction: AnyTransaction,
         digest: bytes,
-        refund: Refund,
+        paid: Transaction,
         network: Network,
         *,
         is_reserved: bool,
     ) -> Decision:
         """
-        Return the decision about the transfer of *refund*; it permits no signature.
+        Return the decision about what pays *paid*; it permits no signature.
 
         Unless *is_reserved*, rules also know what was paid until now; but not about a
         call without coin, which may move anything.
         """
-        facts = self._facts(transaction, digest, refund, Kind.TRANSFER, network)
+        facts = self._facts(transaction, digest, paid, Kind.TRANSFER, network)
         if not is_reserved:
-            facts = self._with_totals(facts, refund) or facts
+            facts = self._with_totals(facts, paid.payment) or facts
         return self.policy.evaluate(facts)
 
     def require_within_totals(
         self,
         transaction: AnyTransaction,
         digest: bytes,
-        refund: Refund,
+        paid: Transaction,
         network: Network,
         approve: Approve,
     ) -> Permit | None:
         """
-        Require that the transfer of *refund* may follow what was paid until now.
+        Require that what pays *paid* may follow what was paid until now.
 
         Return what decides again in the transaction that reserves the nonce, since
         other processes pay meanwhile.  It accepts the same approvals.  Return None if
@@ -133,8 +133,8 @@ class PaymentPolicy:
             ApprovalRequiredError: *approve* raised it.
             StoreError: The totals cannot be read.
         """
-        facts = self._facts(transaction, digest, refund, Kind.TRANSFER, network)
-        until_now = self._with_totals(facts, refund)
+        facts = self._facts(transaction, digest, paid, Kind.TRANSFER, network)
+        until_now = self._with_totals(facts, paid.payment)
         if until_now is None:
             return None
         approved = self.policy.require(until_now, approve).need
@@ -251,22 +251,23 @@ class PaymentPolicy:
         self,
         transaction: AnyTransaction,
         digest: bytes,
-        refund: Refund,
+        paid: Transaction,
         kind: Kind,
         network: Network,
     ) -> TransactionFacts:
-        caller = build_caller(refund, kind)
+        caller = build_caller(paid, kind)
         is_refund = caller.path is Path.REFUND
         surroundings = Surroundings(
             caller,
-            str(refund.sender),
+            paid.sender,
             self._clock(),
-            self._known(refund.network, network),
-            self._own_keys(refund),
-            self._tenants.limits(refund.tenant) if is_refund else NO_LIMITS,
+            self._known(paid.network, network),
+            self._own_keys(paid),
+            self._tenants.limits(caller.tenant or "") if is_refund else NO_LIMITS,
             denied=self.denied(),
         )
-        return payment_facts(transaction, digest, surroundings, refund)
+        mark = None if kind is Kind.NOOP else mark_of(transaction, paid.payment)
+        return transaction_facts(transaction, digest, surroundings, mark)
 
     def _known(self, name: str, network: Network) -> KnownNetwork:
         known = self._networks.get(name)
@@ -274,9 +275,9 @@ class PaymentPolicy:
             self._networks[name] = known = (network, KnownNetwork.of(name, network))
         return known[1]
 
-    def _own_keys(self, refund: Refund) -> OwnKeys:
+    def _own_keys(self, paid: Transaction) -> OwnKeys:
         # A sweep pays the key that is active now; others do not pay our own keys.
-        is_sweep = refund.purpose is PaymentPurpose.SWEEP
+        is_sweep = any(each.purpose is PaymentPurpose.SWEEP for each in paid.payments)
         read: Callable[[], Sequence[Key]] = (
             self._ring.current_keys if is_sweep else self._ring.cached_keys
         )
@@ -287,13 +288,14 @@ class PaymentPolicy:
         return own
 
 
-def build_caller(refund: Refund, kind: Kind) -> Caller:
+def build_caller(paid: Transaction, kind: Kind) -> Caller:
     """Return who asks for a transaction of *kind*: the tenant, or the service."""
     if kind is Kind.NOOP:
         return Caller(Path.NOOP, process=WORKER.name)
-    if refund.purpose is PaymentPurpose.SWEEP:
+    payment = paid.payment
+    if payment.purpose is PaymentPurpose.SWEEP:
         return Caller(Path.SWEEP, process=WORKER.name)
-    return Caller(path_of(refund), tenant=refund.tenant, process=WORKER.name)
+    return Caller(path_of(payment), tenant=payment.tenant, process=WORKER.name)
 
 
 def path_of(payment: Refund | RefundRequest) -> Path:
@@ -314,9 +316,14 @@ def payment_facts(
     refund: Refund,
 ) -> TransactionFacts:
     """Return the facts about *transaction*, which is one of *refund*."""
-    has_mark = transaction.data and refund.purpose is not PaymentPurpose.CALL
-    mark = refund.mark if has_mark else None
+    mark = mark_of(transaction, refund)
     return transaction_facts(transaction, digest, surroundings, mark)
+
+
+def mark_of(transaction: AnyTransaction, refund: Refund) -> bytes | None:
+    """Return the mark that *transaction* must have; None if it has none."""
+    has_mark = transaction.data and refund.purpose is not PaymentPurpose.CALL
+    return refund.mark if has_mark else None
 
 
 def _question(refund: Refund) -> Question:

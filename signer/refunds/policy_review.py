@@ -66,7 +66,7 @@ class PolicyReview:
             recipient = refund.recipient.lower()
             is_own = recipient in self._own.addresses
             surroundings = Surroundings(
-                build_caller(refund, signed.kind),
+                build_caller(refund.reserved(), signed.kind),
                 signed.sender,
                 signed.signed_at,
                 self._networks.get(refund.network),

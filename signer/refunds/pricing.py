@@ -1,13 +1,11 @@
 """
-Decides kind, gas limit and fees of each transaction of a refund's nonce.
+Decides kind, gas limit and fees of each attempt of a transaction.
 
 It signs and records nothing (``attempts``).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 import structlog
 
@@ -19,31 +17,41 @@ from signer.errors import (
     GasLimitError,
     InsufficientFundsError,
 )
-from signer.model.refund import Refund
-from signer.model.transaction import Kind, SignedTransaction, TransactionKind
+from signer.model.transaction import (
+    Kind,
+    SignedTransaction,
+    Transaction,
+    TransactionKind,
+)
 from signer.ports.chain import Fees
 from signer.ports.clock import Clock
 from signer.refunds.gas import bound_gas, estimate_gas
 from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.payload import payload_of
 from signer.refunds.payment_checks import NOOP_GAS
-from signer.refunds.sweep_policy import Objection, find_fee_objection
+from signer.refunds.sweep_policy import (
+    Objection,
+    build_objection,
+    find_fee_objection,
+)
 from signer.refunds.transaction_signer import Attempt, TransactionSigner
 
 
 _Quote = tuple[int, int, bool]
 """Max fee, priority fee, and whether the transaction is a legacy one."""
 
+_PAYS_NOTHING = build_objection("nonce-filled", "a filler has no payments")
+
 _FEES_VALID_FOR = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
-class TransactionPlan:
-    """A transaction that is to be signed, and further changes of its refund."""
+class AttemptPlan:
+    """What is to be signed for a transaction; and why, if it is a no-op."""
 
-    refund: Refund
+    transaction: Transaction
     attempt: Attempt
-    changes: Mapping[str, Any] = field(default_factory=dict)
+    objection: Objection | None = None
 
 
 class Pricing:
@@ -80,53 +88,53 @@ class Pricing:
 
     def plan_first(
         self,
-        refund: Refund,
+        transaction: Transaction,
         chain: Chain,
-        kind: Kind = Kind.TRANSFER,
-        changes: Mapping[str, Any] | None = None,
+        objection: Objection | None = None,
         *,
         largest_gas: int = MAX_GAS,
-    ) -> TransactionPlan:
+    ) -> AttemptPlan:
         """
-        Plan the first transaction; a sweep that must not be made becomes a no-op.
+        Plan the first attempt; an *objection*, also of a sweep, makes it a no-op.
 
         Its gas limit is the reserved one, and at most *largest_gas*.
 
         Raises:
             InsufficientFundsError: The address cannot pay for a no-op either.
         """
-        reserved = refund.reserved()
-        gas = (
-            min(reserved.gas_limit, largest_gas) if kind is Kind.TRANSFER else NOOP_GAS
-        )
-        attempt = Attempt(kind, 0, gas, *self._quote(refund, kind, chain))
-        objection = self._find_objection(refund, attempt, chain)
+        if transaction.kind is TransactionKind.FILLER:
+            objection = _PAYS_NOTHING
+        kind = Kind.TRANSFER if objection is None else Kind.NOOP
+        gas = min(transaction.gas_limit, largest_gas)
+        attempt = Attempt(kind, 0, gas, *self._quote(transaction, kind, chain))
+        objection = objection or self._find_objection(transaction, attempt, chain)
         if objection is not None:
             attempt = replace(attempt, kind=Kind.NOOP, gas=NOOP_GAS)
-            changes = objection
-        return TransactionPlan(refund, attempt, changes or {})
+        return AttemptPlan(transaction, attempt, objection)
 
     def plan_higher_fees(
-        self, refund: Refund, chain: Chain, latest: SignedTransaction
-    ) -> TransactionPlan | None:
+        self, transaction: Transaction, chain: Chain, latest: SignedTransaction
+    ) -> AttemptPlan | None:
         """
         Plan *latest* again with both fees raised.
 
         Return None if the fees would exceed the network's cap, or what the address
         holds.
         """
-        raised = _raise(latest, self._quote(refund, latest.kind, chain), chain)
+        raised = _raise(latest, self._quote(transaction, latest.kind, chain), chain)
         attempt = raised and _follow(latest, latest.gas_limit, raised)
-        if attempt is None or not _is_affordable(refund, attempt, chain):
+        if attempt is None or not _is_affordable(transaction, attempt, chain):
             self._log.error(
-                "refund-stuck-at-fee-cap", refund_id=refund.id, nonce=latest.nonce
+                "refund-stuck-at-fee-cap",
+                **transaction.names,
+                nonce=latest.nonce,
             )
             return None
-        return TransactionPlan(refund, attempt)
+        return AttemptPlan(transaction, attempt)
 
     def plan_repricing(
-        self, refund: Refund, chain: Chain, latest: SignedTransaction
-    ) -> TransactionPlan | None:
+        self, transaction: Transaction, chain: Chain, latest: SignedTransaction
+    ) -> AttemptPlan | None:
         """
         Plan what replaces *latest* if no node should accept *latest*.
 
@@ -138,59 +146,60 @@ class Pricing:
         Return None if *latest* is acceptable, or if the address cannot pay for the
         replacement either.
         """
-        quote = self._quote(refund, latest.kind, chain)
-        gas = _find_gas(refund, chain, latest)
+        quote = self._quote(transaction, latest.kind, chain)
+        gas = _find_gas(transaction, chain, latest)
         attempt = _follow(latest, gas, quote)
         balance = chain.client.balance(latest.sender)
         rejected_cost = _cost(
-            refund, latest.kind, latest.gas_limit, latest.max_fee_per_gas
+            transaction, latest.kind, latest.gas_limit, latest.max_fee_per_gas
         )
         if gas == latest.gas_limit and rejected_cost <= balance:
             return None
-        cost = _cost(refund, attempt.kind, attempt.gas, attempt.max_fee)
-        return TransactionPlan(refund, attempt) if cost <= balance else None
+        cost = _cost(transaction, attempt.kind, attempt.gas, attempt.max_fee)
+        return AttemptPlan(transaction, attempt) if cost <= balance else None
 
     def plan_noop(
         self,
-        refund: Refund,
+        transaction: Transaction,
         chain: Chain,
         latest: SignedTransaction,
-        objection: Mapping[str, Any],
-    ) -> TransactionPlan:
+        objection: Objection,
+    ) -> AttemptPlan:
         """
         Plan a no-op in place of a broadcast transfer that must not be made any more.
 
         Its fees are higher than the transfer's.  At the network's cap they are equal:
         nodes accept the no-op once they have dropped the transfer.
         """
-        quote = self._quote(refund, Kind.NOOP, chain)
+        quote = self._quote(transaction, Kind.NOOP, chain)
         unchanged = latest.max_fee_per_gas, latest.max_priority_fee_per_gas, quote[2]
         fees = _raise(latest, quote, chain) or unchanged
         attempt = replace(_follow(latest, NOOP_GAS, fees), kind=Kind.NOOP)
-        return TransactionPlan(refund, attempt, objection)
+        return AttemptPlan(transaction, attempt, objection)
 
-    def _quote(self, refund: Refund, kind: Kind, chain: Chain) -> _Quote:
+    def _quote(self, transaction: Transaction, kind: Kind, chain: Chain) -> _Quote:
         fees = self.current_fees(chain)
         max_fee, priority_fee = quote_fees(fees, chain.network)
         # A no-op may not wait: it competes with a transfer that must not be made.
         if kind is Kind.TRANSFER:
-            sender = str(refund.sender)
-            self._gas_price_check.require_normal(refund, chain, sender, max_fee)
+            sender, payment = transaction.sender, transaction.payment
+            self._gas_price_check.require_normal(payment, chain, sender, max_fee)
         return max_fee, priority_fee, fees.is_legacy
 
     def _find_objection(
-        self, refund: Refund, attempt: Attempt, chain: Chain
+        self, transaction: Transaction, attempt: Attempt, chain: Chain
     ) -> Objection | None:
-        if attempt.kind is Kind.NOOP:
-            return None
-        objection = self._transaction_signer.find_sweep_objection(refund)
-        if objection is not None or refund.kind is not TransactionKind.COIN:
+        objection = self._transaction_signer.find_ring_objection(transaction)
+        if objection is not None or transaction.kind is not TransactionKind.COIN:
             return objection
-        balance, max_fee = chain.client.balance(str(refund.sender)), attempt.max_fee
-        objection = find_fee_objection(refund, balance, gas=NOOP_GAS, max_fee=max_fee)
+        balance, max_fee = chain.client.balance(transaction.sender), attempt.max_fee
+        objection = find_fee_objection(
+            transaction.payment, balance, gas=NOOP_GAS, max_fee=max_fee
+        )
         if objection is not None and balance < NOOP_GAS * max_fee:
             raise InsufficientFundsError(
-                f"{refund.sender} cannot pay for gas at the current fees: top it up"
+                f"{transaction.sender} cannot pay for gas at the current fees: top it"
+                " up"
             )
         return objection
 
@@ -211,25 +220,25 @@ def _follow(latest: SignedTransaction, gas: int, fees: _Quote) -> Attempt:
     return Attempt(latest.kind, latest.attempt + 1, gas, *fees)
 
 
-def _find_gas(refund: Refund, chain: Chain, latest: SignedTransaction) -> int:
+def _find_gas(transaction: Transaction, chain: Chain, latest: SignedTransaction) -> int:
     """Return the gas limit of *latest*, unless the transfer needs another one."""
     if latest.kind is Kind.NOOP:
         return latest.gas_limit
     try:
-        estimate = estimate_gas(refund, chain, latest.sender)
-        gas = bound_gas(estimate, refund, chain)
+        estimate = estimate_gas(transaction.payment, chain, latest.sender)
+        gas = bound_gas(estimate, transaction.payment, chain)
     except (ExecutionRevertedError, GasLimitError, InsufficientFundsError):
         return latest.gas_limit  # It cannot be estimated now.
     # A limit that is a little higher than needed costs nothing.
     return latest.gas_limit if estimate <= latest.gas_limit <= 2 * gas else gas
 
 
-def _is_affordable(refund: Refund, attempt: Attempt, chain: Chain) -> bool:
-    cost = _cost(refund, attempt.kind, attempt.gas, attempt.max_fee)
-    return cost <= chain.client.balance(str(refund.sender))
+def _is_affordable(transaction: Transaction, attempt: Attempt, chain: Chain) -> bool:
+    cost = _cost(transaction, attempt.kind, attempt.gas, attempt.max_fee)
+    return cost <= chain.client.balance(transaction.sender)
 
 
-def _cost(refund: Refund, kind: Kind, gas: int, max_fee: int) -> int:
+def _cost(transaction: Transaction, kind: Kind, gas: int, max_fee: int) -> int:
     """Return what an address must hold for a node to accept a transaction, in wei."""
-    value = payload_of(refund).value if kind is Kind.TRANSFER else 0
+    value = payload_of(transaction.payment).value if kind is Kind.TRANSFER else 0
     return value + gas * max_fee

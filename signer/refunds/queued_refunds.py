@@ -16,7 +16,7 @@ from signer.keys.keyring import ActiveKey
 from signer.model.approval import ApprovalState
 from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import Record
-from signer.model.refund import PaymentPurpose, Refund, Status
+from signer.model.refund import PaymentPurpose, PaymentState, Refund, Status
 from signer.model.transaction import TransactionKind
 from signer.model.wallet import UnrecordedTransaction
 from signer.ports.clock import Clock
@@ -153,7 +153,7 @@ class QueuedRefunds:
         if approval.state is ApprovalState.DONE:
             approved[refund.id] = frozenset({approval.digest})
             return None
-        return self._saved_steps.move(refund, Status.AWAITING_APPROVAL)
+        return self._saved_steps.move(refund, PaymentState.AWAITING_APPROVAL)
 
     def _end_outdated(self, refund: Refund, chain: Chain) -> Refund | None:
         """Return an outdated sweep, after it was refused; None for others."""
@@ -229,7 +229,7 @@ class QueuedRefunds:
                 prepared, sender, max_fee, chain.network, approve
             )
         except ApprovalRequiredError:
-            return self._saved_steps.move(refund, Status.AWAITING_APPROVAL)
+            return self._saved_steps.move(refund, PaymentState.AWAITING_APPROVAL)
         return replace(prepared, approvals=frozenset(digests), permit=permit)
 
     def _prepare(

@@ -1,18 +1,31 @@
-"""Saves changes of a refund: another status, or the same one with a later due date."""
+"""Saves what a step moved: another status, or the same one with a later due date."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 
+from signer.alerts import Alerts
+from signer.errors import RowNotAuthenticError
 from signer.model.audit_record import Record
-from signer.model.refund import PaymentPurpose, Refund, Status
-from signer.outcomes import require
+from signer.model.refund import (
+    OPEN_STATES,
+    PaymentState,
+    Refund,
+    Status,
+)
+from signer.model.transaction import (
+    TRANSACTION_MOVES,
+    Transaction,
+    TransactionKind,
+    TransactionStatus,
+)
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
+from signer.ports.meter import Meter
 from signer.ports.refund_store import Change
-from signer.refunds.step_outcomes import Outcomes
+from signer.refunds.step_outcomes import Moving, Outcomes
 
 
 REBROADCAST_AFTER = timedelta(seconds=30)
@@ -21,7 +34,7 @@ REBROADCAST_AFTER = timedelta(seconds=30)
 
 CHECKS_VALID_FOR = timedelta(seconds=0.5)
 """
-How long after a commit a refund is signed, or sent, without new checks.
+How long after a commit a transaction is signed, or sent, without new checks.
 
 The commit itself checks that the key may sign, and that no stop forbids it.
 """
@@ -33,10 +46,9 @@ MAX_RETRY_DELAY = timedelta(seconds=30)
 
 class SavedSteps:
     """
-    Saves refunds; each change is one compare-and-set on the version.
+    Saves moves; each is one compare-and-set on the version.
 
-    ``move`` and ``recheck_later`` raise ``StaleStateError`` if another process changed
-    the refund.
+    Methods raise ``StaleStateError`` if another process changed what they move.
     """
 
     def __init__(self, store: Ledger, clock: Clock) -> None:
@@ -47,41 +59,53 @@ class SavedSteps:
     def move(
         self,
         refund: Refund,
-        status: Status,
+        state: PaymentState,
         *,
         record: Record | None = None,
         **changes: Any,
     ) -> Refund:
-        """Save *refund* with *status* and *changes*, and an audit record; return it."""
-        after = refund.with_status(status, self._clock(), **changes)
+        """Save *refund* with *state* and *changes*, and an audit record; return it."""
+        after = refund.with_state(state, self._clock(), **changes)
         self._store.save(refund, after, record=record)
-        if status.is_final:
+        if state not in OPEN_STATES:
             log_final_status(self._log, after)
         return after
 
-    def recheck_later(self, refund: Refund) -> Refund:
-        """Save *refund* with the same status, due after ``REBROADCAST_AFTER``."""
-        outcomes = Outcomes()
-        self.recheck_all_later([refund], outcomes)
-        return require(outcomes[refund.id])
+    def move_transaction(
+        self, transaction: Transaction, status: TransactionStatus, **changes: Any
+    ) -> Transaction:
+        """Save *transaction* with *status* and *changes*, and return it."""
+        after = transaction.with_status(status, self._clock(), **changes)
+        self._store.save(transaction, after)
+        log_ends(self._log, after)
+        return after
 
-    def recheck_all_later(self, refunds: Sequence[Refund], outcomes: Outcomes) -> None:
-        """``recheck_later`` for each of *refunds*, in one transaction."""
+    def recheck_later(self, transaction: Transaction) -> Transaction:
+        """Save *transaction* as it is, due after ``REBROADCAST_AFTER``."""
+        after = transaction.with_due_at(self._clock() + REBROADCAST_AFTER)
+        self._store.save(transaction, after)
+        return after
+
+    def recheck_all_later(
+        self, transactions: Sequence[Transaction], outcomes: Outcomes
+    ) -> None:
+        """``recheck_later`` for each of *transactions*, in one commit."""
         due_at = self._clock() + REBROADCAST_AFTER
-        changes = [Change(refund, refund.with_due_at(due_at)) for refund in refunds]
-        self.save_all(changes, outcomes)
+        self.save_all(
+            [Change(each, each.with_due_at(due_at)) for each in transactions], outcomes
+        )
 
     def save_all(self, changes: Sequence[Change], outcomes: Outcomes) -> None:
-        """Save *changes* in one transaction; each has the refund or its error."""
+        """Save *changes* in one transaction; each has what it moved, or its error."""
         errors = self._store.save_all(changes)
         for change, error in zip(changes, errors, strict=True):
             outcomes[change.before.id] = error or change.after
 
 
-def is_just_committed(refund: Refund, now: datetime) -> bool:
-    """Return whether the checks of the last commit of *refund* are valid at *now*."""
+def is_just_committed(transaction: Transaction, now: datetime) -> bool:
+    """Return whether the checks of the last commit of *transaction* are valid now."""
     # A clock may have been set back.
-    return timedelta(0) <= now - refund.moving.updated_at <= CHECKS_VALID_FOR
+    return timedelta(0) <= now - transaction.updated_at <= CHECKS_VALID_FOR
 
 
 def delay_after(failures: int, longest: timedelta = MAX_RETRY_DELAY) -> timedelta:
@@ -89,12 +113,37 @@ def delay_after(failures: int, longest: timedelta = MAX_RETRY_DELAY) -> timedelt
     return min(timedelta(seconds=2 ** min(failures, 10)), longest)
 
 
+def report_strangers(alarm: Alerts, moving: Iterable[Moving]) -> None:
+    """Report refunds that another program pointed to a transaction of others."""
+    for each in moving:
+        for stranger in each.strangers:
+            error = RowNotAuthenticError(
+                f"the refund {stranger.id} is not in the transaction that its row"
+                " names: another program changed it"
+            )
+            alarm.report_row(error, stranger.id)
+
+
+def count_moves(meter: Meter, before: Moving, after: Moving) -> None:
+    """Count with *meter* that a refund, or each of a transaction's, has moved."""
+    for old, new in zip(before.payments, after.payments, strict=True):
+        meter.moved(old, new)
+
+
+def log_ends(log: structlog.stdlib.BoundLogger, transaction: Transaction) -> None:
+    """Log that *transaction* is final if it is, with what it has or has not paid."""
+    if TRANSACTION_MOVES[transaction.status]:
+        return
+    for payment in transaction.payments:
+        log_final_status(log, payment)
+    if transaction.kind is TransactionKind.FILLER:
+        names = {"transaction": transaction.id, "status": str(transaction.status)}
+        log.info("filler-ended", **names)
+
+
 def log_final_status(log: structlog.stdlib.BoundLogger, refund: Refund) -> None:
     """Log that *refund* is final; a failed one is an error, for an operator."""
-    # A filler always fails, which is its purpose.
-    is_filler = refund.purpose is PaymentPurpose.FILLER
-    is_error = refund.status is Status.FAILED and not is_filler
-    write = log.error if is_error else log.info
+    write = log.error if refund.status is Status.FAILED else log.info
     write(
         "refund-ended",
         refund_id=refund.id,

@@ -17,6 +17,9 @@ from signer.model.transaction import TransactionKind
 Objection = dict[str, Any]
 """Why a refund ends: ``failure_code`` and ``failure_detail`` of its row."""
 
+NO_OBJECTION: Objection = {"failure_code": None, "failure_detail": None}
+"""Clears the reason of a refund that does not end after all."""
+
 
 def find_ring_objection(refund: Refund, ring: Iterable[Key]) -> Objection | None:
     """

@@ -1,11 +1,11 @@
 """
-Builds, checks and signs the transactions of one refund.
+Builds, checks and signs the attempts of transactions.
 
-A refund may have several, all with its one nonce: the transfer, replacements of it with
-higher fees, and a no-op in its place if it can never be paid.
+A transaction may have several, all with its one nonce: the transfer, replacements of it
+with higher fees, and a no-op in its place if it must never be made.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,12 @@ from signer.model.audit_record import (
 )
 from signer.model.decision import Decision
 from signer.model.refund import RECORDED, PaymentPurpose, Refund
-from signer.model.transaction import Kind, SignedTransaction, TransactionKind
+from signer.model.transaction import (
+    Kind,
+    SignedTransaction,
+    Transaction,
+    TransactionKind,
+)
 from signer.policy.policy import Approve
 from signer.ports.clock import Clock
 from signer.ports.refund_store import Permit, Reservation
@@ -46,15 +51,15 @@ from signer.refunds.sweep_policy import Objection, find_ring_objection
 
 
 @dataclass(frozen=True, slots=True)
-class SignedPayment:
+class SignedAttempt:
     """
-    A signed transaction, and the audit record of its signature.
+    A signed attempt, and the audit record of its signature.
 
     The caller commits both together.  If that fails, it writes the record alone: every
     signature is accounted for, also one that is not used.
     """
 
-    transaction: SignedTransaction
+    attempt: SignedTransaction
     outcome: Record
     audit: AuditLog = field(repr=False)
 
@@ -62,7 +67,7 @@ class SignedPayment:
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """
-    Kind, gas limit and fees of one transaction; fees are in wei per gas.
+    Kind, gas limit and fees of what is signed; fees are in wei per gas.
 
     ``number`` counts the attempts of one nonce from 0.  A legacy transaction has one
     gas price, which is both of its fees.
@@ -123,10 +128,8 @@ def build_purpose(
 
     A reservation has no *decision* yet: there is no transaction.
     """
-    operation = Operation.TRANSACTION_SIGNING
-    if refund.bound_sender is not None:
-        is_filler = refund.purpose is PaymentPurpose.FILLER
-        operation = Operation.NONCE_FILL if is_filler else Operation.KEY_SWEEP
+    is_sweep = refund.purpose is PaymentPurpose.SWEEP
+    operation = Operation.KEY_SWEEP if is_sweep else Operation.TRANSACTION_SIGNING
     return Purpose(
         operation,
         network=refund.network,
@@ -137,8 +140,24 @@ def build_purpose(
     )
 
 
+def _purpose_of(
+    transaction: Transaction, decision: Decision, **details: str | int
+) -> Purpose:
+    """Return the audit's purpose of a signature for *transaction*."""
+    details["nonce"] = transaction.nonce
+    if transaction.kind is not TransactionKind.FILLER:
+        return build_purpose(transaction.payment, decision, **details)
+    return Purpose(
+        Operation.NONCE_FILL,
+        network=transaction.network,
+        actor=WORKER.name,
+        details={"chain_id": transaction.chain_id, **details},
+        decision=decision,
+    )
+
+
 class TransactionSigner:
-    """Signs transactions with the key that the refund's nonce belongs to."""
+    """Signs transactions with the key that their nonce belongs to."""
 
     def __init__(
         self,
@@ -191,14 +210,14 @@ class TransactionSigner:
         gas = reservation.gas_limit
         attempt = Attempt(Kind.TRANSFER, 0, gas, max_fee, 0, is_legacy=False)
         expected = expect(reservation.refund, sender, gas)
-        transaction = build_transaction(expected, attempt)
-        digest = transaction.signing_digest()
+        built = build_transaction(expected, attempt)
+        digest = built.signing_digest()
         permit = self.policy.require_within_totals(
-            transaction, digest, expected, network, approve
+            built, digest, expected, network, approve
         )
         # As at the signature, which is decided about without the totals.
         self.policy.require(
-            transaction, digest, expected, Kind.TRANSFER, network, approve=approve
+            built, digest, expected, Kind.TRANSFER, network, approve=approve
         )
         return permit
 
@@ -208,16 +227,21 @@ class TransactionSigner:
             return None  # Its recipient is not one of our keys: do not read the ring.
         return find_ring_objection(refund, self._ring.refresh())
 
+    def find_ring_objection(self, transaction: Transaction) -> Objection | None:
+        """Return why the current key ring forbids a sweep in *transaction*, or None."""
+        found = (self.find_sweep_objection(each) for each in transaction.payments)
+        return next(filter(None, found), None)
+
     def build_and_sign(
         self,
-        refund: Refund,
+        transaction: Transaction,
         attempt: Attempt,
         network: Network,
         *,
         approve: Approve | None = None,
-    ) -> SignedPayment:
+    ) -> SignedAttempt:
         """
-        Return the signed transaction of *attempt*, with the nonce of *refund*.
+        Return the signed bytes of *attempt*, with the nonce of *transaction*.
 
         *approve* raises an error unless people approved what the policy demands.
 
@@ -225,96 +249,91 @@ class TransactionSigner:
             ApprovalRequiredError: *approve* raised it.
             KeyUnusableError, KeyRotatedError, SigningStoppedError: As
                 ``KeyRing.announce``.
-            PolicyViolationError: The transaction is not what the refund requests, or
-                the policy refuses it.
+            PolicyViolationError: It is not what the refund requests, or the policy
+                refuses it.
             SigningError: The device did not sign, or signed something else; or the
                 signed bytes are not the transaction that was checked.
         """
-        reserved = refund.reserved()
-        transaction = build_transaction(refund, attempt)
-        _check(transaction, refund, attempt, network)
-        digest = transaction.signing_digest()
+        built = build_transaction(transaction, attempt)
+        _check(built, transaction, attempt, network)
+        digest = built.signing_digest()
         decision = self.policy.require(
-            transaction, digest, refund, attempt.kind, network, approve=approve
+            built, digest, transaction, attempt.kind, network, approve=approve
         )
-        purpose = build_purpose(
-            refund,
-            decision,
-            nonce=reserved.nonce,
-            attempt=attempt.number,
-            kind=str(attempt.kind),
+        purpose = _purpose_of(
+            transaction, decision, attempt=attempt.number, kind=str(attempt.kind)
         )
-        signer = self._open_signer(refund, attempt.kind, digest, purpose)
+        signer = self._open_signer(transaction, attempt.kind, digest, purpose)
         made = signer.sign(digest, purpose)
         try:
-            signed = _combine(transaction, digest, made)
+            signed = _combine(built, digest, made)
         except Exception:
             made.audit.write(made.outcome())
             raise
-        row = self._build_row(refund, attempt, signed)
-        return SignedPayment(row, made.outcome(tx_hash=row.tx_hash), made.audit)
+        row = self._build_row(transaction, attempt, signed)
+        return SignedAttempt(row, made.outcome(tx_hash=row.tx_hash), made.audit)
 
     def _open_signer(
-        self, refund: Refund, kind: Kind, digest: bytes, purpose: Purpose
+        self, transaction: Transaction, kind: Kind, digest: bytes, purpose: Purpose
     ) -> Signer:
         """Return the signer; its audit record of the intent to sign is durable."""
-        reserved = refund.reserved()
-        is_valid = is_just_committed(refund, self._clock())
-        if refund.intent is None or not is_valid:
+        sender = transaction.sender
+        is_valid = is_just_committed(transaction, self._clock())
+        if transaction.intent is None or not is_valid:
+            paid = () if kind is Kind.NOOP else transaction.payments
             return self._ring.announce(
-                reserved.sender,
+                sender,
                 digest,
                 purpose,
-                chain_id=refund.chain_id,
-                named="" if kind is Kind.NOOP else refund.named,
-                pays=self._find_paid_key(refund, kind),
+                chain_id=transaction.chain_id,
+                named=" ".join(each.named for each in paid),
+                pays=self._find_paid_key(paid),
             )
         # The reservation recorded the intent of this key, which was active then.
-        known = self._ring.cached_signer(reserved.sender, reserved.key_id)
-        return known or self._ring.signer(reserved.sender)
+        known = self._ring.cached_signer(sender, transaction.key_id)
+        return known or self._ring.signer(sender)
 
-    def _find_paid_key(self, refund: Refund, kind: Kind) -> str | None:
+    def _find_paid_key(self, paid: Iterable[Refund]) -> str | None:
         """Return the address that must be the active key's, for a sweep."""
-        pays_own_key = refund.purpose is PaymentPurpose.SWEEP and kind is Kind.TRANSFER
-        return refund.recipient if pays_own_key else None
+        swept = (p.recipient for p in paid if p.purpose is PaymentPurpose.SWEEP)
+        return next(swept, None)
 
     def _build_row(
-        self, refund: Refund, attempt: Attempt, signed: SignedBytes
+        self, transaction: Transaction, attempt: Attempt, signed: SignedBytes
     ) -> SignedTransaction:
-        transaction = signed.transaction
+        built = signed.transaction
         return SignedTransaction(
             tx_hash=signed.tx_hash,
             attempt=attempt.number,
             kind=attempt.kind,
-            chain_id=transaction.chain_id,
-            sender=refund.reserved().sender,
-            nonce=transaction.nonce,
-            max_fee_per_gas=transaction.max_fee_per_gas,
-            max_priority_fee_per_gas=transaction.max_priority_fee_per_gas,
-            gas_limit=transaction.gas,
+            chain_id=built.chain_id,
+            sender=transaction.sender,
+            nonce=built.nonce,
+            max_fee_per_gas=built.max_fee_per_gas,
+            max_priority_fee_per_gas=built.max_priority_fee_per_gas,
+            gas_limit=built.gas,
             raw=signed.raw,
             signed_at=self._clock(),
         )
 
 
-def expect(refund: Refund, sender: str, gas: int) -> Refund:
-    """Return *refund* as it would be with a nonce of *sender*, before it has one."""
+def expect(refund: Refund, sender: str, gas: int) -> Transaction:
+    """Return what would pay *refund* with a nonce of *sender*, before it has one."""
     at = refund.created_at
     expected = refund.draft_transaction(
         at, sender=sender, nonce=refund.nonce or 0, key_id="", gas_limit=gas
     )
-    return refund.inside(expected)
+    return refund.inside(expected).reserved()
 
 
-def build_transaction(refund: Refund, attempt: Attempt) -> AnyTransaction:
-    """Return the unsigned transaction of *attempt*, with the nonce of *refund*."""
-    reserved = refund.reserved()
-    sender, nonce = reserved.sender, reserved.nonce
+def build_transaction(transaction: Transaction, attempt: Attempt) -> AnyTransaction:
+    """Return what *attempt* of *transaction* signs."""
+    sender, nonce = transaction.sender, transaction.nonce
     is_noop = attempt.kind is Kind.NOOP
-    payload = Payload(sender, 0, b"") if is_noop else payload_of(refund)
+    payload = Payload(sender, 0, b"") if is_noop else payload_of(transaction.payment)
     if attempt.is_legacy:
         return LegacyTransaction(
-            chain_id=refund.chain_id,
+            chain_id=transaction.chain_id,
             nonce=nonce,
             gas_price=attempt.max_fee,
             gas=attempt.gas,
@@ -323,7 +342,7 @@ def build_transaction(refund: Refund, attempt: Attempt) -> AnyTransaction:
             data=payload.data,
         )
     return DynamicFeeTransaction(
-        chain_id=refund.chain_id,
+        chain_id=transaction.chain_id,
         nonce=nonce,
         max_priority_fee_per_gas=attempt.priority_fee,
         max_fee_per_gas=attempt.max_fee,
@@ -347,13 +366,15 @@ def _combine(transaction: AnyTransaction, digest: bytes, made: Signed) -> Signed
 
 
 def _check(
-    transaction: AnyTransaction, refund: Refund, attempt: Attempt, network: Network
+    built: AnyTransaction, transaction: Transaction, attempt: Attempt, network: Network
 ) -> None:
     if attempt.kind is Kind.NOOP:
-        check_noop(transaction, refund, network)
-    elif refund.kind is TransactionKind.CALL:
-        check_call(transaction, refund, network, gas=attempt.gas)
-    elif refund.kind is TransactionKind.COIN:
-        check_coin(transaction, refund, network)
+        check_noop(built, transaction, network)
+        return
+    payment = transaction.payment
+    if transaction.kind is TransactionKind.CALL:
+        check_call(built, payment, network, gas=attempt.gas)
+    elif transaction.kind is TransactionKind.COIN:
+        check_coin(built, payment, network)
     else:
-        check_transfer(transaction, refund, network, gas=attempt.gas)
+        check_transfer(built, payment, network, gas=attempt.gas)

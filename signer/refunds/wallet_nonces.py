@@ -19,8 +19,9 @@ class WalletNonces:
     """
     Nonces below the next one, lowest first.
 
-    ``open`` are those of refunds that are not final, at most ``MOST_OPEN``.  ``gaps``
-    are those that no refund has, and for which later ones wait, at most ``MOST_GAPS``.
+    ``open`` are those of transactions that are not final, at most ``MOST_OPEN``.
+    ``gaps`` are those that none has, and for which later ones wait, at most
+    ``MOST_GAPS``.
     """
 
     open: Sequence[int]
@@ -38,7 +39,7 @@ def read_nonces(
     """
     where, end = (wallet.chain_id, wallet.sender), wallet.next_nonce
     rows = ledger.open_below(*where, end, MOST_OPEN)
-    found = [each.nonce for each in rows if each.nonce is not None]
+    found = [each.nonce for each in rows]
     if len(found) == MOST_OPEN:
         end = max(found)
     first = min(found, default=end) if chain_nonce is None else chain_nonce

@@ -22,7 +22,8 @@ from signer.chain.chain import Chain
 from signer.chain.erc20 import read_mark
 from signer.errors import NotFoundError, StaleStateError, WalletPausedError
 from signer.model.approval import ApprovalUse
-from signer.model.refund import Refund, Status
+from signer.model.refund import Status
+from signer.model.transaction import Transaction, TransactionStatus
 from signer.model.wallet import NOOP_MARK, Pause, UnrecordedTransaction, Wallet
 from signer.ports.chain import MinedTransaction
 from signer.ports.clock import Clock
@@ -188,8 +189,10 @@ class WalletReconciler:
                 " or not recorded: wait for a worker, then run the command again"
             )
         if contested := self._contested(chain, status.wallet.sender):
+            first = contested[0]
+            refunds = " ".join(f"refund {each.id}" for each in first.payments)
             raise WalletPausedError(
-                f"nonce {contested[0].nonce} of refund {contested[0].id} is used by a"
+                f"nonce {first.nonce} of {refunds or 'a filler'} is used by a"
                 " transaction that the ledger does not know: wait for a worker to find"
                 " it"
             )
@@ -263,29 +266,33 @@ class WalletReconciler:
             wallet = self._get(wallet.chain_id, wallet.sender)
             self.pause(wallet, Pause.RESTORED, wallet.high_water)
 
-    def record_nonce_taken(self, refund: Refund, mined: MinedTransaction) -> None:
-        """Record that *mined* has the nonce of *refund*; pause if it is foreign."""
-        wallet = self._get(refund.chain_id, mined.sender)
+    def record_nonce_taken(
+        self, transaction: Transaction, mined: MinedTransaction
+    ) -> None:
+        """Record that *mined* has the nonce; pause the wallet if it is foreign."""
+        wallet = self._get(transaction.chain_id, mined.sender)
         unrecorded = self._build_unrecorded(wallet, mined)
         self._store.add_unrecorded(wallet, [unrecorded])
         if unrecorded.mark is None and not wallet.is_paused:
-            wallet = self._get(refund.chain_id, mined.sender)
+            wallet = self._get(transaction.chain_id, mined.sender)
             self.pause(wallet, Pause.FOREIGN_TRANSACTION)
 
-    def _contested(self, chain: Chain, address: str) -> Sequence[Refund]:
-        """Return open refunds whose nonce an unknown transaction uses."""
+    def _contested(self, chain: Chain, address: str) -> Sequence[Transaction]:
+        """Return open transactions whose nonce an unknown one uses."""
         # It may be another refund's transaction that the ledger has lost.  It must be
         # recorded before the gateway can request that refund again.
         count = chain.client.transaction_count(address)
         chain_id = chain.network.chain_id
         below = self._store.open_below(chain_id, address, count, _MAX_CONTESTED)
-        unmined = [refund for refund in below if refund.status is not Status.MINED]
+        mined = TransactionStatus.MINED
         hashes = {
-            refund.id: {each.tx_hash for each in self._store.transactions(refund.id)}
-            for refund in unmined
+            each.nonce: {signed.tx_hash for signed in self._store.attempts(each)}
+            for each in below
+            if each.status is not mined
         }
         receipts = chain.client.receipts(sorted(set().union(*hashes.values())))
-        return [each for each in unmined if not hashes[each.id] & receipts.keys()]
+        unmined = (each for each in below if each.status is not mined)
+        return [each for each in unmined if not hashes[each.nonce] & receipts.keys()]
 
     def _get(self, chain_id: int, address: str) -> Wallet:
         wallet = self._store.wallet(chain_id, address)

@@ -34,7 +34,7 @@ from signer.keys.retirement import KeyRetirement
 from signer.model.key import WATCHED, Key, KeyState, find_active_key
 from signer.model.look import Look
 from signer.model.refund import UNSENT, Refund, Status
-from signer.model.transaction import HOLD
+from signer.model.transaction import HOLD, Transaction
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.meter import NO_METER, Meter
@@ -46,12 +46,13 @@ from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.head_looks import LONGEST_OWN_PAUSE
 from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.step_outcomes import Outcome
+from signer.refunds.saved_steps import count_moves, report_strangers
+from signer.refunds.step_outcomes import Moving, Outcome
 from signer.refunds.wallet_reconciliation import WalletReconciler
 
 
 _SMALLEST_CLAIM, _FIRST_CLAIM, _LARGEST_CLAIM = 2, 32, 128
-"""How many refunds are claimed at once.  They share transactions and requests."""
+"""How many are claimed at once.  They share commits and requests."""
 
 _LONGEST_SECONDS = 2.0
 """How long a batch may take: its claims expire after ``HOLD``."""
@@ -77,7 +78,7 @@ _ADVANCE_SECONDS = 1.0
 """How long refunds are claimed before those that were sent are tracked again."""
 
 _SHARING = frozenset({Status.QUEUED, Status.SIGNED})
-"""Statuses in which claimed refunds share their requests."""
+"""Statuses in which what was claimed shares its requests."""
 
 _CANCELLATIONS = 100
 
@@ -92,8 +93,8 @@ too, and while a wallet is paused each check does."""
 
 _WALLETS = "wallets"
 
-Failed = Sequence[tuple[Refund, HotWalletError]]
-"""Refunds whose step failed, each with its error."""
+Failed = Sequence[tuple[Moving, HotWalletError]]
+"""What has a step that failed, each with its error."""
 
 _MAX_WAIT_SECONDS = 1.0
 """The longest wait for changes: a worker sees only between waits that it must stop."""
@@ -190,14 +191,18 @@ class Worker:
         steps = 0
         for taken in self._take():
             # No payment waits for those that take several requests each.
-            for refunds in _partition(taken):
-                steps += self._advance(refunds, failing)
-            self._cancelling.update(r.id for r in taken if r.cancel_requested_at)
+            for group in _partition(taken):
+                steps += self._advance(group, failing)
+            self._cancelling.update(
+                each.id
+                for each in taken
+                if isinstance(each, Refund) and each.cancel_requested_at
+            )
         # Last, so that they delay no payment; the steps above cancel as well.
         return steps + self._advance(self._find_cancellations(), failing)
 
-    def _take(self) -> Iterator[Sequence[Refund]]:
-        """Yield refunds that are due, many at once, until there are no more."""
+    def _take(self) -> Iterator[Sequence[Moving]]:
+        """Yield what is due, many at once, until there is no more."""
         until = self._timer() + _ADVANCE_SECONDS
         while True:
             has_more = self._has_more
@@ -208,14 +213,15 @@ class Worker:
             claimed = self._claim(now, lone=not has_more)
             # A claim that is not full may have left refunds of tenants with many.
             self._has_more = bool(claimed) and not _is_unclaimed(claimed)
+            report_strangers(self._alarm, claimed)
             yield claimed
             if claimed:
                 self._adapt_claims(claimed, self._timer() - started)
             if not self._has_more or self._timer() >= until:
                 return
 
-    def _claim(self, now: datetime, *, lone: bool) -> Sequence[Refund]:
-        """Return refunds that are due; with *lone*, perhaps one without a claim."""
+    def _claim(self, now: datetime, *, lone: bool) -> Sequence[Moving]:
+        """Return what is due; with *lone*, perhaps one refund without a claim."""
         claim = partial(self._store.claim, now, now + HOLD, self._claim_size)
         claimed = claim(lone=True) if lone else claim()
         if not _is_unclaimed(claimed):
@@ -224,10 +230,11 @@ class Worker:
         # If it is still due after a step, claim it.
         return claim() if last == self._unclaimed_id else claimed
 
-    def _adapt_claims(self, batch: Sequence[Refund], seconds: float) -> None:
+    def _adapt_claims(self, batch: Sequence[Moving], seconds: float) -> None:
         """Claim next what fits in the time, after a *batch* that took *seconds*."""
         now = self._timer()
-        self._tenants |= dict.fromkeys((refund.tenant for refund in batch), now)
+        tenants = (payment.tenant for each in batch for payment in each.payments)
+        self._tenants |= dict.fromkeys(tenants, now)
         self._tenants = {
             tenant: at
             for tenant, at in self._tenants.items()
@@ -322,84 +329,89 @@ class Worker:
         return settled
 
     def _advance(
-        self, refunds: Sequence[Refund], failing: dict[str, HotWalletError]
+        self, moving: Sequence[Moving], failing: dict[str, HotWalletError]
     ) -> int:
         """
-        Take steps of claimed *refunds* until each waits; return how many.
+        Take steps of what was claimed until each waits; return how many.
 
-        Refunds of a network, key address or tenant in *failing* are postponed untried.
-        One is added if it fails for a refund, and works for no other in the same step.
+        What needs a network, key address or tenant in *failing* is postponed untried.
+        One is added if it fails for one, and works for no other in the same step.
         """
         steps = 0
-        while refunds:
-            failed = self._find_untried(refunds, failing)
-            untried = {refund.id for refund, _ in failed}
-            tried = [refund for refund in refunds if refund.id not in untried]
+        while moving:
+            failed = self._find_untried(moving, failing)
+            untried = {each.id for each, _ in failed}
+            tried = [each for each in moving if each.id not in untried]
             outcomes = self._lifecycle.step_all(tried)
-            moved = [each for each in outcomes if isinstance(each, Refund)]
+            moved = [
+                (before, after)
+                for before, after in zip(tried, outcomes, strict=True)
+                if not isinstance(after, Exception)
+            ]
             steps += len(moved)
             errors = self._report(tried, outcomes)
-            works = {each for refund in moved for each in self._needs(refund)}
-            for refund, error in errors:
-                causes = set(self._find_cause(refund, error)) - works
+            works = {need for _, after in moved for need in self._needs(after)}
+            for each, error in errors:
+                causes = set(self._find_cause(each, error)) - works
                 failing |= dict.fromkeys(causes, error)
             delayed = [*failed, *errors]
             problems = self._lifecycle.postpone(delayed)
-            counted = self._queues.postpone(errors, moved, failing)
+            counted = self._queues.postpone(errors, [a for _, a in moved], failing)
             self._log_delayed(delayed, problems, counted)
-            before = {refund.id: refund for refund in tried}
-            changed = [each for each in moved if each.status != before[each.id].status]
-            for refund in changed:
-                self._meter.moved(before[refund.id], refund)
-            refunds = [refund for refund in changed if refund.status in UNSENT]
+            changed = [(b, a) for b, a in moved if b.status != a.status]
+            for before, after in changed:
+                count_moves(self._meter, before, after)
+            moving = [after for _, after in changed if Status(after.status) in UNSENT]
         return steps
 
-    def _report(self, refunds: Sequence[Refund], outcomes: Sequence[Outcome]) -> Failed:
-        """Report the errors of a step, and return those after which refunds wait."""
+    def _report(self, tried: Sequence[Moving], outcomes: Sequence[Outcome]) -> Failed:
+        """Report the errors of a step, and return those after which one waits."""
         waiting = []
-        for refund, outcome in zip(refunds, outcomes, strict=True):
-            if isinstance(outcome, Refund | StaleStateError):
-                continue  # Another process has a refund whose state is stale.
+        for each, outcome in zip(tried, outcomes, strict=True):
+            if isinstance(outcome, Refund | Transaction | StaleStateError):
+                continue  # Another process has what is stale.
             if isinstance(outcome, HotWalletError):
-                self._alarm.report_row(outcome, refund.id)
-                waiting.append((refund, outcome))
+                self._alarm.report_row(outcome, *each.names.values())
+                waiting.append((each, outcome))
             else:
                 bug = type(outcome).__name__
-                self._log.error("refund-stuck", refund_id=refund.id, error=bug)
+                self._log.error("refund-stuck", **each.names, error=bug)
         return waiting
 
     def _find_untried(
-        self, refunds: Sequence[Refund], failing: Mapping[str, HotWalletError]
+        self, moving: Sequence[Moving], failing: Mapping[str, HotWalletError]
     ) -> Failed:
         return [
-            (refund, error)
-            for refund in refunds
-            if (error := self._find_failing(refund, failing)) is not None
+            (each, error)
+            for each in moving
+            if (error := self._find_failing(each, failing)) is not None
         ]
 
     def _find_failing(
-        self, refund: Refund, failing: Mapping[str, HotWalletError]
+        self, moving: Moving, failing: Mapping[str, HotWalletError]
     ) -> HotWalletError | None:
-        needed = self._needs(refund) if failing else ()
+        needed = self._needs(moving) if failing else ()
         return next((failing[each] for each in needed if each in failing), None)
 
-    def _needs(self, refund: Refund) -> Sequence[str]:
-        """Return the network, address and tenant that *refund* needs."""
-        return refund.network, self._sender(refund), _owner(refund)
+    def _needs(self, moving: Moving) -> Sequence[str]:
+        """Return the network, address and tenants that *moving* needs."""
+        owners = dict.fromkeys(_owner(each) for each in moving.payments)
+        return moving.network, self._sender(moving), *owners
 
-    def _find_cause(self, refund: Refund, error: HotWalletError) -> Iterable[str]:
-        """Return the network, address or tenant that fails for other refunds too."""
+    def _find_cause(self, moving: Moving, error: HotWalletError) -> Iterable[str]:
+        """Return the network, address or tenant that fails for others too."""
         if isinstance(error, ChainUnavailableError):
-            return (refund.network,)
+            return (moving.network,)
         if isinstance(error, TenantBlockedError):
-            return (_owner(refund),)  # It may have a long queue.
-        return (self._sender(refund),) if is_device_failure(error) else ()
+            return [_owner(each) for each in moving.payments]  # With long queues.
+        return (self._sender(moving),) if is_device_failure(error) else ()
 
-    def _sender(self, refund: Refund) -> str:
-        """Return the address that pays *refund*; an empty text if it is unknown."""
-        address = refund.sender or refund.bound_sender
-        if address is not None:
-            return address
+    def _sender(self, moving: Moving) -> str:
+        """Return the address that pays *moving*; an empty text if it is unknown."""
+        if isinstance(moving, Transaction):
+            return moving.sender
+        if moving.bound_sender is not None:
+            return moving.bound_sender
         with suppress(HotWalletError):
             active = find_active_key(self._ring.cached_keys())
             return "" if active is None else active.address
@@ -411,32 +423,34 @@ class Worker:
         problems: Sequence[HotWalletError | None],
         counted: Container[str],
     ) -> None:
-        """Log *delayed* refunds, unless the line of their queue has *counted* them."""
-        for refund, error in delayed:
-            self._meter.delayed(refund, error.code)
-            if refund.id in counted:
+        """Log what is *delayed*, unless the line of its queue has *counted* it."""
+        for each, error in delayed:
+            for payment in each.payments:
+                self._meter.delayed(payment, error.code)
+            if each.id in counted:
                 continue
             self._log.warning(
                 "refund-delayed",
-                refund_id=refund.id,
-                status=str(refund.status),
+                **each.names,
+                status=str(each.status),
                 code=error.code,
-                attempts=refund.moving.attempts + 1,
+                attempts=each.attempts + 1,
             )
-        for (refund, _), problem in zip(delayed, problems, strict=True):
+        for (each, _), problem in zip(delayed, problems, strict=True):
             if problem is not None:
                 # Other workers can claim it when the claim expires.
-                self._log.warning("refund-held", refund_id=refund.id, code=problem.code)
+                self._log.warning("refund-held", **each.names, code=problem.code)
 
 
-def _is_unclaimed(claimed: Sequence[Refund]) -> bool:
+def _is_unclaimed(claimed: Sequence[Moving]) -> bool:
     return len(claimed) == 1 and claimed[0].version == 0
 
 
-def _partition(taken: Sequence[Refund]) -> Iterable[Sequence[Refund]]:
-    """Return the claimed refunds that share their requests, and then the others."""
-    shared = [refund for refund in taken if refund.status in _SHARING]
-    return shared, [refund for refund in taken if refund.status not in _SHARING]
+def _partition(taken: Sequence[Moving]) -> Iterable[Sequence[Moving]]:
+    """Return what was claimed and shares its requests, and then the others."""
+    shares = {each.id for each in taken if Status(each.status) in _SHARING}
+    shared = [each for each in taken if each.id in shares]
+    return shared, [each for each in taken if each.id not in shares]
 
 
 def _owner(refund: Refund) -> str:

@@ -73,7 +73,9 @@ class Attacks:
         """Insert a transaction for a queued refund: it waits, unpaid."""
         first = self._worker.step(self._refunds.accepted())
         refund = self._refunds.accepted(amount="7.00")
-        copied = "kind, '{}', key_id, gas_limit, created_at, mac, 'reserved', now()"
+        copied = (
+            "network, kind, '{}', key_id, gas_limit, created_at, mac, 'reserved', now()"
+        )
         names = ", ".join(HELD[:-4])
         refusal = self._thief.steal(
             f"INSERT INTO transactions ({names}, version, due_at) SELECT chain_id,"

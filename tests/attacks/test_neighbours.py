@@ -11,7 +11,7 @@ from signer.audit.log import AuditLog
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.model.refund import Refund, Status
 from signer.model.transaction import HOLD
-from signer.refunds.step_outcomes import Outcome
+from signer.refunds.step_outcomes import Moving, Outcome
 from tests.support.ledgers import seal
 from tests.support.refunds import World, altered
 from tests.support.ring import SILENCE
@@ -71,16 +71,18 @@ def test_a_new_refund_waits_for_few_of_another_tenant(world: World) -> None:
     sent: list[Refund] = []
     asked: list[tuple[Refund, int]] = []
 
-    def step_all(refunds: Sequence[Refund]) -> Sequence[Outcome]:
+    def step_all(refunds: Sequence[Moving]) -> Sequence[Outcome]:
         nonlocal passed
         passed += 0.002 + 0.0003 * len(refunds)
         if asked == [] or asked[-1][0].id in {each.id for each in sent}:
             asked.append((world.accepted(OTHER), len(sent)))
         outcomes = lifecycle.step_all(refunds)
         sent.extend(
-            each
+            payment
             for each in outcomes
-            if isinstance(each, Refund) and each.status is Status.BROADCAST
+            if not isinstance(each, Exception)
+            for payment in each.payments
+            if payment.status is Status.BROADCAST
         )
         return outcomes
 

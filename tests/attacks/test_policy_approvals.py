@@ -152,10 +152,10 @@ def test_a_path_that_asks_nobody_signs_nothing(world: World, kind: Kind) -> None
 
     assert refund.status is Status.RESERVED
     with pytest.raises(PolicyViolationError) as refused:
-        signer.build_and_sign(refund, attempt, world.network)
+        signer.build_and_sign(refund.reserved(), attempt, world.network)
     assert refused.value.rule == "every"
     if kind is Kind.NOOP:  # Nor with people: only refunds can be approved.
         with pytest.raises(PolicyViolationError):
             signer.build_and_sign(
-                refund, attempt, world.network, approve=lambda need: None
+                refund.reserved(), attempt, world.network, approve=lambda need: None
             )

@@ -59,7 +59,9 @@ def _code(world: World, refund: Refund) -> str | None:
         "key_id = 'ff'",
         "gas_limit = gas_limit + 1",
         f"composition = '{compose(['rf_thief'])}'",
-        "kind = 'filler'",
+        pytest.param(
+            f"kind = 'filler', composition = '{compose(())}'", id="kind = 'filler'"
+        ),
         "created_at = '2026-01-01T00:00:00.000000+00:00'",
         "mac = NULL",
     ],
@@ -143,7 +145,7 @@ def test_an_inserted_transaction(world: World, steal: Attack, mac: str | None) -
     }
     given = macs.get(mac or "")
     steal(
-        "INSERT INTO transactions SELECT chain_id, sender, 1, kind,"
+        "INSERT INTO transactions SELECT chain_id, sender, 1, network, kind,"
         f" '{invented.composition}', key_id, gas_limit, created_at, status, updated_at,"
         " version, due_at, attempts, blocked_by, tx_hash, block_number, block_hash,"
         f" {'NULL' if given is None else repr(given)} FROM transactions",
@@ -159,9 +161,9 @@ def test_an_inserted_transaction(world: World, steal: Attack, mac: str | None) -
 
 
 INVENTED = (
-    "INSERT INTO transactions SELECT chain_id, sender, 1000, kind, '{}', key_id,"
-    " gas_limit, created_at, status, updated_at, version, due_at, attempts, blocked_by,"
-    " tx_hash, block_number, block_hash, mac FROM transactions"
+    "INSERT INTO transactions SELECT chain_id, sender, 1000, network, kind, '{}',"
+    " key_id, gas_limit, created_at, status, updated_at, version, due_at, attempts,"
+    " blocked_by, tx_hash, block_number, block_hash, mac FROM transactions"
 )
 
 

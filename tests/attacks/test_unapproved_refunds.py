@@ -40,10 +40,12 @@ Steal = Callable[..., None]
 
 RESERVED = (
     (
-        "INSERT INTO transactions (chain_id, sender, nonce, kind, composition, key_id,"
-        " gas_limit, created_at, status, updated_at, version, due_at, attempts)"
-        " SELECT chain_id, '{sender}', 0, 'transfer', '{composition}', '{key_id}',"
-        " 65000, created_at, 'reserved', updated_at, 0, updated_at, 0 FROM refunds"
+        "INSERT INTO transactions (chain_id, sender, nonce, network, kind,"
+        " composition, key_id, gas_limit, created_at, status, updated_at, version,"
+        " due_at, attempts)"
+        " SELECT chain_id, '{sender}', 0, network, 'transfer', '{composition}',"
+        " '{key_id}', 65000, created_at, 'reserved', updated_at, 0, updated_at, 0"
+        " FROM refunds"
     ),
     (
         "UPDATE refunds SET state = 'assigned', nonce = 0, sender = '{sender}',"

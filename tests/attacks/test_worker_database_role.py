@@ -126,8 +126,8 @@ def test_a_nonce_that_the_thief_chose(processes: Processes, thief: Thief) -> Non
     refund, worker = processes.refunds.accepted(), processes.worker.worker
 
     thief.steal(
-        f"INSERT INTO transactions SELECT chain_id, '{THIEF}', 7, 'transfer', '',"
-        " 'thief', 21000, now(), 'reserved', now(), 0, now() FROM refunds",
+        f"INSERT INTO transactions SELECT chain_id, '{THIEF}', 7, network, 'transfer',"
+        " '', 'thief', 21000, now(), 'reserved', now(), 0, now() FROM refunds",
         f"UPDATE refunds SET state = 'assigned', nonce = 7, sender = '{THIEF}',"
         " position = 0",
     )

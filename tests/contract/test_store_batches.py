@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from typing import cast
 
 import psycopg
 import pytest
@@ -26,6 +27,7 @@ from signer.model.hold import Hold
 from signer.model.key import KeyState, find_key
 from signer.model.refund import Refund, Status
 from signer.model.spending_limits import NO_LIMITS, Limits
+from signer.model.transaction import Transaction
 from signer.ports.refund_store import Change, Reservation
 from tests.fixtures.ledger import (
     OTHER_WALLET,
@@ -35,6 +37,7 @@ from tests.fixtures.ledger import (
     moved,
     now,
     opened,
+    paid,
     reserved,
     sighting,
     signed,
@@ -60,12 +63,14 @@ def _reserve(
     limits: Limits = NO_LIMITS,
     sender: str = WALLET,
 ) -> Sequence[Refund | HotWalletError]:
-    return store.reserve_all(
-        [Reservation(refund, GAS, limits) for refund in refunds],
-        sender=sender,
-        key_id=key_at(sender).key_id,
-        counted=0,
-        at=now(),
+    return paid(
+        store.reserve_all(
+            [Reservation(refund, GAS, limits) for refund in refunds],
+            sender=sender,
+            key_id=key_at(sender).key_id,
+            counted=0,
+            at=now(),
+        )
     )
 
 
@@ -106,10 +111,10 @@ def test_nonces_follow_the_order_of_the_batch(store: SQLStore) -> None:
     )
 
     assert first.nonce == 0
-    assert _nonces(outcomes) == [1, 2, 3, 4, 5]
+    assert _nonces(paid(outcomes)) == [1, 2, 3, 4, 5]
     for refund, outcome, intent in zip(refunds, outcomes, intents, strict=True):
-        assert isinstance(outcome, Refund)
-        assert outcome == stored(store, refund)
+        assert isinstance(outcome, Transaction)
+        assert outcome.payment == stored(store, refund)
         assert outcome.intent == intent
         statuses = [move.status for move in store.history(refund.id)]
         assert statuses == [Status.QUEUED, Status.RESERVED]
@@ -229,7 +234,7 @@ def test_a_stop_and_another_key_concern_all(store: SQLStore) -> None:
 def test_a_batch_is_of_one_chain(store: SQLStore) -> None:
     with pytest.raises(ValueError, match="several chains"):
         _reserve(store, accepted(store), accepted(store, chain_id=1))
-    assert _reserve(store) == ()
+    assert _reserve(store) == []
 
 
 def _recorded(refund: Refund) -> Change:
@@ -250,8 +255,8 @@ def test_changes_of_different_kinds_are_saved_together(store: SQLStore) -> None:
     assert list(errors) == [None] * 3
     assert stored(store, late) == postponed.after
     assert stored(store, sent) == after
-    assert stored(store, recorded.after) == recorded.after
-    assert store.transactions(recorded.after.id) == (recorded.transaction,)
+    assert stored(store, cast("Refund", recorded.after)) == recorded.after
+    assert store.transactions(recorded.after.id) == (recorded.attempt,)
     assert store.save_all([]) == ()
 
 

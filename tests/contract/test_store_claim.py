@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from backends.sql import SQLStore
 from signer.errors import StaleStateError
 from signer.model.refund import Refund, Status
+from signer.model.transaction import compose
 from tests.fixtures.ledger import (
     accepted,
     broadcast,
@@ -23,6 +24,7 @@ from tests.fixtures.ledger import (
     signed,
     stored,
 )
+from tests.fixtures.ledger import claimed as claimed_from
 from tests.support.audit import overruled
 
 
@@ -30,7 +32,7 @@ def _claim(
     store: SQLStore, limit: int = 10, *, at: datetime | None = None
 ) -> list[str]:
     moment = at or now()
-    claimed = store.claim(moment, moment + timedelta(seconds=20), limit)
+    claimed = claimed_from(store, moment, moment + timedelta(seconds=20), limit)
     return [refund.id for refund in claimed]
 
 
@@ -38,7 +40,7 @@ def test_a_claim_is_a_change(store: SQLStore) -> None:
     """A claim changes version and due time, adds no history, and returns the refund."""
     refund = accepted(store, due_at=now())
     until = later(20)
-    (claimed,) = store.claim(later(1), until, 10)
+    (claimed,) = claimed_from(store, later(1), until, 10)
 
     assert claimed == refund.with_due_at(until)
     assert claimed == store.get(refund.id)
@@ -49,7 +51,7 @@ def test_a_claim_keeps_attempts_and_reason(store: SQLStore) -> None:
     before = accepted(store)
     late = before.with_due_at(now(), attempts=3, blocked_by="chain-unavailable")
     store.save(before, late)
-    (claimed,) = store.claim(later(1), later(20), 10)
+    (claimed,) = claimed_from(store, later(1), later(20), 10)
 
     assert (claimed.attempts, claimed.blocked_by) == (3, "chain-unavailable")
 
@@ -59,7 +61,8 @@ def test_a_refund_that_is_alone_needs_no_claim(store: SQLStore) -> None:
     refund = accepted(store, due_at=now())
 
     def lone(at: datetime) -> Sequence[Refund]:
-        return list(store.claim(at, at + timedelta(seconds=20), 10, lone=True))
+        found = store.claim(at, at + timedelta(seconds=20), 10, lone=True)
+        return [payment for each in found for payment in each.payments]
 
     assert lone(later(-5)) == []
     assert lone(later(1)) == [refund]
@@ -119,7 +122,8 @@ def test_only_open_refunds_are_claimed(store: SQLStore) -> None:
     moved(store, accepted(store), Status.CANCELLED)
     moved(store, reserved(store, accepted(store)), Status.FAILED)
 
-    assert sorted(refund.id for refund in work) == _claim(store, 99, at=later(60))
+    claimed = _claim(store, 99, at=later(60))
+    assert sorted(refund.id for refund in work) == sorted(claimed)
 
 
 def test_tenants_take_turns(store: SQLStore) -> None:
@@ -170,8 +174,10 @@ def test_a_due_time_far_in_the_future_counts_as_due(
 def test_a_slow_clock_claims_held_refunds(store: SQLStore) -> None:
     """R30: a worker with a slow clock claims held refunds; versions prevent harm."""
     refund = accepted(store)
-    held = store.claim(refund.due_at, refund.due_at + timedelta(seconds=20), 10)[0]
-    again = store.claim(later(-3600), later(-3580), 10)[0]
+    held = claimed_from(
+        store, refund.due_at, refund.due_at + timedelta(seconds=20), 10
+    )[0]
+    again = claimed_from(store, later(-3600), later(-3580), 10)[0]
 
     with pytest.raises(StaleStateError):
         moved(store, held, Status.CANCELLED)
@@ -181,8 +187,8 @@ def test_a_slow_clock_claims_held_refunds(store: SQLStore) -> None:
 def test_a_lost_claim_cannot_save(store: SQLStore) -> None:
     """R29: neither before nor after the new claimant saves."""
     refund = accepted(store)
-    (mine,) = store.claim(refund.due_at, later(40), 10)
-    (theirs,) = store.claim(later(60), later(80), 10)
+    (mine,) = claimed_from(store, refund.due_at, later(40), 10)
+    (theirs,) = claimed_from(store, later(60), later(80), 10)
 
     for late in (refund, mine):
         with pytest.raises(StaleStateError):
@@ -213,7 +219,7 @@ def test_claims_return_each_due_refund_once(
     past = sorted(each for each in by_id.values() if each <= at)
     future = sorted(e for e in by_id.values() if e > at + timedelta(seconds=120))
     for limit in limits:
-        claimed = store.claim(at, at + timedelta(seconds=100), limit)
+        claimed = claimed_from(store, at, at + timedelta(seconds=100), limit)
         dates_ = sorted(by_id[refund.id] for refund in claimed)
         from_past = sum(each <= at for each in dates_)
 
@@ -224,23 +230,26 @@ def test_claims_return_each_due_refund_once(
         moved(store, stored(store, refund), Status.CANCELLED)
 
 
-def _invented(nonce: int) -> str:
+def _invented(nonce: int, *, fills: bool) -> str:
     """Return the statement that inserts a transaction that pays no refund."""
-    fixed = "chain_id, sender, kind, key_id, gas_limit, created_at, status, updated_at"
+    fixed = "chain_id, sender, network, key_id, gas_limit, created_at, status"
+    fixed += ", updated_at"
+    kind, paid = ("filler", compose(())) if fills else ("transfer", f"{nonce}")
     return (
-        f"INSERT INTO transactions ({fixed}, nonce, composition, version, due_at,"
-        f" attempts) SELECT {fixed}, {nonce}, '{nonce}', 0, created_at, 0"
+        f"INSERT INTO transactions ({fixed}, nonce, kind, composition, version, due_at,"
+        f" attempts) SELECT {fixed}, {nonce}, '{kind}', '{paid}', 0, created_at, 0"
         " FROM transactions WHERE nonce = 0"
     )
 
 
-def test_transactions_without_a_refund(store: SQLStore) -> None:
+@pytest.mark.parametrize("fills", [True, False])
+def test_transactions_without_a_refund(store: SQLStore, *, fills: bool) -> None:
     """Rows that another program inserted take the places of no refund."""
     refund = reserved(store, accepted(store))
     for nonce in range(5, 9):
-        forge(store, _invented(nonce))
+        forge(store, _invented(nonce, fills=fills))
 
-    (claimed,) = store.claim(later(30), later(41), 4)
+    (claimed,) = claimed_from(store, later(30), later(41), 4)
 
     assert claimed.id == refund.id
 
@@ -252,4 +261,6 @@ def test_refunds_that_another_program_ended(store: SQLStore, database_url: str) 
         database_url, f"UPDATE refunds SET state = 'failed' WHERE id = '{ended.id}'"
     )
 
-    assert [each.id for each in store.claim(later(30), later(41), 1)] == [refund.id]
+    assert [each.id for each in claimed_from(store, later(30), later(41), 1)] == [
+        refund.id
+    ]

@@ -19,9 +19,9 @@ from signer.model.refund import Status
 from signer.model.wallet import Pause
 from signer.ports.key_store import KeyStore
 from tests.fixtures.ledger import (
-    FILLER,
     OTHER_WALLET,
     WALLET,
+    a_filler,
     accepted,
     later,
     mined,
@@ -340,17 +340,13 @@ def test_bytes_for_a_nonce_that_another_payment_got(store: SQLStore) -> None:
     assert store.claim(later(11), later(21), 1)  # The process is slow.
     made_active(store, SECOND, block=True)
     store.reinstate(_blocked(store), AT, record())
-    filler = accepted(store, **FILLER)
-    drafted = filler.draft_transaction(
-        AT, sender=WALLET, nonce=0, key_id=FIRST.key_id, gas_limit=21_000
-    )
-    held = store.adopt(filler, filler.assigned(drafted))
+    filler = a_filler(store, 0, AT)
 
     with pytest.raises(StaleStateError):
         signed(store, lost)
     with pytest.raises(StaleStateError):
         store.save(lost, lost.with_due_at(AT))
-    assert store.get(filler.id) == held
+    assert store.find_transaction(31337, WALLET, 0) == filler
 
 
 def test_only_revoked_keys_are_reinstated(store: SQLStore) -> None:

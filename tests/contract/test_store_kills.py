@@ -27,6 +27,7 @@ from tests.fixtures.ledger import (
     reserved,
     signed,
 )
+from tests.fixtures.ledger import claimed as claimed_from
 from tests.fixtures.races import reports_until_killed, start_process
 from tests.support.keys import key_at, made_active
 from tests.support.ledgers import open_ledger
@@ -69,7 +70,7 @@ def test_kill_loses_nothing(database_url: str, store: SQLStore) -> None:
 def _sign_late(url: str, line: Connection) -> None:
     """Claim a refund, wait for a message, sign, and report error and bytes to send."""
     store = open_ledger(url)
-    (refund,) = store.claim(later(60), later(80), 1)
+    (refund,) = claimed_from(store, later(60), later(80), 1)
     line.send(refund.id)
     line.recv()
     try:
@@ -87,7 +88,7 @@ def test_a_worker_that_wakes_too_late(database_url: str, store: SQLStore) -> Non
     assert line.recv() == refund.id
     os.kill(worker.pid or 0, signal.SIGSTOP)
     line.send("continue")
-    (claimed,) = store.claim(later(200), later(220), 10)
+    (claimed,) = claimed_from(store, later(200), later(220), 10)
     ours = signed(store, claimed)
     os.kill(worker.pid or 0, signal.SIGCONT)
     code, would_send = line.recv()

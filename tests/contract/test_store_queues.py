@@ -6,7 +6,6 @@ from backends.sql import SQLStore, queue_postponement
 from signer.model.refund import Status
 from signer.model.refund_queue import Queue
 from tests.fixtures.ledger import (
-    FILLER,
     accepted,
     bound,
     later,
@@ -15,6 +14,7 @@ from tests.fixtures.ledger import (
     signed,
     stored,
 )
+from tests.fixtures.ledger import claimed as claimed_from
 
 
 QUEUES = (
@@ -38,7 +38,6 @@ def test_due_refunds_of_the_queue_are_postponed(store: SQLStore, queue: Queue) -
         accepted(store, due_at=later(20)),
         accepted(store, due_at=now(), network="other", tenant="shop"),
         accepted(store, due_at=now(), **bound()),
-        accepted(store, due_at=now(), **FILLER),
     ]
     until = later(30)
     count = store.postpone_queue(queue, now=later(1), until=until, code="some-code")
@@ -48,8 +47,7 @@ def test_due_refunds_of_the_queue_are_postponed(store: SQLStore, queue: Queue) -
         expected = refund.with_due_at(until, attempts=1, blocked_by="some-code")
         assert stored(store, refund) == expected
     assert [stored(store, refund) for refund in others] == others
-    # The sweep and the filler have one tenant, and so one turn each.
-    claimed = [each.id for _ in "ab" for each in store.claim(later(1), later(20), 10)]
+    claimed = [each.id for each in claimed_from(store, later(1), later(20), 10)]
     assert sorted(claimed) == sorted(refund.id for refund in others[1:])
 
 
@@ -67,7 +65,7 @@ def test_only_queued_refunds_are_postponed(store: SQLStore) -> None:
 def test_a_claimed_refund_is_not_postponed(store: SQLStore) -> None:
     """Its claimant saves what comes of it."""
     accepted(store, due_at=now())
-    (claimed,) = store.claim(later(1), later(20), 10)
+    (claimed,) = claimed_from(store, later(1), later(20), 10)
 
     assert _postpone(store, QUEUES[0]) == 0
     assert stored(store, claimed) == claimed

@@ -28,6 +28,7 @@ from tests.fixtures.ledger import (
     signed,
     stored,
 )
+from tests.fixtures.ledger import claimed as claimed_from
 from tests.fixtures.races import race
 from tests.support.keys import key_at
 from tests.support.ledgers import open_ledger
@@ -119,7 +120,7 @@ def _claim_all(store: SQLStore, index: int) -> list[str]:
     """Claim five at a time until nothing is due."""
     claimed: list[str] = []
     at, until = later(60), later(120)
-    while found := store.claim(at, until, 5):
+    while found := claimed_from(store, at, until, 5):
         claimed += [refund.id for refund in found]
     return claimed
 
@@ -139,10 +140,10 @@ def test_claims_skip_locked_rows(postgresql_url: str) -> None:
     refunds = sorted(accepted(store).id for _ in range(4))
     with psycopg.connect(postgresql_url) as other:
         other.execute("SELECT 1 FROM refunds WHERE id = %s FOR UPDATE", refunds[:1])
-        claimed = store.claim(later(60), later(80), 10)
+        claimed = claimed_from(store, later(60), later(80), 10)
 
     assert refunds[1:] == [refund.id for refund in claimed]
-    assert refunds[:1] == [r.id for r in store.claim(later(60), later(80), 10)]
+    assert refunds[:1] == [r.id for r in claimed_from(store, later(60), later(80), 10)]
     store.close()
 
 
@@ -167,7 +168,7 @@ def test_a_pause_acts_at_once(database_url: str, store: SQLStore) -> None:
     (foreign,) = store.foreign_transactions(31337, WALLET)
 
     assert list(range(foreign.nonce)) == nonces
-    assert foreign.held_by is None
+    assert not foreign.is_held
 
 
 def test_threads_share_a_store(store: SQLStore) -> None:

@@ -47,10 +47,10 @@ def test_the_refund_of_a_reference_or_nonce(store: SQLStore) -> None:
     assert store.find_reference("shop", queued.reference) == queued
     assert store.find_reference("gateway", queued.reference) is None
     assert store.find_reference("shop", "a\0b") is None
-    assert store.find_nonce(31337, sender, nonce) == paid
-    assert store.find_nonce(31337, sender, nonce + 1) is None
-    assert store.find_nonce(31337, OTHER_WALLET, nonce) is None
-    assert store.find_nonce(1, sender, nonce) is None
+    assert store.find_transaction(31337, sender, nonce) == paid.reserved()
+    assert store.find_transaction(31337, sender, nonce + 1) is None
+    assert store.find_transaction(31337, OTHER_WALLET, nonce) is None
+    assert store.find_transaction(1, sender, nonce) is None
 
 
 def test_recent_fees_are_those_of_confirmed_refunds(store: SQLStore) -> None:
@@ -165,15 +165,15 @@ def test_refunds_in_flight_are_returned_in_batches(store: SQLStore) -> None:
     signed(store, reserved(store, accepted(store)))
     final = moved(store, mined(store, broadcast(store)), Status.CONFIRMED)
     flying = [broadcast(store), mined(store, broadcast(store)), broadcast(store)]
-    flying.sort(key=lambda refund: refund.id)
+    flying.sort(key=lambda refund: refund.nonce or 0)
 
     assert final.status.is_final
     found = store.in_flight(10)
-    assert flying == [one.refund for one in found]
+    assert flying == [one.transaction.payment for one in found]
     assert [(each.tx_hash,) for each in flying] == [one.tx_hashes for one in found]
     assert found[:2] == store.in_flight(2)
-    assert found[2:] == store.in_flight(2, after=flying[1].id)
-    assert store.in_flight(2, after=flying[2].id) == ()
+    assert found[2:] == store.in_flight(2, after=found[1].transaction)
+    assert store.in_flight(2, after=found[2].transaction) == ()
 
 
 def test_all_hashes_of_a_refund_are_watched(store: SQLStore) -> None:
@@ -211,7 +211,8 @@ def test_a_text_that_is_no_hash_is_not_watched(store: SQLStore, text: str) -> No
 
 def _below(store: SQLStore, refund: Refund, limit: int) -> Sequence[Refund]:
     own = refund.reserved()
-    return store.open_below(refund.chain_id, own.sender, own.nonce, limit)
+    below = store.open_below(refund.chain_id, own.sender, own.nonce, limit)
+    return tuple(each.payment for each in below)
 
 
 def test_open_refunds_with_lower_nonces(store: SQLStore) -> None:

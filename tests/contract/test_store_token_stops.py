@@ -23,6 +23,7 @@ from signer.model.hold import EVERY_CHAIN, Hold, name_of_token
 from signer.model.key import SIGNING, SigningCondition
 from signer.model.refund import COIN, COIN_ADDRESS, PaymentPurpose, Refund, Status
 from signer.model.spending_limits import NO_LIMITS
+from signer.model.transaction import Kind
 from signer.ports.refund_store import Reservation
 from tests.fixtures.ledger import (
     WALLET,
@@ -31,6 +32,7 @@ from tests.fixtures.ledger import (
     forge,
     now,
     opened,
+    paid,
     queued,
     reserved,
     signed,
@@ -57,12 +59,14 @@ def _reserve_all(
 ) -> Sequence[Refund | HotWalletError]:
     key = key_at(WALLET)
     made_active(store, key)
-    return store.reserve_all(
-        [Reservation(each, 65_000, NO_LIMITS, None) for each in refunds],
-        sender=WALLET,
-        key_id=key.key_id,
-        counted=0,
-        at=now(),
+    return paid(
+        store.reserve_all(
+            [Reservation(each, 65_000, NO_LIMITS, None) for each in refunds],
+            sender=WALLET,
+            key_id=key.key_id,
+            counted=0,
+            at=now(),
+        )
     )
 
 
@@ -183,7 +187,7 @@ def test_no_signed_bytes_are_recorded_but_a_no_op(store: SQLStore) -> None:
     with pytest.raises(StaleStateError):
         store.save(sent, replaced, again)
     noop = replace(replaced, failure_code="token-stopped", failure_detail="odd mints")
-    store.save(sent, noop, again)
+    store.save(sent, noop, replace(again, kind=Kind.NOOP))
     assert len(store.transactions(sent.id)) == 2
 
 

@@ -221,10 +221,9 @@ def test_an_unrecorded_transaction_names_the_refund_with_its_nonce(
     found = _found(store, paid.mark)
 
     assert found is not None
-    assert holder.id == found.held_by
-    assert [each.held_by for each in store.foreign_transactions(CHAIN, WALLET)] == [
-        None
-    ]
+    assert (holder.nonce, found.is_held) == (0, True)
+    (foreign,) = store.foreign_transactions(CHAIN, WALLET)
+    assert not foreign.is_held
 
 
 def test_a_queued_refund_is_adopted(store: SQLStore) -> None:
@@ -241,7 +240,7 @@ def test_a_queued_refund_is_adopted(store: SQLStore) -> None:
         Status.MINED,
     ]
     assert found is not None
-    assert refund.id == found.held_by
+    assert found.is_held
 
 
 def test_a_refund_is_adopted_once(store: SQLStore) -> None:

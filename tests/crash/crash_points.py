@@ -154,9 +154,9 @@ class CrashPoints:
     def remember(self, args: tuple[Any, ...]) -> None:
         """Note whether the transactions in *args* replace earlier ones."""
         attempts = [
-            change.transaction.attempt
+            change.attempt.attempt
             for change in _changes(args)
-            if change.transaction is not None
+            if change.attempt is not None
         ]
         if attempts:
             self._replacing = any(attempts)
@@ -278,7 +278,7 @@ def _details(place: str, args: tuple[Any, ...]) -> list[str]:
     changes = _changes(args)
     statuses = {each.after.status for each in changes}
     details = [f"{place}({status})" for status in statuses]
-    if any(each.transaction and each.transaction.attempt for each in changes):
+    if any(each.attempt and each.attempt.attempt for each in changes):
         details.append(f"{place}(replaced)")
     return details
 

@@ -94,7 +94,16 @@ _COLUMNS = (
     "id, idempotency_key, reference, recipient, CAST(amount AS INTEGER),"
     f" {_STATUS}, refunds.version + coalesce(transactions.version, 0), sender, nonce,"
     " failure_code, purpose = 'sweep',"
-    " purpose = 'filler', cancel_requested_at IS NOT NULL"
+    " 0, cancel_requested_at IS NOT NULL"
+)
+
+
+# They pay nothing, and no client knows them.
+_FILLERS = (
+    "SELECT sender || ' n' || nonce, '', '', sender, 0, status, version, sender, nonce,"
+    " CASE WHEN block_number IS NULL THEN 'nonce-taken' ELSE 'nonce-filled' END,"
+    " 0, 1, 0"
+    " FROM transactions WHERE kind = 'filler'"
 )
 
 
@@ -104,7 +113,10 @@ def is_settled(ledger: Ledger, chain: SimulatedChain, plan: Plan) -> bool:
     left = [
         status
         for status, sender, nonce in ledger.select(
-            f"SELECT {_STATUS}, sender, nonce FROM {_ROWS} WHERE state NOT IN {_FINAL}"
+            f"SELECT {_STATUS}, sender, nonce FROM {_ROWS}"
+            f" WHERE state NOT IN {_FINAL}"
+            " UNION ALL SELECT status, sender, nonce FROM transactions"
+            f" WHERE kind = 'filler' AND status NOT IN {_FINAL}"
         )
         # The transaction of a revoked key waits forever if no pool has it, once a
         # worker has seen that it is not mined any more.
@@ -149,6 +161,7 @@ def gather(
     """Read the ledger by SELECT through the bare driver, and the blocks."""
     found = ledger.select(f"SELECT {_COLUMNS} FROM {_ROWS} ORDER BY id")
     rows = [Row(*row) for row in found]
+    rows += [Row(*row) for row in ledger.select(_FILLERS)]
     history: dict[str, list[tuple[int, str]]] = {row.id: [] for row in rows}
     for refund_id, version, status in ledger.select(
         "SELECT refund_id, version, status FROM refund_moves ORDER BY version"
@@ -163,6 +176,10 @@ def gather(
             for tx_hash, refund_id, nonce in ledger.select(
                 "SELECT tx_hash, payment_id, sender || ' n' || nonce FROM attempts"
                 " JOIN transaction_payments USING (chain_id, sender, nonce)"
+                " UNION ALL SELECT attempts.tx_hash, sender || ' n' || nonce,"
+                " sender || ' n' || nonce FROM attempts"
+                " JOIN transactions USING (chain_id, sender, nonce)"
+                " WHERE transactions.kind = 'filler'"
             )
         },
         audit=tuple(json.loads(body) for (body,) in ledger.select(_AUDIT)),

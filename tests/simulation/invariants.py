@@ -88,7 +88,8 @@ def _legal_history(evidence: Evidence) -> Iterator[str]:
     if evidence.revoked:
         exceptions.add(AFTER_REVOCATION)
     for row in evidence.rows:
-        yield from shared.legal_history(row, evidence.history[row.id], exceptions)
+        if not row.is_filler:  # A transaction has no history of its own.
+            yield from shared.legal_history(row, evidence.history[row.id], exceptions)
 
 
 def _equal_sums(evidence: Evidence) -> Iterator[str]:
@@ -151,7 +152,7 @@ def _fillers_pay_nothing(evidence: Evidence) -> Iterator[str]:
     """I1: fillers end without a payment."""
     fillers = {row.id: row for row in evidence.rows if row.is_filler}
     for row in fillers.values():
-        if row.status not in {"failed", "refused"} and not evidence.stuck:
+        if row.status not in {"failed", "confirmed"} and not evidence.stuck:
             yield f"filler {row.id} is {row.status}"
     for tx in evidence.sent:
         refund_id, _ = evidence.recorded.get(tx.hash, ("", ""))

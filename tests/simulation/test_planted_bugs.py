@@ -20,6 +20,7 @@ from signer.errors import BroadcastRejectedError, HotWalletError, StaleStateErro
 from signer.model.audit_record import Record
 from signer.model.key import Key
 from signer.model.refund import InFlight, Refund, Status
+from signer.model.transaction import Transaction
 from signer.policy.default_rules import service_files
 from signer.policy.policy import Policy
 from signer.policy.rules import PolicyFile
@@ -30,9 +31,9 @@ from signer.refunds.broadcasts import broadcast
 from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
-from signer.refunds.step_outcomes import Outcome, Outcomes
+from signer.refunds.step_outcomes import Moving, Outcome, Outcomes
 from signer.refunds.sweep_policy import Objection
-from signer.refunds.transaction_signer import SignedPayment, TransactionSigner
+from signer.refunds.transaction_signer import SignedAttempt, TransactionSigner
 from tests.simulation.ledger import Ledger
 from tests.simulation.processes import NETWORK, Build
 from tests.simulation.schedule import play
@@ -87,41 +88,39 @@ _ONE_CONFIRMATION = NETWORK.model_copy(update={"confirmations": 1})
 def _overwriting(store: Store) -> Store:
     """Return a store that saves without comparing versions."""
 
-    def later(refund: Refund, own: int, paying: int) -> Refund:
-        """Return *refund* with so many more changes of its row and transaction."""
-        moved = refund.transaction
-        if moved is not None:
-            moved = replace(moved, version=moved.version + paying)
-        return replace(refund, version=refund.version + own, transaction=moved)
-
     def renewed(change: Change) -> Change:
-        before = change.before
+        first = change.before
+        before = first if isinstance(first, Refund) else first.payment
         stored = store.get(before.id) or before
         own, paying = stored.version - before.version, 0
         if stored.transaction is not None and before.transaction is not None:
             paying = stored.transaction.version - before.transaction.version
-        return replace(
-            change,
-            before=later(before, own, paying),
-            after=later(change.after, own, paying),
-        )
+
+        def later(row: Any) -> Any:
+            """Return *row* with so many more changes of the refund and its nonce."""
+            if isinstance(row, Refund):
+                return replace(row, version=row.version + own)
+            row = replace(row, version=row.version + paying)
+            return row.paying(later(each) for each in row.payments)
+
+        return replace(change, before=later(first), after=later(change.after))
 
     def save_all(changes: Sequence[Change]) -> Sequence[HotWalletError | None]:
         return store.save_all([renewed(change) for change in changes])
 
-    def save(before: Refund, after: Refund, *rest: Any) -> None:
+    def save(before: Moving, after: Moving, *rest: Any) -> None:
         change = renewed(Change(before, after, *rest))
-        store.save(change.before, change.after, change.transaction, change.record)
+        store.save(change.before, change.after, change.attempt, change.record)
 
     return altered(store, save=save, save_all=save_all)
 
 
 def _forgetting(store: Store) -> Store:
-    """Return a store that knows only the last of a refund's transactions."""
+    """Return a store that knows only the last attempt of a transaction."""
 
-    def in_flight(limit: int, after: str | None = None) -> Sequence[InFlight]:
-        found = store.in_flight(limit, after)
-        return [InFlight(each.refund, (str(each.refund.tx_hash),)) for each in found]
+    def in_flight(limit: int, after: Transaction | None = None) -> Sequence[InFlight]:
+        found = (each.transaction for each in store.in_flight(limit, after))
+        return [InFlight(each, (str(each.tx_hash),)) for each in found]
 
     return altered(store, in_flight=in_flight)
 
@@ -131,10 +130,10 @@ class EarlyBroadcasts(Attempts):
 
     def _sign_all(
         self, plans: Sequence[Any], chain: Chain
-    ) -> Sequence[SignedPayment | Exception]:
+    ) -> Sequence[SignedAttempt | Exception]:
         payments = super()._sign_all(plans, chain)
-        signed = [each for each in payments if isinstance(each, SignedPayment)]
-        broadcast([each.transaction for each in signed], chain)
+        signed = [each for each in payments if isinstance(each, SignedAttempt)]
+        broadcast([each.attempt for each in signed], chain)
         return payments
 
 
@@ -199,21 +198,21 @@ def _plant_new_nonce(ledger: Ledger) -> Build:
     class NewNonceLifecycle(Lifecycle):
         """Assigns a new nonce after "nonce too low", although one may be mined."""
 
-        def step_all(self, refunds: Sequence[Refund]) -> Sequence[Outcome]:
+        def step_all(self, moving: Sequence[Moving]) -> Sequence[Outcome]:
             outcomes = Outcomes()
-            for refund in refunds:
-                with outcomes.capture(refund):
-                    if refund.status in {Status.SIGNED, Status.BROADCAST}:
-                        self._send(refund, self._chains[refund.network])
-                    (outcomes[refund.id],) = super().step_all([refund])
-            return [outcomes[refund.id] for refund in refunds]
+            for each in moving:
+                with outcomes.capture(each):
+                    if Status(each.status) in {Status.SIGNED, Status.BROADCAST}:
+                        self._send(each, self._chains[each.network])
+                    (outcomes[each.id],) = super().step_all([each])
+            return [outcomes[each.id] for each in moving]
 
-        def _send(self, refund: Refund, chain: Chain) -> None:
-            for latest in self._store.transactions(refund.id)[-1:]:
+        def _send(self, moving: Any, chain: Chain) -> None:
+            for latest in self._store.attempts(moving)[-1:]:
                 (error,) = chain.client.broadcast_all([latest.raw])
                 if isinstance(error, BroadcastRejectedError):
                     if error.reason == "nonce-too-low":
-                        ledger.requeue(refund.id)
+                        ledger.requeue(moving.payment.id)
                     raise StaleStateError("starts again")
 
     return Build(lifecycle=NewNonceLifecycle)

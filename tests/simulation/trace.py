@@ -13,7 +13,7 @@ from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Record
 from signer.model.key import Key
 from signer.model.refund import InFlight, Refund
-from signer.model.transaction import SignedTransaction
+from signer.model.transaction import SignedTransaction, Transaction
 from signer.model.wallet import UnrecordedTransaction, Wallet
 from signer.ports.chain import Block, Call, Fees, MinedTransaction, Receipt
 from signer.ports.refund_store import Change, Reservation
@@ -66,7 +66,7 @@ def brief(value: object) -> str:
     return str(value)
 
 
-def _refund(refund: Refund) -> str:
+def _refund(refund: Refund | Transaction) -> str:
     return f"{refund.id[-6:]} {refund.status} v{refund.version} n{refund.nonce}"
 
 
@@ -86,7 +86,8 @@ _SHORTEN: Mapping[type, Callable[[Any], str]] = {
     Acceptance: lambda one: f"accept {_refund(one.refund)}",
     Reservation: lambda one: f"reserve {_refund(one.refund)}",
     Change: lambda one: f"{_refund(one.before)} to {_refund(one.after)}",
-    InFlight: lambda one: f"[{_refund(one.refund)}]",
+    Transaction: _refund,
+    InFlight: lambda one: f"[{_refund(one.transaction)}]",
     Block: lambda block: f"block {block.number} {block.hash[:8]}",
     MinedTransaction: lambda tx: f"n{tx.nonce} {tx.tx_hash[:8]} in {brief(tx.block)}",
     Wallet: lambda w: f"next n{w.next_nonce} v{w.version} {w.paused_by or ''}".rstrip(),

@@ -32,8 +32,17 @@ from signer.keys.signer import Signer, SignerFactory
 from signer.model.audit_record import Actor, Operation, Record
 from signer.model.key import Key, find_key
 from signer.model.refund import Refund, RefundRequest, Status
-from signer.model.transaction import HOLD, SignedTransaction
+from signer.model.transaction import (
+    HOLD,
+    TRANSACTION_MOVES,
+    SignedTransaction,
+    Transaction,
+    TransactionKind,
+    TransactionStatus,
+    compose,
+)
 from signer.model.wallet import Wallet
+from signer.outcomes import require
 from signer.policy.default_rules import service_files
 from signer.policy.policy import AnyPolicy, Policy
 from signer.ports.chain import ChainClient
@@ -52,7 +61,7 @@ from signer.refunds.nonces import NonceManager
 from signer.refunds.payment_checks import admit
 from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.service import RefundService
-from signer.refunds.step_outcomes import Outcome, Outcomes
+from signer.refunds.step_outcomes import Moving, Outcome, Outcomes
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
 from signer.refunds.worker import Worker
@@ -148,15 +157,56 @@ def altered_chain(
     return cast("ChainClient", altered(made, **{**batches, **methods}))
 
 
+class SteppingLifecycle(Lifecycle):
+    """Takes single steps of refunds, or of their transactions."""
+
+    def __init__(
+        self, *parts: Any, known: dict[str, Transaction], **named: Any
+    ) -> None:
+        """Continue those in *known*, by refund id, with what their process knows."""
+        super().__init__(*parts, **named)
+        self._known = known
+
+    def step(self, refund: Refund) -> Refund:
+        """Take the next step of *refund*; raises its error of ``step_all``."""
+        (outcome,) = self.step_all([refund])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome.payments[0]
+
+    def step_all(self, moving: Sequence[Moving]) -> Sequence[Outcome]:
+        """Take steps; a refund that has a transaction stands for that."""
+        given = [self._as_moved(each) for each in moving]
+        outcomes = super().step_all(given)
+        for after in outcomes:
+            if isinstance(after, Transaction):
+                self._known |= {payment.id: after for payment in after.payments}
+        return [
+            after.payments[0]
+            if before is not moved and isinstance(after, Transaction)
+            else after
+            for before, moved, after in zip(moving, given, outcomes, strict=True)
+        ]
+
+    def _as_moved(self, moving: Moving) -> Moving:
+        """Return the transaction of a refund, with what its process knows of it."""
+        if isinstance(moving, Transaction) or moving.transaction is None:
+            return moving
+        known = self._known.get(moving.id)
+        is_same = known is not None and known.payments == (moving,)
+        return known if known is not None and is_same else moving.reserved()
+
+
 def stepping(lifecycle: Lifecycle, step: Callable[[Refund], Refund]) -> Lifecycle:
     """Return *lifecycle*, which takes each step with *step*."""
 
-    def step_all(refunds: Sequence[Refund]) -> Sequence[Outcome]:
+    def step_all(moving: Sequence[Moving]) -> Sequence[Outcome]:
         outcomes = Outcomes()
-        for refund in refunds:
-            with outcomes.capture(refund):
-                outcomes[refund.id] = step(refund)
-        return [outcomes[refund.id] for refund in refunds]
+        for each in moving:
+            with outcomes.capture(each):
+                after = step(each.payments[0])
+                outcomes[each.id] = after.reserved() if after.transaction else after
+        return [outcomes[each.id] for each in moving]
 
     return altered(lifecycle, step_all=step_all)
 
@@ -200,6 +250,7 @@ class World:
     deny_list: DenyList | None = None
     screening: ScreeningService | None = None
     _numbers: Iterator[int] = field(default_factory=count)
+    _known: dict[str, Transaction] = field(default_factory=dict, repr=False)
     _enrolled: Ledger | None = None
 
     @property
@@ -296,10 +347,10 @@ class World:
         )
 
     @property
-    def lifecycle(self) -> Lifecycle:
+    def lifecycle(self) -> SteppingLifecycle:
         """The lifecycle of a process that starts now."""
         ring = self.ring
-        return Lifecycle(
+        return SteppingLifecycle(
             self.store,
             self.chains,
             TransactionSigner(ring, self.clock, self.payment_policy),
@@ -307,6 +358,7 @@ class World:
             self.clock,
             audit=self._audit(),
             tenants=self.tenants,
+            known=self._known,
         )
 
     @property
@@ -586,11 +638,22 @@ class World:
         """Return *refund*, which belongs to the network *name* from now on."""
         moved = replace(refund, network=name)
         moved = replace(moved, mac=ROW_MACS.compute(moved))
-        change = "UPDATE refunds SET network = ?, mac = ? WHERE id = ?"
+        row = moved.transaction
+        if row is not None:
+            row = ROW_MACS.sealed(replace(row, network=name))
+            moved = moved.inside(row)
+        change = "UPDATE {} SET network = ?, mac = ? WHERE {} = ?"
 
         def work(connection: Connection) -> None:  # No port does this.
             connection.exec_driver_sql("DROP TRIGGER IF EXISTS refunds_keep")
-            connection.exec_driver_sql(change, (name, moved.mac, refund.id))
+            own = (name, moved.mac, refund.id)
+            connection.exec_driver_sql(change.format("refunds", "id"), own)
+            if row is not None:
+                connection.exec_driver_sql("DROP TRIGGER IF EXISTS transactions_keep")
+                paying = (name, row.mac, row.nonce)
+                connection.exec_driver_sql(
+                    change.format("transactions", "nonce"), paying
+                )
 
         self.store._database.run(work)  # type: ignore[attr-defined]
         return moved
@@ -601,6 +664,59 @@ class World:
 
     def _timer(self) -> float:
         return self.clock.now.timestamp()
+
+    def fill(self, nonce: int) -> Transaction:
+        """Return a new filler of the signer's wallet, as a restore stores it."""
+        chain_id, address, now = (
+            self.network.chain_id,
+            self.signer.address,
+            self.clock(),
+        )
+        key = find_key(self.store.keys(), address)
+        assert key is not None
+        self.store.fill(
+            Transaction(
+                chain_id,
+                address,
+                nonce,
+                "local",
+                TransactionKind.FILLER,
+                compose(()),
+                key.key_id,
+                21_000,
+                now,
+                TransactionStatus.RESERVED,
+                now,
+                due_at=now,
+            )
+        )
+        return self.found(nonce)
+
+    def found(self, nonce: int) -> Transaction:
+        """Return the transaction of the signer's wallet with *nonce*."""
+        wallet = self.network.chain_id, self.signer.address
+        found = self.store.find_transaction(*wallet, nonce)
+        assert found is not None
+        return found
+
+    def move(self, transaction: Transaction, times: int = 1) -> Transaction:
+        """Take *times* steps of *transaction*, and return it."""
+        for _ in range(times):
+            (outcome,) = self.lifecycle.step_all([transaction])
+            moved = require(outcome)
+            assert isinstance(moved, Transaction)
+            assert moved == self.found(transaction.nonce)
+            transaction = moved
+        return transaction
+
+    def finish_nonce(self, nonce: int) -> Transaction:
+        """Run workers and mine blocks until the transaction with *nonce* is final."""
+        for _ in range(20):
+            self.work(after=timedelta(seconds=31))
+            self.mine_deep()
+            if not TRANSACTION_MOVES[self.found(nonce).status]:
+                break
+        return self.found(nonce)
 
     def stored(self, refund: Refund) -> Refund:
         """Return *refund* as the store has it."""

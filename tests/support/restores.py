@@ -7,7 +7,7 @@ from typing import Any, cast
 from api.extras.restore.plan import RestorePlan
 from signer.audit.log import AuditLog, LogLines
 from signer.keys.signer import Signer
-from signer.model.audit_record import Actor, Record
+from signer.model.audit_record import Actor, Operation, Purpose, Record
 from signer.model.refund import Refund, RefundRequest
 from signer.ports.audit_journal import Journal
 from signer.ports.key_backend import KeyId
@@ -85,3 +85,10 @@ def plan_of(world: World, records: Sequence[Record], **given: Any) -> RestorePla
     """Return the plan of a restore with *records*, which is not executed."""
     defaults: dict[str, Any] = {"stated": {}, "key_ids": (), "has_log": True}
     return world.planner.plan(records, **{**defaults, **given})
+
+
+def filling(nonce: int) -> Purpose:
+    """Return the purpose of a signature for a filler with *nonce*."""
+    details: dict[str, str | int]
+    details = {"chain_id": 31337, "nonce": nonce, "attempt": 0, "kind": "noop"}
+    return Purpose(Operation.NONCE_FILL, network="local", details=details)

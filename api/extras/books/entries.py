@@ -257,9 +257,10 @@ class UsedNonce:
     def is_own(self) -> bool:
         """Whether the transaction is one of the refund that has the nonce."""
         refund, settled = self.entry.refund, self.settled
-        if refund is None or settled is None:
+        if settled is None or (refund is None and not self.entry.is_filler):
             return False
-        return self.attempt is not None or refund.tx_hash == settled.tx_hash
+        adopted = None if refund is None else refund.tx_hash
+        return self.attempt is not None or adopted == settled.tx_hash
 
     @property
     def kind(self) -> str:
@@ -267,12 +268,11 @@ class UsedNonce:
         refund = self.entry.refund
         if self.precedes_ledger:
             return "earlier"
-        if refund is None or not self.is_own:
+        if not self.is_own:
             return "other"
-        if refund.purpose is PaymentPurpose.SWEEP:
-            return "sweep"
-        is_filler = refund.purpose is PaymentPurpose.FILLER
-        return "filler" if is_filler else "refund"
+        if refund is None:
+            return "filler"
+        return "sweep" if refund.purpose is PaymentPurpose.SWEEP else "refund"
 
     @property
     def is_accepted(self) -> bool:

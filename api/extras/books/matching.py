@@ -46,8 +46,12 @@ class Matcher:
             # What a changed row says is not compared.
             detail = "another program changed the refund's row"
             yield self._build(Code.ROW_CHANGED, used, detail)
-        elif used.is_own and refund is not None and used.settled is not None:
-            yield from self._compare_own(used, refund, used.settled)
+        elif used.is_own and used.settled is not None:
+            yield from self._compare_fee(used, used.settled)
+            if refund is not None:
+                yield from self._compare_own(used, refund, used.settled)
+            else:  # A filler pays nothing.
+                yield from (self._without_refund(used, each) for each in used.payments)
         else:
             yield from self._compare_holder(used)
             yield from self._compare_other(used)
@@ -82,9 +86,7 @@ class Matcher:
             used = UsedNonce(wallet, NonceEntry(refund.nonce or 0, refund), None)
             yield self._missing(used, refund)
 
-    def _compare_own(
-        self, used: UsedNonce, refund: Refund, settled: Settled
-    ) -> Iterator[Difference]:
+    def _compare_fee(self, used: UsedNonce, settled: Settled) -> Iterator[Difference]:
         attempt = used.attempt
         if attempt is not None and settled.execution_fee > attempt.most_fee:
             yield self._build(
@@ -94,6 +96,11 @@ class Matcher:
                 expected=f"at most {attempt.most_fee}",
                 found=str(settled.execution_fee),
             )
+
+    def _compare_own(
+        self, used: UsedNonce, refund: Refund, settled: Settled
+    ) -> Iterator[Difference]:
+        attempt = used.attempt
         if not (refund.status.is_final or self._is_late(settled.block.number)):
             return  # A worker will decide it.
         is_noop = attempt is not None and attempt.kind is Kind.NOOP

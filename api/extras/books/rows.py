@@ -21,13 +21,15 @@ class NonceEntry:
     """
     All that the ledger has about one nonce of a wallet.
 
-    ``unrecorded`` is a transaction that the chain had and the ledger did not.
+    A filler has no refund.  ``unrecorded`` is a transaction that the chain had and the
+    ledger did not.
     """
 
     nonce: int
     refund: Refund | None = None
     attempts: tuple[TransactionCost, ...] = ()
     unrecorded: UnrecordedTransaction | None = None
+    is_filler: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from backends.sql.columns import UTCDateTime
 from backends.sql.refund_rows import PAID, REFUNDS, read_refunds
 from backends.sql.refunds import RefundTables
 from backends.sql.schema import (
+    IS_FILLER,
     attempts,
     audit_records,
     refunds,
@@ -32,21 +33,31 @@ _last = bindparam("last", type_=refunds.c.nonce.type)
 _at_most = bindparam("at_most", type_=Integer)
 
 
-def _nonces(table: Any) -> Any:
+def _nonces(table: Any, *conditions: Any) -> Any:
     return (
         select(table.c.nonce)
-        .where(of_wallet(table), table.c.nonce >= _first)
+        .where(of_wallet(table), table.c.nonce >= _first, *conditions)
         .order_by(table.c.nonce)
         .limit(_at_most)
         .subquery()
     )
 
 
-_page = union(*(select(_nonces(table).c.nonce) for table in (refunds, sightings)))
+_page = union(
+    *(select(_nonces(table).c.nonce) for table in (refunds, sightings)),
+    select(_nonces(transactions, text(IS_FILLER)).c.nonce),
+)
 NONCES = select(_page.subquery().c.nonce).order_by("nonce").limit(_at_most)
 
 _REFUNDS = REFUNDS.where(
     of_wallet(refunds), refunds.c.nonce >= _first, refunds.c.nonce <= _last
+)
+
+_FILLED = select(transactions.c.nonce).where(
+    text(IS_FILLER),
+    of_wallet(transactions),
+    transactions.c.nonce >= _first,
+    transactions.c.nonce <= _last,
 )
 
 ATTEMPTS = (
@@ -175,6 +186,7 @@ class BookTables(RefundTables, WalletTables):
                 each.nonce: each
                 for each in read_refunds(connection.execute(_REFUNDS, span))
             }
+            filled = {*connection.execute(_FILLED, span).scalars()}
             costs: dict[int, list[TransactionCost]] = {nonce: [] for nonce in nonces}
             for nonce, tx_hash, kind, max_fee, gas in connection.execute(
                 ATTEMPTS, span
@@ -188,6 +200,7 @@ class BookTables(RefundTables, WalletTables):
                     of_nonce.get(nonce),
                     tuple(costs[nonce]),
                     unrecorded.get(nonce),
+                    nonce in filled,
                 )
                 for nonce in nonces
             ]

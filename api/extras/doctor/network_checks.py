@@ -272,11 +272,11 @@ def _find_overdue(context: NetworkContext, latest: datetime) -> str | None:
     for address, state in context.watched.items():
         if state is KeyState.BLOCKED:
             continue  # Its open refunds are left to an operator.
-        for refund in context.doctor.container.store.open_below(
+        for each in context.doctor.container.store.open_below(
             context.chain.network.chain_id, address, _ALL_NONCES, _MOST_REFUNDS
         ):
-            if refund.status in _WORKER_STATES and refund.moving.due_at < latest:
-                return refund.id
+            if Status(each.status) in _WORKER_STATES and each.due_at < latest:
+                return next(iter(each.names.values()))
     return None
 
 

@@ -66,7 +66,7 @@ _ADMINISTRATIVE = frozenset(
 @dataclass(slots=True)
 class LostRefund:
     """
-    What the log has of one refund, or of a sweep or filler.
+    What the log has of one refund, or of a sweep.
 
     ``accepted``, ``cancelled`` and ``refused`` are the records of its acceptance, of
     the first request to cancel it, and of its refusal by a worker.  ``nonces`` has the
@@ -77,7 +77,6 @@ class LostRefund:
     cancelled: Record | None = None
     refused: Record | None = None
     nonces: dict[WalletId, int] = field(default_factory=dict)
-    is_filler: bool = False
 
     @property
     def ended(self) -> Record | None:
@@ -191,14 +190,15 @@ class LostChanges:
 
     def _sign(self, fields: Mapping[str, Any], details: Mapping[str, Any]) -> None:
         refund_id, chain_id = fields.get("refund_id"), details.get("chain_id")
-        if refund_id is None or chain_id is None:
+        if chain_id is None:
             return  # A message, or a test of the key.
         wallet, nonce = (chain_id, fields["address"]), details.get("nonce")
         if nonce is None:
             return  # Of a release before this one; its outcome has the nonce.
-        refund = self.refunds[refund_id]
-        refund.nonces[wallet] = nonce
-        refund.is_filler = fields.get("operation") == Operation.NONCE_FILL
+        if refund_id is not None:
+            self.refunds[refund_id].nonces[wallet] = nonce
+        elif fields.get("operation") != Operation.NONCE_FILL:
+            return
         self._high_waters[wallet] = max(nonce + 1, self.high_water(wallet))
 
     def _forget_revocation(self, address: str) -> None:

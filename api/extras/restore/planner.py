@@ -25,12 +25,11 @@ from signer.errors import ConflictError, IdempotencyMismatchError
 from signer.model.audit_record import Record
 from signer.model.hold import EVERYTHING
 from signer.model.key import Key, KeyState, find_key
-from signer.model.refund import OPERATOR, PaymentPurpose, Refund, Status
+from signer.model.refund import PaymentPurpose, Refund, Status
 from signer.model.wallet import Wallet
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.redact import key_prefix
-from signer.refunds.fillers import filler_name
 from signer.refunds.wallet_reconciliation import HISTORY
 
 
@@ -187,7 +186,7 @@ class WalletPlanner:
             counted=counted,
             mined=mined,
             high_water=mark,
-            fillers=self._find_fillers(wallet, unmined, mark),
+            fillers=self._find_fillers(unmined, mark),
             has_gaps=gaps > 0,
             is_revoked=self.is_revoked,
             is_stated=stated is not None,
@@ -233,9 +232,7 @@ class WalletPlanner:
             unknown = self._store.unknown_nonces(*self.wallet_id, mark, limit)
         return [nonce for nonce in unknown if nonce not in self.held]
 
-    def _find_fillers(
-        self, wallet: Wallet, unmined: Sequence[int], mark: int
-    ) -> Sequence[int]:
+    def _find_fillers(self, unmined: Sequence[int], mark: int) -> Sequence[int]:
         if self.is_revoked:
             return ()  # Its key signs nothing any more.
         if len(unmined) > MOST_FILLERS:
@@ -244,12 +241,7 @@ class WalletPlanner:
                 " which are not signed: check the mark"
             )
             return ()
-        # A filler gets its nonce from a worker: an earlier restore may have made it.
-        return [
-            nonce
-            for nonce in unmined
-            if self._store.find(OPERATOR, filler_name(wallet, nonce)) is None
-        ]
+        return unmined
 
     def _final_count(self) -> int:
         """Return how many transactions have the confirmations that they need."""
@@ -364,8 +356,7 @@ class RestorePlanner:
             except ConflictError:
                 continue  # The gateway has requested it again, with another key.
             if stored is None:
-                if not known.is_filler:
-                    incomplete.append(refund_id)
+                incomplete.append(refund_id)
             elif stored.status is Status.QUEUED and (
                 change := _plan_refund(stored, record, known, revoked)
             ):

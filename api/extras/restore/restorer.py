@@ -23,12 +23,17 @@ from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Actor, Record
 from signer.model.key import find_key
 from signer.model.refund import PaymentPurpose, Refund, Status
+from signer.model.transaction import (
+    Transaction,
+    TransactionKind,
+    TransactionStatus,
+    compose,
+)
 from signer.model.wallet import Pause
 from signer.outcomes import require
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.redact import key_prefix
-from signer.refunds.fillers import build_filler
 from signer.refunds.hold_admin import Holds
 from signer.refunds.payment_checks import NOOP_GAS, max_gas
 
@@ -225,11 +230,25 @@ class Restorer:
             self._log.warning("nonce-not-restored", refund_id=refund.id, nonce=nonce)
 
     def _fill(self, plan: WalletPlan) -> None:
+        address, now = plan.wallet.sender, self._clock()
+        key_ids = [k.key_id for k in self._store.keys() if k.address == address]  # noqa: SIM118
         for nonce in plan.fillers:
-            now = self._clock()
-            filler = build_filler(plan.network, plan.wallet, nonce, now)
-            (accepted,) = self._store.accept_all([Acceptance(filler)])
-            require(accepted)
+            filler = Transaction(
+                plan.wallet.chain_id,
+                address,
+                nonce,
+                plan.network,
+                TransactionKind.FILLER,
+                compose(()),
+                key_ids[0],
+                NOOP_GAS,
+                now,
+                TransactionStatus.RESERVED,
+                now,
+                due_at=now,
+            )
+            with suppress(StaleStateError):  # Another process restores it as well.
+                self._store.fill(filler)
 
 
 def _hold_changes(record: Record) -> int:

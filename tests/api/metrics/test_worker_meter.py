@@ -17,7 +17,7 @@ from api.metrics.worker_meter import WorkerMeter
 from backends.sql import SQLStore
 from signer.keys.signing_alarm import WINDOW_SECONDS
 from signer.model.network_view import Funds, NetworkView, NodeView
-from signer.model.refund import OPERATOR, PaymentPurpose, Refund, Status
+from signer.model.refund import OPERATOR, Refund, Status
 from signer.model.worker_row import WorkerRow
 from signer.ports.ledger import Ledger
 from tests.api.readings import exposed
@@ -159,8 +159,6 @@ def test_labels_are_bounded(meter: WorkerMeter) -> None:
         meter.moved(refund, as_if(refund, status=Status.REFUSED))
     sweep = _refund(Status.MINED, tenant=OPERATOR)
     meter.moved(sweep, as_if(sweep, status=Status.CONFIRMED))
-    filler = replace(sweep, purpose=PaymentPurpose.FILLER)
-    meter.moved(filler, as_if(filler, status=Status.FAILED))
     samples = _samples(exposed(meter.text()))
 
     assert samples["hotwallet_refund_delays_total code-99 other"] == 1

@@ -43,6 +43,7 @@ from tests.fixtures.ledger import (
     moved,
     now,
     opened,
+    paid,
     signed,
     stored,
 )
@@ -126,7 +127,7 @@ def _reserve(
     if store.wallet(31337, WALLET) is None:
         opened(store, 31337, WALLET)
     made_active(store, key_at(WALLET))
-    return list(
+    return paid(
         store.reserve_all(
             [
                 Reservation(each, 65_000, permit=_permit(each, condition))

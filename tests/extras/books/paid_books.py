@@ -25,7 +25,7 @@ from signer.model.refund import (
     Refund,
     Status,
 )
-from signer.model.transaction import Kind
+from signer.model.transaction import Kind, Transaction
 from signer.model.wallet import UnrecordedTransaction, Wallet
 from signer.ports.chain import Block, MinedTransaction
 from signer.ports.chain_history import Header, Settled, TokenTransfer
@@ -43,7 +43,6 @@ SWEEP = {
     "purpose": PaymentPurpose.SWEEP,
     "bound_sender": WALLET,
 }
-FILLER = {**SWEEP, "purpose": PaymentPurpose.FILLER}
 CUSTOMER, STRANGER = ("0x" + digit * 40 for digit in "34")
 
 FEE = 50_000 * 10**9
@@ -233,8 +232,8 @@ class PaperLedger(BookTables):
     def wallet(self, chain_id: int, sender: str) -> Wallet | None:
         return self.opened.get(sender)
 
-    def require_authentic(self, refund: Refund) -> None:
-        if refund.id in self.forged:
+    def require_authentic(self, moving: Refund | Transaction) -> None:
+        if moving.id in self.forged:
             raise RowNotAuthenticError("changed")
 
     def refunded_tokens(self, chain_id: int) -> Sequence[BookToken]:
@@ -400,7 +399,8 @@ class Books:
 
     def filler(self) -> NonceEntry:
         """Use a nonce that a restored ledger did not know."""
-        return self.cancelled(**FILLER)
+        entry = self.cancelled()
+        return self.put(WALLET, replace(entry, refund=None, is_filler=True))
 
     def swept(self, amount: int = 5) -> NonceEntry:
         """Sweep tokens to the second wallet."""

@@ -13,7 +13,6 @@ from signer.model.wallet import NOOP_MARK
 from signer.ports.chain import Block
 from tests.extras.books.paid_books import (
     CUSTOMER,
-    FILLER,
     MOST_FEE,
     NETWORK,
     OTHER_TOKEN,
@@ -426,9 +425,8 @@ def test_a_payment_in_the_nonce_of_a_filler() -> None:
     entry = books.paid()
     assert entry.refund is not None
     books.ledger.others.append(entry.refund)
-    filler = books.refund(**FILLER, status=Status.FAILED)
     lost = TransactionCost("0xlost", Kind.NOOP, MOST_FEE)
-    books.put(WALLET, NonceEntry(entry.nonce, filler, (lost,)))
+    books.put(WALLET, NonceEntry(entry.nonce, None, (lost,), is_filler=True))
 
     assert books.codes() == []
 

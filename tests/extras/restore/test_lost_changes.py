@@ -12,11 +12,10 @@ from signer.audit.actions import AuditAction
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
 from signer.redact import REDACTED
-from signer.refunds.fillers import build_filler
-from signer.refunds.transaction_signer import build_purpose, describe_acceptance
+from signer.refunds.transaction_signer import describe_acceptance
 from tests.fixtures.ledger import bound
 from tests.support.refunds import CUSTOMER, SECOND, World
-from tests.support.restores import requested
+from tests.support.restores import filling, requested
 
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -55,7 +54,7 @@ def test_a_refund_that_was_accepted_and_signed(
     assert known.accepted is not None
     due = replace(refund, updated_at=AT, due_at=AT)
     assert rebuild(known.accepted, AT) == due
-    assert (known.nonces, known.is_filler, known.ended) == ({wallet: 0}, False, None)
+    assert (known.nonces, known.ended) == ({wallet: 0}, None)
     assert known.find_wallet(()) == wallet
     assert lost.high_water(wallet) == 1
     assert lost.high_water((refund.chain_id, CUSTOMER)) == 0
@@ -152,13 +151,9 @@ def test_a_filler_is_known_as_one(world: World, log: Sequence[Record]) -> None:
     """An earlier restore made it; a new one replaces it."""
     assert world.audit is not None
     world.step(requested(world, "first"))
-    filler = build_filler("local", world.wallet, 1, world.clock())
-    purpose = build_purpose(filler, nonce=1)
-    record = world.signer.intent(purpose)
+    lost = LostChanges([world.signer.intent(filling(1))])
 
-    lost = LostChanges([record])
-
-    assert lost.refunds[filler.id].is_filler
+    assert not lost.refunds
     assert lost.high_water((31337, world.signer.address)) == 2
 
 

@@ -15,7 +15,6 @@ from signer.model.refund import Status
 from signer.model.wallet import Pause
 from signer.ports.ledger import Ledger
 from signer.redact import key_prefix
-from signer.refunds.fillers import build_filler
 from signer.refunds.transaction_signer import build_purpose, describe_acceptance
 from tests.fixtures.ledger import bound, stopped
 from tests.support.keys import key_at
@@ -28,7 +27,7 @@ from tests.support.refunds import (
     World,
     altered_chain,
 )
-from tests.support.restores import plan_of, requested
+from tests.support.restores import filling, plan_of, requested
 
 
 Backup = Callable[[], Ledger]
@@ -376,8 +375,7 @@ def test_a_nonce_of_a_refund_whose_acceptance_is_not_in_the_log(
 def test_a_lost_filler_is_filled_again(world: World) -> None:
     """An earlier restore made it, and the backup is older."""
     world.paid()
-    filler = build_filler("local", world.wallet, 1, world.clock())
-    record = world.signer.intent(build_purpose(filler, nonce=1))
+    record = world.signer.intent(filling(1))
 
     plan = plan_of(world, [record])
 

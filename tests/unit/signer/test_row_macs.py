@@ -42,7 +42,7 @@ MUTABLE = MOVED | {
 OUTCOME = MOVED | {"status", "tx_hash", "block_number", "block_hash"}
 
 # The MAC itself, what is not stored, and what decides nothing about signatures.
-NOT_COVERED = {"mac", "is_authentic", "proved_at", "next_nonce", "held_by"}
+NOT_COVERED = {"mac", "is_authentic", "proved_at", "next_nonce", "is_held"}
 
 ROWS: list[Any] = [
     replace(key_at("0x01"), epoch=1, held_until=now()),

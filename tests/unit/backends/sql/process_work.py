@@ -213,7 +213,7 @@ def work_on_signing(processes: Processes) -> None:
     following = sender.next_nonce("local", chain_id, wallet)
     numbered = replace(transfer, nonce=following)
     assert sender.accept(numbered, "local", "shop", ALICE).id != accepted.id
-    sign.store.find_nonce(chain_id, wallet, 0)
+    sign.store.find_transaction(chain_id, wallet, 0)
     sign.store.find_advanced([accepted.id], [Status.QUEUED])
     sign.store.payment_totals(sign.stored(accepted))
     requested(limited(sign))

@@ -28,6 +28,7 @@ from tests.fixtures.ledger import (
     queued,
     reserved,
 )
+from tests.fixtures.ledger import claimed as claimed_from
 from tests.fixtures.postgresql import PostgreSQL
 from tests.support.ledgers import open_ledger
 from tests.support.waiting import eventually
@@ -97,15 +98,15 @@ def test_the_store_survives_a_crash_of_the_server(
 ) -> None:
     """R29: while the server is down calls fail; then the store works again."""
     accepted(postgresql_store, due_at=now())
-    (before,) = postgresql_store.claim(later(1), later(21), 10)
+    (before,) = claimed_from(postgresql_store, later(1), later(21), 10)
     postgresql.crash()
     for _ in range(2):
         with pytest.raises(StoreUnavailableError):
-            postgresql_store.claim(later(1), later(21), 10)
+            claimed_from(postgresql_store, later(1), later(21), 10)
     postgresql.__enter__()
 
     assert before == postgresql_store.get(before.id)
-    assert postgresql_store.claim(later(1), later(21), 10) == ()
+    assert claimed_from(postgresql_store, later(1), later(21), 10) == []
 
 
 def test_calls_to_a_frozen_server_end(

@@ -13,7 +13,7 @@ from backends.sql import SQLStore, postgresql_watch
 from backends.sql.postgresql_watch import UNHEARD_SECONDS
 from signer.model.refund import Status
 from signer.ports.refund_store import Topic, Watch
-from tests.fixtures.ledger import accepted, later, moved
+from tests.fixtures.ledger import accepted, claimed, later, moved
 from tests.fixtures.postgresql import PostgreSQL
 from tests.support.ledgers import open_ledger
 from tests.support.waiting import eventually
@@ -98,12 +98,12 @@ def test_a_change_of_another_topic_ends_no_wait(
         assert new.wait(LONG)
         assert not steps.wait(0.3)
 
-        (claimed,) = other.claim(later(20), later(40), 1)
+        (refund_again,) = claimed(other, later(20), later(40), 1)
         assert not steps.wait(0.3)
-        moved(other, claimed, Status.REFUSED)
+        moved(other, refund_again, Status.REFUSED)
         assert steps.wait(LONG)
         assert not new.wait(0.3)
-    assert claimed.id == refund.id
+    assert refund_again.id == refund.id
 
 
 def test_a_rolled_back_change_is_no_change(watching: SQLStore) -> None:

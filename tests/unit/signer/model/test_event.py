@@ -10,7 +10,6 @@ from signer.event_types import EventType
 from signer.model.event import TYPES, Event, new_event_id
 from signer.model.refund import Refund, Status
 from tests.fixtures.ledger import (
-    FILLER,
     adopted,
     as_if,
     bound,
@@ -64,7 +63,7 @@ def test_a_delay_is_no_event() -> None:
     assert Event.of(refund, _after(refund, refund.status)) is None
 
 
-@pytest.mark.parametrize("own", [bound(), FILLER], ids=["sweep", "filler"])
+@pytest.mark.parametrize("own", [bound()], ids=["sweep"])
 def test_the_services_own_rows_have_none(own: dict[str, Any]) -> None:
     assert Event.of(None, queued(**own)) is None
 

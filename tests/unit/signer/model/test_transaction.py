@@ -38,8 +38,9 @@ def test_only_legal_moves_are_possible(
     if after in TRANSACTION_MOVES[before]:
         moved = transaction.with_status(after, NOW, due_at=due_at, tx_hash="0x2")
 
-        assert moved == replace(
+        assert replace(moved, payments=()) == replace(
             transaction,
+            payments=(),
             status=after,
             updated_at=NOW,
             version=1,

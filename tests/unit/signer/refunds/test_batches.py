@@ -23,9 +23,10 @@ from signer.keys.signer import Signer
 from signer.model.audit_record import Record
 from signer.model.key import SigningCondition
 from signer.model.refund import Refund, Status
-from signer.model.transaction import HOLD
+from signer.model.transaction import HOLD, Transaction
 from signer.ports.chain import Call
 from signer.ports.key_backend import DeviceSignature, KeyId
+from signer.refunds.step_outcomes import Moving
 from signer.refunds.transaction_signer import TransactionSigner
 from tests.fixtures.ledger import as_if, stopped
 from tests.support.audit import record
@@ -192,7 +193,7 @@ def test_steps_of_different_kinds_in_one_batch(world: World) -> None:
 
     outcomes = world.lifecycle.step_all([final, signed, queued, reserved])
 
-    assert [each.status for each in outcomes if isinstance(each, Refund)] == [
+    assert [None if isinstance(e, Exception) else e.status for e in outcomes] == [
         Status.CONFIRMED,
         Status.BROADCAST,
         Status.RESERVED,
@@ -246,7 +247,8 @@ def test_outcomes_of_a_batch_that_cannot_be_stored_are_written_at_once(
     journal = altered(world.store, append=append)
     audit, _ = recording(journal=journal)
     world.signer = signer_over(honest(KEY), audit)
-    refunds = [replace(world.step(world.accepted()), intent=record()) for _ in range(3)]
+    reserved = [world.step(world.accepted()).reserved() for _ in range(3)]
+    refunds = [replace(each, intent=record()) for each in reserved]
     appended.clear()
     world.store = altered(world.store, save_all=unsaved)
 
@@ -254,7 +256,7 @@ def test_outcomes_of_a_batch_that_cannot_be_stored_are_written_at_once(
         world.lifecycle.step_all(refunds)
 
     (records,) = appended
-    ids = [refund.id for refund in refunds]
+    ids = [each.payment.id for each in refunds]
     assert [record.fields["refund_id"] for record in records] == ids
     unrecorded = [
         each["refund_id"] for each in logs if each["event"] == "outcome-not-recorded"
@@ -290,11 +292,11 @@ def test_a_revoked_key_or_a_stop_ends_the_signatures_of_a_slow_batch(
     refunds = [world.accepted() for _ in range(8)]
     lifecycle = world.lifecycle
     reserved = [
-        each for each in lifecycle.step_all(refunds) if isinstance(each, Refund)
+        each for each in lifecycle.step_all(refunds) if isinstance(each, Transaction)
     ]
     assert [
-        refund.intent.fields["details"]["nonce"] for refund in reserved if refund.intent
-    ] == [refund.nonce for refund in reserved]
+        each.intent.fields["details"]["nonce"] for each in reserved if each.intent
+    ] == [each.nonce for each in reserved]
 
     outcomes = lifecycle.step_all(reserved)
 
@@ -315,6 +317,7 @@ def test_a_database_that_is_down_is_asked_once_for_a_batch(world: World) -> None
     journal = altered(world.store, append=append)
     world.signer._audit, _ = recording(journal=journal)
 
+    world._known.clear()
     outcomes = world.lifecycle.step_all([world.stored(each) for each in refunds])
 
     assert [type(each) for each in outcomes] == [StoreUnavailableError] * 5
@@ -351,7 +354,7 @@ def test_a_slow_batch_makes_the_next_claims_small(world: World) -> None:
     sizes = []
     store = world.store
 
-    def claim(*given: Any, lone: bool = False) -> Sequence[Refund]:
+    def claim(*given: Any, lone: bool = False) -> Sequence[Moving]:
         claimed = store.claim(*given)
         sizes.append(len(claimed))
         return claimed
@@ -424,7 +427,7 @@ def test_a_signed_refund_without_bytes_does_not_stop_others(world: World) -> Non
     store = world.store
     world.store = altered(
         store,
-        transactions=lambda id_: () if id_ == lost.id else store.transactions(id_),
+        attempts=lambda each: () if each.nonce == lost.nonce else store.attempts(each),
     )
     world.clock.now += HOLD
 
@@ -528,7 +531,7 @@ def test_unmined_refunds_share_their_requests(world: World) -> None:
         [world.stored(refund) for refund in (*older[::-1], new)]
     )
 
-    assert [each.status for each in outcomes if isinstance(each, Refund)] == [
+    assert [None if isinstance(e, Exception) else e.status for e in outcomes] == [
         *[Status.BROADCAST] * 20,
         Status.RESERVED,
     ]

@@ -21,6 +21,7 @@ from signer.model.transaction import HOLD
 from signer.model.wallet import Pause
 from signer.refunds.blocked_queues import BlockedQueues
 from signer.refunds.saved_steps import delay_after
+from signer.refunds.step_outcomes import Moving
 from signer.refunds.worker import _FIRST_CLAIM
 from tests.support.other_payments import Left, swept
 from tests.support.refunds import World, altered
@@ -155,9 +156,9 @@ def _counting(world: World) -> list[int]:
 
     def claim(
         now: datetime, until: datetime, limit: int, *, lone: bool = False
-    ) -> Sequence[Refund]:
+    ) -> Sequence[Moving]:
         claimed = store.claim(now, until, limit)
-        claims.append(sum(refund.sender is None for refund in claimed))
+        claims.append(sum(isinstance(each, Refund) for each in claimed))
         return claimed
 
     world.store = altered(store, claim=claim)

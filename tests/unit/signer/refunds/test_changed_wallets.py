@@ -10,6 +10,7 @@ from signer.model.audit_record import Operation
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause
 from signer.refunds.nonce_admin import NonceAdmin
+from signer.refunds.transaction_signer import expect
 from signer.refunds.wallet_repair import RepairResult, repair_wallets
 from tests.fixtures.ledger import forge, sighting
 from tests.support.devices import recording
@@ -134,7 +135,7 @@ def test_a_changed_payment_pays_no_refund(world: World) -> None:
 def test_a_changed_payment_ends_no_refund(world: World) -> None:
     """A refund with another nonce waits as well."""
     refund = _paid_elsewhere(world)
-    reserved = replace(refund, sender=world.signer.address, nonce=7)
+    reserved = expect(replace(refund, nonce=7), world.signer.address, 1)
 
     with pytest.raises(RowNotAuthenticError, match="row of nonce 1"):
         world.nonces.find_other_payment(reserved)

@@ -8,6 +8,7 @@ from signer.errors import StaleStateError
 from signer.model.refund import Status
 from signer.model.transaction import HOLD
 from signer.refunds.saved_steps import REBROADCAST_AFTER
+from tests.fixtures.ledger import claimed as claimed_from
 from tests.support.refunds import ACTOR, AMOUNT, CUSTOMER, World
 
 
@@ -56,7 +57,7 @@ def test_a_clock_that_is_set_back_delays_nothing(world: World) -> None:
 def test_workers_with_different_clocks_pay_once(world: World) -> None:
     """If a worker claims a refund too early, the step of another is stale (R30)."""
     refund = world.accepted()
-    (claimed,) = world.store.claim(world.clock(), world.clock() + HOLD, 1)
+    (claimed,) = claimed_from(world.store, world.clock(), world.clock() + HOLD, 1)
     assert claimed.id == refund.id
     world.clock.now -= HOUR
     stolen = world.worker.work()

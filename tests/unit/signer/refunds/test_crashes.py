@@ -37,7 +37,7 @@ CHANGES = {
 """Calls that change something."""
 
 QUESTIONS = {
-    *("transactions", "in_flight", "wallet", "foreign_transactions", "find_unrecorded"),
+    *("attempts", "in_flight", "wallet", "foreign_transactions", "find_unrecorded"),
     *("preflight", "pending_count", "transaction_count"),
     *("receipts", "latest_block", "block"),
 }

@@ -10,8 +10,8 @@ from backends.sql import SQLStore
 from signer.chain.chain import Chain
 from signer.errors import KeyUnusableError, StaleStateError, WalletPausedError
 from signer.model.key import Key, KeyState, find_key
-from signer.model.refund import OPERATOR, Status
-from signer.model.transaction import Kind
+from signer.model.refund import Status
+from signer.model.transaction import Kind, TransactionStatus
 from signer.model.wallet import Pause, Wallet
 from signer.ports.ledger import Ledger
 from signer.refunds.former_wallets import KNOWN_FOR, FormerWallets
@@ -205,7 +205,7 @@ def test_a_process_that_slept_does_not_sign_with_a_revoked_key(world: World) -> 
     with pytest.raises(KeyUnusableError, match="blocked"):
         lifecycle.step(refund)
 
-    assert refund.intent
+    assert world._known[refund.id].intent
     assert device.calls == 0
 
 
@@ -464,7 +464,7 @@ def test_a_revoked_wallet_waits_for_its_fillers(world: World) -> None:
     world.restore(stated={("local", world.signer.address): 3}, has_log=False)
     for _ in range(2):
         world.work(after=timedelta(seconds=31))
-    fillers = world.store.list(OPERATOR, limit=9).refunds
+    fillers = [world.found(nonce) for nonce in (1, 2)]
     key, former = _rotated(world, block=True), _former(world)
     with pytest.raises(WalletPausedError):
         former.require_known(_chain(world), key)
@@ -473,7 +473,7 @@ def test_a_revoked_wallet_waits_for_its_fillers(world: World) -> None:
     world.settle()
     former.require_known(_chain(world), key)
 
-    assert [each.status for each in fillers] == [Status.BROADCAST] * 2
+    assert [each.status for each in fillers] == [TransactionStatus.BROADCAST] * 2
     assert waiting.paused_by is Pause.RESTORED
     assert not world.wallet.is_paused
 

@@ -43,7 +43,7 @@ class Chainlike:
         """Return the look of a *worker*, which ends at once."""
         chain = self.world.chains["local"]
         looks = self.workers[worker]
-        look = looks.begin(chain, [self.refund])
+        look = looks.begin(chain, [self.refund.reserved()])
         if look is not None:
             looks.end(look, self.head, is_settled=True)
         return look
@@ -104,7 +104,7 @@ def test_what_is_not_settled_is_looked_at_again_within_a_block(
 ) -> None:
     chain.world.clock.advance(seconds=60)
     looks = chain.workers[0]
-    look = looks.begin(chain.world.chains["local"], [chain.refund])
+    look = looks.begin(chain.world.chains["local"], [chain.refund.reserved()])
     assert look is not None
     looks.end(look, chain.head, is_settled=False)
 
@@ -141,10 +141,10 @@ def test_one_of_two_workers_makes_a_look(world: World) -> None:
         HeadLooks(world.store, world.clock),
         HeadLooks(world.store, world.clock),
     )
-    assert first.begin(chain, [refund]) is not None
+    assert first.begin(chain, [refund.reserved()]) is not None
     before = world.store.last_look("head 31337")
     world.clock.advance(seconds=1)
-    assert second.begin(chain, [refund]) is not None
+    assert second.begin(chain, [refund.reserved()]) is not None
     assert not world.store.save_look("head 31337", before, Look(world.clock()))
 
 
@@ -152,13 +152,13 @@ def test_a_look_that_another_worker_takes_is_none(world: World) -> None:
     refund = world.broadcast()
     looks = HeadLooks(world.store, world.clock)
     chain = world.chains["local"]
-    assert looks.begin(chain, [refund]) is not None
+    assert looks.begin(chain, [refund.reserved()]) is not None
     stale = world.store.last_look("head 31337")
     assert stale is not None
     world.clock.advance(seconds=1)
     looks._store = _behind(world, stale)
 
-    assert looks.begin(chain, [refund]) is None
+    assert looks.begin(chain, [refund.reserved()]) is None
 
 
 @pytest.mark.parametrize("pause", [1, 20, 60])
@@ -179,25 +179,27 @@ def test_looks_that_an_intruder_writes_delay_a_worker_for_minutes_only(
     for _ in range(2 * int(LONGEST_OWN_PAUSE.total_seconds()) // pause):
         chain.world.clock.advance(seconds=pause)
         pretend()
-        look = chain.workers[0].begin(chain.world.chains["local"], [chain.refund])
+        look = chain.workers[0].begin(
+            chain.world.chains["local"], [chain.refund.reserved()]
+        )
         looks += [] if look is None else [look]
 
     assert len(looks) == 2
     assert all(look.has_moved(chain.head) for look in looks)
-    assert all(look.is_new(chain.refund) for look in looks)
+    assert all(look.is_new(chain.refund.reserved()) for look in looks)
 
 
 def test_a_look_that_is_never_saved_is_made_after_minutes(world: World) -> None:
     refund = world.broadcast()
     looks = HeadLooks(world.store, world.clock)
     chain = world.chains["local"]
-    assert looks.begin(chain, [refund]) is not None
+    assert looks.begin(chain, [refund.reserved()]) is not None
     stale = world.store.last_look("head 31337")
     assert stale is not None
     looks._store = _behind(world, stale)
     begun = []
     for _ in range(int(LONGEST_OWN_PAUSE.total_seconds()) + 1):
-        begun.append(looks.begin(chain, [refund]) is not None)
+        begun.append(looks.begin(chain, [refund.reserved()]) is not None)
         world.clock.advance(seconds=1)
 
     assert begun == [False] * (len(begun) - 1) + [True]

@@ -520,7 +520,7 @@ def test_a_signature_that_cannot_be_recorded_is_logged(world: World) -> None:
     broken = altered(world.store, save_all=unsaved, append=gone)
     audit, _ = recording(journal=broken)
     world.signer = signer_over(honest(KEY), audit)
-    ring, reserved = world.ring, replace(reserved, intent=record())
+    ring, paying = world.ring, replace(reserved.reserved(), intent=record())
     assert ring.active().signer is world.signer
     nonces = NonceManager(world.store, ring, world.clock, world.tenants)
     transaction_signer = TransactionSigner(ring, world.clock, world.payment_policy)
@@ -534,9 +534,10 @@ def test_a_signature_that_cannot_be_recorded_is_logged(world: World) -> None:
         tenants=world.tenants,
     )
 
-    with capture_logs() as logs, pytest.raises(StoreUnavailableError):
-        process.step(reserved)
+    with capture_logs() as logs:
+        (outcome,) = process.step_all([paying])
 
+    assert isinstance(outcome, StoreUnavailableError)
     assert [entry["event"] for entry in logs] == ["outcome-not-recorded"]
     assert world.stored(reserved) == reserved
 

@@ -21,7 +21,7 @@ from signer.ports.chain import MinedTransaction
 from signer.ports.refund_store import Reservation
 from signer.refunds.nonces import NonceManager
 from signer.refunds.payload import payload_of
-from signer.refunds.transaction_signer import build_purpose
+from signer.refunds.transaction_signer import build_purpose, expect
 from signer.refunds.wallet_reconciliation import HISTORY, WalletReconciler, WalletStatus
 from tests.fixtures.ledger import stopped
 from tests.support.refunds import SECOND, World, altered, altered_chain
@@ -42,7 +42,7 @@ def _reserved(nonces: NonceManager, world: World, refund: Refund) -> Refund:
     limits = nonces.limits(refund, chain)
     reservation = Reservation(refund, 60_000, limits, draft_intent)
     (outcome,) = nonces.assign_nonces([reservation], counted=counted, active=active)
-    return require(outcome)
+    return require(outcome).payment
 
 
 def _resume(world: World, status: WalletStatus) -> None:
@@ -413,13 +413,13 @@ def test_a_foreign_transaction_with_a_refunds_nonce_pauses_the_wallet(
 
     for _ in range(2):
         # A process that dies in between finds the work half done.
-        world.wallets.record_nonce_taken(refund, found)
+        world.wallets.record_nonce_taken(refund.reserved(), found)
         world.clock.advance(seconds=10)
 
     (transaction,) = world.store.foreign_transactions(
         world.network.chain_id, world.signer.address
     )
-    assert (transaction.tx_hash, transaction.held_by) == (foreign, refund.id)
+    assert (transaction.tx_hash, transaction.is_held) == (foreign, True)
     assert world.wallet.paused_by is Pause.FOREIGN_TRANSACTION
     assert world.wallet.paused_at == since
 
@@ -430,7 +430,7 @@ def test_our_own_transaction_with_a_refunds_nonce_pauses_nothing(world: World) -
     _foreign(world, 1, payload_of(other).data)
     found = _mined(world)
 
-    world.wallets.record_nonce_taken(refund, found)
+    world.wallets.record_nonce_taken(refund.reserved(), found)
 
     assert world.wallet.paused_by is None
     assert (
@@ -441,12 +441,12 @@ def test_our_own_transaction_with_a_refunds_nonce_pauses_nothing(world: World) -
 
 def test_a_taken_nonce_of_an_unknown_wallet_is_an_error(world: World) -> None:
     """The refund waits for an operator."""
-    refund = world.accepted()
+    paying = expect(world.accepted(), world.signer.address, 1)
     _foreign(world, 1)
     found = _mined(world)
 
     with pytest.raises(StaleStateError):
-        world.wallets.record_nonce_taken(refund, found)
+        world.wallets.record_nonce_taken(paying, found)
 
 
 def test_a_refund_without_an_earlier_payment_is_not_adopted(world: World) -> None:

@@ -385,10 +385,11 @@ def test_other_signed_bytes_are_no_approval(world: World, raw: bytes | None) -> 
     (sent,) = world.store.transactions(world.broadcast().id)
     refund = world.step(world.accepted())
     copied = replace(sent, raw=sent.raw if raw is None else raw)
-    world.store = altered(world.store, transactions=lambda _: [copied])
+    world.store = altered(world.store, attempts=lambda _: [copied])
+    world._known.clear()
 
     with pytest.raises(ApprovalRequiredError):
-        limited(world).step(replace(refund, intent=None))
+        limited(world).step(refund)
 
 
 def test_nothing_is_decided_while_the_chain_is_unknown(world: World) -> None:

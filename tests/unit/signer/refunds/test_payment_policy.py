@@ -132,12 +132,14 @@ def test_a_transfer_of_another_refund_is_refused(world: World) -> None:
 
 def test_callers_of_the_service_itself_have_no_tenant(world: World) -> None:
     """A no-op of a refund pays nothing, and a tenant did not request it."""
-    refund = world.accepted()
+    refund = world.step(world.accepted())
 
-    assert build_caller(refund, Kind.TRANSFER) == Caller(
+    assert build_caller(refund.reserved(), Kind.TRANSFER) == Caller(
         Path.REFUND, tenant=refund.tenant, process="worker"
     )
-    assert build_caller(refund, Kind.NOOP) == Caller(Path.NOOP, process="worker")
+    assert build_caller(refund.reserved(), Kind.NOOP) == Caller(
+        Path.NOOP, process="worker"
+    )
 
 
 def test_own_keys_are_those_of_the_ring(world: World) -> None:

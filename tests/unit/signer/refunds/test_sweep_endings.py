@@ -15,8 +15,8 @@ from signer.errors import (
     KeyUnusableError,
     SigningStoppedError,
 )
-from signer.model.refund import Refund, Status
-from signer.model.transaction import Kind
+from signer.model.refund import Status
+from signer.model.transaction import Kind, Transaction
 from signer.ports.ledger import Ledger
 from tests.fixtures.ledger import stopped
 from tests.support.devices import honest, signer_over
@@ -122,7 +122,7 @@ def test_a_rotation_during_the_reservation_is_noticed(world: World, left: Left) 
     (row,) = swept(world)
     store = world.store
 
-    def reserve(*given: Any, **how: Any) -> Sequence[Refund | HotWalletError]:
+    def reserve(*given: Any, **how: Any) -> Sequence[Transaction | HotWalletError]:
         world.rotate(THIRD, block=True)
         return store.reserve_all(*given, **how)
 
@@ -150,7 +150,7 @@ def test_a_rotation_before_signing_is_noticed(world: World, left: Left) -> None:
     with pytest.raises(KeyRotatedError):
         world.step(row)
 
-    assert (device.calls, row.intent) == (0, None)
+    assert (device.calls, world._known[row.id].intent) == (0, None)
     assert world.step(row).failure_code == "sweep-outdated"
     assert world.sent(row).kind is Kind.NOOP
 

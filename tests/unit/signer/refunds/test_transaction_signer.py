@@ -28,7 +28,7 @@ from signer.ports.chain import Fees
 from signer.refunds.payload import payload_of
 from signer.refunds.transaction_signer import (
     Attempt,
-    SignedPayment,
+    SignedAttempt,
     TransactionSigner,
 )
 from tests.fixtures.ledger import as_if
@@ -49,7 +49,7 @@ def reserved(world: World) -> Refund:
 
 def _signed(world: World, refund: Refund, attempt: Attempt) -> SignedTransaction:
     signer = TransactionSigner(world.ring, world.clock, world.payment_policy)
-    return signer.build_and_sign(refund, attempt, NETWORK).transaction
+    return signer.build_and_sign(refund.reserved(), attempt, NETWORK).attempt
 
 
 def test_a_transfer_has_the_refunds_fields(world: World, reserved: Refund) -> None:
@@ -263,18 +263,17 @@ def test_a_bug_in_the_serialiser_is_noticed(
 def test_threads_share_a_transaction_signer(world: World, reserved: Refund) -> None:
     """Each gets the bytes, the signature and the record of its own refund."""
     shared = TransactionSigner(world.ring, world.clock, world.payment_policy)
-    refunds = [
-        as_if(reserved, id=f"rf_{n}", nonce=n, intent=record()) for n in range(64)
-    ]
+    refunds = [as_if(reserved, id=f"rf_{n}", nonce=n) for n in range(64)]
 
-    def sign(refund: Refund) -> SignedPayment:
-        return shared.build_and_sign(refund, ATTEMPT, NETWORK)
+    def sign(refund: Refund) -> SignedAttempt:
+        paying = replace(refund.reserved(), intent=record())
+        return shared.build_and_sign(paying, ATTEMPT, NETWORK)
 
     with ThreadPoolExecutor(8) as pool:
         payments = list(pool.map(sign, refunds))
 
     for refund, payment in zip(refunds, payments, strict=True):
-        signed = SignedBytes.decode(payment.transaction.raw)
+        signed = SignedBytes.decode(payment.attempt.raw)
         digest = signed.transaction.signing_digest()
         assert signed.transaction.nonce == refund.nonce
         assert signed.signature.recover(digest) == world.signer.public_key

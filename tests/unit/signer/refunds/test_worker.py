@@ -23,6 +23,7 @@ from signer.model.refund import Refund, Status
 from signer.model.transaction import HOLD
 from signer.model.wallet import Pause
 from signer.refunds.head_looks import LONGEST_OWN_PAUSE
+from signer.refunds.step_outcomes import Moving
 from tests.support.devices import honest, planted, point, recording, signer_over
 from tests.support.keys import key_at, made_active
 from tests.support.refunds import (
@@ -295,7 +296,7 @@ def test_every_refund_has_its_turn(world: World) -> None:
 
     def claim(
         now: datetime, until: datetime, limit: int, *, lone: bool = False
-    ) -> Sequence[Refund]:
+    ) -> Sequence[Moving]:
         claimed = store.claim(now, until, limit)
         claims.append(len(claimed))
         return claimed
@@ -318,7 +319,7 @@ def test_a_flood_does_not_delay_tracking(world: World) -> None:
 
     def claim(
         now: datetime, until: datetime, limit: int, *, lone: bool = False
-    ) -> Sequence[Refund]:
+    ) -> Sequence[Moving]:
         claims.append((until - now, limit))
         world.clock.advance(seconds=0.2)
         return [world.stored(one)] * limit

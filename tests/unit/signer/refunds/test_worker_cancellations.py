@@ -9,7 +9,7 @@ from signer.chain.chain import Chain
 from signer.errors import (
     ChainUnavailableError,
 )
-from signer.model.refund import Refund, Status
+from signer.model.refund import PaymentState, Refund, Status
 from signer.model.transaction import HOLD
 from tests.support.devices import recording
 from tests.support.refunds import (
@@ -56,7 +56,7 @@ def test_two_workers_cancel_once(world: World) -> None:
     """The second one's step is stale, and only one record is written (R6, R26)."""
     refund = _asked(world, world.accepted())
     lifecycle = world.lifecycle
-    step_of_queued: Any = lifecycle._steps[Status.QUEUED]
+    step_of_queued: Any = lifecycle._payment_steps[PaymentState.QUEUED]
     step_of_queued.__self__._endings._audit, events = recording()
 
     def step(each: Refund) -> Refund:
@@ -162,7 +162,7 @@ def test_more_failing_cancellations_than_a_batch(world: World) -> None:
     world.store = altered(world.store, claim=lambda *_, **__: ())
     worker = world.worker_with(stepping(lifecycle, step))
     # So that the outage of one is not that of all.
-    worker._find_cause = lambda refund, error: ()  # type: ignore[method-assign]
+    worker._find_cause = lambda moving, error: ()  # type: ignore[method-assign]
     with capture_logs():
         worker.work()
         worker.advance()

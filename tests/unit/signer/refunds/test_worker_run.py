@@ -15,6 +15,7 @@ from signer.errors import (
 )
 from signer.model.refund import Refund, Status
 from signer.ports.ledger import Ledger
+from signer.refunds.step_outcomes import Moving
 from signer.refunds.worker import Worker
 from tests.support.refunds import (
     ACTOR,
@@ -98,7 +99,7 @@ def test_a_worker_survives_a_failing_database(world: World) -> None:
 
     def claim(
         now: datetime, until: datetime, limit: int, *, lone: bool = False
-    ) -> Sequence[Refund]:
+    ) -> Sequence[Moving]:
         if troubles:
             raise troubles.pop()
         return store.claim(now, until, limit)
@@ -126,7 +127,7 @@ def test_a_failing_database_does_not_spin(world: World) -> None:
 
     def claim(
         now: datetime, until: datetime, limit: int, *, lone: bool = False
-    ) -> Sequence[Refund]:
+    ) -> Sequence[Moving]:
         claims.append(len(claims) % 2 == 0)
         if claims[-1]:
             return [world.stored(one)] * limit
