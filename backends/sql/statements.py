@@ -148,6 +148,11 @@ _UNCHANGED_TRANSACTION = _unchanged(transactions).where(
 SAVE = UNCHANGED.values(parameters(refunds, SAVED))
 """Changes the state of a refund, or when it is due."""
 
+KEEP = UNCHANGED.where(
+    *(refunds.c[name] == parameter(refunds, name) for name in _NONCE)
+).values(version=refunds.c.version)
+"""Requires that a refund is unchanged and in its transaction, and locks its row."""
+
 _place = UNCHANGED.where(
     refunds.c.state.in_(sorted(each.state for each in UNRESERVED))
 ).values(parameters(refunds, (*ASSIGNED, "nonce")))
@@ -213,7 +218,7 @@ INSERT_AUDIT_RECORD = insert(audit_records).values(
 )
 """Inserts an audit record."""
 
-COMPARED = (RECORD, RECORD_NOOP, SAVE_TRANSACTION, PLACE, SAVE)
+COMPARED = (RECORD, RECORD_NOOP, SAVE_TRANSACTION, PLACE, SAVE, KEEP)
 """Statements that change one row, or none if it is not what was read."""
 
 HAS_FORGED_PAYMENT = select(

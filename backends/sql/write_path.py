@@ -27,6 +27,7 @@ from backends.sql.statements import (
     INSERT_EVENT,
     INSERT_MEMBERSHIP,
     INSERT_MOVE,
+    KEEP,
     ORDER,
     PLACE,
     RECORD,
@@ -111,10 +112,19 @@ def _moves_of(
         "payments": len(before.payments),
     }
     yield Write(save, key, fields_of(transactions, after) | version)
+    # A refund that is paid alone gets no second transaction while this one exists,
+    # since no two have the same composition.  One of several may be in another one.
+    is_kept = (
+        attempt is not None
+        and attempt.kind is Kind.TRANSFER
+        and len(before.payments) > 1
+    )
     for old, new in zip(before.payments, after.payments, strict=True):
         values = refund_values(macs, old, new)
         if old.version != new.version:
             yield Write(SAVE, (old.id,), values)
+        elif is_kept:
+            yield Write(KEEP, (old.id,), values)
         yield from _history(old, new, values)
 
 

@@ -22,6 +22,7 @@ from signer.ports.refund_store import Change
 from tests.fixtures.ledger import (
     WALLET,
     accepted,
+    forge,
     later,
     now,
     opened,
@@ -32,6 +33,7 @@ from tests.support.audit import record
 from tests.support.keys import key_at
 
 
+NOWHERE = "sender = NULL, nonce = NULL, position = NULL"
 BLOCK: dict[str, Any] = {"block_number": 7, "block_hash": "0x" + "7" * 64}
 
 
@@ -154,3 +156,32 @@ def test_transactions_in_flight_are_whole(store: SQLStore) -> None:
     assert [len(each.transaction.payments) for each in (first, second)] == [2, 2]
     assert store.in_flight(1) == (first,)
     assert store.in_flight(1, after=first.transaction) == (second,)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "version = version + 1",
+        f"version = version + 1, state = 'queued', {NOWHERE}",
+    ],
+    ids=["changed", "taken out"],
+)
+def test_a_signature_compares_each_payment(
+    store: SQLStore, shared: Transaction, change: str
+) -> None:
+    """Another transaction may pay one that is changed or taken out meanwhile."""
+    first, second = shared.payments
+    attempt = transaction(first)
+    signed = shared.with_status(
+        TransactionStatus.SIGNED, now(), tx_hash=attempt.tx_hash
+    )
+    forge(store, f"UPDATE refunds SET {change} WHERE id = '{second.id}'")
+
+    with pytest.raises(StaleStateError):
+        store.save(shared, signed, attempt)
+
+    found = store.find_transaction(31337, WALLET, 0)
+    assert found is not None
+    assert found.status is TransactionStatus.RESERVED
+    assert store.attempts(shared) == ()
+    assert stored(store, first).status is Status.RESERVED
