@@ -107,6 +107,11 @@ def read_refund(row: Sequence[Any]) -> Refund:
     return replace(Refund(*own), transaction=transaction)
 
 
+def read_moving(row: Sequence[Any]) -> Refund | Transaction:
+    """Return the refund of a row that ``PAYING`` selected, or what pays none."""
+    return Transaction(*row[_WIDTH:]) if row[0] is None else read_refund(row)
+
+
 def read_transactions(rows: Iterable[Sequence[Any]]) -> tuple[Transaction, ...]:
     """
     Return the transactions of *rows* that ``PAYING`` selected, in their order.

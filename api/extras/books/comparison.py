@@ -26,6 +26,7 @@ from api.extras.books.tables import BookTables
 from signer.config.networks import Network
 from signer.errors import ChainUnavailableError, RowNotAuthenticError
 from signer.model.refund import Refund
+from signer.model.transaction import Transaction
 from signer.ports.chain_history import ChainHistory, Settled, TokenTransfer
 
 
@@ -180,8 +181,8 @@ def _hashes(entry: NonceEntry) -> Iterator[str]:
     """Yield each hash under which the nonce may have been used."""
     for attempt in entry.attempts:
         yield attempt.tx_hash
-    if entry.refund is not None and entry.refund.tx_hash is not None:
-        yield entry.refund.tx_hash
+    if entry.row is not None and entry.row.tx_hash is not None:
+        yield entry.row.tx_hash
     if entry.unrecorded is not None:
         yield entry.unrecorded.tx_hash
 
@@ -339,9 +340,9 @@ class Comparison:
                 " and were not compared"
             )
 
-    def _is_authentic(self, refund: Refund) -> bool:
+    def _is_authentic(self, row: Refund | Transaction) -> bool:
         try:
-            self._reader.require_authentic(refund)
+            self._reader.require_authentic(row)
         except RowNotAuthenticError:
             return False
         return True
@@ -416,11 +417,11 @@ class Comparison:
                 yield from self._matcher.explain_marker(used, None)
 
     def _compare_claims(self) -> Iterator[Difference]:
-        """Find refunds with a block of the range whose nonce the range did not use."""
+        """Find rows with a block of the range whose nonce the range did not use."""
         for wallet, walk in self._walks.items():
             after, is_full = NO_NONCE, True
             while is_full:
-                page = self._reader.refunds_in_blocks(
+                page = self._reader.entries_in_blocks(
                     self._chain_id,
                     wallet,
                     self._blocks.numbers,
@@ -428,10 +429,10 @@ class Comparison:
                     limit=_PAGE,
                 )
                 is_full = len(page) == _PAGE
-                for refund in page:
-                    after = refund.nonce or 0
+                for entry in page:
+                    after = entry.nonce
                     if after not in walk.nonces:
-                        yield from self._matcher.compare_claim(wallet, refund)
+                        yield from self._matcher.compare_claim(wallet, entry)
 
 
 def _use(

@@ -255,12 +255,11 @@ class UsedNonce:
 
     @property
     def is_own(self) -> bool:
-        """Whether the transaction is one of the refund that has the nonce."""
-        refund, settled = self.entry.refund, self.settled
-        if settled is None or (refund is None and not self.entry.is_filler):
+        """Whether the transaction is one of the row that has the nonce."""
+        row, settled = self.entry.row, self.settled
+        if settled is None or row is None:
             return False
-        adopted = None if refund is None else refund.tx_hash
-        return self.attempt is not None or adopted == settled.tx_hash
+        return self.attempt is not None or row.tx_hash == settled.tx_hash
 
     @property
     def kind(self) -> str:

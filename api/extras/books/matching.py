@@ -14,7 +14,7 @@ from api.extras.books.entries import (
 )
 from api.extras.books.rows import NonceEntry
 from signer.model.refund import COIN_ADDRESS, PaymentPurpose, Refund, Status
-from signer.model.transaction import Kind
+from signer.model.transaction import Kind, Transaction
 from signer.ports.chain_history import Settled
 
 
@@ -23,7 +23,7 @@ class Matcher:
     Finds the differences of the used nonces of one network.
 
     *is_late* returns whether a block is so old that the ledger should know its refunds;
-    *is_authentic* whether the row of a refund is what this service stored.
+    *is_authentic* whether the row of a refund or a filler is what this service stored.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Matcher:
         assets: Assets,
         *,
         is_late: Callable[[int], bool],
-        is_authentic: Callable[[Refund], bool],
+        is_authentic: Callable[[Refund | Transaction], bool],
     ) -> None:
         self._network = network
         self._assets = assets
@@ -41,17 +41,18 @@ class Matcher:
 
     def compare(self, used: UsedNonce) -> Iterator[Difference]:
         """Yield the differences, but not those that ``explain_marker`` decides."""
-        refund = used.entry.refund
-        if refund is not None and not self._is_authentic(refund):
+        entry = used.entry
+        if entry.row is not None and not self._is_authentic(entry.row):
             # What a changed row says is not compared.
-            detail = "another program changed the refund's row"
+            name = "refund" if entry.refund else "filler"
+            detail = f"another program changed the {name}'s row"
             yield self._build(Code.ROW_CHANGED, used, detail)
         elif used.is_own and used.settled is not None:
             yield from self._compare_fee(used, used.settled)
-            if refund is not None:
-                yield from self._compare_own(used, refund, used.settled)
-            else:  # A filler pays nothing.
-                yield from (self._without_refund(used, each) for each in used.payments)
+            if entry.refund is not None:
+                yield from self._compare_own(used, entry.refund, used.settled)
+            else:
+                yield from self._compare_filler(used, used.settled)
         else:
             yield from self._compare_holder(used)
             yield from self._compare_other(used)
@@ -80,11 +81,10 @@ class Matcher:
                 expected=refund.tx_hash,
             )
 
-    def compare_claim(self, wallet: str, refund: Refund) -> Iterator[Difference]:
-        """Yield the difference of a *refund* whose nonce was not used."""
-        if refund.status is Status.CONFIRMED:
-            used = UsedNonce(wallet, NonceEntry(refund.nonce or 0, refund), None)
-            yield self._missing(used, refund)
+    def compare_claim(self, wallet: str, entry: NonceEntry) -> Iterator[Difference]:
+        """Yield the difference of an *entry* whose nonce was not used."""
+        if entry.row is not None and entry.status is Status.CONFIRMED:
+            yield self._missing(UsedNonce(wallet, entry, None), entry.row)
 
     def _compare_fee(self, used: UsedNonce, settled: Settled) -> Iterator[Difference]:
         attempt = used.attempt
@@ -108,6 +108,16 @@ class Matcher:
         compare = self._compare_call if is_call else self._compare_payments
         found = [*compare(used, refund, is_noop=is_noop)]
         yield from found or self._compare_status(used, refund, settled)
+
+    def _compare_filler(
+        self, used: UsedNonce, settled: Settled
+    ) -> Iterator[Difference]:
+        """Yield what a filler paid, which is nothing, or that it is still open."""
+        yield from (self._without_refund(used, each) for each in used.payments)
+        status = used.entry.status
+        is_open = status is not None and not status.is_final
+        if is_open and self._is_late(settled.block.number):
+            yield self._open(used)
 
     def _compare_call(
         self, used: UsedNonce, refund: Refund, *, is_noop: bool
@@ -179,13 +189,13 @@ class Matcher:
                 )
 
     def _compare_holder(self, used: UsedNonce) -> Iterator[Difference]:
-        """Yield the difference of a refund whose nonce another transaction used."""
-        refund, settled = used.entry.refund, used.settled
-        if refund is None:
+        """Yield the difference of a row whose nonce another transaction used."""
+        row, status, settled = used.entry.row, used.entry.status, used.settled
+        if row is None or status is None:
             return
-        if refund.status is Status.CONFIRMED:
-            yield self._missing(used, refund)
-        elif not refund.status.is_final and (
+        if status is Status.CONFIRMED:
+            yield self._missing(used, row)
+        elif not status.is_final and (
             settled is None or self._is_late(settled.block.number)
         ):
             yield self._open(used)
@@ -217,12 +227,12 @@ class Matcher:
         detail = "no refund, sweep or accepted transaction explains this payment"
         return self._build(code, used, detail, found=payment)
 
-    def _missing(self, used: UsedNonce, refund: Refund) -> Difference:
+    def _missing(self, used: UsedNonce, row: Refund | Transaction) -> Difference:
         return self._build(
             Code.CONFIRMED_BUT_MISSING,
             used,
-            "the chain does not have the transaction of a confirmed refund",
-            expected=f"{refund.tx_hash} in block {refund.block_number}",
+            "the chain does not have the transaction of a confirmed refund or filler",
+            expected=f"{row.tx_hash} in block {row.block_number}",
         )
 
     def _open(self, used: UsedNonce) -> Difference:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from signer.model.refund import Refund
-from signer.model.transaction import Kind
+from signer.model.refund import Refund, Status
+from signer.model.transaction import Kind, Transaction
 from signer.model.wallet import UnrecordedTransaction
 
 
@@ -21,15 +21,25 @@ class NonceEntry:
     """
     All that the ledger has about one nonce of a wallet.
 
-    A filler has no refund.  ``unrecorded`` is a transaction that the chain had and the
-    ledger did not.
+    It has a refund, or a filler, which pays none.  ``unrecorded`` is a transaction that
+    the chain had and the ledger did not.
     """
 
     nonce: int
     refund: Refund | None = None
     attempts: tuple[TransactionCost, ...] = ()
     unrecorded: UnrecordedTransaction | None = None
-    is_filler: bool = False
+    filler: Transaction | None = None
+
+    @property
+    def row(self) -> Refund | Transaction | None:
+        """The refund or the filler that has the nonce."""
+        return self.refund or self.filler
+
+    @property
+    def status(self) -> Status | None:
+        """The status of ``row``."""
+        return None if self.row is None else Status(self.row.status)
 
 
 @dataclass(frozen=True, slots=True)

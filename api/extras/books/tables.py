@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Integer, bindparam, func, or_, select, text, 
 
 from api.extras.books.rows import BookToken, NonceEntry, TransactionCost
 from backends.sql.columns import UTCDateTime
-from backends.sql.refund_rows import PAID, REFUNDS, read_refunds
+from backends.sql.refund_rows import PAYING, REFUNDS, read_moving, read_refunds
 from backends.sql.refunds import RefundTables
 from backends.sql.schema import (
     IS_FILLER,
@@ -25,7 +25,7 @@ from backends.sql.wallets import WalletTables
 from signer.audit.actions import SUCCESS, AuditAction
 from signer.model.audit_record import Record
 from signer.model.refund import PaymentState, Refund
-from signer.model.transaction import Kind
+from signer.model.transaction import Kind, Transaction
 
 
 _first = bindparam("first", type_=refunds.c.nonce.type)
@@ -53,7 +53,7 @@ _REFUNDS = REFUNDS.where(
     of_wallet(refunds), refunds.c.nonce >= _first, refunds.c.nonce <= _last
 )
 
-_FILLED = select(transactions.c.nonce).where(
+_FILLERS = select(transactions).where(
     text(IS_FILLER),
     of_wallet(transactions),
     transactions.c.nonce >= _first,
@@ -77,7 +77,8 @@ SIGHTINGS = select(sightings).where(
 )
 
 IN_BLOCKS = (
-    PAID.where(
+    PAYING.where(
+        or_(refunds.c.id.is_not(None), text(IS_FILLER)),
         of_wallet(transactions),
         transactions.c.nonce > bindparam("after"),
         transactions.c.block_number >= bindparam("first_block"),
@@ -186,7 +187,10 @@ class BookTables(RefundTables, WalletTables):
                 each.nonce: each
                 for each in read_refunds(connection.execute(_REFUNDS, span))
             }
-            filled = {*connection.execute(_FILLED, span).scalars()}
+            fillers = {
+                row.nonce: Transaction(*row)
+                for row in connection.execute(_FILLERS, span)
+            }
             costs: dict[int, list[TransactionCost]] = {nonce: [] for nonce in nonces}
             for nonce, tx_hash, kind, max_fee, gas in connection.execute(
                 ATTEMPTS, span
@@ -200,14 +204,14 @@ class BookTables(RefundTables, WalletTables):
                     of_nonce.get(nonce),
                     tuple(costs[nonce]),
                     unrecorded.get(nonce),
-                    nonce in filled,
+                    fillers.get(nonce),
                 )
                 for nonce in nonces
             ]
 
         return self._database.run(read)
 
-    def refunds_in_blocks(
+    def entries_in_blocks(
         self,
         chain_id: int,
         sender: str,
@@ -215,9 +219,9 @@ class BookTables(RefundTables, WalletTables):
         *,
         after: int,
         limit: int,
-    ) -> Sequence[Refund]:
+    ) -> Sequence[NonceEntry]:
         """
-        Return up to *limit* refunds of a wallet with nonces above *after*.
+        Return up to *limit* refunds and fillers of a wallet with nonces above *after*.
 
         They have a block between the two *blocks*, both included, lowest nonce first.
         """
@@ -225,7 +229,13 @@ class BookTables(RefundTables, WalletTables):
         rows = self._database.rows(
             IN_BLOCKS, **wallet_key(chain_id, sender), **span, at_most=limit
         )
-        return read_refunds(rows)
+        found = (read_moving(row) for row in rows)
+        return [
+            NonceEntry(each.nonce, filler=each)
+            if isinstance(each, Transaction)
+            else NonceEntry(each.nonce or 0, each)
+            for each in found
+        ]
 
     def senders_in_blocks(
         self, chain_id: int, blocks: tuple[int, int]

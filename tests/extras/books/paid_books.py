@@ -25,7 +25,13 @@ from signer.model.refund import (
     Refund,
     Status,
 )
-from signer.model.transaction import Kind, Transaction
+from signer.model.transaction import (
+    Kind,
+    Transaction,
+    TransactionKind,
+    TransactionStatus,
+    compose,
+)
 from signer.model.wallet import UnrecordedTransaction, Wallet
 from signer.ports.chain import Block, MinedTransaction
 from signer.ports.chain_history import Header, Settled, TokenTransfer
@@ -245,7 +251,7 @@ class PaperLedger(BookTables):
         rows = self.entries[sender]
         return [rows[n] for n in range(first, first + limit) if n in rows]
 
-    def refunds_in_blocks(
+    def entries_in_blocks(
         self,
         chain_id: int,
         sender: str,
@@ -253,13 +259,13 @@ class PaperLedger(BookTables):
         *,
         after: int,
         limit: int,
-    ) -> Sequence[Refund]:
+    ) -> Sequence[NonceEntry]:
         found = [
-            each.refund
+            each
             for nonce, each in sorted(self.entries[sender].items())
             if nonce > after
-            and each.refund is not None
-            and blocks[0] <= (each.refund.block_number or 0) <= blocks[1]
+            and each.row is not None
+            and blocks[0] <= (each.row.block_number or 0) <= blocks[1]
         ]
         return found[:limit]
 
@@ -268,7 +274,7 @@ class PaperLedger(BookTables):
     ) -> Mapping[str, int]:
         found = {
             sender: len(
-                self.refunds_in_blocks(chain_id, sender, blocks, after=-1, limit=999)
+                self.entries_in_blocks(chain_id, sender, blocks, after=-1, limit=999)
             )
             for sender in self.entries
         }
@@ -400,7 +406,15 @@ class Books:
     def filler(self) -> NonceEntry:
         """Use a nonce that a restored ledger did not know."""
         entry = self.cancelled()
-        return self.put(WALLET, replace(entry, refund=None, is_filler=True))
+        assert entry.refund is not None
+        filler = replace(
+            entry.refund.reserved(),
+            kind=TransactionKind.FILLER,
+            composition=compose(()),
+            status=TransactionStatus.CONFIRMED,
+            payments=(),
+        )
+        return self.put(WALLET, replace(entry, refund=None, filler=filler))
 
     def swept(self, amount: int = 5) -> NonceEntry:
         """Sweep tokens to the second wallet."""

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from api.extras.books.entries import Code, Difference
 from api.extras.books.rows import NonceEntry, TransactionCost
 from signer.model.refund import COIN_ADDRESS, Status
-from signer.model.transaction import Kind
+from signer.model.transaction import Kind, TransactionStatus
 from signer.model.wallet import NOOP_MARK
 from signer.ports.chain import Block
 from tests.extras.books.paid_books import (
@@ -225,6 +226,42 @@ def _call_left_open(books: Books) -> None:
     books.chain.mine(400)
 
 
+def _change_filler(books: Books, **changes: Any) -> NonceEntry:
+    entry = books.filler()
+    assert entry.filler is not None
+    filler = replace(entry.filler, **changes)
+    return books.put(WALLET, replace(entry, filler=filler))
+
+
+def _payment_in_a_filler(books: Books) -> None:
+    entry = books.filler()
+    books.chain.transfer(WALLET, STRANGER, 9, entry.attempts[-1].tx_hash)
+
+
+def _dear_filler(books: Books) -> None:
+    entry = books.filler()
+    attempts = tuple(replace(each, most_fee=1) for each in entry.attempts)
+    books.put(WALLET, replace(entry, attempts=attempts))
+
+
+def _filler_left_open(books: Books) -> None:
+    _change_filler(books, status=TransactionStatus.BROADCAST)
+    books.chain.mine(400)
+
+
+def _changed_filler(books: Books) -> None:
+    entry = books.filler()
+    assert entry.filler is not None
+    books.ledger.forged.add(entry.filler.id)
+
+
+def _filler_of_an_unused_nonce(books: Books) -> None:
+    entry = books.filler()
+    assert entry.filler is not None
+    unused = replace(entry.filler, nonce=entry.nonce + 1)
+    books.put(WALLET, NonceEntry(unused.nonce, filler=unused))
+
+
 PLANTED: list[tuple[Callable[[Books], None], Code]] = [
     (_refund_without_transfer, Code.REFUND_WITHOUT_TRANSFER),
     (_cancelled_but_confirmed, Code.REFUND_WITHOUT_TRANSFER),
@@ -261,6 +298,11 @@ PLANTED: list[tuple[Callable[[Books], None], Code]] = [
     (_changed_sighting, Code.ROW_CHANGED),
     (_changed_wallet, Code.ROW_CHANGED),
     (_unknown_sender, Code.UNKNOWN_SENDER),
+    (_payment_in_a_filler, Code.TRANSFER_WITHOUT_REFUND),
+    (_dear_filler, Code.FEE_MISMATCH),
+    (_filler_left_open, Code.MINED_BUT_OPEN),
+    (_changed_filler, Code.ROW_CHANGED),
+    (_filler_of_an_unused_nonce, Code.CONFIRMED_BUT_MISSING),
 ]
 
 
@@ -426,9 +468,31 @@ def test_a_payment_in_the_nonce_of_a_filler() -> None:
     assert entry.refund is not None
     books.ledger.others.append(entry.refund)
     lost = TransactionCost("0xlost", Kind.NOOP, MOST_FEE)
-    books.put(WALLET, NonceEntry(entry.nonce, None, (lost,), is_filler=True))
+    filler = replace(
+        entry.refund.reserved(), status=TransactionStatus.FAILED, tx_hash=lost.tx_hash
+    )
+    books.put(WALLET, NonceEntry(entry.nonce, None, (lost,), filler=filler))
 
     assert books.codes() == []
+
+
+@pytest.mark.parametrize(
+    ("status", "codes"),
+    [
+        (TransactionStatus.FAILED, ["unknown-transaction"]),
+        (TransactionStatus.CONFIRMED, ["confirmed-but-missing", "unknown-transaction"]),
+        (TransactionStatus.BROADCAST, ["mined-but-open", "unknown-transaction"]),
+    ],
+)
+def test_another_transaction_in_the_nonce_of_a_filler(
+    status: TransactionStatus, codes: list[str]
+) -> None:
+    books = _shop()
+    entry = _change_filler(books, status=status, tx_hash="0xlost")
+    books.put(WALLET, replace(entry, attempts=()))
+    books.chain.mine(400)
+
+    assert books.codes() == codes
 
 
 def test_several_unknown_transactions() -> None:

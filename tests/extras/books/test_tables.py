@@ -10,10 +10,11 @@ from backends.sql import SQLStore
 from signer.errors import RowNotAuthenticError
 from signer.model.audit_record import Record
 from signer.model.refund import Status
-from signer.model.transaction import Kind
+from signer.model.transaction import Kind, SignedTransaction, TransactionStatus
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
+    a_filler,
     accepted,
     broadcast,
     forge,
@@ -37,7 +38,7 @@ def test_a_ledger_without_refunds(store: SQLStore) -> None:
     books = store.tables(BookTables)
 
     assert books.nonce_entries(CHAIN, WALLET, 0, 10) == ()
-    assert books.refunds_in_blocks(CHAIN, WALLET, (0, 9), after=-1, limit=9) == ()
+    assert books.entries_in_blocks(CHAIN, WALLET, (0, 9), after=-1, limit=9) == []
     assert books.refunds_of_chain(CHAIN, after="", limit=9) == ()
     assert books.refunded_tokens(CHAIN) == []
     assert books.logged_addresses() == []
@@ -107,14 +108,43 @@ def test_refunds_in_blocks(store: SQLStore) -> None:
 
     def ids(*blocks: int, after: int = -1, limit: int = 9) -> list[str]:
         first, last = blocks
-        page = store.tables(BookTables).refunds_in_blocks(
+        page = store.tables(BookTables).entries_in_blocks(
             CHAIN, WALLET, (first, last), after=after, limit=limit
         )
-        return [each.id for each in page]
+        return [each.refund.id for each in page if each.refund]
 
     assert ids(7, 7) == [each.id for each in found]
     assert ids(0, 6) == ids(8, 9) == []
     assert ids(0, 9, after=0, limit=1) == [found[1].id]
+
+
+def test_fillers_in_blocks(store: SQLStore) -> None:
+    """They are read with their MACs, by nonce and by block."""
+    opened(store)
+    filler = a_filler(store, 0, now())
+    attempt = SignedTransaction(
+        "0x" + "7" * 64, 0, Kind.NOOP, CHAIN, WALLET, 0, 2, 1, 21_000, b"", now()
+    )
+    signed = filler.with_status(
+        TransactionStatus.SIGNED, now(), tx_hash=attempt.tx_hash
+    )
+    sent = signed.with_status(TransactionStatus.BROADCAST, now())
+    mined = sent.with_status(
+        TransactionStatus.MINED, now(), block_number=7, block_hash="0x07"
+    )
+    store.save(filler, signed, attempt)
+    store.save(signed, sent)
+    store.save(sent, mined)
+    books = store.tables(BookTables)
+
+    (entry,) = books.nonce_entries(CHAIN, WALLET, 0, 10)
+    (claim,) = books.entries_in_blocks(CHAIN, WALLET, (7, 7), after=-1, limit=9)
+
+    assert entry.filler == claim.filler == mined
+    assert entry.refund is None
+    assert (claim.nonce, claim.status) == (0, Status.MINED)
+    assert [each.kind for each in entry.attempts] == [Kind.NOOP]
+    books.require_authentic(mined)
 
 
 def test_what_a_comparison_may_leave_out(store: SQLStore) -> None:
