@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Select
 
 from backends.sql import queries
+from backends.sql.advisory_locks import lock_chain
 from backends.sql.claim_order import (
     CLAIM_QUEUED,
     CLAIM_TRANSACTIONS,
@@ -223,6 +224,8 @@ class RefundTables(Tables):
         values = fields_of(transactions, self._macs.sealed(transaction))
 
         def work(connection: Connection) -> None:
+            # Without it, two processes could both find the nonce free.
+            lock_chain(connection, transaction.chain_id)
             nonce = dict(zip(NONCE, nonce_of(transaction), strict=True))
             if connection.execute(queries.BY_NONCE, nonce).first() is not None:
                 raise StaleStateError(f"nonce {transaction.nonce} is taken")

@@ -14,6 +14,7 @@ from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause
 from tests.fixtures.ledger import (
     WALLET,
+    a_filler,
     accept,
     accepted,
     filled,
@@ -91,6 +92,27 @@ def test_nonces_are_unique_and_without_gap(database_url: str, store: SQLStore) -
     nonces = [nonce for each in race(_reserve_own, database_url, 8) for nonce in each]
 
     assert list(range(2000)) == sorted(nonces)
+
+
+def _fill_open(store: SQLStore, index: int) -> list[int]:
+    """Fill the nonces that no other process has filled yet."""
+    won = []
+    for nonce in range(20):
+        try:
+            a_filler(store, nonce, now())
+        except StaleStateError:
+            continue
+        won.append(nonce)
+    return won
+
+
+def test_a_nonce_gets_one_filler(database_url: str, store: SQLStore) -> None:
+    """Of processes that restore at once, one fills it; the others know that it is."""
+    opened(store)
+
+    won = race(_fill_open, database_url, 8)
+
+    assert sorted(nonce for each in won for nonce in each) == list(range(20))
 
 
 def _reserve_open(store: SQLStore, index: int) -> list[tuple[str, int]]:
