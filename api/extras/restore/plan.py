@@ -195,10 +195,11 @@ class LostChanges:
         wallet, nonce = (chain_id, fields["address"]), details.get("nonce")
         if nonce is None:
             return  # Of a release before this one; its outcome has the nonce.
-        if refund_id is not None:
+        # A filler is no refund, also of a release that gave it an id of one.
+        if fields.get("operation") != Operation.NONCE_FILL:
+            if refund_id is None:
+                return
             self.refunds[refund_id].nonces[wallet] = nonce
-        elif fields.get("operation") != Operation.NONCE_FILL:
-            return
         self._high_waters[wallet] = max(nonce + 1, self.high_water(wallet))
 
     def _forget_revocation(self, address: str) -> None:

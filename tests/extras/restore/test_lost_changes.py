@@ -15,7 +15,7 @@ from signer.redact import REDACTED
 from signer.refunds.transaction_signer import describe_acceptance
 from tests.fixtures.ledger import bound
 from tests.support.refunds import CUSTOMER, SECOND, World
-from tests.support.restores import filling, requested
+from tests.support.restores import filling, plan_of, requested
 
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -147,14 +147,19 @@ def test_a_refusal(world: World, log: Sequence[Record]) -> None:
     assert known.refused.fields["details"]["code"] == "execution-reverted"
 
 
-def test_a_filler_is_known_as_one(world: World, log: Sequence[Record]) -> None:
-    """An earlier restore made it; a new one replaces it."""
+@pytest.mark.parametrize("refund_id", [None, "rf_" + "0" * 32], ids=["new", "old"])
+def test_a_filler_is_known_as_one(
+    world: World, log: Sequence[Record], refund_id: str | None
+) -> None:
+    """An earlier restore made it, perhaps of a release in which it was a refund."""
     assert world.audit is not None
     world.step(requested(world, "first"))
-    lost = LostChanges([world.signer.intent(filling(1))])
+    record = world.signer.intent(replace(filling(1), refund_id=refund_id))
+    lost = LostChanges([record])
 
     assert not lost.refunds
     assert lost.high_water((31337, world.signer.address)) == 2
+    assert not plan_of(world, [record]).incomplete
 
 
 def test_key_changes_in_their_order() -> None:
