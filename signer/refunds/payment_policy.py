@@ -255,7 +255,8 @@ class PaymentPolicy:
         kind: Kind,
         network: Network,
     ) -> TransactionFacts:
-        caller = build_caller(paid, kind)
+        payment = None if kind is Kind.NOOP else paid.payment
+        caller = build_caller(payment)
         is_refund = caller.path is Path.REFUND
         surroundings = Surroundings(
             caller,
@@ -266,7 +267,7 @@ class PaymentPolicy:
             self._tenants.limits(caller.tenant or "") if is_refund else NO_LIMITS,
             denied=self.denied(),
         )
-        mark = None if kind is Kind.NOOP else mark_of(transaction, paid.payment)
+        mark = None if payment is None else mark_of(transaction, payment)
         return transaction_facts(transaction, digest, surroundings, mark)
 
     def _known(self, name: str, network: Network) -> KnownNetwork:
@@ -288,11 +289,10 @@ class PaymentPolicy:
         return own
 
 
-def build_caller(paid: Transaction, kind: Kind) -> Caller:
-    """Return who asks for a transaction of *kind*: the tenant, or the service."""
-    if kind is Kind.NOOP:
+def build_caller(payment: Refund | None) -> Caller:
+    """Return who asks for *payment*: its tenant or the service, as for a no-op."""
+    if payment is None:
         return Caller(Path.NOOP, process=WORKER.name)
-    payment = paid.payment
     if payment.purpose is PaymentPurpose.SWEEP:
         return Caller(Path.SWEEP, process=WORKER.name)
     return Caller(path_of(payment), tenant=payment.tenant, process=WORKER.name)

@@ -10,7 +10,7 @@ from signer.crypto.transactions import SignedBytes
 from signer.model.decision import Decision
 from signer.model.key import Key
 from signer.model.refund import Page, Refund
-from signer.model.transaction import SignedTransaction
+from signer.model.transaction import Kind, SignedTransaction
 from signer.policy.facts import KnownNetwork, OwnKeys, Surroundings
 from signer.policy.policy import AnyPolicy
 from signer.ports.refund_reports import RefundFilter
@@ -66,7 +66,7 @@ class PolicyReview:
             recipient = refund.recipient.lower()
             is_own = recipient in self._own.addresses
             surroundings = Surroundings(
-                build_caller(refund.reserved(), signed.kind),
+                build_caller(None if signed.kind is Kind.NOOP else refund),
                 signed.sender,
                 signed.signed_at,
                 self._networks.get(refund.network),

@@ -10,7 +10,6 @@ from signer.errors import PolicyViolationError
 from signer.model.decision import Decision
 from signer.model.key import KeyState
 from signer.model.refund import Status
-from signer.model.transaction import Kind
 from signer.policy.default_rules import service_files
 from signer.policy.facts import AnyFacts, Caller, Path
 from signer.policy.policy import Policy
@@ -130,16 +129,25 @@ def test_a_transfer_of_another_refund_is_refused(world: World) -> None:
     assert other.decision.rules == ("extra-calldata",)
 
 
+def test_a_refund_that_is_signed_meanwhile_is_reviewed(world: World) -> None:
+    """It was read while it was queued, without its transaction."""
+    refund = world.accepted()
+    world.step(refund, times=2)
+    review = PolicyReview(world.store, SERVICE_POLICY, {"local": NETWORK})
+
+    (found,) = review.review(refund)
+
+    assert found.decision.rules == ("refund",)
+
+
 def test_callers_of_the_service_itself_have_no_tenant(world: World) -> None:
     """A no-op of a refund pays nothing, and a tenant did not request it."""
     refund = world.step(world.accepted())
 
-    assert build_caller(refund.reserved(), Kind.TRANSFER) == Caller(
+    assert build_caller(refund) == Caller(
         Path.REFUND, tenant=refund.tenant, process="worker"
     )
-    assert build_caller(refund.reserved(), Kind.NOOP) == Caller(
-        Path.NOOP, process="worker"
-    )
+    assert build_caller(None) == Caller(Path.NOOP, process="worker")
 
 
 def test_own_keys_are_those_of_the_ring(world: World) -> None:
