@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import (
+    Boolean,
     Executable,
     Select,
     Table,
@@ -165,16 +166,17 @@ SAVE_TRANSACTION = _UNCHANGED_TRANSACTION.values(
 )
 """Changes the status of a transaction, or when it is due."""
 
-# Signed bytes that are not recorded are not broadcast.
-RECORD_NOOP = SAVE_TRANSACTION.where(
-    ~_pays(_WAS_ELSEWHERE), ~is_stopped(parameter(transactions, "chain_id"))
+# Signed bytes that are not recorded are not broadcast.  A no-op consumes the nonce of a
+# transfer of a held token.  One statement changes both kinds in the order of nonces.
+RECORD = SAVE_TRANSACTION.where(
+    ~_pays(_WAS_ELSEWHERE),
+    ~is_stopped(parameter(transactions, "chain_id")),
+    or_(
+        bindparam("is_noop", type_=Boolean),
+        ~_pays(is_token_stopped(*(refunds.c[name] for name in _TOKEN))),
+    ),
 )
 """Changes the status of a transaction that was signed, unless signing is stopped."""
-
-RECORD = RECORD_NOOP.where(
-    ~_pays(is_token_stopped(*(refunds.c[name] for name in _TOKEN)))
-)
-"""The same for what pays; a no-op consumes the nonce of a transfer of a held token."""
 
 RESERVE_TRANSACTION = insert(transactions).values(parameters(transactions, HELD))
 """Inserts a transaction that is reserved."""
@@ -218,7 +220,7 @@ INSERT_AUDIT_RECORD = insert(audit_records).values(
 )
 """Inserts an audit record."""
 
-COMPARED = (RECORD, RECORD_NOOP, SAVE_TRANSACTION, PLACE, SAVE, KEEP)
+COMPARED = (RECORD, SAVE_TRANSACTION, PLACE, SAVE, KEEP)
 """Statements that change one row, or none if it is not what was read."""
 
 HAS_FORGED_PAYMENT = select(

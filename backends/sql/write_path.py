@@ -31,7 +31,6 @@ from backends.sql.statements import (
     ORDER,
     PLACE,
     RECORD,
-    RECORD_NOOP,
     RESERVE_TRANSACTION,
     SAVE,
     SAVE_TRANSACTION,
@@ -103,22 +102,21 @@ def _moves_of(
 ) -> Iterator[Write]:
     """Yield what changes a transaction, and with it the payments that it makes."""
     key = before.chain_id, before.sender, before.nonce
-    save = SAVE_TRANSACTION
-    if attempt is not None:
-        save = RECORD_NOOP if attempt.kind is Kind.NOOP else RECORD
-        yield Write(INSERT_ATTEMPT, key, fields_of(attempts, attempt))
-    version = {
+    is_paying = attempt is not None and attempt.kind is Kind.TRANSFER
+    values = {
+        **fields_of(transactions, after),
         "transactions_before": before.version,
         "payments": len(before.payments),
+        "is_noop": not is_paying,
     }
-    yield Write(save, key, fields_of(transactions, after) | version)
+    if attempt is None:
+        yield Write(SAVE_TRANSACTION, key, values)
+    else:
+        yield Write(RECORD, key, values)
+        yield Write(INSERT_ATTEMPT, key, fields_of(attempts, attempt))
     # A refund that is paid alone gets no second transaction while this one exists,
     # since no two have the same composition.  One of several may be in another one.
-    is_kept = (
-        attempt is not None
-        and attempt.kind is Kind.TRANSFER
-        and len(before.payments) > 1
-    )
+    is_kept = is_paying and len(before.payments) > 1
     for old, new in zip(before.payments, after.payments, strict=True):
         values = refund_values(macs, old, new)
         if old.version != new.version:

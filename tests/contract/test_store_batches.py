@@ -27,7 +27,7 @@ from signer.model.hold import Hold
 from signer.model.key import KeyState, find_key
 from signer.model.refund import Refund, Status
 from signer.model.spending_limits import NO_LIMITS, Limits
-from signer.model.transaction import Transaction
+from signer.model.transaction import Kind, Transaction
 from signer.ports.refund_store import Change, Reservation
 from tests.fixtures.ledger import (
     OTHER_WALLET,
@@ -237,8 +237,8 @@ def test_a_batch_is_of_one_chain(store: SQLStore) -> None:
     assert _reserve(store) == []
 
 
-def _recorded(refund: Refund) -> Change:
-    first = transaction(refund)
+def _recorded(refund: Refund, kind: Kind = Kind.TRANSFER) -> Change:
+    first = transaction(refund, kind=kind)
     after = refund.with_status(Status.SIGNED, now(), tx_hash=first.tx_hash)
     return Change(refund, after, first, record(int(refund.nonce or 0)))
 
@@ -314,8 +314,15 @@ def test_opposite_batches_do_not_deadlock(store: SQLStore) -> None:
         assert any(isinstance(each, StaleStateError) for each in pair)
 
 
-def test_a_revocation_does_not_deadlock_with_a_batch(postgresql_url: str) -> None:
-    """Both wait for the row in the middle, and then for those of each other."""
+@pytest.mark.parametrize("noops", [0, 4])
+def test_a_revocation_does_not_deadlock_with_a_batch(
+    postgresql_url: str, noops: int
+) -> None:
+    """
+    Both wait for the row in the middle, and then for those of each other.
+
+    Some attempts of the batch may be no-ops.
+    """
     with (
         closing(open_ledger(postgresql_url)) as store,
         psycopg.connect(postgresql_url) as holder,
@@ -329,7 +336,11 @@ def test_a_revocation_does_not_deadlock_with_a_batch(postgresql_url: str) -> Non
         made_active(store, key_at(OTHER_WALLET))
         former = find_key(store.keys(), WALLET)
         assert former is not None
-        changes = [_recorded(each) for each in reservations if isinstance(each, Refund)]
+        changes = [
+            _recorded(each, Kind.NOOP if each.nonce in range(noops) else Kind.TRANSFER)
+            for each in reservations
+            if isinstance(each, Refund)
+        ]
         holder.execute(b"SELECT FROM transactions WHERE nonce = 4 FOR UPDATE")
 
         def waiting() -> int:
