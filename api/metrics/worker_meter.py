@@ -11,6 +11,7 @@ from signer.chain.chain import COIN_DECIMALS
 from signer.keys.signing_alarm import ThrottleWindow
 from signer.model.network_view import NetworkView
 from signer.model.refund import Refund, Status
+from signer.model.transaction import Transaction
 from signer.ports.meter import Meter
 
 
@@ -106,8 +107,8 @@ class WorkerMeter(Meter):
             if after.status is Status.CONFIRMED:
                 readings.observe(metric_names.REFUND_CONFIRMED, network, value=seconds)
 
-    def delayed(self, refund: Refund, code: str) -> None:
-        self._readings.add(metric_names.REFUND_DELAYS, refund.network, code)
+    def delayed(self, moving: Refund | Transaction, code: str) -> None:
+        self._readings.add(metric_names.REFUND_DELAYS, moving.network, code)
 
     def paid_fee(self, network: str, wei: int) -> None:
         coins = wei / 10**COIN_DECIMALS

@@ -474,6 +474,9 @@ def repair_lines(each: "RepairResult", next_step: str) -> Iterator[str]:
             f"  signing was stopped at {timestamp(each.stopped_at)}:"
             " `hotwallet resume` ends that"
         )
+    for filler in each.fillers:
+        delay = f", blocked by {filler.blocked_by}" if filler.blocked_by else ""
+        yield f"  open filler: nonce {filler.nonce}, {filler.status}{delay}"
     if not each.is_open:
         yield "  resumed" if each.resumed else "  in order"
         return

@@ -16,7 +16,8 @@ from api.views.document import (
     text,
 )
 from api.views.refunds import RefundDocument, StatusMember
-from signer.model.transaction import Kind
+from signer.model.refund import Status
+from signer.model.transaction import Kind, TransactionStatus
 from signer.model.wallet import Pause
 
 
@@ -60,10 +61,10 @@ class _Transaction(Document):
 
 
 class _Earlier(Document):
-    """A refund whose nonce must be used first."""
+    """A transaction whose nonce must be used first."""
 
     refund: Annotated[str, text(pattern="^rf_")] | None = says(
-        "Its id; null if it is another tenant's."
+        "The refund that it pays; null if that is another tenant's, or for a filler."
     )
     nonce: Count = says("Its nonce.")
     status: StatusMember
@@ -73,11 +74,17 @@ class _Nonce(Document):
     """The refund's nonce."""
 
     nonce: Count = says("The nonce, for the life of the refund.", "refund.nonce")
-    waits_for: list[_Earlier] = says("Up to five open refunds with lower nonces.")
+    waits_for: list[_Earlier] = says("Up to five open ones with lower nonces.")
 
     @classmethod
     def derive(cls, source: Any) -> Mapping[str, Any]:
-        ahead = [Overlaid(e, {"refund": source.visible_id(e)}) for e in source.ahead]
+        ahead = [
+            Overlaid(
+                each,
+                {"refund": source.visible_id(each), "status": Status(each.status)},
+            )
+            for each in source.ahead
+        ]
         return {"waits_for": ahead}
 
 
@@ -88,6 +95,14 @@ class _Foreign(Document):
     tx_hash: Hash = says("The hash of a transaction.")
     block_number: Count = says("Its block.")
     seen_at: Timestamp = says("When the service found it.")
+
+
+class _Filler(Document):
+    """A cancellation that uses a nonce which a restored database lacks."""
+
+    nonce: Count = says("Its nonce.")
+    status: TransactionStatus = says("How far it is.")
+    blocked_by: str | None = says("The code of the error that delays it.")
 
 
 class _Wallet(Document):
@@ -201,6 +216,7 @@ class _Repair(_Wallet):
     network: str = says("The network's name.")
     resumed: bool = says("Whether the repair resumed it.")
     problem: str | None = says("Why it is still paused, in words.")
+    fillers: list[_Filler] = says("Fillers that are not final yet.")
     stopped_at: Timestamp | None = says("When signing was stopped, which stays so.")
 
     @classmethod

@@ -6,6 +6,7 @@ from signer.errors import HotWalletError
 from signer.model.decision import Verdict
 from signer.model.network_view import NetworkView
 from signer.model.refund import Refund
+from signer.model.transaction import Transaction
 
 
 class Meter:
@@ -33,7 +34,7 @@ class Meter:
     def moved(self, before: Refund, after: Refund) -> None:
         """Count a change of a refund's status, which is stored."""
 
-    def delayed(self, refund: Refund, code: str) -> None:
+    def delayed(self, moving: Refund | Transaction, code: str) -> None:
         """Count a step that failed and is repeated later."""
 
     def paid_fee(self, network: str, wei: int) -> None:

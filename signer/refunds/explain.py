@@ -18,7 +18,7 @@ from signer.config.tenants import TenantRegistry
 from signer.errors import ChainUnavailableError, HotWalletError, RequestError
 from signer.model.key import is_blocked
 from signer.model.refund import AS_REQUESTED, Refund, RefundRequest, Status
-from signer.model.transaction import SignedTransaction
+from signer.model.transaction import SignedTransaction, Transaction
 from signer.ports.chain import NodeStatus
 from signer.ports.clock import Clock
 from signer.ports.key_store import KeyStore
@@ -65,7 +65,7 @@ class Explainer:
             transactions=self._store.transactions(refund.id),
             stopped_at=stop.at if stop else None,
             is_key_revoked=is_blocked(self._keys.keys(), refund.sender),
-            ahead=self._refunds_ahead(refund),
+            ahead=self._find_ahead(refund),
             tenant_blocked_at=None if blocked is None else blocked.at,
             for_tenant=for_tenant,
         )
@@ -74,13 +74,12 @@ class Explainer:
             return explanation
         return self._add_chain_facts(explanation, chain)
 
-    def _refunds_ahead(self, refund: Refund) -> Sequence[Refund]:
+    def _find_ahead(self, refund: Refund) -> Sequence[Transaction]:
         if refund.sender is None or refund.nonce is None or refund.status.is_final:
             return ()
-        below = self._store.open_below(
+        return self._store.open_below(
             refund.chain_id, refund.sender, refund.nonce, _MAX_AHEAD
         )
-        return tuple(payment for each in below for payment in each.payments)
 
     def _add_chain_facts(self, explanation: Explanation, chain: Chain) -> Explanation:
         refund, transactions = explanation.refund, explanation.transactions

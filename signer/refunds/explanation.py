@@ -11,7 +11,7 @@ from datetime import datetime
 from signer.chain.fees import format_gwei
 from signer.errors import KeyUnusableError
 from signer.model.refund import Move, Refund, Status
-from signer.model.transaction import SignedTransaction
+from signer.model.transaction import SignedTransaction, Transaction
 from signer.ports.chain import NodeStatus
 from signer.refunds.wallet_reconciliation import WalletStatus
 
@@ -93,9 +93,9 @@ class Explanation:
     ``policy`` is the objection of today's rules; None means that they would accept the
     refund.  ``stopped_at`` is when signing was stopped, or that of its token, and
     ``is_key_revoked`` whether the key of the refund's nonce is blocked.  ``ahead`` are
-    the first open refunds with lower nonces.  ``tenant_blocked_at`` is when an operator
-    blocked the refund's tenant.  ``unanswered`` has the error code of each question
-    that could not be answered.
+    the first open transactions with lower nonces.  ``tenant_blocked_at`` is when an
+    operator blocked the refund's tenant.  ``unanswered`` has the error code of each
+    question that could not be answered.
 
     With ``for_tenant`` the reader is the refund's tenant, and not an operator: it gets
     no commands, and no id of another tenant's refund.
@@ -108,7 +108,7 @@ class Explanation:
     stopped_at: datetime | None = None
     is_key_revoked: bool = False
     wallet_status: WalletStatus | None = None
-    ahead: Sequence[Refund] = ()
+    ahead: Sequence[Transaction] = ()
     nodes: Sequence[NodeStatus] = ()
     head: int | None = None
     confirmations: int | None = None
@@ -173,10 +173,14 @@ class Explanation:
             return REVOKED_KEY_ADVICE
         return ADVICE[code]
 
-    def visible_id(self, other: Refund) -> str | None:
-        """Return the id of *other*; None if its tenant's refunds must not be shown."""
-        is_hidden = self.for_tenant and other.tenant != self.refund.tenant
-        return None if is_hidden else other.id
+    def visible_id(self, other: Transaction) -> str | None:
+        """Return the id of a refund that *other* pays; None if none may be shown."""
+        shown = (
+            each.id
+            for each in other.payments
+            if not self.for_tenant or each.tenant == self.refund.tenant
+        )
+        return next(shown, None)
 
     @property
     def next_at(self) -> datetime | None:
@@ -205,6 +209,8 @@ def _describe_broadcast(found: Explanation) -> str:
         first = found.ahead[0]
         visible = found.visible_id(first)
         owner = f"refund {visible}" if visible else "another tenant's refund"
+        if not first.payments:
+            owner = "a filler"
         return (
             f"Its nonce {found.refund.nonce} waits for nonce {first.nonce} of {owner}"
             f" ({first.status})"

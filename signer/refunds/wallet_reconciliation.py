@@ -36,7 +36,7 @@ HISTORY = 1000
 
 _RECORDED_PER_PASS = 20
 
-_MAX_CONTESTED = 100
+_MAX_OPEN = 100
 
 _RESTORED = "the ledger was restored from a backup: run `hotwallet restore`"
 
@@ -141,6 +141,12 @@ class WalletReconciler:
         return mark is not None and not self._store.open_below(
             wallet.chain_id, wallet.sender, mark, 1
         )
+
+    def open_fillers(self, wallet: Wallet) -> tuple[Transaction, ...]:
+        """Return those of the first open transactions of *wallet* that pay nothing."""
+        end = max(wallet.next_nonce, wallet.high_water or 0)
+        found = self._store.open_below(wallet.chain_id, wallet.sender, end, _MAX_OPEN)
+        return tuple(each for each in found if not each.payments)
 
     def accept_and_resume(
         self,
@@ -283,7 +289,7 @@ class WalletReconciler:
         # recorded before the gateway can request that refund again.
         count = chain.client.transaction_count(address)
         chain_id = chain.network.chain_id
-        below = self._store.open_below(chain_id, address, count, _MAX_CONTESTED)
+        below = self._store.open_below(chain_id, address, count, _MAX_OPEN)
         mined = TransactionStatus.MINED
         hashes = {
             each.nonce: {signed.tx_hash for signed in self._store.attempts(each)}

@@ -12,6 +12,7 @@ from signer.errors import (
     WalletPausedError,
 )
 from signer.model.approval import ApprovalUse
+from signer.model.transaction import Transaction
 from signer.model.wallet import UnrecordedTransaction
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
@@ -25,7 +26,8 @@ class RepairResult:
 
     ``problem`` says why the wallet could not be resumed, and ``code`` is its error
     code.  ``accepted`` are the foreign transactions that were accepted.  ``stopped_at``
-    is when signing was stopped, which a repair does not end.
+    is when signing was stopped, which a repair does not end.  ``fillers`` are those
+    that are not final, of the wallet's first open transactions.
     """
 
     network: str
@@ -35,6 +37,7 @@ class RepairResult:
     code: str | None = None
     accepted: tuple[UnrecordedTransaction, ...] = ()
     stopped_at: datetime | None = None
+    fillers: tuple[Transaction, ...] = ()
 
     @property
     def is_open(self) -> bool:
@@ -78,7 +81,11 @@ def repair_wallets(
                 else _preview(name, reconciler, chain, address)
             )
             stop = store.find_stop(wallet.chain_id)
-            yield replace(result, stopped_at=stop.at if stop else None)
+            yield replace(
+                result,
+                stopped_at=stop.at if stop else None,
+                fillers=reconciler.open_fillers(result.wallet_status.wallet),
+            )
 
 
 def _preview(

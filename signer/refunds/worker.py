@@ -425,8 +425,7 @@ class Worker:
     ) -> None:
         """Log what is *delayed*, unless the line of its queue has *counted* it."""
         for each, error in delayed:
-            for payment in each.payments:
-                self._meter.delayed(payment, error.code)
+            self._meter.delayed(each, error.code)
             if each.id in counted:
                 continue
             self._log.warning(

@@ -35,6 +35,7 @@ from pydantic import SecretStr
 
 from signer.model import refund as refunds
 from signer.model.refund import Refund
+from signer.model.transaction import Transaction
 from signer.ports.clock import Clock
 from signer.ports.meter import Meter
 
@@ -149,13 +150,14 @@ class RefundTracer(Meter):
                 _nanoseconds(max(before.moving.updated_at, after.moving.updated_at))
             )
 
-    def delayed(self, refund: Refund, code: str) -> None:
-        if refund.moving.attempts:
+    def delayed(self, moving: Refund | Transaction, code: str) -> None:
+        if moving.attempts:
             return  # A repetition of the first failure of a step.
-        with self._never_raising():
-            span = self._start(refund, "delay", refund.moving.updated_at)
-            span.set_status(Status(StatusCode.ERROR, code))
-            span.end(_nanoseconds(max(refund.moving.updated_at, self._clock())))
+        for refund in moving.payments:
+            with self._never_raising():
+                span = self._start(refund, "delay", moving.updated_at)
+                span.set_status(Status(StatusCode.ERROR, code))
+                span.end(_nanoseconds(max(moving.updated_at, self._clock())))
 
     @contextmanager
     def _never_raising(self) -> Iterator[None]:

@@ -80,6 +80,16 @@ def test_a_dry_run_changes_nothing(
     assert before == _ledger(world.store)
 
 
+def test_a_dry_run_names_open_fillers(run: Run, world: World, paid: Refund) -> None:
+    """They hold up the nonces above theirs, and no refund shows them."""
+    world.fill(1)
+    finished = run("nonce", "repair", "--dry-run")
+    (looked,) = run("nonce", "repair", "--json", "--dry-run").json
+
+    assert "  open filler: nonce 1, reserved" in finished.out
+    assert looked["fillers"] == [{"nonce": 1, "status": "reserved", "blocked_by": None}]
+
+
 def test_a_wallet_that_is_not_paused_yet(
     run: Run, world: World, paid: Refund, fresh_anvil: DevChain
 ) -> None:

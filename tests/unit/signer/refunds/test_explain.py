@@ -111,7 +111,7 @@ def test_a_reserved_refund(world: World) -> None:
 
     assert found.summary == "It has nonce 1 and is not signed yet."
     assert found.next_step == "A worker signs it."
-    assert found.ahead == (world.stored(first),)
+    assert [each.payment for each in found.ahead] == [world.stored(first)]
     assert found.fees is None
 
 
@@ -177,6 +177,19 @@ def test_a_broadcast_refund_behind_another(world: World) -> None:
         f"Its nonce 2 waits for nonce 0 of refund {first.id} (broadcast)."
     )
     assert [refund.nonce for refund in found.ahead] == [0, 1]
+
+
+def test_a_broadcast_refund_behind_a_filler(world: World) -> None:
+    """The filler pays no refund, and is named with its nonce all the same."""
+    world.ring.active()
+    world.wallets.get_or_open(world.chains["local"], world.signer.address, 0)
+    filler, refund = world.fill(0), world.broadcast()
+
+    found = _explain(world, refund)
+
+    assert found.ahead == (filler,)
+    assert found.visible_id(filler) is None
+    assert found.summary == "Its nonce 1 waits for nonce 0 of a filler (reserved)."
 
 
 def test_a_long_queue_is_cut_short(world: World) -> None:

@@ -8,6 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from signer.errors import (
+    ChainUnavailableError,
     ConfigurationError,
     RowNotAuthenticError,
     StaleStateError,
@@ -22,7 +23,9 @@ from signer.model.transaction import (
 from signer.model.wallet import NOOP_MARK, Pause
 from signer.ports.chain import Fees
 from signer.ports.ledger import Ledger
+from signer.ports.meter import Meter
 from signer.refunds.payload import payload_of
+from signer.refunds.step_outcomes import Moving
 from tests.fixtures.scripted_chain import CHAIN_ID, Sent
 from tests.support.refunds import (
     AMOUNT,
@@ -235,6 +238,23 @@ def test_a_filler_needs_no_token(world: World) -> None:
     world.network = world.network.model_copy(update={"tokens": {}})
 
     assert world.move(_filler(world, 0)).status is TransactionStatus.SIGNED
+
+
+def test_a_delayed_filler_is_counted(world: World) -> None:
+    """As a delayed refund is: it holds up all nonces above its own."""
+    _filler(world, 0)
+    seen: list[tuple[str, str]] = []
+
+    class Delays(Meter):
+        def delayed(self, moving: Moving, code: str) -> None:
+            seen.append((moving.id, code))
+
+    world.chain.fail("fees", ChainUnavailableError("gone"))
+    worker = world.worker
+    worker._meter = Delays()
+    worker.work()
+
+    assert seen == [(world.found(0).id, "chain-unavailable")]
 
 
 def test_fillers_and_refunds_take_their_steps_together(world: World) -> None:

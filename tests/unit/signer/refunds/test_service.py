@@ -33,6 +33,7 @@ from signer.refunds.acceptance import (
     SubmittedRequest,
 )
 from signer.refunds.service import SILENCE_SECONDS, WORKER_SECONDS
+from signer.refunds.step_outcomes import Moving
 from signer.refunds.worker import Worker
 from tests.fixtures.ledger import as_if
 from tests.support.approvals import rule, ruled
@@ -723,7 +724,7 @@ def test_meters_pass_on_what_they_measure(world: World) -> None:
         def moved(self, before: Refund, after: Refund) -> None:
             seen.append(f"{before.status} {after.status}")
 
-        def delayed(self, refund: Refund, code: str) -> None:
+        def delayed(self, moving: Moving, code: str) -> None:
             seen.append(code)
 
         def signed(

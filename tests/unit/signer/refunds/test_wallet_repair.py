@@ -5,6 +5,7 @@ import pytest
 from signer.errors import ChainUnavailableError
 from signer.model.hold import name_of_chain
 from signer.model.refund import Status
+from signer.model.transaction import TransactionStatus
 from signer.model.wallet import Pause, Wallet
 from signer.refunds.wallet_repair import RepairResult, repair_wallets
 from tests.fixtures.ledger import stopped
@@ -42,6 +43,23 @@ def test_without_apply_nothing_changes(world: World) -> None:
     assert [transaction.nonce for transaction in found.wallet_status.foreign] == [1]
     assert found.wallet_status.unknown_count == 0
     assert world.store.wallets() == before
+
+
+def test_open_fillers_are_listed(world: World) -> None:
+    """With the error that delays them, until they are final."""
+    world.ring.active()
+    world.wallets.get_or_open(world.chains["local"], world.signer.address, 0)
+    world.fill(0)
+    world.step(world.accepted())
+    world.chain.fail("fees", ChainUnavailableError("gone"))
+    world.work()
+
+    ((filler,),) = [each.fillers for each in _repair(world, apply=False)]
+    world.finish_nonce(0)
+
+    assert (filler.nonce, filler.status) == (0, TransactionStatus.RESERVED)
+    assert filler.blocked_by == "chain-unavailable"
+    assert [each.fillers for each in _repair(world, apply=False)] == [()]
 
 
 def test_apply_accepts_foreign_transactions(world: World) -> None:
