@@ -202,10 +202,22 @@ class RefundTables(Tables):
     def open_below(
         self, chain_id: int, sender: str, nonce: int, limit: int
     ) -> Sequence[Transaction]:
-        rows = self._database.rows(
-            queries.BELOW, chain_id=chain_id, sender=sender, nonce=nonce, at_most=limit
-        )
-        return read_transactions(rows)
+        wallet = {"chain_id": chain_id, "sender": sender}
+        at_most = limit
+        while True:
+            rows = self._database.rows(
+                queries.BELOW, **wallet, nonce=nonce, at_most=at_most
+            )
+            found = read_transactions(rows)
+            # An invented filler must not keep a wallet paused.
+            genuine = [
+                each
+                for each in found
+                if each.payments or self._macs.is_valid(each.mac, each)
+            ]
+            if len(genuine) >= limit or len(found) < at_most:
+                return tuple(genuine[:limit])
+            at_most *= 2
 
     def open_calls(self, chain_id: int) -> Sequence[Refund]:
         rows = self._database.rows(queries.OPEN_CALLS, chain_id=chain_id)

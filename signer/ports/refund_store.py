@@ -182,7 +182,11 @@ class RefundStore(Protocol):
     def open_below(
         self, chain_id: int, sender: str, nonce: int, limit: int
     ) -> Sequence[Transaction]:
-        """Return up to *limit* that are not final below *nonce*, lowest first."""
+        """
+        Return up to *limit* that are not final below *nonce*, lowest first.
+
+        A filler that another program invented is left out, as in ``unknown_nonces``.
+        """
 
     def attempts(self, transaction: Transaction) -> Sequence[SignedTransaction]:
         """Return every attempt of *transaction* that was signed, oldest first."""

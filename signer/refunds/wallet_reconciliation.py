@@ -92,9 +92,7 @@ class WalletReconciler:
         foreign = tuple(self._store.foreign_transactions(chain_id, address))
         gaps = 0
         if wallet.is_paused:
-            below = min(chain_nonce, wallet.next_nonce)
-            below = max(below, wallet.high_water or 0)
-            gaps = len(self._store.unknown_nonces(chain_id, address, below, HISTORY))
+            gaps = len(self._find_gaps(wallet, chain_nonce))
         return WalletStatus(wallet, chain_nonce, foreign, gaps)
 
     def reconcile(self, chain: Chain, address: str) -> WalletStatus:
@@ -185,11 +183,13 @@ class WalletReconciler:
             WalletPausedError: The ledger does not know all of the chain's transactions
                 yet, or a refund's nonce is used by an unknown one; or the ledger was
                 restored, and a nonce below its high-water mark is not final.
-            RowNotAuthenticError: Another program changed the wallet.
+            RowNotAuthenticError: Another program changed the wallet, or invented a
+                transaction of a nonce that the ledger does not know.
         """
         if not status.wallet.is_authentic:
             raise status.wallet.error()
         if status.unknown_count:
+            self._require_no_invented(status)
             raise WalletPausedError(
                 f"{status.unknown_count} of the chain's transactions are not final yet,"
                 " or not recorded: wait for a worker, then run the command again"
@@ -282,6 +282,22 @@ class WalletReconciler:
         if unrecorded.mark is None and not wallet.is_paused:
             wallet = self._get(transaction.chain_id, mined.sender)
             self.pause(wallet, Pause.FOREIGN_TRANSACTION)
+
+    def _find_gaps(self, wallet: Wallet, chain_nonce: int) -> Sequence[int]:
+        """Return nonces that the chain or the mark shows, and nothing here has."""
+        below = min(chain_nonce, wallet.next_nonce)
+        below = max(below, wallet.high_water or 0)
+        return self._store.unknown_nonces(
+            wallet.chain_id, wallet.sender, below, HISTORY
+        )
+
+    def _require_no_invented(self, status: WalletStatus) -> None:
+        """Raise ``RowNotAuthenticError`` if an invented row has an unknown nonce."""
+        wallet = status.wallet
+        for nonce in self._find_gaps(wallet, status.chain_nonce)[:_RECORDED_PER_PASS]:
+            found = self._store.find_transaction(wallet.chain_id, wallet.sender, nonce)
+            if found is not None:
+                self._store.require_authentic(found)
 
     def _contested(self, chain: Chain, address: str) -> Sequence[Transaction]:
         """Return open transactions whose nonce an unknown one uses."""

@@ -11,6 +11,7 @@ from contextlib import closing
 import pytest
 
 from signer.alerts import Alert
+from signer.errors import RowNotAuthenticError
 from signer.model.refund import PaymentState, Refund, Status
 from signer.model.transaction import compose
 from signer.row_macs import RowMACs
@@ -195,6 +196,55 @@ def test_a_highest_nonce_that_no_process_gave(
     assert world.wallet.is_paused
     assert _code(world, refund) == CODE
     assert world.store.alert_counts()[str(Alert.ROW_CHANGED)] >= 1
+
+
+def _spend_elsewhere(world: World, amount: str) -> None:
+    """Pay *amount*, and use the next nonce in another program."""
+    world.broadcast(amount=amount)
+    world.chain.mine()
+    world.confirmation_tracker.track()
+    world.chain.mine_foreign(world.signer.address)
+    world.chain.mine_empty(5)
+    world.work()
+
+
+INVENTED_FILLER = (
+    "INSERT INTO transactions SELECT chain_id, sender, {}, network, 'filler',"
+    f" '{compose(())}', key_id, gas_limit, created_at, 'reserved', updated_at, 0,"
+    " due_at, 0, NULL, NULL, NULL, NULL, mac FROM transactions WHERE nonce = 0"
+)
+
+
+def test_an_invented_filler_does_not_keep_a_wallet_paused(
+    world: World, steal: Attack
+) -> None:
+    """Its nonce was used, and an operator has accepted what used it."""
+    _spend_elsewhere(world, "12.50")
+    world.wallets.resume(world.reconcile(), world.chains["local"])
+    _spend_elsewhere(world, "7.00")
+    steal(INVENTED_FILLER.format(1))
+
+    world.wallets.resume(world.reconcile(), world.chains["local"])
+
+    assert not world.wallet.is_paused
+    assert len(_paid(world)) == 2
+    assert world.store.alert_counts()[str(Alert.ROW_CHANGED)] >= 1
+
+
+def test_an_invented_filler_of_an_unknown_nonce_is_named(
+    world: World, steal: Attack
+) -> None:
+    """A restore cannot fill that nonce: the owner of the tables must delete the row."""
+    refund = world.paid()
+    world.ring.active()
+    stated = {("local", world.signer.address): 3}
+    steal(INVENTED_FILLER.format(1))
+    world.restore(stated=stated, has_log=False)
+    status = world.reconcile()
+
+    with pytest.raises(RowNotAuthenticError, match=f"{refund.sender} 1 "):
+        world.wallets.resume(status, world.chains["local"])
+    assert world.wallet.is_paused
 
 
 FORGET = ("DELETE FROM transactions", "DELETE FROM transaction_payments")
