@@ -100,7 +100,8 @@ class Pricing:
         Its gas limit is the reserved one, and at most *largest_gas*.
 
         Raises:
-            InsufficientFundsError: The address cannot pay for a no-op either.
+            InsufficientFundsError: The address of a sweep of coin cannot pay for the
+                no-op either.
         """
         if transaction.kind is TransactionKind.FILLER:
             objection = _PAYS_NOTHING
@@ -108,9 +109,16 @@ class Pricing:
         gas = min(transaction.gas_limit, largest_gas)
         attempt = Attempt(kind, 0, gas, *self._quote(transaction, kind, chain))
         objection = objection or self._find_objection(transaction, attempt, chain)
-        if objection is not None:
-            attempt = replace(attempt, kind=Kind.NOOP, gas=NOOP_GAS)
-        return AttemptPlan(transaction, attempt, objection)
+        if objection is None:
+            return AttemptPlan(transaction, attempt)
+        noop = replace(attempt, kind=Kind.NOOP, gas=NOOP_GAS)
+        is_sweep = transaction.kind is TransactionKind.COIN
+        if is_sweep and not _is_affordable(transaction, noop, chain):
+            raise InsufficientFundsError(
+                f"{transaction.sender} cannot pay for gas at the current fees: top it"
+                " up"
+            )
+        return AttemptPlan(transaction, noop, objection)
 
     def plan_higher_fees(
         self, transaction: Transaction, chain: Chain, latest: SignedTransaction
@@ -192,16 +200,10 @@ class Pricing:
         objection = self._transaction_signer.find_ring_objection(transaction)
         if objection is not None or transaction.kind is not TransactionKind.COIN:
             return objection
-        balance, max_fee = chain.client.balance(transaction.sender), attempt.max_fee
-        objection = find_fee_objection(
-            transaction.payment, balance, gas=NOOP_GAS, max_fee=max_fee
+        balance = chain.client.balance(transaction.sender)
+        return find_fee_objection(
+            transaction.payment, balance, gas=NOOP_GAS, max_fee=attempt.max_fee
         )
-        if objection is not None and balance < NOOP_GAS * max_fee:
-            raise InsufficientFundsError(
-                f"{transaction.sender} cannot pay for gas at the current fees: top it"
-                " up"
-            )
-        return objection
 
 
 def _raise(latest: SignedTransaction, quote: _Quote, chain: Chain) -> _Quote | None:

@@ -10,7 +10,7 @@ from signer.model.refund import COIN, Refund, Status
 from signer.model.transaction import Kind
 from signer.ports.chain import Fees
 from tests.support.other_payments import COINS, Left, sweeper, swept
-from tests.support.refunds import World
+from tests.support.refunds import THIRD, World
 
 
 GWEI = 10**9
@@ -109,6 +109,23 @@ def test_a_noop_must_be_affordable_too(world: World, left: Left) -> None:
     left.coins = COINS
 
     assert world.step(row).status is Status.SIGNED
+
+
+def test_a_noop_for_another_reason_must_be_affordable_too(
+    world: World, left: Left
+) -> None:
+    """A node would reject it, so the sweep waits for lower fees."""
+    row = world.step(_coin_sweep(world, left))
+    world.rotate(THIRD)  # The sweep may only pay the active key.
+    left.coins = GWEI
+
+    with pytest.raises(InsufficientFundsError):
+        world.step(row)
+    assert world.store.transactions(row.id) == ()
+    left.coins = COINS
+
+    assert world.step(row).status is Status.SIGNED
+    assert world.sent(row).kind is Kind.NOOP
 
 
 def test_fees_are_raised_within_the_balance(world: World, left: Left) -> None:
