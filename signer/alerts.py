@@ -196,7 +196,8 @@ class Alerts:
         """
         Remind that another program changed a row, if *error* is about a row's MAC.
 
-        *subject* is a refund's id, "keys", "stops" or "wallets".
+        *subject* is the id of a refund or of a transaction, "keys", "stops" or
+        "wallets".
         """
         if isinstance(error, RowNotAuthenticError):
             problem = str(error)

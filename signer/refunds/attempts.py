@@ -40,7 +40,7 @@ from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.payment_approvals import PaymentApprovals
 from signer.refunds.payment_checks import NOOP_GAS
 from signer.refunds.pricing import AttemptPlan, Pricing
-from signer.refunds.step_outcomes import Outcomes
+from signer.refunds.step_outcomes import Moving, Outcomes
 from signer.refunds.sweep_policy import Objection, build_objection
 from signer.refunds.transaction_signer import SignedAttempt, TransactionSigner
 
@@ -159,7 +159,7 @@ class Attempts:
                 self._recorded[payment.attempt.tx_hash] = payment.attempt
                 payment.audit.log(payment.outcome)
             else:
-                unused.append(payment)
+                unused.append((change.before, payment))
                 outcomes[change.before.id] = error
         self._record_unused(unused)
         return outcomes | (self._record_all(held, chain) if held else {})
@@ -201,18 +201,18 @@ class Attempts:
         wait(helpers)
         return [made[plan.transaction.id] for plan in plans]
 
-    def _record_unused(self, payments: Sequence[SignedAttempt]) -> None:
-        if not payments:
+    def _record_unused(self, unused: Sequence[tuple[Moving, SignedAttempt]]) -> None:
+        if not unused:
             return
+        _, first = unused[0]
         try:
             # All at once, in the log that the signers of a process share: if the
             # database is down, a process that must end waits for it only once more.
-            payments[0].audit.write(*(payment.outcome for payment in payments))
+            first.audit.write(*(payment.outcome for _, payment in unused))
         except StoreError as e:
-            for payment in payments:
-                refund_id = payment.outcome.fields["refund_id"]
+            for transaction, _ in unused:
                 self._log.warning(
-                    "outcome-not-recorded", refund_id=refund_id, code=e.code
+                    "outcome-not-recorded", **transaction.names, code=e.code
                 )
 
 

@@ -25,7 +25,6 @@ from signer.model.transaction import (
     Kind,
     SignedTransaction,
     Transaction,
-    TransactionKind,
     TransactionStatus,
 )
 from signer.ports.chain import MinedTransaction
@@ -212,7 +211,7 @@ class PendingTransactions:
             return False
         moves = (self._store.history(each.id) for each in below.payments[:1])
         mined = [m.at for each in moves for m in each if m.status is Status.MINED]
-        if below.kind is TransactionKind.FILLER and below.block_number is not None:
+        if not below.payments and below.status is TransactionStatus.MINED:
             mined.append(below.updated_at)  # It has no history.
         stuck_after = timedelta(seconds=chain.network.stuck_after_seconds)
         return any(abs(self._clock() - at) < stuck_after for at in mined)

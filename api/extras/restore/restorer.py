@@ -206,9 +206,6 @@ class Restorer:
 
     def _hold(self, refund: Refund, sender: str, nonce: int) -> None:
         """Give *refund* the nonce that it had."""
-        key = find_key(self._store.keys(), sender)
-        if key is None:
-            raise StaleStateError(f"the key of {sender} left the ring")
         network = self._networks[refund.network]
         is_paid = (
             refund.purpose is PaymentPurpose.CALL or refund.token in network.tokens
@@ -217,7 +214,7 @@ class Restorer:
             refund.draft_transaction(
                 self._clock(),
                 sender=sender,
-                key_id=key.key_id,
+                key_id=self._key_id(sender),
                 nonce=nonce,
                 gas_limit=max_gas(refund, network) if is_paid else NOOP_GAS,
             )
@@ -230,8 +227,10 @@ class Restorer:
             self._log.warning("nonce-not-restored", refund_id=refund.id, nonce=nonce)
 
     def _fill(self, plan: WalletPlan) -> None:
+        if not plan.fillers:
+            return
         address, now = plan.wallet.sender, self._clock()
-        key_ids = [k.key_id for k in self._store.keys() if k.address == address]  # noqa: SIM118
+        key_id = self._key_id(address)
         for nonce in plan.fillers:
             filler = Transaction(
                 plan.wallet.chain_id,
@@ -240,7 +239,7 @@ class Restorer:
                 plan.network,
                 TransactionKind.FILLER,
                 compose(()),
-                key_ids[0],
+                key_id,
                 NOOP_GAS,
                 now,
                 TransactionStatus.RESERVED,
@@ -249,6 +248,12 @@ class Restorer:
             )
             with suppress(StaleStateError):  # Another process restores it as well.
                 self._store.fill(filler)
+
+    def _key_id(self, address: str) -> str:
+        key = find_key(self._store.keys(), address)
+        if key is None:
+            raise StaleStateError(f"the key of {address} left the ring")
+        return key.key_id
 
 
 def _hold_changes(record: Record) -> int:

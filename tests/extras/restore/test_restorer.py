@@ -474,8 +474,9 @@ def test_a_failover_is_repeated(
     assert plan_of(world, records).is_empty
 
 
+@pytest.mark.parametrize("fills", [False, True], ids=["refund", "filler"])
 def test_a_key_that_left_the_ring_during_the_restore(
-    world: World, log: Sequence[Record], backup: Backup
+    world: World, log: Sequence[Record], backup: Backup, *, fills: bool
 ) -> None:
     """Another process changed the ring: a repeated command makes a new plan."""
     copy = backup()
@@ -483,7 +484,9 @@ def test_a_key_that_left_the_ring_during_the_restore(
     records = list(log)
     world.store = copy
     world.ring.active()
-    plan = plan_of(world, records)
+    stated = {("local", world.signer.address): 2} if fills else {}
+    plan = plan_of(world, [] if fills else records, stated=stated)
+    assert [each.fillers for each in plan.wallets] == [[0, 1] if fills else []]
     world.store = altered(copy, keys=lambda: [key_at(SECOND.address)])
 
     with pytest.raises(StaleStateError, match="left the ring"):

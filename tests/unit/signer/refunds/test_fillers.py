@@ -12,6 +12,7 @@ from signer.errors import (
     ConfigurationError,
     RowNotAuthenticError,
     StaleStateError,
+    StoreUnavailableError,
 )
 from signer.model.refund import Status
 from signer.model.transaction import (
@@ -27,10 +28,15 @@ from signer.ports.meter import Meter
 from signer.refunds.payload import payload_of
 from signer.refunds.step_outcomes import Moving
 from tests.fixtures.scripted_chain import CHAIN_ID, Sent
+from tests.support.audit import record
+from tests.support.devices import honest, recording, signer_over
 from tests.support.refunds import (
     AMOUNT,
     CUSTOMER,
+    KEY,
     World,
+    altered,
+    unsaved,
 )
 
 
@@ -238,6 +244,41 @@ def test_a_filler_needs_no_token(world: World) -> None:
     world.network = world.network.model_copy(update={"tokens": {}})
 
     assert world.move(_filler(world, 0)).status is TransactionStatus.SIGNED
+
+
+def test_the_nonce_above_a_filler_is_replaced_when_it_is_stuck(world: World) -> None:
+    """That the filler became final lately is no reason to wait: it was mined before."""
+    world.network = world.network.model_copy(update={"confirmations": 30})
+    world.move(_filler(world, 0), times=2)
+    world.chain.mine()
+    world.confirmation_tracker.track()
+    refund = world.broadcast()
+    signed: list[int] = []
+    for seconds in (60, 31):  # After 90 s it is stuck.
+        world.clock.advance(seconds=seconds)
+        world.chain.mine_empty(29)
+        world.confirmation_tracker.track()
+        world.work(timedelta(0))
+        signed.append(len(world.store.transactions(refund.id)))
+
+    assert world.found(0).status is TransactionStatus.CONFIRMED
+    assert signed == [1, 2]
+
+
+def test_a_discarded_signature_of_a_filler_is_named(world: World) -> None:
+    """By its nonce, when its outcome cannot be written either."""
+    filler = replace(_filler(world, 0), intent=record())
+    gone = StoreUnavailableError("gone")
+    audit, _ = recording(journal=altered(world.store, append=gone))
+    world.signer = signer_over(honest(KEY), audit)
+    world.store = altered(world.store, save_all=unsaved)
+
+    with capture_logs() as logs:
+        world.lifecycle.step_all([filler])
+
+    assert [
+        line["transaction"] for line in logs if line["event"] == "outcome-not-recorded"
+    ] == [filler.id]
 
 
 def test_a_delayed_filler_is_counted(world: World) -> None:
