@@ -1,7 +1,7 @@
 """The transaction: what one nonce of a wallet does; and its signed attempts."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -168,8 +168,9 @@ class Transaction:
         it has all of them, and is not authentic.
         """
         pointing = sorted(pointing, key=lambda each: each.position or 0)
-        for count in range(len(pointing), -1, -1):
-            if compose(each.id for each in pointing[:count]) == self.composition:
+        compositions = _compositions(each.id for each in pointing)
+        for count, composition in enumerate(compositions):
+            if composition == self.composition:
                 strangers = tuple(pointing[count:])
                 return replace(self.paying(pointing[:count]), strangers=strangers)
         return self.paying(pointing)
@@ -228,7 +229,17 @@ class Transaction:
 
 def compose(payment_ids: Iterable[str]) -> str:
     """Return the SHA-256 of the ids of payments, in the order of their positions."""
-    return hashlib.sha256("\n".join(payment_ids).encode()).hexdigest()
+    *_, last = _compositions(payment_ids)
+    return last
+
+
+def _compositions(payment_ids: Iterable[str]) -> Iterator[str]:
+    """Yield that of no payments, that of the first, that of the first two, and so on."""
+    digest = hashlib.sha256()
+    yield digest.hexdigest()
+    for count, payment_id in enumerate(payment_ids):
+        digest.update(f"\n{payment_id}".encode() if count else payment_id.encode())
+        yield digest.hexdigest()
 
 
 class Kind(StrEnum):

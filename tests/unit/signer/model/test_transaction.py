@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
+from time import process_time
 
 import pytest
 
@@ -74,6 +75,22 @@ def test_the_digest_depends_on_order_and_on_each_payment() -> None:
     given = [["a"], ["b"], ["a", "b"], ["b", "a"], ["a", "b", "b"], []]
 
     assert len({compose(each) for each in given}) == len(given)
+
+
+def test_refunds_of_other_programs_are_told_apart_in_one_pass() -> None:
+    """However many they are: each read of the transaction does it again."""
+    own = queued(status=TransactionStatus.RESERVED)
+    strangers = [replace(own, id=f"rf_{n:032x}", position=n) for n in range(20_000)]
+    invented = replace(own.reserved(), composition=compose(["other"]))
+    begin = process_time()
+
+    found = own.reserved().paying_own([own, *strangers[1:]])
+    none = invented.paying_own(strangers)
+
+    assert [each.id for each in found.payments] == [own.id]
+    assert len(found.strangers) == 19_999
+    assert len(none.payments) == 20_000
+    assert process_time() - begin < 5
 
 
 def test_the_mac_covers_what_is_signed() -> None:
