@@ -156,7 +156,10 @@ def require_authentic(macs: RowMACs, moving: Refund | Transaction) -> None:
     if isinstance(moving, Transaction):
         for payment in moving.payments:
             macs.require(payment)
-        if moving.composition != compose(each.id for each in moving.payments):
+        positions = [each.position for each in moving.payments]
+        if moving.composition != compose(
+            each.id for each in moving.payments
+        ) or positions != [*range(len(positions))]:
             names = " ".join(each.id for each in moving.payments) or moving.id
             raise RowNotAuthenticError(
                 f"the transaction of the refund {names} is not the one that was"

@@ -117,7 +117,8 @@ def _pays(*conditions: Any) -> Any:
     """
     Return the condition that a refund of the transaction fulfils *conditions*.
 
-    Another program may have pointed more refunds to it, at higher positions.
+    Its own have the positions from 0 on (``Refund.inside``).  Another program may have
+    pointed more refunds to it, at higher ones.
     """
     keys = (
         refunds.c[each.name] == parameter(transactions, each.name)

@@ -393,7 +393,12 @@ class Refund:
         )
 
     def inside(self, transaction: Transaction, position: int = 0) -> Self:
-        """Return a copy with its place in *transaction*, and the same state."""
+        """
+        Return a copy with its place in *transaction*, and the same state.
+
+        Positions count from 0 without a gap.  Beyond them are refunds that other
+        programs pointed to the transaction.
+        """
         return replace(
             self,
             sender=transaction.sender,

@@ -324,6 +324,35 @@ def test_two_refunds_of_one_transaction(
     assert world.store.alert_counts()[str(Alert.ROW_CHANGED)] >= 1
 
 
+def test_a_refund_of_another_transaction_does_not_hold_up_a_signature(
+    world: World, steal: Attack
+) -> None:
+    """The other one has a membership elsewhere, and is not in this transaction."""
+    refund, other = (
+        world.step(world.accepted(amount=each)) for each in ("7.00", "8.00")
+    )
+
+    steal(f"UPDATE refunds SET nonce = 0, position = 1 WHERE id = '{other.id}'")
+
+    assert _paid(world) == {refund.amount}
+    assert world.stored(refund).status is Status.CONFIRMED
+    assert len(world.store.transactions(refund.id)) == 1
+    assert world.store.alert_counts()[str(Alert.ROW_CHANGED)] >= 1
+
+
+@pytest.mark.parametrize("status", [Status.RESERVED, Status.SIGNED])
+def test_another_position_in_the_transaction(
+    world: World, steal: Attack, status: Status
+) -> None:
+    """The commit of a signature would not see that its token is held."""
+    refund = world.step(world.accepted(), times=STEPS[status])
+
+    steal("UPDATE refunds SET position = 7")
+
+    assert _paid(world) == set()
+    assert _code(world, refund) == CODE
+
+
 @pytest.mark.parametrize("status", STEPS)
 def test_exchanged_transactions(world: World, steal: Attack, status: Status) -> None:
     """Each refund waits: neither is paid by the transaction of the other."""
