@@ -234,7 +234,7 @@ def compose(payment_ids: Iterable[str]) -> str:
 
 
 def _compositions(payment_ids: Iterable[str]) -> Iterator[str]:
-    """Yield that of no payments, that of the first, that of the first two, and so on."""
+    """Yield that of no payment, that of the first, that of the first two, and so on."""
     digest = hashlib.sha256()
     yield digest.hexdigest()
     for count, payment_id in enumerate(payment_ids):

@@ -44,20 +44,12 @@ from signer.model.transaction import Transaction, TransactionStatus
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Change
-from signer.refunds.attempts import Attempts
-from signer.refunds.awaiting_refunds import AwaitingRefunds
-from signer.refunds.broadcasts import Broadcasts
-from signer.refunds.endings import Endings
-from signer.refunds.first_signatures import FirstSignatures
-from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.nonces import NonceManager
-from signer.refunds.payment_approvals import PaymentApprovals
 from signer.refunds.payment_checks import find_violation
-from signer.refunds.pending_transactions import PendingTransactions
-from signer.refunds.queued_refunds import QueuedRefunds
 from signer.refunds.saved_steps import MAX_RETRY_DELAY, delay_after
 from signer.refunds.signed_requests import SignedRequests
 from signer.refunds.step_outcomes import Moving, Outcome, Outcomes
+from signer.refunds.steps import build_steps
 from signer.refunds.transaction_signer import TransactionSigner
 
 
@@ -66,9 +58,6 @@ MAX_OUTAGE_DELAY = timedelta(seconds=5)
 
 
 _T = TypeVar("_T", Refund, Transaction)
-
-_PaymentStep = Callable[[Sequence[Refund], Chain, Outcomes], None]
-_TransactionStep = Callable[[Sequence[Transaction], Chain, Outcomes], None]
 
 
 class Lifecycle:
@@ -91,43 +80,14 @@ class Lifecycle:
         self._chains = chains
         self._clock = clock
         self._signed_requests = SignedRequests(store, tenants)
-        alerts = alerts or Alerts(clock=clock)
-        gas_price_check = GasPriceCheck(store, alerts, clock)
-        policy = transaction_signer.policy
-        approvals = PaymentApprovals(store, audit, alerts, clock, policy)
-        attempts = Attempts(
-            store, transaction_signer, gas_price_check, clock, approvals
-        )
-        endings = Endings(store, nonces, audit, clock)
-        awaiting = AwaitingRefunds(store, approvals, endings, clock)
-        queued = QueuedRefunds(
+        self._steps = build_steps(
             store,
-            nonces,
             transaction_signer,
-            attempts=attempts,
-            gas_price_check=gas_price_check,
-            approvals=approvals,
-            endings=endings,
-            clock=clock,
+            nonces,
+            clock,
+            audit=audit,
+            alerts=alerts or Alerts(clock=clock),
         )
-        pending = PendingTransactions(
-            store, transaction_signer, attempts, nonces, clock
-        )
-        self._signatures = FirstSignatures(
-            nonces, approvals, attempts=attempts, pending=pending, clock=clock
-        )
-        broadcasts = Broadcasts(
-            store, nonces, transaction_signer, attempts=attempts, clock=clock
-        )
-        self._payment_steps: dict[PaymentState, _PaymentStep] = {
-            PaymentState.AWAITING_APPROVAL: awaiting.take_step,
-            PaymentState.QUEUED: queued.take_step,
-        }
-        self._transaction_steps: dict[TransactionStatus, _TransactionStep] = {
-            TransactionStatus.RESERVED: self._signatures.sign,
-            TransactionStatus.SIGNED: broadcasts.send,
-            TransactionStatus.BROADCAST: pending.take_step,
-        }
 
     def step_all(self, moving: Sequence[Moving]) -> Sequence[Outcome]:
         """
@@ -151,12 +111,12 @@ class Lifecycle:
         queues, flights = defaultdict(list), defaultdict(list)
         for each in moving:
             with outcomes.capture(each):
-                if isinstance(each, Refund) and each.state in self._payment_steps:
+                if isinstance(each, Refund) and each.state in self._steps.payments:
                     self._require_payable(each)
                     queues[each.state, each.network, each.bound_sender].append(each)
                 elif (
                     isinstance(each, Transaction)
-                    and each.status in self._transaction_steps
+                    and each.status in self._steps.transactions
                 ):
                     self._require_movable(each)
                     flights[each.status, each.network].append(each)
@@ -164,14 +124,14 @@ class Lifecycle:
                     outcomes[each.id] = each
         for (status, network), flight in flights.items():
             _step_group(
-                self._transaction_steps[status],
+                self._steps.transactions[status],
                 flight,
                 self._chains[network],
                 outcomes,
                 is_signing=status is TransactionStatus.RESERVED,
             )
         for (state, network, _), queue in queues.items():
-            step, chain = self._payment_steps[state], self._chains[network]
+            step, chain = self._steps.payments[state], self._chains[network]
             _step_group(step, queue, chain, outcomes)
         return [outcomes[each.id] for each in moving]
 

@@ -362,6 +362,12 @@ class World:
         )
 
     @property
+    def signatures(self) -> Any:
+        """What makes the first signatures in a process that starts now."""
+        sign: Any = self.lifecycle._steps.transactions[TransactionStatus.RESERVED]
+        return sign.__self__
+
+    @property
     def confirmation_tracker(self) -> ConfirmationTracker:
         """The confirmation tracker of a process that starts now."""
         return ConfirmationTracker(self.store, self.chains, self.clock, self.row_alarm)

@@ -23,7 +23,7 @@ from signer.keys.signer import Signer
 from signer.model.audit_record import Record
 from signer.model.key import SigningCondition
 from signer.model.refund import Refund, Status
-from signer.model.transaction import HOLD, Transaction
+from signer.model.transaction import HOLD, Transaction, TransactionStatus
 from signer.ports.chain import Call
 from signer.ports.key_backend import DeviceSignature, KeyId
 from signer.refunds.step_outcomes import Moving
@@ -337,7 +337,8 @@ def test_threads_sign_a_batch_at_the_same_time(world: World) -> None:
             return super()._open_signer(*given)  # type: ignore[arg-type]
 
     lifecycle = world.lifecycle
-    lifecycle._signatures._attempts._transaction_signer = Waiting(
+    sign: Any = lifecycle._steps.transactions[TransactionStatus.RESERVED]
+    sign.__self__._attempts._transaction_signer = Waiting(
         world.ring, world.clock, world.payment_policy, lambda: 2
     )
     outcomes = lifecycle.step_all(refunds)

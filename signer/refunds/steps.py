@@ -1,0 +1,80 @@
+"""The parts that take the steps of refunds and of transactions, put together."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from signer.alerts import Alerts
+from signer.audit.log import AuditLog
+from signer.chain.chain import Chain
+from signer.model.refund import PaymentState, Refund
+from signer.model.transaction import Transaction, TransactionStatus
+from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
+from signer.refunds.attempts import Attempts
+from signer.refunds.awaiting_refunds import AwaitingRefunds
+from signer.refunds.broadcasts import Broadcasts
+from signer.refunds.endings import Endings
+from signer.refunds.first_signatures import FirstSignatures
+from signer.refunds.gas_price_check import GasPriceCheck
+from signer.refunds.nonces import NonceManager
+from signer.refunds.payment_approvals import PaymentApprovals
+from signer.refunds.pending_transactions import PendingTransactions
+from signer.refunds.queued_refunds import QueuedRefunds
+from signer.refunds.step_outcomes import Outcomes
+from signer.refunds.transaction_signer import TransactionSigner
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What takes the next step of refunds by their state, or of transactions."""
+
+    payments: Mapping[PaymentState, Callable[[Sequence[Refund], Chain, Outcomes], None]]
+    transactions: Mapping[
+        TransactionStatus, Callable[[Sequence[Transaction], Chain, Outcomes], None]
+    ]
+
+
+def build_steps(
+    store: Ledger,
+    transaction_signer: TransactionSigner,
+    nonces: NonceManager,
+    clock: Clock,
+    *,
+    audit: AuditLog,
+    alerts: Alerts,
+) -> Steps:
+    """Return the steps of what is in *store*."""
+    gas_price_check = GasPriceCheck(store, alerts, clock)
+    policy = transaction_signer.policy
+    approvals = PaymentApprovals(store, audit, alerts, clock, policy)
+    attempts = Attempts(store, transaction_signer, gas_price_check, clock, approvals)
+    endings = Endings(store, nonces, audit, clock)
+    awaiting = AwaitingRefunds(store, approvals, endings, clock)
+    queued = QueuedRefunds(
+        store,
+        nonces,
+        transaction_signer,
+        attempts=attempts,
+        gas_price_check=gas_price_check,
+        approvals=approvals,
+        endings=endings,
+        clock=clock,
+    )
+    pending = PendingTransactions(store, transaction_signer, attempts, nonces, clock)
+    signatures = FirstSignatures(
+        nonces, approvals, attempts=attempts, pending=pending, clock=clock
+    )
+    broadcasts = Broadcasts(
+        store, nonces, transaction_signer, attempts=attempts, clock=clock
+    )
+    return Steps(
+        {
+            PaymentState.AWAITING_APPROVAL: awaiting.take_step,
+            PaymentState.QUEUED: queued.take_step,
+        },
+        {
+            TransactionStatus.RESERVED: signatures.sign,
+            TransactionStatus.SIGNED: broadcasts.send,
+            TransactionStatus.BROADCAST: pending.take_step,
+        },
+    )
