@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from operator import attrgetter
@@ -326,8 +325,7 @@ class RefundTables(Tables):
         count = queries.count_open(connection, tenant, given.max_open or 0)
         self._open[tenant] = count, at
 
-    def _apply(self, given: Sequence[Change]) -> None:
-        changes = [_of_transaction(each) for each in given]
+    def _apply(self, changes: Sequence[Change]) -> None:
         writes = [write for each in changes for write in self._writes(each)]
         try:
             self._database.transaction(lambda c: apply_all(c, writes))
@@ -348,14 +346,6 @@ class RefundTables(Tables):
         if not is_storable(refund_id):
             return ()
         return self._database.rows(statement, refund_id=refund_id)
-
-
-def _of_transaction(change: Change) -> Change:
-    """Return *change* of the transaction of a refund that has one."""
-    before, after = change.before, change.after
-    if isinstance(before, Refund) and isinstance(after, Refund) and before.transaction:
-        return replace(change, before=before.reserved(), after=after.reserved())
-    return change
 
 
 def _claim(

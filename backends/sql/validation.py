@@ -107,6 +107,8 @@ def require_step(change: Change) -> None:
     rows: list[tuple[Callable[[Any], object], Any, Any]] = []
     payments: Iterable[tuple[Refund, Refund]]
     if isinstance(before, Refund):
+        if before.transaction is not None:
+            raise ValueError("a refund that has a transaction moves with it")
         new = cast("Refund", after)
         if new.transaction is not None:
             before = before.inside(new.transaction, new.position or 0)

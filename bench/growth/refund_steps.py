@@ -22,7 +22,14 @@ from signer.ports.clock import utc_now
 from signer.ports.refund_store import Change, Reservation
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
-from tests.fixtures.ledger import WALLET, opened, queued, transaction
+from tests.fixtures.ledger import (
+    WALLET,
+    change_of,
+    opened,
+    queued,
+    step_to,
+    transaction,
+)
 from tests.support.keys import key_at
 from tests.support.ledgers import open_ledger, seal
 
@@ -117,17 +124,17 @@ def _pay(store: SQLStore, refund: Refund, watch: Stopwatch) -> None:
     watch.time("reserve", lambda: _reserve(store, reservation))
     refund = _get(store, refund)
     first = transaction(refund)
-    after = refund.with_status(Status.SIGNED, utc_now(), tx_hash=first.tx_hash)
-    signed = Change(refund, after, first, _record())
+    after = step_to(refund, Status.SIGNED, utc_now(), tx_hash=first.tx_hash)
+    signed = change_of(refund, after, first, _record())
     watch.time("record the signature", lambda: _save(store, signed))
-    sent = after.with_status(Status.BROADCAST, utc_now(), due_at=utc_now() + HOLD)
-    watch.time("record the broadcast", lambda: _save(store, Change(after, sent)))
-    mined = sent.with_status(
-        Status.MINED, utc_now(), block_number=7, block_hash=first.tx_hash
+    sent = step_to(after, Status.BROADCAST, utc_now(), due_at=utc_now() + HOLD)
+    watch.time("record the broadcast", lambda: _save(store, change_of(after, sent)))
+    mined = step_to(
+        sent, Status.MINED, utc_now(), block_number=7, block_hash=first.tx_hash
     )
-    final = mined.with_status(Status.CONFIRMED, utc_now())
-    watch.time("track: mined", lambda: _track(store, Change(sent, mined)))
-    watch.time("track: confirmed", lambda: _track(store, Change(mined, final)))
+    final = step_to(mined, Status.CONFIRMED, utc_now())
+    watch.time("track: mined", lambda: _track(store, change_of(sent, mined)))
+    watch.time("track: confirmed", lambda: _track(store, change_of(mined, final)))
 
 
 def _ask(store: SQLStore, refund: Refund, watch: Stopwatch) -> None:

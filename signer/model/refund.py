@@ -128,8 +128,6 @@ class Status(StrEnum):
         return self.state not in OPEN_STATES
 
 
-_FAILURE = frozenset({"failure_code", "failure_detail"})
-
 _STATES = dict.fromkeys(Status, PaymentState.ASSIGNED) | {
     Status(state): state for state in PaymentState if state != PaymentState.ASSIGNED
 }
@@ -474,43 +472,17 @@ class Refund:
             return self
         return replace(self, version=self.version + 1, **failure)
 
-    def with_status(
-        self,
-        status: Status,
-        at: datetime,
-        *,
-        due_at: datetime | None = None,
-        **changes: Any,
-    ) -> "Refund":
-        """
-        Return a copy after the move of the refund, or of its transaction.
-
-        *changes* are the failure of the refund, and fields of its transaction.
-
-        Raises:
-            ValueError: The move is illegal, which is a programming error.
-        """
-        failure = {name: changes.pop(name) for name in _FAILURE & changes.keys()}
-        if self.transaction is None:
-            moved = self.with_state(status.state, at, due_at=due_at, **failure)
-            if status.state is PaymentState.ASSIGNED:
-                raise ValueError("only `assigned` gives a refund its transaction")
-            return moved
-        move = TransactionStatus(status)
-        transaction = self.reserved().with_status(
-            move, at, due_at=due_at, failure=failure, **changes
-        )
-        return transaction.payment
-
     def with_due_at(
         self, due_at: datetime, *, attempts: int = 0, blocked_by: str | None = None
-    ) -> "Refund":
-        """Return a copy that is due at *due_at*, one version of ``moving`` later."""
-        delay: dict[str, Any] = {"attempts": attempts, "blocked_by": blocked_by}
-        if self.transaction is not None:
-            return self.reserved().with_due_at(due_at, **delay).payment
-        version = self.version + 1
-        return replace(self, version=version, due_at=due_at, **delay)
+    ) -> Self:
+        """Return a copy that is due at *due_at*, one version later."""
+        return replace(
+            self,
+            version=self.version + 1,
+            due_at=due_at,
+            attempts=attempts,
+            blocked_by=blocked_by,
+        )
 
 
 # It is compared several times before each signature.

@@ -14,6 +14,8 @@ from tests.fixtures.ledger import (
     moved,
     now,
     reserved,
+    save,
+    step_to,
     transaction,
 )
 
@@ -25,8 +27,8 @@ PAST = timedelta(minutes=10)
 def _signed_at(store: SQLStore, at: datetime, **changes: object) -> Refund:
     refund = reserved(store, accepted(store, **changes))
     first = transaction(refund, signed_at=at, gas_limit=65_000)
-    after = refund.with_status(Status.SIGNED, at, tx_hash=first.tx_hash)
-    store.save(refund, after, first)
+    after = step_to(refund, Status.SIGNED, at, tx_hash=first.tx_hash)
+    save(store, refund, after, first)
     return after
 
 
@@ -88,9 +90,7 @@ def test_a_replacement_counts_for_its_gas_only(store: SQLStore) -> None:
     again = transaction(
         sent, attempt=1, kind=Kind.NOOP, signed_at=began, gas_limit=21_000
     )
-    store.save(
-        sent, sent.with_status(Status.SIGNED, began, tx_hash=again.tx_hash), again
-    )
+    save(store, sent, step_to(sent, Status.SIGNED, began, tx_hash=again.tx_hash), again)
 
     assert store.signed_by_tenant(CHAIN, began) == {
         "gateway": SignedTotals(1, 86_000, {OTHER_WALLET: 5})

@@ -26,6 +26,7 @@ from tests.fixtures.ledger import (
     now,
     queued,
     reserved,
+    save,
 )
 from tests.support.ledgers import open_ledger
 from tests.support.refunds import FakeClock
@@ -52,7 +53,7 @@ def test_open_refunds_are_grouped(store: SQLStore) -> None:
     filled(store, [old, new])
     waiting = accepted(store, tenant="shop")
     code = "limit-reached"
-    store.save(waiting, waiting.with_due_at(now(), attempts=1, blocked_by=code))
+    save(store, waiting, waiting.with_due_at(now(), attempts=1, blocked_by=code))
     moved(store, accepted(store), Status.CANCELLED)
 
     found = sorted(store.open_refunds(), key=lambda each: each.tenant)

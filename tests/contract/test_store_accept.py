@@ -26,6 +26,8 @@ from tests.fixtures.ledger import (
     queued,
     queued_call,
     reserved,
+    save,
+    step_to,
     stored,
 )
 
@@ -74,8 +76,8 @@ def test_only_calls_that_are_not_final_are_open(store: SQLStore) -> None:
     accepted(store)
     calls = [accept(store, queued_call(id=f"rf_{n:032x}"))[0] for n in range(3)]
     held = reserved(store, calls[0])
-    ended = calls[1].with_status(Status.REFUSED, now(), failure_code="x")
-    store.save(calls[1], ended)
+    ended = step_to(calls[1], Status.REFUSED, now(), failure_code="x")
+    save(store, calls[1], ended)
 
     assert store.open_calls(31337) == (held, calls[2])
 

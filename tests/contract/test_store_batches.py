@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from typing import cast
 
 import psycopg
 import pytest
@@ -33,14 +32,17 @@ from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
     accepted,
+    change_of,
     later,
     moved,
     now,
     opened,
     paid,
     reserved,
+    save,
     sighting,
     signed,
+    step_to,
     stopped,
     stored,
     transaction,
@@ -239,32 +241,33 @@ def test_a_batch_is_of_one_chain(store: SQLStore) -> None:
 
 def _recorded(refund: Refund, kind: Kind = Kind.TRANSFER) -> Change:
     first = transaction(refund, kind=kind)
-    after = refund.with_status(Status.SIGNED, now(), tx_hash=first.tx_hash)
-    return Change(refund, after, first, record(int(refund.nonce or 0)))
+    after = step_to(refund, Status.SIGNED, now(), tx_hash=first.tx_hash)
+    return change_of(refund, after, first, record(int(refund.nonce or 0)))
 
 
 def test_changes_of_different_kinds_are_saved_together(store: SQLStore) -> None:
     """A postponement, a new status, and signed bytes with their audit record."""
     late, sent = accepted(store), signed(store, reserved(store, accepted(store)))
     recorded = _recorded(reserved(store, accepted(store)))
-    postponed = Change(late, late.with_due_at(later(9), attempts=1, blocked_by="x"))
-    after = sent.with_status(Status.BROADCAST, now())
+    postponed = change_of(late, late.with_due_at(later(9), attempts=1, blocked_by="x"))
+    after = step_to(sent, Status.BROADCAST, now())
 
-    errors = store.save_all([postponed, Change(sent, after), recorded])
+    errors = store.save_all([postponed, change_of(sent, after), recorded])
 
     assert list(errors) == [None] * 3
     assert stored(store, late) == postponed.after
     assert stored(store, sent) == after
-    assert stored(store, cast("Refund", recorded.after)) == recorded.after
-    assert store.transactions(recorded.after.id) == (recorded.attempt,)
+    _, signed_first = recorded.transactions
+    assert stored(store, signed_first.payment) == signed_first.payment
+    assert store.attempts(signed_first) == (recorded.attempt,)
     assert store.save_all([]) == ()
 
 
 def test_a_stale_change_does_not_stop_others(store: SQLStore) -> None:
     """Nothing of it is stored, neither its bytes nor its audit record."""
     changes = [_recorded(reserved(store, accepted(store))) for _ in range(3)]
-    taken = changes[1].before
-    store.save(taken, taken.with_due_at(later(1)))
+    taken, _ = changes[1].transactions
+    save(store, taken, taken.with_due_at(later(1)))
     seal(store)
 
     errors = store.save_all(changes)
@@ -273,7 +276,7 @@ def test_a_stale_change_does_not_stop_others(store: SQLStore) -> None:
     seal(store)
     written = {each.record for each in store.sealed(0, 10)}
     assert written == {changes[0].record, changes[2].record}
-    assert store.transactions(taken.id) == ()
+    assert store.attempts(taken) == ()
 
 
 def test_a_stop_keeps_signed_bytes_of_a_batch_back(store: SQLStore) -> None:
@@ -283,15 +286,15 @@ def test_a_stop_keeps_signed_bytes_of_a_batch_back(store: SQLStore) -> None:
     errors = store.save_all(changes)
 
     assert [type(error) for error in errors] == [StaleStateError] * 2
-    assert [store.transactions(each.before.id) for each in changes] == [(), ()]
+    assert [store.attempts(each.transactions[0]) for each in changes] == [(), ()]
 
 
 def test_a_programming_error_changes_nothing(store: SQLStore) -> None:
     refund, other = accepted(store), accepted(store)
-    bad = Change(refund, replace(refund, amount=1, version=1))
+    bad = change_of(refund, replace(refund, amount=1, version=1))
 
     with pytest.raises(ValueError, match="permanent"):
-        store.save_all([Change(other, other.with_due_at(later(1))), bad])
+        store.save_all([change_of(other, other.with_due_at(later(1))), bad])
     assert stored(store, other) == other
 
 
@@ -301,7 +304,7 @@ def test_opposite_batches_do_not_deadlock(store: SQLStore) -> None:
     together = threading.Barrier(2)
 
     def save(some: Sequence[Refund]) -> Sequence[HotWalletError | None]:
-        changes = [Change(each, each.with_due_at(later(9))) for each in some]
+        changes = [change_of(each, each.with_due_at(later(9))) for each in some]
         together.wait(10)
         return store.save_all(changes)
 

@@ -17,6 +17,7 @@ from tests.fixtures.ledger import (
     now,
     queued,
     reserved,
+    save,
     stored,
 )
 from tests.fixtures.races import race
@@ -83,7 +84,7 @@ def test_a_worker_is_not_disturbed(store: SQLStore) -> None:
     refund = accepted(store)
     assert _request(store, refund)
     delayed = refund.with_due_at(later(1), blocked_by="reason")
-    store.save(refund, delayed)
+    save(store, refund, delayed)
 
     with pytest.raises(StaleStateError):
         reserved(store, delayed)
@@ -99,7 +100,7 @@ def test_no_step_changes_a_request(store: SQLStore) -> None:
     for before, wanted in ((asked, None), (refund, AT)):
         after = replace(before.with_due_at(later(1)), cancel_requested_at=wanted)
         with pytest.raises(ValueError, match="permanent"):
-            store.save(before, after)
+            save(store, before, after)
     with pytest.raises(ValueError, match="queued"):
         accept(store, queued(cancel_requested_at=AT))
     assert stored(store, refund) == asked

@@ -21,6 +21,7 @@ from tests.fixtures.ledger import (
     moved,
     now,
     reserved,
+    save,
     signed,
     stored,
 )
@@ -50,7 +51,7 @@ def test_a_claim_is_a_change(store: SQLStore) -> None:
 def test_a_claim_keeps_attempts_and_reason(store: SQLStore) -> None:
     before = accepted(store)
     late = before.with_due_at(now(), attempts=3, blocked_by="chain-unavailable")
-    store.save(before, late)
+    save(store, before, late)
     (claimed,) = claimed_from(store, later(1), later(20), 10)
 
     assert (claimed.attempts, claimed.blocked_by) == (3, "chain-unavailable")
@@ -192,7 +193,7 @@ def test_a_lost_claim_cannot_save(store: SQLStore) -> None:
 
     for late in (refund, mine):
         with pytest.raises(StaleStateError):
-            store.save(late, late.with_due_at(now()))
+            save(store, late, late.with_due_at(now()))
         with pytest.raises(StaleStateError):
             reserved(store, late)
     after = reserved(store, theirs)

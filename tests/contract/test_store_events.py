@@ -13,18 +13,20 @@ from signer.errors import StoreError
 from signer.model.event import Event
 from signer.model.refund import OPERATOR, Refund, Status
 from signer.ports.event_store import EventStore
-from signer.ports.refund_store import Change
 from tests.fixtures.ledger import (
     WALLET,
     accept,
     accepted,
     bound,
     broadcast,
+    change_of,
     forge,
     later,
     mined,
     moved,
     now,
+    save,
+    step_to,
     stored,
 )
 from tests.support.ledgers import open_ledger
@@ -73,7 +75,7 @@ def test_a_change_that_fails_is_no_event(store: SQLStore) -> None:
     with pytest.raises(StoreError):
         moved(store, replace(refund, version=5), Status.CANCELLED)
     accept(store, refund)  # Repeated.
-    store.save(refund, refund.with_due_at(now()))
+    save(store, refund, refund.with_due_at(now()))
     sequence(store)
 
     assert [event.version for event in listed(store)] == [0]
@@ -83,7 +85,7 @@ def test_changes_that_are_saved_together(store: SQLStore) -> None:
     """Each has its event, whether it is stored alone or with others."""
     refunds = [accepted(store) for _ in range(3)]
     changes = [
-        Change(each, each.with_status(Status.CANCELLED, now())) for each in refunds
+        change_of(each, step_to(each, Status.CANCELLED, now())) for each in refunds
     ]
     assert store.save_all(changes) == [None] * 3
     sequence(store)

@@ -23,6 +23,7 @@ from tests.fixtures.ledger import (
     WALLET,
     a_filler,
     accepted,
+    delay,
     later,
     mined,
     moved,
@@ -30,6 +31,7 @@ from tests.fixtures.ledger import (
     opened,
     reserve,
     reserved,
+    save,
     signed,
     stored,
 )
@@ -345,7 +347,7 @@ def test_bytes_for_a_nonce_that_another_payment_got(store: SQLStore) -> None:
     with pytest.raises(StaleStateError):
         signed(store, lost)
     with pytest.raises(StaleStateError):
-        store.save(lost, lost.with_due_at(AT))
+        save(store, lost, delay(lost, AT))
     assert store.find_transaction(31337, WALLET, 0) == filler
 
 

@@ -11,6 +11,7 @@ from tests.fixtures.ledger import (
     later,
     now,
     reserved,
+    save,
     signed,
     stored,
 )
@@ -55,7 +56,7 @@ def test_only_queued_refunds_are_postponed(store: SQLStore) -> None:
     """A refund that has a nonce is paid from a paused wallet too."""
     refund = signed(store, reserved(store, accepted(store)))
     due = refund.with_due_at(now())
-    store.save(refund, due)
+    save(store, refund, due)
 
     assert _postpone(store, QUEUES[0]) == 0
     assert stored(store, refund) == due

@@ -24,8 +24,10 @@ from tests.fixtures.ledger import (
     now,
     opened,
     reserved,
+    save,
     sighting,
     signed,
+    step_to,
     transaction,
 )
 
@@ -61,8 +63,8 @@ def test_recent_fees_are_those_of_confirmed_refunds(store: SQLStore) -> None:
         first = transaction(refund, max_fee_per_gas=10 * fee, **tip)
         second = transaction(refund, max_fee_per_gas=100 * fee, attempt=1, **tip)
         for each in (first, second):
-            after = refund.with_status(Status.SIGNED, now(), tx_hash=each.tx_hash)
-            store.save(refund, after, each)
+            after = step_to(refund, Status.SIGNED, now(), tx_hash=each.tx_hash)
+            save(store, refund, after, each)
             refund = moved(store, after, Status.BROADCAST)
         place = {"tx_hash": first.tx_hash, "block_number": 7, "block_hash": "0x07"}
         moved(store, moved(store, refund, Status.MINED, **place), Status.CONFIRMED)
@@ -180,8 +182,8 @@ def test_all_hashes_of_a_refund_are_watched(store: SQLStore) -> None:
     """R16: a replaced transaction may still be mined."""
     sent = broadcast(store)
     second = transaction(sent, attempt=1)
-    replaced = sent.with_status(Status.SIGNED, now(), tx_hash=second.tx_hash)
-    store.save(sent, replaced, second)
+    replaced = step_to(sent, Status.SIGNED, now(), tx_hash=second.tx_hash)
+    save(store, sent, replaced, second)
     moved(store, replaced, Status.BROADCAST)
     (flying,) = store.in_flight(10)
 

@@ -22,12 +22,15 @@ from tests.fixtures.ledger import (
     WALLET,
     accepted,
     as_if,
+    delay,
     examples,
     later,
     moved,
     now,
     reserved,
+    save,
     signed,
+    step_to,
     stored,
     transaction,
 )
@@ -37,8 +40,8 @@ def test_a_save_is_atomic(store: SQLStore) -> None:
     """State, transaction and history are stored together."""
     before = reserved(store, accepted(store))
     first = transaction(before)
-    after = before.with_status(Status.SIGNED, now(), tx_hash=first.tx_hash)
-    store.save(before, after, first)
+    after = step_to(before, Status.SIGNED, now(), tx_hash=first.tx_hash)
+    save(store, before, after, first)
 
     assert after == store.get(before.id)
     assert (first,) == store.transactions(before.id)
@@ -72,8 +75,11 @@ def test_the_second_save_of_a_version_is_refused(store: SQLStore) -> None:
     late = transaction(before)
 
     with pytest.raises(StaleStateError):
-        store.save(
-            before, before.with_status(Status.SIGNED, now(), tx_hash=late.tx_hash), late
+        save(
+            store,
+            before,
+            step_to(before, Status.SIGNED, now(), tx_hash=late.tx_hash),
+            late,
         )
     assert after == store.get(before.id)
     assert late not in store.transactions(before.id)
@@ -84,8 +90,8 @@ def test_a_delay_is_not_in_the_history(store: SQLStore) -> None:
     """A delay changes version and due time."""
     before = reserved(store, accepted(store))
     lines = store.history(before.id)
-    after = before.with_due_at(later(30), attempts=3, blocked_by="chain-unavailable")
-    store.save(before, after)
+    after = delay(before, later(30), attempts=3, blocked_by="chain-unavailable")
+    save(store, before, after)
 
     assert after == store.get(before.id)
     assert lines == store.history(before.id)
@@ -94,8 +100,8 @@ def test_a_delay_is_not_in_the_history(store: SQLStore) -> None:
 def test_a_new_status_clears_attempts_and_reason(store: SQLStore) -> None:
     """The claim of the worker stays."""
     before = reserved(store, accepted(store))
-    late = before.with_due_at(later(30), attempts=3, blocked_by="chain-unavailable")
-    store.save(before, late)
+    late = delay(before, later(30), attempts=3, blocked_by="chain-unavailable")
+    save(store, before, late)
     after = signed(store, late)
 
     assert (after.attempts, after.blocked_by) == (0, None)
@@ -107,9 +113,7 @@ def test_an_attempt_is_saved_once(store: SQLStore) -> None:
     first = signed(store, reserved(store, accepted(store)))
 
     with pytest.raises(StaleStateError):
-        store.save(
-            first, first.with_status(Status.BROADCAST, now()), transaction(first)
-        )
+        save(store, first, step_to(first, Status.BROADCAST, now()), transaction(first))
     assert first == store.get(first.id)
     assert len(store.transactions(first.id)) == 1
 
@@ -119,7 +123,7 @@ def test_the_hash_of_another_attempt_is_refused(store: SQLStore) -> None:
     copy = replace(store.transactions(first.id)[0], attempt=1)
 
     with pytest.raises(StoreError) as caught:
-        store.save(first, first.with_status(Status.BROADCAST, now()), copy)
+        save(store, first, step_to(first, Status.BROADCAST, now()), copy)
     assert not caught.value.retryable
     assert first == store.get(first.id)
 
@@ -129,8 +133,8 @@ def test_transactions_are_in_the_order_of_their_attempts(store: SQLStore) -> Non
     for attempt in (1, 2):
         sent = moved(store, refund, Status.BROADCAST)
         again = transaction(refund, attempt=attempt)
-        refund = sent.with_status(Status.SIGNED, now(), tx_hash=again.tx_hash)
-        store.save(sent, refund, again)
+        refund = step_to(sent, Status.SIGNED, now(), tx_hash=again.tx_hash)
+        save(store, sent, refund, again)
 
     kept = store.transactions(refund.id)
     assert [each.attempt for each in kept] == [0, 1, 2]
@@ -145,8 +149,8 @@ def test_transactions_are_exact(store: SQLStore, fee: int, raw: bytes) -> None:
     kept = transaction(
         before, max_fee_per_gas=fee, max_priority_fee_per_gas=fee, raw=raw
     )
-    store.save(
-        before, before.with_status(Status.SIGNED, now(), tx_hash=kept.tx_hash), kept
+    save(
+        store, before, step_to(before, Status.SIGNED, now(), tx_hash=kept.tx_hash), kept
     )
 
     assert (kept,) == store.transactions(before.id)
@@ -160,10 +164,10 @@ def test_permanent_fields_cannot_change(
     store: SQLStore, changes: dict[str, Any]
 ) -> None:
     before = reserved(store, accepted(store))
-    after = as_if(before.with_status(Status.FAILED, now()), **changes)
+    after = as_if(step_to(before, Status.FAILED, now()), **changes)
 
     with pytest.raises(ValueError, match="permanent field"):
-        store.save(before, after)
+        save(store, before, after)
     assert before == store.get(before.id)
 
 
@@ -171,15 +175,15 @@ def test_the_schema_refuses_assigned_without_a_nonce(store: SQLStore) -> None:
     before = accepted(store)
 
     with pytest.raises(StoreError):
-        store.save(before, before.with_state(PaymentState.ASSIGNED, now()))
+        save(store, before, before.with_state(PaymentState.ASSIGNED, now()))
     assert before == store.get(before.id)
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda refund: refund.with_status(Status.SIGNED, now()),
-        lambda refund: refund.with_status(Status.MINED, now(), tx_hash="0x01"),
+        lambda refund: step_to(refund, Status.SIGNED, now()),
+        lambda refund: step_to(refund, Status.MINED, now(), tx_hash="0x01"),
     ],
     ids=["signed-without-hash", "mined-without-block"],
 )
@@ -189,25 +193,34 @@ def test_the_schema_refuses_incomplete_states(
     before = reserved(store, accepted(store))
 
     with pytest.raises(StoreError):
-        store.save(before, change(before))
+        save(store, before, change(before))
     assert before == store.get(before.id)
 
 
 def test_a_version_cannot_be_skipped(store: SQLStore) -> None:
     before = accepted(store)
-    after = replace(before.with_status(Status.CANCELLED, now()), version=2)
+    after = replace(step_to(before, Status.CANCELLED, now()), version=2)
 
     with pytest.raises(ValueError, match="one more than the old"):
-        store.save(before, after)
+        save(store, before, after)
+
+
+def test_a_refund_with_a_transaction_does_not_move_alone(store: SQLStore) -> None:
+    """A worker moves the transaction, and the refund with it."""
+    before = reserved(store, accepted(store))
+
+    with pytest.raises(ValueError, match="moves with it"):
+        store.save(before, before.with_due_at(now()))
+    assert before == store.get(before.id)
 
 
 def test_a_transaction_of_another_nonce_is_refused(store: SQLStore) -> None:
     before = reserved(store, accepted(store))
     foreign = transaction(before, nonce=before.nonce + 1 if before.nonce else 1)
-    after = before.with_status(Status.SIGNED, now(), tx_hash=foreign.tx_hash)
+    after = step_to(before, Status.SIGNED, now(), tx_hash=foreign.tx_hash)
 
     with pytest.raises(ValueError, match="another nonce"):
-        store.save(before, after, foreign)
+        save(store, before, after, foreign)
 
 
 def test_unprintable_revert_reasons_are_stored(store: SQLStore) -> None:
@@ -229,11 +242,11 @@ def test_only_the_newest_version_can_be_saved(
         before = views[index]
         after = replace(before, version=before.version + 1, updated_at=now())
         if before.version == newest.version:
-            store.save(before, after)
+            save(store, before, after)
             newest = views[index] = after
             continue
         with pytest.raises(StaleStateError):
-            store.save(before, after)
+            save(store, before, after)
         if look_again:
             views[index] = stored(store, before)
 

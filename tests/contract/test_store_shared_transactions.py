@@ -18,14 +18,15 @@ from backends.sql.statements import (
 from signer.errors import RowNotAuthenticError, StaleStateError
 from signer.model.refund import Refund, Status
 from signer.model.transaction import Transaction, TransactionStatus, compose
-from signer.ports.refund_store import Change
 from tests.fixtures.ledger import (
     WALLET,
     accepted,
+    change_of,
     forge,
     later,
     now,
     opened,
+    save,
     stored,
     transaction,
 )
@@ -95,12 +96,12 @@ def test_payments_end_with_their_transaction(
     signed = shared.with_status(
         TransactionStatus.SIGNED, now(), tx_hash=attempt.tx_hash
     )
-    store.save(shared, signed, attempt, record())
+    save(store, shared, signed, attempt, record())
     sent = signed.with_status(TransactionStatus.BROADCAST, now())
     mined = sent.with_status(TransactionStatus.MINED, now(), **BLOCK)
     confirmed = mined.with_status(TransactionStatus.CONFIRMED, now())
     for before, after in ((signed, sent), (sent, mined), (mined, confirmed)):
-        assert store.save_all([Change(before, after)]) == [None]
+        assert store.save_all([change_of(before, after)]) == [None]
 
     for payment in confirmed.payments:
         assert stored(store, payment) == payment
@@ -118,7 +119,7 @@ def test_the_reason_of_a_noop_is_that_of_each_payment(
     """It is kept until the no-op is final."""
     failure = {"failure_code": "reverted", "failure_detail": "it would revert"}
     failed = shared.with_status(TransactionStatus.FAILED, now(), failure=failure)
-    store.save(shared, failed)
+    save(store, shared, failed)
 
     for payment in failed.payments:
         found = stored(store, payment)
@@ -129,13 +130,13 @@ def test_a_stale_transaction_changes_no_payment(
     store: SQLStore, shared: Transaction
 ) -> None:
     """All of them are changed, or none."""
-    store.save(shared, shared.with_due_at(later(1)))
+    save(store, shared, shared.with_due_at(later(1)))
     failed = shared.with_status(
         TransactionStatus.FAILED, now(), failure={"failure_code": "reverted"}
     )
 
     with pytest.raises(StaleStateError):
-        store.save(shared, failed)
+        save(store, shared, failed)
     assert {stored(store, each).status for each in shared.payments} == {Status.RESERVED}
 
 
@@ -148,8 +149,8 @@ def test_transactions_in_flight_are_whole(store: SQLStore) -> None:
         signed = made.with_status(
             TransactionStatus.SIGNED, now(), tx_hash=attempt.tx_hash
         )
-        store.save(made, signed, attempt)
-        store.save(signed, signed.with_status(TransactionStatus.BROADCAST, now()))
+        save(store, made, signed, attempt)
+        save(store, signed, signed.with_status(TransactionStatus.BROADCAST, now()))
 
     first, second = store.in_flight(9)
 
@@ -178,7 +179,7 @@ def test_a_signature_compares_each_payment(
     forge(store, f"UPDATE refunds SET {change} WHERE id = '{second.id}'")
 
     with pytest.raises(StaleStateError):
-        store.save(shared, signed, attempt)
+        save(store, shared, signed, attempt)
 
     found = store.find_transaction(31337, WALLET, 0)
     assert found is not None

@@ -34,7 +34,9 @@ from tests.fixtures.ledger import (
     now,
     opened,
     reserved,
+    save,
     signed,
+    step_to,
     stopped,
     transaction,
 )
@@ -110,9 +112,9 @@ def test_no_signed_bytes_are_recorded(store: SQLStore, chain_id: int) -> None:
     with pytest.raises(StaleStateError):
         signed(store, first)
     again = transaction(sent, attempt=1)
-    replaced = sent.with_status(Status.SIGNED, now(), tx_hash=again.tx_hash)
+    replaced = step_to(sent, Status.SIGNED, now(), tx_hash=again.tx_hash)
     with pytest.raises(StaleStateError):
-        store.save(sent, replaced, again)
+        save(store, sent, replaced, again)
     assert (store.get(first.id), store.get(sent.id)) == (first, sent)
     assert len(store.transactions(sent.id)) == 1
 

@@ -32,7 +32,9 @@ from tests.fixtures.ledger import (
     opened,
     queued,
     reserved,
+    save,
     signed,
+    step_to,
     stored,
 )
 from tests.fixtures.races import race
@@ -125,7 +127,7 @@ def test_open_refunds_are_limited(store: SQLStore) -> None:
     assert (refused.value.retry_after, store.get(third.id)) == (30, None)
     assert store.history(third.id) == ()
 
-    store.save(first, first.with_status(Status.CANCELLED, now()))
+    save(store, first, step_to(first, Status.CANCELLED, now()))
     assert accept(store, third, max_open=2) == (third, True)
 
 

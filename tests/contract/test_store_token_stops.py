@@ -35,7 +35,9 @@ from tests.fixtures.ledger import (
     paid,
     queued,
     reserved,
+    save,
     signed,
+    step_to,
     stopped,
     transaction,
 )
@@ -183,11 +185,11 @@ def test_no_signed_bytes_are_recorded_but_a_no_op(store: SQLStore) -> None:
     with pytest.raises(StaleStateError):
         signed(store, first)
     again = transaction(sent, attempt=1)
-    replaced = sent.with_status(Status.SIGNED, now(), tx_hash=again.tx_hash)
+    replaced = step_to(sent, Status.SIGNED, now(), tx_hash=again.tx_hash)
     with pytest.raises(StaleStateError):
-        store.save(sent, replaced, again)
+        save(store, sent, replaced, again)
     noop = replace(replaced, failure_code="token-stopped", failure_detail="odd mints")
-    store.save(sent, noop, replace(again, kind=Kind.NOOP))
+    save(store, sent, noop, replace(again, kind=Kind.NOOP))
     assert len(store.transactions(sent.id)) == 2
 
 

@@ -15,7 +15,7 @@ from backends.sql import SQLStore
 from signer.model.audit_record import Record
 from signer.model.refund import Status
 from signer.ports.refund_store import RefundStore, Topic, Watch
-from tests.fixtures.ledger import accepted, later, moved, now
+from tests.fixtures.ledger import accepted, later, moved, now, save
 from tests.fixtures.races import start_process
 from tests.support.ledgers import open_ledger
 
@@ -83,7 +83,7 @@ def _move(store: SQLStore) -> None:
 
 def _delay(store: SQLStore) -> None:
     refund = store.list("gateway").refunds[0]
-    store.save(refund, refund.with_due_at(later(1), blocked_by="reason", attempts=1))
+    save(store, refund, refund.with_due_at(later(1), blocked_by="reason", attempts=1))
 
 
 @pytest.mark.parametrize(

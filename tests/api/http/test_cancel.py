@@ -13,7 +13,7 @@ from signer.model.refund import Refund, Status
 from signer.refunds.service import WORKER_SECONDS
 from tests.api.service import BODY, Pace
 from tests.api.support import NOW, SettableClock, bearer, get, post
-from tests.fixtures.ledger import reserved, stopped
+from tests.fixtures.ledger import reserved, save, step_to, stopped
 from tests.fixtures.scripted_chain import ScriptedChain
 from tests.support.ledgers import seal
 from tests.support.refunds import altered
@@ -69,7 +69,7 @@ def test_a_refused_refund_is_not_cancellable(
     paying: TestClient, queued: str, sqlite_store: SQLStore
 ) -> None:
     (refund,) = sqlite_store.list("gateway-1").refunds
-    sqlite_store.save(refund, refund.with_status(Status.REFUSED, refund.updated_at))
+    save(sqlite_store, refund, step_to(refund, Status.REFUSED, refund.updated_at))
     answer = _cancel(paying, queued)
 
     assert (answer.status_code, answer.json["code"]) == (409, "not-cancellable")

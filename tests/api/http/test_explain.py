@@ -10,6 +10,7 @@ from signer.errors import ChainUnavailableError
 from signer.model.refund import Status
 from tests.api.service import BODY
 from tests.api.support import SettableClock, get, post
+from tests.fixtures.ledger import save, step_to
 from tests.fixtures.scripted_chain import ScriptedChain
 
 
@@ -173,8 +174,8 @@ def test_a_final_refund_has_no_next_step(
 ) -> None:
     path = post(client, BODY).headers["location"]
     (refund,) = sqlite_store.list("gateway-1").refunds
-    refused = refund.with_status(Status.REFUSED, clock(), failure_detail="paused")
-    sqlite_store.save(refund, refused)
+    refused = step_to(refund, Status.REFUSED, clock(), failure_detail="paused")
+    save(sqlite_store, refund, refused)
     found = get(client, f"{path}/explain").json
 
     assert found["summary"] == "Nothing was paid and no nonce was used: paused."

@@ -39,6 +39,7 @@ from tests.fixtures.ledger import (
     now,
     opened,
     queued,
+    save,
     stopped,
 )
 from tests.support.audit import KEY, ORIGIN, chain, checkpoint, record
@@ -225,7 +226,7 @@ def test_counts_open_refunds_and_their_age(
         ],
     )
     waiting = accepted(empty, tenant="shop")
-    empty.save(waiting, waiting.with_due_at(now(), attempts=1, blocked_by="no-gas"))
+    save(empty, waiting, waiting.with_due_at(now(), attempts=1, blocked_by="no-gas"))
     moved(empty, accepted(empty, tenant="shop"), Status.CANCELLED)
     samples = _scraped(container, empty, clock)
 

@@ -15,6 +15,7 @@ from signer.model.refund import Status
 from signer.refunds.service import WORKER_SECONDS
 from tests.api.service import BODY, Pace
 from tests.api.support import bearer, get, post
+from tests.fixtures.ledger import save, step_to
 from tests.fixtures.scripted_chain import ScriptedChain
 from tests.support.refunds import altered
 from tests.support.waiting import eventually
@@ -177,7 +178,7 @@ def test_one_thread_never_waits(
 def _refuse_all(store: SQLStore, *, when: bool = True) -> None:
     for refund in store.list("gateway-1").refunds:
         if when and refund.status is Status.QUEUED:
-            store.save(refund, refund.with_status(Status.REFUSED, refund.updated_at))
+            save(store, refund, step_to(refund, Status.REFUSED, refund.updated_at))
 
 
 def test_a_post_waits_for_a_final_status(

@@ -12,6 +12,7 @@ from backends.sql import SQLStore
 from signer.model.refund import Status
 from tests.api.service import BODY, RECIPIENT, TOKEN_ADDRESS
 from tests.api.support import SettableClock, bearer, get, post
+from tests.fixtures.ledger import save, step_to
 
 
 def _post(client: TestClient, body: Any = BODY, **headers: str) -> Result:
@@ -113,13 +114,14 @@ def test_a_refused_refund_has_code_and_detail(
     refund_id = _post(client).json["id"]
     before = sqlite_store.get(refund_id)
     assert before is not None
-    after = before.with_status(
+    after = step_to(
+        before,
         Status.REFUSED,
         before.updated_at + timedelta(seconds=1),
         failure_code="execution-reverted",
         failure_detail="the token is paused",
     )
-    sqlite_store.save(before, after)
+    save(sqlite_store, before, after)
 
     document = get(client, f"/v1/refunds/{refund_id}").json
     assert document["status"] == "refused"

@@ -44,7 +44,9 @@ from tests.fixtures.ledger import (
     now,
     opened,
     paid,
+    save,
     signed,
+    step_to,
     stored,
 )
 from tests.fixtures.races import race
@@ -232,8 +234,8 @@ def _confirm(store: SQLStore, clock: FakeClock, **changes: Any) -> Refund:
     assert isinstance(reserved, Refund)
     sent = moved(store, signed(store, reserved), Status.BROADCAST)
     found = mined(store, sent)
-    done = found.with_status(Status.CONFIRMED, at)
-    store.save(found, done)
+    done = step_to(found, Status.CONFIRMED, at)
+    save(store, found, done)
     return done
 
 
@@ -310,7 +312,7 @@ def test_a_batch_counts_only_what_gets_a_nonce(store: SQLStore) -> None:
     """The first of two refunds changed meanwhile: the second is the first payment."""
     changed, second = accepted(store), accepted(store)
     later = changed.with_due_at(now(), attempts=1, blocked_by="x")
-    store.save(changed, later)
+    save(store, changed, later)
 
     first, paid = _reserve(store, ONCE, changed, second)
 

@@ -24,7 +24,9 @@ from tests.fixtures.ledger import (
     now,
     opened,
     reserved,
+    save,
     sighting,
+    step_to,
     stored,
     transaction,
 )
@@ -50,8 +52,8 @@ def test_an_entry_has_the_refund_and_all_its_attempts(store: SQLStore) -> None:
     again = transaction(
         sent, attempt=1, kind=Kind.NOOP, gas_limit=21_000, max_fee_per_gas=2**70
     )
-    after = sent.with_status(Status.SIGNED, now(), tx_hash=again.tx_hash)
-    store.save(sent, after, again)
+    after = step_to(sent, Status.SIGNED, now(), tx_hash=again.tx_hash)
+    save(store, sent, after, again)
 
     (entry,) = store.tables(BookTables).nonce_entries(CHAIN, WALLET, 0, 10)
 
@@ -132,9 +134,9 @@ def test_fillers_in_blocks(store: SQLStore) -> None:
     mined = sent.with_status(
         TransactionStatus.MINED, now(), block_number=7, block_hash="0x07"
     )
-    store.save(filler, signed, attempt)
-    store.save(signed, sent)
-    store.save(sent, mined)
+    save(store, filler, signed, attempt)
+    save(store, signed, sent)
+    save(store, sent, mined)
     books = store.tables(BookTables)
 
     (entry,) = books.nonce_entries(CHAIN, WALLET, 0, 10)

@@ -29,7 +29,7 @@ from tests.api.browser import PATHS, Browser, build_console
 from tests.api.readings import measured
 from tests.api.service import BODY
 from tests.api.support import SettableClock, post
-from tests.fixtures.ledger import accepted, filled, now, queued
+from tests.fixtures.ledger import accepted, filled, now, queued, save
 from tests.fixtures.scripted_chain import ScriptedChain
 from tests.support.keys import key_at
 
@@ -212,8 +212,10 @@ def test_pages_do_not_wait_for_nodes_that_hang(
     made = build_console(sqlite_store, clock, node)
     browser = _browse(made)
     refund = accepted(sqlite_store)
-    sqlite_store.save(
-        refund, refund.with_due_at(clock.now, blocked_by="chain-unavailable")
+    save(
+        sqlite_store,
+        refund,
+        refund.with_due_at(clock.now, blocked_by="chain-unavailable"),
     )
     try:
         page = _page_of(browser, refund)
@@ -240,8 +242,10 @@ def test_the_overview_says_what_is_wrong(
     old = clock.now - timedelta(minutes=2)
     sqlite_store.record_pass(WorkerRow("w1", old, old, ""))
     blocked = accepted(sqlite_store)
-    sqlite_store.save(
-        blocked, blocked.with_due_at(clock.now, blocked_by="limit-reached")
+    save(
+        sqlite_store,
+        blocked,
+        blocked.with_due_at(clock.now, blocked_by="limit-reached"),
     )
     page = browser.get("/console").text
 

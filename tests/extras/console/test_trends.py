@@ -23,7 +23,7 @@ from backends.sql import SQLStore
 from signer.model.refund import Status, new_refund_id
 from tests.api.browser import Browser
 from tests.api.support import SettableClock
-from tests.fixtures.ledger import accepted, broadcast, filled, now, queued
+from tests.fixtures.ledger import accepted, broadcast, filled, now, queued, save
 
 
 def _plot(*values: Sequence[float | None], is_stacked: bool = True) -> Plot:
@@ -144,7 +144,7 @@ def test_an_empty_log_has_no_checkpoints(store: SQLStore) -> None:
 def test_blockers_are_counted(store: SQLStore) -> None:
     for code in ("limit-reached", "limit-reached", "insufficient-funds"):
         refund = accepted(store)
-        store.save(refund, refund.with_due_at(now(), blocked_by=code))
+        save(store, refund, refund.with_due_at(now(), blocked_by=code))
     accepted(store)
 
     assert [(each.code, each.number) for each in find_blockers(store)] == [

@@ -45,6 +45,7 @@ from tests.extras.doctor.doctor import make_environ, run_doctor, sealing, states
 from tests.extras.screening.screened import screened, screening_service
 from tests.fixtures import ledger
 from tests.fixtures.chain import DevChain
+from tests.fixtures.ledger import save
 from tests.support.audit import chain, checkpoint, record
 from tests.support.ledgers import open_ledger, seal
 from tests.support.programs import run_python
@@ -329,7 +330,7 @@ def test_an_overdue_refund_shows_that_no_worker_runs(
     ledger.opened(store, sender=address)
     refund = ledger.accepted(store)
     reserved = ledger.reserved(store, refund, sender=address)
-    store.save(reserved, reserved.with_due_at(ledger.later(seconds)))
+    save(store, reserved, ledger.delay(reserved, ledger.later(seconds)))
 
     result = run_doctor(home)["local worker"]
 

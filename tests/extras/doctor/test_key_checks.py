@@ -17,6 +17,7 @@ from signer.redact import key_prefix
 from tests.extras.doctor.doctor import make_environ, run_doctor, states
 from tests.fixtures import ledger
 from tests.fixtures.chain import DevChain
+from tests.fixtures.ledger import save
 from tests.support.keys import key_at, made_active
 
 
@@ -311,7 +312,7 @@ def test_an_overdue_refund_of_a_former_key_is_reported(service: Service) -> None
         sender=service.first.address,
         key_id=service.first.key_id,
     )
-    service.store.save(refund, refund.with_due_at(ledger.later(-61)))
+    save(service.store, refund, ledger.delay(refund, ledger.later(-61)))
     service.rotated()
     result = run_doctor(service.environ)["local worker"]
 

@@ -19,7 +19,7 @@ from signer.config.models import read_model
 from signer.errors import ConfigurationError
 from signer.model.refund import PaymentState, Refund, Status, new_refund_id
 from signer.model.transaction import TransactionStatus
-from tests.fixtures.ledger import WALLET, queued, status_moves
+from tests.fixtures.ledger import WALLET, queued, status_moves, step_to
 
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -67,7 +67,7 @@ def _refund(**changes: object) -> Refund:
 
 def _moved(refund: Refund, status: Status, at: datetime) -> Refund:
     if status.state is not PaymentState.ASSIGNED or refund.transaction is not None:
-        return refund.with_status(status, at)
+        return step_to(refund, status, at)
     first = TransactionStatus(status)
     drafted = refund.draft_transaction(
         at, sender=WALLET, nonce=0, key_id="01", gas_limit=65_000, status=first
@@ -160,7 +160,7 @@ def test_spans_say_nothing_that_is_secret() -> None:
         failure_detail="https://user:password@node.example",
     )
     traced.tracer.accepted(refund, 1, PARENT)
-    traced.tracer.moved(refund, refund.with_status(Status.FAILED, START))
+    traced.tracer.moved(refund, step_to(refund, Status.FAILED, START))
     traced.tracer.delayed(replace(refund, attempts=0), "chain-unavailable")
 
     for span in traced.spans:

@@ -44,6 +44,7 @@ from tests.api.service import (
 )
 from tests.api.signers import call, rpc, signer_token
 from tests.api.support import SettableClock, bearer
+from tests.fixtures.ledger import save, step_to
 from tests.support.rpc import ScriptedProxy
 
 
@@ -643,10 +644,10 @@ def test_a_transfer_that_ended(client: TestClient, sqlite_store: SQLStore) -> No
     refund_id = _send(client)["error"]["data"]["refund_id"]
     refund = sqlite_store.get(refund_id)
     assert refund is not None
-    ended = refund.with_status(
-        Status.REFUSED, refund.updated_at, failure_code="execution-reverted"
+    ended = step_to(
+        refund, Status.REFUSED, refund.updated_at, failure_code="execution-reverted"
     )
-    sqlite_store.save(refund, ended)
+    save(sqlite_store, refund, ended)
 
     error = _send(client)["error"]
     assert (error["code"], error["data"]["code"]) == (-32003, "execution-reverted")

@@ -39,6 +39,7 @@ from tests.fixtures.ledger import (
     adopted,
     as_if,
     claimed,
+    delay,
     filled,
     later,
     moved,
@@ -46,7 +47,9 @@ from tests.fixtures.ledger import (
     opened,
     queued,
     reserve,
+    save,
     signed,
+    step_to,
     transaction,
 )
 from tests.support.keys import key_at
@@ -91,8 +94,8 @@ EXPECTED = {
 
 
 def _postponed(store: SQLStore, refund: Refund) -> Refund:
-    after = refund.with_due_at(now())
-    store.save(refund, after)
+    after = delay(refund, now())
+    save(store, refund, after)
     return after
 
 
@@ -162,8 +165,8 @@ def test_the_audit_of_a_refund_needs_no_commit(store: SQLStore) -> None:
             at=now(),
             intent=intent,
         )
-        after = refund.with_status(Status.SIGNED, now(), tx_hash="0x1")
-        store.save(refund, after, transaction(refund, tx_hash="0x1"), outcome)
+        after = step_to(refund, Status.SIGNED, now(), tx_hash="0x1")
+        save(store, refund, after, transaction(refund, tx_hash="0x1"), outcome)
     seal(store)
     written = [each.record for each in store.sealed(0, 10)]
     begun = [each for each in statements if each.startswith("BEGIN")]
@@ -375,7 +378,7 @@ def test_transactions_that_wait_are_not_read(store: SQLStore) -> None:
     opened(store)
     waiting = {"status": Status.BROADCAST, "tx_hash": "0x1"}
     rows = [queued(**waiting, nonce=n) for n in range(1500)]
-    filled(store, [each.with_due_at(later(60)) for each in rows])
+    filled(store, [delay(each, later(60)) for each in rows])
     if store._database.dialect == "postgresql":
         store._database.run(lambda c: c.execute(text("VACUUM ANALYZE")))
     given = {"at_most": 9, "ahead": 4, "now": now(), "far": later(120)}

@@ -30,7 +30,15 @@ from signer.model.transaction import (
     TransactionStatus,
     compose,
 )
-from tests.fixtures.ledger import WALLET, as_if, bound, queued, status_moves
+from tests.fixtures.ledger import (
+    WALLET,
+    as_if,
+    bound,
+    delay,
+    queued,
+    status_moves,
+    step_to,
+)
 
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -48,7 +56,7 @@ def _draft(refund: Refund, **given: Any) -> Transaction:
 def _moved(refund: Refund, after: Status) -> Refund:
     if refund.transaction is None and after in {Status.RESERVED, Status.MINED}:
         return refund.assigned(_draft(refund, status=TransactionStatus(after)))
-    return refund.with_status(after, NOW)
+    return step_to(refund, after, NOW)
 
 
 def test_the_legal_moves() -> None:
@@ -88,9 +96,7 @@ def test_the_mark_is_that_of_earlier_releases() -> None:
 @pytest.mark.parametrize(("before", "after"), list(product(Status, Status)))
 def test_only_legal_moves_are_possible(before: Status, after: Status) -> None:
     """A legal move increases the revision; another one raises ValueError."""
-    refund = _refund(before).with_due_at(
-        NOW, attempts=3, blocked_by="chain-unavailable"
-    )
+    refund = delay(_refund(before), NOW, attempts=3, blocked_by="chain-unavailable")
 
     if after in status_moves()[before]:
         moved = _moved(refund, after)
@@ -112,7 +118,7 @@ def test_a_move_of_both_is_one_step_of_each() -> None:
     """The refund ends with its transaction, and each row is compared and set."""
     refund = _refund(Status.MINED)
 
-    confirmed = refund.with_status(Status.CONFIRMED, NOW)
+    confirmed = step_to(refund, Status.CONFIRMED, NOW)
 
     assert confirmed.state is PaymentState.CONFIRMED
     assert confirmed.reserved() == refund.reserved().with_status(
@@ -126,20 +132,13 @@ def test_a_failure_is_kept_while_its_nonce_is_consumed() -> None:
     reason: dict[str, Any] = {"failure_code": "reverted", "failure_detail": "why"}
     refund = _refund(Status.BROADCAST)
 
-    signed = refund.with_status(Status.SIGNED, NOW, tx_hash="0x1", **reason)
-    sent = signed.with_status(Status.BROADCAST, NOW)
-    again = sent.with_status(Status.SIGNED, NOW, tx_hash="0x2", **reason)
+    signed = step_to(refund, Status.SIGNED, NOW, tx_hash="0x1", **reason)
+    sent = step_to(signed, Status.BROADCAST, NOW)
+    again = step_to(sent, Status.SIGNED, NOW, tx_hash="0x2", **reason)
 
     assert (signed.version, signed.reserved().version) == (1, 1)
     assert (again.version, again.reserved().version) == (1, 3)
     assert (again.failure_code, again.tx_hash) == ("reverted", "0x2")
-
-
-def test_only_a_reservation_gives_a_refund_its_transaction() -> None:
-    """A move has no nonce that it could assign."""
-    for status in (Status.RESERVED, Status.MINED):
-        with pytest.raises(ValueError, match="only `assigned`"):
-            queued().with_status(status, NOW)
 
 
 def test_an_approval_is_needed_before_a_reservation() -> None:
@@ -204,7 +203,7 @@ def test_final_statuses_have_no_moves() -> None:
 
 
 def test_with_due_at_keeps_the_status() -> None:
-    """Only the due date of what moves, its reason and its version change."""
+    """Only the due date, its reason and the version change, of what moves."""
     given: dict[str, Any] = {"attempts": 2, "blocked_by": "chain-unavailable"}
     waiting, signed = queued(), _refund(Status.SIGNED)
 
@@ -212,15 +211,15 @@ def test_with_due_at_keeps_the_status() -> None:
         waiting, version=1, due_at=NOW, **given
     )
     later = replace(signed.reserved(), version=1, due_at=NOW, **given)
-    assert signed.with_due_at(NOW, **given) == signed.inside(later)
+    assert delay(signed, NOW, **given) == signed.inside(later)
 
 
 def test_a_move_may_set_the_due_date() -> None:
     """By default the refund stays claimed for ``HOLD``."""
     waiting, reserved = queued(), _refund(Status.RESERVED)
 
-    assert waiting.with_status(Status.REFUSED, NOW, due_at=NOW).due_at == NOW
-    assert reserved.with_status(Status.SIGNED, NOW, due_at=NOW).moving.due_at == NOW
+    assert step_to(waiting, Status.REFUSED, NOW, due_at=NOW).due_at == NOW
+    assert step_to(reserved, Status.SIGNED, NOW, due_at=NOW).moving.due_at == NOW
 
 
 def test_a_refund_without_a_transaction_is_not_reserved() -> None:
@@ -241,7 +240,7 @@ def test_a_refund_whose_transaction_was_removed_does_not_move() -> None:
     assert refund.status is Status.RESERVED
     for status in (Status.RESERVED, Status.SIGNED):
         with pytest.raises(ValueError, match="from assigned to assigned"):
-            refund.with_status(status, NOW)
+            step_to(refund, status, NOW)
     with pytest.raises(ValueError, match="from assigned to assigned"):
         refund.assigned(_draft(refund))
 

@@ -23,7 +23,7 @@ from signer.refunds.explanation import (
     Explanation,
     FeeStatus,
 )
-from tests.fixtures.ledger import stopped
+from tests.fixtures.ledger import save, stopped
 from tests.support.refunds import World, altered
 
 
@@ -362,7 +362,7 @@ def test_advice_by_error_code(world: World, code: str, advice: str) -> None:
     """Errors that an operator can fix have advice; the others are retried."""
     refund = world.accepted()
     blocked = replace(refund, version=1, attempts=7, blocked_by=code)
-    world.store.save(refund, blocked)
+    save(world.store, refund, blocked)
 
     found = _explain(world, refund)
 
@@ -376,7 +376,7 @@ def test_advice_by_error_code(world: World, code: str, advice: str) -> None:
 def test_a_tenant_gets_no_commands(world: World, code: str) -> None:
     """It learns whether it must do something; operators get their advice."""
     refund = world.accepted()
-    world.store.save(refund, replace(refund, version=1, attempts=7, blocked_by=code))
+    save(world.store, refund, replace(refund, version=1, attempts=7, blocked_by=code))
     stored = world.stored(refund)
     mine = world.explainer.explain(stored, for_tenant=True).next_step
     operators = world.explainer.explain(stored).next_step

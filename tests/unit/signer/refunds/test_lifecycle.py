@@ -29,6 +29,7 @@ from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
 from signer.refunds.saved_steps import MAX_RETRY_DELAY, REBROADCAST_AFTER
 from signer.refunds.transaction_signer import TransactionSigner
+from tests.fixtures.ledger import save
 from tests.fixtures.scripted_chain import Sent
 from tests.support.audit import record
 from tests.support.devices import honest, planted, point, recording, signer_over
@@ -419,7 +420,7 @@ def _assert_delay(
 ) -> None:
     refund = world.accepted()
     failing = replace(refund, version=1, attempts=attempts)
-    world.store.save(refund, failing)
+    save(world.store, refund, failing)
 
     assert world.lifecycle.postpone([(failing, error)]) == [None]
     after = world.stored(refund)

@@ -19,7 +19,7 @@ from signer.refunds.refund_waits import (
     RefundWaits,
     WaitCondition,
 )
-from tests.fixtures.ledger import accepted, as_if, now
+from tests.fixtures.ledger import accepted, as_if, now, save, step_to
 from tests.support.ledgers import open_ledger
 from tests.support.refunds import altered, watched
 from tests.support.waiting import eventually
@@ -68,8 +68,8 @@ class Process:
 
     def end(self, refund: Refund) -> Refund:
         """Refuse *refund* as a worker."""
-        after = refund.with_status(Status.REFUSED, now(), failure_code="x")
-        self.worker.save(refund, after)
+        after = step_to(refund, Status.REFUSED, now(), failure_code="x")
+        save(self.worker, refund, after)
         return after
 
 
@@ -182,7 +182,7 @@ def test_requests_with_other_conditions_share_the_reads(process: Process) -> Non
     [tried] = process.waiting(blocked)
     [queued] = process.waiting(other, condition=DEQUEUED)
     held = replace(blocked, blocked_by="limit-reached", version=1, attempts=1)
-    process.worker.save(blocked, held)
+    save(process.worker, blocked, held)
 
     assert tried.result(10) == held
     assert not final.done()
@@ -210,8 +210,7 @@ def test_an_unreadable_row_is_the_error_of_its_request(sqlite_store: SQLStore) -
     """Another program wrote it; the other requests get their refunds."""
     refunds = [accepted(sqlite_store) for _ in range(3)]
     after = [
-        refund.with_status(Status.REFUSED, now(), failure_code="x")
-        for refund in refunds
+        step_to(refund, Status.REFUSED, now(), failure_code="x") for refund in refunds
     ]
     begun = threading.Event()
     reads: list[Collection[str]] = []
@@ -233,7 +232,7 @@ def test_an_unreadable_row_is_the_error_of_its_request(sqlite_store: SQLStore) -
             lambda c: c.exec_driver_sql(_BROKEN, (refunds[1].id,))
         )
         for index in (0, 2):
-            sqlite_store.save(refunds[index], after[index])
+            save(sqlite_store, refunds[index], after[index])
         begun.set()
 
     store = altered(sqlite_store, find_advanced=find_advanced)
@@ -265,8 +264,8 @@ def test_an_interrupted_watcher_is_replaced(sqlite_store: SQLStore) -> None:
             assert eventually(lambda: len(waits._waits) == 2)
             interrupted.set()
             raise KeyboardInterrupt
-        sqlite_store.save(
-            other, other.with_status(Status.REFUSED, now(), failure_code="x")
+        save(
+            sqlite_store, other, step_to(other, Status.REFUSED, now(), failure_code="x")
         )
 
     waits = RefundWaits(watched(sqlite_store, wait), time.monotonic)

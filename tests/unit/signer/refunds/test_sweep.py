@@ -22,6 +22,7 @@ from signer.model.refund import COIN, OPERATOR, Refund, Status
 from signer.ports.chain import Fees
 from signer.refunds.payment_checks import check_coin
 from signer.refunds.transaction_signer import build_purpose
+from tests.fixtures.ledger import save, step_to
 from tests.fixtures.scripted_chain import DECIMALS
 from tests.support.devices import recording
 from tests.support.other_payments import (
@@ -155,7 +156,7 @@ def test_sweeps_are_numbered(world: World, left: Left) -> None:
     left.tokens = 0
     for _ in range(101):
         (row,) = swept(world)
-        world.store.save(row, row.with_status(Status.REFUSED, world.clock()))
+        save(world.store, row, step_to(row, Status.REFUSED, world.clock()))
         world.clock.advance(seconds=1)
     (row,) = swept(world)
 
