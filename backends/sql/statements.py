@@ -25,7 +25,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from backends.sql.holds import is_stopped, is_token_stopped
 from backends.sql.inserts import InsertOfDialect
-from backends.sql.refund_rows import same_nonce
+from backends.sql.refund_rows import NONCE, same_nonce
 from backends.sql.schema import (
     ACCEPTED,
     FIRST_EVENT,
@@ -77,9 +77,6 @@ def _unchanged(table: Table) -> Update:
     return update(table).where(*key, table.c.version == before)
 
 
-_NONCE = ("chain_id", "sender", "nonce")
-
-
 def had_transaction() -> Any:
     """
     Return the condition that the refund was ever given a transaction.
@@ -92,16 +89,14 @@ def had_transaction() -> Any:
 
 def is_elsewhere() -> Any:
     """Return the condition that the refund was ever given another transaction."""
-    other = [
-        transaction_payments.c[name] != parameter(refunds, name) for name in _NONCE
-    ]
+    other = [transaction_payments.c[name] != parameter(refunds, name) for name in NONCE]
     return had_transaction().where(or_(*other))
 
 
 def _is_taken(table: Table) -> Any:
     """Return the condition that a row of *table* has the nonce of the refund."""
     return exists().where(
-        *(table.c[name] == parameter(refunds, name) for name in _NONCE)
+        *(table.c[name] == parameter(refunds, name) for name in NONCE)
     )
 
 
@@ -151,7 +146,7 @@ SAVE = UNCHANGED.values(parameters(refunds, SAVED))
 """Changes the state of a refund, or when it is due."""
 
 KEEP = UNCHANGED.where(
-    *(refunds.c[name] == parameter(refunds, name) for name in _NONCE)
+    *(refunds.c[name] == parameter(refunds, name) for name in NONCE)
 ).values(version=refunds.c.version)
 """Requires that a refund is unchanged and in its transaction, and locks its row."""
 
@@ -189,10 +184,7 @@ ADOPT_TRANSACTION = insert(transactions).values(
 
 INSERT_MEMBERSHIP = insert(transaction_payments).values(
     {
-        **{
-            name: parameter(refunds, name)
-            for name in ("chain_id", "sender", "nonce", "position")
-        },
+        **{name: parameter(refunds, name) for name in (*NONCE, "position")},
         "payment_id": parameter(refunds, "id"),
     }
 )
@@ -231,7 +223,7 @@ HAS_FORGED_PAYMENT = select(
         transaction_payments.c.payment_id == refunds.c.id,
         or_(
             refunds.c.nonce.is_(None),
-            *(transaction_payments.c[name] != refunds.c[name] for name in _NONCE),
+            *(transaction_payments.c[name] != refunds.c[name] for name in NONCE),
         ),
     )
 )

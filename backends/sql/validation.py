@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from eth_utils.address import is_checksum_address
 
+from backends.sql.refund_rows import nonce_of
 from backends.sql.schema import refunds, transactions
 from backends.sql.statements import SAVED, SAVED_TRANSACTION
 from signer.errors import InvalidInputError
@@ -28,7 +29,6 @@ _OWN, _OF_TRANSACTION = (
     attrgetter(*(c.name for c in table.columns if c.name not in saved))
     for table, saved in ((refunds, SAVED), (transactions, SAVED_TRANSACTION))
 )
-_WALLET = attrgetter("chain_id", "sender", "nonce")
 
 
 def is_storable(text: str) -> bool:
@@ -117,7 +117,7 @@ def require_step(change: Change) -> None:
         before, after = change.transactions
         payments = zip(before.payments, after.payments, strict=True)
         rows = [(_OF_TRANSACTION, before, after)]
-    if signed and (not rows or _WALLET(after) != _WALLET(signed)):
+    if signed and (not rows or nonce_of(after) != nonce_of(signed)):
         raise ValueError("the attempt belongs to another nonce")
     rows += [(_OWN, old, later) for old, later in payments]
     steps = {later.version - earlier.version for _, earlier, later in rows}

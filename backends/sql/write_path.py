@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from sqlalchemy import Connection, Executable
 
 from backends.sql.advisory_locks import lock_tenant
+from backends.sql.refund_rows import nonce_of
 from backends.sql.schema import attempts, transactions
 from backends.sql.statements import (
     ACCEPT_ON_POSTGRESQL,
@@ -101,7 +102,7 @@ def _moves_of(
     attempt: SignedTransaction | None,
 ) -> Iterator[Write]:
     """Yield what changes a transaction, and with it the payments that it makes."""
-    key = before.chain_id, before.sender, before.nonce
+    key = nonce_of(before)
     is_paying = attempt is not None and attempt.kind is Kind.TRANSFER
     values = {
         **fields_of(transactions, after),
