@@ -119,12 +119,12 @@ def _moves_of(
     # since no two have the same composition.  One of several may be in another one.
     is_kept = is_paying and len(before.payments) > 1
     for old, new in zip(before.payments, after.payments, strict=True):
-        values = refund_values(macs, old, new)
+        paid = refund_values(macs, old, new)
         if old.version != new.version:
-            yield Write(SAVE, (old.id,), values)
+            yield Write(SAVE, (old.id,), paid)
         elif is_kept:
-            yield Write(KEEP, (old.id,), values)
-        yield from _history(old, new, values)
+            yield Write(KEEP, (old.id,), paid)
+        yield from _history(old, new, paid)
 
 
 def _history(before: Refund, after: Refund, values: Values) -> Iterator[Write]:

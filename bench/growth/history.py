@@ -110,6 +110,7 @@ def _mac(sender: str, nonce: int) -> str:
         CHAIN_ID,
         sender,
         nonce,
+        "local",
         TransactionKind.TRANSFER,
         composition,
         "01",

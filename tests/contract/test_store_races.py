@@ -212,7 +212,7 @@ def test_one_version_is_saved_once(store: SQLStore) -> None:
     def save(before: Refund) -> bool:
         after = replace(before, version=before.version + 1, updated_at=now())
         try:
-            save(store, before, after)
+            store.save(before, after)
         except StaleStateError:
             return False
         return True

@@ -20,7 +20,7 @@ from signer.errors import BroadcastRejectedError, HotWalletError, StaleStateErro
 from signer.model.audit_record import Record
 from signer.model.key import Key
 from signer.model.refund import InFlight, Refund, Status
-from signer.model.transaction import Transaction
+from signer.model.transaction import Transaction, TransactionStatus
 from signer.policy.default_rules import service_files
 from signer.policy.policy import Policy
 from signer.policy.rules import PolicyFile
@@ -143,7 +143,8 @@ class EarlyBroadcastLifecycle(Lifecycle):
     def __init__(self, *components: Any, **named: Any) -> None:
         super().__init__(*components, **named)
         store, _, transaction_signer, _, clock = components
-        first = self._signatures
+        sign: Any = self._steps.transactions[TransactionStatus.RESERVED]
+        first = sign.__self__
         gas_price_check = first._attempts.pricing._gas_price_check
         first._attempts = EarlyBroadcasts(
             store, transaction_signer, gas_price_check, clock, first._approvals

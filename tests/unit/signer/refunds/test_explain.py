@@ -81,7 +81,7 @@ def test_a_refund_whose_key_does_not_sign(world: World, block: bool) -> None:
     """The advice for a revoked key is not to enable it (O8)."""
     refund = world.broadcast()
     world.rotate(block=block)
-    world.lifecycle.postpone([(refund, KeyUnusableError("disabled"))])
+    world.lifecycle.postpone([(world.found(0), KeyUnusableError("disabled"))])
 
     found = _explain(world, refund)
 

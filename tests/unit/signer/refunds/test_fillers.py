@@ -27,6 +27,7 @@ from signer.ports.ledger import Ledger
 from signer.ports.meter import Meter
 from signer.refunds.payload import payload_of
 from signer.refunds.step_outcomes import Moving
+from tests.fixtures.ledger import forge
 from tests.fixtures.scripted_chain import CHAIN_ID, Sent
 from tests.support.audit import record
 from tests.support.devices import honest, recording, signer_over
@@ -244,6 +245,45 @@ def test_a_filler_needs_no_token(world: World) -> None:
     world.network = world.network.model_copy(update={"tokens": {}})
 
     assert world.move(_filler(world, 0)).status is TransactionStatus.SIGNED
+
+
+def test_the_nonce_above_a_filler_is_not_stuck_just_after_that_was_mined(
+    world: World,
+) -> None:
+    """Its fees are raised once it has been the next one for long enough."""
+    world.move(_filler(world, 0), times=2)
+    refund = world.broadcast()
+    del world.chain.pool[world.sent(refund).tx_hash]
+    world.clock.advance(seconds=80)
+    world.chain.mine()
+    world.confirmation_tracker.track()
+    assert world.found(0).status is TransactionStatus.MINED
+
+    world.clock.advance(seconds=31)
+    again = world.step(world.stored(refund))
+    assert len(world.store.transactions(refund.id)) == 1
+    world.chain.forget()
+    world.clock.advance(seconds=60)
+    world.step(again)
+    assert len(world.store.transactions(refund.id)) == 2
+
+
+def test_a_changed_filler_is_named(world: World) -> None:
+    """Its nonce is unknown then, so the wallet stays paused (R24)."""
+    assert _restored(world, 4) == [1, 2, 3]
+    for statement in (
+        "DROP TRIGGER transactions_keep",
+        "DROP TRIGGER transactions_stay",
+        "UPDATE transactions SET mac = NULL WHERE nonce = 2",
+        "DELETE FROM transactions WHERE nonce = 1",
+    ):
+        forge(world.store, statement)
+    status = world.reconcile()
+
+    with pytest.raises(RowNotAuthenticError, match=f"{world.signer.address} 2 "):
+        world.wallets.resume(status, world.chains["local"])
+    assert status.gaps == 2
+    assert world.wallet.is_paused
 
 
 def test_the_nonce_above_a_filler_is_replaced_when_it_is_stuck(world: World) -> None:

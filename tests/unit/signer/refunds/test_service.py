@@ -358,7 +358,7 @@ def test_a_request_does_not_wait_for_a_retry(world: World, code: str) -> None:
 
     def work(seconds: float) -> None:
         waits.append(seconds)
-        world.lifecycle.postpone([(world.stored(refund), error)])
+        world.lifecycle.postpone([(world.found(0), error)])
 
     tried = world.service_beside(work).await_broadcast(refund)
 
