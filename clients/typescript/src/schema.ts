@@ -608,9 +608,9 @@ export interface components {
             nonce: {
                 /** @description The nonce, for the life of the refund. */
                 nonce: number;
-                /** @description Up to five open refunds with lower nonces. */
+                /** @description Up to five open ones with lower nonces. */
                 waits_for: {
-                    /** @description Its id; null if it is another tenant's. */
+                    /** @description The refund that it pays; null if that is another tenant's, or for a filler. */
                     refund: string | null;
                     /** @description Its nonce. */
                     nonce: number;

@@ -243,7 +243,7 @@ class Transaction(TypedDict):
 
 class WaitsForItem(TypedDict):
     """
-    A refund whose nonce must be used first.
+    A transaction whose nonce must be used first.
     """
 
     refund: str | None
