@@ -31,7 +31,6 @@ from signer.refunds.payload import payload_of
 from signer.refunds.payment_checks import NOOP_GAS
 from signer.refunds.sweep_policy import (
     Objection,
-    build_objection,
     find_fee_objection,
 )
 from signer.refunds.transaction_signer import Attempt, TransactionSigner
@@ -39,8 +38,6 @@ from signer.refunds.transaction_signer import Attempt, TransactionSigner
 
 _Quote = tuple[int, int, bool]
 """Max fee, priority fee, and whether the transaction is a legacy one."""
-
-_PAYS_NOTHING = build_objection("nonce-filled", "a filler has no payments")
 
 _FEES_VALID_FOR = timedelta(seconds=1)
 
@@ -103,13 +100,12 @@ class Pricing:
             InsufficientFundsError: The address of a sweep of coin cannot pay for the
                 no-op either.
         """
-        if transaction.kind is TransactionKind.FILLER:
-            objection = _PAYS_NOTHING
-        kind = Kind.TRANSFER if objection is None else Kind.NOOP
+        pays = bool(transaction.payments)  # A filler makes none.
+        kind = Kind.TRANSFER if pays and objection is None else Kind.NOOP
         gas = min(transaction.gas_limit, largest_gas)
         attempt = Attempt(kind, 0, gas, *self._quote(transaction, kind, chain))
         objection = objection or self._find_objection(transaction, attempt, chain)
-        if objection is None:
+        if pays and objection is None:
             return AttemptPlan(transaction, attempt)
         noop = replace(attempt, kind=Kind.NOOP, gas=NOOP_GAS)
         is_sweep = transaction.kind is TransactionKind.COIN

@@ -197,13 +197,9 @@ def test_the_guide_has_every_value(heading: str, values: Sequence[str]) -> None:
 
 
 def test_every_reason_of_a_failure_is_described() -> None:
-    """Each that the code gives, except for those of operators' sweeps and fillers."""
+    """Each that the code gives, except for those of operators' sweeps."""
     folder = Path(signer.__file__).parent / "refunds"
-    text = "".join(
-        path.read_text(encoding="utf-8")
-        for path in folder.glob("*.py")
-        if path.name != "fillers.py"
-    )
+    text = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
     written = re.findall(
         r'(?:build_objection\(\s*|failure_code=|State\.[A-Z]+: \()"([a-z-]+)"', text
     )
