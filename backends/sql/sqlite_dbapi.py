@@ -287,6 +287,8 @@ def connect(path: Path | str, *, timeout: float = 5.0) -> Connection:
         error = _convert(e)
     else:
         native.set_busy_timeout(round(timeout * 1000))
+        # Else SQLite plans a statement again whenever its parameters have changed.
+        native.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         return Connection(native)
     raise error
 
