@@ -172,12 +172,12 @@ def test_a_node_that_lies_about_the_past_is_outvoted(
 def test_a_search_has_a_deadline(fake_node: FakeNode) -> None:
     """Many slow responses do not add up."""
     script(fake_node, Result("0x6"))
-    fake_node.script("eth_getTransactionCount", Delay(0.2, Result("0x6")))
+    fake_node.script("eth_getTransactionCount", Delay(0.4, Result("0x6")))
     fake_node.script(
         "eth_getBlockByNumber", Result(BLOCK | {"number": hex(10**9)}), Body(b"")
     )
 
     with pytest.raises(ChainUnavailableError, match="too long"):
-        client(fake_node, timeout=0.3).find_transaction(SENDER, 5)
+        client(fake_node, timeout=0.8).find_transaction(SENDER, 5)
 
     assert len(fake_node.calls("eth_getTransactionCount")) < 10
