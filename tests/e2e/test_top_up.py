@@ -8,11 +8,13 @@ the treasury has accepted its request.
 import json
 import os
 import signal
+import sqlite3
 import threading
 import tomllib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,9 @@ from dev.stack import (
     running_stack,
 )
 from signer.config.settings import Settings
+from signer.model.worker_row import STOPPED_AFTER
 from tests.e2e.gateway import RECIPIENT, Gateway
+from tests.support.forked_processes import ForkedHotWallet
 from tests.support.waiting import eventually
 
 
@@ -213,8 +217,9 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     home, rules = folder / "shop", folder / "rules"
     for each in (home, rules):
         each.mkdir(mode=0o700)
-    environ = _environment(home)
-    created = json.loads(hotwallet(environ, "softhsm", "init", "--json"))
+    environ, program = _environment(home), ForkedHotWallet()
+    init = hotwallet(environ, "softhsm", "init", "--json", program=program)
+    created = json.loads(init)
     (rules / "shop.cedar").write_text(_rule(created["address"]))
     tenants = folder / "tenants.toml"
     tenants.write_text(TENANTS)
@@ -226,7 +231,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     with ExitStack() as cleanup:
         relay = cleanup.enter_context(Relay().running())
         treasury = cleanup.enter_context(
-            running_stack(folder / "treasury", settings=settings)
+            running_stack(folder / "treasury", settings=settings, program=program)
         )
         relay.target = treasury.url
         environ["TREASURY_URL"] = relay.url
@@ -249,6 +254,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
             token=treasury.token,
             address=created["address"],
             key_id=created["key_id"],
+            program=program,
         )
         provide_signing_key(home / "jwt.pem", home / "jwt.pub.pem")
         found = System(shop, treasury, relay)
@@ -263,6 +269,16 @@ def _spend(system: System, amount: int) -> None:
     gateway = Gateway(system.shop, _mint(system.shop, "developer"))
     _, _, refund = gateway.post(amount=str(amount))
     gateway.wait(refund["id"], "confirmed", PATIENCE)
+
+
+def _age_workers(stack: Stack) -> None:
+    """Let the time pass after which a killed worker has no turn."""
+    with closing(sqlite3.connect(stack.home / "hotwallet.db")) as database, database:
+        rows = database.execute("SELECT name, passed_at FROM workers").fetchall()
+        for name, at in rows:
+            earlier = datetime.fromisoformat(at) - STOPPED_AFTER
+            values = (earlier.isoformat(timespec="microseconds"), name)
+            database.execute("UPDATE workers SET passed_at = ? WHERE name = ?", values)
 
 
 def _await_looks(system: System, count: int) -> None:
@@ -281,6 +297,7 @@ def test_a_wallet_that_empties_is_topped_up_once(system: System) -> None:
         assert relay.accepted.wait(PATIENCE)
         os.killpg(first.pid, signal.SIGKILL)
     relay.holds_replies = False
+    _age_workers(shop)
     with shop.service("worker", log="worker-2"), shop.service("worker", log="worker-3"):
         _await_looks(system, 1)
         treasury.command("resume", "--reason", "a worker has seen it")
