@@ -59,7 +59,7 @@ takes of one address."""
 
 _WITHOUT_EVENTS = frozenset({TransactionKind.CALL, TransactionKind.COIN})
 
-_SENT_LATELY = REBROADCAST_AFTER - timedelta(seconds=8)
+_SENT_LATELY = REBROADCAST_AFTER - timedelta(seconds=1)
 """What is due later than in this time was sent a moment ago."""
 
 

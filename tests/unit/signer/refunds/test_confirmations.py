@@ -527,12 +527,12 @@ def test_dropped_transactions_are_sent_again_when_a_block_shows_it(
 
     before = len(world.chain.broadcasts)
     world.chain.forget()
-    world.clock.advance(seconds=2)
+    world.clock.advance(seconds=0.5)
     world.chain.mine_empty(1)
     worker.work()
     assert _bytes_sent_since(world, before) == []  # They were sent a moment ago.
 
-    world.clock.advance(seconds=10)
+    world.clock.advance(seconds=1)
     world.chain.mine_empty(1)
     worker.work()
     assert _bytes_sent_since(world, before) == raws[2:]
