@@ -88,18 +88,6 @@ def test_the_glass_breaks_without_a_token(stopped: Run) -> None:
     assert "everything: resumed" in stopped(*RESUME).out
 
 
-def test_a_proposal_is_rejected(
-    stopped: Run, as_administrator: AsAdministrator
-) -> None:
-    as_administrator("alice", "signing:stop", *RESUME)
-    (waiting,) = stopped("approvals", "list", "--json").json["approvals"]
-    reject = ("approvals", "reject", waiting["digest"], *APPROVE, "--json")
-    rejected = as_administrator("bob", "approvals:decide", *reject)
-
-    assert rejected.json["state"] == "rejected"
-    assert as_administrator("alice", "signing:stop", *RESUME).status != 0
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [("no token", "token-malformed"), (None, "cannot be read"), ("\u00e9", "read")],

@@ -102,18 +102,6 @@ def test_an_operator_answers(
     assert _state(ring) is state
 
 
-@pytest.mark.usefixtures("token")
-def test_a_dry_run_of_a_revocation(run: Run, ring: SQLStore) -> None:
-    """--dry-run prints what would be revoked, and neither asks nor changes."""
-    finished = run("keys", "revoke", OLD.address, "--dry-run")
-    active = run("keys", "revoke", NEW.address, "--dry-run")
-
-    assert (finished.status, finished.out) == (0, f"would be revoked: {OLD.address}\n")
-    assert (active.status, active.out) == (1, "")
-    assert "error: conflict: " in active.err
-    assert _state(ring) is KeyState.DRAINING
-
-
 @pytest.mark.parametrize("verb", ["stop", "resume"])
 def test_the_kill_switch_does_not_ask(run: Run, verb: str) -> None:
     """R27: stopping and resuming need no terminal and no `--yes`."""

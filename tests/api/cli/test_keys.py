@@ -17,7 +17,6 @@ from signer.ports.key_backend import KeyDirectory, KeyId
 from tests.api.commands import Run
 from tests.fixtures.chain import DevChain
 from tests.support.keys import key_at
-from tests.support.ledgers import seal
 
 
 @pytest.fixture
@@ -229,21 +228,6 @@ def test_reinstates_a_revoked_key(
     assert (done.status, done.out) == (0, f"draining: {old.address}\n")
     assert (again.json["state"], again.json["openRefunds"]) == ("draining", [])
     assert [key.state for key in ring] == ["active", "draining"]
-
-
-@pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "JSON"])
-def test_refuses_to_revoke_the_active_key(
-    run: Run, old: Key, sqlite_store: SQLStore, form: tuple[str, ...]
-) -> None:
-    """Status 1, one line on standard error, and an audit record of the refusal."""
-    finished = run("keys", "revoke", old.address, *form, "--yes")
-    seal(sqlite_store)
-    events = [each.record.fields["event"] for each in sqlite_store.sealed(0, 9)]
-
-    assert (finished.status, finished.out) == (1, "")
-    assert "error: conflict: " in finished.err
-    assert events == ["key-revoke-requested", "key-revoke-refused"]
-    assert sqlite_store.active_key() == old
 
 
 def test_revokes_a_former_key_that_waits_for_funds(

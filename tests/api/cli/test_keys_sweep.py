@@ -1,6 +1,5 @@
 """``hotwallet keys sweep``, with a real token, a real chain and a real worker."""
 
-import json
 import secrets
 from dataclasses import replace
 
@@ -128,23 +127,3 @@ def test_a_dry_run_names_the_transfer_in_progress(
 
     assert "TUSD: broadcast as rf_" in finished.out.splitlines()[0]
     assert finished.status == 1
-
-
-def test_audit_records(
-    run: Run, addresses: tuple[str, str], sqlite_store: SQLStore
-) -> None:
-    """Audit records name the operator, the accepted transfers and the refusals."""
-    as_json = run("keys", "sweep", addresses[0], "--yes", "--json").json
-    run("keys", "sweep", addresses[1], "--yes")
-    seal(sqlite_store)
-    finished = [json.loads(each.record.body) for each in sqlite_store.sealed(0, 99)]
-    sweeps = [each for each in finished if each.get("operation") == "key-sweep"]
-
-    assert [(each["event"], each["outcome"]) for each in sweeps] == [
-        ("key-sweep-requested", "success"),
-        ("key-sweep-succeeded", "success"),
-        ("key-sweep-requested", "success"),
-        ("key-sweep-refused", "conflict"),
-    ]
-    assert sweeps[1]["details"]["refund_id"] == as_json[0]["refund"]
-    assert all(each["actor"].startswith("cli:") for each in sweeps)

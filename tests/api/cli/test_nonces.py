@@ -197,24 +197,6 @@ def test_abandon(run: Run, world: World) -> None:
     assert (again.status, again.out) == (0, "local: not-waiting\n")
 
 
-def test_audit_records_of_changes(
-    run: Run, sqlite_store: SQLStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each change leaves intent and outcome with the operator; a dry run does not."""
-    monkeypatch.setenv("LOGNAME", "alice")
-    run("nonce", "repair", "--dry-run")
-    finished = run("nonce", "repair", "--yes")
-    seal(sqlite_store)
-    records = [each.record.fields for each in sqlite_store.sealed(0, 100)]
-
-    assert [(each["event"], each["outcome"], each["actor"]) for each in records] == [
-        ("nonce-repair-requested", "success", "cli:alice"),
-        ("nonce-repair-succeeded", "success", "cli:alice"),
-    ]
-    assert '"event":"nonce-repair-succeeded"' in finished.err
-    assert finished.out == "no wallet has paid anything yet\n"
-
-
 def test_an_operator_without_a_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -145,18 +145,6 @@ def test_a_chain_id(run: Run) -> None:
     assert everything.out.startswith("everything: stopped\n")
 
 
-def test_refusals(run: Run) -> None:
-    """A reason is required, and the network must exist."""
-    without = run("stop")
-    empty = run("stop", "--reason", " ")
-    unknown = run("stop", "--network", "mainnet", *WHY)
-
-    assert (without.status, empty.status, unknown.status) == (2, 1, 1)
-    assert "error: invalid-input: reason must explain the change" in empty.err
-    assert "error: not-found: " in unknown.err
-    assert run("stops").status == 0
-
-
 def test_without_a_networks_file(
     run: Run, networks: Callable[..., Path], sqlite_store: SQLStore
 ) -> None:

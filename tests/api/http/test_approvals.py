@@ -135,35 +135,6 @@ def test_an_emergency_is_loud(stopped: TestClient, sqlite_store: SQLStore) -> No
     assert sqlite_store.alert_counts()["break-glass"]
 
 
-def test_a_tenant_is_unblocked_by_two(
-    strict: TestClient, sqlite_store: SQLStore
-) -> None:
-    claims = {"scope": "tenants:block"}
-    _post(strict, "tenants/gateway-1/block", **claims)
-    refused = _post(strict, "tenants/gateway-1/unblock", **claims)
-    still_blocked = sqlite_store.find_block("gateway-1")
-    _decide(strict, refused.json["digest"], "approve")
-    unblocked = _post(strict, "tenants/gateway-1/unblock", **claims)
-
-    assert (refused.status_code, refused.json["code"]) == (409, "approval-required")
-    assert still_blocked is not None
-    assert unblocked.json["status"] == "unblocked"
-
-
-def test_the_approver_sees_why_a_tenant_is_to_be_unblocked(strict: TestClient) -> None:
-    claims = {"scope": "tenants:block"}
-    _post(strict, "tenants/gateway-1/block", **claims)
-    path = "tenants/gateway-1/unblock"
-    odd = _post(strict, path, {"reason": "two\nlines"}, **claims)
-    other = _post(strict, path, {"force": True}, **claims)
-    _post(strict, path, {"reason": "the shop answered"}, **claims)
-    (waiting,) = _listed(strict)
-
-    assert (odd.status_code, odd.json["field"]) == (400, "reason")
-    assert (other.status_code, other.json["field"]) == (400, "body")
-    assert waiting["reason"] == "the shop answered"
-
-
 def test_nothing_waits_for_one_person_outside_production(client: TestClient) -> None:
     _post(client, "stop", scope="signing:stop")
 

@@ -1,4 +1,4 @@
-"""What rotation and failover over HTTP have in common: refusals, audit, dry runs."""
+"""What rotation and failover over HTTP have in common: refusals and audit."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,6 @@ class Action:
     name: str
     key_id: str
     compromised: str
-    dry_run: str
 
     @property
     def path(self) -> str:
@@ -32,8 +31,8 @@ class Action:
         return post_as_admin(client, self.path, body, **claims)
 
 
-ROTATE = Action("rotate", NEW, OLD, "would-rotate")
-FAILOVER = Action("failover", ELSEWHERE, ELSEWHERE, "would-relocate")
+ROTATE = Action("rotate", NEW, OLD)
+FAILOVER = Action("failover", ELSEWHERE, ELSEWHERE)
 
 both = pytest.mark.parametrize("action", [ROTATE, FAILOVER], ids=lambda each: each.name)
 
@@ -59,18 +58,6 @@ def test_audit_records_name_the_administrator_and_the_token(
     assert {
         (each["actor"], each["token_id"], each["request_id"]) for each in system.records
     } == {("token:alice", "the-token", answer.headers["x-request-id"])}
-
-
-@both
-def test_a_dry_run_only_tests_the_key(
-    admin_client: TestClient, system: System, action: Action
-) -> None:
-    body = {"newKeyId": action.key_id, "dryRun": True}
-    answer = action.post(admin_client, body)
-
-    assert (answer.status_code, answer.json["status"]) == (200, action.dry_run)
-    assert system.directory.devices[action.key_id].calls == 1
-    assert list(system.store.keys()) == [system.old]
 
 
 MALFORMED: dict[str, tuple[Any, str | None]] = {
