@@ -16,6 +16,7 @@ from signer.chain.fees import bump_fees, quote_fees
 from signer.config.networks import GWEI
 from signer.config.tenants import TenantRegistry
 from signer.errors import ChainUnavailableError, HotWalletError, RequestError
+from signer.model.approval import ApprovalState
 from signer.model.key import is_blocked
 from signer.model.refund import AS_REQUESTED, Refund, RefundRequest, Status
 from signer.model.transaction import SignedTransaction, Transaction
@@ -31,6 +32,15 @@ from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
 T = TypeVar("T")
 
 _MAX_AHEAD = 5
+
+_DECIDING = (
+    ApprovalState.REJECTED,
+    ApprovalState.WAITING,
+    ApprovalState.APPROVED,
+    ApprovalState.DONE,
+    ApprovalState.EXPIRED,
+)
+"""What counts first, if a refund has several proposals."""
 
 
 class Explainer:
@@ -67,12 +77,23 @@ class Explainer:
             is_key_revoked=is_blocked(self._keys.keys(), refund.sender),
             ahead=self._find_ahead(refund),
             tenant_blocked_at=None if blocked is None else blocked.at,
+            decision=self._find_decision(refund),
             for_tenant=for_tenant,
         )
         chain = self._chains.get(refund.network)
         if chain is None or refund.status.is_final:
             return explanation
         return self._add_chain_facts(explanation, chain)
+
+    def _find_decision(self, refund: Refund) -> ApprovalState:
+        """Return what was decided about *refund*, by proposals that are authentic."""
+        now = self._clock()
+        found = {
+            ApprovalState.EXPIRED if each.is_expired(now) else each.state
+            for each in self._store.approvals_of(refund.id)
+            if each.is_authentic
+        }
+        return min(found, key=_DECIDING.index, default=ApprovalState.WAITING)
 
     def _find_ahead(self, refund: Refund) -> Sequence[Transaction]:
         if refund.sender is None or refund.nonce is None or refund.status.is_final:

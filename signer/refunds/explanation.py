@@ -10,6 +10,7 @@ from datetime import datetime
 
 from signer.chain.fees import format_gwei
 from signer.errors import KeyUnusableError
+from signer.model.approval import ApprovalState
 from signer.model.refund import Move, Refund, Status
 from signer.model.transaction import SignedTransaction, Transaction
 from signer.ports.chain import NodeStatus
@@ -50,6 +51,17 @@ REVOKED_KEY_ADVICE = (
     " (docs/how-to/key-compromise.md)"
 )
 """What an operator can do when the key of the refund's nonce was revoked."""
+
+_APPROVED = "An administrator approved it"
+
+_DECISIONS = {
+    ApprovalState.WAITING: "It needs the approval of an administrator, who has not"
+    " decided yet",
+    ApprovalState.APPROVED: _APPROVED,
+    ApprovalState.DONE: _APPROVED,
+    ApprovalState.REJECTED: "An administrator rejected it",
+    ApprovalState.EXPIRED: "It was not approved in time",
+}
 
 _WAIT = "nothing; the service tries again"
 
@@ -94,7 +106,8 @@ class Explanation:
     refund.  ``stopped_at`` is when signing was stopped, or that of its token, and
     ``is_key_revoked`` whether the key of the refund's nonce is blocked.  ``ahead`` are
     the first open transactions with lower nonces.  ``tenant_blocked_at`` is when an
-    operator blocked the refund's tenant.  ``unanswered`` has the error code of each
+    operator blocked the refund's tenant.  ``decision`` is the state of the approval
+    that the refund awaits, or awaited.  ``unanswered`` has the error code of each
     question that could not be answered.
 
     With ``for_tenant`` the reader is the refund's tenant, and not an operator: it gets
@@ -115,6 +128,7 @@ class Explanation:
     fees: FeeStatus | None = None
     unanswered: Mapping[str, str] = field(default_factory=dict)
     tenant_blocked_at: datetime | None = None
+    decision: ApprovalState = ApprovalState.WAITING
     for_tenant: bool = False
 
     @property
@@ -122,8 +136,7 @@ class Explanation:
         """One sentence: why the refund has its status."""
         refund = self.refund
         sentence = {
-            Status.AWAITING_APPROVAL: "It needs the approval of an"
-            " administrator, who has not decided yet",
+            Status.AWAITING_APPROVAL: _DECISIONS[self.decision],
             Status.QUEUED: _describe_queued(self),
             Status.RESERVED: f"It has nonce {refund.nonce} and is not signed yet",
             Status.SIGNED: "It is signed and no node has accepted it yet",
@@ -154,6 +167,9 @@ class Explanation:
             return f"To do: {self._advice(refund.moving.blocked_by)}."
         if refund.status is Status.BROADCAST:
             return _describe_rebroadcast(self.fees)
+        awaits = refund.status is Status.AWAITING_APPROVAL
+        if awaits and self.decision is not ApprovalState.WAITING:
+            return "A worker follows the decision."
         return {
             Status.AWAITING_APPROVAL: "An administrator approves or rejects it"
             f"{'' if self.for_tenant else ' (`hotwallet approvals list`)'}. After 24"

@@ -25,6 +25,7 @@ from signer.model.audit_record import Actor
 from signer.model.refund import Refund, Status
 from signer.model.transaction import Kind
 from signer.refunds.acceptance import SubmittedRequest
+from signer.refunds.wallet_repair import repair_wallets
 from tests.fixtures.ledger import forge
 from tests.support.approvals import (
     APPROVE_ABOVE,
@@ -134,6 +135,34 @@ def test_a_rejected_refund_is_refused(world: World) -> None:
     assert (ended.status, ended.failure_code) == (Status.REFUSED, "approval-rejected")
     assert _history(world, refund) == ["awaiting-approval", "refused"]
     assert world.chain.payouts() == []
+
+
+def test_a_decided_refund_waits_while_its_wallet_is_paused(world: World) -> None:
+    """The chain may know that a restored ledger has lost its payment."""
+    world.chain.mine_foreign(world.signer.address, b"")
+    world.chain.mine_empty(2)
+    rejected, approved = requested(limited(world)), requested(world)
+    explain = world.explainer.explain
+    assert "has not decided yet" in explain(rejected).summary
+    reject(world, rejected)
+    approve(world, approved)
+    decided = [explain(each) for each in (rejected, approved)]
+    world.worker.work()
+    waiting = explain(world.stored(rejected))
+    list(repair_wallets(world.store, world.chains, world.clock, apply=True))
+    (ended,) = world.finish(rejected)
+
+    assert [each.summary for each in decided] == [
+        "An administrator rejected it.",
+        "An administrator approved it.",
+    ]
+    assert {each.next_step for each in decided} == {"A worker follows the decision."}
+    assert waiting.refund.status is Status.AWAITING_APPROVAL
+    assert waiting.summary == (
+        "An administrator rejected it; the last 1 attempts failed, most recently with"
+        " wallet-paused."
+    )
+    assert (ended.status, ended.failure_code) == (Status.REFUSED, "approval-rejected")
 
 
 def test_an_approval_can_be_taken_back_until_a_worker_uses_it(world: World) -> None:
