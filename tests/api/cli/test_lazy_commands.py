@@ -52,13 +52,15 @@ def test_the_help_of_no_command_imports_a_heavy_library() -> None:
 
 
 RUN = f"""
-import sys
+import gc, sys
 HEAVY = {HEAVY}
 from api.cli.__main__ import main
 sys.argv[0] = "hotwallet"
 try:
     main()
 finally:
+    searches = gc.get_stats()[2]["collections"]
+    print("searches:", searches, file=sys.stderr)
     print("loaded:", *HEAVY & sys.modules.keys(), file=sys.stderr)
 """
 
@@ -88,6 +90,7 @@ LOADED: Mapping[str, set[str]] = {
 def test_a_command_loads_only_the_libraries_that_it_uses(
     command: str, tmp_path: Path, sqlite_url: str
 ) -> None:
+    """Nor does it search all that it imported for garbage."""
     private, public = tmp_path / "jwt.pem", tmp_path / "jwt.pub.pem"
     provide_signing_key(private, public)
     environ = {
@@ -103,6 +106,7 @@ def test_a_command_loads_only_the_libraries_that_it_uses(
 
     assert finished.returncode == 0, finished.stderr
     assert set(finished.stderr.rpartition("loaded:")[2].split()) <= LOADED[command]
+    assert "searches: 0" in finished.stderr
 
 
 WORKER = """
