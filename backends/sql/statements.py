@@ -331,14 +331,20 @@ def accepted_values(
 
 def refund_values(macs: RowMACs, before: Refund | None, after: Refund) -> Values:
     """Return the parameters of a change of a refund, its history and its event."""
+    params = {**fields_of(refunds, after), **history_values(macs, before, after)}
+    if before is not None:
+        params["refunds_before"] = before.version
+    return params
+
+
+def history_values(macs: RowMACs, before: Refund | None, after: Refund) -> Values:
+    """Return the parameters of the history and the event of a change of a refund."""
     params = {
-        **fields_of(refunds, after),
+        "refunds_id": after.id,
         "revision": after.revision,
         "status": after.status,
         "moved_at": after.moving.updated_at,
     }
-    if before is not None:
-        params["refunds_before"] = before.version
     event = Event.of(before, after)
     if event is None:
         return params

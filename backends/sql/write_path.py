@@ -37,6 +37,7 @@ from backends.sql.statements import (
     SAVE_TRANSACTION,
     Values,
     fields_of,
+    history_values,
     record_values,
     refund_values,
 )
@@ -119,11 +120,11 @@ def _moves_of(
     # since no two have the same composition.  One of several may be in another one.
     is_kept = is_paying and len(before.payments) > 1
     for old, new in zip(before.payments, after.payments, strict=True):
-        paid = refund_values(macs, old, new)
-        if old.version != new.version:
-            yield Write(SAVE, (old.id,), paid)
-        elif is_kept:
-            yield Write(KEEP, (old.id,), paid)
+        if is_kept or old.version != new.version:
+            paid = refund_values(macs, old, new)
+            yield Write(KEEP if old.version == new.version else SAVE, (old.id,), paid)
+        else:
+            paid = history_values(macs, old, new)
         yield from _history(old, new, paid)
 
 
