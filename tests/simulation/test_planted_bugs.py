@@ -261,7 +261,7 @@ def _matches(pattern: str, violations: Sequence[str]) -> bool:
 @pytest.mark.parametrize(
     ("plant", "errors", "likely", "options"),
     [
-        (lambda _: Build(store=_overwriting), "I4", 4, {}),
+        (lambda _: Build(store=_overwriting), "I4", 12, {}),
         (_plant_new_nonce, f"I3|{_PAID_TWICE}", 5, {}),
         (lambda _: Build(lifecycle=EarlyBroadcastLifecycle), "I2", 0, {}),
         (lambda _: Build(network=_ONE_CONFIRMATION), "I1", 7, _UNSTABLE),
