@@ -357,7 +357,7 @@ def test_a_log_without_signatures_is_found(ledger: Ledger) -> None:
 
     build = Build(loses=is_of_signature)
 
-    assert _finds(_NONCE_TWICE, ledger, build, likely=264, **options)
+    assert _finds(_NONCE_TWICE, ledger, build, likely=352, **options)
 
 
 def test_a_restore_without_fillers_is_found(ledger: Ledger) -> None:
