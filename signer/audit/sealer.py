@@ -88,6 +88,9 @@ LOOK_SECONDS = 0.25
 REST_SECONDS = 0.05
 """The shortest pause between two rounds, even if a round took longer."""
 
+_MOST_LEFT = 3
+"""How many rounds in a row are left to another process that seals."""
+
 _CHECK_INTERVAL = timedelta(seconds=30)
 """How often the records are checked while nothing is written."""
 
@@ -141,6 +144,8 @@ class Sealer:
             self._interval = min(_CHECK_INTERVAL, settings.interval)
         self._log = structlog.get_logger("audit")
         self._checked_at: datetime | None = None
+        self._size: int | None = None  # Of the chain, at the end of the last round.
+        self._left = 0  # Rounds in a row that another process sealed for this one.
         self._is_waiting = False  # A record was left unsealed.
         self._is_idle = False  # There is nothing to do until something is written.
 
@@ -151,9 +156,13 @@ class Sealer:
             work = partial(self._round, watch)
             repeat(work, wait, LOOK_SECONDS, log=log, event=event, at_once=True)
 
-    def work(self) -> int:
-        """Seal what waits, sign a checkpoint if due, and return the number sealed."""
-        sealed = self._seal_all()
+    def work(self, *, leave: bool = False) -> int:
+        """
+        Seal what waits, sign a checkpoint if due, and return the number sealed.
+
+        With *leave*, another process that seals may go on instead.
+        """
+        sealed = self._seal_all(leave=leave)
         now = self._clock()
         if sealed or self._checkpointer.is_in_progress or self._is_check_due(now):
             self._checked_at = now
@@ -170,14 +179,28 @@ class Sealer:
         is_news = watch.wait(0)
         if is_news or not self._is_idle or self._is_check_due(self._clock()):
             self._is_idle = False  # Also if this fails.
-            self.work()
+            self.work(leave=True)
         return max(REST_SECONDS, LOOK_SECONDS - (self._timer() - began))
 
-    def _seal_all(self) -> int:
+    def _is_led(self) -> bool:
+        """
+        Return whether another process has sealed since the last round, and may go on.
+
+        Not for long: each process verifies what the others sealed.
+        """
+        last = self._size
+        self._size, _ = self._journal.head()
+        is_led = last not in {None, self._size} and self._left < _MOST_LEFT
+        self._left = self._left + 1 if is_led else 0
+        return is_led
+
+    def _seal_all(self, *, leave: bool) -> int:
         """Seal waiting records, and report how long the oldest one left has waited."""
         waiting = self._journal.oldest_unsealed()
         # A record that another program sealed does not wait.
-        is_due = waiting is not None or self._is_check_due(self._clock())
+        is_due = self._is_check_due(self._clock()) or (
+            waiting is not None and not (leave and self._is_led())
+        )
         sealed = 0
         try:
             while is_due:
@@ -191,6 +214,8 @@ class Sealer:
                 self._log_changes(done.records)
                 if done.count < BATCH:
                     waiting, is_due = None, False
+            if sealed:
+                self._size, _ = self._journal.head()
         finally:
             self._is_waiting = waiting is not None
             now = self._clock()

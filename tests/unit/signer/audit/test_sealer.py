@@ -565,14 +565,56 @@ def test_a_round_without_news_reads_nothing(
     worked = list[int]()
 
     class Counting(Sealer):
-        def work(self) -> int:
-            worked.append(super().work())
+        def work(self, *, leave: bool = False) -> int:
+            worked.append(super().work(leave=leave))
             return worked[-1]
 
     rounds = iter([False] * 4 + [True])
     Counting(journal, clock=clock).run(lambda _: next(rounds))
 
     assert 1 <= len(worked) < 5
+
+
+def test_a_process_leaves_three_rounds_to_another_one(
+    journal: AuditTables, clock: FakeClock
+) -> None:
+    """Another process seals all the time: this one does so in one round of four."""
+    other, rounds, worked = sealer(journal, clock), count(1), list[int]()
+
+    class Counting(Sealer):
+        def work(self, *, leave: bool = False) -> int:
+            worked.append(super().work(leave=leave))
+            return worked[-1]
+
+    def wait(seconds: float) -> bool:
+        number = next(rounds)
+        journal.append([record(2 * number)])
+        other.work()
+        journal.append([record(2 * number + 1)])
+        return number == 10
+
+    Counting(journal, clock=clock).run(wait)
+
+    assert worked == [0, 1, 0, 0, 0, 1, 0, 0, 0, 1]
+
+
+def test_a_process_seals_what_another_one_left(
+    journal: AuditTables, clock: FakeClock
+) -> None:
+    """The other process sealed, and died."""
+    rounds = count(1)
+
+    def wait(seconds: float) -> bool:
+        number = next(rounds)
+        journal.append([record(number)])
+        if number == 2:
+            sealer(journal, clock).work()
+            journal.append([record(3)])
+        return number == 4
+
+    Sealer(journal, clock=clock).run(wait)
+
+    assert journal.head()[0] == 4
 
 
 def _slow_sealer(journal: AuditTables, clock: FakeClock) -> Sealer:
