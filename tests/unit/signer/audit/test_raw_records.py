@@ -20,6 +20,7 @@ from signer.audit.export import (
     RawRecord,
     header_line,
     parse,
+    parse_raw,
     raw_lines,
     record_line,
     record_lines,
@@ -188,3 +189,13 @@ def test_any_record_has_one_encoding(id_: str, body: str) -> None:
     else:
         assert read == RawRecord(each, is_canonical=False)
         assert _parsed(record_line(each)) != each
+
+
+def test_a_line_with_another_member_is_no_line_of_a_record() -> None:
+    """What else it says would be in no hash."""
+    part = {"part": base64.b64encode(bytes(PART_BYTES)).decode()}
+    last = {"hash": "0" * 64, "raw": "AAAA", "sequence": 1}
+
+    for line in (part, last):
+        assert parse_raw(line) is not None
+        assert parse_raw({**line, "more": 1}) is None
