@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from api.auth.dev_tokens import mint
 from api.auth.jwt_verifier import Role
+from bench.cpu_time import cpu_seconds
 from bench.load import Plan, Sample
 from bench.signing import RECIPIENT
 from dev.anvil import ROOT
@@ -35,6 +36,7 @@ CONFIRMATIONS = 2  # As ``dev.stack`` configures its network.
 _BATCH_PATH = "/v1/refunds/batch"
 _GENERATOR = (sys.executable, "-m", "bench.load")
 _LONG_SECONDS = 600.0
+_IDLE_SECONDS = 0.05  # Of CPU time in half a second.
 _LONG_COUNT = 100_000  # More requests than are sent in that time.
 
 
@@ -197,6 +199,14 @@ class Service:
     def _has_refund(self, status: str, headers: Mapping[str, str]) -> bool:
         url = f"{self.stack.url}/v1/refunds?status={status}&limit=1"
         return bool(request("GET", url, headers=headers)[2]["refunds"])
+
+    def await_idle(self) -> None:
+        """Wait until the API answers nothing any more; its clients may be gone."""
+        server = self.stack.processes["serve"].pid
+        used = -1.0
+        while (now := cpu_seconds(server)) - used > _IDLE_SECONDS:
+            used = now
+            time.sleep(0.5)
 
     def block(self) -> int:
         """Return the number of the newest block."""

@@ -139,6 +139,7 @@ class _Measurement:
             beside += self._post(self._posts)
         else:
             for _ in range(self._parts):  # In turns: others may use the machine.
+                self._service.await_idle()
                 alone += self._post(self._posts // self._parts)
                 with self._service.sending(self._request(), self._sockets):
                     self._post(2)  # Meanwhile all clients connect.
