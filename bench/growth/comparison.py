@@ -39,20 +39,18 @@ def compare(
     *,
     at_least: int = 3,
     at_most: int = 1000,
-    ratio: float = MOST,
 ) -> Comparison:
     """
     Return the comparison of two cases, each a label and what measures it once.
 
     Both are measured *at_least* and *at_most* that often, in turns, and a value is the
-    median of them.  A row shows the large case, and its ratio to the small one, which
-    should be at most *ratio*.
+    median of them.  A row shows the large case, and its ratio to the small one.
     """
     figures = [
         Figure(
             _label(name, large[0]),
             "us",
-            (Goal(_label(name, small[0]), at_most=ratio),),
+            (Goal(_label(name, small[0]), at_most=MOST),),
         )
         for name in names
     ]

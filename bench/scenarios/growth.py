@@ -7,14 +7,13 @@ from pathlib import Path
 from api import logs
 from bench.growth.audit import audit
 from bench.growth.backlog import backlog
-from bench.growth.neighbours import neighbours
 from bench.growth.refund_steps import refund_steps
 from bench.growth.tenants import tenants
 from bench.growth.wallets import wallets
 from bench.harness import Prepared, Scenario
 
 
-_PARTS = (refund_steps, wallets, backlog, neighbours, tenants, audit)
+_PARTS = (refund_steps, wallets, backlog, tenants, audit)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 
 from tests.simulation.clients import customer
-from tests.simulation.evidence import Evidence, Row
+from tests.simulation.evidence import Evidence, Row, waiting
 from tests.simulation.observer import ADDRESSES
 from tests.support import invariants as shared
 from tests.support.invariants import AFTER_REVOCATION, FINAL
@@ -119,7 +119,8 @@ def _kept_in_log(evidence: Evidence) -> Iterator[str]:
     """
     I7: with the log, a restored ledger keeps what clients were promised.
 
-    A cancellation may have to wait for a revoked key's wallet, as its refund does.
+    A cancellation may have to wait for a revoked key's wallet, or for an operator, as
+    its refund does.
     """
     if not (evidence.plan.is_restored and evidence.plan.has_log):
         return
@@ -133,7 +134,8 @@ def _kept_in_log(evidence: Evidence) -> Iterator[str]:
             yield f"{refund_id} was cancelled, and is lost"
             continue
         row = rows[refund_id]
-        waits = row.status == "queued" and row.asks_cancel and evidence.stuck
+        waits = evidence.stuck or _waits_for_operator(row, evidence)
+        waits = waits and row.status == "queued" and row.asks_cancel
         if row.status != "cancelled" and not waits:
             yield f"{refund_id} was cancelled, and is {row.status}"
 
@@ -280,7 +282,8 @@ def _confirmed(evidence: Evidence) -> list[Row]:
 def _waits_for_operator(row: Row, evidence: Evidence) -> bool:
     """Whether the refund waits until an operator accepts a foreign transaction."""
     is_blocked = evidence.unaccepted and evidence.is_paused
-    return row.status == "queued" and is_blocked and not evidence.plan.attended
+    is_waiting = row.status in waiting(evidence.plan)
+    return is_waiting and is_blocked and not evidence.plan.attended
 
 
 def _is_stranded(row: Row, evidence: Evidence) -> bool:
