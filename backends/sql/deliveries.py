@@ -312,23 +312,8 @@ class DeliveryTables(Tables):
         has_webhook: Callable[[Event], bool],
     ) -> Sequence[str]:
         ids = [each for each in dict.fromkeys(event_ids) if is_storable(each)]
-
-        def work(connection: Connection) -> Sequence[str]:
-            # Or a deleted event could get a delivery.
-            share_events(connection)
-            found = find_events(connection, self._macs, ids)
-            replayed = []
-            for id_ in ids:
-                event = found[id_][0] if id_ in found else None
-                if event is None or not has_webhook(event) or not event.sequence:
-                    continue
-                params = {"of_event": id_, "now": now}
-                if not connection.execute(_REPLAY, params).rowcount:
-                    insert_deliveries(connection, [(event, event.sequence)], now)
-                replayed.append(id_)
-            return replayed
-
-        return self._database.transaction(work)
+        # One after the other: a worker locks the rows of a refund in another order.
+        return [each for each in ids if self._replay(each, now, has_webhook)]
 
     def replay_dead(self, tenant: str, limit: int, now: datetime) -> int:
         if not is_storable(tenant):
@@ -348,6 +333,23 @@ class DeliveryTables(Tables):
         params = {"of_tenant": tenant, "at_most": count, "now": now, "until": until}
         rows = self._database.write(lambda c: c.execute(CLAIM, params).all())
         return sorted((Delivery(*row) for row in rows), key=attrgetter("sequence"))
+
+    def _replay(
+        self, id_: str, now: datetime, has_webhook: Callable[[Event], bool]
+    ) -> bool:
+        def work(connection: Connection) -> bool:
+            # Or a deleted event could get a delivery.
+            share_events(connection)
+            found = find_events(connection, self._macs, [id_])
+            event = found[id_][0] if found else None
+            if event is None or not has_webhook(event) or not event.sequence:
+                return False
+            params = {"of_event": id_, "now": now}
+            if not connection.execute(_REPLAY, params).rowcount:
+                insert_deliveries(connection, [(event, event.sequence)], now)
+            return True
+
+        return self._database.transaction(work)
 
     def _with_events(
         self, query: Executable, **params: Any

@@ -1,13 +1,19 @@
 """The deliveries of events to webhooks, on every store."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import datetime
+
+import psycopg
 
 from backends.sql import SQLStore
 from signer.model.delivery import NOT_AUTHENTIC, DeliveryState
 from signer.model.refund import Refund, Status
 from signer.ports.event_store import DeliveryAttempt, DeliveryFilter, DueDelivery
 from tests.fixtures.ledger import accepted, forge, later, moved, now
+from tests.support.ledgers import open_ledger
+from tests.support.waiting import eventually
 
 
 FREE = {"gateway": 9}
@@ -228,3 +234,33 @@ def test_no_deliveries(store: SQLStore) -> None:
     assert store.webhook_backlog() == ()
     assert _claim(store) == []
     assert store.deliveries(9) == []
+
+
+def test_a_replay_holds_one_row_at_a_time(postgresql_url: str) -> None:
+    """It cannot deadlock with a worker, which locks rows in another order."""
+    hold = "SELECT 1 FROM webhook_deliveries WHERE event_id = %s FOR UPDATE"
+    with (
+        closing(open_ledger(postgresql_url)) as store,
+        psycopg.connect(postgresql_url) as worker,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        _given(store, 2)
+        first, second = (each.delivery.event_id for each in _claim(store))
+        worker.execute(hold, (second,))
+        at = later(5)
+        replay = pool.submit(
+            store.replay_deliveries, [first, second], at, lambda _: True
+        )
+
+        # With the row of the first one, both would wait for each other.
+        assert eventually(lambda: _is_due(store, first, at))
+        worker.execute(hold, (first,))
+        worker.commit()
+
+        assert replay.result() == [first, second]
+        assert _is_due(store, second, at)
+
+
+def _is_due(store: SQLStore, event_id: str, at: datetime) -> bool:
+    found = store.find_delivery(event_id)
+    return found is not None and found[0].due_at == at
