@@ -1,6 +1,7 @@
 """Counts of refunds, for metrics, the runway and automatic stops; and searches."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -336,10 +337,10 @@ class ReportTables(Tables):
         found: dict[str, SignedTotals] = {}
         rows = self._database.rows(BY_TENANT, of_chain=chain_id, since=since)
         for tenant, token, amount, count, gas in rows:
+            old = found.get(tenant or OPERATOR, SignedTotals())
             if tenant is None:  # A filler pays nothing.
-                found[OPERATOR] = found.get(OPERATOR, SignedTotals()).with_gas(int(gas))
+                found[OPERATOR] = replace(old, gas=old.gas + int(gas))
                 continue
-            old = found.get(tenant, SignedTotals())
             sums = {**old.amounts, token: old.amounts.get(token, 0) + amount * count}
             found[tenant] = SignedTotals(old.refunds + count, old.gas + int(gas), sums)
         return found

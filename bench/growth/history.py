@@ -40,11 +40,11 @@ _ANY_ROW = {
 
 _TRANSACTIONS = """
 INSERT INTO transactions (
-  chain_id, sender, nonce, kind, composition, key_id, gas_limit, created_at, status,
-  updated_at, version, due_at, attempts, tx_hash, block_number, block_hash, mac
+  chain_id, sender, nonce, network, kind, composition, key_id, gas_limit, created_at,
+  status, updated_at, version, due_at, attempts, tx_hash, block_number, block_hash, mac
 )
-SELECT :chain, :sender, n, 'transfer', {hash}, '01', 65000, {at}, 'confirmed',
-  {at}, 4, {at}, 0, {hash}, n, {hash}, CASE n WHEN :count - 1 THEN :mac END
+SELECT :chain, :sender, n, 'local', 'transfer', {hash}, '01', 65000, {at},
+  'confirmed', {at}, 4, {at}, 0, {hash}, n, {hash}, CASE n WHEN :count - 1 THEN :mac END
 """
 
 _REFUNDS = """

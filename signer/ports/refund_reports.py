@@ -1,7 +1,7 @@
 """What operators, metrics and automatic stops learn about many refunds at once."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -90,10 +90,6 @@ class SignedTotals:
     refunds: int = 0
     gas: int = 0
     amounts: Mapping[str, int] = field(default_factory=dict)
-
-    def with_gas(self, gas: int) -> "SignedTotals":
-        """Return a copy with so much *gas* more."""
-        return replace(self, gas=self.gas + gas)
 
 
 class RefundReports(Protocol):

@@ -3,11 +3,12 @@
 from datetime import datetime, timedelta
 
 from backends.sql import SQLStore
-from signer.model.refund import Refund, Status
-from signer.model.transaction import Kind
+from signer.model.refund import OPERATOR, Refund, Status
+from signer.model.transaction import Kind, TransactionStatus
 from signer.ports.refund_reports import RefundReports, SignedTotals
 from tests.fixtures.ledger import (
     OTHER_WALLET,
+    a_filler,
     accepted,
     broadcast,
     mined,
@@ -94,6 +95,20 @@ def test_a_replacement_counts_for_its_gas_only(store: SQLStore) -> None:
 
     assert store.signed_by_tenant(CHAIN, began) == {
         "gateway": SignedTotals(1, 86_000, {OTHER_WALLET: 5})
+    }
+
+
+def test_a_filler_counts_for_the_gas_of_the_operator(store: SQLStore) -> None:
+    began = now()
+    _signed_at(store, began, amount=5)
+    filler = a_filler(store, 7, began)
+    noop = transaction(filler, kind=Kind.NOOP, signed_at=began)
+    status = TransactionStatus.SIGNED
+    store.save(filler, filler.with_status(status, began, tx_hash=noop.tx_hash), noop)
+
+    assert store.signed_by_tenant(CHAIN, began) == {
+        "gateway": SignedTotals(1, 65_000, {OTHER_WALLET: 5}),
+        OPERATOR: SignedTotals(0, 21_000),
     }
 
 
