@@ -115,7 +115,8 @@ class Service:
         Raises:
             RuntimeError: The load generator failed.
         """
-        run = self._run(raw, clients, seconds, url, rate=rate, count=count)
+        plan = self._plan(raw, clients, seconds, url, rate=rate, count=count)
+        run = _run(plan)
         self._next_number += len(run.samples)
         return run
 
@@ -151,7 +152,7 @@ class Service:
         ]
         body = json.dumps({"refunds": refunds})
         raw = self.request(_BATCH_PATH, body)
-        (sample,) = self._run(raw, 1, 60.0, None, count=1).samples
+        (sample,) = _run(self._plan(raw, 1, 60.0, None, count=1)).samples
         if sample.status >= BAD_REQUEST:
             raise RuntimeError(f"POST {_BATCH_PATH} answered {sample.status}")
 
@@ -262,31 +263,6 @@ class Service:
         method = "POST" if body else "GET"
         return "\r\n".join([f"{method} {path} HTTP/1.1", *head, "", body])
 
-    def _run(
-        self,
-        raw: str,
-        clients: int,
-        seconds: float,
-        url: str | None,
-        *,
-        rate: float | None = None,
-        count: int | None = None,
-    ) -> "LoadRun":
-        plan = self._plan(raw, clients, seconds, url, rate=rate, count=count)
-        finished = subprocess.run(
-            _GENERATOR,
-            cwd=ROOT,
-            input=plan,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if finished.returncode != 0:
-            raise RuntimeError(f"the load generator failed:\n{finished.stderr}")
-        printed = json.loads(finished.stdout)
-        samples = [Sample(*fields) for fields in printed["samples"]]
-        return LoadRun(printed["started_at"], samples)
-
     def _plan(
         self,
         raw: str,
@@ -309,6 +285,17 @@ class Service:
             count=count,
         )
         return json.dumps(dataclasses.asdict(plan))
+
+
+def _run(plan: str) -> "LoadRun":
+    finished = subprocess.run(
+        _GENERATOR, cwd=ROOT, input=plan, capture_output=True, text=True, check=False
+    )
+    if finished.returncode != 0:
+        raise RuntimeError(f"the load generator failed:\n{finished.stderr}")
+    printed = json.loads(finished.stdout)
+    samples = [Sample(*fields) for fields in printed["samples"]]
+    return LoadRun(printed["started_at"], samples)
 
 
 def refund_body(name: str) -> Mapping[str, str]:

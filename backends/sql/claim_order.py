@@ -38,7 +38,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from backends.sql.columns import UTCDateTime
-from backends.sql.refund_rows import pays_refund
+from backends.sql.refund_rows import NONCE, pays_refund
 from backends.sql.schema import (
     IS_CLAIMABLE,
     IS_FILLER,
@@ -59,9 +59,6 @@ _end = bindparam(None, datetime(9999, 12, 31, tzinfo=UTC), type_=UTCDateTime)
 _at_most = bindparam("at_most", type_=Integer)
 _ahead = bindparam("ahead", type_=Integer)
 _NO_ID = cast(null(), refunds.c.id.type)
-
-NONCE = ("chain_id", "sender", "nonce")
-"""The columns that identify a transaction."""
 
 T = TypeVar("T")
 

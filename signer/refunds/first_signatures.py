@@ -16,7 +16,7 @@ from signer.model.transaction import Transaction, TransactionKind
 from signer.ports.clock import Clock
 from signer.refunds.attempts import Attempts
 from signer.refunds.gas import bound_gas, estimate_gas
-from signer.refunds.nonces import NonceManager, describe_earlier_payment
+from signer.refunds.nonces import NonceManager
 from signer.refunds.payment_approvals import PaymentApprovals, find_objection
 from signer.refunds.pending_transactions import PendingTransactions
 from signer.refunds.step_outcomes import Outcomes
@@ -101,9 +101,9 @@ class FirstSignatures:
     def _find_objection(
         self, transaction: Transaction, chain: Chain
     ) -> Objection | None:
-        tx_hash = self._nonces.find_other_payment(transaction)
-        if tx_hash is not None:
-            return describe_earlier_payment(tx_hash, chain)
+        paid = self._nonces.find_other_payment(transaction, chain)
+        if paid is not None:
+            return paid
         for payment in transaction.payments:
             need = self._approvals.find_need(payment, chain.network)
             # Its approval became necessary, or was decided, after the reservation.

@@ -169,7 +169,7 @@ class NonceManager:
             after = refund.with_state(
                 PaymentState.REFUSED,
                 self._clock(),
-                **describe_earlier_payment(payment.tx_hash, chain),
+                **_describe_earlier_payment(payment.tx_hash, chain),
             )
             self._store.save(refund, after)
             return after
@@ -188,13 +188,16 @@ class NonceManager:
         )
         return self._store.adopt(refund, after)
 
-    def find_other_payment(self, transaction: Transaction) -> str | None:
+    def find_other_payment(
+        self, transaction: Transaction, chain: Chain
+    ) -> Objection | None:
         """
-        Return the hash of a final one that paid what *transaction* pays; else None.
+        Return why *transaction* ends if a final one has paid the same; else None.
 
         A restored ledger may have assigned a second nonce before it knew that one.
 
         Raises:
+            ChainError: A node did not say how the final one ended.
             RowNotAuthenticError: Another program changed the record of the transaction.
         """
         own = transaction.sender, transaction.nonce
@@ -203,7 +206,7 @@ class NonceManager:
         for earlier in found.values():
             if (earlier.sender, earlier.nonce) != own:
                 earlier.require_authentic()
-                return earlier.tx_hash
+                return _describe_earlier_payment(earlier.tx_hash, chain)
         return None
 
     def limits(self, refund: Refund, chain: Chain) -> Limits:
@@ -252,7 +255,7 @@ def require_unblocked(store: ControlStore, tenant: str) -> None:
         raise block.error()
 
 
-def describe_earlier_payment(tx_hash: str, chain: Chain) -> Objection:
+def _describe_earlier_payment(tx_hash: str, chain: Chain) -> Objection:
     """Return why a refund ends for which *tx_hash* was sent; raises ``ChainError``."""
     receipt = chain.client.receipts([tx_hash]).get(tx_hash)
     if receipt is not None and not receipt.succeeded:

@@ -32,7 +32,7 @@ from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.refunds.attempts import Attempts
 from signer.refunds.broadcasts import broadcast
-from signer.refunds.nonces import NonceManager, describe_earlier_payment
+from signer.refunds.nonces import NonceManager
 from signer.refunds.payload import pays_by
 from signer.refunds.saved_steps import SavedSteps
 from signer.refunds.step_outcomes import Outcomes
@@ -174,11 +174,11 @@ class PendingTransactions:
     def _find_objection(
         self, transaction: Transaction, chain: Chain
     ) -> Objection | None:
-        tx_hash = self._nonces.find_other_payment(transaction)
-        if tx_hash is not None:
-            return describe_earlier_payment(tx_hash, chain)
-        objection = self._transaction_signer.find_ring_objection(transaction)
-        return objection or self._nonces.find_token_objection(transaction)
+        return (
+            self._nonces.find_other_payment(transaction, chain)
+            or self._transaction_signer.find_ring_objection(transaction)
+            or self._nonces.find_token_objection(transaction)
+        )
 
     def _replace_stuck(
         self,

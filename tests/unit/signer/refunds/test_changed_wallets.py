@@ -138,4 +138,4 @@ def test_a_changed_payment_ends_no_refund(world: World) -> None:
     reserved = expect(replace(refund, nonce=7), world.signer.address, 1)
 
     with pytest.raises(RowNotAuthenticError, match="row of nonce 1"):
-        world.nonces.find_other_payment(reserved)
+        world.nonces.find_other_payment(reserved, world.chains["local"])
