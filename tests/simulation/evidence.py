@@ -1,7 +1,7 @@
 """The facts of a schedule that the invariants judge: ledger, chain and clients."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,10 @@ from tests.simulation.ledger import Ledger
 from tests.simulation.observer import Observer
 from tests.simulation.plan import Plan
 from tests.simulation.transaction import Transaction
+
+
+Place = tuple[str, str | None, Any]
+"""Status, sender and nonce of a refund or of a filler."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,11 @@ class Row:
     is_sweep: bool
     is_filler: bool
     asks_cancel: bool
+
+    @property
+    def place(self) -> Place:
+        """Status, sender and nonce."""
+        return self.status, self.sender, self.nonce
 
 
 ChainAtEnd = tuple[Mapping[str, int], frozenset[str]]
@@ -111,7 +120,7 @@ def is_settled(ledger: Ledger, chain: SimulatedChain, plan: Plan) -> bool:
     """Whether no process has anything left to do."""
     revoked = _revoked(ledger)
     left = [
-        status
+        (status, sender, nonce)
         for status, sender, nonce in ledger.select(
             f"SELECT {_STATUS}, sender, nonce FROM {_ROWS}"
             f" WHERE state NOT IN {_FINAL}"
@@ -125,19 +134,28 @@ def is_settled(ledger: Ledger, chain: SimulatedChain, plan: Plan) -> bool:
     if _foreign(ledger, chain) - _sighted(ledger):
         return False
     if not plan.attended and _unaccepted(ledger):
-        return waiting(plan).issuperset(left)
+        return find_waiting(plan, left).issuperset(left)
     return not left and not _is_paused(ledger)
 
 
-def waiting(plan: Plan) -> frozenset[str]:
+def find_waiting(plan: Plan, rows: Collection[Place]) -> set[Place]:
     """
-    Return the statuses that last until an operator accepts a foreign transaction.
+    Return those of *rows* that wait until an operator accepts a foreign transaction.
 
     A restore gives refunds their nonces of former keys back, before it is known what
-    the later keys have sent.
+    the later keys have sent.  Signed transactions with higher nonces of the same wallet
+    wait for them.
     """
     is_given_back = plan.is_restored and plan.turns
-    return frozenset({"queued", "reserved"} if is_given_back else {"queued"})
+    statuses = {"queued", "reserved"} if is_given_back else {"queued"}
+    waiting = {row for row in rows if row[0] in statuses}
+    held = {(sender, nonce) for _, sender, nonce in waiting if nonce is not None}
+    return waiting | {
+        (status, sender, nonce)
+        for status, sender, nonce in rows
+        if status in {"signed", "broadcast"}
+        and any(other == sender and lower < nonce for other, lower in held)
+    }
 
 
 def find_stuck(ledger: Ledger, chain: SimulatedChain, plan: Plan) -> frozenset[str]:

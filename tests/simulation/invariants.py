@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 
 from tests.simulation.clients import customer
-from tests.simulation.evidence import Evidence, Row, waiting
+from tests.simulation.evidence import Evidence, Row, find_waiting
 from tests.simulation.observer import ADDRESSES
 from tests.support import invariants as shared
 from tests.support.invariants import AFTER_REVOCATION, FINAL
@@ -282,8 +282,10 @@ def _confirmed(evidence: Evidence) -> list[Row]:
 def _waits_for_operator(row: Row, evidence: Evidence) -> bool:
     """Whether the refund waits until an operator accepts a foreign transaction."""
     is_blocked = evidence.unaccepted and evidence.is_paused
-    is_waiting = row.status in waiting(evidence.plan)
-    return is_waiting and is_blocked and not evidence.plan.attended
+    if not is_blocked or evidence.plan.attended:
+        return False
+    places = [each.place for each in evidence.rows]
+    return row.place in find_waiting(evidence.plan, places)
 
 
 def _is_stranded(row: Row, evidence: Evidence) -> bool:
