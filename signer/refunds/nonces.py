@@ -262,4 +262,9 @@ def _describe_earlier_payment(tx_hash: str, chain: Chain) -> Objection:
         # As the ledger said before it was restored: the customer was not paid.
         detail = f"transaction {tx_hash} was sent for it and reverted"
         return build_objection("reverted", detail)
+    return paid_earlier(tx_hash)
+
+
+def paid_earlier(tx_hash: str) -> Objection:
+    """Return why a refund ends that *tx_hash* has paid."""
     return build_objection("already-paid", f"transaction {tx_hash} has already paid it")

@@ -16,6 +16,8 @@ from api.extras.books.rows import NonceEntry
 from signer.model.refund import COIN_ADDRESS, PaymentPurpose, Refund, Status
 from signer.model.transaction import Kind, Transaction
 from signer.ports.chain_history import Settled
+from signer.refunds.nonces import paid_earlier
+from signer.refunds.sweep_policy import build_objection
 
 
 class Matcher:
@@ -44,9 +46,7 @@ class Matcher:
         entry = used.entry
         if entry.row is not None and not self._is_authentic(entry.row):
             # What a changed row says is not compared.
-            name = "refund" if entry.refund else "filler"
-            detail = f"another program changed the {name}'s row"
-            yield self._build(Code.ROW_CHANGED, used, detail)
+            yield self._changed(used, "refund" if entry.refund else "filler")
         elif used.is_own and used.settled is not None:
             yield from self._compare_fee(used, used.settled)
             if entry.refund is not None:
@@ -62,10 +62,13 @@ class Matcher:
     ) -> Iterator[Difference]:
         """Yield the differences of a payment whose marker is that of *refund*."""
         settled = used.settled
-        if refund and settled and refund.tx_hash == settled.tx_hash:
-            # A restored ledger found the payment, and another row has the nonce.
-            entry = replace(used.entry, refund=refund)
-            yield from self.compare(replace(used, entry=entry))
+        if refund and settled and _ended_as_paid_by(settled.tx_hash, refund):
+            # A restored ledger had no refund at the nonce, but perhaps a filler.
+            used = replace(used, entry=replace(used.entry, refund=refund))
+            if self._is_authentic(refund):
+                yield from self._compare_payments(used, refund, is_noop=False)
+            else:
+                yield self._changed(used, "refund")
             return
         for payment in used.payments:
             if refund is None:
@@ -227,6 +230,10 @@ class Matcher:
         detail = "no refund, sweep or accepted transaction explains this payment"
         return self._build(code, used, detail, found=payment)
 
+    def _changed(self, used: UsedNonce, name: str) -> Difference:
+        detail = f"another program changed the {name}'s row"
+        return self._build(Code.ROW_CHANGED, used, detail)
+
     def _missing(self, used: UsedNonce, row: Refund | Transaction) -> Difference:
         return self._build(
             Code.CONFIRMED_BUT_MISSING,
@@ -282,6 +289,11 @@ _OF_STATUS = {
         ),
     ),
 }
+
+
+def _ended_as_paid_by(tx_hash: str, refund: Refund) -> bool:
+    end = build_objection(refund.failure_code or "", refund.failure_detail or "")
+    return end == paid_earlier(tx_hash)
 
 
 def _similarity(payment: Outflow, asked: Outflow) -> tuple[bool, bool, bool]:

@@ -1,21 +1,33 @@
-"""A chain and a ledger on paper, in memory, for the rules of the books."""
+"""A chain on paper and the rows that pay on it, in a real ledger."""
 
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from operator import attrgetter
 from typing import Any
+
+from sqlalchemy import Connection, Table, delete, insert
 
 from api.extras.books.accounts import Openings
 from api.extras.books.comparison import Comparison, Event, NetworkBooks
 from api.extras.books.entries import Period
-from api.extras.books.rows import BookToken, NonceEntry, TransactionCost
+from api.extras.books.rows import NonceEntry, TransactionCost
 from api.extras.books.tables import BookTables
+from backends.sql import SQLStore
+from backends.sql.schema import (
+    attempts,
+    refunds,
+    sightings,
+    transaction_payments,
+    transactions,
+    wallets,
+)
 from signer.chain.erc20 import encode_transfer
 from signer.config.networks import Network
-from signer.errors import ChainUnavailableError, RowNotAuthenticError
+from signer.errors import ChainUnavailableError
 from signer.model.refund import (
     COIN,
     COIN_ADDRESS,
@@ -27,6 +39,8 @@ from signer.model.refund import (
 )
 from signer.model.transaction import (
     Kind,
+    Membership,
+    SignedTransaction,
     Transaction,
     TransactionKind,
     TransactionStatus,
@@ -36,6 +50,7 @@ from signer.model.wallet import UnrecordedTransaction, Wallet
 from signer.ports.chain import Block, MinedTransaction
 from signer.ports.chain_history import Header, Settled, TokenTransfer
 from tests.fixtures.ledger import as_if
+from tests.support.ledgers import ROW_MACS
 
 
 CHAIN_ID = 31337
@@ -221,74 +236,6 @@ class PaperChain:
             raise ChainUnavailableError("the state is pruned")
 
 
-@dataclass
-class PaperLedger(BookTables):
-    """The tables of the books, over rows that the test writes."""
-
-    entries: defaultdict[str, dict[int, NonceEntry]] = field(
-        default_factory=lambda: defaultdict(dict)
-    )
-    others: list[Refund] = field(default_factory=list)
-    opened: dict[str, Wallet] = field(default_factory=dict)
-    forged: set[str] = field(default_factory=set)
-
-    def wallets(self) -> Sequence[Wallet]:
-        return list(self.opened.values())
-
-    def wallet(self, chain_id: int, sender: str) -> Wallet | None:
-        return self.opened.get(sender)
-
-    def require_authentic(self, moving: Refund | Transaction) -> None:
-        if moving.id in self.forged:
-            raise RowNotAuthenticError("changed")
-
-    def refunded_tokens(self, chain_id: int) -> Sequence[BookToken]:
-        return [BookToken(COIN_ADDRESS, COIN, 18)]
-
-    def nonce_entries(
-        self, chain_id: int, sender: str, first: int, limit: int
-    ) -> Sequence[NonceEntry]:
-        rows = self.entries[sender]
-        return [rows[n] for n in range(first, first + limit) if n in rows]
-
-    def entries_in_blocks(
-        self,
-        chain_id: int,
-        sender: str,
-        blocks: tuple[int, int],
-        *,
-        after: int,
-        limit: int,
-    ) -> Sequence[NonceEntry]:
-        found = [
-            each
-            for nonce, each in sorted(self.entries[sender].items())
-            if nonce > after
-            and each.row is not None
-            and blocks[0] <= (each.row.block_number or 0) <= blocks[1]
-        ]
-        return found[:limit]
-
-    def senders_in_blocks(
-        self, chain_id: int, blocks: tuple[int, int]
-    ) -> Mapping[str, int]:
-        found = {
-            sender: len(
-                self.entries_in_blocks(chain_id, sender, blocks, after=-1, limit=999)
-            )
-            for sender in self.entries
-        }
-        return {sender: count for sender, count in found.items() if count}
-
-    def refunds_of_chain(
-        self, chain_id: int, *, after: str, limit: int
-    ) -> Sequence[Refund]:
-        rows = (each for page in self.entries.values() for each in page.values())
-        found = [each.refund for each in rows if each.refund is not None]
-        ordered = sorted([*found, *self.others], key=lambda each: each.id)
-        return [each for each in ordered if each.id > after][:limit]
-
-
 NETWORK = Network.model_validate(
     {
         "chain_id": CHAIN_ID,
@@ -302,13 +249,59 @@ NETWORK = Network.model_validate(
 )
 
 
-class Books:
-    """A shop on paper: it pays refunds on a ``PaperChain`` and writes its ledger."""
+def _fields(table: Table, row: object) -> dict[str, Any]:
+    names = table.c.keys()
+    return dict(zip(names, attrgetter(*names)(row), strict=True))
 
-    def __init__(self) -> None:
+
+def _row(table: Table, row: Any, *, is_forged: bool) -> dict[str, Any]:
+    mac = "forged" if is_forged else ROW_MACS.compute(row)
+    return _fields(table, replace(row, mac=mac))
+
+
+def _transaction(refund: Refund) -> Transaction:
+    return replace(refund.reserved(), composition=compose([refund.id]))
+
+
+def _membership(refund: Refund) -> Membership:
+    assert refund.sender is not None
+    assert refund.nonce is not None
+    return Membership(refund.id, CHAIN_ID, refund.sender, refund.nonce, 0)
+
+
+def _signed(sender: str, entry: NonceEntry) -> Iterator[SignedTransaction]:
+    for number, each in enumerate(reversed(entry.attempts)):
+        yield SignedTransaction(
+            tx_hash=each.tx_hash,
+            attempt=number,
+            kind=each.kind,
+            chain_id=CHAIN_ID,
+            sender=sender,
+            nonce=entry.nonce,
+            max_fee_per_gas=each.most_fee,
+            max_priority_fee_per_gas=0,
+            gas_limit=1,
+            raw=b"signed",
+            signed_at=START,
+        )
+
+
+class Books:
+    """
+    A shop: it pays refunds on a ``PaperChain``, and its rows are those of *store*.
+
+    A test changes ``wallets``, ``entries`` by sender and nonce, and ``others``, the
+    refunds without a nonce.  Before each comparison they replace the rows of the store,
+    each with its MAC, except those whose ids are ``forged``.
+    """
+
+    def __init__(self, store: SQLStore) -> None:
         self.chain = PaperChain()
-        self.ledger = PaperLedger()
-        self.ledger.opened[WALLET] = Wallet(CHAIN_ID, WALLET, 0, 0)
+        self.wallets = {WALLET: Wallet(CHAIN_ID, WALLET, 0, 0)}
+        self.entries: defaultdict[str, dict[int, NonceEntry]] = defaultdict(dict)
+        self.others: list[Refund] = []
+        self.forged: set[str] = set()
+        self.store = store
         self._numbers = count()
 
     def refund(self, **changes: Any) -> Refund:
@@ -346,7 +339,9 @@ class Books:
     ) -> NonceEntry:
         """Write the row of *refund*, settled by *settled*, and its attempts."""
         attempts = [
-            TransactionCost(f"0xdead{number:060x}", Kind.TRANSFER, MOST_FEE)
+            TransactionCost(
+                f"0xdead{settled.nonce:030x}{number:030x}", Kind.TRANSFER, MOST_FEE
+            )
             for number in range(replaced)
         ]
         return self.put(
@@ -370,7 +365,7 @@ class Books:
 
     def put(self, wallet: str, entry: NonceEntry) -> NonceEntry:
         """Write *entry*."""
-        self.ledger.entries[wallet][entry.nonce] = entry
+        self.entries[wallet][entry.nonce] = entry
         return entry
 
     def change(self, entry: NonceEntry, **changes: Any) -> None:
@@ -403,9 +398,12 @@ class Books:
             refund, settled, kind=Kind.NOOP, status=Status.FAILED, replaced=1
         )
 
-    def filler(self) -> NonceEntry:
+    def filler(self, **changes: Any) -> NonceEntry:
         """Use a nonce that a restored ledger did not know."""
-        entry = self.cancelled()
+        return self.fill(self.cancelled(), **changes)
+
+    def fill(self, entry: NonceEntry, **changes: Any) -> NonceEntry:
+        """Give the nonce of *entry*, and its attempts, to a filler with *changes*."""
         assert entry.refund is not None
         filler = replace(
             entry.refund.reserved(),
@@ -414,6 +412,7 @@ class Books:
             status=TransactionStatus.CONFIRMED,
             payments=(),
         )
+        filler = replace(filler, **changes)
         return self.put(WALLET, replace(entry, refund=None, filler=filler))
 
     def swept(self, amount: int = 5) -> NonceEntry:
@@ -483,6 +482,57 @@ class Books:
         self.chain.mine()
         self.chain.top_up(WALLET, asset, amount)
 
+    def tables(self) -> BookTables:
+        """Return the tables, with the rows of the shop and no others."""
+        rows = self._rows()
+
+        def work(connection: Connection) -> None:
+            connection.exec_driver_sql("PRAGMA ignore_check_constraints = ON")
+            for table in reversed(rows):
+                connection.execute(delete(table))
+            for table, new in rows.items():
+                if new:
+                    connection.execute(insert(table), new)
+
+        self.store._database.transaction(work)
+        return self.store.tables(BookTables)
+
+    def _rows(self) -> dict[Table, list[dict[str, Any]]]:
+        """Return the rows by table, in an order that foreign keys permit."""
+        entries = [
+            (sender, each)
+            for sender, own in self.entries.items()
+            for each in own.values()
+        ]
+        paid = [each.refund for _, each in entries if each.refund is not None]
+        fillers = [each.filler for _, each in entries if each.filler is not None]
+        seen = [each.unrecorded for _, each in entries if each.unrecorded is not None]
+        return {
+            wallets: [
+                _row(wallets, each, is_forged=not each.is_authentic)
+                for each in self.wallets.values()
+            ],
+            refunds: [
+                _row(refunds, each, is_forged=each.id in self.forged)
+                for each in (*paid, *self.others)
+            ],
+            transactions: [
+                _row(transactions, each, is_forged=each.id in self.forged)
+                for each in (*map(_transaction, paid), *fillers)
+            ],
+            transaction_payments: [
+                _fields(transaction_payments, _membership(each)) for each in paid
+            ],
+            attempts: [
+                _fields(attempts, each)
+                for sender, entry in entries
+                for each in _signed(sender, entry)
+            ],
+            sightings: [
+                _row(sightings, each, is_forged=not each.is_authentic) for each in seen
+            ],
+        }
+
     def events(
         self,
         first: int = 1,
@@ -502,7 +552,7 @@ class Books:
             "local",
             NETWORK,
             self.chain,
-            self.ledger,
+            self.tables(),
             Period(start, end),
             addresses=(WALLET, SECOND),
             openings=openings,

@@ -29,18 +29,15 @@ from tests.extras.books.paid_books import START, TOKEN, WALLET, Books
 HOSTILE = "<script>alert('&')</script>"
 
 
-def _report(books: Books) -> BookReport:
+@pytest.fixture
+def report(books: Books) -> BookReport:
+    """Return the report of a shop that paid a refund."""
+    books.top_up(amount=10**8)
+    books.paid(amount=12_500_000)
     report = BookReport(Period(START, START + timedelta(days=1)), utc_now())
     for event in books.events():
         report.add(event)
     return report
-
-
-def _books() -> Books:
-    books = Books()
-    books.top_up(amount=10**8)
-    books.paid(amount=12_500_000)
-    return books
 
 
 def _difference(**changes: Any) -> Difference:
@@ -48,9 +45,8 @@ def _difference(**changes: Any) -> Difference:
     return replace(difference, **changes)
 
 
-def test_what_others_wrote_is_escaped() -> None:
+def test_what_others_wrote_is_escaped(report: BookReport) -> None:
     """A name of a network, an error and a detail may have any characters."""
-    report = _report(_books())
     report.add(_difference(detail=HOSTILE, network=HOSTILE, found=HOSTILE))
     report.fail(HOSTILE, ChainUnavailableError(HOSTILE))
 
@@ -60,9 +56,8 @@ def test_what_others_wrote_is_escaped() -> None:
     assert page.count("&lt;script&gt;") == 5
 
 
-def test_the_page_begins_with_the_summary() -> None:
+def test_the_page_begins_with_the_summary(report: BookReport) -> None:
     """Then the differences, and then the totals of each network."""
-    report = _report(_books())
     report.add(_difference())
 
     page = books_html(report)
@@ -88,8 +83,7 @@ def test_a_spreadsheet_executes_no_cell(cell: object, expected: str) -> None:
     assert safe_cell(cell) == expected
 
 
-def test_the_table_has_a_row_of_each_kind() -> None:
-    report = _report(_books())
+def test_the_table_has_a_row_of_each_kind(report: BookReport) -> None:
     report.add(_difference())
     report.fail("other", ChainUnavailableError("down"))
     report.networks[0] = replace(report.networks[0], notes=["a note"])
@@ -106,8 +100,7 @@ def test_the_table_has_a_row_of_each_kind() -> None:
     assert (tokens["received"], tokens["refunds"]) == ("100.000000", "12.500000")
 
 
-def test_a_long_list_is_cut_and_counted() -> None:
-    report = _report(_books())
+def test_a_long_list_is_cut_and_counted(report: BookReport) -> None:
     for _ in range(MOST_LISTED + 5):
         report.add(_difference())
 
@@ -117,8 +110,7 @@ def test_a_long_list_is_cut_and_counted() -> None:
     assert "5 more are not listed" in books_html(report)
 
 
-def test_an_unknown_balance_is_no_zero() -> None:
-    report = _report(_books())
+def test_an_unknown_balance_is_no_zero(report: BookReport) -> None:
     for account in report.networks[0].accounts:
         account.opening = account.closing = None
 
@@ -129,8 +121,7 @@ def test_an_unknown_balance_is_no_zero() -> None:
     assert '<td class="amount">unknown</td>' in books_html(report)
 
 
-def test_summaries() -> None:
-    report = _report(_books())
+def test_summaries(report: BookReport) -> None:
     assert summary(report) == "no difference; 1 refunds were compared"
 
     report.fail("other", ChainUnavailableError("down"))
@@ -144,9 +135,8 @@ def test_a_difference_is_one_line() -> None:
     )
 
 
-def test_the_closing_balances_of_a_report_can_be_read_again() -> None:
+def test_the_closing_balances_of_a_report_can_be_read_again(report: BookReport) -> None:
     """Exactly, in base units; an unknown one stays unknown."""
-    report = _report(_books())
     report.networks[0].accounts[0].closing = None
     document = json.dumps(books_document(report)).encode()
 

@@ -70,17 +70,16 @@ def test_an_empty_period_is_refused(last: int) -> None:
 
 
 @pytest.mark.parametrize("known", [0, 4])
-def test_nonces_are_found_without_old_states(known: int) -> None:
+def test_nonces_are_found_without_old_states(books: Books, known: int) -> None:
     """The ledger's transactions show in which blocks nonces were used."""
-    books = Books()
     books.top_up(amount=10**9)
     for _ in range(10):
         books.chain.mine(5)
         books.paid()
-    wallet = books.ledger.opened[WALLET]
-    books.ledger.opened[WALLET] = replace(wallet, first_nonce=known)
+    wallet = books.wallets[WALLET]
+    books.wallets[WALLET] = replace(wallet, first_nonce=known)
     for nonce in range(known):
-        del books.ledger.entries[WALLET][nonce]
+        del books.entries[WALLET][nonce]
     first = books.chain.counts[WALLET][5]
     last = books.chain.counts[WALLET][7]
     books.chain.pruned = books.chain.head + 3
@@ -93,14 +92,13 @@ def test_nonces_are_found_without_old_states(known: int) -> None:
     assert "OUSD, TUSD, coin" in result.notes[0]
 
 
-def test_a_wallet_without_a_row_starts_at_nonce_zero() -> None:
+def test_a_wallet_without_a_row_starts_at_nonce_zero(books: Books) -> None:
     """An unknown transaction is found in a state that the nodes still have."""
-    books = Books()
     books.top_up(amount=10**9)
     books.chain.mine(10)
     books.chain.send(WALLET)
     used_at = books.chain.head
-    del books.ledger.opened[WALLET]
+    del books.wallets[WALLET]
     books.chain.pruned = used_at
     books.chain.mine(10)
 
@@ -108,9 +106,8 @@ def test_a_wallet_without_a_row_starts_at_nonce_zero() -> None:
     assert books.codes(used_at + 1, used_at + 5) == []
 
 
-def test_unknown_nonces_need_old_states() -> None:
+def test_unknown_nonces_need_old_states(books: Books) -> None:
     """Without an archive node it is not known when an unknown nonce was used."""
-    books = Books()
     books.top_up(amount=10**9)
     books.paid()
     books.chain.mine()
@@ -122,9 +119,8 @@ def test_unknown_nonces_need_old_states() -> None:
         books.codes(1, 20)
 
 
-def test_an_unknown_transaction_that_is_not_found() -> None:
+def test_an_unknown_transaction_that_is_not_found(books: Books) -> None:
     """It is a difference, and the received coin is not known."""
-    books = Books()
     books.top_up(COIN_ADDRESS, 10**18)
     books.chain.mine()
     books.chain.send(WALLET)
@@ -143,11 +139,11 @@ def test_an_unknown_transaction_that_is_not_found() -> None:
 
 
 def test_many_unknown_transactions_are_not_searched_for(
+    books: Books,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each search costs many requests; all are reported."""
     monkeypatch.setattr("api.extras.books.comparison._MOST_SEARCHES", 1)
-    books = Books()
     for _ in range(3):
         books.chain.mine()
         books.chain.send(WALLET)
@@ -156,9 +152,8 @@ def test_many_unknown_transactions_are_not_searched_for(
     assert books.result().notes[0].startswith("2 transactions")
 
 
-def test_the_balances_of_the_report_before_are_the_opening_ones() -> None:
+def test_the_balances_of_the_report_before_are_the_opening_ones(books: Books) -> None:
     """Nodes that prune states have the closing state only."""
-    books = Books()
     books.top_up(amount=100)
     books.top_up(COIN_ADDRESS, 10**18)
     before = books.chain.head
@@ -191,9 +186,8 @@ def _a_day_later(books: Books) -> tuple[int, int, Openings]:
     return before + 1, last, Openings(before, {(WALLET, TOKEN): 100})
 
 
-def test_closing_balances_are_computed_from_later_transfers() -> None:
+def test_closing_balances_are_computed_from_later_transfers(books: Books) -> None:
     """The nodes have the newest state, and every transfer since the range."""
-    books = Books()
     first, last, openings = _a_day_later(books)
 
     *found, result = books.events(first, last, openings=openings)
@@ -205,9 +199,8 @@ def test_closing_balances_are_computed_from_later_transfers() -> None:
     assert "block: coin." in result.notes[0]
 
 
-def test_a_computed_closing_balance_shows_a_difference() -> None:
+def test_a_computed_closing_balance_shows_a_difference(books: Books) -> None:
     """Tokens that vanished without an event are missing later as well."""
-    books = Books()
     first, last, openings = _a_day_later(books)
     books.chain.change(WALLET, TOKEN, -1)
 
@@ -217,8 +210,7 @@ def test_a_computed_closing_balance_shows_a_difference() -> None:
     assert codes == ["balance-mismatch"]
 
 
-def test_a_false_opening_balance_is_a_difference() -> None:
-    books = Books()
+def test_a_false_opening_balance_is_a_difference(books: Books) -> None:
     books.top_up(amount=100)
     before = books.chain.head
     books.paid(amount=10)
@@ -243,9 +235,8 @@ def _fork_transactions(books: Books) -> None:
         books.chain.settled_by_hash[tx_hash] = replace(settled, block=block)
 
 
-def test_a_reorganisation_while_the_chain_is_read() -> None:
+def test_a_reorganisation_while_the_chain_is_read(books: Books) -> None:
     """The last block is not the one of the start: the command is repeated."""
-    books = Books()
     books.chain.mine(2500)
     books.paid()
 
@@ -259,9 +250,10 @@ def test_a_reorganisation_while_the_chain_is_read() -> None:
 
 
 @pytest.mark.parametrize("change", [_move, _fork_transactions])
-def test_facts_of_two_forks_are_not_compared(change: Callable[[Books], None]) -> None:
+def test_facts_of_two_forks_are_not_compared(
+    books: Books, change: Callable[[Books], None]
+) -> None:
     """A transaction is not in the block of its nonce, or of its transfer."""
-    books = Books()
     books.top_up(amount=10**9)
     books.paid()
     last = books.chain.head
@@ -272,9 +264,8 @@ def test_facts_of_two_forks_are_not_compared(change: Callable[[Books], None]) ->
         books.codes(1, last)
 
 
-def test_a_transfer_without_its_transaction() -> None:
+def test_a_transfer_without_its_transaction(books: Books) -> None:
     """Nodes that disagree about a transaction do not make it a difference."""
-    books = Books()
     books.chain.mine()
     books.chain.transfer(WALLET, STRANGER, 9, "0xlost")
 
@@ -282,9 +273,8 @@ def test_a_transfer_without_its_transaction() -> None:
         books.codes()
 
 
-def test_a_transfer_of_a_nonce_that_is_not_used() -> None:
+def test_a_transfer_of_a_nonce_that_is_not_used(books: Books) -> None:
     """Nodes cannot have a transaction of a nonce that they do not count."""
-    books = Books()
     books.chain.mine()
     books.chain.pay(WALLET, STRANGER, 9)
     books.chain.counts[WALLET].clear()
@@ -293,12 +283,11 @@ def test_a_transfer_of_a_nonce_that_is_not_used() -> None:
         books.codes()
 
 
-def test_without_wallets_nothing_is_read() -> None:
+def test_without_wallets_nothing_is_read(books: Books) -> None:
     """A new ledger has no key."""
-    books = Books()
     books.chain.mine(50)
-    books.ledger.opened.clear()
-    ledger, period = books.ledger, _period(1, 20)
+    books.wallets.clear()
+    ledger, period = books.tables(), _period(1, 20)
 
     *_, result = Comparison(
         "local", NETWORK, books.chain, ledger, period, addresses=()

@@ -8,10 +8,11 @@ import pytest
 
 from api.extras.books.entries import Code, Difference
 from api.extras.books.rows import NonceEntry, TransactionCost
-from signer.model.refund import COIN_ADDRESS, Status
+from signer.model.refund import COIN_ADDRESS, Refund, Status
 from signer.model.transaction import Kind, TransactionStatus
 from signer.model.wallet import NOOP_MARK
 from signer.ports.chain import Block
+from signer.refunds.nonces import paid_earlier
 from tests.extras.books.paid_books import (
     CUSTOMER,
     MOST_FEE,
@@ -22,6 +23,7 @@ from tests.extras.books.paid_books import (
     TOKEN,
     WALLET,
     Books,
+    PaperChain,
 )
 from tests.fixtures.ledger import as_if
 
@@ -40,10 +42,13 @@ def _silent_token(books: Books) -> None:
     books.write(refund, books.chain.send(WALLET))
 
 
+_OTHER = {"id": "rf_other", "idempotency_key": "other", "reference": "other"}
+
+
 def _unused_nonce(books: Books) -> None:
     entry = books.paid()
     assert entry.refund is not None
-    moved = replace(entry.refund, id="rf_moved", nonce=entry.nonce + 1)
+    moved = as_if(entry.refund, **_OTHER, nonce=entry.nonce + 1)
     books.put(WALLET, NonceEntry(entry.nonce + 1, moved))
 
 
@@ -57,7 +62,8 @@ def _unknown_sender(books: Books) -> None:
     entry = books.paid()
     assert entry.refund is not None
     for nonce in range(3):
-        stray = replace(entry.refund, id=f"rf_{nonce}", sender=STRANGER, nonce=nonce)
+        own = {name: f"{value}-{nonce}" for name, value in _OTHER.items()}
+        stray = as_if(entry.refund, **own, sender=STRANGER, nonce=nonce)
         books.put(STRANGER, NonceEntry(nonce, stray))
 
 
@@ -143,25 +149,20 @@ def _failed_but_paid(books: Books) -> None:
 
 def _refused_but_paid(books: Books) -> None:
     refund = books.refund(status=Status.REFUSED)
-    books.ledger.others.append(refund)
+    books.others.append(refund)
     books.chain.mine()
     books.chain.pay(WALLET, CUSTOMER, refund.amount, refund.mark)
 
 
 def _queued_but_paid(books: Books) -> None:
     refund = books.refund()
-    books.ledger.others.append(refund)
+    books.others.append(refund)
     books.chain.mine()
     books.chain.pay(WALLET, CUSTOMER, refund.amount, refund.mark)
 
 
 def _left_open(books: Books) -> None:
     books.change(books.paid(), status=Status.BROADCAST)
-    books.chain.mine(400)
-
-
-def _left_open_by_another(books: Books) -> None:
-    books.change(books.foreign(accepted=True), status=Status.BROADCAST)
     books.chain.mine(400)
 
 
@@ -184,7 +185,7 @@ def _vanished_coin(books: Books) -> None:
 def _changed_refund(books: Books) -> None:
     entry = books.paid()
     assert entry.refund is not None
-    books.ledger.forged.add(entry.refund.id)
+    books.forged.add(entry.refund.id)
 
 
 def _changed_sighting(books: Books) -> None:
@@ -192,11 +193,13 @@ def _changed_sighting(books: Books) -> None:
     assert entry.unrecorded is not None
     seen = replace(entry.unrecorded, is_authentic=False)
     books.put(WALLET, replace(entry, unrecorded=seen))
+    # While it is the newest one, its wallet counts as changed, too.
+    books.foreign()
 
 
 def _changed_wallet(books: Books) -> None:
-    wallet = books.ledger.opened[WALLET]
-    books.ledger.opened[WALLET] = replace(wallet, is_authentic=False)
+    wallet = books.wallets[WALLET]
+    books.wallets[WALLET] = replace(wallet, is_authentic=False)
 
 
 def _call_that_reverted(books: Books) -> None:
@@ -226,13 +229,6 @@ def _call_left_open(books: Books) -> None:
     books.chain.mine(400)
 
 
-def _change_filler(books: Books, **changes: Any) -> NonceEntry:
-    entry = books.filler()
-    assert entry.filler is not None
-    filler = replace(entry.filler, **changes)
-    return books.put(WALLET, replace(entry, filler=filler))
-
-
 def _payment_in_a_filler(books: Books) -> None:
     entry = books.filler()
     books.chain.transfer(WALLET, STRANGER, 9, entry.attempts[-1].tx_hash)
@@ -245,14 +241,14 @@ def _dear_filler(books: Books) -> None:
 
 
 def _filler_left_open(books: Books) -> None:
-    _change_filler(books, status=TransactionStatus.BROADCAST)
+    books.filler(status=TransactionStatus.BROADCAST)
     books.chain.mine(400)
 
 
 def _changed_filler(books: Books) -> None:
     entry = books.filler()
     assert entry.filler is not None
-    books.ledger.forged.add(entry.filler.id)
+    books.forged.add(entry.filler.id)
 
 
 def _filler_of_an_unused_nonce(books: Books) -> None:
@@ -306,8 +302,9 @@ PLANTED: list[tuple[Callable[[Books], None], Code]] = [
 ]
 
 
-def _shop() -> Books:
-    books = Books()
+@pytest.fixture
+def books(books: Books) -> Books:
+    """Return a shop that paid three refunds."""
     books.top_up(amount=10**9)
     for _ in range(3):
         books.paid()
@@ -318,10 +315,9 @@ def _shop() -> Books:
     ("plant", "code"), PLANTED, ids=lambda each: getattr(each, "__name__", str(each))
 )
 def test_a_planted_difference_is_found_by_its_name(
-    plant: Callable[[Books], None], code: Code
+    books: Books, plant: Callable[[Books], None], code: Code
 ) -> None:
     """Among honest refunds before and after it, nothing else is reported."""
-    books = _shop()
     books.chain.mine()
     plant(books)
     _continue(books)
@@ -331,16 +327,13 @@ def test_a_planted_difference_is_found_by_its_name(
 
 def _continue(books: Books) -> None:
     # A planted row may have the next nonce.
-    if not set(books.ledger.entries[WALLET]) - set(
-        range(len(books.chain.counts[WALLET]))
-    ):
+    if not set(books.entries[WALLET]) - set(range(len(books.chain.counts[WALLET]))):
         for _ in range(2):
             books.paid()
 
 
-def test_what_is_left_out_is_counted() -> None:
+def test_what_is_left_out_is_counted(books: Books) -> None:
     """One difference for each sender, which names it and says how many refunds."""
-    books = _shop()
     _unknown_sender(books)
     (left_out,) = [each for each in books.events() if isinstance(each, Difference)]
 
@@ -351,9 +344,8 @@ def test_each_code_is_planted() -> None:
     assert {code for _, code in PLANTED} == {*Code}
 
 
-def test_a_difference_names_what_it_is_about() -> None:
+def test_a_difference_names_what_it_is_about(books: Books) -> None:
     """The refund, the transaction, and both sides as decimal amounts."""
-    books = _shop()
     entry = books.paid(amount=12_500_000)
     assert entry.refund is not None
     books.change(entry, amount=12_500_001)
@@ -374,19 +366,19 @@ def test_a_difference_names_what_it_is_about() -> None:
     )
 
 
-def test_a_refund_in_an_unused_nonce_that_is_not_confirmed_is_no_difference() -> None:
+def test_a_refund_in_an_unused_nonce_that_is_not_confirmed_is_no_difference(
+    books: Books,
+) -> None:
     """A reorganisation may take a mined refund back: a worker follows it."""
-    books = _shop()
     _unused_nonce(books)
-    nonce = max(books.ledger.entries[WALLET])
-    books.change(books.ledger.entries[WALLET][nonce], status=Status.MINED)
+    nonce = max(books.entries[WALLET])
+    books.change(books.entries[WALLET][nonce], status=Status.MINED)
 
     assert books.codes() == []
 
 
-def test_a_refund_whose_nonce_another_transaction_used() -> None:
+def test_a_refund_whose_nonce_another_transaction_used(books: Books) -> None:
     """Both sides differ: the refund was not paid, and money left."""
-    books = _shop()
     books.chain.mine()
     settled = books.chain.pay(WALLET, STRANGER, 9)
     refund = books.refund()
@@ -398,11 +390,12 @@ def test_a_refund_whose_nonce_another_transaction_used() -> None:
     assert sorted(books.codes()) == ["confirmed-but-missing", "transfer-without-refund"]
 
 
-def test_an_open_refund_whose_nonce_another_transaction_used() -> None:
+def test_an_open_refund_whose_nonce_another_transaction_used(books: Books) -> None:
     """It waits for a worker, and after an hour it is a difference."""
-    books = _shop()
     entry = books.foreign()
-    refund = books.refund(status=Status.BROADCAST, tx_hash="0xlost", nonce=entry.nonce)
+    refund = books.refund(
+        status=Status.BROADCAST, tx_hash="0xlost", sender=WALLET, nonce=entry.nonce
+    )
     books.put(WALLET, replace(entry, refund=refund))
     soon = books.codes()
     books.chain.mine(400)
@@ -411,27 +404,24 @@ def test_an_open_refund_whose_nonce_another_transaction_used() -> None:
     assert books.codes() == ["mined-but-open"]
 
 
-def test_open_refunds_may_lag_for_an_hour() -> None:
+def test_open_refunds_may_lag_for_an_hour(books: Books) -> None:
     """The end of the range has refunds that a worker has not seen yet."""
-    books = _shop()
     for status in (Status.SIGNED, Status.BROADCAST, Status.MINED):
         books.change(books.paid(), status=status)
 
     assert books.codes() == []
 
 
-def test_a_failed_refund_without_events_is_no_difference() -> None:
+def test_a_failed_refund_without_events_is_no_difference(books: Books) -> None:
     """The token returned false: nothing moved, and the ledger records a failure."""
-    books = _shop()
     refund = books.refund()
     books.write(refund, books.chain.send(WALLET), status=Status.FAILED)
 
     assert books.codes() == []
 
 
-def test_a_token_that_charges_the_recipient() -> None:
+def test_a_token_that_charges_the_recipient(books: Books) -> None:
     """The recipient got less, and the fee left without a refund."""
-    books = _shop()
     refund = books.refund(amount=100)
     books.chain.mine()
     settled = books.chain.send(WALLET)
@@ -442,9 +432,8 @@ def test_a_token_that_charges_the_recipient() -> None:
     assert books.codes() == ["wrong-amount", "transfer-without-refund"]
 
 
-def test_a_forgotten_cancellation_is_known_by_its_mark() -> None:
+def test_a_forgotten_cancellation_is_known_by_its_mark(books: Books) -> None:
     """A restored ledger records a no-op that it had forgotten."""
-    books = _shop()
     books.chain.mine()
     settled = books.chain.send(WALLET, to=WALLET)
     books.record(settled, accepted=False, mark=NOOP_MARK)
@@ -452,28 +441,57 @@ def test_a_forgotten_cancellation_is_known_by_its_mark() -> None:
     assert books.codes() == []
 
 
-def test_an_adopted_payment_is_its_refunds() -> None:
+def test_an_adopted_payment_is_its_refunds(books: Books) -> None:
     """A restored ledger found the payment by its mark, and has no attempt of it."""
-    books = _shop()
     entry = books.paid()
     books.put(WALLET, replace(entry, attempts=()))
 
     assert books.codes() == []
 
 
-def test_a_payment_in_the_nonce_of_a_filler() -> None:
-    """The filler's row has the nonce, and the refund was found by its mark."""
-    books = _shop()
-    entry = books.paid()
-    assert entry.refund is not None
-    books.ledger.others.append(entry.refund)
+def _paid_in_a_filler(books: Books, **changes: Any) -> Refund:
+    """Return a refund that was paid before a restore, and was then asked for again."""
+    refund = books.refund()
+    books.chain.mine()
+    settled = books.chain.pay(WALLET, CUSTOMER, refund.amount, refund.mark)
     lost = TransactionCost("0xlost", Kind.NOOP, MOST_FEE)
-    filler = replace(
-        entry.refund.reserved(), status=TransactionStatus.FAILED, tx_hash=lost.tx_hash
-    )
-    books.put(WALLET, NonceEntry(entry.nonce, None, (lost,), filler=filler))
+    entry = replace(books.write(refund, settled), attempts=(lost,))
+    filled = books.fill(entry, status=TransactionStatus.FAILED, tx_hash=lost.tx_hash)
+    seen = books.record(settled, accepted=False, mark=refund.mark)
+    books.put(WALLET, replace(filled, unrecorded=seen.unrecorded))
+    end = {"status": Status.REFUSED, **paid_earlier(settled.tx_hash), **changes}
+    ended = as_if(refund, **end)
+    books.others.append(ended)
+    return ended
+
+
+def test_a_payment_in_the_nonce_of_a_filler(books: Books) -> None:
+    """The filler failed, and the refund ended as paid by that very transaction."""
+    _paid_in_a_filler(books)
 
     assert books.codes() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"failure_code": "transfer-mismatch"}, "refused-but-paid"),
+        (paid_earlier("0xother"), "refused-but-paid"),
+        ({"amount": 1}, "wrong-amount"),
+    ],
+)
+def test_a_refund_that_does_not_end_as_paid_by_its_payment(
+    books: Books, changes: dict[str, Any], code: str
+) -> None:
+    _paid_in_a_filler(books, **changes)
+
+    assert books.codes() == [code]
+
+
+def test_a_changed_refund_does_not_explain_a_payment(books: Books) -> None:
+    books.forged.add(_paid_in_a_filler(books).id)
+
+    assert books.codes() == ["row-changed"]
 
 
 @pytest.mark.parametrize(
@@ -485,19 +503,17 @@ def test_a_payment_in_the_nonce_of_a_filler() -> None:
     ],
 )
 def test_another_transaction_in_the_nonce_of_a_filler(
-    status: TransactionStatus, codes: list[str]
+    books: Books, status: TransactionStatus, codes: list[str]
 ) -> None:
-    books = _shop()
-    entry = _change_filler(books, status=status, tx_hash="0xlost")
+    entry = books.filler(status=status, tx_hash="0xlost")
     books.put(WALLET, replace(entry, attempts=()))
     books.chain.mine(400)
 
     assert books.codes() == codes
 
 
-def test_several_unknown_transactions() -> None:
+def test_several_unknown_transactions(books: Books) -> None:
     """Each is reported once: a payment by its transfer, the others by their nonces."""
-    books = _shop()
     _unknown(books)
     _theft(books)
     _unknown(books)
@@ -509,9 +525,8 @@ def test_several_unknown_transactions() -> None:
     ]
 
 
-def test_hashes_of_other_wallets_do_not_count() -> None:
+def test_hashes_of_other_wallets_do_not_count(books: Books) -> None:
     """Another program may write any hash into the table of transactions."""
-    books = _shop()
     other = books.paid(SECOND)
     entry = books.paid()
     assert entry.refund
@@ -519,42 +534,42 @@ def test_hashes_of_other_wallets_do_not_count() -> None:
     stolen = as_if(entry.refund, tx_hash=other.refund.tx_hash)
     attempt = TransactionCost(str(other.refund.tx_hash), Kind.TRANSFER, MOST_FEE)
     books.put(WALLET, NonceEntry(entry.nonce, stolen, (attempt,)))
+    books.put(SECOND, replace(other, attempts=()))
 
     # The payment has the mark of the refund, whose row names another transaction.
     assert books.codes() == ["confirmed-but-missing", "paid-twice"]
 
 
 def test_marked_payments_beyond_the_limit_are_not_looked_up(
+    books: Books,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Their refunds are not searched for, so that the memory is bounded."""
     monkeypatch.setattr("api.extras.books.comparison._MOST_WITH_MARKER", 1)
-    books = _shop()
     _marked_twice(books)
     _marked_twice(books)
 
     assert sorted(books.codes()) == ["paid-twice", "transfer-without-refund"]
 
 
-def test_unknown_marks_are_of_no_refund() -> None:
+def test_unknown_marks_are_of_no_refund(books: Books) -> None:
     """Every page of refunds is compared before that is said."""
-    books = _shop()
     books.chain.pay(WALLET, STRANGER, 9, b"\x01" * 16)
     for number in range(600):
-        books.ledger.others.append(books.refund(id=f"rf_x{number:04}"))
+        books.others.append(books.refund(id=f"rf_x{number:04}"))
 
     assert books.codes() == ["transfer-without-refund"]
 
 
-def test_what_precedes_the_ledger_is_noted() -> None:
+def test_what_precedes_the_ledger_is_noted(books: Books) -> None:
     """The wallet was used before this service had it."""
-    books = Books()
+    books = Books(books.store)
     books.top_up(amount=100)
     books.chain.mine()
     books.chain.pay(WALLET, STRANGER, 9)
     books.chain.send(WALLET)
-    wallet = books.ledger.opened[WALLET]
-    books.ledger.opened[WALLET] = replace(wallet, first_nonce=2)
+    wallet = books.wallets[WALLET]
+    books.wallets[WALLET] = replace(wallet, first_nonce=2)
     books.paid(amount=10)
 
     result = books.result()
@@ -567,5 +582,5 @@ def test_what_precedes_the_ledger_is_noted() -> None:
 
 def test_blocks_are_those_of_the_chain() -> None:
     """A block of another fork is another block."""
-    assert Books().chain.block(7) == Block(7, f"0x00{7:062x}")
+    assert PaperChain().block(7) == Block(7, f"0x00{7:062x}")
     assert NETWORK.confirmations == 3
