@@ -7,8 +7,8 @@ from textwrap import wrap
 
 from sqlalchemy import Table
 
-from backends.sql.schema import metadata
-from backends.sql.tables import ROLES, granted
+from backends.sql.table_declaration import ROLES, granted
+from backends.sql.tables import metadata
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,7 +22,7 @@ _INITIALS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 _ALL = ", ".join(f"hotwallet_{role}" for role in ROLES)
 
 _GRANTS = f"""\
--- Generated from backends/sql/schema.py by python -m dev.reference_pages.
+-- Generated from backends/sql/tables.py by python -m dev.reference_pages.
 -- Grants each role what its process needs, and no more: docs/reference/database.md,
 -- "Roles".  The owner runs this file after each `hotwallet db upgrade`.
 \\set ON_ERROR_STOP on

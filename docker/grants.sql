@@ -1,4 +1,4 @@
--- Generated from backends/sql/schema.py by python -m dev.reference_pages.
+-- Generated from backends/sql/tables.py by python -m dev.reference_pages.
 -- Grants each role what its process needs, and no more: docs/reference/database.md,
 -- "Roles".  The owner runs this file after each `hotwallet db upgrade`.
 \set ON_ERROR_STOP on
@@ -21,7 +21,7 @@ GRANT SELECT ON attempts TO hotwallet_refunds;
 GRANT SELECT, INSERT (refund_id, status, at) ON refund_moves TO hotwallet_refunds;
 GRANT INSERT ON request_signatures TO hotwallet_refunds;
 GRANT SELECT ON wallets TO hotwallet_refunds;
-GRANT SELECT ON sightings TO hotwallet_refunds;
+GRANT SELECT ON unrecorded_transactions TO hotwallet_refunds;
 GRANT SELECT ON spendings TO hotwallet_refunds;
 GRANT SELECT ON keys TO hotwallet_refunds;
 GRANT SELECT, INSERT (id, body, mac) ON audit_records TO hotwallet_refunds;
@@ -48,7 +48,8 @@ GRANT INSERT ON refund_moves TO hotwallet_worker;
 GRANT SELECT ON request_signatures TO hotwallet_worker;
 GRANT SELECT, INSERT, UPDATE (paused_by, paused_at, version, high_water, mac) ON wallets
     TO hotwallet_worker;
-GRANT SELECT, INSERT, UPDATE (accepted_at, mac) ON sightings TO hotwallet_worker;
+GRANT SELECT, INSERT, UPDATE (accepted_at, mac) ON unrecorded_transactions TO
+    hotwallet_worker;
 GRANT SELECT, INSERT, UPDATE (amount) ON spendings TO hotwallet_worker;
 GRANT SELECT, INSERT, UPDATE (state, updated_at, epoch, requested_by, blocked_by,
     version, mac, proved_at) ON keys TO hotwallet_worker;
@@ -85,7 +86,8 @@ GRANT SELECT, INSERT ON refund_moves TO hotwallet_admin;
 GRANT INSERT ON request_signatures TO hotwallet_admin;
 GRANT SELECT, INSERT, UPDATE (paused_by, paused_at, version, high_water, mac) ON wallets
     TO hotwallet_admin;
-GRANT SELECT, INSERT, UPDATE (accepted_at, mac) ON sightings TO hotwallet_admin;
+GRANT SELECT, INSERT, UPDATE (accepted_at, mac) ON unrecorded_transactions TO
+    hotwallet_admin;
 GRANT SELECT ON spendings TO hotwallet_admin;
 GRANT SELECT, INSERT, UPDATE (state, updated_at, epoch, requested_by, blocked_by,
     version, mac, key_id, held_until) ON keys TO hotwallet_admin;
@@ -117,7 +119,7 @@ GRANT SELECT ON transactions TO hotwallet_sign;
 GRANT INSERT (refund_id, status, at) ON refund_moves TO hotwallet_sign;
 GRANT INSERT ON request_signatures TO hotwallet_sign;
 GRANT SELECT ON wallets TO hotwallet_sign;
-GRANT SELECT ON sightings TO hotwallet_sign;
+GRANT SELECT ON unrecorded_transactions TO hotwallet_sign;
 GRANT SELECT, INSERT, UPDATE (amount) ON spendings TO hotwallet_sign;
 GRANT SELECT ON keys TO hotwallet_sign;
 GRANT SELECT, INSERT (id, body, mac) ON audit_records TO hotwallet_sign;

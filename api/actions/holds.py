@@ -27,7 +27,7 @@ from signer.model.refund import COIN
 
 if TYPE_CHECKING:
     from api.container import Container
-    from signer.refunds.hold_admin import SwitchResult
+    from signer.refunds.hold_admin import StopResult
 
 
 CHAIN = "chain:"
@@ -47,11 +47,11 @@ def scope_of(chain_id: int, names: Mapping[int, str]) -> str:
 
 def scopes(container: Container) -> Texts:
     """Return everything that can be stopped or is stopped."""
-    switch = container.holds
-    names = switch.names()
+    holds = container.holds
+    names = holds.names()
     options = {EVERY: "every network"}
     options |= {name: f"{name} (chain {id_})" for id_, name in names.items()}
-    for stop in switch.stops():
+    for stop in holds.stops():
         value = scope_of(stop.chain_id, names)
         options.setdefault(value, f"chain {stop.chain_id}, of no network")
     return options
@@ -89,7 +89,7 @@ _TOKEN = Field(
 
 
 def _target(values: Values) -> dict[str, Any]:
-    """Return what is stopped, as the switch takes it."""
+    """Return what is stopped, as ``Holds`` takes it."""
     network, token = values["network"], values["asset"]
     chain = _OF_NO_NETWORK.fullmatch(network or "")
     if chain is not None:
@@ -134,17 +134,17 @@ def _plan_resume(container: Container, values: Values) -> Plan:
 
 def _stop(container: Container, values: Values, actor: Actor) -> Answer:
     result = container.holds.stop(reason=actor.reason, actor=actor, **_target(values))
-    return _switched(container, values, result, ("stopped", "already-stopped"))
+    return _stop_status(container, values, result, ("stopped", "already-stopped"))
 
 
 def _resume(container: Container, values: Values, actor: Actor) -> Answer:
     target = _target(values)
     result = container.holds.resume(reason=actor.reason, actor=actor, **target)
-    return _switched(container, values, result, ("resumed", "not-stopped"))
+    return _stop_status(container, values, result, ("resumed", "not-stopped"))
 
 
-def _switched(
-    container: Container, values: Values, result: SwitchResult, words: tuple[str, str]
+def _stop_status(
+    container: Container, values: Values, result: StopResult, words: tuple[str, str]
 ) -> Answer:
     """Return the answer; *words* are for a change, and for none."""
     from api.views.administration import StopsDocument, stop_lines

@@ -7,8 +7,8 @@ from sqlalchemy import Connection, Select, bindparam, func, select, text
 
 from backends.sql.audit_rows import write
 from backends.sql.database import Tables
-from backends.sql.schema import accepted_limits, approvals, refunds
 from backends.sql.sealed_rows import SealedRows, select_flagged
+from backends.sql.tables import accepted_limits, approvals, refunds
 from signer.model.accepted_limits import AcceptedLimits
 from signer.model.approval import Approval, ApprovalUse
 from signer.model.audit_record import Record

@@ -19,11 +19,11 @@ from sqlalchemy.types import BigInteger
 from backends.sql.advisory_locks import lock_keys
 from backends.sql.audit_rows import write
 from backends.sql.database import Tables
-from backends.sql.holds import require_running
+from backends.sql.excess_privileges import excess_privileges
+from backends.sql.hold_checks import require_running
 from backends.sql.key_rows import KeyRows
-from backends.sql.privileges import excess_privileges
-from backends.sql.schema import audit_checkpoints, audit_records
 from backends.sql.spending import count_documents
+from backends.sql.tables import audit_checkpoints, audit_records
 from backends.sql.urls import POSTGRESQL
 from signer.audit.hash_chain import (
     BATCH,

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection, insert
 
-from backends.sql.schema import audit_records
+from backends.sql.tables import audit_records
 from signer.model.audit_record import Record
 from signer.row_macs import RowMACs
 

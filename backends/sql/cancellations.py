@@ -9,7 +9,7 @@ from backends.sql.audit_rows import write
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.refund_rows import REFUNDS, read_refunds
-from backends.sql.schema import refunds, state_in
+from backends.sql.tables import refunds, state_in
 from signer.model.audit_record import Record
 from signer.model.refund import UNRESERVED, Refund
 

@@ -39,14 +39,14 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from backends.sql.columns import UTCDateTime
 from backends.sql.refund_rows import NONCE, pays_refund
-from backends.sql.schema import (
+from backends.sql.tables import (
     IS_CLAIMABLE,
     IS_FILLER,
     refunds,
     state_in,
     transactions,
 )
-from signer.model.refund import PaymentState
+from signer.model.payment import PaymentState
 
 
 # Literal text, so that both databases use the partial indexes.

@@ -27,7 +27,7 @@ from backends.sql.advisory_locks import share_events
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.refund_rows import REFUNDS, read_refunds
-from backends.sql.schema import events, refunds, webhook_deliveries
+from backends.sql.tables import events, refunds, webhook_deliveries
 from backends.sql.validation import is_storable
 from signer.model.delivery import NOT_AUTHENTIC, Delivery, DeliveryState
 from signer.model.event import Event

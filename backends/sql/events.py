@@ -21,7 +21,7 @@ from backends.sql.advisory_locks import try_to_lock_events
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.deliveries import insert_deliveries, with_refunds
-from backends.sql.schema import events, webhook_deliveries
+from backends.sql.tables import events, webhook_deliveries
 from backends.sql.urls import POSTGRESQL
 from backends.sql.validation import is_storable
 from signer.model.delivery import DeliveryState

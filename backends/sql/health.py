@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import text
 
 from backends.sql.database import Database
-from backends.sql.schema import HEAD
+from backends.sql.tables import HEAD
 from backends.sql.urls import POSTGRESQL, SQLITE
 from signer.errors import StoreError, StoreUnavailableError
 

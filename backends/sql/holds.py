@@ -22,13 +22,8 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
-    Exists,
     Select,
     bindparam,
-    case,
-    cast,
-    exists,
-    func,
     literal,
     select,
     text,
@@ -36,10 +31,9 @@ from sqlalchemy import (
 
 from backends.sql.advisory_locks import lock_keys
 from backends.sql.approvals import use_approval
-from backends.sql.columns import Plain
 from backends.sql.database import Tables
-from backends.sql.schema import audit_records, holds
 from backends.sql.sealed_rows import SealedRows
+from backends.sql.tables import audit_records, holds
 from signer.errors import (
     RowNotAuthenticError,
     StaleStateError,
@@ -48,7 +42,6 @@ from signer.errors import (
 from signer.model.approval import ApprovalUse
 from signer.model.audit_record import Record
 from signer.model.hold import (
-    EVERY_CHAIN,
     EVERYTHING,
     STOPS,
     Hold,
@@ -56,7 +49,6 @@ from signer.model.hold import (
     name_of_chain,
     name_of_tenant,
 )
-from signer.model.refund import COIN_ADDRESS, Refund
 from signer.row_macs import RowMACs
 
 
@@ -137,96 +129,6 @@ class Register:
     versions: dict[str, int] = field(default_factory=dict)
 
 
-def is_stopped(chain_id: Any) -> Exists:
-    """Return the condition that a stop forbids signatures on *chain_id*."""
-    network = literal(f"{Scope.NETWORK} ", Plain) + cast(chain_id, Plain)
-    return _is_held(name_of_chain(EVERYTHING), network)
-
-
-def is_token_stopped(chain_id: Any, token: Any, called: Any, amount: Any) -> Exists:
-    """Return the condition that *token* or *called* is held; no coin is not coin."""
-    prefix = literal(f"{Scope.TOKEN} ", Plain) + cast(chain_id, Plain) + " "
-    moves_coin = (token != COIN_ADDRESS) | (amount != 0)
-    moved = case((moves_coin, prefix + func.lower(token)))
-    return _is_held(moved, prefix + func.lower(called))
-
-
-def is_blocked(tenant: Any) -> Exists:
-    """Return the condition that *tenant* is blocked."""
-    return _is_held(literal(f"{Scope.TENANT} ", Plain) + tenant)
-
-
-def _is_held(*names: Any) -> Exists:
-    return exists().where(holds.c.name.in_(names), holds.c.ended_at.is_(None))
-
-
-def require_running(
-    connection: Connection, macs: RowMACs, chain_id: int, named: str
-) -> None:
-    """
-    Require that no stop forbids signatures on *chain_id*, or on ``EVERY_CHAIN``.
-
-    *named* is what ``Hold.forbids`` looks for stopped tokens in.
-
-    Raises:
-        SigningStoppedError: One does.
-        RowNotAuthenticError: Another program changed or deleted a stop, perhaps to end
-            it.
-    """
-    if chain_id == EVERY_CHAIN:
-        _, found = select_holds(connection, macs)
-        found = _of(STOPS, found)
-    else:
-        names = name_of_chain(EVERYTHING), name_of_chain(chain_id)
-        _, found = select_holds(connection, macs, *names, tokens_of=chain_id)
-    for hold in found:
-        if hold.in_force and (chain_id == EVERY_CHAIN or hold.forbids(named)):
-            raise hold.error()
-
-
-def find_forbidding(
-    connection: Connection, macs: RowMACs, refunds: Sequence[Refund]
-) -> Mapping[str, Hold]:
-    """
-    Return the holds of tenants and tokens that forbid *refunds* of one chain, by id.
-
-    Raises:
-        SigningStoppedError: A stop forbids them all.
-        RowNotAuthenticError: Another program changed or deleted such a stop.
-    """
-    chain_id = refunds[0].chain_id
-    stops = name_of_chain(EVERYTHING), name_of_chain(chain_id)
-    names = {*stops, *(name_of_tenant(each.tenant) for each in refunds)}
-    _, found = select_holds(connection, macs, *sorted(names), tokens_of=chain_id)
-    forbidding: dict[str, Hold] = {}
-    for hold in found:
-        if not hold.in_force:
-            continue
-        if hold.name in stops:
-            raise hold.error()
-        forbidding |= {
-            each.id: hold
-            for each in refunds
-            if hold.name == name_of_tenant(each.tenant)
-            or (hold.token and hold.forbids(each.named))
-        }
-    return forbidding
-
-
-def require_unblocked(connection: Connection, macs: RowMACs, tenant: str) -> None:
-    """
-    Require that *tenant* is not blocked.
-
-    Raises:
-        TenantBlockedError: It is.
-        RowNotAuthenticError: Another program changed or deleted the block, perhaps to
-            end it.
-    """
-    for block in select_holds(connection, macs, name_of_tenant(tenant))[1]:
-        if block.in_force:
-            raise block.error()
-
-
 def select_holds(
     connection: Connection, macs: RowMACs, *wanted: str, tokens_of: int | None = None
 ) -> tuple[Register | None, Sequence[Hold]]:
@@ -287,7 +189,8 @@ def _order(hold: Hold) -> tuple[Any, ...]:
     return hold.scope is Scope.TENANT, bool(hold.token), chain_id, hold.subject
 
 
-def _of(scopes: Collection[Scope], found: Sequence[Hold]) -> Sequence[Hold]:
+def of_scopes(scopes: Collection[Scope], found: Sequence[Hold]) -> Sequence[Hold]:
+    """Return those of *found* that have one of *scopes*."""
     return tuple(hold for hold in found if hold.scope in scopes)
 
 
@@ -405,7 +308,7 @@ def _write(
 class HoldTables(Tables):
     """The holds of ``signer.ports.control_store.ControlStore``."""
 
-    def hold(self, new: Hold) -> bool:
+    def begin_hold(self, new: Hold) -> bool:
         def work(connection: Connection) -> Register | None:
             _, found = select_holds(connection, self._macs, new.name)
             stored = found[0] if found else None
@@ -425,7 +328,7 @@ class HoldTables(Tables):
             self._database.transaction(lambda c: lock_keys(c, shared=False))
         return changed
 
-    def release(
+    def end_hold(
         self,
         name: str,
         at: datetime,
@@ -456,7 +359,7 @@ class HoldTables(Tables):
         return register is not None
 
     def stops(self) -> Sequence[Hold]:
-        return _of(STOPS, self._read())
+        return of_scopes(STOPS, self._read())
 
     def find_stop(self, chain_id: int, named: str = "") -> Hold | None:
         names = name_of_chain(EVERYTHING), name_of_chain(chain_id)
@@ -468,7 +371,7 @@ class HoldTables(Tables):
         return tuple(hold for hold in self.last_blocks() if hold.in_force)
 
     def last_blocks(self) -> Sequence[Hold]:
-        return _of({Scope.TENANT}, self._read())
+        return of_scopes({Scope.TENANT}, self._read())
 
     def find_block(self, tenant: str) -> Hold | None:
         found = self._read(name_of_tenant(tenant))

@@ -22,7 +22,7 @@ from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.key_rows import KeyRows
 from backends.sql.refund_rows import PAID, same_nonce
-from backends.sql.schema import (
+from backends.sql.tables import (
     IS_MOVABLE,
     IS_OPEN,
     attempts,
@@ -38,7 +38,8 @@ from signer.errors import ConflictError, KeyRotatedError, StaleStateError
 from signer.model.approval import ApprovalUse
 from signer.model.audit_record import Record
 from signer.model.key import ROTATION_HOLD, SIGNING, Key, KeyState
-from signer.model.refund import PaymentPurpose, PaymentState, Status
+from signer.model.payment import PaymentPurpose, PaymentState
+from signer.model.refund import Status
 from signer.model.transaction import TransactionStatus
 from signer.row_macs import RowMACs
 

@@ -6,17 +6,17 @@ from sqlalchemy import Connection, Select, bindparam, select, update
 
 from backends.sql.holds import renew_holds
 from backends.sql.key_rows import KeyRows
-from backends.sql.schema import (
+from backends.sql.sealed_rows import SealedRows
+from backends.sql.tables import (
     accepted_limits,
     approvals,
     keys,
-    sightings,
+    unrecorded,
 )
-from backends.sql.sealed_rows import SealedRows
 from backends.sql.wallet_rows import (
     ALL_WALLETS,
     of_wallet,
-    select_sightings,
+    select_unrecorded,
     wallet_key,
     wallet_rows,
 )
@@ -25,9 +25,9 @@ from signer.model.approval import Approval
 from signer.row_macs import RowMACs
 
 
-_SET_SIGHTING_MAC = (
-    update(sightings)
-    .where(of_wallet(sightings), sightings.c.nonce == bindparam("of_nonce"))
+_SET_UNRECORDED_MAC = (
+    update(unrecorded)
+    .where(of_wallet(unrecorded), unrecorded.c.nonce == bindparam("of_nonce"))
     .values(mac=bindparam("new_mac"))
 )
 
@@ -51,11 +51,11 @@ def renew_macs(connection: Connection, macs: RowMACs) -> None:
     limits = SealedRows(connection, macs, accepted_limits, AcceptedLimits)
     _renew(limits, select(accepted_limits), macs)
     _renew(wallet_rows(connection, macs), ALL_WALLETS, macs)
-    for each in select_sightings(connection, macs, select(sightings)):
+    for each in select_unrecorded(connection, macs, select(unrecorded)):
         if each.is_authentic and not macs.is_current(each.mac):
             key = wallet_key(each.chain_id, each.sender)
             new = {"of_nonce": each.nonce, "new_mac": macs.compute(each)}
-            connection.execute(_SET_SIGHTING_MAC, key | new)
+            connection.execute(_SET_UNRECORDED_MAC, key | new)
 
 
 def _renew(rows: SealedRows[Any], query: Select[Any], macs: RowMACs) -> None:

@@ -13,7 +13,7 @@ from backends.sql.database import Database
 from backends.sql.health import schema_error
 from backends.sql.holds import begin_register
 from backends.sql.mac_renewal import renew_macs
-from backends.sql.schema import HEAD, metadata
+from backends.sql.tables import HEAD, metadata
 from backends.sql.urls import SQLITE
 from signer.errors import ConfigurationError, Refusal, StoreError
 from signer.row_macs import RowMACs

@@ -25,7 +25,7 @@ from backends.sql.refund_rows import (
     read_refunds,
     same_nonce,
 )
-from backends.sql.schema import (
+from backends.sql.tables import (
     IS_MOVABLE,
     IS_OPEN,
     attempts,
@@ -38,7 +38,8 @@ from signer.errors import (
     OpenRefundsLimitError,
     StoreError,
 )
-from signer.model.refund import IN_FLIGHT, OPEN_STATES, PaymentState, Refund
+from signer.model.payment import OPEN_STATES, PaymentState
+from signer.model.refund import IN_FLIGHT, Refund
 from signer.model.repeated_requests import find_repeated
 from signer.model.transaction import TransactionKind, TransactionStatus
 

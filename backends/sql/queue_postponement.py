@@ -8,7 +8,7 @@ from sqlalchemy import Update, bindparam, select, text, update
 from backends.sql.claim_order import IS_QUEUED, tenants_in_queue
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
-from backends.sql.schema import IS_OF_TENANT, refunds
+from backends.sql.tables import IS_OF_TENANT, refunds
 from signer.model.refund_queue import Queue
 
 

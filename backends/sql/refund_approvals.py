@@ -18,8 +18,8 @@ from backends.sql import audit_rows
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.refund_rows import REFUNDS, read_refunds
-from backends.sql.schema import PROPOSED, approvals, refunds
 from backends.sql.sealed_rows import SealedRows, select_flagged
+from backends.sql.tables import PROPOSED, approvals, refunds
 from signer.model.acceptance import ProposedApproval
 from signer.model.approval import Approval, ApprovalState
 from signer.model.refund import Refund

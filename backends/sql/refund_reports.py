@@ -34,7 +34,8 @@ from backends.sql.refund_rows import (
     read_refunds,
     same_nonce,
 )
-from backends.sql.schema import (
+from backends.sql.spending import DATABASE_HOUR, HOURS
+from backends.sql.tables import (
     IS_FILLER,
     IS_MOVABLE,
     IS_OF_TENANT,
@@ -45,15 +46,9 @@ from backends.sql.schema import (
     state_in,
     transactions,
 )
-from backends.sql.spending import DATABASE_HOUR, HOURS
 from backends.sql.validation import is_storable, require_page
-from signer.model.refund import (
-    OPERATOR,
-    Page,
-    PaymentState,
-    Status,
-    id_prefix,
-)
+from signer.model.payment import PaymentState
+from signer.model.refund import OPERATOR, Page, Status, id_prefix
 from signer.model.transaction import EPOCH
 from signer.ports.refund_reports import (
     SEARCHED,

@@ -21,9 +21,10 @@ from sqlalchemy import (
 )
 
 from backends.sql.columns import Named
-from backends.sql.schema import IS_FILLER, attempts, refunds, transactions
+from backends.sql.tables import IS_FILLER, attempts, refunds, transactions
 from signer.errors import RowNotAuthenticError
-from signer.model.refund import PaymentState, Refund, Status
+from signer.model.payment import PaymentState
+from signer.model.refund import Refund, Status
 from signer.model.transaction import Transaction, TransactionKind, compose
 from signer.row_macs import RowMACs
 

@@ -19,7 +19,7 @@ from backends.sql.claim_order import (
     share,
 )
 from backends.sql.database import Database, Tables
-from backends.sql.holds import require_unblocked
+from backends.sql.hold_checks import require_tenant_unblocked
 from backends.sql.refund_approvals import propose
 from backends.sql.refund_rows import (
     NONCE,
@@ -32,8 +32,8 @@ from backends.sql.refund_rows import (
     with_payments,
 )
 from backends.sql.savepoints import Work
-from backends.sql.schema import transactions
 from backends.sql.statements import RESERVE_TRANSACTION, accepted_values, fields_of
+from backends.sql.tables import transactions
 from backends.sql.validation import (
     is_storable,
     is_transaction_hash,
@@ -301,7 +301,7 @@ class RefundTables(Tables):
 
         def work(connection: Connection) -> tuple[Refund, bool]:
             if refund.bound_sender is None and not given.is_restored:
-                require_unblocked(connection, self._macs, refund.tenant)
+                require_tenant_unblocked(connection, self._macs, refund.tenant)
             if insert_refund(connection, refund, params, lock=lock):
                 # After the insertion: a repeated request is answered in any case.
                 if lock and self._may_be_over_limit(given):

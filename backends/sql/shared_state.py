@@ -26,7 +26,7 @@ from sqlalchemy.sql.dml import Insert, ReturningInsert
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Database, Tables
 from backends.sql.inserts import INSERT, insert_new
-from backends.sql.schema import alerts, rate_counters, used_tokens, workers
+from backends.sql.tables import alerts, rate_counters, used_tokens, workers
 from signer.errors import StoreError
 from signer.model.look import Look
 from signer.model.worker_row import WorkerRow

@@ -27,13 +27,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from backends.sql.advisory_locks import lock_chain
 from backends.sql.inserts import INSERT
 from backends.sql.refund_rows import REFUNDS, read_refunds
-from backends.sql.schema import refunds, spendings, state_in
+from backends.sql.tables import refunds, spendings, state_in
 from signer.errors import LimitReachedError
-from signer.model.payment_totals import PaymentTotals
-from signer.model.refund import PaymentState, Refund
+from signer.model.payment import PaymentState
+from signer.model.refund import Refund
 from signer.model.spending_limits import (
     NO_LIMITS,
     Limits,
+    PaymentTotals,
     Spending,
     Spent,
     hour_number,

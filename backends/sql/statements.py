@@ -23,10 +23,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from backends.sql.holds import is_stopped, is_token_stopped
+from backends.sql.hold_checks import is_stopped, is_token_stopped
 from backends.sql.inserts import InsertOfDialect
 from backends.sql.refund_rows import NONCE, same_nonce
-from backends.sql.schema import (
+from backends.sql.tables import (
     ACCEPTED,
     FIRST_EVENT,
     HELD,

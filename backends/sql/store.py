@@ -13,11 +13,11 @@ from backends.sql.events import EventTables
 from backends.sql.health import require_health
 from backends.sql.holds import HoldTables
 from backends.sql.keys import KeyTables
+from backends.sql.nonce_reservations import ReservationTables
 from backends.sql.queue_postponement import QueueTables
 from backends.sql.refund_approvals import RefundApprovalTables
 from backends.sql.refund_reports import ReportTables
 from backends.sql.refunds import RefundTables
-from backends.sql.reservations import ReservationTables
 from backends.sql.shared_state import SharedTables
 from backends.sql.wallets import WalletTables
 from signer.ports.clock import Clock

@@ -1,203 +1,665 @@
 """
-How a table is declared, once: its row, rules of the database, grants and documentation.
+The tables, each declared once: its row, its rules, its grants and its documentation.
 
-``docker/grants.sql`` and ``docs/reference/database.md`` are generated from it.
+A column has the name and the place of the field of its class in ``signer.model``, so a
+row can be passed to ``Refund`` as it is.  The baseline migration creates the tables,
+with the triggers of ``backends.sql.triggers``.
 """
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from enum import StrEnum
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    ForeignKeyConstraint,
     Index,
-    Integer,
     LargeBinary,
-    MetaData,
-    Table,
-    text,
-)
-from sqlalchemy.schema import SchemaItem
-from sqlalchemy.types import TypeEngine
-
-from backends.sql.columns import FreeText, Named, Plain, Uint256, UTCDateTime
-from signer.model.row import KINDS, Storage, StoredField, stored_fields
-
-
-Privilege = tuple[str, str, str | None]
-"""SELECT, INSERT, UPDATE or DELETE; a table; and a column, or None for DELETE."""
-
-ROLES: Mapping[str, str] = {
-    "refunds": "`serve --role refunds`: accepts refunds, and requests that they are"
-    " cancelled",
-    "worker": "`worker`: moves refunds, follows and ends their approvals, reconciles"
-    " wallets, enrols and retires keys, stops, accepts limits, seals, delivers events,"
-    " and deletes old ones",
-    "admin": "`serve --role admin`, and the commands of operators",
-    "sign": "`serve --role sign`: signs with the active key, and accepts what clients"
-    " of JSON-RPC send",
-}
-"""The processes that have a database role of their own, and what they do."""
-
-READABLE = "BETWEEN TIMESTAMPTZ '1970-01-01 UTC' AND TIMESTAMPTZ '9999-12-30 UTC'"
-"""The condition on PostgreSQL that Python can read a time."""
-
-TABLES = MetaData(
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-    }
+    UniqueConstraint,
 )
 
-_STORED: Mapping[Any, Any] = {
-    Storage.UINT256: Uint256,
-    Storage.FREE_TEXT: FreeText,
-    Storage.SMALL: Integer,
-    int: BigInteger,
-    str: Plain,
-    bytes: LargeBinary,
-    datetime: UTCDateTime,
+from backends.sql.columns import Plain, Uint256, UTCDateTime
+from backends.sql.table_declaration import (
+    READABLE,
+    TABLES,
+    check,
+    declare,
+    is_in,
+    octets,
+    one_of,
+    outside,
+    partial,
+)
+from signer.model.accepted_limits import AcceptedLimits
+from signer.model.approval import Approval
+from signer.model.audit_record import Record
+from signer.model.delivery import Delivery
+from signer.model.event import TYPES, Event
+from signer.model.hold import Hold
+from signer.model.key import Key
+from signer.model.payment import OPEN_STATES, PaymentPurpose, PaymentState
+from signer.model.refund import Move, Refund
+from signer.model.row import KINDS
+from signer.model.transaction import (
+    TRANSACTION_MOVES,
+    Membership,
+    SignedTransaction,
+    Transaction,
+    TransactionStatus,
+    compose,
+)
+from signer.model.wallet import UnrecordedTransaction, Wallet
+from signer.model.worker_row import WorkerRow
+from signer.ports.audit_journal import Checkpoint
+
+
+HEAD = "0001"
+"""The newest migration, which this program needs; a test checks that it is."""
+
+metadata = TABLES
+"""The tables that are declared here."""
+
+
+def state_in(*states: PaymentState) -> str:
+    """Return the SQL condition that a refund has one of *states*."""
+    return is_in("state", states)
+
+
+IS_OPEN = state_in(*OPEN_STATES)
+
+_MOVABLE = {each for each, moves in TRANSACTION_MOVES.items() if moves}
+
+IS_MOVABLE = is_in("status", _MOVABLE)
+"""Whether a transaction is not final."""
+
+IS_CLAIMABLE = is_in("status", _MOVABLE - {TransactionStatus.MINED})
+"""Whether a worker has something to do with a transaction, now or later."""
+
+IS_FILLER = "kind = 'filler'"
+"""Whether a transaction makes no payments."""
+
+ZERO = {"sqlite": f"'{0:078d}'", "postgresql": "0"}
+"""By dialect: the amount zero."""
+
+_MAX_REQUEST = 32 * 2**10  # The API accepts bodies of 16 KiB, and headers of 9 KiB.
+
+_FIRST_STATUS = "version > 0 OR status IN ('awaiting-approval', 'queued')"
+
+_PURPOSES: Mapping[PaymentPurpose, Sequence[str]] = {
+    PaymentPurpose.REFUND: (),
+    PaymentPurpose.CALL: ("purpose", "calldata"),
+    PaymentPurpose.SWEEP: ("purpose", "bound_sender"),
 }
 
-_GRANT = re.compile(r"(SELECT|INSERT|UPDATE|DELETE)(?: \(([^)]*)\))?")
+_COVERED = KINDS[Refund].covered
 
+_OF_SOME = frozenset(name for own in _PURPOSES.values() for name in own)
 
-def declare(
-    name: str,
-    *items: type[Any] | SchemaItem,
-    doc: str,
-    grants: Mapping[str, str],
-    verified: str = "",
-    otherwise: str = "",
-    unprotected: str = "",
-    defaults: Mapping[str, str] | None = None,
-    **options: Any,
-) -> Table:
-    """
-    Return the table *name*; a class among *items* stands for the columns of its fields.
-
-    *doc* says what it has.  *grants* are privileges in SQL, by the names of roles with
-    spaces, or "all".  *verified* says when the MAC of a row is, and *otherwise* what
-    happens if it is not valid; *unprotected* why rows without a MAC need none.
-    *defaults* are those of the database, for columns that a role may not set.
-
-    Raises:
-        TypeError: A row or a column has no MAC, and no reason why.
-    """
-    classes = [each for each in items if isinstance(each, type)]
-    is_sealed = any(kind in KINDS for kind in classes)
-    if is_sealed == bool(unprotected) or is_sealed != bool(verified and otherwise):
-        raise TypeError(f"{name}: either a MAC or a reason why there is none")
-    columns: list[SchemaItem] = []
-    for each in items:
-        if isinstance(each, type):
-            columns += [_column(f, defaults or {}) for f in stored_fields(each)]
-            continue
-        if isinstance(each, Column) and is_sealed and "unprotected" not in each.info:
-            raise TypeError(f"{name}.{each.name}: no MAC, and no reason why")
-        columns.append(each)
-    table = Table(name, TABLES, *columns, **options)
-    limited = {c.name for c in table.constraints if isinstance(c, CheckConstraint)}
-    for column in table.c:
-        if isinstance(column.type, Named) and f"ck_{name}_{column.name}" not in limited:
-            table.append_constraint(one_of(column.name, column.type.members))
-    table.info.update(
-        doc=doc,
-        verified=verified,
-        otherwise=otherwise,
-        unprotected=unprotected,
-        grants=_parse_grants(table, grants),
+ACCEPTED: Mapping[PaymentPurpose, Sequence[str]] = {
+    purpose: (
+        *(name for name in _COVERED if name in own or name not in _OF_SOME),
+        *("state", "updated_at", "due_at", "mac"),
     )
-    return table
+    for purpose, own in _PURPOSES.items()
+}
+"""The columns of a new row by its purpose.
+
+The others have their defaults on PostgreSQL, where some roles may accept refunds alone,
+and others no sweeps."""
+
+_MOVE = "updated_at, version, due_at, attempts, blocked_by"
+
+FIRST_EVENT = ("id", "tenant", "refund_id", "status", "at", "mac")
+"""What the role that accepts refunds may insert: an acceptance, and no later event."""
+
+PROPOSED = (
+    *("digest", "proposal", "requested_by", "requested_at", "expires_at"),
+    *("refund_id", "mac"),
+)
+"""The columns of a new proposal.  The others have their defaults: on PostgreSQL the
+role that accepts refunds may set none of them, so it can approve nothing, and propose
+nothing but refunds."""
 
 
-def outside(name: str, kind: type[TypeEngine[Any]], reason: str) -> Column[Any]:
-    """Return a column that the class does not have, and no MAC covers, for *reason*."""
-    return Column(name, kind, info={"unprotected": reason})
+refunds = declare(
+    "refunds",
+    Refund,
+    UniqueConstraint("tenant", "idempotency_key", name="uq_refunds_idempotency_key"),
+    UniqueConstraint("tenant", "reference", name="uq_refunds_reference"),
+    UniqueConstraint(
+        *("chain_id", "sender", "nonce", "position"), name="uq_refunds_position"
+    ),
+    # Deferred: a reservation inserts the transactions of a batch after its refunds.
+    ForeignKeyConstraint(
+        ["chain_id", "sender", "nonce"],
+        ["transactions.chain_id", "transactions.sender", "transactions.nonce"],
+        "fk_refunds_transaction",
+        deferrable=True,
+        initially="DEFERRED",
+    ),
+    CheckConstraint(
+        "(purpose = 'call') = (calldata IS NOT NULL)"
+        " AND (purpose = 'sweep') = (bound_sender IS NOT NULL)",
+        "purposes",
+    ),
+    # A call may have no value.  Everything else pays something.
+    *check(
+        "amount",
+        **{
+            dialect: f"amount > {zero} OR (calldata IS NOT NULL AND amount >= {zero})"
+            for dialect, zero in ZERO.items()
+        },
+    ),
+    *check(
+        "calldata",
+        sqlite="calldata IS NULL OR length(calldata) <= 16384",
+        postgresql="calldata IS NULL OR octet_length(calldata) <= 16384",
+    ),
+    CheckConstraint(
+        "chain_id > 0 AND decimals >= 0 AND version >= 0 AND position >= 0", "ranges"
+    ),
+    CheckConstraint(
+        "(state IN ('awaiting-approval', 'cancelled', 'queued', 'refused'))"
+        " = (nonce IS NULL)"
+        " AND (nonce IS NULL) = (sender IS NULL)"
+        " AND (nonce IS NULL) = (position IS NULL)",
+        "assignment",
+    ),
+    # A worker reads refunds in batches: one that Python cannot read would stop all of
+    # them.  So would an amount with millions of decimals, which takes minutes to write
+    # out, and texts that do not fit into its memory.
+    *check(
+        "readable",
+        postgresql="amount <> 'NaN' AND decimals <= 36"
+        f" AND created_at {READABLE} AND updated_at {READABLE}"
+        f" AND due_at {READABLE} AND cancel_requested_at {READABLE}"
+        f" AND {octets(Refund, *KINDS[Refund].covered, 'mac')} <= 16000",
+    ),
+    Index("ix_refunds_tenant", "tenant", "id"),
+    Index("ix_refunds_session", "tenant", "payment_session_id", "id"),
+    Index("ix_refunds_state", "tenant", "state", "id"),
+    partial("ix_refunds_open", "id", where=IS_OPEN),
+    partial("ix_refunds_queued", "tenant", "due_at", "id", where="state IN ('queued')"),
+    partial(
+        "ix_refunds_result",
+        "chain_id",
+        "updated_at",
+        where="state IN ('confirmed', 'failed')",
+    ),
+    partial(
+        "ix_refunds_confirmed",
+        *("chain_id", "token_address", "recipient", "updated_at"),
+        where="state IN ('confirmed')",
+    ),
+    partial("ix_refunds_awaiting", "id", where="state = 'awaiting-approval'"),
+    partial(
+        "ix_refunds_cancel_requested",
+        "id",
+        where="state IN ('awaiting-approval', 'queued')"
+        " AND cancel_requested_at IS NOT NULL",
+    ),
+    doc="one row per refund: what is owed, and the place in the transaction that pays"
+    " it; never deleted",
+    verified="before every step and every change other than a delay",
+    otherwise="the refund waits with `row-not-authentic`; an alert; other refunds "
+    "continue",
+    defaults={"version": "0", "attempts": "0", "purpose": "refund"},
+    grants={
+        "all": "SELECT",
+        "refunds sign admin": f"INSERT ({', '.join(ACCEPTED[PaymentPurpose.REFUND])})",
+        "refunds admin": "UPDATE (cancel_requested_at)",
+        "sign admin": "INSERT (purpose, calldata)",
+        "admin": "INSERT (bound_sender)",
+        "worker admin": f"UPDATE (state, {_MOVE}, sender, nonce, position)",
+        "worker": "UPDATE (failure_code, failure_detail)",
+    },
+)
 
+IS_OF_TENANT = refunds.c.bound_sender.is_(None)
+"""Whether a tenant asked for it: sweeps have a bound sender."""
 
-def one_of(column: str, members: Iterable[StrEnum]) -> CheckConstraint:
-    """Return the constraint that *column* is one of *members*."""
-    return CheckConstraint(is_in(column, members), column)
+HELD = (*KINDS[Transaction].covered, "mac", "status", *_MOVE.split(", "))
+"""The columns of a new transaction that a role may insert which can set no outcome."""
 
+transactions = declare(
+    "transactions",
+    Transaction,
+    CheckConstraint(
+        "chain_id > 0 AND nonce >= 0 AND gas_limit > 0 AND version >= 0"
+        " AND block_number >= 0",
+        "ranges",
+    ),
+    CheckConstraint(
+        "status IN ('failed', 'reserved') OR tx_hash IS NOT NULL", "attempt"
+    ),
+    CheckConstraint(
+        "NOT (status IN ('confirmed', 'mined'))"
+        " OR (block_number IS NOT NULL AND block_hash IS NOT NULL)",
+        "block",
+    ),
+    *check(
+        "readable",
+        postgresql=f"created_at {READABLE} AND updated_at {READABLE}"
+        f" AND due_at {READABLE} AND {octets(Transaction)} <= 2000",
+    ),
+    # Nothing else may have the composition of nothing.
+    CheckConstraint(f"({IS_FILLER}) = (composition = '{compose(())}')", "filler"),
+    # Also if another program removes the payments of a transaction: while it exists, no
+    # other one pays the same.
+    partial(
+        "uq_transactions_composition",
+        "composition",
+        where=f"NOT ({IS_FILLER})",
+        unique=True,
+    ),
+    partial("ix_transactions_fillers", "due_at", where=IS_FILLER),
+    partial("ix_transactions_movable", "chain_id", "sender", "nonce", where=IS_MOVABLE),
+    partial("ix_transactions_due", "due_at", where=IS_CLAIMABLE),
+    doc="one row per nonce of a wallet: what it does, with which key, and its status",
+    verified="before every step and every change other than a delay, with the refunds"
+    " that it pays. The one with the highest nonce: whenever its wallet is read",
+    otherwise="its refunds wait with `row-not-authentic`; an alert; other refunds"
+    " continue. While it has the highest nonce, the wallet counts as paused",
+    defaults={"version": "0", "attempts": "0"},
+    grants={
+        "all": "SELECT",
+        "worker": f"INSERT, UPDATE (status, {_MOVE}, tx_hash, block_number,"
+        " block_hash)",
+        # A revocation locks them, for which PostgreSQL demands an UPDATE.
+        "admin": f"INSERT ({', '.join(HELD)}), UPDATE (updated_at), DELETE",
+    },
+)
 
-def is_in(column: str, members: Iterable[str]) -> str:
-    """
-    Return the SQL condition that *column* is one of *members*, with literals.
+transaction_payments = declare(
+    "transaction_payments",
+    Membership,
+    ForeignKeyConstraint(["payment_id"], ["refunds.id"], "fk_payments_refund"),
+    ForeignKeyConstraint(
+        ["chain_id", "sender", "nonce"],
+        ["transactions.chain_id", "transactions.sender", "transactions.nonce"],
+        "fk_payments_transaction",
+    ),
+    UniqueConstraint(
+        *("chain_id", "sender", "nonce", "position"), name="uq_payments_position"
+    ),
+    doc="the refunds of each transaction, also those that had another one later",
+    unprotected="the MAC of the transaction covers a digest of them; a row that is"
+    " added only keeps its refund from being signed, with an alert",
+    grants={
+        "worker admin": "SELECT, INSERT",
+        "admin": "DELETE",
+    },
+    sqlite_with_rowid=False,
+)
 
-    With parameters instead, neither planner would use a partial index.
-    """
-    names = ", ".join(f"'{name}'" for name in sorted(members))
-    return f"{column} IN ({names})"
+attempts = declare(
+    "attempts",
+    SignedTransaction,
+    UniqueConstraint(
+        *("chain_id", "sender", "nonce", "attempt"), name="uq_attempts_number"
+    ),
+    ForeignKeyConstraint(
+        ["chain_id", "sender", "nonce"],
+        ["transactions.chain_id", "transactions.sender", "transactions.nonce"],
+        "fk_attempts_transaction",
+    ),
+    CheckConstraint(
+        "attempt >= 0 AND chain_id > 0 AND nonce >= 0 AND gas_limit > 0"
+        " AND max_priority_fee_per_gas <= max_fee_per_gas",
+        "ranges",
+    ),
+    Index("ix_attempts_signed_at", "chain_id", "signed_at"),
+    doc="every attempt: the signed bytes of a transaction",
+    unprotected="the bytes are compared with their refund before they are sent",
+    grants={
+        "refunds worker admin": "SELECT",
+        "worker": "INSERT",
+    },
+)
 
+refund_moves = declare(
+    "refund_moves",
+    Move,
+    ForeignKeyConstraint(["refund_id"], ["refunds.id"], "fk_refund_moves_refund"),
+    CheckConstraint(_FIRST_STATUS, "first"),
+    doc="one row per status change; claims and delays are not included",
+    unprotected="history decides nothing",
+    defaults={"version": "0"},
+    grants={
+        "refunds admin": "SELECT",
+        "refunds sign": "INSERT (refund_id, status, at)",
+        "worker admin": "INSERT",
+    },
+    sqlite_with_rowid=False,  # One B-tree for table and primary key.
+)
 
-def check(name: str, *, sqlite: str = "", postgresql: str = "") -> list[SchemaItem]:
-    """Return the constraint *name*, which differs between the databases."""
-    conditions = {"sqlite": sqlite, "postgresql": postgresql}
-    return [
-        CheckConstraint(condition, name).ddl_if(dialect=dialect)
-        for dialect, condition in conditions.items()
-        if condition
-    ]
+request_signatures = declare(
+    "request_signatures",
+    Column("refund_id", Plain, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+    Column("content_digest", Plain, nullable=False),
+    Column("signature_input", Plain, nullable=False),
+    Column("signature", Plain, nullable=False),
+    Column("at", UTCDateTime, nullable=False),
+    ForeignKeyConstraint(["refund_id"], ["refunds.id"], "fk_request_signatures_refund"),
+    *check(
+        "readable",
+        postgresql=f"octet_length(body) <= {_MAX_REQUEST}"
+        " AND octet_length(content_digest || signature_input || signature)"
+        f" <= {_MAX_REQUEST}",
+    ),
+    doc="the requests of tenants that [sign](../how-to/sign-requests.md): body, "
+    "signature, and when they were stored",
+    unprotected="the tenant's signature is verified instead",
+    grants={
+        "refunds sign admin": "INSERT",
+        "worker": "SELECT",
+    },
+)
 
+wallets = declare(
+    "wallets",
+    Wallet,
+    CheckConstraint("chain_id > 0 AND first_nonce >= 0 AND version >= 0", "ranges"),
+    CheckConstraint("(paused_by IS NULL) = (paused_at IS NULL)", "pause"),
+    doc="one row per chain and paying address: its first nonce, and whether it is "
+    "paused",
+    verified="at every read, and by each reservation",
+    otherwise="it counts as paused. `hotwallet restore` opens it again, paused until "
+    "every nonce that it has signed is final "
+    "([alarms.md](../how-to/alarms.md#a-row-is-not-authentic)); an alert",
+    grants={
+        "all": "SELECT",
+        "worker admin": "INSERT, "
+        "UPDATE (paused_by, paused_at, version, high_water, mac)",
+    },
+)
 
-def partial(name: str, *columns: str, where: str, unique: bool = False) -> Index:
-    """Return an index of the rows for which *where* holds."""
-    condition = text(where)
-    return Index(
-        name,
-        *columns,
-        unique=unique,
-        sqlite_where=condition,
-        postgresql_where=condition,
-    )
+unrecorded = declare(
+    "unrecorded_transactions",
+    UnrecordedTransaction,
+    ForeignKeyConstraint(
+        ["chain_id", "sender"],
+        ["wallets.chain_id", "wallets.sender"],
+        "fk_unrecorded_transactions_wallet",
+    ),
+    CheckConstraint("nonce >= 0 AND gas_limit > 0 AND block_number >= 0", "ranges"),
+    Index("ix_unrecorded_transactions_mark", "chain_id", "mark"),
+    doc="final transactions of a wallet that the database did not have, one per nonce",
+    verified="with the mark of a refund: before the refund counts as paid. The one with"
+    " the highest nonce: whenever its wallet is read. All of a wallet: before the"
+    " wallet is resumed",
+    otherwise="the refund waits, or the wallet counts as paused, until the owner of the"
+    " tables deletes the row; a worker then records what the chain has",
+    grants={
+        "all": "SELECT",
+        "worker admin": "INSERT, UPDATE (accepted_at, mac)",
+    },
+)
 
+spendings = declare(
+    "spendings",
+    Column("chain_id", BigInteger, primary_key=True),
+    Column("token_address", Plain, primary_key=True),
+    Column("tenant", Plain, primary_key=True),
+    Column("recipient", Plain, primary_key=True),
+    Column("hour", BigInteger, primary_key=True),
+    Column("amount", Uint256, nullable=False),
+    doc="amounts per chain, token (`gas`: gas), tenant (empty: all), recipient "
+    "(empty: all) and hour, for the limits",
+    unprotected="a role that can reset the sums cannot make a payment",
+    grants={
+        "all": "SELECT",
+        "worker sign": "INSERT, UPDATE (amount)",
+    },
+)
 
-def octets(kind: type[Any], *names: str) -> str:
-    """Return in SQL how many bytes the texts among the fields *names* have, or all."""
-    texts = [each.name for each in stored_fields(kind) if each.type is str]
-    some = [f"coalesce({each}, '')" for each in texts if each in (names or texts)]
-    return f"octet_length({' || '.join(some)})"
+keys = declare(
+    "keys",
+    Key,
+    UniqueConstraint("backend", "key_id", name="uq_keys_id"),
+    UniqueConstraint("epoch", name="uq_keys_epoch"),
+    CheckConstraint(
+        "state NOT IN ('active', 'blocked', 'draining', 'retired')"
+        " OR epoch IS NOT NULL",
+        "epoch",
+    ),
+    CheckConstraint("version >= 0 AND epoch > 0", "ranges"),
+    *check("readable", postgresql=f"proved_at {READABLE}"),
+    # At most one active and one pending key, which also makes rotations exclusive.
+    partial("uq_keys_active", "state", where="state = 'active'", unique=True),
+    partial("uq_keys_pending", "state", where="state = 'pending'", unique=True),
+    doc="the key ring: pinned id, address, state and epoch; a failover replaces the id",
+    verified="at every read",
+    otherwise="nothing is signed; an alert",
+    grants={
+        "all": "SELECT",
+        "worker admin": "INSERT, UPDATE (state, updated_at, epoch, requested_by,"
+        " blocked_by, version, mac)",
+        "worker": "UPDATE (proved_at)",
+        "admin": "UPDATE (key_id, held_until)",
+    },
+)
 
+audit_records = declare(
+    "audit_records",
+    Record,
+    outside("sequence", BigInteger, "it is the place in the hash chain"),
+    outside("hash", LargeBinary, "it is computed from the chain"),
+    UniqueConstraint("sequence", name="uq_audit_records_sequence"),
+    CheckConstraint("(sequence IS NULL) = (hash IS NULL) AND sequence > 0", "seal"),
+    partial("ix_audit_records_unsealed", "id", where="sequence IS NULL"),
+    partial(
+        "ix_audit_records_configuration",
+        "id",
+        where="""body LIKE '%"event":"configuration-loaded"%'""",
+    ),
+    partial("ix_audit_records_holds", "id", where="""body LIKE '%"hold_changes":%'"""),
+    doc="audit records as canonical JSON, with sequence number and hash once assigned",
+    verified="before it gets its sequence number, and when another process gave it one",
+    otherwise="a later record of the chain declares it forged "
+    "([audit.md](audit.md#forged-records)); an alert",
+    grants={
+        "all": "SELECT, INSERT (id, body, mac)",
+        "worker admin": "UPDATE (sequence, hash)",
+    },
+)
 
-def granted(table: Table, role: str) -> Mapping[str, Sequence[str]]:
-    """Return the privileges of *role* on *table*, each with its columns."""
-    grants: Mapping[str, Mapping[str, Sequence[str]]] = table.info["grants"]
-    return grants.get(role, {})
+audit_checkpoints = declare(
+    "audit_checkpoints",
+    Checkpoint,
+    # A role that may insert checkpoints can insert any text.  One of a length that is
+    # taken must not keep ours out, so the note is a part of the key, and has a limit.
+    *check(
+        "fits",
+        sqlite="typeof(size) = 'integer' AND typeof(note) = 'text'"
+        " AND size > 0 AND length(CAST(note AS BLOB)) <= 2000",
+        postgresql="size > 0 AND octet_length(note) <= 2000",
+    ),
+    doc="signed statements of the chain's length and last hash",
+    unprotected="each has a signature",
+    grants={
+        "worker admin": "SELECT, INSERT",
+    },
+    sqlite_with_rowid=False,
+)
 
+used_tokens = declare(
+    "used_tokens",
+    Column("jti", Plain, primary_key=True),
+    Column("expires_at", UTCDateTime, nullable=False),
+    Index("ix_used_tokens_expires_at", "expires_at"),
+    doc="administrative tokens that were used, until they expire",
+    unprotected="a used token has a signature, and lives for five minutes",
+    grants={
+        "admin": "SELECT, INSERT, UPDATE (expires_at), DELETE",
+    },
+)
 
-def _column(stored: StoredField, defaults: Mapping[str, str]) -> Column[Any]:
-    marks = [*stored.storage, stored.type]
-    kind = next((_STORED[each] for each in marks if each in _STORED), None)
-    return Column(
-        stored.name,
-        Named(stored.type) if kind is None else kind,
-        primary_key=Storage.KEY in stored.storage,
-        nullable=stored.is_nullable,
-        autoincrement=False,
-        server_default=defaults.get(stored.name),
-        info={"unprotected": stored.unprotected} if stored.unprotected else {},
-    )
+rate_counters = declare(
+    "rate_counters",
+    Column("bucket", Plain, primary_key=True),
+    Column("period", BigInteger, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Index("ix_rate_counters_period", "period"),
+    doc="rate limit counts per client (a hash) and minute; old minutes are deleted",
+    unprotected="it limits requests, and pays nothing",
+    grants={
+        "refunds admin sign": "SELECT, INSERT, UPDATE (count), DELETE",
+    },
+)
 
+alerts = declare(
+    "alerts",
+    Column("name", Plain, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("last_at", UTCDateTime, nullable=False),
+    doc="how often each alert was raised, and when last; the counts of all processes "
+    "(requests, refusals, decisions of the policy, signatures), by the name of the "
+    "[metric](metrics.md) and its labels; and when "
+    "a worker last asked the nodes for the head of a chain, and what it saw, as "
+    "`look head CHAIN_ID`, or compared nonces, as `look wallets`",
+    unprotected="it is measured, and decides nothing about what is signed",
+    grants={
+        "all": "SELECT, INSERT, UPDATE (count, last_at)",
+    },
+)
 
-def _parse_grants(
-    table: Table, grants: Mapping[str, str]
-) -> dict[str, dict[str, list[str]]]:
-    """Return the columns of each privilege by role: all, if none is named."""
-    parsed: dict[str, dict[str, list[str]]] = {}
-    for names, privileges in grants.items():
-        if _GRANT.sub("", privileges).strip(", "):
-            raise TypeError(f"{table.name} cannot grant {privileges!r}")
-        for role in ROLES if names == "all" else names.split():
-            of_role = parsed.setdefault(role, {})
-            for privilege, columns in _GRANT.findall(privileges):
-                some = [each.strip() for each in columns.split(",") if columns]
-                if not {*some} <= {*table.c.keys()}:
-                    raise TypeError(f"{table.name} has no {columns} to grant")
-                known = of_role.setdefault(privilege, [])
-                known += some or table.c.keys()
-    return parsed
+approvals = declare(
+    "approvals",
+    Approval,
+    partial(
+        "ix_approvals_open",
+        *("requested_at", "digest"),
+        where="state IN ('approved', 'waiting')",
+    ),
+    partial("ix_approvals_refund", "refund_id", where="refund_id IS NOT NULL"),
+    doc="[changes and refunds that need two people](../how-to/approvals.md), by the "
+    "digest of what would be done: who asked, who decided, until when, and the "
+    "refund",
+    verified="at every read",
+    otherwise="it approves nothing; lists leave it out and count it, with an alert; a "
+    "repeated request replaces the row",
+    defaults={"action": "refund-pay", "reason": "", "state": "waiting", "version": "0"},
+    grants={
+        "all": "SELECT",
+        "refunds sign": f"INSERT ({', '.join(PROPOSED)})",
+        "worker admin": "INSERT, UPDATE (state, decided_by, decided_at, version, mac)",
+        "admin": "UPDATE (action, proposal, reason, requested_by, requested_at,"
+        " expires_at, refund_id)",
+    },
+)
+
+accepted_limits = declare(
+    "accepted_limits",
+    AcceptedLimits,
+    CheckConstraint("id = 1", "one"),
+    doc="one row: the limits of the networks file and the tenants file with which the"
+    " last worker started, as a JSON list of paths and values "
+    "([approvals.md](../how-to/approvals.md#raise-a-limit))",
+    verified="at every start",
+    otherwise="no limit counts as accepted: each start needs an approval of all of "
+    "them, "
+    "which replaces the row",
+    grants={
+        "all": "SELECT",
+        "worker": "INSERT, UPDATE (document, accepted_at, version, mac)",
+    },
+)
+
+holds = declare(
+    "holds",
+    Hold,
+    CheckConstraint(
+        "name IN ('everything', 'register')"
+        " OR name LIKE 'network %' OR name LIKE 'token %' OR name LIKE 'tenant %'",
+        "name",
+    ),
+    doc="the last hold of everything (`everything`), of each network (`network` and"
+    " the chain id), of each token there (`token`, the chain id and the"
+    " contract in lower case) and of each [tenant](tenants.md) (`tenant` and the name):"
+    " since when, by whom or by which [rule](networks.md), why, and when it was ended;"
+    " and the `register` of all holds",
+    verified="at every read, with the register, which a new ledger has: it lists the"
+    " version of each hold, and counts the changes",
+    otherwise="it is in force, and is listed as not authentic; others continue. So is"
+    " one that the register lists and the table lacks or has in another version."
+    " Without a valid register, or with an older one than the process or the audit log"
+    " (`hold_changes`, read every ten seconds) knows, everything is held:"
+    " `hotwallet stop` begins a new one. An operator stops and resumes again,"
+    " or blocks and unblocks"
+    " ([row-not-authentic](../how-to/alarms.md#a-row-is-not-authentic))",
+    grants={
+        "all": "SELECT",
+        "worker admin": "INSERT,"
+        " UPDATE (at, reason, requested_by, alert, evidence, ended_at, version, mac)",
+    },
+)
+
+events = declare(
+    "events",
+    Event,
+    one_of("status", frozenset(TYPES)),
+    CheckConstraint(_FIRST_STATUS, "first"),
+    *check(
+        "readable",
+        postgresql=f"at {READABLE} AND {octets(Event)} <= 20000",
+    ),
+    partial("ix_events_new", "refund_id", "version", where="sequence IS NULL"),
+    partial("uq_events_sequence", "sequence", where="sequence > 0", unique=True),
+    partial("ix_events_tenant", "tenant", "sequence", where="sequence > 0"),
+    doc="what happened to a refund and when, for its [tenant](../how-to/webhooks.md):"
+    " what changed, and the place in the order once it is assigned",
+    verified="before it gets its place, and whenever it is read, with its refund",
+    otherwise="it is left out of the order, and not delivered; an alert",
+    defaults={"version": "0"},
+    grants={
+        "refunds worker admin": "SELECT",
+        "refunds sign admin": f"INSERT ({', '.join(FIRST_EVENT)})",
+        "worker": f"INSERT ({', '.join((*KINDS[Event].covered, 'mac'))}),"
+        " UPDATE (sequence), DELETE",
+    },
+)
+
+webhook_deliveries = declare(
+    "webhook_deliveries",
+    Delivery,
+    *check(
+        "readable",
+        postgresql=f"due_at {READABLE} AND updated_at {READABLE}"
+        f" AND {octets(Delivery)} <= 2000",
+    ),
+    partial("ix_webhook_deliveries_due", "tenant", "due_at", where="state = 'pending'"),
+    partial("ix_webhook_deliveries_dead", "sequence", where="state = 'dead'"),
+    Index("ix_webhook_deliveries_refund", "refund_id", "sequence"),
+    Index("ix_webhook_deliveries_sequence", "sequence"),
+    Index("ix_webhook_deliveries_tenant", "tenant", "sequence"),
+    doc="one row per event that a tenant's webhook must receive: whether it arrived, "
+    "the attempts, when it is due",
+    unprotected="it pays nothing; what is delivered is the event, which has a MAC",
+    grants={
+        "worker admin": "SELECT, INSERT,"
+        " UPDATE (state, attempts, due_at, problem, updated_at, version)",
+        "worker": "DELETE",
+    },
+)
+
+workers = declare(
+    "workers",
+    WorkerRow,
+    *check(
+        "readable",
+        sqlite="length(metrics) <= 65536 AND length(name) <= 64",
+        # Python cannot read other times, and every process reads these rows.
+        postgresql="octet_length(metrics) <= 65536 AND octet_length(name) <= 64"
+        f" AND started_at {READABLE} AND passed_at {READABLE}",
+    ),
+    doc="one row per worker process: a random name, when it started, when it last "
+    "completed a pass, and [what it measures](metrics.md) as JSON. Rows of killed"
+    " workers are deleted when the next one starts",
+    unprotected="it decides nothing about what is signed",
+    grants={
+        "all": "SELECT",
+        "worker": "INSERT, UPDATE (passed_at, metrics), DELETE",
+    },
+)

@@ -8,7 +8,8 @@ drop triggers; no process has the owner's role.
 from sqlalchemy import DDL, Connection, Table, event
 
 from backends.sql.columns import UTCDateTime
-from backends.sql.schema import (
+from backends.sql.table_declaration import READABLE
+from backends.sql.tables import (
     accepted_limits,
     approvals,
     audit_checkpoints,
@@ -19,13 +20,12 @@ from backends.sql.schema import (
     metadata,
     refunds,
     request_signatures,
-    sightings,
     transaction_payments,
     transactions,
+    unrecorded,
     wallets,
     webhook_deliveries,
 )
-from backends.sql.tables import READABLE
 from backends.sql.urls import POSTGRESQL, SQLITE
 from signer.model.event import Event
 from signer.model.key import Key
@@ -376,38 +376,40 @@ _only_rise(
 _stay(wallets, "versions of wallets only rise")
 
 # Times and marks that Python cannot read, or that would fill its memory.
-_UNREADABLE_SIGHTING = (
-    f"{_unreadable(sightings)} OR octet_length(NEW.mark) > 64"
+_UNREADABLE_TRANSACTION = (
+    f"{_unreadable(unrecorded)} OR octet_length(NEW.mark) > 64"
     " OR octet_length(NEW.tx_hash || NEW.block_hash || coalesce(NEW.mac, '')) > 1000"
 )
 _on(
     SQLITE,
-    sightings,
-    "CREATE TRIGGER sightings_begin BEFORE INSERT ON sightings"
-    " WHEN EXISTS (SELECT 1 FROM sightings WHERE chain_id = NEW.chain_id"
+    unrecorded,
+    "CREATE TRIGGER unrecorded_transactions_begin"
+    " BEFORE INSERT ON unrecorded_transactions"
+    " WHEN EXISTS (SELECT 1 FROM unrecorded_transactions WHERE chain_id = NEW.chain_id"
     " AND sender = NEW.sender AND nonce = NEW.nonce)"
     " BEGIN SELECT RAISE(ABORT, 'a transaction is recorded once'); END",
 )
 _on(
     POSTGRESQL,
-    sightings,
-    "CREATE TRIGGER sightings_begin BEFORE INSERT ON sightings"
-    f" FOR EACH ROW WHEN ({_UNREADABLE_SIGHTING})"
+    unrecorded,
+    "CREATE TRIGGER unrecorded_transactions_begin"
+    " BEFORE INSERT ON unrecorded_transactions"
+    f" FOR EACH ROW WHEN ({_UNREADABLE_TRANSACTION})"
     " EXECUTE FUNCTION rows_keep('a recorded transaction can be read')",
 )
 
 # A transaction is accepted once; `db upgrade` renews its MAC.
 _SEEN = {*KINDS[UnrecordedTransaction].covered} - {"accepted_at"}
 _refuse(
-    sightings,
+    unrecorded,
     "keep",
     "UPDATE",
     "a recorded transaction is accepted once",
     f"{_changes(*sorted(_SEEN))}"
     f" OR (OLD.accepted_at IS NOT NULL AND {_changes('accepted_at')})",
-    postgresql=_UNREADABLE_SIGHTING,
+    postgresql=_UNREADABLE_TRANSACTION,
 )
-_stay(sightings, "a transaction is recorded for ever")
+_stay(unrecorded, "a transaction is recorded for ever")
 
 # An event never changes; a worker assigns its sequence number once.
 _refuse(

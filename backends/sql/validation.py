@@ -9,8 +9,8 @@ from typing import Any, cast
 from eth_utils.address import is_checksum_address
 
 from backends.sql.refund_rows import nonce_of
-from backends.sql.schema import refunds, transactions
 from backends.sql.statements import SAVED, SAVED_TRANSACTION
+from backends.sql.tables import refunds, transactions
 from signer.errors import InvalidInputError
 from signer.model.refund import AS_REQUESTED, Refund, Status
 from signer.ports.refund_store import Change

@@ -17,8 +17,8 @@ from sqlalchemy import (
     union_all,
 )
 
-from backends.sql.schema import refunds, sightings, transactions, wallets
 from backends.sql.sealed_rows import SealedRows
+from backends.sql.tables import refunds, transactions, unrecorded, wallets
 from signer.model.transaction import Transaction
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 from signer.row_macs import RowMACs
@@ -73,7 +73,7 @@ def next_nonce(chain_id: Any, sender: Any) -> Any:
     each = union_all(
         *(
             select(nonce.label("nonce"))
-            for nonce in (*map(one_past, (transactions, refunds, sightings)), first)
+            for nonce in (*map(one_past, (transactions, refunds, unrecorded)), first)
         )
     ).subquery()
     return select(func.max(each.c.nonce)).scalar_subquery()
@@ -98,7 +98,7 @@ _OF_ADDRESS = ALL_WALLETS.where(
 _WIDTH = len(ALL_WALLETS.selected_columns)
 
 _last_sent = transactions.alias("last_transaction")
-_last_seen = sightings.alias("last_sighting")
+_last_unrecorded = unrecorded.alias("last_unrecorded")
 
 
 def _is_last(alias: FromClause, table: Table) -> ColumnElement[bool]:
@@ -108,10 +108,10 @@ def _is_last(alias: FromClause, table: Table) -> ColumnElement[bool]:
 
 
 _WALLET = (
-    select(*_columns(next_nonce(_chain, _sender)), *_last_sent.c, *_last_seen.c)
+    select(*_columns(next_nonce(_chain, _sender)), *_last_sent.c, *_last_unrecorded.c)
     .select_from(
         wallets.outerjoin(_last_sent, _is_last(_last_sent, transactions)).outerjoin(
-            _last_seen, _is_last(_last_seen, sightings)
+            _last_unrecorded, _is_last(_last_unrecorded, unrecorded)
         )
     )
     .where(of_wallet(wallets))
@@ -147,7 +147,7 @@ def find_wallet(
     return replace(wallet, is_authentic=is_authentic)
 
 
-def select_sightings(
+def select_unrecorded(
     connection: Connection, macs: RowMACs, query: Select[Any], **values: Any
 ) -> Sequence[UnrecordedTransaction]:
     """Return what *query* selects, each with whether it is authentic."""

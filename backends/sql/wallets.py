@@ -25,11 +25,17 @@ from backends.sql.approvals import use_approval
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.refund_rows import same_nonce
-from backends.sql.schema import IS_FILLER, refunds, sightings, transactions, wallets
+from backends.sql.tables import (
+    IS_FILLER,
+    refunds,
+    transactions,
+    unrecorded,
+    wallets,
+)
 from backends.sql.wallet_rows import (
     find_wallet,
     of_wallet,
-    select_sightings,
+    select_unrecorded,
     wallet_key,
     wallet_rows,
 )
@@ -41,7 +47,7 @@ from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 
 T = TypeVar("T")
 
-_COLUMNS = tuple(sightings.c.keys())
+_COLUMNS = tuple(unrecorded.c.keys())
 
 _KEYS = select(wallets.c.chain_id, wallets.c.sender).order_by(
     wallets.c.chain_id, wallets.c.sender
@@ -51,30 +57,30 @@ _PAUSED_KEYS = select(wallets.c.chain_id, wallets.c.sender).where(
     wallets.c.paused_by.is_not(None)
 )
 
-_SIGHTINGS = select(sightings, transactions.c.nonce.is_not(None)).outerjoin(
-    transactions, same_nonce(transactions, sightings)
+_UNRECORDED = select(unrecorded, transactions.c.nonce.is_not(None)).outerjoin(
+    transactions, same_nonce(transactions, unrecorded)
 )
 
-_OF_WALLET = _SIGHTINGS.where(of_wallet(sightings)).order_by(sightings.c.nonce)
+_OF_WALLET = _UNRECORDED.where(of_wallet(unrecorded)).order_by(unrecorded.c.nonce)
 
 _UNACCEPTED = _OF_WALLET.where(
-    sightings.c.mark.is_(None), sightings.c.accepted_at.is_(None)
+    unrecorded.c.mark.is_(None), unrecorded.c.accepted_at.is_(None)
 )
 
-_WITH_MARKS = _SIGHTINGS.where(
-    sightings.c.chain_id == bindparam("of_chain"),
-    sightings.c.mark.in_(
-        bindparam("marks", type_=sightings.c.mark.type, expanding=True)
+_WITH_MARKS = _UNRECORDED.where(
+    unrecorded.c.chain_id == bindparam("of_chain"),
+    unrecorded.c.mark.in_(
+        bindparam("marks", type_=unrecorded.c.mark.type, expanding=True)
     ),
-).order_by(sightings.c.nonce.desc())
+).order_by(unrecorded.c.nonce.desc())
 
-_KNOWN = select(sightings.c.nonce).where(
-    of_wallet(sightings), sightings.c.nonce.in_(bindparam("nonces", expanding=True))
+_KNOWN = select(unrecorded.c.nonce).where(
+    of_wallet(unrecorded), unrecorded.c.nonce.in_(bindparam("nonces", expanding=True))
 )
 
 _ACCEPT = (
-    update(sightings)
-    .where(of_wallet(sightings), sightings.c.nonce == bindparam("of_nonce"))
+    update(unrecorded)
+    .where(of_wallet(unrecorded), unrecorded.c.nonce == bindparam("of_nonce"))
     .values(
         accepted_at=bindparam("new_accepted_at", type_=UTCDateTime),
         mac=bindparam("new_mac"),
@@ -91,7 +97,7 @@ def _used_nonces(table: Table) -> Select[int]:
 # Pairs each used nonce with the next used one; the nonces between them are gaps.
 _ENDS = union_all(
     _used_nonces(refunds),
-    _used_nonces(sightings),
+    _used_nonces(unrecorded),
     select(wallets.c.first_nonce - 1).where(
         of_wallet(wallets), wallets.c.first_nonce < _below
     ),
@@ -164,7 +170,7 @@ class WalletTables(Tables):
             known = set(connection.execute(_KNOWN, {**key, "nonces": nonces}).scalars())
             new = [self._macs.sealed(each) for each in seen if each.nonce not in known]
             if new:
-                connection.execute(insert(sightings), [_row(each) for each in new])
+                connection.execute(insert(unrecorded), [_row(each) for each in new])
 
         self._with_chain(wallet.chain_id, work)
 
@@ -184,7 +190,7 @@ class WalletTables(Tables):
     def foreign_transactions(
         self, chain_id: int, sender: str
     ) -> Sequence[UnrecordedTransaction]:
-        return self._sightings(_UNACCEPTED, **wallet_key(chain_id, sender))
+        return self._unrecorded(_UNACCEPTED, **wallet_key(chain_id, sender))
 
     def resume(
         self,
@@ -199,7 +205,7 @@ class WalletTables(Tables):
             self._change(
                 connection, wallet, paused_by=None, paused_at=None, high_water=None
             )
-            stored = select_sightings(connection, self._macs, _OF_WALLET, **key)
+            stored = select_unrecorded(connection, self._macs, _OF_WALLET, **key)
             for each in stored:
                 # Another program may have accepted it.
                 each.require_authentic()
@@ -218,15 +224,15 @@ class WalletTables(Tables):
     def find_unrecorded(
         self, chain_id: int, marks: Collection[bytes]
     ) -> Mapping[bytes, UnrecordedTransaction]:
-        found = self._sightings(_WITH_MARKS, of_chain=chain_id, marks=list(marks))
+        found = self._unrecorded(_WITH_MARKS, of_chain=chain_id, marks=list(marks))
         # The highest nonces come first, so that the lowest one of a mark is kept.
         return {each.mark: each for each in found if each.mark is not None}
 
-    def _sightings(
+    def _unrecorded(
         self, query: Select[Any], **values: Any
     ) -> Sequence[UnrecordedTransaction]:
         return self._database.run(
-            lambda c: select_sightings(c, self._macs, query, **values)
+            lambda c: select_unrecorded(c, self._macs, query, **values)
         )
 
     def _with_chain(self, chain_id: int, work: Callable[[Connection], T]) -> T:

@@ -14,7 +14,6 @@ from sqlalchemy import Connection, Executable
 
 from backends.sql.advisory_locks import lock_tenant
 from backends.sql.refund_rows import nonce_of
-from backends.sql.schema import attempts, transactions
 from backends.sql.statements import (
     ACCEPT_ON_POSTGRESQL,
     ACCEPT_ON_SQLITE,
@@ -41,6 +40,7 @@ from backends.sql.statements import (
     record_values,
     refund_values,
 )
+from backends.sql.tables import attempts, transactions
 from backends.sql.urls import SQLITE
 from signer.errors import (
     HotWalletError,

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy import Connection, insert
 
 from backends.sql.database import Database
-from backends.sql.schema import audit_checkpoints, audit_records
+from backends.sql.tables import audit_checkpoints, audit_records
 from signer.audit.actions import SUCCESS
 from signer.audit.checkpointer import RECORDS
 from signer.audit.checkpoints import CheckpointKey

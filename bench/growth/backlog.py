@@ -29,12 +29,12 @@ def _pause(site: Site, count: int) -> None:
 def _stop(site: Site, count: int) -> None:
     site.queue(count, network=OTHER)
     stop = Hold.of_chain(OTHER_NETWORK.chain_id, site.clock(), "bench", "cli:bench")
-    site.store.hold(stop)
+    site.store.begin_hold(stop)
 
 
 def _block(site: Site, count: int) -> None:
     site.queue(count, network="local", tenant=_BLOCKED)
-    site.store.hold(Hold.of_tenant(_BLOCKED, site.clock(), "", "cli:bench"))
+    site.store.begin_hold(Hold.of_tenant(_BLOCKED, site.clock(), "", "cli:bench"))
 
 
 _KINDS: Mapping[str, Callable[[Site, int], None]] = {

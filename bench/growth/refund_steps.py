@@ -16,7 +16,7 @@ from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
 from signer.model.spending_limits import Limits
-from signer.model.transaction import HOLD
+from signer.model.transaction import CLAIM_TIME
 from signer.outcomes import require
 from signer.ports.clock import utc_now
 from signer.ports.refund_store import Change, Reservation
@@ -127,7 +127,7 @@ def _pay(store: SQLStore, refund: Refund, watch: Stopwatch) -> None:
     after = step_to(refund, Status.SIGNED, utc_now(), tx_hash=first.tx_hash)
     signed = change_of(refund, after, first, _record())
     watch.time("record the signature", lambda: _save(store, signed))
-    sent = step_to(after, Status.BROADCAST, utc_now(), due_at=utc_now() + HOLD)
+    sent = step_to(after, Status.BROADCAST, utc_now(), due_at=utc_now() + CLAIM_TIME)
     watch.time("record the broadcast", lambda: _save(store, change_of(after, sent)))
     mined = step_to(
         sent, Status.MINED, utc_now(), block_number=7, block_hash=first.tx_hash

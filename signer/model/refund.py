@@ -1,4 +1,4 @@
-"""The refund: its request, what is owed, its states, and their legal moves."""
+"""The refund: its request, what is owed, and its status, as its tenant sees it."""
 
 import hashlib
 import json
@@ -11,6 +11,12 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any, Self, get_type_hints
 
+from signer.model.payment import (
+    OPEN_STATES,
+    PAYMENT_MOVES,
+    PaymentPurpose,
+    PaymentState,
+)
 from signer.model.row import (
     FreeText,
     NotStored,
@@ -21,8 +27,8 @@ from signer.model.row import (
     sealed,
 )
 from signer.model.transaction import (
+    CLAIM_TIME,
     EPOCH,
-    HOLD,
     Moved,
     Transaction,
     TransactionKind,
@@ -41,63 +47,6 @@ COIN = "coin"
 
 COIN_ADDRESS = "0x" + "0" * 40
 """Used in place of a token contract for the native coin."""
-
-
-class PaymentPurpose(StrEnum):
-    """
-    Why a row of the ledger is paid.
-
-    A tenant asks for a refund, or for a call, whose calldata its client chose.  A sweep
-    moves what a former key's address holds to the active key's, and counts against no
-    limit.
-    """
-
-    REFUND = "refund"
-    CALL = "call"
-    SWEEP = "sweep"
-
-
-class PaymentState(StrEnum):
-    """The state of what is owed.  While it is assigned, its transaction moves."""
-
-    AWAITING_APPROVAL = "awaiting-approval"
-    QUEUED = "queued"
-    ASSIGNED = "assigned"
-    CONFIRMED = "confirmed"
-    REFUSED = "refused"
-    CANCELLED = "cancelled"
-    FAILED = "failed"
-
-
-# A queued refund waits for an approval when the amount that needs none was lowered.  An
-# assigned one is queued again when its key is revoked before it signed anything.
-PAYMENT_MOVES: dict[PaymentState, frozenset[PaymentState]] = {
-    PaymentState.AWAITING_APPROVAL: frozenset(
-        {
-            PaymentState.QUEUED,
-            PaymentState.ASSIGNED,
-            PaymentState.REFUSED,
-            PaymentState.CANCELLED,
-        }
-    ),
-    PaymentState.QUEUED: frozenset(
-        {
-            PaymentState.AWAITING_APPROVAL,
-            PaymentState.ASSIGNED,
-            PaymentState.REFUSED,
-            PaymentState.CANCELLED,
-        }
-    ),
-    PaymentState.ASSIGNED: frozenset(
-        {PaymentState.QUEUED, PaymentState.CONFIRMED, PaymentState.FAILED}
-    ),
-    PaymentState.CONFIRMED: frozenset(),
-    PaymentState.REFUSED: frozenset(),
-    PaymentState.CANCELLED: frozenset(),
-    PaymentState.FAILED: frozenset(),
-}
-
-OPEN_STATES = frozenset(state for state in PaymentState if PAYMENT_MOVES[state])
 
 
 class Status(StrEnum):
@@ -386,7 +335,7 @@ class Refund:
             at,
             status,
             at,
-            due_at=at + HOLD,
+            due_at=at + CLAIM_TIME,
             **outcome,
         )
 
@@ -432,7 +381,7 @@ class Refund:
         Return a copy whose row has *state* and *changes*, one version later.
 
         The process that makes the move keeps its claim until *due_at*, by default for
-        ``HOLD``.
+        ``CLAIM_TIME``.
 
         Raises:
             ValueError: The move is not in ``PAYMENT_MOVES``, which is a programming
@@ -445,7 +394,7 @@ class Refund:
             state=state,
             updated_at=at,
             version=self.version + 1,
-            due_at=due_at or at + HOLD,
+            due_at=due_at or at + CLAIM_TIME,
             attempts=0,
             blocked_by=None,
             **changes,

@@ -137,3 +137,22 @@ class Spending:
 def hour_number(moment: datetime) -> int:
     """Return how many whole hours *moment* is after 1970-01-01T00:00Z."""
     return int(moment.timestamp()) // _HOUR_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentTotals:
+    """
+    What was reserved before one refund: by all tenants, and by its own.
+
+    Both are of the refund's token; that of a call is coin.  ``is_first_payment`` means
+    that no refund of this token to the same recipient has a nonce.
+
+    ``first_paid_amount`` is that of the first of them that was confirmed, and
+    ``first_paid_hours`` how many whole clock hours ago that was; None without one.
+    """
+
+    spent: Spent
+    of_tenant: Spent
+    is_first_payment: bool
+    first_paid_hours: int | None = None
+    first_paid_amount: int | None = None

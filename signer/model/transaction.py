@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-HOLD = timedelta(seconds=10)
+CLAIM_TIME = timedelta(seconds=10)
 """How long a process keeps the claim of what it moved or claimed last."""
 
 
@@ -188,7 +188,7 @@ class Transaction:
         Return a copy with *status* and *changes*, one version later.
 
         The process that makes the move keeps its claim until *due_at*, by default for
-        ``HOLD``.  *failure* is why its payments fail, or will.  They end with it.
+        ``CLAIM_TIME``.  *failure* is why its payments fail, or will.  They end with it.
 
         Raises:
             ValueError: The move is not in ``TRANSACTION_MOVES``, which is a programming
@@ -196,7 +196,7 @@ class Transaction:
         """
         if status not in TRANSACTION_MOVES[self.status]:
             raise ValueError(f"a transaction cannot go from {self.status} to {status}")
-        due_at = due_at or at + HOLD
+        due_at = due_at or at + CLAIM_TIME
         moved = replace(
             self,
             status=status,

@@ -73,9 +73,9 @@ class Wallet:
             return RowNotAuthenticError(
                 f"another program changed the row of wallet {self.sender} of chain"
                 f" {self.chain_id} (`wallets`), or of its last transaction"
-                " (`transactions`, `sightings`), or MAC_KEY_FILE has other keys:"
-                " `hotwallet restore` opens a changed wallet again; the owner of the"
-                " tables must delete an invented transaction"
+                " (`transactions`, `unrecorded_transactions`), or MAC_KEY_FILE has"
+                " other keys: `hotwallet restore` opens a changed wallet again; the"
+                " owner of the tables must delete an invented transaction"
             )
         return WalletPausedError(
             f"the wallet is paused ({self.paused_by}): run `hotwallet nonce repair` if"
@@ -120,7 +120,7 @@ class UnrecordedTransaction:
         if not self.is_authentic:
             raise RowNotAuthenticError(
                 f"another program changed the row of nonce {self.nonce} of wallet"
-                f" {self.sender} of chain {self.chain_id} (`sightings`), or"
-                " MAC_KEY_FILE has other keys: the owner of the tables must delete the"
-                " row; a worker then records what the chain has"
+                f" {self.sender} of chain {self.chain_id} (`unrecorded_transactions`),"
+                " or MAC_KEY_FILE has other keys: the owner of the tables must delete"
+                " the row; a worker then records what the chain has"
             )

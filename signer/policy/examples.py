@@ -42,8 +42,7 @@ from signer.crypto.transaction_json import parse_transaction
 from signer.crypto.typed_data import TypedData
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
 from signer.model.decision import Decision, Verdict
-from signer.model.payment_totals import PaymentTotals
-from signer.model.spending_limits import Spent
+from signer.model.spending_limits import PaymentTotals, Spent
 from signer.policy.attributes import COIN_DECIMALS
 from signer.policy.facts import (
     AnyFacts,

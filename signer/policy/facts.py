@@ -16,7 +16,7 @@ from typing import Self
 from signer.amounts import parse_units
 from signer.config.networks import PRICE_DECIMALS, Network
 from signer.config.tenants import NO_LIMITS, Tenant
-from signer.model.payment_totals import PaymentTotals
+from signer.model.spending_limits import PaymentTotals
 
 
 _GWEI = 10**9  # Not from ``chain``, which loads crypto.

@@ -72,7 +72,7 @@ class ControlStore(Protocol):
             StaleStateError: The stored row is not *before*.
         """
 
-    def hold(self, new: Hold) -> bool:
+    def begin_hold(self, new: Hold) -> bool:
         """
         Begin a hold; return False if one of its name is in force, which stays.
 
@@ -81,7 +81,7 @@ class ControlStore(Protocol):
         longer than a lock is waited for.
         """
 
-    def release(
+    def end_hold(
         self,
         name: str,
         at: datetime,
@@ -96,7 +96,7 @@ class ControlStore(Protocol):
         Raises:
             StaleStateError: The hold in force does not have the given *version*, or the
                 approval has changed.
-            RowNotAuthenticError: The hold is not authentic: ``hold`` first.
+            RowNotAuthenticError: The hold is not authentic: ``begin_hold`` first.
         """
 
     def stops(self) -> Sequence[Hold]:

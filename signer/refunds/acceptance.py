@@ -26,20 +26,15 @@ from signer.model.acceptance import Acceptance
 from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import Actor, Operation
 from signer.model.decision import Verdict
-from signer.model.refund import (
-    PaymentPurpose,
-    PaymentState,
-    Refund,
-    RefundRequest,
-    new_refund_id,
-)
+from signer.model.payment import PaymentPurpose, PaymentState
+from signer.model.refund import Refund, RefundRequest, new_refund_id
 from signer.model.signed_request import NO_SIGNATURE, SignedRequest
 from signer.policy.rules import DENIED
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.meter import NO_METER, Meter
 from signer.refunds.approval_needs import decide
-from signer.refunds.nonces import require_unblocked
+from signer.refunds.hold_admin import require_tenant_unblocked
 from signer.refunds.payment_approvals import PaymentApprovals
 from signer.refunds.payment_checks import admit
 from signer.refunds.payment_policy import Answers, PaymentPolicy, path_of
@@ -235,7 +230,7 @@ class RefundAcceptor:
             refund = self._draft(new, terms)
             is_screened = self._screen(refund, terms)
         except (RequestError, LimitReachedError) as e:
-            require_unblocked(self._store, terms.tenant)
+            require_tenant_unblocked(self._store, terms.tenant)
             # An accepted refund stays accepted when the rules change.
             for owner in terms.owners:
                 earlier = self._store.find(owner, key)
@@ -245,7 +240,7 @@ class RefundAcceptor:
             raise
         # With one owner, acceptance finds an earlier refund by itself.
         if len(terms.owners) > 1:
-            require_unblocked(self._store, terms.tenant)
+            require_tenant_unblocked(self._store, terms.tenant)
             earlier = self._store.find_earlier(refund, terms.owners)
             if earlier is not None:
                 return AcceptedRefund(earlier, created=False)

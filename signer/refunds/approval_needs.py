@@ -11,7 +11,8 @@ from signer.config.networks import Network
 from signer.crypto.transactions import MAX_GAS
 from signer.model.approval_need import ApprovalNeed
 from signer.model.decision import Decision
-from signer.model.refund import PaymentPurpose, Refund
+from signer.model.payment import PaymentPurpose
+from signer.model.refund import Refund
 from signer.model.transaction import Kind
 from signer.refunds.payment_checks import NOOP_GAS, ZERO_ADDRESS
 from signer.refunds.payment_policy import PaymentPolicy

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from signer.chain.chain import Chain
 from signer.model.approval import ApprovalState
 from signer.model.approval_need import ApprovalNeed
-from signer.model.refund import PaymentState, Refund
+from signer.model.payment import PaymentState
+from signer.model.refund import Refund
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.refunds.endings import Ending, Endings

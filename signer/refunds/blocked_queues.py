@@ -23,7 +23,8 @@ from signer.errors import (
     TokenStoppedError,
     WalletPausedError,
 )
-from signer.model.refund import PaymentPurpose, Refund, Status
+from signer.model.payment import PaymentPurpose
+from signer.model.refund import Refund, Status
 from signer.model.refund_queue import Queue
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger

@@ -30,7 +30,7 @@ from signer.errors import (
 )
 from signer.model.refund import InFlight
 from signer.model.transaction import (
-    HOLD,
+    CLAIM_TIME,
     TRANSACTION_MOVES,
     Transaction,
     TransactionKind,
@@ -175,8 +175,8 @@ class ConfirmationTracker:
             each
             for each in sorted(waiting, key=lambda each: each.nonce)
             if each.nonce >= first[each.sender]
-            # What is due within HOLD may be claimed, or is sent again soon anyway.
-            and HOLD < each.due_at - now <= _SENT_LATELY
+            # What is due earlier may be claimed, or is sent again soon anyway.
+            and CLAIM_TIME < each.due_at - now <= _SENT_LATELY
         ]
         changes = [Change(each, each.with_due_at(now)) for each in dropped]
         if changes:

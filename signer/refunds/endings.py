@@ -6,7 +6,8 @@ from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.model.audit_record import WORKER, Operation, Record
-from signer.model.refund import PaymentState, Refund
+from signer.model.payment import PaymentState
+from signer.model.refund import Refund
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.refunds.nonces import NonceManager

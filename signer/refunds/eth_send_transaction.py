@@ -30,7 +30,8 @@ from signer.crypto.transaction_json import read_quantity
 from signer.crypto.transactions import DynamicFeeTransaction, LegacyTransaction
 from signer.errors import ConflictError, InvalidInputError, NonceUsedError
 from signer.model.audit_record import Actor
-from signer.model.refund import COIN, PaymentPurpose, Refund, RefundRequest
+from signer.model.payment import PaymentPurpose
+from signer.model.refund import COIN, Refund, RefundRequest
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.node_proxy import NodeProxy

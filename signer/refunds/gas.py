@@ -3,7 +3,8 @@
 from signer.chain.chain import Chain
 from signer.chain.fees import add_gas_margin
 from signer.errors import ExecutionRevertedError, GasLimitError, InsufficientFundsError
-from signer.model.refund import PaymentPurpose, Refund
+from signer.model.payment import PaymentPurpose
+from signer.model.refund import Refund
 from signer.model.transaction import TransactionKind
 from signer.ports.chain import Call
 from signer.refunds.payload import payload_of

@@ -14,7 +14,8 @@ from signer.alerts import Alert, Alerts
 from signer.chain.chain import Chain
 from signer.chain.fees import format_gwei
 from signer.errors import FeesAboveRecentError
-from signer.model.refund import PaymentPurpose, Refund
+from signer.model.payment import PaymentPurpose
+from signer.model.refund import Refund
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 

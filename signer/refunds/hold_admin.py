@@ -31,6 +31,7 @@ from signer.model.hold import (
 )
 from signer.model.refund import COIN, COIN_ADDRESS
 from signer.ports.clock import Clock
+from signer.ports.control_store import ControlStore
 from signer.ports.ledger import Ledger
 
 
@@ -41,7 +42,7 @@ _ADDRESS = re.compile("0x[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
-class SwitchResult:
+class StopResult:
     """Whether a command changed something, and the stops in force after it."""
 
     changed: bool
@@ -96,7 +97,7 @@ class Holds:
         chain_id: int | None = None,
         token: str | None = None,
         evidence: Evidence | None = None,
-    ) -> SwitchResult:
+    ) -> StopResult:
         """
         Forbid signatures on *network*, or everywhere; a stop in force stays as it is.
 
@@ -126,7 +127,7 @@ class Holds:
             evidence,
             **_facts(network, chain_id, token, reason),
         )
-        return SwitchResult(changed, self.stops())
+        return StopResult(changed, self.stops())
 
     def resume(
         self,
@@ -136,7 +137,7 @@ class Holds:
         *,
         chain_id: int | None = None,
         token: str | None = None,
-    ) -> SwitchResult:
+    ) -> StopResult:
         """
         End the stop of *network*, of its *token*, or of everything; as ``stop``.
 
@@ -157,7 +158,7 @@ class Holds:
         if changed:
             alert = Alert.SIGNING_STOPPED
             self._alerts.resolve(alert, is_known=False, network=network, token=token)
-        return SwitchResult(changed, self.stops())
+        return StopResult(changed, self.stops())
 
     def stops(self) -> Sequence[Hold]:
         """Return the stops in force: of everything, of networks, and of tokens."""
@@ -269,7 +270,7 @@ class Holds:
             at, by = self._clock(), actor.name
             hold = Hold(find_name(), at, actor.reason, by, alert, found)
             facts |= {"contract": hold.token} if hold.token else {}
-            changed = self._store.hold(hold)
+            changed = self._store.begin_hold(hold)
             self._write(action, actor, changed, facts | _given(evidence=evidence))
         if changed and (evidence or hold.scope is not Scope.TENANT):
             facts |= {"reason": actor.reason, "actor": by}
@@ -295,7 +296,7 @@ class Holds:
                 facts |= {"contract": hold.token} if hold.token else {}
                 with self._admin_audit.authorize(action, actor, **_state(hold)) as use:
                     at = self._clock()
-                    changed = self._store.release(name, at, hold.version, use)
+                    changed = self._store.end_hold(name, at, hold.version, use)
             self._write(action, actor, changed, facts)
         return changed
 
@@ -319,6 +320,19 @@ class Holds:
             return True
         # One that was removed from the file may still have queued refunds.
         return self._store.list(name, limit=1).refunds != ()
+
+
+def require_tenant_unblocked(store: ControlStore, tenant: str) -> None:
+    """
+    Require that *tenant* is not blocked.
+
+    Raises:
+        TenantBlockedError: An operator blocked it.
+        RowNotAuthenticError: Another program changed its block, perhaps to end it.
+    """
+    block = store.find_block(tenant)
+    if block is not None:
+        raise block.error()
 
 
 def _state(hold: Hold) -> Facts:

@@ -39,7 +39,8 @@ from signer.errors import (
     Refusal,
     RowNotAuthenticError,
 )
-from signer.model.refund import UNSIGNED, PaymentState, Refund
+from signer.model.payment import PaymentState
+from signer.model.refund import UNSIGNED, Refund
 from signer.model.transaction import Transaction, TransactionStatus
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger

@@ -21,12 +21,12 @@ from signer.errors import (
 from signer.keys.keyring import ActiveKey, KeyRing
 from signer.keys.signer import Signer
 from signer.model.key import find_key
-from signer.model.refund import PaymentPurpose, PaymentState, Refund
+from signer.model.payment import PaymentPurpose, PaymentState
+from signer.model.refund import Refund
 from signer.model.spending_limits import NO_LIMITS, Limits
 from signer.model.transaction import Transaction, TransactionStatus
 from signer.model.wallet import Pause, UnrecordedTransaction
 from signer.ports.clock import Clock
-from signer.ports.control_store import ControlStore
 from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Reservation
 from signer.refunds.former_wallets import FormerWallets
@@ -240,19 +240,6 @@ def _log_intent(
             # The nonce stays.  The refund is signed once a new intent has its line.
             return replace(outcome, intent=None)
     return outcome
-
-
-def require_unblocked(store: ControlStore, tenant: str) -> None:
-    """
-    Require that *tenant* is not blocked.
-
-    Raises:
-        TenantBlockedError: An operator blocked it.
-        RowNotAuthenticError: Another program changed its block, perhaps to end it.
-    """
-    block = store.find_block(tenant)
-    if block is not None:
-        raise block.error()
 
 
 def _describe_earlier_payment(tx_hash: str, chain: Chain) -> Objection:

@@ -24,14 +24,8 @@ from signer.crypto.transactions import (
     LegacyTransaction,
 )
 from signer.errors import InvalidInputError, PolicyViolationError
-from signer.model.refund import (
-    AS_REQUESTED,
-    COIN_ADDRESS,
-    PaymentPurpose,
-    PaymentState,
-    Refund,
-    RefundRequest,
-)
+from signer.model.payment import PaymentPurpose, PaymentState
+from signer.model.refund import AS_REQUESTED, COIN_ADDRESS, Refund, RefundRequest
 from signer.model.transaction import Transaction, TransactionKind
 from signer.refunds.payload import payload_of
 

@@ -12,8 +12,9 @@ from signer.keys.keyring import KeyRing
 from signer.model.audit_record import WORKER
 from signer.model.decision import Decision, Verdict
 from signer.model.key import Key, KeyState
-from signer.model.payment_totals import PaymentTotals
-from signer.model.refund import PaymentPurpose, Refund, RefundRequest
+from signer.model.payment import PaymentPurpose
+from signer.model.refund import Refund, RefundRequest
+from signer.model.spending_limits import PaymentTotals
 from signer.model.transaction import Kind, Transaction
 from signer.policy.facts import (
     NO_KEYS,

@@ -36,13 +36,8 @@ from signer.errors import (
     WalletPausedError,
 )
 from signer.model.decision import Decision, Verdict
-from signer.model.refund import (
-    PaymentState,
-    Refund,
-    RefundRequest,
-    Status,
-    new_refund_id,
-)
+from signer.model.payment import PaymentState
+from signer.model.refund import Refund, RefundRequest, Status, new_refund_id
 from signer.model.spending_limits import GAS_PER_HOUR, Limits, Spent
 from signer.ports.chain import Fees
 from signer.ports.clock import Clock
@@ -53,7 +48,7 @@ from signer.refunds.allowances import Bound, LimitScope, list_bounds
 from signer.refunds.approval_needs import decide
 from signer.refunds.gas import bound_gas, build_call, require_funds
 from signer.refunds.gas_price_check import GasPriceCheck
-from signer.refunds.nonces import require_unblocked
+from signer.refunds.hold_admin import require_tenant_unblocked
 from signer.refunds.payment_checks import admit
 from signer.refunds.payment_policy import PaymentPolicy
 
@@ -268,7 +263,7 @@ class Previewer:
 
     def _admit(self, tenant: str, request: RefundRequest) -> Refund:
         """Return the refund that would be stored; raises ``RequestError``."""
-        require_unblocked(self._store, tenant)
+        require_tenant_unblocked(self._store, tenant)
         now = self._clock()
         refund_id = new_refund_id(now)
         refund = admit(

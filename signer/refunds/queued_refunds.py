@@ -16,7 +16,8 @@ from signer.keys.keyring import ActiveKey
 from signer.model.approval import ApprovalState
 from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import Record
-from signer.model.refund import PaymentPurpose, PaymentState, Refund, Status
+from signer.model.payment import PaymentPurpose, PaymentState
+from signer.model.refund import Refund, Status
 from signer.model.transaction import TransactionKind
 from signer.model.wallet import UnrecordedTransaction
 from signer.ports.clock import Clock

@@ -9,12 +9,8 @@ import structlog
 from signer.alerts import Alerts
 from signer.errors import RowNotAuthenticError
 from signer.model.audit_record import Record
-from signer.model.refund import (
-    OPEN_STATES,
-    PaymentState,
-    Refund,
-    Status,
-)
+from signer.model.payment import OPEN_STATES, PaymentState
+from signer.model.refund import Refund, Status
 from signer.model.transaction import (
     TRANSACTION_MOVES,
     Transaction,

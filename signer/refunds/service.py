@@ -35,7 +35,7 @@ from signer.refunds.acceptance import (
     SubmissionResult,
     SubmittedRequest,
 )
-from signer.refunds.nonces import require_unblocked
+from signer.refunds.hold_admin import require_tenant_unblocked
 from signer.refunds.payment_policy import PaymentPolicy, path_of
 from signer.refunds.refund_waits import (
     BROADCAST_TRIED,
@@ -210,7 +210,7 @@ class RefundService:
             TenantBlockedError: An operator blocked the tenant.
             NotFoundError: *tenant* has no such refund.
         """
-        require_unblocked(self._store, tenant)
+        require_tenant_unblocked(self._store, tenant)
         refund = self.get(tenant, refund_id)
         if refund.status in UNRESERVED:
             record = self._audit.request(

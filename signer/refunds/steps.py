@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
-from signer.model.refund import PaymentState, Refund
+from signer.model.payment import PaymentState
+from signer.model.refund import Refund
 from signer.model.transaction import Transaction, TransactionStatus
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger

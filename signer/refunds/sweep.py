@@ -18,14 +18,8 @@ from signer.keys.admin_audit import AdminAudit, Facts
 from signer.keys.keyring import KeyRing
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Actor, Operation
-from signer.model.refund import (
-    OPERATOR,
-    PaymentPurpose,
-    PaymentState,
-    Refund,
-    RefundRequest,
-    new_refund_id,
-)
+from signer.model.payment import PaymentPurpose, PaymentState
+from signer.model.refund import OPERATOR, Refund, RefundRequest, new_refund_id
 from signer.outcomes import require
 from signer.ports.clock import Clock
 from signer.ports.key_store import KeyStore

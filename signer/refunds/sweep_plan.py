@@ -9,7 +9,8 @@ from signer.chain.fees import quote_fees
 from signer.errors import ConflictError
 from signer.keys.keyring import KeyRing
 from signer.model.key import FORMER, find_key
-from signer.model.refund import COIN, COIN_ADDRESS, OPERATOR, PaymentPurpose, Refund
+from signer.model.payment import PaymentPurpose
+from signer.model.refund import COIN, COIN_ADDRESS, OPERATOR, Refund
 from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
 from signer.refunds.payment_checks import NOOP_GAS

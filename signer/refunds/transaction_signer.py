@@ -28,7 +28,8 @@ from signer.model.audit_record import (
     Record,
 )
 from signer.model.decision import Decision
-from signer.model.refund import RECORDED, PaymentPurpose, Refund
+from signer.model.payment import PaymentPurpose
+from signer.model.refund import RECORDED, Refund
 from signer.model.transaction import (
     Kind,
     SignedTransaction,

@@ -34,7 +34,7 @@ from signer.keys.retirement import KeyRetirement
 from signer.model.key import WATCHED, Key, KeyState, find_active_key
 from signer.model.look import Look
 from signer.model.refund import UNSENT, Refund, Status
-from signer.model.transaction import HOLD, Transaction
+from signer.model.transaction import CLAIM_TIME, Transaction
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.meter import NO_METER, Meter
@@ -55,7 +55,7 @@ _SMALLEST_CLAIM, _FIRST_CLAIM, _LARGEST_CLAIM = 2, 32, 128
 """How many are claimed at once.  They share commits and requests."""
 
 _LONGEST_SECONDS = 2.0
-"""How long a batch may take: its claims expire after ``HOLD``."""
+"""How long a batch may take: its claims expire after ``CLAIM_TIME``."""
 
 _SLOWEST = 1.25
 """
@@ -222,7 +222,7 @@ class Worker:
 
     def _claim(self, now: datetime, *, lone: bool) -> Sequence[Moving]:
         """Return what is due; with *lone*, perhaps one refund without a claim."""
-        claim = partial(self._store.claim, now, now + HOLD, self._claim_size)
+        claim = partial(self._store.claim, now, now + CLAIM_TIME, self._claim_size)
         claimed = claim(lone=True) if lone else claim()
         if not _is_unclaimed(claimed):
             return claimed

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
-from backends.sql.schema import HELD
+from backends.sql.tables import HELD
 from signer.alerts import Alert
 from signer.model.audit_record import Record
 from signer.model.hold import name_of_chain
-from signer.model.refund import PaymentState, Refund, Status
+from signer.model.payment import PaymentState
+from signer.model.refund import Refund, Status
 from signer.model.transaction import compose
 from signer.ports.audit_journal import Sealing
 from signer.row_macs import RowMACs
@@ -140,7 +141,7 @@ class Attacks:
         let_work(self._worker, worker)
         assert self._worker.chain.payouts() == []
         stopped(self._admin, at=self._worker.clock())
-        self._admin.release(name_of_chain(CHAIN_ID), self._worker.clock())
+        self._admin.end_hold(name_of_chain(CHAIN_ID), self._worker.clock())
         let_work(self._worker, worker)
         assert self._worker.stored(refund).status is Status.CONFIRMED
 

@@ -128,16 +128,16 @@ def test_a_lifted_block(processes: Processes, thief: Thief) -> None:
     """The tenant stays blocked until an operator blocks and unblocks it."""
     refund, worker = processes.refunds.accepted(), processes.worker.worker
     store, at = processes.stores["admin"], processes.admin.clock()
-    store.hold(Hold.of_tenant("gateway", at, "", "cli:tests"))
+    store.begin_hold(Hold.of_tenant("gateway", at, "", "cli:tests"))
 
     assert thief.steal(END_OF_BLOCKS) is None
     let_work(processes.worker, worker)
 
     assert processes.worker.chain.payouts() == []
     with pytest.raises(RowNotAuthenticError):
-        store.release(name_of_tenant("gateway"), at)
-    store.hold(Hold.of_tenant("gateway", at, "", "cli:tests"))
-    store.release(name_of_tenant("gateway"), at)
+        store.end_hold(name_of_tenant("gateway"), at)
+    store.begin_hold(Hold.of_tenant("gateway", at, "", "cli:tests"))
+    store.end_hold(name_of_tenant("gateway"), at)
     let_work(processes.worker, worker)
     assert processes.worker.stored(refund).status is Status.CONFIRMED
 

@@ -16,12 +16,13 @@ import pytest
 from sqlalchemy import insert
 
 from backends.sql import SQLStore
-from backends.sql.schema import request_signatures
+from backends.sql.tables import request_signatures
 from signer import strict_json
 from signer.alerts import Alert
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import HotWalletError
-from signer.model.refund import PaymentState, Refund, Status, new_refund_id
+from signer.model.payment import PaymentState
+from signer.model.refund import Refund, Status, new_refund_id
 from signer.model.signed_request import SignedRequest
 from signer.refunds.request_body import read_refund
 from tests.attacks.theft import let_work

@@ -278,17 +278,17 @@ def test_a_lifted_stop(world: World, steal: Attack, scope: str) -> None:
         stopped(world.store, at=at)
         steal(END_OF_HOLDS)
     else:
-        world.store.hold(Hold.of_tenant("gateway", at, "", "cli:tests"))
+        world.store.begin_hold(Hold.of_tenant("gateway", at, "", "cli:tests"))
         steal(END_OF_HOLDS)
 
     let_work(world, worker)
     while_changed = world.chain.payouts()
     if scope == "stop":
         stopped(world.store, at=at)
-        world.store.release(name_of_chain(CHAIN_ID), at)
+        world.store.end_hold(name_of_chain(CHAIN_ID), at)
     else:
-        world.store.hold(Hold.of_tenant("gateway", at, "", "cli:tests"))
-        world.store.release(name_of_tenant("gateway"), at)
+        world.store.begin_hold(Hold.of_tenant("gateway", at, "", "cli:tests"))
+        world.store.end_hold(name_of_tenant("gateway"), at)
     let_work(world, worker)
 
     assert while_changed == []
@@ -409,12 +409,12 @@ def test_a_stop_that_is_put_back_at_once(
     with closing(open_ledger(url)) as store:
 
         def hold(new: Hold) -> bool:
-            done = store.hold(new)
+            done = store.begin_hold(new)
             steal(*_put_back("TRUE"), "DROP TABLE kept_holds")
             return done
 
         other = World(store)
-        other.store = altered(store, hold=hold)
+        other.store = altered(store, begin_hold=hold)
         shown = other.holds.stop("local", "odd refunds", OPERATOR).stops
     monkeypatch.setattr(holds, "_READ_AGAIN_SECONDS", 0)
     let_work(world, worker)
@@ -507,8 +507,8 @@ def test_a_first_nonce_that_the_thief_moves(on_wallets: WalletAttacks) -> None:
 @pytest.mark.parametrize(
     "statements",
     [
-        ("DELETE FROM sightings",),
-        ("DELETE FROM sightings", "DELETE FROM wallets"),
+        ("DELETE FROM unrecorded_transactions",),
+        ("DELETE FROM unrecorded_transactions", "DELETE FROM wallets"),
     ],
     ids=["transaction", "wallet"],
 )

@@ -49,8 +49,8 @@ STATEMENTS: Mapping[str, Sequence[str]] = {
         "INSERT INTO attempts DEFAULT VALUES",
         "INSERT INTO wallets DEFAULT VALUES",
         "UPDATE wallets SET paused_by = NULL, paused_at = NULL",
-        "INSERT INTO sightings DEFAULT VALUES",
-        "UPDATE sightings SET accepted_at = now()",
+        "INSERT INTO unrecorded_transactions DEFAULT VALUES",
+        "UPDATE unrecorded_transactions SET accepted_at = now()",
         "INSERT INTO spendings DEFAULT VALUES",
         "UPDATE spendings SET amount = 0",
         # The version that a worker would write next.

@@ -10,7 +10,7 @@ from backends.sql import SQLStore
 from signer.audit.log import AuditLog
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.model.refund import Refund, Status
-from signer.model.transaction import HOLD
+from signer.model.transaction import CLAIM_TIME
 from signer.refunds.step_outcomes import Moving, Outcome
 from tests.support.ledgers import seal
 from tests.support.refunds import World, altered
@@ -88,7 +88,7 @@ def test_a_new_refund_waits_for_few_of_another_tenant(world: World) -> None:
 
     worker._lifecycle = altered(lifecycle, step_all=step_all)
     worker._timer = lambda: passed
-    world.clock.now += HOLD
+    world.clock.now += CLAIM_TIME
     worker.advance()
 
     order = [each.id for each in sent]

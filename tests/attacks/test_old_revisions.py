@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from api.backend_factories import open_store, upgrade_database
 from backends.sql import SQLStore
-from backends.sql.schema import HEAD
+from backends.sql.tables import HEAD
 from signer.config.settings import Settings
 from signer.errors import HotWalletError, StoreError
 from tests.attacks.theft import THIEF

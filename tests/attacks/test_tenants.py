@@ -273,7 +273,7 @@ def test_a_stolen_token_is_stopped_at_once(
     blocked = hosts[1].simulate_post(
         "/v1/admin/tenants/shop/block", headers=bearer(**ADMIN, jti="a" * 16)
     )
-    sqlite_store.release(name_of_chain(31337), NOW)
+    sqlite_store.end_hold(name_of_chain(31337), NOW)
     refused = [
         _pay(hosts[0], "key-1", sub="pod-1"),
         _pay(hosts[0], "key-2", sub="pod-2"),

@@ -12,7 +12,8 @@ import pytest
 
 from signer.alerts import Alert
 from signer.errors import RowNotAuthenticError
-from signer.model.refund import PaymentState, Refund, Status
+from signer.model.payment import PaymentState
+from signer.model.refund import Refund, Status
 from signer.model.transaction import compose
 from signer.row_macs import RowMACs
 from tests.attacks.theft import QUEUED_AGAIN, RESERVED_AGAIN, THIEF, let_work

@@ -140,7 +140,7 @@ def test_a_nonce_that_the_thief_chose(processes: Processes, thief: Thief) -> Non
 def test_a_lifted_block(attacks: Attacks, thief: Thief, shipped: Roles) -> None:
     """A worker blocks tenants by its rules; its role cannot unblock one."""
     with closing(open_ledger(shipped.admin)) as admin:
-        admin.hold(Hold.of_tenant("shop", now(), "", "cli:alice"))
+        admin.begin_hold(Hold.of_tenant("shop", now(), "", "cli:alice"))
         assert thief.steal(END_OF_BLOCKS) is None
         assert admin.find_block("shop") is not None
 

@@ -56,9 +56,9 @@ DENIED_TO_ALL = (
     "DELETE FROM refund_moves",
     "UPDATE request_signatures SET body = ''",
     "DELETE FROM request_signatures",
-    "DELETE FROM sightings",
-    "UPDATE sightings SET mark = NULL",
-    "UPDATE sightings SET nonce = 7, tx_hash = 'thief'",
+    "DELETE FROM unrecorded_transactions",
+    "UPDATE unrecorded_transactions SET mark = NULL",
+    "UPDATE unrecorded_transactions SET nonce = 7, tx_hash = 'thief'",
     "DELETE FROM wallets",
     "DELETE FROM spendings",
     # Change what a tenant receives, or hide it.

@@ -14,7 +14,7 @@ END_PAUSE = (
     "UPDATE wallets SET paused_by = NULL, paused_at = NULL, version = version + 1"
 )
 
-ACCEPT = "UPDATE sightings SET accepted_at = seen_at"
+ACCEPT = "UPDATE unrecorded_transactions SET accepted_at = seen_at"
 
 
 class WalletAttacks:
@@ -61,9 +61,9 @@ class WalletAttacks:
         self._pay()
         tx_hash = self._worker.chain.mine_foreign(self._worker.signer.address)
         refund, worker = self._refunds.accepted(), self._worker.worker
-        seen = self._sighting(nonce=1, tx_hash=tx_hash)
+        seen = self._unrecorded(nonce=1, tx_hash=tx_hash)
         accepted = replace(seen, accepted_at=seen.seen_at)
-        assert self._steal(inserted_sighting(accepted, self._is_sqlite)) is None
+        assert self._steal(inserted_unrecorded(accepted, self._is_sqlite)) is None
         let_work(self._worker, worker)
         self._require_unpaid(refund)
         assert self._worker.stored(refund).moving.blocked_by == "row-not-authentic"
@@ -72,8 +72,8 @@ class WalletAttacks:
         """Insert a transaction with the mark of a refund: it does not count as paid."""
         self._pay()
         refund, worker = self._refunds.accepted(), self._worker.worker
-        paid = self._sighting(nonce=1, mark=refund.mark)
-        assert self._steal(inserted_sighting(paid, self._is_sqlite)) is None
+        paid = self._unrecorded(nonce=1, mark=refund.mark)
+        assert self._steal(inserted_unrecorded(paid, self._is_sqlite)) is None
         let_work(self._worker, worker)
         self._require_unpaid(refund)
         assert self._worker.stored(refund).moving.blocked_by == "row-not-authentic"
@@ -151,7 +151,7 @@ class WalletAttacks:
     def _is_sqlite(self) -> bool:
         return self._worker.store._database.dialect == "sqlite"  # type: ignore[attr-defined, no-any-return]
 
-    def _sighting(
+    def _unrecorded(
         self, *, nonce: int, tx_hash: str = "0xf0", mark: bytes | None = None
     ) -> UnrecordedTransaction:
         return UnrecordedTransaction(
@@ -167,7 +167,7 @@ class WalletAttacks:
         )
 
 
-def inserted_sighting(row: UnrecordedTransaction, is_sqlite: bool) -> str:
+def inserted_unrecorded(row: UnrecordedTransaction, is_sqlite: bool) -> str:
     """Return the statement that inserts *row*."""
     blob = "x'{}'" if is_sqlite else "'\\x{}'"
     texts = {
@@ -183,4 +183,4 @@ def inserted_sighting(row: UnrecordedTransaction, is_sqlite: bool) -> str:
         texts[name] = f"'{getattr(row, name)}'"
     texts["mac"] = "'tests:00'"
     names, values = ", ".join(texts), ", ".join(texts.values())
-    return f"INSERT INTO sightings ({names}) VALUES ({values})"
+    return f"INSERT INTO unrecorded_transactions ({names}) VALUES ({values})"

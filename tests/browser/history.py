@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, insert
 
 from backends.sql import SQLStore
-from backends.sql.schema import refund_moves
+from backends.sql.tables import refund_moves
 from signer.model.refund import Refund, Status, new_refund_id
 from signer.row_macs import RowMACs
 from tests.fixtures.ledger import filled, queued

@@ -9,8 +9,8 @@ from sqlalchemy import Table, event, func, select
 
 from backends.sql import SQLStore
 from backends.sql.database import Database
-from backends.sql.schema import rate_counters, used_tokens
 from backends.sql.shared_state import SharedTables
+from backends.sql.tables import rate_counters, used_tokens
 from signer.model.look import Look
 from tests.fixtures.races import race
 from tests.fixtures.stores import migrate

@@ -16,7 +16,7 @@ from backends.sql.audit import SEALING_LOCK, AuditTables
 from backends.sql.audit_rows import write
 from backends.sql.database import Database
 from backends.sql.key_rows import KeyRows
-from backends.sql.schema import keys
+from backends.sql.tables import keys
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.errors import KeyRotatedError, StoreError
 from signer.model.audit_record import Record

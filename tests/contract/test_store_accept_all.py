@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from backends.sql import SQLStore
-from backends.sql.schema import audit_records
+from backends.sql.tables import audit_records
 from signer.errors import (
     ConflictError,
     HotWalletError,

@@ -19,7 +19,7 @@ from signer.model.hold import Hold, name_of_chain, name_of_tenant
 from signer.model.key import KeyState, find_key
 from signer.model.wallet import Pause
 from signer.ports.control_store import ControlStore
-from tests.fixtures.ledger import OTHER_WALLET, WALLET, now, opened, sighting, stopped
+from tests.fixtures.ledger import OTHER_WALLET, WALLET, now, opened, stopped, unrecorded
 from tests.fixtures.races import race
 from tests.support.audit import record
 from tests.support.keys import key_at, made_active
@@ -120,11 +120,11 @@ def test_finds_digests_by_their_first_digits(store: SQLStore) -> None:
 
 
 def _end_stop(store: SQLStore, use: ApprovalUse) -> bool:
-    return store.release(name_of_chain(CHAIN), now(), use=use)
+    return store.end_hold(name_of_chain(CHAIN), now(), use=use)
 
 
 def _end_block(store: SQLStore, use: ApprovalUse) -> bool:
-    return store.release(name_of_tenant("shop"), now(), use=use)
+    return store.end_hold(name_of_tenant("shop"), now(), use=use)
 
 
 def _resume(store: SQLStore, use: ApprovalUse) -> bool:
@@ -171,8 +171,8 @@ def test_a_change_ends_its_approval(
     if change is not _activate:
         made_active(store, key_at(OTHER_WALLET))
     stopped(store, CHAIN)
-    store.hold(Hold.of_tenant("shop", now(), "", "cli:tests"))
-    store.add_unrecorded(opened(store), [sighting()])
+    store.begin_hold(Hold.of_tenant("shop", now(), "", "cli:tests"))
+    store.add_unrecorded(opened(store), [unrecorded()])
     store.pause(store.wallets()[0], Pause.CHAIN_AHEAD, now())
     new = replace(_new(), state=ApprovalState.APPROVED)
     store.put_approval(None, new, record(at=now()))
@@ -217,7 +217,7 @@ def _move(proposal: Proposal, store: SQLStore, index: int) -> bool:
                 approvals.reject(proposal.digest, BOB, "a test")
             case 2:
                 with approvals.authorize(proposal, ALICE) as use:
-                    return store.release(name_of_chain(CHAIN), now(), use=use)
+                    return store.end_hold(name_of_chain(CHAIN), now(), use=use)
             case _:
                 approvals.list()
     return False

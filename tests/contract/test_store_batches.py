@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import func, select
 
 from backends.sql import SQLStore
-from backends.sql.schema import spendings
+from backends.sql.tables import spendings
 from signer.errors import (
     HotWalletError,
     KeyRotatedError,
@@ -40,12 +40,12 @@ from tests.fixtures.ledger import (
     paid,
     reserved,
     save,
-    sighting,
     signed,
     step_to,
     stopped,
     stored,
     transaction,
+    unrecorded,
 )
 from tests.support.audit import record
 from tests.support.keys import key_at, made_active
@@ -145,7 +145,7 @@ def test_a_refund_that_was_changed_leaves_no_gap(store: SQLStore) -> None:
 
 def test_a_paid_refund_gets_no_nonce(store: SQLStore) -> None:
     paid, other = accepted(store), accepted(store)
-    store.add_unrecorded(opened(store), [sighting(mark=paid.mark)])
+    store.add_unrecorded(opened(store), [unrecorded(mark=paid.mark)])
 
     outcomes = _reserve(store, paid, other)
 
@@ -190,7 +190,7 @@ def test_the_limits_of_recipients_and_tenants_are_separate(store: SQLStore) -> N
 
 def test_a_blocked_tenant_does_not_stop_others(store: SQLStore) -> None:
     blocked, other = accepted(store, tenant="blocked"), accepted(store)
-    store.hold(Hold.of_tenant("blocked", now(), "", "cli:tests"))
+    store.begin_hold(Hold.of_tenant("blocked", now(), "", "cli:tests"))
 
     outcomes = _reserve(store, blocked, other)
 

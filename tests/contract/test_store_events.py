@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from backends.sql import SQLStore
-from backends.sql.schema import events
+from backends.sql.tables import events
 from signer.errors import StoreError
 from signer.model.event import Event
 from signer.model.refund import OPERATOR, Refund, Status

@@ -16,8 +16,8 @@ from sqlalchemy import ColumnElement, func
 
 from backends.sql import SQLStore
 from backends.sql.refund_rows import PAID
-from backends.sql.schema import refunds as rows
-from backends.sql.schema import transactions
+from backends.sql.tables import refunds as rows
+from backends.sql.tables import transactions
 from signer.audit.log import AuditLog
 from signer.errors import (
     HotWalletError,

@@ -127,9 +127,9 @@ def test_a_frozen_process_with_the_lock_of_sqlite(
         with pytest.raises(StoreUnavailableError):
             hurried.append([intent], condition=condition)
         with pytest.raises(StoreUnavailableError):
-            hurried.hold(stop)
+            hurried.begin_hold(stop)
         os.kill(frozen.pid or 0, signal.SIGKILL)
         frozen.join(30)
-        assert hurried.hold(stop)
+        assert hurried.begin_hold(stop)
         with pytest.raises(SigningStoppedError):
             hurried.append([intent], condition=condition)

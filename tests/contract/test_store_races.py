@@ -25,9 +25,9 @@ from tests.fixtures.ledger import (
     queued,
     reserve,
     reserved,
-    sighting,
     signed,
     stored,
+    unrecorded,
 )
 from tests.fixtures.ledger import claimed as claimed_from
 from tests.fixtures.races import race
@@ -177,7 +177,7 @@ def _reserve_until_paused(store: SQLStore, index: int) -> list[int]:
             if index == 0 and len(nonces) == 10:
                 store.pause(opened(store), Pause.CHAIN_AHEAD, now())
                 known = opened(store).next_nonce
-                store.add_unrecorded(opened(store), [sighting(nonce=known)])
+                store.add_unrecorded(opened(store), [unrecorded(nonce=known)])
     except StaleStateError:
         return nonces
 

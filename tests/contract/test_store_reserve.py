@@ -16,7 +16,7 @@ from tests.fixtures.ledger import (
     queued,
     reserve,
     reserved,
-    sighting,
+    unrecorded,
 )
 from tests.support.keys import key_at, made_active
 
@@ -62,7 +62,8 @@ def test_a_chain_ahead_gives_no_nonce(store: SQLStore) -> None:
 def test_nonces_of_unrecorded_transactions_are_used(store: SQLStore) -> None:
     wallet = opened(store)
     assert reserved(store, accepted(store)).nonce == 0
-    store.add_unrecorded(wallet, [sighting(nonce=1), sighting(nonce=2, mark=b"m" * 16)])
+    seen = [unrecorded(nonce=1), unrecorded(nonce=2, mark=b"m" * 16)]
+    store.add_unrecorded(wallet, seen)
 
     assert reserved(store, accepted(store), counted=3).nonce == 3
     assert reserved(store, accepted(store), counted=3).nonce == 4
@@ -100,7 +101,7 @@ def test_a_paused_wallet_gives_no_nonce(store: SQLStore) -> None:
 def test_a_paid_refund_gets_no_nonce(store: SQLStore) -> None:
     """A refund whose mark is on the chain counts as paid."""
     paid, other = accepted(store), accepted(store)
-    store.add_unrecorded(opened(store), [sighting(mark=paid.mark)])
+    store.add_unrecorded(opened(store), [unrecorded(mark=paid.mark)])
 
     with pytest.raises(StaleStateError):
         reserved(store, paid, counted=1)

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, select
 
 from backends.sql import SQLStore
 from backends.sql.advisory_locks import try_to_lock_events
-from backends.sql.schema import events, webhook_deliveries
+from backends.sql.tables import events, webhook_deliveries
 from signer.errors import StoreError
 from signer.model.delivery import DeliveryState
 from signer.model.event import sequence_at

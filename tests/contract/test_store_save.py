@@ -10,13 +10,9 @@ from hypothesis import strategies as st
 
 from backends.sql import SQLStore
 from signer.errors import StaleStateError, StoreError
-from signer.model.refund import (
-    Move,
-    PaymentState,
-    Refund,
-    Status,
-)
-from signer.model.transaction import HOLD
+from signer.model.payment import PaymentState
+from signer.model.refund import Move, Refund, Status
+from signer.model.transaction import CLAIM_TIME
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
@@ -105,7 +101,7 @@ def test_a_new_status_clears_attempts_and_reason(store: SQLStore) -> None:
     after = signed(store, late)
 
     assert (after.attempts, after.blocked_by) == (0, None)
-    assert after.due_at == after.updated_at + HOLD
+    assert after.due_at == after.updated_at + CLAIM_TIME
     assert after == store.get(before.id)
 
 

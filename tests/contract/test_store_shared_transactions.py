@@ -7,7 +7,6 @@ import pytest
 from sqlalchemy import Connection
 
 from backends.sql import SQLStore
-from backends.sql.schema import transactions
 from backends.sql.statements import (
     INSERT_MEMBERSHIP,
     PLACE,
@@ -15,6 +14,7 @@ from backends.sql.statements import (
     fields_of,
     refund_values,
 )
+from backends.sql.tables import transactions
 from signer.errors import RowNotAuthenticError, StaleStateError
 from signer.model.refund import Refund, Status
 from signer.model.transaction import Transaction, TransactionStatus, compose

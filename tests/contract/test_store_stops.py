@@ -69,13 +69,13 @@ def test_the_first_stop_stays_until_it_is_resumed(store: SQLStore) -> None:
     again = Hold.of_chain(CHAIN, now(), "another reason", "token:mallory")
     later = now() + timedelta(hours=1)
 
-    assert not store.hold(again)
+    assert not store.begin_hold(again)
     assert (store.find_stop(CHAIN), list(store.stops())) == (first, [first])
-    assert store.release(name_of_chain(CHAIN), later)
-    assert not store.release(name_of_chain(CHAIN), later)
+    assert store.end_hold(name_of_chain(CHAIN), later)
+    assert not store.end_hold(name_of_chain(CHAIN), later)
     assert store.find_stop(CHAIN) is None
     assert [stop.ended_at for stop in store.stops()] == [later]
-    assert store.hold(again)
+    assert store.begin_hold(again)
     assert store.find_stop(CHAIN) == replace(again, version=2)
 
 
@@ -85,7 +85,7 @@ def test_a_stop_of_everything_is_found_for_each_chain(store: SQLStore) -> None:
 
     assert store.find_stop(CHAIN) == store.find_stop(OTHER_CHAIN) == everything
     assert list(store.stops()) == [everything, chain]
-    store.release(name_of_chain(EVERYTHING), now())
+    store.end_hold(name_of_chain(EVERYTHING), now())
     assert store.find_stop(CHAIN) == chain
     assert store.find_stop(OTHER_CHAIN) is None
 
@@ -98,7 +98,7 @@ def test_nothing_is_reserved(store: SQLStore, chain_id: int) -> None:
 
     with pytest.raises(SigningStoppedError):
         reserved(store, refund)
-    store.release(name_of_chain(chain_id), now())
+    store.end_hold(name_of_chain(chain_id), now())
     assert reserved(store, refund).nonce == 0
 
 
@@ -163,7 +163,7 @@ def test_no_intent_to_sign_is_recorded(
 def test_a_resumed_stop_forbids_nothing(store: SQLStore) -> None:
     made_active(store, key_at(WALLET))
     stopped(store, EVERYTHING)
-    store.release(name_of_chain(EVERYTHING), now())
+    store.end_hold(name_of_chain(EVERYTHING), now())
     refund = signed(store, reserved(store, accepted(store)))
 
     assert store.get(refund.id) == refund
@@ -184,12 +184,12 @@ def test_a_changed_stop_is_in_force(store: SQLStore, chain_id: int) -> None:
     with pytest.raises(RowNotAuthenticError, match=f"stop --chain-id {chain_id}`"):
         store.append([Record.of({"event": "intent"}, now())], condition=condition)
     with pytest.raises(RowNotAuthenticError):
-        store.release(name_of_chain(chain_id), now())
+        store.end_hold(name_of_chain(chain_id), now())
 
     again = Hold.of_chain(chain_id, now(), "another reason", "cli:alice")
-    assert store.hold(again)
+    assert store.begin_hold(again)
     assert store.find_stop(CHAIN) == replace(again, version=2)
-    assert store.release(name_of_chain(chain_id), now())
+    assert store.end_hold(name_of_chain(chain_id), now())
     assert store.find_stop(CHAIN) is None
 
 
@@ -203,8 +203,8 @@ def test_a_forged_stop_of_another_chain(store: SQLStore) -> None:
     assert store.migrate().action == "unchanged"
     assert reserved(store, accepted(store)).nonce == 0
     assert [stop.is_authentic for stop in store.stops()] == [False]
-    assert store.hold(Hold.of_chain(999_999, now(), "forged", "cli:alice"))
-    assert store.release(name_of_chain(999_999), now())
+    assert store.begin_hold(Hold.of_chain(999_999, now(), "forged", "cli:alice"))
+    assert store.end_hold(name_of_chain(999_999), now())
     assert [stop.in_force for stop in store.stops()] == [False]
 
 
@@ -219,7 +219,7 @@ def test_a_forged_stop_with_another_spelling(store: SQLStore, spelled: str) -> N
     forge(store, FORGED.format(chain_id=spelled, at=at, version=0))
 
     assert [stop.chain_id for stop in store.stops()] == [CHAIN]
-    assert store.release(name_of_chain(CHAIN), now())
+    assert store.end_hold(name_of_chain(CHAIN), now())
     assert [stop.in_force for stop in store.stops()] == [False]
 
 
@@ -268,7 +268,7 @@ def test_a_transaction_that_hangs_does_not_delay_a_stop_or_a_block(
             done = pool.submit(hanging.transaction, hang)
             assert locked.wait(30)
             stopped(hurried, EVERYTHING)
-            assert hurried.hold(Hold.of_tenant("shop", now(), "", "cli:alice"))
+            assert hurried.begin_hold(Hold.of_tenant("shop", now(), "", "cli:alice"))
             in_force = hurried.find_stop(CHAIN), hurried.find_block("shop")
             released.set()
             done.result()
@@ -317,7 +317,7 @@ def _stop_each(store: SQLStore, index: int) -> int:
         Hold.of_chain(chain_id, now(), "race", f"cli:{index}")
         for chain_id in range(1, 26)
     ]
-    return sum(store.hold(stop) for stop in stops)
+    return sum(store.begin_hold(stop) for stop in stops)
 
 
 def test_of_many_first_stops_one_counts(database_url: str, store: SQLStore) -> None:

@@ -47,10 +47,10 @@ def test_a_block_is_stored_once(store: SQLStore) -> None:
     again = Hold.of_tenant("shop", now() + timedelta(hours=1), "", "cli:bob")
 
     assert store.find_block("shop") is None
-    assert [store.hold(each) for each in (first, again)] == [True, False]
+    assert [store.begin_hold(each) for each in (first, again)] == [True, False]
     assert store.find_block("shop") == first
     assert store.find_block("sho") is None
-    assert [store.release(name_of_tenant("shop"), now()) for _ in range(2)] == [
+    assert [store.end_hold(name_of_tenant("shop"), now()) for _ in range(2)] == [
         True,
         False,
     ]
@@ -59,7 +59,7 @@ def test_a_block_is_stored_once(store: SQLStore) -> None:
 
 def test_a_changed_block_is_in_force(store: SQLStore) -> None:
     """It is listed as not authentic, survives an upgrade, and can be replaced."""
-    store.hold(Hold.of_tenant("shop", now(), "", "cli:alice"))
+    store.begin_hold(Hold.of_tenant("shop", now(), "", "cli:alice"))
     forged_end(store)
 
     (listed,) = store.blocks()
@@ -67,12 +67,12 @@ def test_a_changed_block_is_in_force(store: SQLStore) -> None:
     assert store.find_block("shop") == listed
     assert store.migrate().action == "unchanged"
     with pytest.raises(RowNotAuthenticError, match="hotwallet tenants block"):
-        store.release(name_of_tenant("shop"), now())
+        store.end_hold(name_of_tenant("shop"), now())
 
     again = Hold.of_tenant("shop", now(), "", "cli:bob")
-    assert store.hold(again)
+    assert store.begin_hold(again)
     assert store.find_block("shop") == replace(again, version=2)
-    assert store.release(name_of_tenant("shop"), now())
+    assert store.end_hold(name_of_tenant("shop"), now())
     assert store.blocks() == ()
 
 
@@ -91,7 +91,7 @@ def test_the_first_version_of_a_block_is_0(store: SQLStore) -> None:
 def test_blocks_are_listed_by_name(store: SQLStore) -> None:
     blocks = [Hold.of_tenant(name, now(), "", "x") for name in ("b", "a", "B")]
     for block in blocks:
-        store.hold(block)
+        store.begin_hold(block)
 
     assert [block.tenant for block in store.blocks()] == ["B", "a", "b"]
 
@@ -103,14 +103,14 @@ def test_a_blocked_tenant_gets_no_nonce(store: SQLStore) -> None:
         accepted(store, tenant=name) for name in ("shop", "shop", "other")
     )
     before = reserved(store, before)
-    store.hold(Hold.of_tenant("shop", now(), "", "x"))
+    store.begin_hold(Hold.of_tenant("shop", now(), "", "x"))
 
     with pytest.raises(TenantBlockedError):
         reserved(store, waiting)
     assert reserved(store, other).nonce == 1
     assert signed(store, before).status is Status.SIGNED
 
-    store.release(name_of_tenant("shop"), now())
+    store.end_hold(name_of_tenant("shop"), now())
     assert reserved(store, waiting).nonce == 2
 
 
@@ -183,7 +183,7 @@ def _reserved_count(store: SQLStore) -> int:
 def _reserve_or_block(store: SQLStore, index: int) -> int:
     """Reserve refunds; process 0 blocks the tenant and counts what is reserved then."""
     if index == 0:
-        store.hold(Hold.of_tenant("shop", now(), "", "x"))
+        store.begin_hold(Hold.of_tenant("shop", now(), "", "x"))
         return _reserved_count(store)
     for refund in store.list("shop", limit=1000).refunds[index - 1 :: 2]:
         # The block came before the transaction, or during it.

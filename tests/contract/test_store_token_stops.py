@@ -8,8 +8,8 @@ from sqlalchemy import literal, select
 
 from backends.sql import SQLStore
 from backends.sql.columns import Plain
-from backends.sql.holds import is_token_stopped
-from backends.sql.schema import refunds
+from backends.sql.hold_checks import is_token_stopped
+from backends.sql.tables import refunds
 from signer.errors import (
     HotWalletError,
     RowNotAuthenticError,
@@ -21,7 +21,8 @@ from signer.errors import (
 from signer.model.audit_record import Record
 from signer.model.hold import EVERY_CHAIN, Hold, name_of_token
 from signer.model.key import SIGNING, SigningCondition
-from signer.model.refund import COIN, COIN_ADDRESS, PaymentPurpose, Refund, Status
+from signer.model.payment import PaymentPurpose
+from signer.model.refund import COIN, COIN_ADDRESS, Refund, Status
 from signer.model.spending_limits import NO_LIMITS
 from signer.model.transaction import Kind
 from signer.ports.refund_store import Reservation
@@ -52,7 +53,7 @@ NAME = name_of_token(CHAIN, TOKEN)
 
 def _held(store: SQLStore, address: str = TOKEN, chain_id: int = CHAIN) -> Hold:
     held = Hold.of_token(chain_id, address, now(), "odd mints", "cli:tests")
-    assert store.hold(held)
+    assert store.begin_hold(held)
     return held
 
 
@@ -108,7 +109,7 @@ def test_only_the_token_waits(store: SQLStore) -> None:
     assert paid.nonce == 0
     assert store.find_stop(CHAIN) is None
     assert store.find_stop(CHAIN, waiting.named) == held
-    assert store.release(NAME, now())
+    assert store.end_hold(NAME, now())
     assert reserved(store, waiting).nonce == 1
 
 
@@ -225,7 +226,7 @@ def test_stops_are_ended_separately(store: SQLStore) -> None:
 
     assert list(store.stops()) == [chain, elsewhere, held]
     assert store.find_stop(CHAIN, TOKEN.lower()) == chain
-    assert store.release(chain.name, now())
+    assert store.end_hold(chain.name, now())
     assert store.find_stop(CHAIN, TOKEN.lower()) == held
     assert store.find_stop(7, TOKEN.lower()) == elsewhere
 
@@ -258,16 +259,16 @@ def test_a_changed_stop_is_in_force(store: SQLStore, change: str) -> None:
     assert isinstance(refused, RowNotAuthenticError)
     assert isinstance(paid, Refund)
     with pytest.raises(RowNotAuthenticError):
-        store.release(NAME, now())
+        store.end_hold(NAME, now())
     _held(store)
-    assert store.release(NAME, now())
+    assert store.end_hold(NAME, now())
     assert reserved(store, refund).nonce == 1
 
 
 def test_a_stop_that_was_put_back(store: SQLStore) -> None:
     """The older row of the first stop has a valid MAC, and ends nothing."""
     _held(store)
-    store.release(NAME, now())
+    store.end_hold(NAME, now())
     _held(store)
     older = "ended_at = at, version = 1"
     with pytest.raises(StoreError):
@@ -303,5 +304,5 @@ def test_a_forged_stop_with_another_spelling(store: SQLStore, name: str) -> None
     _held(store)
     with pytest.raises(SigningStoppedError):
         reserved(store, refund)
-    assert store.release(NAME, now())
+    assert store.end_hold(NAME, now())
     assert reserved(store, refund).nonce == 0

@@ -18,8 +18,8 @@ from tests.fixtures.ledger import (
     now,
     opened,
     reserved,
-    sighting,
     signed,
+    unrecorded,
 )
 from tests.support.audit import overruled
 
@@ -64,7 +64,7 @@ def test_the_next_nonce_follows_all_known_nonces(store: SQLStore) -> None:
     seen = [_wallet(store).next_nonce]
     reserved(store, accepted(store))
     seen.append(_wallet(store).next_nonce)
-    store.add_unrecorded(_wallet(store), [sighting(nonce=9)])
+    store.add_unrecorded(_wallet(store), [unrecorded(nonce=9)])
     seen.append(_wallet(store).next_nonce)
     moved(store, reserved(store, accepted(store)), Status.FAILED)
     seen.append(_wallet(store).next_nonce)
@@ -76,7 +76,7 @@ def test_unknown_nonces_are_returned(store: SQLStore) -> None:
     """Nonces without a row are returned, lowest first, within the bounds."""
     opened(store, first=3)
     reserved(store, accepted(store), counted=3)
-    store.add_unrecorded(_wallet(store), [sighting(nonce=6), sighting(nonce=7)])
+    store.add_unrecorded(_wallet(store), [unrecorded(nonce=6), unrecorded(nonce=7)])
     opened(store, sender=OTHER_WALLET, first=3)
 
     def unknown(below: int, limit: int = 100, sender: str = WALLET) -> list[int]:
@@ -147,7 +147,7 @@ def test_only_the_current_version_is_changed(store: SQLStore, *, is_open: bool) 
     with pytest.raises(StaleStateError):
         store.pause(old, Pause.CHAIN_AHEAD, now())
     with pytest.raises(StaleStateError):
-        store.add_unrecorded(old, [sighting()])
+        store.add_unrecorded(old, [unrecorded()])
     with pytest.raises(StaleStateError):
         store.resume(old, now(), ())
     assert store.wallets() == before
@@ -160,8 +160,8 @@ def _found(store: SQLStore, mark: bytes | None) -> UnrecordedTransaction | None:
 
 
 def test_an_unrecorded_transaction_is_found_by_its_mark(store: SQLStore) -> None:
-    ours = sighting(nonce=4, mark=b"\0" + b"m" * 15, gas_limit=65_000)
-    store.add_unrecorded(opened(store), [ours, sighting(nonce=5, mark=b"n" * 16)])
+    ours = unrecorded(nonce=4, mark=b"\0" + b"m" * 15, gas_limit=65_000)
+    store.add_unrecorded(opened(store), [ours, unrecorded(nonce=5, mark=b"n" * 16)])
 
     assert _found(store, ours.mark) == ours
     assert _found(store, b"o" * 16) is None
@@ -170,9 +170,9 @@ def test_an_unrecorded_transaction_is_found_by_its_mark(store: SQLStore) -> None
 
 
 def test_the_first_transaction_of_a_nonce_stays(store: SQLStore) -> None:
-    first, other = sighting(), sighting()
+    first, other = unrecorded(), unrecorded()
     store.add_unrecorded(opened(store), [first])
-    store.add_unrecorded(_wallet(store), [other, sighting(nonce=1)])
+    store.add_unrecorded(_wallet(store), [other, unrecorded(nonce=1)])
 
     assert first == store.foreign_transactions(CHAIN, WALLET)[0]
     assert len(store.foreign_transactions(CHAIN, WALLET)) == 2
@@ -183,16 +183,16 @@ def test_transactions_are_added_all_or_none(store: SQLStore) -> None:
     wallet = opened(store)
 
     with pytest.raises(StoreError):
-        store.add_unrecorded(wallet, [sighting(nonce=0), sighting(nonce=-1)])
+        store.add_unrecorded(wallet, [unrecorded(nonce=0), unrecorded(nonce=-1)])
     assert store.foreign_transactions(CHAIN, WALLET) == ()
     assert wallet == _wallet(store)
 
 
 def test_a_resume_accepts_foreign_transactions(store: SQLStore) -> None:
     """Transactions without a mark are returned until the wallet is resumed."""
-    second, first = sighting(nonce=3), sighting(nonce=1)
+    second, first = unrecorded(nonce=3), unrecorded(nonce=1)
     store.add_unrecorded(
-        opened(store), [second, first, sighting(nonce=2, mark=b"m" * 16)]
+        opened(store), [second, first, unrecorded(nonce=2, mark=b"m" * 16)]
     )
     store.pause(_wallet(store), Pause.FOREIGN_TRANSACTION, now())
 
@@ -202,9 +202,9 @@ def test_a_resume_accepts_foreign_transactions(store: SQLStore) -> None:
 
 
 def test_a_resume_accepts_only_transactions_that_were_read(store: SQLStore) -> None:
-    store.add_unrecorded(opened(store), [sighting(nonce=0)])
+    store.add_unrecorded(opened(store), [unrecorded(nonce=0)])
     read = _wallet(store)
-    later = sighting(nonce=1)
+    later = unrecorded(nonce=1)
     store.add_unrecorded(read, [later])
 
     with pytest.raises(StaleStateError):
@@ -217,7 +217,8 @@ def test_an_unrecorded_transaction_names_the_refund_with_its_nonce(
 ) -> None:
     opened(store)
     holder, paid = reserved(store, accepted(store)), accepted(store)
-    store.add_unrecorded(_wallet(store), [sighting(mark=paid.mark), sighting(nonce=1)])
+    seen = [unrecorded(mark=paid.mark), unrecorded(nonce=1)]
+    store.add_unrecorded(_wallet(store), seen)
     found = _found(store, paid.mark)
 
     assert found is not None
@@ -229,7 +230,7 @@ def test_an_unrecorded_transaction_names_the_refund_with_its_nonce(
 def test_a_queued_refund_is_adopted(store: SQLStore) -> None:
     """It becomes mined, by the unrecorded transaction with its mark."""
     refund = accepted(store)
-    store.add_unrecorded(opened(store), [sighting(mark=refund.mark)])
+    store.add_unrecorded(opened(store), [unrecorded(mark=refund.mark)])
     after = adopted(refund, 0)
     store.adopt(refund, after)
     found = _found(store, refund.mark)
@@ -334,9 +335,11 @@ def test_only_queued_refunds_are_adopted(store: SQLStore) -> None:
     assert refund == store.get(refund.id)
 
 
+ACCEPTED = "UPDATE unrecorded_transactions SET accepted_at"
+
 FORGED = (
-    "INSERT INTO sightings (chain_id, sender, nonce, tx_hash, mark, gas_limit,"
-    " block_number, block_hash, seen_at) VALUES"
+    "INSERT INTO unrecorded_transactions (chain_id, sender, nonce, tx_hash, mark,"
+    " gas_limit, block_number, block_hash, seen_at) VALUES"
     f" ({CHAIN}, '{WALLET}', {{}}, '0xf0', {{}}, 1, 1, '0x1',"
     " '2026-11-26T00:00:00.000000+00:00')"
 )
@@ -390,7 +393,7 @@ def test_an_invented_transaction_raises_no_nonce(store: SQLStore) -> None:
 
 def test_an_invented_transaction_is_not_authentic(store: SQLStore) -> None:
     """Readers return it so: it neither pays a refund nor may it be accepted."""
-    ours = sighting(nonce=4, mark=b"m" * 16)
+    ours = unrecorded(nonce=4, mark=b"m" * 16)
     store.add_unrecorded(opened(store), [ours])
     blob = "x'6d'" if store._database.path else "'\\x6d'"
     forge(store, FORGED.format(1, blob))
@@ -408,8 +411,8 @@ def test_an_invented_transaction_is_not_authentic(store: SQLStore) -> None:
 
 def test_a_transaction_that_another_program_accepted(store: SQLStore) -> None:
     """It resumes no wallet."""
-    store.add_unrecorded(opened(store), [sighting(), sighting(nonce=1, mark=b"m")])
-    forge(store, "UPDATE sightings SET accepted_at = seen_at WHERE nonce = 0")
+    store.add_unrecorded(opened(store), [unrecorded(), unrecorded(nonce=1, mark=b"m")])
+    forge(store, f"{ACCEPTED} = seen_at WHERE nonce = 0")
     wallet = _wallet(store)
 
     assert store.foreign_transactions(CHAIN, WALLET) == ()
@@ -428,28 +431,28 @@ def test_a_transaction_that_another_program_accepted(store: SQLStore) -> None:
         "UPDATE wallets SET paused_by = 'thief', version = version + 1",
         """INSERT INTO wallets
         SELECT 7, sender, 0, NULL, NULL, 1, NULL, mac FROM wallets""",
-        "DELETE FROM sightings",
-        "UPDATE sightings SET mark = NULL",
-        "UPDATE sightings SET nonce = 8",
-        "UPDATE sightings SET accepted_at = NULL WHERE nonce = 0",
-        "UPDATE sightings SET accepted_at = '2026-01-01 00:00+00:00' WHERE nonce = 0",
+        "DELETE FROM unrecorded_transactions",
+        "UPDATE unrecorded_transactions SET mark = NULL",
+        "UPDATE unrecorded_transactions SET nonce = 8",
+        f"{ACCEPTED} = NULL WHERE nonce = 0",
+        f"{ACCEPTED} = '2026-01-01 00:00+00:00' WHERE nonce = 0",
     ],
 )
 def test_old_rows_cannot_be_put_back(store: SQLStore, statement: str) -> None:
     """Versions rise, a transaction is accepted once, and no row is deleted."""
-    store.add_unrecorded(opened(store), [sighting()])
+    store.add_unrecorded(opened(store), [unrecorded()])
     store.resume(_wallet(store), now(), store.foreign_transactions(CHAIN, WALLET))
-    store.add_unrecorded(_wallet(store), [sighting(nonce=1, mark=b"m" * 16)])
+    store.add_unrecorded(_wallet(store), [unrecorded(nonce=1, mark=b"m" * 16)])
     store.pause(_wallet(store), Pause.CHAIN_AHEAD, now())
 
     with pytest.raises(StoreError, match="a constraint is violated"):
         forge(store, statement)
 
 
-@pytest.mark.parametrize("table", ["wallets", "sightings"])
+@pytest.mark.parametrize("table", ["wallets", "unrecorded_transactions"])
 def test_a_row_is_not_replaced(sqlite_store: SQLStore, table: str) -> None:
     """REPLACE would delete it without a trigger."""
-    sqlite_store.add_unrecorded(opened(sqlite_store), [sighting()])
+    sqlite_store.add_unrecorded(opened(sqlite_store), [unrecorded()])
     before = sqlite_store.wallets()
 
     with pytest.raises(StoreError, match="a constraint is violated"):

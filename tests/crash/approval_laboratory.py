@@ -78,7 +78,7 @@ class EndOfStop:
     def prepare(self) -> None:
         """Stop everything."""
         stop = Hold.of_chain(EVERYTHING, self.clock(), "odd refunds", "worker")
-        assert self.store.hold(stop)
+        assert self.store.begin_hold(stop)
 
     def request(self, approvals: Approvals) -> object:
         """End the stop."""
@@ -103,7 +103,7 @@ class EndOfBlock:
     def prepare(self) -> None:
         """Block the tenant."""
         block = Hold.of_tenant("gateway", self.clock(), "", "cli:tests")
-        assert self.store.hold(block)
+        assert self.store.begin_hold(block)
 
     def request(self, approvals: Approvals) -> object:
         """End the block."""

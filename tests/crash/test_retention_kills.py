@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 import pytest
 
 from backends.sql import SQLStore
-from backends.sql.schema import events, webhook_deliveries
+from backends.sql.tables import events, webhook_deliveries
 from signer.model.acceptance import Acceptance
 from signer.model.delivery import DeliveryState
 from signer.ports.clock import utc_now

@@ -92,7 +92,9 @@ class Evidence:
 
 
 _AUDIT = "SELECT body FROM audit_records ORDER BY rowid"
-_UNACCEPTED = "SELECT 1 FROM sightings WHERE mark IS NULL AND accepted_at IS NULL"
+_UNACCEPTED = (
+    "SELECT 1 FROM unrecorded_transactions WHERE mark IS NULL AND accepted_at IS NULL"
+)
 _FINAL = "('confirmed', 'refused', 'cancelled', 'failed')"
 
 _ROWS = "refunds LEFT JOIN transactions USING (chain_id, sender, nonce)"
@@ -131,7 +133,7 @@ def is_settled(ledger: Ledger, chain: SimulatedChain, plan: Plan) -> bool:
         # worker has seen that it is not mined any more.
         if sender not in revoked or status == "mined" or chain.pending(sender) > nonce
     ]
-    if _foreign(ledger, chain) - _sighted(ledger):
+    if _foreign(ledger, chain) - _unrecorded(ledger):
         return False
     if not plan.attended and _unaccepted(ledger):
         return find_waiting(plan, left).issuperset(left)
@@ -212,7 +214,7 @@ def gather(
             )
         },
         audit=tuple(json.loads(body) for (body,) in ledger.select(_AUDIT)),
-        sighted=_sighted(ledger),
+        sighted=_unrecorded(ledger),
         unaccepted=_unaccepted(ledger),
         is_paused=_is_paused(ledger),
         mined=tuple(
@@ -248,8 +250,9 @@ def _is_paused(ledger: Ledger) -> bool:
     return bool(ledger.select("SELECT 1 FROM wallets WHERE paused_by IS NOT NULL"))
 
 
-def _sighted(ledger: Ledger) -> frozenset[str]:
-    return frozenset(each for (each,) in ledger.select("SELECT tx_hash FROM sightings"))
+def _unrecorded(ledger: Ledger) -> frozenset[str]:
+    found = ledger.select("SELECT tx_hash FROM unrecorded_transactions")
+    return frozenset(each for (each,) in found)
 
 
 def _revoked(ledger: Ledger) -> frozenset[str]:

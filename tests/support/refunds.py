@@ -33,7 +33,7 @@ from signer.model.audit_record import Actor, Operation, Record
 from signer.model.key import Key, find_key
 from signer.model.refund import Refund, RefundRequest, Status
 from signer.model.transaction import (
-    HOLD,
+    CLAIM_TIME,
     TRANSACTION_MOVES,
     SignedTransaction,
     Transaction,
@@ -590,7 +590,7 @@ class World:
         assert created
         return refund
 
-    def work(self, after: timedelta = HOLD) -> int:
+    def work(self, after: timedelta = CLAIM_TIME) -> int:
         """Advance the clock, so that claims expire, and run one pass of the worker."""
         self.clock.now += after
         return self.worker.work()

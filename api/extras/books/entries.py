@@ -13,7 +13,8 @@ from signer.chain.chain import COIN_DECIMALS
 from signer.chain.erc20 import read_mark
 from signer.config.networks import Network
 from signer.errors import InvalidInputError
-from signer.model.refund import COIN, COIN_ADDRESS, PaymentPurpose
+from signer.model.payment import PaymentPurpose
+from signer.model.refund import COIN, COIN_ADDRESS
 from signer.ports.chain_history import ChainHistory, Header, Settled, TokenTransfer
 
 

@@ -13,7 +13,8 @@ from api.extras.books.entries import (
     UsedNonce,
 )
 from api.extras.books.rows import NonceEntry
-from signer.model.refund import COIN_ADDRESS, PaymentPurpose, Refund, Status
+from signer.model.payment import PaymentPurpose
+from signer.model.refund import COIN_ADDRESS, Refund, Status
 from signer.model.transaction import Kind, Transaction
 from signer.ports.chain_history import Settled
 from signer.refunds.nonces import paid_earlier
@@ -207,7 +208,7 @@ class Matcher:
         """Yield the differences of a transaction that is not of the nonce's refund."""
         seen = used.entry.unrecorded
         if seen is not None and not seen.is_authentic:
-            detail = "another program changed the row (`sightings`)"
+            detail = "another program changed the row (`unrecorded_transactions`)"
             yield self._build(Code.ROW_CHANGED, used, detail)
         elif used.precedes_ledger or used.is_accepted:
             return

@@ -11,20 +11,21 @@ from api.extras.books.rows import BookToken, NonceEntry, TransactionCost
 from backends.sql.columns import UTCDateTime
 from backends.sql.refund_rows import PAYING, REFUNDS, read_moving, read_refunds
 from backends.sql.refunds import RefundTables
-from backends.sql.schema import (
+from backends.sql.tables import (
     IS_FILLER,
     attempts,
     audit_records,
     refunds,
-    sightings,
     state_in,
     transactions,
+    unrecorded,
 )
-from backends.sql.wallet_rows import of_wallet, select_sightings, wallet_key
+from backends.sql.wallet_rows import of_wallet, select_unrecorded, wallet_key
 from backends.sql.wallets import WalletTables
 from signer.audit.actions import SUCCESS, AuditAction
 from signer.model.audit_record import Record
-from signer.model.refund import PaymentState, Refund
+from signer.model.payment import PaymentState
+from signer.model.refund import Refund
 from signer.model.transaction import Kind, Transaction
 
 
@@ -44,7 +45,7 @@ def _nonces(table: Any, *conditions: Any) -> Any:
 
 
 _page = union(
-    *(select(_nonces(table).c.nonce) for table in (refunds, sightings)),
+    *(select(_nonces(table).c.nonce) for table in (refunds, unrecorded)),
     select(_nonces(transactions, text(IS_FILLER)).c.nonce),
 )
 NONCES = select(_page.subquery().c.nonce).order_by("nonce").limit(_at_most)
@@ -72,8 +73,8 @@ ATTEMPTS = (
     .order_by(attempts.c.nonce, attempts.c.attempt.desc())
 )
 
-SIGHTINGS = select(sightings).where(
-    of_wallet(sightings), sightings.c.nonce >= _first, sightings.c.nonce <= _last
+UNRECORDED = select(unrecorded).where(
+    of_wallet(unrecorded), unrecorded.c.nonce >= _first, unrecorded.c.nonce <= _last
 )
 
 IN_BLOCKS = (
@@ -196,7 +197,7 @@ class BookTables(RefundTables, WalletTables):
                 ATTEMPTS, span
             ):
                 costs[nonce].append(TransactionCost(tx_hash, Kind(kind), max_fee * gas))
-            seen = select_sightings(connection, self._macs, SIGHTINGS, **span)
+            seen = select_unrecorded(connection, self._macs, UNRECORDED, **span)
             unrecorded = {each.nonce: each for each in seen}
             return [
                 NonceEntry(

@@ -176,9 +176,9 @@ class SessionPage(ConsolePage):
         self, req: Request, resp: Response, template: str, **values: object
     ) -> None:
         """Answer the page, which also shows what is stopped."""
-        switch = self._console.container.holds
-        names = switch.names()
-        stops = [describe_stop(stop, names) for stop in switch.stops()]
+        holds = self._console.container.holds
+        names = holds.names()
+        stops = [describe_stop(stop, names) for stop in holds.stops()]
         super().show(req, resp, template, stops=stops, **values)
 
     def read_form(self, req: Request, *names: str) -> Mapping[str, str]:

@@ -10,7 +10,7 @@ from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.refund_reports import id_at
 from backends.sql.refund_rows import REFUNDS, STATUS, read_refunds
-from backends.sql.schema import IS_OF_TENANT, refund_moves, refunds
+from backends.sql.tables import IS_OF_TENANT, refund_moves, refunds
 from backends.sql.validation import is_storable
 from signer.model.refund import Refund, Status
 

@@ -10,13 +10,8 @@ from typing import Any
 from signer.amounts import parse_units
 from signer.audit.actions import SUCCESS, AuditAction
 from signer.model.audit_record import Operation, Record
-from signer.model.refund import (
-    OPERATOR,
-    RECORDED,
-    PaymentPurpose,
-    PaymentState,
-    Refund,
-)
+from signer.model.payment import PaymentPurpose, PaymentState
+from signer.model.refund import OPERATOR, RECORDED, Refund
 from signer.model.wallet import Pause, Wallet
 from signer.redact import REDACTED
 

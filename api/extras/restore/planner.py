@@ -25,7 +25,8 @@ from signer.errors import ConflictError, IdempotencyMismatchError
 from signer.model.audit_record import Record
 from signer.model.hold import EVERYTHING
 from signer.model.key import Key, KeyState, find_key
-from signer.model.refund import PaymentPurpose, Refund, Status
+from signer.model.payment import PaymentPurpose
+from signer.model.refund import Refund, Status
 from signer.model.wallet import Wallet
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger

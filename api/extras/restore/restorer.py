@@ -22,7 +22,8 @@ from signer.keys.rotation import Rotation, RotationOptions
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Actor, Record
 from signer.model.key import find_key
-from signer.model.refund import PaymentPurpose, Refund, Status
+from signer.model.payment import PaymentPurpose
+from signer.model.refund import Refund, Status
 from signer.model.transaction import (
     Transaction,
     TransactionKind,

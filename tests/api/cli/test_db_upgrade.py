@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.sql.schema import HEAD
+from backends.sql.tables import HEAD
 from tests.api.commands import Run
 from tests.support.ledgers import write_mac_key
 

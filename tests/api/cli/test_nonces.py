@@ -151,7 +151,7 @@ def test_repairs_as_json(
 
     assert (looked["network"], looked["address"]) == ("local", world.signer.address)
     assert (looked["paused_by"], looked["resumed"]) == ("chain-ahead", False)
-    assert [sighting["nonce"] for sighting in looked["foreign"]] == [1]
+    assert [unrecorded["nonce"] for unrecorded in looked["foreign"]] == [1]
     assert (applied["paused_by"], applied["resumed"]) == (None, True)
     assert (applied["next_nonce"], applied["chain_next_nonce"]) == (2, 2)
     assert (applied["foreign"], applied["stopped_at"]) == ([], None)

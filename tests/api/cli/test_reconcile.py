@@ -21,7 +21,7 @@ from api.cli.options import parse_moment
 from api.extras.books.commands import with_progress
 from api.extras.books.comparison import Progress
 from api.extras.books.tables import BookTables
-from backends.sql import SQLStore, schema
+from backends.sql import SQLStore, tables
 from dev import stablecoin as coin
 from signer.chain.erc20 import encode_transfer
 from signer.model.refund import Refund, Status
@@ -86,8 +86,8 @@ class Shop:
 
         def work(connection: Connection) -> None:
             for table, row in (
-                (schema.refunds, made),
-                (schema.transactions, made.transaction),
+                (tables.refunds, made),
+                (tables.transactions, made.transaction),
             ):
                 for rule in ("keep", "follow"):
                     name = f"{table.name}_{rule}"
@@ -135,7 +135,7 @@ def _paid_many(shop: Shop) -> None:
     store = world.store
     assert isinstance(store, SQLStore)
     filled(store, rows)
-    store._database.transaction(lambda c: c.execute(insert(schema.attempts), attempts))
+    store._database.transaction(lambda c: c.execute(insert(tables.attempts), attempts))
 
 
 def _signed_refund(shop: Shop, nonce: int) -> tuple[Refund, bytes]:

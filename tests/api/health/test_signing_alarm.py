@@ -13,7 +13,7 @@ from dev.kms_faults import disabled, other_key
 from dev.kms_wire import Faults
 from signer.audit.log import AuditLog
 from signer.keys.signer import Signer
-from signer.model.transaction import HOLD
+from signer.model.transaction import CLAIM_TIME
 from signer.ports.clock import utc_now
 from signer.ports.key_backend import KeyId
 from signer.refunds.worker import Worker
@@ -29,7 +29,7 @@ class System:
     def __init__(self, store: SQLStore, backend: KMSBackend, key: KeyId) -> None:
         signer = Signer.open(backend, key, AuditLog(_NoLog()))
         self.world = World(store, signer=signer)
-        self.world.clock.now = utc_now() - 2 * HOLD  # What it accepts is due now.
+        self.world.clock.now = utc_now() - 2 * CLAIM_TIME  # What it accepts is due now.
         self.store = store
         self._backend = backend
         self.alerts: list[tuple[object, object]] = []

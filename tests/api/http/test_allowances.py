@@ -233,7 +233,7 @@ def test_a_reference_that_is_taken(paying: TestClient) -> None:
 
 
 def test_a_blocked_tenant(paying: TestClient, sqlite_store: SQLStore) -> None:
-    sqlite_store.hold(Hold.of_tenant("gateway-1", NOW, "", "alice"))
+    sqlite_store.begin_hold(Hold.of_tenant("gateway-1", NOW, "", "alice"))
 
     assert preview(paying).json["problem"]["code"] == "tenant-blocked"
 

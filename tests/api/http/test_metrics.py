@@ -169,7 +169,7 @@ def test_counts_stops_in_force(
     stopped(empty, 1)
     stopped(empty, EVERYTHING)
     both = _scraped(container, empty, clock)
-    empty.release(name_of_chain(EVERYTHING), NOW)
+    empty.end_hold(name_of_chain(EVERYTHING), NOW)
 
     assert both["hotwallet_stopped"] == 2
     assert _scraped(container, empty, clock)["hotwallet_stopped"] == 1

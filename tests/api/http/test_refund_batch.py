@@ -253,7 +253,7 @@ def test_tenants_are_separate(limited: TestClient) -> None:
 def test_a_blocked_tenant_is_refused_as_a_whole(
     client: TestClient, sqlite_store: SQLStore
 ) -> None:
-    sqlite_store.hold(Hold.of_tenant("gateway-1", NOW, "", "token:alice"))
+    sqlite_store.begin_hold(Hold.of_tenant("gateway-1", NOW, "", "token:alice"))
     answer = submit(client, member(1))
 
     assert (answer.status_code, answer.json["code"]) == (403, "tenant-blocked")

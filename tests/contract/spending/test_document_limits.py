@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select
 
 from backends.sql import SQLStore
-from backends.sql.schema import spendings
+from backends.sql.tables import spendings
 from signer.errors import LimitReachedError
 from signer.model.audit_record import Record
 from signer.model.key import SERVING, SigningCondition

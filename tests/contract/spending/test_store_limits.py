@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from backends.sql import SQLStore
-from backends.sql.schema import spendings
+from backends.sql.tables import spendings
 from signer.errors import LimitReachedError, StaleStateError
 from signer.model.refund import Status
 from signer.model.spending_limits import NO_LIMITS, Limits, Spent, hour_number

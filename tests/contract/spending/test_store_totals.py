@@ -19,8 +19,9 @@ from signer.errors import (
     StaleStateError,
     StoreError,
 )
-from signer.model.payment_totals import PaymentTotals
-from signer.model.refund import COIN, COIN_ADDRESS, PaymentPurpose, Refund, Status
+from signer.model.payment import PaymentPurpose
+from signer.model.refund import COIN, COIN_ADDRESS, Refund, Status
+from signer.model.spending_limits import PaymentTotals
 from signer.policy.default_rules import service_files
 from signer.policy.facts import (
     Caller,

@@ -17,26 +17,19 @@ from api.extras.books.entries import Period
 from api.extras.books.rows import NonceEntry, TransactionCost
 from api.extras.books.tables import BookTables
 from backends.sql import SQLStore
-from backends.sql.schema import (
+from backends.sql.tables import (
     attempts,
     refunds,
-    sightings,
     transaction_payments,
     transactions,
+    unrecorded,
     wallets,
 )
 from signer.chain.erc20 import encode_transfer
 from signer.config.networks import Network
 from signer.errors import ChainUnavailableError
-from signer.model.refund import (
-    COIN,
-    COIN_ADDRESS,
-    OPERATOR,
-    PaymentPurpose,
-    PaymentState,
-    Refund,
-    Status,
-)
+from signer.model.payment import PaymentPurpose, PaymentState
+from signer.model.refund import COIN, COIN_ADDRESS, OPERATOR, Refund, Status
 from signer.model.transaction import (
     Kind,
     Membership,
@@ -528,8 +521,8 @@ class Books:
                 for sender, entry in entries
                 for each in _signed(sender, entry)
             ],
-            sightings: [
-                _row(sightings, each, is_forged=not each.is_authentic) for each in seen
+            unrecorded: [
+                _row(unrecorded, each, is_forged=not each.is_authentic) for each in seen
             ],
         }
 

@@ -188,7 +188,7 @@ def _changed_refund(books: Books) -> None:
     books.forged.add(entry.refund.id)
 
 
-def _changed_sighting(books: Books) -> None:
+def _changed_unrecorded(books: Books) -> None:
     entry = books.foreign()
     assert entry.unrecorded is not None
     seen = replace(entry.unrecorded, is_authentic=False)
@@ -291,7 +291,7 @@ PLANTED: list[tuple[Callable[[Books], None], Code]] = [
     (_rebase, Code.BALANCE_MISMATCH),
     (_vanished_coin, Code.BALANCE_MISMATCH),
     (_changed_refund, Code.ROW_CHANGED),
-    (_changed_sighting, Code.ROW_CHANGED),
+    (_changed_unrecorded, Code.ROW_CHANGED),
     (_changed_wallet, Code.ROW_CHANGED),
     (_unknown_sender, Code.UNKNOWN_SENDER),
     (_payment_in_a_filler, Code.TRANSFER_WITHOUT_REFUND),

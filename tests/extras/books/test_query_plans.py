@@ -16,10 +16,10 @@ from tests.support.ledgers import query_plan
         tables.NONCES,
         tables._REFUNDS,
         tables.ATTEMPTS,
-        tables.SIGHTINGS,
+        tables.UNRECORDED,
         tables.IN_BLOCKS,
     ],
-    ids=["nonces", "refunds", "attempts", "sightings", "in blocks"],
+    ids=["nonces", "refunds", "attempts", "unrecorded", "in blocks"],
 )
 def test_books_are_pages_of_an_index(filled_store: SQLStore, statement: Any) -> None:
     """The nonces of one wallet, however many rows others have."""
@@ -36,9 +36,9 @@ def test_books_are_pages_of_an_index(filled_store: SQLStore, statement: Any) -> 
     plan = query_plan(filled_store, statement, given)
 
     assert "Seq Scan on refunds" not in plan
-    assert "Seq Scan on sightings" not in plan
+    assert "Seq Scan on unrecorded_transactions" not in plan
     assert "SCAN refunds" not in plan
-    assert "SCAN sightings" not in plan
+    assert "SCAN unrecorded_transactions" not in plan
     assert "Seq Scan on transactions" not in plan
     assert "SCAN transactions" not in plan
 

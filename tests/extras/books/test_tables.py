@@ -25,10 +25,10 @@ from tests.fixtures.ledger import (
     opened,
     reserved,
     save,
-    sighting,
     step_to,
     stored,
     transaction,
+    unrecorded,
 )
 from tests.support.payments import RECIPIENT
 
@@ -72,8 +72,9 @@ def test_unrecorded_transactions_have_entries(store: SQLStore) -> None:
     refund = reserved(store, accepted(store))
     for nonce in (0, 1):
         wallet = opened(store)
-        store.add_unrecorded(wallet, [sighting(nonce=nonce)])
-    forge(store, "UPDATE sightings SET accepted_at = seen_at WHERE nonce = 1")
+        store.add_unrecorded(wallet, [unrecorded(nonce=nonce)])
+    accept = "UPDATE unrecorded_transactions SET accepted_at = seen_at"
+    forge(store, f"{accept} WHERE nonce = 1")
 
     beside, alone = store.tables(BookTables).nonce_entries(CHAIN, WALLET, 0, 10)
 
@@ -92,7 +93,7 @@ def test_entries_are_pages_in_the_order_of_nonces(store: SQLStore) -> None:
         reserved(store, accepted(store))
     opened(store, sender=OTHER_WALLET)
     reserved(store, accepted(store), sender=OTHER_WALLET)
-    store.add_unrecorded(opened(store), [sighting(nonce=8)])
+    store.add_unrecorded(opened(store), [unrecorded(nonce=8)])
 
     def nonces(first: int, limit: int) -> list[int]:
         found = store.tables(BookTables).nonce_entries(CHAIN, WALLET, first, limit)

@@ -36,7 +36,7 @@ def world(sqlite_store: SQLStore) -> World:
         made.system.key(NEW), state=KeyState.PENDING, requested_by=EVIL_TEXT
     )
     store.begin_rotation(pending, made.clock())
-    store.hold(Hold.of_tenant(EVIL_TEXT, made.clock(), "", EVIL_TEXT))
+    store.begin_hold(Hold.of_tenant(EVIL_TEXT, made.clock(), "", EVIL_TEXT))
     made.refund(reference=EVIL)
     made.given_up(problem=EVIL_TEXT, reference="another")
     container.holds.stop("local", EVIL, MALLORY)

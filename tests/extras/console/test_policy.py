@@ -101,7 +101,7 @@ def test_a_blocked_tenant_is_marked(
     sqlite_store: SQLStore,
     clock: SettableClock,
 ) -> None:
-    sqlite_store.hold(Hold.of_tenant("shop", clock.now, "", "cli:tests"))
+    sqlite_store.begin_hold(Hold.of_tenant("shop", clock.now, "", "cli:tests"))
     page = browser.get("/console/policy").text
 
     assert "blocked since 2026-11-24" in page

@@ -81,7 +81,7 @@ def test_another_stop_is_not_ended_by_an_old_page(world: World) -> None:
     switch.stop("local", "the first", CAROL)
     fields = world.confirm(RESUME, {"network": "local", "asset": "*", "reason": WHY})
     (stop,) = switch.stops()
-    world.store.release(name_of_chain(stop.chain_id), world.clock(), stop.version)
+    world.store.end_hold(name_of_chain(stop.chain_id), world.clock(), stop.version)
     switch.stop("local", "the second", BOB)
     answer = world.submit(RESUME, {**fields, "token": world.token(RESUME)})
 
@@ -102,7 +102,7 @@ def test_a_faster_stop_does_not_prevent_a_stop(world: World) -> None:
 
 def test_a_chain_of_no_network_can_be_resumed(world: World) -> None:
     """Its network was removed from the file while it was stopped."""
-    world.store.hold(Hold.of_chain(5, world.clock(), "odd", "token:carol"))
+    world.store.begin_hold(Hold.of_chain(5, world.clock(), "odd", "token:carol"))
     page = world.browser.get("/console/stops").text
     assert "/console/changes/resume?network=chain%3A5" in page
     values = {"network": "chain:5", "asset": "*", "reason": WHY}

@@ -28,7 +28,7 @@ from tests.fixtures.ledger import (
     moved,
     opened,
     reserved,
-    sighting,
+    unrecorded,
 )
 from tests.fixtures.scripted_chain import CHAIN_ID
 
@@ -68,7 +68,7 @@ def test_missing_nonces_are_found(
     reserved(sqlite_store, accepted(sqlite_store), counted=3)
     row = sqlite_store.wallet(CHAIN_ID, WALLET)
     assert row is not None
-    sqlite_store.add_unrecorded(row, [sighting(nonce=6)])
+    sqlite_store.add_unrecorded(row, [unrecorded(nonce=6)])
     shown = [
         _shown(container, **measured)[WALLET]
         for measured in (

@@ -17,7 +17,8 @@ from api.extras.open_telemetry.settings import TraceSettings
 from api.extras.open_telemetry.tracer import ReportingExporter, build_tracer
 from signer.config.models import read_model
 from signer.errors import ConfigurationError
-from signer.model.refund import PaymentState, Refund, Status, new_refund_id
+from signer.model.payment import PaymentState
+from signer.model.refund import Refund, Status, new_refund_id
 from signer.model.transaction import TransactionStatus
 from tests.fixtures.ledger import WALLET, queued, status_moves, step_to
 

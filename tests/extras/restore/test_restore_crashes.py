@@ -25,7 +25,7 @@ from tests.support.restores import plan_of, requested
 
 
 CHANGES = {
-    *("accept_all", "adopt", "request_cancellation", "append", "hold"),
+    *("accept_all", "adopt", "request_cancellation", "append", "begin_hold"),
     *("open_wallet", "pause", "begin_rotation", "activate"),
 }
 

@@ -221,7 +221,7 @@ def test_a_stop_and_a_blocked_tenant(
 ) -> None:
     stopped(sqlite_store, EVERYTHING)
     assert sign(signing, "message", message="x").json["code"] == "signing-stopped"
-    sqlite_store.hold(Hold.of_tenant("gateway-1", clock(), "", "cli:operator"))
+    sqlite_store.begin_hold(Hold.of_tenant("gateway-1", clock(), "", "cli:operator"))
     assert sign(signing, "message", message="x").json["code"] == "tenant-blocked"
 
 

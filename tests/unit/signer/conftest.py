@@ -58,8 +58,8 @@ def wiped(empty: Callable[[], Ledger]) -> Callable[[], Ledger]:
     database = store._database  # type: ignore[attr-defined]  # No port deletes rows.
 
     def delete(connection: Connection) -> None:
-        kept = ("events", "sightings", "transaction_payments", "transactions")
-        for table in (*kept, "wallets", "webhook_deliveries"):
+        kept = ("events", "transaction_payments", "transactions", "wallets")
+        for table in (*kept, "unrecorded_transactions", "webhook_deliveries"):
             connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {table}_stay")
         connection.exec_driver_sql("DROP TRIGGER IF EXISTS audit_records_keep")
         for table in TABLES:

@@ -82,10 +82,10 @@ class System:
     ) -> None:
         """Request the change of *proposal*: to end a stop, which is in force."""
         at = self.clock()
-        self.store.hold(Hold.of_chain(CHAIN, at, "a test", "cli:tests"))
+        self.store.begin_hold(Hold.of_chain(CHAIN, at, "a test", "cli:tests"))
         approvals = self.approvals(store)
         with approvals.authorize(proposal, actor, "odd refunds") as use:
-            assert self.store.release(name_of_chain(CHAIN), at, use=use)
+            assert self.store.end_hold(name_of_chain(CHAIN), at, use=use)
         self.done.append(actor.name)
 
     def ask(self, proposal: Proposal = RESUME, actor: Actor = ALICE) -> str:
@@ -350,10 +350,10 @@ def test_what_comes_first_excludes_the_other(system: System, decide: str) -> Non
                 system.approvals().reject(digest, BOB, WHY)
             else:
                 system.make(actor=BOB)
-            system.store.hold(
+            system.store.begin_hold(
                 Hold.of_chain(CHAIN, system.clock(), "a test", "cli:tests")
             )
-            system.store.release(name_of_chain(CHAIN), system.clock(), use=use)
+            system.store.end_hold(name_of_chain(CHAIN), system.clock(), use=use)
 
     with pytest.raises(StaleStateError):
         change()
@@ -390,7 +390,7 @@ def test_a_use_is_logged_once_it_is_stored(system: System, *, is_used: bool) -> 
     approvals = Approvals(system.store, audit, alerts, system.clock, required=True)
     with approvals.authorize(RESUME, ALICE) as use:
         if is_used:
-            system.store.release(name_of_chain(CHAIN), system.clock(), use=use)
+            system.store.end_hold(name_of_chain(CHAIN), system.clock(), use=use)
 
     assert [each["event"] for each in events] == ["approval-use-succeeded"] * is_used
     assert (system.state is ApprovalState.DONE) == is_used

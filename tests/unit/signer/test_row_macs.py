@@ -14,12 +14,13 @@ from signer.errors import ConfigurationError, RowNotAuthenticError
 from signer.model.audit_record import Record
 from signer.model.hold import Hold
 from signer.model.key import KeyState
-from signer.model.refund import PaymentState, Refund, Status
+from signer.model.payment import PaymentState
+from signer.model.refund import Refund, Status
 from signer.model.row import KINDS
 from signer.model.transaction import Transaction, TransactionStatus
 from signer.model.wallet import Pause, Wallet
 from signer.row_macs import RowMACs, key_number
-from tests.fixtures.ledger import now, queued, sighting
+from tests.fixtures.ledger import now, queued, unrecorded
 from tests.support.keys import key_at
 
 
@@ -51,7 +52,7 @@ ROWS: list[Any] = [
     replace(key_at("0x01"), epoch=1, held_until=now()),
     Hold("network 7", now(), "a test", "worker", "signing-stopped", "{}", now()),
     Wallet(7, "0x01", 2, 9, Pause.CHAIN_AHEAD, now(), 3),
-    sighting(mark=b"m" * 16, accepted_at=now()),
+    unrecorded(mark=b"m" * 16, accepted_at=now()),
 ]
 
 

@@ -8,7 +8,7 @@ ledger of the revision before into what the declarations say then.
 from alembic import op
 
 import backends.sql.triggers  # noqa: F401 - They are created with their tables.
-from backends.sql.schema import metadata
+from backends.sql.tables import metadata
 
 
 revision = "0001"

@@ -11,8 +11,8 @@ from sqlalchemy import event
 
 from api.metrics.ledger import LedgerCollector
 from backends.sql import SQLStore
-from backends.sql.granted_privileges import Privilege
-from backends.sql.schema import metadata
+from backends.sql.excess_privileges import Privilege
+from backends.sql.tables import metadata
 from signer.alerts import Alert, Alerts
 from signer.approvals import Approvals
 from signer.audit.log import AuditLog
@@ -385,9 +385,9 @@ def _decide(store: Ledger, clock: Clock) -> None:
             with suppress(ApprovalRequiredError), approvals.authorize(proposal, dave):
                 raise AssertionError("made without an approval")
             decide(proposal.digest, carol, "a test")
-        assert store.hold(Hold.of_chain(EVERYTHING, clock(), "a test", dave.name))
+        assert store.begin_hold(Hold.of_chain(EVERYTHING, clock(), "a test", dave.name))
         with approvals.authorize(proposal, dave) as use:
-            assert store.release(name_of_chain(EVERYTHING), clock(), use=use)
+            assert store.end_hold(name_of_chain(EVERYTHING), clock(), use=use)
 
 
 def work_on_the_audit_log(processes: Processes) -> None:

@@ -5,7 +5,7 @@ from contextlib import closing
 import psycopg
 import pytest
 
-from backends.sql.granted_privileges import GRANTS, Privilege
+from backends.sql.excess_privileges import GRANTS, Privilege
 from signer.errors import StoreError
 from tests.fixtures.roles import PROCESSES, Processes, Roles
 from tests.support.ledgers import open_ledger

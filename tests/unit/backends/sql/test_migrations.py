@@ -12,7 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
 from backends.sql import SQLStore
-from backends.sql.schema import HEAD, keys, metadata, refunds
+from backends.sql.tables import HEAD, keys, metadata, refunds
 from signer.errors import (
     RowNotAuthenticError,
     StaleStateError,
@@ -31,8 +31,8 @@ from tests.fixtures.ledger import (
     queued,
     queued_call,
     reserved,
-    sighting,
     signed,
+    unrecorded,
 )
 from tests.support.keys import key_at, made_active
 from tests.support.ledgers import open_ledger
@@ -265,16 +265,16 @@ def test_impossible_attempts(store: SQLStore, change: dict[str, object]) -> None
         ("wallets", {"paused_by": "chain-ahead"}),
         ("wallets", {"first_nonce": -1}),
         ("wallets", {"chain_id": 0}),
-        ("sightings", {"nonce": -1}),
-        ("sightings", {"sender": OTHER_WALLET}),
+        ("unrecorded_transactions", {"nonce": -1}),
+        ("unrecorded_transactions", {"sender": OTHER_WALLET}),
     ],
     ids=str,
 )
 def test_impossible_wallets(
     store: SQLStore, table: str, change: dict[str, object]
 ) -> None:
-    """A pause has its time, and a sighting its wallet."""
-    store.add_unrecorded(opened(store), [sighting()])
+    """A pause has its time, and a unrecorded its wallet."""
+    store.add_unrecorded(opened(store), [unrecorded()])
 
     with pytest.raises(StoreError, match="a constraint is violated"):
         _update(store, table, change)
@@ -301,9 +301,9 @@ TIME = "'2026-11-26T00:00:00.000000+00:00'"
 
 def test_a_changed_wallet_is_not_trusted_later(store: SQLStore) -> None:
     """An upgrade of the current revision gives it no MAC."""
-    store.add_unrecorded(opened(store), [sighting()])
+    store.add_unrecorded(opened(store), [unrecorded()])
     _run(store, "UPDATE wallets SET first_nonce = 0, version = version + 1")
-    _run(store, f"UPDATE sightings SET accepted_at = {TIME}")
+    _run(store, f"UPDATE unrecorded_transactions SET accepted_at = {TIME}")
     store.migrate()
 
     (wallet,) = store.wallets()
@@ -329,7 +329,7 @@ def test_the_upgrade_renews_macs(empty_url: str) -> None:
     with closing(SQLStore(empty_url, RowMACs(old))) as before:
         before.migrate()
         active = made_active(before, key_at(WALLET))
-        before.add_unrecorded(opened(before), [sighting()])
+        before.add_unrecorded(opened(before), [unrecorded()])
     with closing(SQLStore(empty_url, RowMACs(new | old))) as both:
         both.migrate()
         both.migrate()

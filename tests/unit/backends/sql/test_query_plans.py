@@ -21,10 +21,10 @@ from backends.sql import (
     queue_postponement,
     refund_approvals,
     refund_reports,
-    schema,
     spending,
+    tables,
 )
-from backends.sql.schema import refunds, spendings
+from backends.sql.tables import refunds, spendings
 from backends.sql.wallet_rows import next_nonce
 from signer.model.audit_record import Record
 from signer.model.delivery import Delivery, DeliveryState
@@ -461,8 +461,8 @@ def _fill_events(store: SQLStore, count: int) -> None:
             *(1, now(), None, now(), 1),
         )
         sent.append(asdict(row))
-    store._database.transaction(lambda c: c.execute(insert(schema.events), rows))
-    table = schema.webhook_deliveries
+    store._database.transaction(lambda c: c.execute(insert(tables.events), rows))
+    table = tables.webhook_deliveries
     store._database.transaction(lambda c: c.execute(insert(table), sent))
     if store._database.dialect == "postgresql":
         # Other tests left deleted rows, which change the costs of a plan.
@@ -636,7 +636,7 @@ def test_the_next_nonce_comes_from_indexes(filled_store: SQLStore) -> None:
     for index in INDEXES_OF_NONCES[filled_store._database.dialect]:
         assert index in plan
     assert "Seq Scan on refunds" not in plan
-    assert "Seq Scan on sightings" not in plan
+    assert "Seq Scan on unrecorded_transactions" not in plan
     assert "TEMP B-TREE" not in plan
     assert "Sort" not in plan
 
@@ -645,8 +645,8 @@ INDEXES_OF_NONCES = {
     # SQLite names the indexes of unique constraints and primary keys.
     "sqlite": (
         "SEARCH refunds_1 USING COVERING INDEX sqlite_autoindex_refunds_",
-        "SEARCH sightings_1 USING COVERING INDEX sqlite_autoindex_sightings_1",
+        "SEARCH unrecorded_transactions_1 USING COVERING INDEX sqlite_autoindex_",
         "(chain_id=? AND sender=? AND nonce>?)",
     ),
-    "postgresql": ("uq_refunds_position", "pk_sightings"),
+    "postgresql": ("uq_refunds_position", "pk_unrecorded_transactions"),
 }

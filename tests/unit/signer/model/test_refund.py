@@ -10,21 +10,20 @@ from typing import Any
 import pytest
 
 import signer.model
+from signer.model.payment import PaymentPurpose, PaymentState
 from signer.model.refund import (
     COIN,
     IN_FLIGHT,
     OPEN,
     RECORDED,
     UNSENT,
-    PaymentPurpose,
-    PaymentState,
     Refund,
     Status,
     is_refund_id,
     new_refund_id,
 )
 from signer.model.transaction import (
-    HOLD,
+    CLAIM_TIME,
     Transaction,
     TransactionKind,
     TransactionStatus,
@@ -104,7 +103,7 @@ def test_only_legal_moves_are_possible(before: Status, after: Status) -> None:
         assert moved.status is after
         assert moved.revision > refund.revision
         now_moving = moved.moving
-        assert (now_moving.updated_at, now_moving.due_at) == (NOW, NOW + HOLD)
+        assert (now_moving.updated_at, now_moving.due_at) == (NOW, NOW + CLAIM_TIME)
         assert (now_moving.attempts, now_moving.blocked_by) == (0, None)
         assert moved.id == refund.id
         if moved.state is refund.state:
@@ -122,7 +121,7 @@ def test_a_move_of_both_is_one_step_of_each() -> None:
 
     assert confirmed.state is PaymentState.CONFIRMED
     assert confirmed.reserved() == refund.reserved().with_status(
-        TransactionStatus.CONFIRMED, NOW, due_at=NOW + HOLD
+        TransactionStatus.CONFIRMED, NOW, due_at=NOW + CLAIM_TIME
     )
     assert (confirmed.version, confirmed.revision) == (1, 2)
 
@@ -174,7 +173,7 @@ def test_a_transaction_names_its_refund() -> None:
     assert (paid.key_id, paid.gas_limit) == ("01", 60_000)
     assert (paid.tx_hash, paid.block_number) == (None, None)
     assert paid.moving == transaction
-    assert paid.due_at == transaction.due_at == NOW + HOLD
+    assert paid.due_at == transaction.due_at == NOW + CLAIM_TIME
 
 
 @pytest.mark.parametrize(
@@ -215,7 +214,7 @@ def test_with_due_at_keeps_the_status() -> None:
 
 
 def test_a_move_may_set_the_due_date() -> None:
-    """By default the refund stays claimed for ``HOLD``."""
+    """By default the refund stays claimed for ``CLAIM_TIME``."""
     waiting, reserved = queued(), _refund(Status.RESERVED)
 
     assert step_to(waiting, Status.REFUSED, NOW, due_at=NOW).due_at == NOW

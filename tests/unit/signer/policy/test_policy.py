@@ -13,8 +13,7 @@ from signer.config.tenants import NetworkLimits, Tenant, TenantRegistry, TokenLi
 from signer.crypto.transactions import DynamicFeeTransaction
 from signer.errors import ConfigurationError, PolicyViolationError
 from signer.model.decision import Verdict
-from signer.model.payment_totals import PaymentTotals
-from signer.model.spending_limits import Spent
+from signer.model.spending_limits import PaymentTotals, Spent
 from signer.policy.attributes import ACTIONS, MAX_LONG, build_schema, decimal, resource
 from signer.policy.default_rules import ACCOUNT, FLOOR, account_policy, service_files
 from signer.policy.facts import (

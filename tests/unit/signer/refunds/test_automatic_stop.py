@@ -15,7 +15,7 @@ from signer.errors import ChainError, StoreUnavailableError
 from signer.model.audit_record import Actor
 from signer.model.hold import EVERYTHING, Hold, name_of_chain
 from signer.model.refund import Status
-from signer.model.transaction import HOLD
+from signer.model.transaction import CLAIM_TIME
 from signer.refunds.automatic_stop import AutomaticStop
 from tests.fixtures.ledger import forged_end, stopped
 from tests.fixtures.unbatched import Unbatched
@@ -161,7 +161,7 @@ def test_only_later_refunds_count_after_a_resume(
     _failed(world, 5)
     world.clock.now += timedelta(seconds=1)
     stopped(sqlite_store, chain_id, world.clock())
-    sqlite_store.release(name_of_chain(chain_id), world.clock())
+    sqlite_store.end_hold(name_of_chain(chain_id), world.clock())
     world.clock.now += timedelta(seconds=1)
     after_resume = _reason(world)
     for _ in range(2):
@@ -284,7 +284,7 @@ def test_a_burst_exceeds_a_rule_by_one_batch(sqlite_store: SQLStore) -> None:
     world = _world(sqlite_store, max_refunds=4)
     world.work()  # Opens the wallet.
     refunds = [world.accepted() for _ in range(30)]
-    world.clock.now += HOLD
+    world.clock.now += CLAIM_TIME
 
     def broadcast_all(raws: Sequence[bytes]) -> Sequence[ChainError | None]:
         world.clock.advance(seconds=0.1)

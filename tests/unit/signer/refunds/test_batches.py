@@ -23,7 +23,7 @@ from signer.keys.signer import Signer
 from signer.model.audit_record import Record
 from signer.model.key import SigningCondition
 from signer.model.refund import Refund, Status
-from signer.model.transaction import HOLD, Transaction, TransactionStatus
+from signer.model.transaction import CLAIM_TIME, Transaction, TransactionStatus
 from signer.ports.chain import Call
 from signer.ports.key_backend import DeviceSignature, KeyId
 from signer.refunds.step_outcomes import Moving
@@ -51,7 +51,7 @@ from tests.support.refunds import (
 
 def _due(world: World, count: int) -> list[Refund]:
     refunds = [world.accepted() for _ in range(count)]
-    world.clock.now += HOLD
+    world.clock.now += CLAIM_TIME
     return refunds
 
 
@@ -163,7 +163,7 @@ def test_a_rejected_broadcast_concerns_one_refund(world: World) -> None:
         world.worker.work()
 
     assert world.statuses(refunds) == [Status.SIGNED, *[Status.BROADCAST] * 2]
-    world.work(after=HOLD)
+    world.work(after=CLAIM_TIME)
     assert world.statuses(refunds) == [Status.BROADCAST] * 3
     assert len(set(world.chain.broadcasts)) == 3
 
@@ -226,7 +226,7 @@ def test_signatures_of_a_batch_that_cannot_be_stored_are_accounted_for(
 
     assert [type(each) for each in outcomes] == [StoreUnavailableError] * 3
     assert world.chain.broadcasts == []
-    world.work(after=HOLD)
+    world.work(after=CLAIM_TIME)
     assert world.statuses(refunds) == [Status.BROADCAST] * 3
 
 
@@ -375,7 +375,7 @@ def test_a_slow_batch_makes_the_next_claims_small(world: World) -> None:
     sizes.clear()
     seconds = 0.1
     for _ in range(3):
-        world.clock.now += HOLD
+        world.clock.now += CLAIM_TIME
         worker.advance()
 
     assert sizes == [128, 20, 20]
@@ -430,7 +430,7 @@ def test_a_signed_refund_without_bytes_does_not_stop_others(world: World) -> Non
         store,
         attempts=lambda each: () if each.nonce == lost.nonce else store.attempts(each),
     )
-    world.clock.now += HOLD
+    world.clock.now += CLAIM_TIME
 
     with capture_logs() as logs:
         world.worker.work()

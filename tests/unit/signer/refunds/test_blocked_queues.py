@@ -17,7 +17,7 @@ from signer.errors import (
 from signer.model.audit_record import Actor
 from signer.model.hold import Hold
 from signer.model.refund import Refund, Status
-from signer.model.transaction import HOLD
+from signer.model.transaction import CLAIM_TIME
 from signer.model.wallet import Pause
 from signer.refunds.blocked_queues import BlockedQueues
 from signer.refunds.saved_steps import delay_after
@@ -40,7 +40,8 @@ def _pause(world: World) -> None:
 
 def _stop(world: World) -> None:
     chain_id = world.network.chain_id
-    world.store.hold(Hold.of_chain(chain_id, world.clock(), "a test", "cli:tests"))
+    stop = Hold.of_chain(chain_id, world.clock(), "a test", "cli:tests")
+    world.store.begin_hold(stop)
 
 
 def _stop_token(world: World) -> None:
@@ -48,7 +49,7 @@ def _stop_token(world: World) -> None:
 
 
 def _block(world: World) -> None:
-    world.store.hold(Hold.of_tenant("gateway", world.clock(), "", "cli:tests"))
+    world.store.begin_hold(Hold.of_tenant("gateway", world.clock(), "", "cli:tests"))
 
 
 def _disconnect(world: World) -> None:
@@ -118,7 +119,7 @@ def test_what_is_barred_alone_delays_no_other(world: World) -> None:
     world.change_token(hourly_limit="100")
     barred = [world.accepted(amount="200") for _ in range(2)]
     others = [world.accepted(amount="0.1") for _ in range(_COUNT)]
-    world.clock.now += HOLD
+    world.clock.now += CLAIM_TIME
     worker = world.worker
     worker._timer = world._timer  # A pass takes no time.
     with capture_logs() as logs:
@@ -133,7 +134,7 @@ def test_what_is_barred_alone_delays_no_other(world: World) -> None:
 
 def test_a_queue_of_one_has_the_line_of_its_refund(world: World) -> None:
     refund, error = world.accepted(), PolicyViolationError("no", rule="a-rule")
-    world.store.claim(world.clock(), world.clock() + HOLD, 1)
+    world.store.claim(world.clock(), world.clock() + CLAIM_TIME, 1)
     queues = BlockedQueues(world.store, world.clock)
 
     assert queues.postpone([(refund, error)], (), ()) == set()
@@ -143,7 +144,7 @@ def test_the_rest_of_a_queue_is_tried_first(world: World) -> None:
     """One that is barred for ever must not be the first each time."""
     (barred, other) = (world.accepted() for _ in range(2))
     error = PolicyViolationError("no", rule="a-rule")
-    world.clock.now += HOLD
+    world.clock.now += CLAIM_TIME
     until = world.clock() + delay_after(barred.moving.attempts)
     BlockedQueues(world.store, world.clock).postpone([(barred, error)], (), ())
 
@@ -194,6 +195,6 @@ def _is_queue_postponed(
 ) -> bool:
     """Return whether another refund is postponed after *refund* has failed."""
     other = world.accepted()
-    world.clock.now += HOLD
+    world.clock.now += CLAIM_TIME
     BlockedQueues(world.store, world.clock).postpone([(refund, error)], (), failing)
     return world.stored(other) != other

@@ -19,13 +19,8 @@ from signer.errors import (
     RowNotAuthenticError,
 )
 from signer.model.audit_record import Actor, Record
-from signer.model.refund import (
-    COIN,
-    COIN_ADDRESS,
-    PaymentPurpose,
-    Refund,
-    Status,
-)
+from signer.model.payment import PaymentPurpose
+from signer.model.refund import COIN, COIN_ADDRESS, Refund, Status
 from signer.model.spending_limits import Limits
 from signer.model.transaction import Kind
 from signer.refunds.payload import Payload, payload_of

@@ -12,14 +12,14 @@ from signer.model.wallet import Pause
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.transaction_signer import expect
 from signer.refunds.wallet_repair import RepairResult, repair_wallets
-from tests.fixtures.ledger import forge, sighting
+from tests.fixtures.ledger import forge, unrecorded
 from tests.support.devices import recording
 from tests.support.refunds import ACTOR, World
 
 
 CHANGE = "UPDATE wallets SET first_nonce = 9, version = version + 1"
 
-FORGED = "UPDATE sightings SET mac = 'tests:00'"
+FORGED = "UPDATE unrecorded_transactions SET mac = 'tests:00'"
 
 
 def _repair(world: World, *, apply: bool = True) -> RepairResult:
@@ -31,7 +31,7 @@ def _paid_elsewhere(world: World) -> Refund:
     """Return a queued refund, whose payment another program has changed."""
     world.paid()
     refund = world.accepted()
-    seen = sighting(sender=world.signer.address, nonce=1, mark=refund.mark)
+    seen = unrecorded(sender=world.signer.address, nonce=1, mark=refund.mark)
     world.store.add_unrecorded(world.wallet, [seen])
     forge(world.store, FORGED)
     return refund

@@ -6,7 +6,7 @@ import pytest
 
 from signer.errors import StaleStateError
 from signer.model.refund import Status
-from signer.model.transaction import HOLD
+from signer.model.transaction import CLAIM_TIME
 from signer.refunds.saved_steps import REBROADCAST_AFTER
 from tests.fixtures.ledger import claimed as claimed_from
 from tests.support.refunds import ACTOR, AMOUNT, CUSTOMER, World
@@ -15,7 +15,7 @@ from tests.support.refunds import ACTOR, AMOUNT, CUSTOMER, World
 HOUR = timedelta(hours=1)
 
 
-@pytest.mark.parametrize("skew", [HOUR, -HOUR, timedelta(seconds=1), -HOLD])
+@pytest.mark.parametrize("skew", [HOUR, -HOUR, timedelta(seconds=1), -CLAIM_TIME])
 def test_hosts_with_different_clocks_take_turns(world: World, skew: timedelta) -> None:
     """Hosts an hour apart process one refund as a single host would (R30)."""
     refund = world.accepted()
@@ -57,7 +57,7 @@ def test_a_clock_that_is_set_back_delays_nothing(world: World) -> None:
 def test_workers_with_different_clocks_pay_once(world: World) -> None:
     """If a worker claims a refund too early, the step of another is stale (R30)."""
     refund = world.accepted()
-    (claimed,) = claimed_from(world.store, world.clock(), world.clock() + HOLD, 1)
+    (claimed,) = claimed_from(world.store, world.clock(), world.clock() + CLAIM_TIME, 1)
     assert claimed.id == refund.id
     world.clock.now -= HOUR
     stolen = world.worker.work()

@@ -17,7 +17,7 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.model.refund import Refund, Status
-from signer.model.transaction import HOLD, SignedTransaction
+from signer.model.transaction import CLAIM_TIME, SignedTransaction
 from signer.ports.chain import Block, Log, Receipt
 from signer.ports.meter import Meter, Meters
 from signer.ports.refund_store import Change
@@ -552,7 +552,7 @@ def test_a_dropped_transaction_that_a_worker_has_claimed_stays_claimed(
     tracker.track()
     world.chain.forget()
     world.clock.advance(seconds=30)
-    (claimed,) = world.store.claim(world.clock(), world.clock() + HOLD, 10)
+    (claimed,) = world.store.claim(world.clock(), world.clock() + CLAIM_TIME, 10)
     assert [each.id for each in claimed.payments] == [refund.id]
     world.clock.advance(seconds=1)
     world.chain.mine_empty(1)

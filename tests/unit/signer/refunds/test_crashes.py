@@ -19,7 +19,7 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.model.refund import Refund, Status
-from signer.model.transaction import HOLD
+from signer.model.transaction import CLAIM_TIME
 from signer.ports.chain import ChainClient
 from signer.ports.ledger import Ledger
 from signer.refunds.wallet_repair import repair_wallets
@@ -47,7 +47,7 @@ def _pay(world: World) -> None:
     """Submit the refund; let it be stuck, replaced, mined, reorganised, confirmed."""
     chain = world.chain
     world.submit()
-    world.work(after=2 * HOLD)
+    world.work(after=2 * CLAIM_TIME)
     world.clock.advance(seconds=world.network.stuck_after_seconds)
     for event in (
         chain.forget,

@@ -22,7 +22,7 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.model.refund import Status
-from signer.model.transaction import HOLD, Kind
+from signer.model.transaction import CLAIM_TIME, Kind
 from signer.ports.chain import Fees
 from signer.refunds.first_signatures import SIMULATION_VALID_FOR
 from signer.refunds.lifecycle import Lifecycle
@@ -382,7 +382,7 @@ def test_a_step_keeps_the_claim(world: World) -> None:
     for _ in range(2):
         refund = world.step(refund)
 
-        assert refund.moving.due_at == world.clock() + HOLD
+        assert refund.moving.due_at == world.clock() + CLAIM_TIME
     assert world.step(refund).moving.due_at == world.clock() + REBROADCAST_AFTER
 
 

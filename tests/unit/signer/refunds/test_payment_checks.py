@@ -20,7 +20,8 @@ from signer.crypto.transactions import (
     SetCodeTransaction,
 )
 from signer.errors import EncodingError, InvalidInputError, PolicyViolationError
-from signer.model.refund import PaymentState, Refund, RefundRequest, Status
+from signer.model.payment import PaymentState
+from signer.model.refund import Refund, RefundRequest, Status
 from signer.refunds.payment_checks import (
     LAST_PRECOMPILE,
     NOOP_GAS,

@@ -12,9 +12,8 @@ import pytest
 from signer.config.tenants import TenantRegistry
 from signer.errors import PolicyViolationError, StaleStateError
 from signer.model.decision import Verdict
-from signer.model.payment_totals import PaymentTotals
 from signer.model.refund import Status
-from signer.model.spending_limits import Spent
+from signer.model.spending_limits import PaymentTotals, Spent
 from signer.policy.default_rules import service_files
 from signer.policy.policy import LivePolicy, Policy
 from signer.policy.rules import PolicyFile

@@ -293,9 +293,9 @@ def test_requests_that_would_be_refused(world: World) -> None:
     _enrol(world)
     world.accepted(reference=PREVIEWED.reference)
     taken = _preview(world)
-    world.store.hold(Hold.of_tenant("gateway", world.clock(), "", ACTOR.name))
+    world.store.begin_hold(Hold.of_tenant("gateway", world.clock(), "", ACTOR.name))
     blocked = _preview(world)
-    world.store.release(name_of_tenant("gateway"), world.clock())
+    world.store.end_hold(name_of_tenant("gateway"), world.clock())
     world.change_token(max_amount="1")
     large = _preview(world)
     calls = world.chain.calls

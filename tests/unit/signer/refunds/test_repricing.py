@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from signer.errors import BroadcastRejectedError
 from signer.model.refund import Refund, Status
-from signer.model.transaction import HOLD, Kind
+from signer.model.transaction import CLAIM_TIME, Kind
 from signer.ports.chain import Fees
 from tests.support.refunds import AMOUNT, CUSTOMER, World, altered_chain
 
@@ -207,7 +207,7 @@ def test_a_node_that_rejects_everything_causes_few_signatures(world: World) -> N
         world.chain, fees=fees, balance=balance, broadcast=error
     )
     refund = world.accepted()
-    world.clock.now += HOLD
+    world.clock.now += CLAIM_TIME
 
     for _ in range(600):
         world.work(after=timedelta(seconds=1))

@@ -26,7 +26,8 @@ from signer.errors import (
 )
 from signer.model.decision import Verdict
 from signer.model.hold import Hold
-from signer.model.refund import COIN, PaymentState, Refund, RefundRequest, Status
+from signer.model.payment import PaymentState
+from signer.model.refund import COIN, Refund, RefundRequest, Status
 from signer.ports.meter import NO_METER, Meter, Meters
 from signer.refunds.acceptance import (
     AcceptedRefund,
@@ -662,7 +663,7 @@ def test_new_refunds_and_refusals_are_measured(world: World) -> None:
     submit("first")
     with pytest.raises(PolicyViolationError):
         submit("second", replace(REQUEST, reference="other", token="none"))
-    world.store.hold(Hold.of_tenant("gateway", world.clock(), "", "alice"))
+    world.store.begin_hold(Hold.of_tenant("gateway", world.clock(), "", "alice"))
     with pytest.raises(TenantBlockedError):
         submit("third")
 

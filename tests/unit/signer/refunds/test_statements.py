@@ -13,7 +13,7 @@ import pytest
 
 from backends.sql import SQLStore
 from signer.model.refund import Refund, Status
-from signer.model.transaction import HOLD
+from signer.model.transaction import CLAIM_TIME
 from tests.support.ledgers import collected_statements
 from tests.support.policy import count_questions
 from tests.support.refunds import World
@@ -57,7 +57,7 @@ def world(world: World) -> World:
 
 def _accept(world: World, count: int) -> list[Refund]:
     refunds = [world.accepted() for _ in range(count)]
-    world.clock.now += HOLD
+    world.clock.now += CLAIM_TIME
     return refunds
 
 

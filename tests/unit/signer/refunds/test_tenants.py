@@ -304,7 +304,7 @@ def test_unknown_tenants_cannot_be_blocked(world: World) -> None:
 
 
 def test_without_the_database_nothing_is_blocked(world: World) -> None:
-    store = altered(world.store, hold=StoreUnavailableError("gone"))
+    store = altered(world.store, begin_hold=StoreUnavailableError("gone"))
 
     with pytest.raises(StoreUnavailableError):
         _admin(world, store).block("gateway", ALICE)

@@ -22,7 +22,8 @@ from signer.errors import (
 )
 from signer.keys.signer import Signed, Signer
 from signer.model.audit_record import Purpose
-from signer.model.refund import PaymentState, Refund
+from signer.model.payment import PaymentState
+from signer.model.refund import Refund
 from signer.model.transaction import Kind, SignedTransaction
 from signer.ports.chain import Fees
 from signer.refunds.payload import payload_of

@@ -6,7 +6,8 @@ import pytest
 
 from signer.alerts import Alert
 from signer.errors import RowNotAuthenticError
-from signer.model.refund import PaymentState, Refund, Status
+from signer.model.payment import PaymentState
+from signer.model.refund import Refund, Status
 from signer.model.transaction import Transaction
 from signer.ports.refund_store import Change
 from tests.fixtures.ledger import forge

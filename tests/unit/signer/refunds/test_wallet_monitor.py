@@ -32,7 +32,7 @@ from signer.refunds.wallet_monitor import (
     WAIT_SECONDS,
     WalletMonitor,
 )
-from tests.fixtures.ledger import sighting
+from tests.fixtures.ledger import unrecorded
 from tests.support.refunds import AMOUNT, World, altered, altered_chain
 
 
@@ -243,7 +243,7 @@ def test_missing_nonces_are_counted(system: System) -> None:
     store, address = system.world.store, system.world.signer.address
     wallet = store.wallet(system.world.network.chain_id, address)
     assert wallet is not None
-    store.add_unrecorded(wallet, [sighting(nonce=4, sender=address)])
+    store.add_unrecorded(wallet, [unrecorded(nonce=4, sender=address)])
     system.record_later()
     monitor.look()
 

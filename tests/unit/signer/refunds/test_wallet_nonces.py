@@ -4,7 +4,7 @@ import pytest
 
 from signer.model.wallet import Wallet
 from signer.refunds.wallet_nonces import MOST_OPEN, WalletNonces, read_nonces
-from tests.fixtures.ledger import sighting
+from tests.fixtures.ledger import unrecorded
 from tests.support.refunds import World
 
 
@@ -26,7 +26,7 @@ def test_nonces_of_refunds_are_open_until_they_are_final(world: World) -> None:
 def test_missing_nonces_are_found(world: World) -> None:
     """Below a nonce that the chain has, and was not made here."""
     world.broadcast()
-    other = sighting(nonce=3, sender=world.signer.address)
+    other = unrecorded(nonce=3, sender=world.signer.address)
     world.store.add_unrecorded(_wallet(world), [other])
     wallet = _wallet(world)
 

@@ -150,7 +150,7 @@ def test_a_stopped_network_is_resumed_by_an_operator_only(world: World) -> None:
         _repair(world, apply=True)
     waiting = world.stored(refund)
 
-    world.store.release(name_of_chain(world.network.chain_id), world.clock())
+    world.store.end_hold(name_of_chain(world.network.chain_id), world.clock())
     world.work()
 
     assert (waiting.status, waiting.nonce) == (Status.QUEUED, None)

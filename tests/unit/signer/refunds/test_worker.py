@@ -20,7 +20,7 @@ from signer.errors import (
 from signer.model.key import KeyState
 from signer.model.look import Look
 from signer.model.refund import Refund, Status
-from signer.model.transaction import HOLD
+from signer.model.transaction import CLAIM_TIME
 from signer.model.wallet import Pause
 from signer.refunds.head_looks import LONGEST_OWN_PAUSE
 from signer.refunds.step_outcomes import Moving
@@ -80,9 +80,9 @@ def test_an_accepted_refund_is_claimed_at_once(world: World) -> None:
 def test_a_refund_of_another_worker_is_not_claimed(world: World) -> None:
     """That worker has the claim until it expires (R6)."""
     refund = world.accepted()
-    world.store.claim(world.clock(), world.clock() + HOLD, 1)
+    world.store.claim(world.clock(), world.clock() + CLAIM_TIME, 1)
 
-    assert world.work(after=HOLD - timedelta(milliseconds=1)) == 0
+    assert world.work(after=CLAIM_TIME - timedelta(milliseconds=1)) == 0
     assert world.work(after=timedelta(milliseconds=1)) == 3
     assert world.statuses([refund]) == [Status.BROADCAST]
 
@@ -96,7 +96,7 @@ def test_a_refund_is_claimed_by_one_worker(world: World) -> None:
         other.append(world.worker.work())
         return world.lifecycle.step(refund)
 
-    world.clock.now += HOLD
+    world.clock.now += CLAIM_TIME
 
     assert world.worker_with(stepping(world.lifecycle, step)).work() == 9
     assert set(other) == {0}
@@ -112,7 +112,7 @@ def test_a_worker_whose_claim_expired_changes_nothing(world: World) -> None:
         world.work()
         return world.lifecycle.step(claimed)
 
-    world.clock.now += HOLD
+    world.clock.now += CLAIM_TIME
 
     with capture_logs() as logs:
         steps = world.worker_with(stepping(world.lifecycle, step)).work()
@@ -180,7 +180,7 @@ def test_an_unreachable_network_does_not_stop_others(world: World) -> None:
     chains = {**world.chains, "silent": Chain(world.network, unreachable)}
     lifecycle = world.lifecycle
     lifecycle._chains = chains
-    world.clock.now += HOLD
+    world.clock.now += CLAIM_TIME
 
     assert world.worker_with(lifecycle, **chains).work() == 3
     assert world.statuses([silent, good]) == [Status.QUEUED, Status.BROADCAST]
@@ -258,7 +258,7 @@ def test_rejections_are_retried_with_a_growing_delay(world: World) -> None:
     world.accepted()
     errors = [BroadcastRejectedError("no", reason="insufficient-funds")] * 100
     world.chain.fail("broadcast", *errors)
-    world.clock.now += HOLD
+    world.clock.now += CLAIM_TIME
 
     for _ in range(240):
         world.work(after=timedelta(seconds=1))
@@ -275,7 +275,7 @@ def test_an_unexpected_exception_does_not_stop_other_refunds(world: World) -> No
             raise ZeroDivisionError("secret 1234")
         return world.lifecycle.step(refund)
 
-    world.clock.now += HOLD
+    world.clock.now += CLAIM_TIME
 
     with capture_logs() as logs:
         steps = world.worker_with(stepping(world.lifecycle, step)).work()
@@ -303,7 +303,7 @@ def test_every_refund_has_its_turn(world: World) -> None:
 
     store, world.store = world.store, altered(world.store, claim=claim)
 
-    world.clock.now += HOLD
+    world.clock.now += CLAIM_TIME
     worker = world.worker
     worker._timer = world._timer
 
@@ -330,7 +330,7 @@ def test_a_flood_does_not_delay_tracking(world: World) -> None:
     worker._timer = world._timer
 
     assert worker.work() == 32 + 64 + 128 + 128 + 128
-    assert claims == [(HOLD, limit) for limit in (32, 64, 128, 128, 128)]
+    assert claims == [(CLAIM_TIME, limit) for limit in (32, 64, 128, 128, 128)]
 
 
 def test_an_idle_pass_makes_no_requests(world: World) -> None:
@@ -426,7 +426,7 @@ def test_a_failed_wallet_check_does_not_stop_the_pass(
 
     worker = world.worker
     worker._wallets = altered(world.wallets, reconcile=error)
-    world.clock.now += HOLD
+    world.clock.now += CLAIM_TIME
 
     with capture_logs() as logs:
         assert worker.work() == 3
@@ -447,7 +447,7 @@ def test_a_refund_that_cannot_be_postponed_stays_claimed(world: World) -> None:
     refund = world.accepted()
     world.store.claim(world.clock(), world.clock(), 1)  # Another worker had it before.
     world.chain.fail("estimate_gas", ChainUnavailableError("gone"))
-    world.clock.now += HOLD
+    world.clock.now += CLAIM_TIME
 
     with capture_logs() as logs:
         world.worker_with(altered(world.lifecycle, postpone=unsaved)).work()
@@ -484,7 +484,7 @@ def test_an_unreadable_ring_does_not_stop_the_worker(world: World) -> None:
     chains = {**world.chains, "silent": Chain(world.network, gone)}
     lifecycle = world.lifecycle
     lifecycle._chains = chains
-    world.clock.now += HOLD
+    world.clock.now += CLAIM_TIME
     worker = world.worker_with(lifecycle, **chains)
     worker._timer = world._timer
     worker._ring = altered(world.ring, cached_keys=StoreUnavailableError("gone"))

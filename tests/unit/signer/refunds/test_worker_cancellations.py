@@ -9,8 +9,9 @@ from signer.chain.chain import Chain
 from signer.errors import (
     ChainUnavailableError,
 )
-from signer.model.refund import PaymentState, Refund, Status
-from signer.model.transaction import HOLD
+from signer.model.payment import PaymentState
+from signer.model.refund import Refund, Status
+from signer.model.transaction import CLAIM_TIME
 from tests.support.devices import recording
 from tests.support.refunds import (
     ACTOR,
@@ -44,7 +45,7 @@ def test_a_refund_that_is_not_due_is_cancelled(world: World) -> None:
     """It does not wait for its retry, nor for the claim of a dead worker (R26)."""
     late, held = world.accepted(), world.accepted()
     world.lifecycle.postpone([(late, ChainUnavailableError("gone"))])
-    world.store.claim(world.clock(), world.clock() + HOLD, 10)
+    world.store.claim(world.clock(), world.clock() + CLAIM_TIME, 10)
     for refund in (late, held):
         _asked(world, refund)
 

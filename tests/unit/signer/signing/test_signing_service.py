@@ -273,7 +273,7 @@ def test_a_blocked_tenant(sqlite_store: SQLStore) -> None:
     place = Place(sqlite_store, blocks=sqlite_store)
     assert place.sign()
     at = FakeClock()()
-    sqlite_store.hold(Hold.of_tenant("shop", at, "", "cli:operator"))
+    sqlite_store.begin_hold(Hold.of_tenant("shop", at, "", "cli:operator"))
 
     with pytest.raises(TenantBlockedError):
         place.sign()
@@ -333,7 +333,7 @@ def test_a_stop_forbids_what_may_be_for_any_chain(sqlite_store: SQLStore) -> Non
 
 def _stop_token(store: SQLStore, address: str = TOKEN) -> None:
     held = Hold.of_token(CHAIN_ID, address, FakeClock()(), "odd mints", "cli:tests")
-    assert store.hold(held)
+    assert store.begin_hold(held)
 
 
 def _order(values: Mapping[str, Any], **types: str) -> TypedData:

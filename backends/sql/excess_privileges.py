@@ -1,20 +1,42 @@
 """
 Finds privileges that a process's PostgreSQL role must not have.
 
+What each role needs is declared with each table, in ``backends.sql.tables``.
+
 Triggers keep the audit log append-only (``backends.sql.triggers``), except for roles
 that can drop or disable them.  Everything else is judged by the grants that the process
 needs.  The queries also look through every role that the process's role can become.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from sqlalchemy import text
 
 from backends.sql.database import Database
-from backends.sql.granted_privileges import GRANTS, Privilege
-from backends.sql.schema import metadata
+from backends.sql.table_declaration import ROLES, granted
+from backends.sql.tables import metadata
 from backends.sql.urls import POSTGRESQL
+
+
+Privilege = tuple[str, str, str | None]
+"""INSERT, UPDATE or DELETE; a table; and a column, or None for DELETE."""
+
+
+def _written(role: str) -> Iterator[Privilege]:
+    for name, table in metadata.tables.items():
+        for privilege, columns in granted(table, role).items():
+            if privilege == "DELETE":
+                yield privilege, name, None
+            elif privilege != "SELECT":
+                yield from ((privilege, name, column) for column in columns)
+
+
+GRANTS: Mapping[str, frozenset[Privilege]] = {
+    **{role: frozenset(_written(role)) for role in ROLES},
+    "all": frozenset(each for role in ROLES for each in _written(role)),
+}
+"""By process role: what it may write.  The role "all" is that of `hotwallet up`."""
 
 
 # Since PostgreSQL 16, a membership may exclude ``SET ROLE``.  Before, every member

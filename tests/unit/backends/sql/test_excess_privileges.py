@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 from api.auth.dev_tokens import provide_signing_key
-from backends.sql.granted_privileges import GRANTS
-from backends.sql.schema import ACCEPTED
-from signer.model.refund import PaymentPurpose
+from backends.sql.excess_privileges import GRANTS
+from backends.sql.tables import ACCEPTED
+from signer.model.payment import PaymentPurpose
 from tests.fixtures.postgresql import PostgreSQL
 from tests.fixtures.roles import DOCKER, PROCESSES, Roles, run_sql_file
 from tests.fixtures.stores import migrate

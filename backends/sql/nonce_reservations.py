@@ -14,16 +14,9 @@ from sqlalchemy import Boolean, Connection, bindparam, exists, select, text
 
 from backends.sql.advisory_locks import lock_chain_and_keys
 from backends.sql.database import Tables
-from backends.sql.holds import find_forbidding, is_blocked, is_stopped
+from backends.sql.hold_checks import find_holds_of, is_blocked, is_stopped
 from backends.sql.key_rows import KeyRows
 from backends.sql.refund_approvals import find_approved
-from backends.sql.schema import (
-    keys,
-    refunds,
-    sightings,
-    transactions,
-    wallets,
-)
 from backends.sql.spending import Spendings
 from backends.sql.statements import (
     ASSIGNED,
@@ -41,6 +34,13 @@ from backends.sql.statements import (
     record_values,
     refund_values,
 )
+from backends.sql.tables import (
+    keys,
+    refunds,
+    transactions,
+    unrecorded,
+    wallets,
+)
 from backends.sql.validation import is_address
 from backends.sql.wallet_rows import find_wallet, next_nonce
 from backends.sql.write_path import all_or_each, find_reason
@@ -53,9 +53,9 @@ from signer.errors import (
     StoreError,
 )
 from signer.model.hold import Hold
-from signer.model.payment_totals import PaymentTotals
-from signer.model.refund import PaymentPurpose, PaymentState, Refund
-from signer.model.spending_limits import Spent
+from signer.model.payment import PaymentPurpose, PaymentState
+from signer.model.refund import Refund
+from signer.model.spending_limits import PaymentTotals, Spent
 from signer.model.transaction import Transaction
 from signer.model.wallet import Wallet
 from signer.ports.refund_store import Reservation
@@ -71,13 +71,13 @@ def _may_reserve() -> tuple[Any, ...]:
     """
     chain_id, sender = parameter(refunds, "chain_id"), parameter(refunds, "sender")
     counted = bindparam("counted", type_=refunds.c.nonce.type)
-    mark = bindparam("mark", type_=sightings.c.mark.type)
+    mark = bindparam("mark", type_=unrecorded.c.mark.type)
     not_paused = exists().where(
         wallets.c.chain_id == chain_id,
         wallets.c.sender == sender,
         wallets.c.paused_by.is_(None),
     )
-    paid = exists().where(sightings.c.chain_id == chain_id, sightings.c.mark == mark)
+    paid = exists().where(unrecorded.c.chain_id == chain_id, unrecorded.c.mark == mark)
     tenant = parameter(refunds, "tenant")
     # A refund is paid by the active key, a sweep by a former one.
     current = "keys.state = 'active' AND NOT :sweeps"
@@ -158,7 +158,7 @@ def reserve_together(
     sender = str(drafts[reservations[0].refund.id].sender)
     lock_chain_and_keys(connection, chain_id)
     # The statement has the same conditions, and cannot verify MACs.
-    holds = find_forbidding(connection, macs, [each.refund for each in reservations])
+    holds = find_holds_of(connection, macs, [each.refund for each in reservations])
     wallet = find_wallet(connection, macs, chain_id, sender)
     if wallet is not None and not wallet.is_authentic:
         raise wallet.error()

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import pytest
 from sqlalchemy import BigInteger, Column, MetaData
 
-from backends.sql import tables
-from backends.sql.tables import declare, granted
+from backends.sql import table_declaration
+from backends.sql.table_declaration import declare, granted
 from signer.model.row import PrimaryKey, Unprotected, sealed
 from signer.row_macs import RowMACs
 
@@ -32,7 +32,7 @@ PLAIN: dict[str, Any] = {"doc": "", "unprotected": "it decides nothing"}
 
 @pytest.fixture(autouse=True)
 def _other_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "TABLES", MetaData())
+    monkeypatch.setattr(table_declaration, "TABLES", MetaData())
 
 
 def test_a_table_follows_from_its_class() -> None:
