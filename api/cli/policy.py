@@ -162,7 +162,7 @@ def diff(container: Container, directory: Path, last: int) -> Result:
 
 def _decide_now(container: Container, refund: Refund) -> Decision | None:
     from signer.model.refund import UNSIGNED
-    from signer.refunds.approval_needs import decide
+    from signer.refunds.payment_approvals import decide
 
     network = container.networks.get(refund.network)
     if (

@@ -12,6 +12,7 @@ from signer.clear_signing.typed_data import MAX_NESTING, NOWHERE, UNKNOWN, Meani
 from signer.crypto.messages import TYPED_DATA, VALIDATOR
 from signer.crypto.typed_data import TypedData
 from signer.errors import EncodingError
+from signer.policy.amount_limits import compare_amount
 from signer.policy.facts import (
     AuthorizationFacts,
     Calldata,
@@ -23,7 +24,6 @@ from signer.policy.facts import (
     Surroundings,
     TypedDataFacts,
 )
-from signer.policy.transaction_facts import compare_amount
 
 
 UNSEEN = "unseen"

@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from signer.amounts import parse_units
 from signer.chain.calldata import DecodedCall, decode_call
 from signer.chain.erc20 import TRANSFER, decode_transfer
 from signer.crypto.transactions import MAX_GAS, AnyTransaction
 from signer.errors import EncodingError
+from signer.policy.amount_limits import compare_amount
 from signer.policy.facts import (
     Calldata,
-    KnownNetwork,
     KnownToken,
     Path,
     RecipientKind,
@@ -59,10 +58,6 @@ _AMOUNTS = {
     "transferFrom": frozenset({"max-amount"}),
 }
 """Which limits of amounts the calls have that move tokens."""
-
-# Paths on which a caller chooses the amount.  An accepted refund is a promise: it is
-# compared with the token's limit only, as before.
-_OF_CALLERS = frozenset({Path.CALL, Path.JSON_RPC, Path.REST})
 
 # Checksums are for people: rules compare lower case.
 _lower = lru_cache(maxsize=1024)(str.lower)
@@ -258,33 +253,3 @@ def _find_gas_limit(path: Path, token: KnownToken | None) -> int:
     if path is Path.NOOP:
         return NOOP_GAS
     return MAX_GAS if token is None else token.max_gas
-
-
-def compare_amount(
-    amount: int, token: KnownToken, network: KnownNetwork, surroundings: Surroundings
-) -> set[str]:
-    """Return which limits of one payment *amount* of *token* exceeds."""
-    path = surroundings.caller.path
-    if path is Path.SWEEP:
-        return set()  # It moves the whole balance.
-    largest, smallest, unapproved = [token.max_amount], [0], [amount]
-    of_tenant = surroundings.limits.token_limits(network.name, token.symbol)
-    if path in _OF_CALLERS:
-        smallest += _units(token, of_tenant.min_amount, token.min_amount)
-        largest += _units(token, of_tenant.max_amount)
-    elif path is Path.REFUND:
-        unapproved += _units(token, of_tenant.approve_above, token.approve_above)
-    found = {
-        "max-amount": amount > min(largest),
-        "min-amount": amount < max(smallest),
-        APPROVE_ABOVE: amount > min(unapproved),
-    }
-    return {name for name, is_exceeded in found.items() if is_exceeded}
-
-
-def _units(token: KnownToken, *limits: str | int | None) -> list[int]:
-    return [
-        parse_units(limit, token.decimals) if isinstance(limit, str) else limit
-        for limit in limits
-        if limit is not None
-    ]

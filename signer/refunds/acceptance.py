@@ -33,9 +33,8 @@ from signer.policy.rules import DENIED
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.meter import NO_METER, Meter
-from signer.refunds.approval_needs import decide
 from signer.refunds.hold_admin import require_tenant_unblocked
-from signer.refunds.payment_approvals import PaymentApprovals
+from signer.refunds.payment_approvals import PaymentApprovals, decide
 from signer.refunds.payment_checks import admit
 from signer.refunds.payment_policy import Answers, PaymentPolicy, path_of
 from signer.refunds.signed_requests import SignedRequests

@@ -15,22 +15,29 @@ from signer.approvals import SHOWN_DIGITS, VALID_FOR, ApprovalChanges
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.config.networks import Network
-from signer.crypto.transactions import SignedBytes
+from signer.crypto.transactions import MAX_GAS, SignedBytes
 from signer.errors import ApprovalRequiredError, HotWalletError, RowNotAuthenticError
 from signer.model.acceptance import ProposedApproval
 from signer.model.approval import Approval, ApprovalState, Proposal
 from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import WORKER, Actor
+from signer.model.decision import Decision
+from signer.model.payment import PaymentPurpose
 from signer.model.refund import Refund, Status
-from signer.model.transaction import SignedTransaction, Transaction
+from signer.model.transaction import Kind, SignedTransaction, Transaction
 from signer.policy.default_rules import AMOUNT_NEED
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
-from signer.refunds.approval_needs import find_need
 from signer.refunds.payload import pays_by
+from signer.refunds.payment_checks import NOOP_GAS, ZERO_ADDRESS
 from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.sweep_policy import Objection, build_objection
-from signer.refunds.transaction_signer import describe_payment
+from signer.refunds.transaction_signer import (
+    Attempt,
+    build_transaction,
+    describe_payment,
+    expect,
+)
 
 
 ACTION = "refund-pay"
@@ -75,6 +82,32 @@ def find_objection(approval: Approval) -> Objection | None:
     """Return why a refund ends after the decision *approval*; None if it does not."""
     reason = _OBJECTIONS.get(approval.state)
     return None if reason is None else build_objection(*reason)
+
+
+def decide(policy: PaymentPolicy, refund: Refund, network: Network) -> Decision:
+    """
+    Return the decision about the transaction that would pay *refund*.
+
+    Nothing has been estimated yet, so it has the largest gas limit of the token, a call
+    the smallest one, and no fees.  The policy is asked again about the real one, before
+    the nonce and before the signature.
+    """
+    token = network.tokens.get(refund.token)
+    gas = MAX_GAS if token is None else token.max_gas
+    if refund.purpose is PaymentPurpose.CALL:
+        gas = NOOP_GAS  # The largest one would exceed the limit of any rule.
+    sender = refund.sender or policy.active_address or ZERO_ADDRESS
+    attempt = Attempt(Kind.TRANSFER, 0, gas, 0, 0, is_legacy=False)
+    expected = expect(refund, sender, gas)
+    built = build_transaction(expected, attempt)
+    is_reserved = refund.nonce is not None
+    return policy.evaluate(
+        built,
+        built.signing_digest(),
+        expected,
+        network,
+        is_reserved=is_reserved,
+    )
 
 
 class PaymentApprovals:
@@ -131,8 +164,15 @@ class PaymentApprovals:
         )
 
     def find_need(self, refund: Refund, network: Network) -> ApprovalNeed | None:
-        """Return the approvals without which *refund* is not paid; None without any."""
-        return find_need(self._policy, refund, network)
+        """
+        Return the approvals that *refund* needs; None if it needs none.
+
+        A sweep pays an address of the wallet, and is requested by an administrator: the
+        policy refuses one that would need an approval.
+        """
+        if refund.bound_sender is not None or not self._policy.policy.has_approvals:
+            return None
+        return decide(self._policy, refund, network).need
 
     def settle(self, refund: Refund, need: ApprovalNeed) -> Approval:
         """

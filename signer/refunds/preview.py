@@ -45,10 +45,10 @@ from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
 from signer.refunds.acceptance import require_gas
 from signer.refunds.allowances import Bound, LimitScope, list_bounds
-from signer.refunds.approval_needs import decide
 from signer.refunds.gas import bound_gas, build_call, require_funds
 from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.hold_admin import require_tenant_unblocked
+from signer.refunds.payment_approvals import decide
 from signer.refunds.payment_checks import admit
 from signer.refunds.payment_policy import PaymentPolicy
 

@@ -19,7 +19,7 @@ from signer.policy.policy import LivePolicy, Policy
 from signer.policy.rules import PolicyFile
 from signer.ports.meter import Meter
 from signer.ports.refund_store import Reservation
-from signer.refunds.approval_needs import decide
+from signer.refunds.payment_approvals import decide
 from tests.support.approvals import (
     BOB,
     CAROL,
