@@ -125,8 +125,8 @@ def eth_account_signer() -> Action:
 
 
 def mark_of(tenant: str, reference: str) -> bytes:
-    """Return the mark by which the transaction of a refund is known on the chain."""
-    return dataclasses.replace(_QUEUED, tenant=tenant, reference=reference).mark
+    """Return the memo by which the transaction of a refund is known on the chain."""
+    return dataclasses.replace(_QUEUED, tenant=tenant, reference=reference).memo
 
 
 class _PinnedRing:

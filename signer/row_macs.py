@@ -37,7 +37,7 @@ def _format(value: datetime | bytes) -> str:
     return value.isoformat(timespec="microseconds")
 
 
-# Times, marks and calldata are the only values that are no type of JSON.
+# Times, memos and calldata are the only values that are no type of JSON.
 _JSON = json.JSONEncoder(separators=(",", ":"), default=_format)
 
 

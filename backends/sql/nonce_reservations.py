@@ -71,13 +71,13 @@ def _may_reserve() -> tuple[Any, ...]:
     """
     chain_id, sender = parameter(refunds, "chain_id"), parameter(refunds, "sender")
     counted = bindparam("counted", type_=refunds.c.nonce.type)
-    mark = bindparam("mark", type_=unrecorded.c.mark.type)
+    memo = bindparam("memo", type_=unrecorded.c.memo.type)
     not_paused = exists().where(
         wallets.c.chain_id == chain_id,
         wallets.c.sender == sender,
         wallets.c.paused_by.is_(None),
     )
-    paid = exists().where(unrecorded.c.chain_id == chain_id, unrecorded.c.mark == mark)
+    paid = exists().where(unrecorded.c.chain_id == chain_id, unrecorded.c.memo == memo)
     tenant = parameter(refunds, "tenant")
     # A refund is paid by the active key, a sweep by a former one.
     current = "keys.state = 'active' AND NOT :sweeps"
@@ -212,7 +212,7 @@ def _row(
         **refund_values(macs, before, draft),
         **fields_of(transactions, draft.transaction),
         "counted": counted,
-        "mark": before.mark,
+        "memo": before.memo,
         "sweeps": before.purpose is PaymentPurpose.SWEEP,
     }
 

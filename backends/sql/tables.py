@@ -384,9 +384,9 @@ unrecorded = declare(
         "fk_unrecorded_transactions_wallet",
     ),
     CheckConstraint("nonce >= 0 AND gas_limit > 0 AND block_number >= 0", "ranges"),
-    Index("ix_unrecorded_transactions_mark", "chain_id", "mark"),
+    Index("ix_unrecorded_transactions_memo", "chain_id", "memo"),
     doc="final transactions of a wallet that the database did not have, one per nonce",
-    verified="with the mark of a refund: before the refund counts as paid. The one with"
+    verified="with the memo of a refund: before the refund counts as paid. The one with"
     " the highest nonce: whenever its wallet is read. All of a wallet: before the"
     " wallet is resumed",
     otherwise="the refund waits, or the wallet counts as paused, until the owner of the"

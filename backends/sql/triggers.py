@@ -375,9 +375,9 @@ _only_rise(
 )
 _stay(wallets, "versions of wallets only rise")
 
-# Times and marks that Python cannot read, or that would fill its memory.
+# Times and memos that Python cannot read, or that would fill its memory.
 _UNREADABLE_TRANSACTION = (
-    f"{_unreadable(unrecorded)} OR octet_length(NEW.mark) > 64"
+    f"{_unreadable(unrecorded)} OR octet_length(NEW.memo) > 64"
     " OR octet_length(NEW.tx_hash || NEW.block_hash || coalesce(NEW.mac, '')) > 1000"
 )
 _on(

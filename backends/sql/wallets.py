@@ -64,13 +64,13 @@ _UNRECORDED = select(unrecorded, transactions.c.nonce.is_not(None)).outerjoin(
 _OF_WALLET = _UNRECORDED.where(of_wallet(unrecorded)).order_by(unrecorded.c.nonce)
 
 _UNACCEPTED = _OF_WALLET.where(
-    unrecorded.c.mark.is_(None), unrecorded.c.accepted_at.is_(None)
+    unrecorded.c.memo.is_(None), unrecorded.c.accepted_at.is_(None)
 )
 
-_WITH_MARKS = _UNRECORDED.where(
+_WITH_MEMOS = _UNRECORDED.where(
     unrecorded.c.chain_id == bindparam("of_chain"),
-    unrecorded.c.mark.in_(
-        bindparam("marks", type_=unrecorded.c.mark.type, expanding=True)
+    unrecorded.c.memo.in_(
+        bindparam("memos", type_=unrecorded.c.memo.type, expanding=True)
     ),
 ).order_by(unrecorded.c.nonce.desc())
 
@@ -222,11 +222,11 @@ class WalletTables(Tables):
         self._with_chain(wallet.chain_id, work)
 
     def find_unrecorded(
-        self, chain_id: int, marks: Collection[bytes]
+        self, chain_id: int, memos: Collection[bytes]
     ) -> Mapping[bytes, UnrecordedTransaction]:
-        found = self._unrecorded(_WITH_MARKS, of_chain=chain_id, marks=list(marks))
-        # The highest nonces come first, so that the lowest one of a mark is kept.
-        return {each.mark: each for each in found if each.mark is not None}
+        found = self._unrecorded(_WITH_MEMOS, of_chain=chain_id, memos=list(memos))
+        # The highest nonces come first, so that the lowest one of a memo is kept.
+        return {each.memo: each for each in found if each.memo is not None}
 
     def _unrecorded(
         self, query: Select[Any], **values: Any

@@ -21,8 +21,8 @@ TRANSFER_EVENT = keccak(text="Transfer(address,address,uint256)")
 DECIMALS = keccak(text="decimals()")[:4]
 BALANCE_OF = keccak(text="balanceOf(address)")[:4]
 
-MARK_SIZE = 16
-"""Bytes of the mark that follows a transfer's arguments (``Refund.mark``)."""
+MEMO_SIZE = 16
+"""Bytes of the memo that follows a transfer's arguments (``Refund.memo``)."""
 
 # Of a tuple of types without a dynamic one, the encoding is that of each in order.
 _encode_address = AddressEncoder()
@@ -31,22 +31,22 @@ _decode_uint_160 = UnsignedIntegerDecoder(value_bit_size=160)  # An address.
 _TRANSFER_SIZE = len(TRANSFER) + 2 * 32
 
 
-def encode_transfer(recipient: str, amount: int, mark: bytes = b"") -> bytes:
+def encode_transfer(recipient: str, amount: int, memo: bytes = b"") -> bytes:
     """
-    Return the calldata of ``transfer(recipient, amount)``: 68 bytes, then *mark*.
+    Return the calldata of ``transfer(recipient, amount)``: 68 bytes, then *memo*.
 
     Contracts ignore bytes after the arguments (Solidity ABI specification).
     """
-    return TRANSFER + _encode_address(recipient) + encode_uint_256(amount) + mark
+    return TRANSFER + _encode_address(recipient) + encode_uint_256(amount) + memo
 
 
-def read_mark(calldata: bytes) -> bytes | None:
-    """Return the mark of a transfer; None if *calldata* is not a marked transfer."""
-    is_marked = (
-        len(calldata) == _TRANSFER_SIZE + MARK_SIZE
+def read_memo(calldata: bytes) -> bytes | None:
+    """Return the memo of a transfer; None if *calldata* is not a transfer with one."""
+    has_memo = (
+        len(calldata) == _TRANSFER_SIZE + MEMO_SIZE
         and calldata[: len(TRANSFER)] == TRANSFER
     )
-    return calldata[_TRANSFER_SIZE:] if is_marked else None
+    return calldata[_TRANSFER_SIZE:] if has_memo else None
 
 
 def encode_balance_of(owner: str) -> bytes:
@@ -56,16 +56,16 @@ def encode_balance_of(owner: str) -> bytes:
 
 def decode_transfer(calldata: bytes) -> tuple[str, int, bytes]:
     """
-    Return recipient, amount and mark (16 bytes, or none) of a ``transfer``.
+    Return recipient, amount and memo (16 bytes, or none) of a ``transfer``.
 
     The recipient is in lower case: its checksum would cost a hash.
 
     Raises:
         EncodingError: *calldata* is not exactly what ``encode_transfer`` returns.
     """
-    mark = read_mark(calldata) or b""
+    memo = read_memo(calldata) or b""
     is_transfer = calldata.startswith(TRANSFER)
-    if not is_transfer or len(calldata) != _TRANSFER_SIZE + len(mark):
+    if not is_transfer or len(calldata) != _TRANSFER_SIZE + len(memo):
         raise EncodingError("the calldata is not a transfer")
     try:
         arguments = ContextFramesBytesIO(calldata[len(TRANSFER) :])
@@ -73,7 +73,7 @@ def decode_transfer(calldata: bytes) -> tuple[str, int, bytes]:
         amount = decode_uint_256(arguments)
     except DecodingError:
         raise EncodingError("the calldata is not a transfer") from None
-    return f"0x{recipient:040x}", amount, mark
+    return f"0x{recipient:040x}", amount, memo
 
 
 def has_exact_transfer(

@@ -279,15 +279,15 @@ class Refund:
         return TransactionKind.TRANSFER
 
     @property
-    def mark(self) -> bytes:
+    def memo(self) -> bytes:
         """
         16 bytes that identify the refund on the chain.
 
         They follow the transfer's arguments in the calldata, where contracts ignore
         them.  A ledger that was restored from a backup recognises its payments by them.
-        The calldata of a call is not changed, so no transaction has its mark.
+        The calldata of a call is not changed, so no transaction has its memo.
         """
-        return _make_mark(self.chain_id, self.tenant, self.reference)
+        return _make_memo(self.chain_id, self.tenant, self.reference)
 
     @property
     def named(self) -> str:
@@ -436,7 +436,7 @@ class Refund:
 
 # It is compared several times before each signature.
 @lru_cache(maxsize=1024)
-def _make_mark(chain_id: int, tenant: str, reference: str) -> bytes:
+def _make_memo(chain_id: int, tenant: str, reference: str) -> bytes:
     name = json.dumps(["hotwallet", chain_id, tenant, reference])
     return hashlib.sha256(name.encode()).digest()[:16]
 

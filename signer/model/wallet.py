@@ -14,8 +14,8 @@ from signer.errors import RowNotAuthenticError, WalletPausedError
 from signer.model.row import NotStored, PrimaryKey, Small, sealed
 
 
-NOOP_MARK = bytes(16)
-"""The mark of a no-op that a restored ledger has forgotten; no refund has it."""
+NOOP_MEMO = bytes(16)
+"""The memo of a no-op that a restored ledger has forgotten; no refund has it."""
 
 
 class Pause(StrEnum):
@@ -89,7 +89,7 @@ class UnrecordedTransaction:
     """
     A final transaction of one of our wallets that the ledger did not know.
 
-    ``mark`` names the refund that it paid (``Refund.mark``); None means that it is
+    ``memo`` names the refund that it paid (``Refund.memo``); None means that it is
     *foreign*: this service did not make it.  A foreign transaction keeps the wallet
     paused until an operator accepts it.  ``is_held``: the ledger has a transaction with
     the same nonce, which can never be mined.  ``is_authentic`` is not stored: it is
@@ -100,7 +100,7 @@ class UnrecordedTransaction:
     sender: PrimaryKey[str]
     nonce: PrimaryKey[int]
     tx_hash: str
-    mark: bytes | None
+    memo: bytes | None
     gas_limit: int
     block_number: int
     block_hash: str
@@ -113,7 +113,7 @@ class UnrecordedTransaction:
     @property
     def is_unaccepted(self) -> bool:
         """Whether it is foreign, and no operator has accepted it."""
-        return self.mark is None and self.accepted_at is None
+        return self.memo is None and self.accepted_at is None
 
     def require_authentic(self) -> None:
         """Raise ``RowNotAuthenticError`` if another program changed the row."""

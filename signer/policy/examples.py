@@ -146,7 +146,7 @@ class Example(StrictModel):
     subject: str | None = None
     role: str | None = None
     network: str | None = None
-    mark: str | None = None
+    memo: str | None = None
     paid_before: PaidBefore | None = None
     time: Annotated[datetime, BeforeValidator(_read_time)] | None = None
     transaction: dict[str, Any] | None = None
@@ -278,9 +278,9 @@ def _build(
     )
     if example.transaction is not None:
         transaction = parse_transaction(_fields(example, examples))
-        mark = None if example.mark is None else _bytes(example.mark)
+        memo = None if example.memo is None else _bytes(example.memo)
         facts = transaction_facts(
-            transaction, transaction.signing_digest(), around, mark
+            transaction, transaction.signing_digest(), around, memo
         )
         return _add_totals(facts, example)
     return _build_message(example, around)

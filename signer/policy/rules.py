@@ -69,7 +69,7 @@ RULES: Mapping[str, str] = {
     "coin": "coin is sent",
     "recipient": "the recipient is the zero address, a token's contract or a key of"
     " ours, or not the one that the path may pay",
-    "mark": "the calldata does not end with the mark of the refund",
+    "memo": "the calldata does not end with the memo of the refund",
     "tenant": "the tenant is not in TENANTS_FILE",
     "function": "the function or the contract is not one that may be called",
     "empty": "the transaction does nothing, and is no no-op of the service",
@@ -98,11 +98,11 @@ _OF_TRANSACTIONS: Sequence[tuple[str, Callable[[TransactionFacts], bool]]] = (
     ("value", lambda f: f.value > 0 and f.data_bytes > 0),
     ("recipient", lambda f: f.recipient_kind not in _ELSEWHERE),
     (
-        "mark",
+        "memo",
         lambda f: (
             f.caller.path in {Path.REFUND, Path.SWEEP}
             and f.shape is Shape.TOKEN_TRANSFER
-            and f.calldata is not Calldata.MARKED
+            and f.calldata is not Calldata.WITH_MEMO
         ),
     ),
     (

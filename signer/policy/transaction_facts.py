@@ -84,16 +84,16 @@ def transaction_facts(
     transaction: AnyTransaction,
     digest: bytes,
     surroundings: Surroundings,
-    mark: bytes | None = None,
+    memo: bytes | None = None,
 ) -> TransactionFacts:
     """
     Return the facts about *transaction*, whose digest is *digest*.
 
-    *mark* is that of the refund which the path pays; None on the other paths.
+    *memo* is that of the refund which the path pays; None on the other paths.
     """
     network = surroundings.network
     is_on_network = network is not None and transaction.chain_id == network.chain_id
-    data = _read(transaction.data, mark)
+    data = _read(transaction.data, memo)
     to = None if transaction.to is None else _lower(transaction.to)
     token = network.tokens.get(to or "") if network is not None else None
     shape = _find_shape(transaction, data, token)
@@ -140,33 +140,33 @@ def transaction_facts(
     )
 
 
-def _read(data: bytes, mark: bytes | None) -> _Data:
+def _read(data: bytes, memo: bytes | None) -> _Data:
     try:
         if data.startswith(TRANSFER):
-            return _read_transfer(data, mark)
+            return _read_transfer(data, memo)
         call = decode_call(data)
         if call is None:
             return _NO_CALL
         grants_allowance = _grants(call)
     except EncodingError:
         return _MALFORMED
-    form = _find_form(call.extra, mark)
+    form = _find_form(call.extra, memo)
     return _Data(call, form, grants_allowance, tuple(call.named().items()))
 
 
-def _read_transfer(data: bytes, mark: bytes | None) -> _Data:
+def _read_transfer(data: bytes, memo: bytes | None) -> _Data:
     """Read a transfer: refunds consist of these, and it takes a third of the time."""
     recipient, amount, _ = decode_transfer(data[:_TRANSFER_SIZE])
     extra = data[_TRANSFER_SIZE:]
     call = DecodedCall("transfer", TRANSFER_SIGNATURE, (recipient, amount), extra)
     named = (("to", recipient), ("amount", amount))
-    return _Data(call, _find_form(extra, mark), named=named)
+    return _Data(call, _find_form(extra, memo), named=named)
 
 
-def _find_form(extra: bytes, mark: bytes | None) -> Calldata:
+def _find_form(extra: bytes, memo: bytes | None) -> Calldata:
     if not extra:
         return Calldata.EXACT
-    return Calldata.MARKED if extra == mark else Calldata.EXTRA
+    return Calldata.WITH_MEMO if extra == memo else Calldata.EXTRA
 
 
 def _grants(call: DecodedCall, depth: int = 0) -> bool:

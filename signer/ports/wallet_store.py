@@ -87,10 +87,10 @@ class WalletStore(Protocol):
         """Return the wallet's unaccepted foreign transactions, lowest nonce first."""
 
     def find_unrecorded(
-        self, chain_id: int, marks: Collection[bytes]
+        self, chain_id: int, memos: Collection[bytes]
     ) -> Mapping[bytes, UnrecordedTransaction]:
         """
-        Return the transactions that paid refunds with *marks*, by ``Refund.mark``.
+        Return the transactions that paid refunds with *memos*, by ``Refund.memo``.
 
         Any wallet may have sent them; the one with the lowest nonce counts.
         """

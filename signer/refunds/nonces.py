@@ -148,7 +148,7 @@ class NonceManager:
         """
         Save that a queued *refund* was paid before the ledger lost it, and return it.
 
-        A final transaction with the refund's mark has paid it, so a repeated request
+        A final transaction with the refund's memo has paid it, so a repeated request
         does not pay twice.  Return None if no such transaction is recorded.
 
         Raises:
@@ -201,8 +201,8 @@ class NonceManager:
             RowNotAuthenticError: Another program changed the record of the transaction.
         """
         own = transaction.sender, transaction.nonce
-        marks = [each.mark for each in transaction.payments]
-        found = self._store.find_unrecorded(transaction.chain_id, marks)
+        memos = [each.memo for each in transaction.payments]
+        found = self._store.find_unrecorded(transaction.chain_id, memos)
         for earlier in found.values():
             if (earlier.sender, earlier.nonce) != own:
                 earlier.require_authentic()
@@ -219,8 +219,8 @@ class NonceManager:
         return Limits.for_tenant(tenant, refund.network, chain.network, refund.token)
 
     def _find_payment(self, refund: Refund) -> UnrecordedTransaction | None:
-        found = self._store.find_unrecorded(refund.chain_id, [refund.mark])
-        return found.get(refund.mark)
+        found = self._store.find_unrecorded(refund.chain_id, [refund.memo])
+        return found.get(refund.memo)
 
     def _key_id(self, address: str) -> str:
         key = self._ring.cached_key(address)

@@ -31,14 +31,14 @@ def payload_of(refund: Refund) -> Payload:
     """
     Return what pays *refund*.
 
-    A token's transfer has the refund's mark at its end.  A call is what its client
+    A token's transfer has the refund's memo at its end.  A call is what its client
     chose: nothing may be added to the calldata of an unknown function.
     """
     if refund.calldata is not None:
         return Payload(refund.recipient, refund.amount, refund.calldata)
     if refund.kind is TransactionKind.COIN:
         return Payload(refund.recipient, refund.amount, b"")
-    data = encode_transfer(refund.recipient, refund.amount, refund.mark)
+    data = encode_transfer(refund.recipient, refund.amount, refund.memo)
     return Payload(refund.token_address, 0, data)
 
 

@@ -177,7 +177,7 @@ def check_transfer(
     violation = find_violation(refund, network)
     if violation is not None:
         raise violation
-    recipient, amount, mark = decode_transfer(transaction.data)
+    recipient, amount, memo = decode_transfer(transaction.data)
     _require(
         transaction,
         refund,
@@ -185,7 +185,7 @@ def check_transfer(
         token=transaction.to == refund.token_address,
         recipient=recipient == refund.recipient.lower(),
         amount=amount == refund.amount,
-        mark=mark == refund.mark,
+        memo=memo == refund.memo,
         gas=transaction.gas == gas <= network.tokens[refund.token].max_gas,
     )
 

@@ -268,8 +268,8 @@ class PaymentPolicy:
             self._tenants.limits(caller.tenant or "") if is_refund else NO_LIMITS,
             denied=self.denied(),
         )
-        mark = None if payment is None else mark_of(transaction, payment)
-        return transaction_facts(transaction, digest, surroundings, mark)
+        memo = None if payment is None else memo_of(transaction, payment)
+        return transaction_facts(transaction, digest, surroundings, memo)
 
     def _known(self, name: str, network: Network) -> KnownNetwork:
         known = self._networks.get(name)
@@ -317,14 +317,14 @@ def payment_facts(
     refund: Refund,
 ) -> TransactionFacts:
     """Return the facts about *transaction*, which is one of *refund*."""
-    mark = mark_of(transaction, refund)
-    return transaction_facts(transaction, digest, surroundings, mark)
+    memo = memo_of(transaction, refund)
+    return transaction_facts(transaction, digest, surroundings, memo)
 
 
-def mark_of(transaction: AnyTransaction, refund: Refund) -> bytes | None:
-    """Return the mark that *transaction* must have; None if it has none."""
-    has_mark = transaction.data and refund.purpose is not PaymentPurpose.CALL
-    return refund.mark if has_mark else None
+def memo_of(transaction: AnyTransaction, refund: Refund) -> bytes | None:
+    """Return the memo that *transaction* must have; None if it has none."""
+    has_memo = transaction.data and refund.purpose is not PaymentPurpose.CALL
+    return refund.memo if has_memo else None
 
 
 def _question(refund: Refund) -> Question:

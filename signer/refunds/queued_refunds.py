@@ -181,18 +181,18 @@ class QueuedRefunds:
         counted = preflight.pending_count
         self._nonces.check_against_chain(chain, sender, counted)
         self._attempts.pricing.remember_fees(chain, preflight.fees)
-        marks = [refund.mark for refund in refunds]
-        payments = self._store.find_unrecorded(chain.network.chain_id, marks)
+        memos = [refund.memo for refund in refunds]
+        payments = self._store.find_unrecorded(chain.network.chain_id, memos)
         estimates = iter(preflight.estimates)
         max_fee, _ = quote_fees(preflight.fees, chain.network)
         coin = _Coin(self._store, chain, sender)
         reservations = []
-        for refund, mark in zip(refunds, marks, strict=True):
+        for refund, memo in zip(refunds, memos, strict=True):
             is_coin = refund.kind is TransactionKind.COIN
             estimate = NOOP_GAS if is_coin else next(estimates)
             with outcomes.capture(refund):
                 prepared = self._prepare(
-                    refund, chain, active, estimate, payments.get(mark)
+                    refund, chain, active, estimate, payments.get(memo)
                 )
                 if isinstance(prepared, Reservation):
                     # A refund that has to wait takes no nonce, and may be cancelled.

@@ -203,10 +203,10 @@ def _read_transfer(
     if symbol is None:
         return None
     try:
-        recipient, units, mark = decode_transfer(data)
+        recipient, units, memo = decode_transfer(data)
     except EncodingError:
         return None
-    if mark:
+    if memo:
         return None  # It could be that of another refund.
     amount = format_units(units, network.tokens[symbol].decimals)
     return symbol, to_checksum_address(recipient), amount

@@ -7,7 +7,7 @@ recorded one by one, once they are final.  The wallet resumes by itself if all o
 are known then.
 A foreign transaction waits for an operator: ``hotwallet nonce repair``.
 
-A transaction with a mark also shows that the ledger was *restored*: it may have
+A transaction with a memo also shows that the ledger was *restored*: it may have
 forgotten others, which wait in a node's pool above a gap that no count shows.  So the
 wallet stays paused until ``hotwallet restore`` has set its high-water mark, and then
 until every nonce below the mark is final.
@@ -19,12 +19,12 @@ from dataclasses import dataclass
 import structlog
 
 from signer.chain.chain import Chain
-from signer.chain.erc20 import read_mark
+from signer.chain.erc20 import read_memo
 from signer.errors import NotFoundError, StaleStateError, WalletPausedError
 from signer.model.approval import ApprovalUse
 from signer.model.refund import Status
 from signer.model.transaction import Transaction, TransactionStatus
-from signer.model.wallet import NOOP_MARK, Pause, UnrecordedTransaction, Wallet
+from signer.model.wallet import NOOP_MEMO, Pause, UnrecordedTransaction, Wallet
 from signer.ports.chain import MinedTransaction
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
@@ -261,13 +261,13 @@ class WalletReconciler:
                 chain_id=transaction.chain_id,
                 nonce=transaction.nonce,
                 tx_hash=transaction.tx_hash,
-                foreign=transaction.mark is None,
+                foreign=transaction.memo is None,
             )
         if not unrecorded:
             return
         self._store.add_unrecorded(wallet, unrecorded)
         if wallet.paused_by is not Pause.RESTORED and any(
-            transaction.mark is not None for transaction in unrecorded
+            transaction.memo is not None for transaction in unrecorded
         ):
             wallet = self._get(wallet.chain_id, wallet.sender)
             self.pause(wallet, Pause.RESTORED, wallet.high_water)
@@ -279,7 +279,7 @@ class WalletReconciler:
         wallet = self._get(transaction.chain_id, mined.sender)
         unrecorded = self._build_unrecorded(wallet, mined)
         self._store.add_unrecorded(wallet, [unrecorded])
-        if unrecorded.mark is None and not wallet.is_paused:
+        if unrecorded.memo is None and not wallet.is_paused:
             wallet = self._get(transaction.chain_id, mined.sender)
             self.pause(wallet, Pause.FOREIGN_TRANSACTION)
 
@@ -342,22 +342,22 @@ class WalletReconciler:
             if mined is None or not chain.is_final(mined):
                 return
             unrecorded = self._build_unrecorded(wallet, mined, found)
-            if unrecorded.mark is not None:
-                found.add(unrecorded.mark)
+            if unrecorded.memo is not None:
+                found.add(unrecorded.memo)
             yield unrecorded
 
     def _build_unrecorded(
         self, wallet: Wallet, mined: MinedTransaction, found: Container[bytes] = ()
     ) -> UnrecordedTransaction:
-        mark = read_mark(mined.data) or self._find_call(wallet, mined, found)
+        memo = read_memo(mined.data) or self._find_call(wallet, mined, found)
         if mined.nonce < (wallet.high_water or 0) and _is_noop(mined):
-            mark = NOOP_MARK
+            memo = NOOP_MEMO
         return UnrecordedTransaction(
             chain_id=wallet.chain_id,
             sender=mined.sender,
             nonce=mined.nonce,
             tx_hash=mined.tx_hash,
-            mark=mark,
+            memo=memo,
             gas_limit=mined.gas_limit,
             block_number=mined.block.number,
             block_hash=mined.block.hash,
@@ -368,23 +368,23 @@ class WalletReconciler:
         self, wallet: Wallet, mined: MinedTransaction, found: Container[bytes]
     ) -> bytes | None:
         """
-        Return the mark of an open call that *mined* has made, or None.
+        Return the memo of an open call that *mined* has made, or None.
 
-        A call has no mark on the chain, so its content identifies it.  Of equal calls,
-        each transaction is of one: *found* are the marks of others.
+        A call has no memo on the chain, so its content identifies it.  Of equal calls,
+        each transaction is of one: *found* are the memos of others.
         """
-        marks = {
-            each.mark: each
+        memos = {
+            each.memo: each
             for each in self._store.open_calls(wallet.chain_id)
             if each.status is not Status.MINED and payload_of(each).is_of(mined)
         }
-        if not marks:
+        if not memos:
             return None
-        known = self._store.find_unrecorded(wallet.chain_id, list(marks))
-        for mark, call in marks.items():
-            if mark not in known and mark not in found:
+        known = self._store.find_unrecorded(wallet.chain_id, list(memos))
+        for memo, call in memos.items():
+            if memo not in known and memo not in found:
                 self._store.require_authentic(call)
-                return mark
+                return memo
         return None
 
 

@@ -77,11 +77,11 @@ def _fields(client: TestClient, **changes: Any) -> dict[str, Any]:
     }
 
 
-def test_the_mark_of_another_refund(client: TestClient, sqlite_store: SQLStore) -> None:
+def test_the_memo_of_another_refund(client: TestClient, sqlite_store: SQLStore) -> None:
     """After a restore, such a transfer would count as the payment of that refund."""
     post(client, BODY)
     (refund,) = sqlite_store.list("gateway-1").refunds
-    fields = _fields(client, data=CALLDATA + refund.mark.hex())
+    fields = _fields(client, data=CALLDATA + refund.memo.hex())
 
     error = call(client, "eth_sendTransaction", fields)["error"]
 

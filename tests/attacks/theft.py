@@ -57,7 +57,7 @@ DENIED_TO_ALL = (
     "UPDATE request_signatures SET body = ''",
     "DELETE FROM request_signatures",
     "DELETE FROM unrecorded_transactions",
-    "UPDATE unrecorded_transactions SET mark = NULL",
+    "UPDATE unrecorded_transactions SET memo = NULL",
     "UPDATE unrecorded_transactions SET nonce = 7, tx_hash = 'thief'",
     "DELETE FROM wallets",
     "DELETE FROM spendings",

@@ -69,10 +69,10 @@ class WalletAttacks:
         assert self._worker.stored(refund).moving.blocked_by == "row-not-authentic"
 
     def invent_payment(self) -> None:
-        """Insert a transaction with the mark of a refund: it does not count as paid."""
+        """Insert a transaction with the memo of a refund: it does not count as paid."""
         self._pay()
         refund, worker = self._refunds.accepted(), self._worker.worker
-        paid = self._unrecorded(nonce=1, mark=refund.mark)
+        paid = self._unrecorded(nonce=1, memo=refund.memo)
         assert self._steal(inserted_unrecorded(paid, self._is_sqlite)) is None
         let_work(self._worker, worker)
         self._require_unpaid(refund)
@@ -152,14 +152,14 @@ class WalletAttacks:
         return self._worker.store._database.dialect == "sqlite"  # type: ignore[attr-defined, no-any-return]
 
     def _unrecorded(
-        self, *, nonce: int, tx_hash: str = "0xf0", mark: bytes | None = None
+        self, *, nonce: int, tx_hash: str = "0xf0", memo: bytes | None = None
     ) -> UnrecordedTransaction:
         return UnrecordedTransaction(
             chain_id=self._worker.network.chain_id,
             sender=self._worker.signer.address,
             nonce=nonce,
             tx_hash=tx_hash,
-            mark=mark,
+            memo=memo,
             gas_limit=21_000,
             block_number=1,
             block_hash="0x01",
@@ -175,8 +175,8 @@ def inserted_unrecorded(row: UnrecordedTransaction, is_sqlite: bool) -> str:
         for name in ("seen_at", "accepted_at")
         if (value := getattr(row, name)) is not None
     }
-    if row.mark is not None:
-        texts["mark"] = blob.format(row.mark.hex())
+    if row.memo is not None:
+        texts["memo"] = blob.format(row.memo.hex())
     for name in ("chain_id", "nonce", "gas_limit", "block_number"):
         texts[name] = str(getattr(row, name))
     for name in ("sender", "tx_hash", "block_hash"):

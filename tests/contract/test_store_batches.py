@@ -145,7 +145,7 @@ def test_a_refund_that_was_changed_leaves_no_gap(store: SQLStore) -> None:
 
 def test_a_paid_refund_gets_no_nonce(store: SQLStore) -> None:
     paid, other = accepted(store), accepted(store)
-    store.add_unrecorded(opened(store), [unrecorded(mark=paid.mark)])
+    store.add_unrecorded(opened(store), [unrecorded(memo=paid.memo)])
 
     outcomes = _reserve(store, paid, other)
 

@@ -192,7 +192,7 @@ def test_all_hashes_of_a_refund_are_watched(store: SQLStore) -> None:
 
 def test_the_hash_of_an_adopted_refund_is_watched(store: SQLStore) -> None:
     refund = accepted(store)
-    store.add_unrecorded(opened(store), [unrecorded(mark=refund.mark)])
+    store.add_unrecorded(opened(store), [unrecorded(memo=refund.memo)])
     store.adopt(refund, adopted(refund, 0))
     (flying,) = store.in_flight(10)
 

@@ -62,7 +62,7 @@ def test_a_chain_ahead_gives_no_nonce(store: SQLStore) -> None:
 def test_nonces_of_unrecorded_transactions_are_used(store: SQLStore) -> None:
     wallet = opened(store)
     assert reserved(store, accepted(store)).nonce == 0
-    seen = [unrecorded(nonce=1), unrecorded(nonce=2, mark=b"m" * 16)]
+    seen = [unrecorded(nonce=1), unrecorded(nonce=2, memo=b"m" * 16)]
     store.add_unrecorded(wallet, seen)
 
     assert reserved(store, accepted(store), counted=3).nonce == 3
@@ -99,9 +99,9 @@ def test_a_paused_wallet_gives_no_nonce(store: SQLStore) -> None:
 
 
 def test_a_paid_refund_gets_no_nonce(store: SQLStore) -> None:
-    """A refund whose mark is on the chain counts as paid."""
+    """A refund whose memo is on the chain counts as paid."""
     paid, other = accepted(store), accepted(store)
-    store.add_unrecorded(opened(store), [unrecorded(mark=paid.mark)])
+    store.add_unrecorded(opened(store), [unrecorded(memo=paid.memo)])
 
     with pytest.raises(StaleStateError):
         reserved(store, paid, counted=1)

@@ -154,16 +154,16 @@ def test_only_the_current_version_is_changed(store: SQLStore, *, is_open: bool) 
     assert store.foreign_transactions(CHAIN, WALLET) == ()
 
 
-def _found(store: SQLStore, mark: bytes | None) -> UnrecordedTransaction | None:
-    assert mark is not None
-    return store.find_unrecorded(CHAIN, [b"another", mark]).get(mark)
+def _found(store: SQLStore, memo: bytes | None) -> UnrecordedTransaction | None:
+    assert memo is not None
+    return store.find_unrecorded(CHAIN, [b"another", memo]).get(memo)
 
 
-def test_an_unrecorded_transaction_is_found_by_its_mark(store: SQLStore) -> None:
-    ours = unrecorded(nonce=4, mark=b"\0" + b"m" * 15, gas_limit=65_000)
-    store.add_unrecorded(opened(store), [ours, unrecorded(nonce=5, mark=b"n" * 16)])
+def test_an_unrecorded_transaction_is_found_by_its_memo(store: SQLStore) -> None:
+    ours = unrecorded(nonce=4, memo=b"\0" + b"m" * 15, gas_limit=65_000)
+    store.add_unrecorded(opened(store), [ours, unrecorded(nonce=5, memo=b"n" * 16)])
 
-    assert _found(store, ours.mark) == ours
+    assert _found(store, ours.memo) == ours
     assert _found(store, b"o" * 16) is None
     assert store.find_unrecorded(1, [b"n" * 16]) == {}
     assert store.find_unrecorded(CHAIN, []) == {}
@@ -189,10 +189,10 @@ def test_transactions_are_added_all_or_none(store: SQLStore) -> None:
 
 
 def test_a_resume_accepts_foreign_transactions(store: SQLStore) -> None:
-    """Transactions without a mark are returned until the wallet is resumed."""
+    """Transactions without a memo are returned until the wallet is resumed."""
     second, first = unrecorded(nonce=3), unrecorded(nonce=1)
     store.add_unrecorded(
-        opened(store), [second, first, unrecorded(nonce=2, mark=b"m" * 16)]
+        opened(store), [second, first, unrecorded(nonce=2, memo=b"m" * 16)]
     )
     store.pause(_wallet(store), Pause.FOREIGN_TRANSACTION, now())
 
@@ -217,9 +217,9 @@ def test_an_unrecorded_transaction_names_the_refund_with_its_nonce(
 ) -> None:
     opened(store)
     holder, paid = reserved(store, accepted(store)), accepted(store)
-    seen = [unrecorded(mark=paid.mark), unrecorded(nonce=1)]
+    seen = [unrecorded(memo=paid.memo), unrecorded(nonce=1)]
     store.add_unrecorded(_wallet(store), seen)
-    found = _found(store, paid.mark)
+    found = _found(store, paid.memo)
 
     assert found is not None
     assert (holder.nonce, found.is_held) == (0, True)
@@ -228,12 +228,12 @@ def test_an_unrecorded_transaction_names_the_refund_with_its_nonce(
 
 
 def test_a_queued_refund_is_adopted(store: SQLStore) -> None:
-    """It becomes mined, by the unrecorded transaction with its mark."""
+    """It becomes mined, by the unrecorded transaction with its memo."""
     refund = accepted(store)
-    store.add_unrecorded(opened(store), [unrecorded(mark=refund.mark)])
+    store.add_unrecorded(opened(store), [unrecorded(memo=refund.memo)])
     after = adopted(refund, 0)
     store.adopt(refund, after)
-    found = _found(store, refund.mark)
+    found = _found(store, refund.memo)
 
     assert after == store.get(refund.id)
     assert [move.status for move in store.history(refund.id)] == [
@@ -338,12 +338,12 @@ def test_only_queued_refunds_are_adopted(store: SQLStore) -> None:
 ACCEPTED = "UPDATE unrecorded_transactions SET accepted_at"
 
 FORGED = (
-    "INSERT INTO unrecorded_transactions (chain_id, sender, nonce, tx_hash, mark,"
+    "INSERT INTO unrecorded_transactions (chain_id, sender, nonce, tx_hash, memo,"
     " gas_limit, block_number, block_hash, seen_at) VALUES"
     f" ({CHAIN}, '{WALLET}', {{}}, '0xf0', {{}}, 1, 1, '0x1',"
     " '2026-11-26T00:00:00.000000+00:00')"
 )
-"""A transaction that another program inserts, with a nonce and a mark."""
+"""A transaction that another program inserts, with a nonce and a memo."""
 
 
 def test_a_changed_wallet_is_paused(store: SQLStore) -> None:
@@ -393,7 +393,7 @@ def test_an_invented_transaction_raises_no_nonce(store: SQLStore) -> None:
 
 def test_an_invented_transaction_is_not_authentic(store: SQLStore) -> None:
     """Readers return it so: it neither pays a refund nor may it be accepted."""
-    ours = unrecorded(nonce=4, mark=b"m" * 16)
+    ours = unrecorded(nonce=4, memo=b"m" * 16)
     store.add_unrecorded(opened(store), [ours])
     blob = "x'6d'" if store._database.path else "'\\x6d'"
     forge(store, FORGED.format(1, blob))
@@ -411,7 +411,7 @@ def test_an_invented_transaction_is_not_authentic(store: SQLStore) -> None:
 
 def test_a_transaction_that_another_program_accepted(store: SQLStore) -> None:
     """It resumes no wallet."""
-    store.add_unrecorded(opened(store), [unrecorded(), unrecorded(nonce=1, mark=b"m")])
+    store.add_unrecorded(opened(store), [unrecorded(), unrecorded(nonce=1, memo=b"m")])
     forge(store, f"{ACCEPTED} = seen_at WHERE nonce = 0")
     wallet = _wallet(store)
 
@@ -432,7 +432,7 @@ def test_a_transaction_that_another_program_accepted(store: SQLStore) -> None:
         """INSERT INTO wallets
         SELECT 7, sender, 0, NULL, NULL, 1, NULL, mac FROM wallets""",
         "DELETE FROM unrecorded_transactions",
-        "UPDATE unrecorded_transactions SET mark = NULL",
+        "UPDATE unrecorded_transactions SET memo = NULL",
         "UPDATE unrecorded_transactions SET nonce = 8",
         f"{ACCEPTED} = NULL WHERE nonce = 0",
         f"{ACCEPTED} = '2026-01-01 00:00+00:00' WHERE nonce = 0",
@@ -442,7 +442,7 @@ def test_old_rows_cannot_be_put_back(store: SQLStore, statement: str) -> None:
     """Versions rise, a transaction is accepted once, and no row is deleted."""
     store.add_unrecorded(opened(store), [unrecorded()])
     store.resume(_wallet(store), now(), store.foreign_transactions(CHAIN, WALLET))
-    store.add_unrecorded(_wallet(store), [unrecorded(nonce=1, mark=b"m" * 16)])
+    store.add_unrecorded(_wallet(store), [unrecorded(nonce=1, memo=b"m" * 16)])
     store.pause(_wallet(store), Pause.CHAIN_AHEAD, now())
 
     with pytest.raises(StoreError, match="a constraint is violated"):

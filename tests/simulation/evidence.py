@@ -93,7 +93,7 @@ class Evidence:
 
 _AUDIT = "SELECT body FROM audit_records ORDER BY rowid"
 _UNACCEPTED = (
-    "SELECT 1 FROM unrecorded_transactions WHERE mark IS NULL AND accepted_at IS NULL"
+    "SELECT 1 FROM unrecorded_transactions WHERE memo IS NULL AND accepted_at IS NULL"
 )
 _FINAL = "('confirmed', 'refused', 'cancelled', 'failed')"
 

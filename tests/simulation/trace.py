@@ -92,7 +92,7 @@ _SHORTEN: Mapping[type, Callable[[Any], str]] = {
     MinedTransaction: lambda tx: f"n{tx.nonce} {tx.tx_hash[:8]} in {brief(tx.block)}",
     Wallet: lambda w: f"next n{w.next_nonce} v{w.version} {w.paused_by or ''}".rstrip(),
     UnrecordedTransaction: lambda s: (
-        f"sighted n{s.nonce} {'ours' if s.mark else 'foreign'}"
+        f"sighted n{s.nonce} {'ours' if s.memo else 'foreign'}"
     ),
     Key: lambda key: f"key {key.address[:8]} {key.state} {key.epoch}",
     Record: lambda record: record.fields["event"],

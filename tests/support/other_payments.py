@@ -47,7 +47,7 @@ when {{
 """
 """Permits coin for one address, and a function of one contract; and an allowance."""
 
-MARKED = encode_transfer(CUSTOMER, 1, bytes(16))
+WITH_MEMO = encode_transfer(CUSTOMER, 1, bytes(16))
 """Calldata that ends like that of a refund."""
 
 COIN_REQUEST = {"recipient": CUSTOMER, "amount": "0.1"}

@@ -39,7 +39,7 @@ KNOWN = {name: KnownNetwork.of(name, each) for name, each in NETWORKS.items()}
 TENANTS = TenantRegistry({"shop": Tenant(subjects=("shop-1",))})
 
 _OF_TENANTS = frozenset({Path.REFUND, Path.CALL, Path.JSON_RPC, Path.REST})
-_WITH_MARK = frozenset({Path.REFUND, Path.SWEEP})
+_WITH_MEMO = frozenset({Path.REFUND, Path.SWEEP})
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ def decide(
     }
     if path in _OF_TENANTS:
         example["tenant"] = "shop"
-    if path not in _WITH_MARK:
-        example.pop("mark", None)
+    if path not in _WITH_MEMO:
+        example.pop("memo", None)
     if is_account:
         example.pop("network", None)
     file = Examples.model_validate(

@@ -192,8 +192,8 @@ _PAGE = 500
 _MOST_SEARCHES = 100
 """How many unknown transactions of one wallet are searched for in old states."""
 
-_MOST_WITH_MARKER = 1000
-"""How many payments are compared with the markers of all refunds."""
+_MOST_WITH_MEMO = 1000
+"""How many payments are compared with the memos of all refunds."""
 
 
 class Comparison:
@@ -239,7 +239,7 @@ class Comparison:
             is_late=lambda number: number < blocks.late_before,
             is_authentic=self._is_authentic,
         )
-        self._with_marker: list[UsedNonce] = []
+        self._with_memo: list[UsedNonce] = []
         for walk in self._walks.values():
             walk.open(blocks)
 
@@ -294,7 +294,7 @@ class Comparison:
     def _finish(self) -> Iterator[Difference | UsedNonce]:
         """Yield what can be compared only after the last window."""
         yield from self._read_unknown()
-        yield from self._explain_markers()
+        yield from self._explain_memos()
         yield from self._compare_claims()
         yield from self._name_left_out()
         for wallet, opened in self._opened.items():
@@ -389,32 +389,32 @@ class Comparison:
         self._counts[used.kind] += 1
         yield used
         yield from self._matcher.compare(used)
-        if used.marker is None or not used.payments or used.precedes_ledger:
+        if used.memo is None or not used.payments or used.precedes_ledger:
             return
-        if len(self._with_marker) < _MOST_WITH_MARKER:
-            self._with_marker.append(used)
+        if len(self._with_memo) < _MOST_WITH_MEMO:
+            self._with_memo.append(used)
         else:
-            yield from self._matcher.explain_marker(used, None)
+            yield from self._matcher.explain_memo(used, None)
 
-    def _explain_markers(self) -> Iterator[Difference]:
-        """Compare payments with the refunds whose markers they have."""
+    def _explain_memos(self) -> Iterator[Difference]:
+        """Compare payments with the refunds whose memos they have."""
         waiting = defaultdict[bytes, list[UsedNonce]](list)
-        for used in self._with_marker:
-            waiting[used.marker or b""].append(used)
+        for used in self._with_memo:
+            waiting[used.memo or b""].append(used)
         after = ""
         while waiting:
             page = self._reader.refunds_of_chain(
                 self._chain_id, after=after, limit=_PAGE
             )
             for refund in page:
-                for used in waiting.pop(refund.mark, ()):
-                    yield from self._matcher.explain_marker(used, refund)
+                for used in waiting.pop(refund.memo, ()):
+                    yield from self._matcher.explain_memo(used, refund)
             if len(page) < _PAGE:
                 break
             after = page[-1].id
         for each in waiting.values():
             for used in each:
-                yield from self._matcher.explain_marker(used, None)
+                yield from self._matcher.explain_memo(used, None)
 
     def _compare_claims(self) -> Iterator[Difference]:
         """Find rows with a block of the range whose nonce the range did not use."""

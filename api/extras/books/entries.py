@@ -10,7 +10,7 @@ from typing import Self
 from api.extras.books.rows import BookToken, NonceEntry, TransactionCost
 from signer.amounts import format_units
 from signer.chain.chain import COIN_DECIMALS
-from signer.chain.erc20 import read_mark
+from signer.chain.erc20 import read_memo
 from signer.config.networks import Network
 from signer.errors import InvalidInputError
 from signer.model.payment import PaymentPurpose
@@ -281,11 +281,11 @@ class UsedNonce:
         return seen is not None and seen.accepted_at is not None
 
     @property
-    def marker(self) -> bytes | None:
-        """The marker in the calldata of a transaction that no row of a refund has."""
+    def memo(self) -> bytes | None:
+        """The memo in the calldata of a transaction that no row of a refund has."""
         if self.is_own or self.settled is None:
             return None
-        return read_mark(self.settled.data)
+        return read_memo(self.settled.data)
 
 
 def read_payments(

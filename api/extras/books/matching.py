@@ -43,7 +43,7 @@ class Matcher:
         self._is_authentic = is_authentic
 
     def compare(self, used: UsedNonce) -> Iterator[Difference]:
-        """Yield the differences, but not those that ``explain_marker`` decides."""
+        """Yield the differences, but not those that ``explain_memo`` decides."""
         entry = used.entry
         if entry.row is not None and not self._is_authentic(entry.row):
             # What a changed row says is not compared.
@@ -58,10 +58,10 @@ class Matcher:
             yield from self._compare_holder(used)
             yield from self._compare_other(used)
 
-    def explain_marker(
+    def explain_memo(
         self, used: UsedNonce, refund: Refund | None
     ) -> Iterator[Difference]:
-        """Yield the differences of a payment whose marker is that of *refund*."""
+        """Yield the differences of a payment whose memo is that of *refund*."""
         settled = used.settled
         if refund and settled and _ended_as_paid_by(settled.tx_hash, refund):
             # A restored ledger had no refund at the nonce, but perhaps a filler.
@@ -213,8 +213,8 @@ class Matcher:
         elif used.precedes_ledger or used.is_accepted:
             return
         elif used.payments:
-            # Those with a marker are compared with the refunds that may have it.
-            if used.marker is None:
+            # Those with a memo are compared with the refunds that may have it.
+            if used.memo is None:
                 yield from (self._without_refund(used, each) for each in used.payments)
         elif seen is None:
             detail = "the ledger has no transaction that used this nonce"

@@ -224,7 +224,7 @@ class Restorer:
             self._store.adopt(refund, held)
         except StaleStateError:
             # Another row has the nonce, for example a filler of an earlier restore.  A
-            # payment of the refund is found by its mark.
+            # payment of the refund is found by its memo.
             self._log.warning("nonce-not-restored", refund_id=refund.id, nonce=nonce)
 
     def _fill(self, plan: WalletPlan) -> None:

@@ -71,9 +71,9 @@ class Shop:
         assert eventually(lambda: self.dev.rpc("eth_getTransactionReceipt", tx_hash))
         return tx_hash
 
-    def transfer(self, recipient: str, amount: int, mark: bytes = b"") -> str:
+    def transfer(self, recipient: str, amount: int, memo: bytes = b"") -> str:
         """Transfer tokens with the key in another program."""
-        data = coin.calldata("transfer(address,uint256)", recipient, amount) + mark
+        data = coin.calldata("transfer(address,uint256)", recipient, amount) + memo
         return self.spend(data, to=self.dev.token)
 
     def change(self, refund: Refund, **changes: Any) -> None:
@@ -149,7 +149,7 @@ def _signed_refund(shop: Shop, nonce: int) -> tuple[Refund, bytes]:
         gas_limit=65_000,
         status=Status.CONFIRMED,
     )
-    data = encode_transfer(refund.recipient, refund.amount, refund.mark)
+    data = encode_transfer(refund.recipient, refund.amount, refund.memo)
     raw = signed(ACCOUNT, nonce=nonce, data=data, to=shop.dev.token, gas=65_000)
     return as_if(refund, tx_hash=hash_of(raw)), raw
 
@@ -219,12 +219,12 @@ def _refused_but_paid(shop: Shop) -> None:
 def _cancelled_but_paid(shop: Shop) -> None:
     refund = shop.world.accepted()
     shop.change(refund, status="cancelled")
-    shop.transfer(CUSTOMER, refund.amount, refund.mark)
+    shop.transfer(CUSTOMER, refund.amount, refund.memo)
 
 
 def _paid_twice(shop: Shop) -> None:
     refund = shop.paid()
-    shop.transfer(CUSTOMER, refund.amount, refund.mark)
+    shop.transfer(CUSTOMER, refund.amount, refund.memo)
 
 
 def _transfer_without_refund(shop: Shop) -> None:

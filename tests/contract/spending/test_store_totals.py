@@ -111,7 +111,7 @@ def _facts(refund: Refund) -> TransactionFacts:
     caller = Caller(path, tenant=refund.tenant)
     surroundings = Surroundings(caller, WALLET, NOON, NETWORK)
     digest = transaction.signing_digest()
-    return transaction_facts(transaction, digest, surroundings, refund.mark)
+    return transaction_facts(transaction, digest, surroundings, refund.memo)
 
 
 def _permit(refund: Refund, condition: str) -> Permit:

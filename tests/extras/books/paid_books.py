@@ -157,10 +157,10 @@ class PaperChain:
         return settled
 
     def pay(
-        self, sender: str, recipient: str, amount: int, mark: bytes = b""
+        self, sender: str, recipient: str, amount: int, memo: bytes = b""
     ) -> Settled:
         """Mine a transfer of the token, with its event."""
-        settled = self.send(sender, data=encode_transfer(recipient, amount, mark))
+        settled = self.send(sender, data=encode_transfer(recipient, amount, memo))
         self.transfer(sender, recipient, amount, settled.tx_hash)
         return settled
 
@@ -371,14 +371,14 @@ class Books:
         """Pay a refund honestly, in a new block."""
         refund = self.refund(**changes)
         self.chain.mine()
-        settled = self.chain.pay(wallet, refund.recipient, refund.amount, refund.mark)
+        settled = self.chain.pay(wallet, refund.recipient, refund.amount, refund.memo)
         return self.write(refund, settled)
 
     def reverted(self) -> NonceEntry:
         """Let a refund's transaction fail on the chain."""
         refund = self.refund()
         self.chain.mine()
-        data = encode_transfer(refund.recipient, refund.amount, refund.mark)
+        data = encode_transfer(refund.recipient, refund.amount, refund.memo)
         settled = self.chain.send(WALLET, data=data, succeeded=False)
         return self.write(refund, settled, status=Status.FAILED)
 
@@ -412,7 +412,7 @@ class Books:
         """Sweep tokens to the second wallet."""
         refund = self.refund(**SWEEP, recipient=SECOND, amount=amount)
         self.chain.mine()
-        settled = self.chain.pay(WALLET, SECOND, amount, refund.mark)
+        settled = self.chain.pay(WALLET, SECOND, amount, refund.memo)
         return self.write(refund, settled)
 
     def swept_coin(self, amount: int = 7) -> NonceEntry:
@@ -453,7 +453,7 @@ class Books:
         return self.record(settled, accepted=accepted)
 
     def record(
-        self, settled: Settled, *, accepted: bool, mark: bytes | None = None
+        self, settled: Settled, *, accepted: bool, memo: bytes | None = None
     ) -> NonceEntry:
         """Record a transaction that the ledger did not know."""
         seen = UnrecordedTransaction(
@@ -461,7 +461,7 @@ class Books:
             sender=settled.sender,
             nonce=settled.nonce,
             tx_hash=settled.tx_hash,
-            mark=mark,
+            memo=memo,
             gas_limit=1,
             block_number=settled.block.number,
             block_hash=settled.block.hash,

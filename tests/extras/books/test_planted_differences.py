@@ -10,7 +10,7 @@ from api.extras.books.entries import Code, Difference
 from api.extras.books.rows import NonceEntry, TransactionCost
 from signer.model.refund import COIN_ADDRESS, Refund, Status
 from signer.model.transaction import Kind, TransactionStatus
-from signer.model.wallet import NOOP_MARK
+from signer.model.wallet import NOOP_MEMO
 from signer.ports.chain import Block
 from signer.refunds.nonces import paid_earlier
 from tests.extras.books.paid_books import (
@@ -116,18 +116,18 @@ def _wrong_block(books: Books) -> None:
     books.change(books.paid(), block_hash="0xdead")
 
 
-def _marked_twice(books: Books) -> None:
+def _memo_twice(books: Books) -> None:
     entry = books.paid()
     assert entry.refund is not None
-    books.chain.pay(WALLET, CUSTOMER, entry.refund.amount, entry.refund.mark)
+    books.chain.pay(WALLET, CUSTOMER, entry.refund.amount, entry.refund.memo)
 
 
 def _paid_again_and_recorded(books: Books) -> None:
     entry = books.paid()
     assert entry.refund is not None
-    mark = entry.refund.mark
-    settled = books.chain.pay(WALLET, CUSTOMER, entry.refund.amount, mark)
-    books.record(settled, accepted=False, mark=mark)
+    memo = entry.refund.memo
+    settled = books.chain.pay(WALLET, CUSTOMER, entry.refund.amount, memo)
+    books.record(settled, accepted=False, memo=memo)
 
 
 def _two_in_one(books: Books) -> None:
@@ -151,14 +151,14 @@ def _refused_but_paid(books: Books) -> None:
     refund = books.refund(status=Status.REFUSED)
     books.others.append(refund)
     books.chain.mine()
-    books.chain.pay(WALLET, CUSTOMER, refund.amount, refund.mark)
+    books.chain.pay(WALLET, CUSTOMER, refund.amount, refund.memo)
 
 
 def _queued_but_paid(books: Books) -> None:
     refund = books.refund()
     books.others.append(refund)
     books.chain.mine()
-    books.chain.pay(WALLET, CUSTOMER, refund.amount, refund.mark)
+    books.chain.pay(WALLET, CUSTOMER, refund.amount, refund.memo)
 
 
 def _left_open(books: Books) -> None:
@@ -280,7 +280,7 @@ PLANTED: list[tuple[Callable[[Books], None], Code]] = [
     (_wrong_recipient, Code.WRONG_RECIPIENT),
     (_wrong_token, Code.WRONG_TOKEN),
     (_wrong_block, Code.WRONG_BLOCK),
-    (_marked_twice, Code.PAID_TWICE),
+    (_memo_twice, Code.PAID_TWICE),
     (_paid_again_and_recorded, Code.PAID_TWICE),
     (_two_in_one, Code.PAID_TWICE),
     (_failed_but_paid, Code.REFUSED_BUT_PAID),
@@ -432,17 +432,17 @@ def test_a_token_that_charges_the_recipient(books: Books) -> None:
     assert books.codes() == ["wrong-amount", "transfer-without-refund"]
 
 
-def test_a_forgotten_cancellation_is_known_by_its_mark(books: Books) -> None:
+def test_a_forgotten_cancellation_is_known_by_its_memo(books: Books) -> None:
     """A restored ledger records a no-op that it had forgotten."""
     books.chain.mine()
     settled = books.chain.send(WALLET, to=WALLET)
-    books.record(settled, accepted=False, mark=NOOP_MARK)
+    books.record(settled, accepted=False, memo=NOOP_MEMO)
 
     assert books.codes() == []
 
 
 def test_an_adopted_payment_is_its_refunds(books: Books) -> None:
-    """A restored ledger found the payment by its mark, and has no attempt of it."""
+    """A restored ledger found the payment by its memo, and has no attempt of it."""
     entry = books.paid()
     books.put(WALLET, replace(entry, attempts=()))
 
@@ -453,11 +453,11 @@ def _paid_in_a_filler(books: Books, **changes: Any) -> Refund:
     """Return a refund that was paid before a restore, and was then asked for again."""
     refund = books.refund()
     books.chain.mine()
-    settled = books.chain.pay(WALLET, CUSTOMER, refund.amount, refund.mark)
+    settled = books.chain.pay(WALLET, CUSTOMER, refund.amount, refund.memo)
     lost = TransactionCost("0xlost", Kind.NOOP, MOST_FEE)
     entry = replace(books.write(refund, settled), attempts=(lost,))
     filled = books.fill(entry, status=TransactionStatus.FAILED, tx_hash=lost.tx_hash)
-    seen = books.record(settled, accepted=False, mark=refund.mark)
+    seen = books.record(settled, accepted=False, memo=refund.memo)
     books.put(WALLET, replace(filled, unrecorded=seen.unrecorded))
     end = {"status": Status.REFUSED, **paid_earlier(settled.tx_hash), **changes}
     ended = as_if(refund, **end)
@@ -536,23 +536,23 @@ def test_hashes_of_other_wallets_do_not_count(books: Books) -> None:
     books.put(WALLET, NonceEntry(entry.nonce, stolen, (attempt,)))
     books.put(SECOND, replace(other, attempts=()))
 
-    # The payment has the mark of the refund, whose row names another transaction.
+    # The payment has the memo of the refund, whose row names another transaction.
     assert books.codes() == ["confirmed-but-missing", "paid-twice"]
 
 
-def test_marked_payments_beyond_the_limit_are_not_looked_up(
+def test_payments_with_memos_beyond_the_limit_are_not_looked_up(
     books: Books,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Their refunds are not searched for, so that the memory is bounded."""
-    monkeypatch.setattr("api.extras.books.comparison._MOST_WITH_MARKER", 1)
-    _marked_twice(books)
-    _marked_twice(books)
+    monkeypatch.setattr("api.extras.books.comparison._MOST_WITH_MEMO", 1)
+    _memo_twice(books)
+    _memo_twice(books)
 
     assert sorted(books.codes()) == ["paid-twice", "transfer-without-refund"]
 
 
-def test_unknown_marks_are_of_no_refund(books: Books) -> None:
+def test_unknown_memos_are_of_no_refund(books: Books) -> None:
     """Every page of refunds is compared before that is said."""
     books.chain.pay(WALLET, STRANGER, 9, b"\x01" * 16)
     for number in range(600):

@@ -416,7 +416,7 @@ def test_a_refund_whose_key_or_reference_is_in_use(
     key: str,
     lost: int,
 ) -> None:
-    """Its nonce gets a filler; a payment is found by the reference's mark."""
+    """Its nonce gets a filler; a payment is found by the reference's memo."""
     copy = backup()
     refund = world.step(requested(world, "lost"))
     records = list(log)

@@ -1,4 +1,4 @@
-"""Calls of a restored ledger: no mark names them, so their content and the log do."""
+"""Calls of a restored ledger: no memo names them, so their content and the log do."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -181,7 +181,7 @@ def test_a_transaction_of_another_content_is_foreign(
 
     status = ruling.reconcile()
 
-    assert [each.mark for each in status.foreign] == [None]
+    assert [each.memo for each in status.foreign] == [None]
 
 
 def test_a_call_that_is_mined_explains_nothing_else(ruling: World) -> None:
@@ -195,7 +195,7 @@ def test_a_call_that_is_mined_explains_nothing_else(ruling: World) -> None:
 
     status = ruling.reconcile()
 
-    assert [each.mark for each in status.foreign] == [None]
+    assert [each.memo for each in status.foreign] == [None]
 
 
 def test_of_two_equal_transactions_one_call_explains_one(ruling: World) -> None:
@@ -208,8 +208,8 @@ def test_of_two_equal_transactions_one_call_explains_one(ruling: World) -> None:
         ruling.chain.mine_empty(5)
         status = ruling.reconcile()
 
-    found = ruling.store.find_unrecorded(call.chain_id, [call.mark])
-    assert found[call.mark].nonce == 1
+    found = ruling.store.find_unrecorded(call.chain_id, [call.memo])
+    assert found[call.memo].nonce == 1
     assert [each.nonce for each in status.foreign] == [2, 3]
 
 

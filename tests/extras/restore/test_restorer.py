@@ -335,7 +335,7 @@ def test_a_refund_that_the_gateway_has_requested_again(
 def test_a_refund_that_the_gateway_has_requested_with_another_key(
     world: World, log: Sequence[Record], backup: Backup
 ) -> None:
-    """A filler gets its nonce; the payment is found by its mark (R24)."""
+    """A filler gets its nonce; the payment is found by its memo (R24)."""
     copy = backup()
     world.step(requested(world, "lost"), times=3)
     world.store = copy

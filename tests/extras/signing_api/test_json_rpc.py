@@ -551,7 +551,7 @@ def test_an_unknown_member_of_typed_data(permitted: TestClient, part: str) -> No
 
 
 def test_a_transfer_is_a_refund(paying: TestClient, sqlite_store: SQLStore) -> None:
-    """The hash is that of the worker's transaction, which has the mark."""
+    """The hash is that of the worker's transaction, which has the memo."""
     tx_hash = _send(paying, gas="0xffff")["result"]
     (refund,) = sqlite_store.list("gateway-1").refunds
     (transaction,) = sqlite_store.transactions(refund.id)
@@ -559,7 +559,7 @@ def test_a_transfer_is_a_refund(paying: TestClient, sqlite_store: SQLStore) -> N
     assert tx_hash == refund.tx_hash == transaction.tx_hash
     assert (refund.recipient, refund.amount) == (RECIPIENT, 1_000_000)
     assert (refund.nonce, refund.token) == (0, "TUSD")
-    assert refund.mark.hex() in transaction.raw.hex()
+    assert refund.memo.hex() in transaction.raw.hex()
     assert refund.reference.startswith("rpc-")
 
 

@@ -52,7 +52,7 @@ ROWS: list[Any] = [
     replace(key_at("0x01"), epoch=1, held_until=now()),
     Hold("network 7", now(), "a test", "worker", "signing-stopped", "{}", now()),
     Wallet(7, "0x01", 2, 9, Pause.CHAIN_AHEAD, now(), 3),
-    unrecorded(mark=b"m" * 16, accepted_at=now()),
+    unrecorded(memo=b"m" * 16, accepted_at=now()),
 ]
 
 

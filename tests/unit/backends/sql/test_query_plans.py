@@ -118,7 +118,7 @@ def _steps(store: SQLStore) -> dict[str, Callable[[Refund], object]]:
         "in flight": lambda it: store.in_flight(10),
         "below": lambda it: store.open_below(it.chain_id, WALLET, 9, 10),
         "wallet": lambda it: store.wallet(it.chain_id, WALLET),
-        "find_unrecorded": lambda it: store.find_unrecorded(it.chain_id, [it.mark]),
+        "find_unrecorded": lambda it: store.find_unrecorded(it.chain_id, [it.memo]),
         "get": lambda it: store.get(it.id),
         "ask to cancel": lambda _: store.request_cancellation(
             accepted_before, now(), Record.of({"event": "test"}, now())

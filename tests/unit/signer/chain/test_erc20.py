@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from signer.chain.erc20 import (
     BALANCE_OF,
     DECIMALS,
-    MARK_SIZE,
+    MEMO_SIZE,
     TRANSFER,
     TRANSFER_EVENT,
     decode_transfer,
     encode_balance_of,
     encode_transfer,
     has_exact_transfer,
-    read_mark,
+    read_memo,
 )
 from signer.errors import EncodingError
 from signer.ports.chain import Log
@@ -44,23 +44,23 @@ def test_selectors_and_topic() -> None:
     )
 
 
-marks = st.sampled_from([b""]) | st.binary(min_size=MARK_SIZE, max_size=MARK_SIZE)
+memos = st.sampled_from([b""]) | st.binary(min_size=MEMO_SIZE, max_size=MEMO_SIZE)
 
 
-@given(recipient=addresses, amount=amounts, mark=marks)
+@given(recipient=addresses, amount=amounts, memo=memos)
 def test_a_transfer_survives_the_round_trip(
-    recipient: str, amount: int, mark: bytes
+    recipient: str, amount: int, memo: bytes
 ) -> None:
     """
-    Recipient, amount and mark are decoded again; eth-abi reads the first 68 bytes.
+    Recipient, amount and memo are decoded again; eth-abi reads the first 68 bytes.
     """
-    calldata = encode_transfer(recipient, amount, mark)
+    calldata = encode_transfer(recipient, amount, memo)
 
-    assert decode_transfer(calldata) == (recipient.lower(), amount, mark)
-    assert len(calldata) == 68 + len(mark)
+    assert decode_transfer(calldata) == (recipient.lower(), amount, memo)
+    assert len(calldata) == 68 + len(memo)
     assert calldata[:4] == keccak(text="transfer(address,uint256)")[:4]
     assert decode(("address", "uint256"), calldata[4:]) == (recipient.lower(), amount)
-    assert read_mark(calldata) == (mark or None)
+    assert read_memo(calldata) == (memo or None)
 
 
 def test_balance_of_calldata() -> None:
@@ -72,19 +72,19 @@ def test_balance_of_calldata() -> None:
 def test_random_bytes_are_not_a_transfer(noise: bytes) -> None:
     """Random bytes raise EncodingError, or are the encoding of what is decoded."""
     try:
-        recipient, amount, mark = decode_transfer(noise)
+        recipient, amount, memo = decode_transfer(noise)
     except EncodingError:
         return
 
-    assert encode_transfer(recipient, amount, mark) == noise
+    assert encode_transfer(recipient, amount, memo) == noise
 
 
 GOOD = encode_transfer(CUSTOMER, 5)
-MARK = bytes(range(MARK_SIZE))
-MARKED = GOOD + MARK
+MEMO = bytes(range(MEMO_SIZE))
+WITH_MEMO = GOOD + MEMO
 
 
-@pytest.mark.parametrize("good", [GOOD, MARKED], ids=["plain", "marked"])
+@pytest.mark.parametrize("good", [GOOD, WITH_MEMO], ids=["plain", "memo"])
 def test_every_changed_byte_of_the_calldata_is_noticed(good: bytes) -> None:
     """One byte changed, removed or added: refused, or another transfer (T11)."""
     mutations = [
@@ -113,9 +113,9 @@ OTHER_CALLDATA: dict[str, bytes] = {
     "short": GOOD[:-1],
     "long": GOOD + b"\0",
     "dirty address": TRANSFER + b"\x01" + GOOD[5:],
-    "dirty address, marked": TRANSFER + b"\x01" + MARKED[5:],
-    "short mark": MARKED[:-1],
-    "long mark": MARKED + b"\0",
+    "dirty address, memo": TRANSFER + b"\x01" + WITH_MEMO[5:],
+    "short memo": WITH_MEMO[:-1],
+    "long memo": WITH_MEMO + b"\0",
 }
 
 
@@ -126,20 +126,20 @@ def test_other_calldata_is_refused(calldata: bytes) -> None:
         decode_transfer(calldata)
 
 
-UNMARKED: dict[str, bytes] = {
+WITHOUT_MEMO: dict[str, bytes] = {
     "nothing": b"",
-    "no mark": GOOD,
-    "short": MARKED[:-1],
-    "long": MARKED + b"\0",
-    "approve": keccak(text="approve(address,uint256)")[:4] + MARKED[4:],
+    "no memo": GOOD,
+    "short": WITH_MEMO[:-1],
+    "long": WITH_MEMO + b"\0",
+    "approve": keccak(text="approve(address,uint256)")[:4] + WITH_MEMO[4:],
 }
 
 
-@pytest.mark.parametrize("calldata", UNMARKED.values(), ids=UNMARKED)
-def test_other_calldata_has_no_mark(calldata: bytes) -> None:
-    """Sixteen bytes after other calldata are not a mark (R23)."""
-    assert read_mark(calldata) is None
-    assert read_mark(MARKED) == MARK
+@pytest.mark.parametrize("calldata", WITHOUT_MEMO.values(), ids=WITHOUT_MEMO)
+def test_other_calldata_has_no_memo(calldata: bytes) -> None:
+    """Sixteen bytes after other calldata are not a memo (R23)."""
+    assert read_memo(calldata) is None
+    assert read_memo(WITH_MEMO) == MEMO
 
 
 def _topic(address: str) -> bytes:

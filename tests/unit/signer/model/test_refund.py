@@ -85,11 +85,11 @@ def test_the_legal_moves() -> None:
     }
 
 
-def test_the_mark_is_that_of_earlier_releases() -> None:
+def test_the_memo_is_that_of_earlier_releases() -> None:
     """A payment that an earlier release made is recognised on the chain (0010)."""
     refund = queued(tenant="gateway-1", chain_id=1, reference="refund-1")
 
-    assert refund.mark.hex() == "63c407e3c7e8e68cd4646cd851261853"
+    assert refund.memo.hex() == "63c407e3c7e8e68cd4646cd851261853"
 
 
 @pytest.mark.parametrize(("before", "after"), list(product(Status, Status)))

@@ -20,7 +20,7 @@ from tests.support.policy import SERVICE_POLICY
 
 CUSTOMER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 OTHER_WALLET = "0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512"
-MARK = b"\x07" * 16
+MEMO = b"\x07" * 16
 
 
 DIGEST = {
@@ -120,9 +120,9 @@ TRANSFER: dict[str, Any] = {
         "maxFeePerGas": 10**9,
         "maxPriorityFeePerGas": 1,
         "to": OTHER_WALLET,
-        "data": "0x" + encode_transfer(CUSTOMER, 12_500_000, MARK).hex(),
+        "data": "0x" + encode_transfer(CUSTOMER, 12_500_000, MEMO).hex(),
     },
-    "mark": MARK.hex(),
+    "memo": MEMO.hex(),
 }
 TOTALS = """
 @id("day") forbid (principal, action == Action::"sign-transaction", resource)

@@ -40,8 +40,8 @@ from tests.support.policy import (
 NOON = datetime(2026, 11, 27, 12, 30, tzinfo=UTC)  # A Friday.
 SENDER = VECTORS["keys"]["sender"]
 AROUND = Surroundings(Caller(Path.REFUND, tenant="shop"), SENDER, NOON, KNOWN["local"])
-TRANSFER = next(case for case in CASES if case.name.endswith("with the mark"))
-MARK = bytes.fromhex(TRANSFER.given["mark"][2:])
+TRANSFER = next(case for case in CASES if case.name.endswith("with the memo"))
+MEMO = bytes.fromhex(TRANSFER.given["memo"][2:])
 
 ALL = "(principal, action, resource)"
 TRANSACTIONS = '(principal, action == Action::"sign-transaction", resource)'
@@ -61,7 +61,7 @@ def _facts(around: Surroundings = AROUND, **changes: Any) -> TransactionFacts:
         access_list=(),
     )
     transaction = replace(transaction, **changes)
-    return transaction_facts(transaction, transaction.signing_digest(), around, MARK)
+    return transaction_facts(transaction, transaction.signing_digest(), around, MEMO)
 
 
 def _problems(text: str) -> list[str]:

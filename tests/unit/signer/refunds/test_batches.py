@@ -91,7 +91,7 @@ def test_a_transfer_that_the_token_refuses_leaves_the_batch(world: World) -> Non
     unlucky = refunds[1]
 
     def estimate_gas(call: Call) -> int:
-        if call.data.endswith(unlucky.mark):
+        if call.data.endswith(unlucky.memo):
             raise ExecutionRevertedError("blocklisted")
         return 50_000
 
@@ -142,7 +142,7 @@ def test_an_estimate_that_fails_concerns_one_refund(
     refunds = _due(world, 3)
 
     def estimate_gas(call: Call) -> int:
-        if call.data.endswith(refunds[0].mark):
+        if call.data.endswith(refunds[0].memo):
             raise error
         return 50_000
 

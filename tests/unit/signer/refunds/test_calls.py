@@ -34,9 +34,9 @@ from tests.support.other_payments import (
     CALL_REQUEST,
     COIN_SENT,
     CONTRACT,
-    MARKED,
     PING,
     RULES,
+    WITH_MEMO,
     call_request,
     called,
 )
@@ -75,9 +75,9 @@ def _stuck(world: World, call: Refund) -> tuple[Status, str | None, int | None]:
         ({**CALL_REQUEST, "amount": "1"}, "value"),
         (APPROVE, "allowance"),
         ({"amount": "0"}, "empty"),
-        ({"calldata": f"0x{MARKED.hex()}"}, "extra-calldata"),
-        ({"calldata": f"0x{MARKED[:-17].hex()}"}, "calldata"),
-        ({"calldata": f"0x{MARKED[:-16].hex()}", "amount": "0"}, "token"),
+        ({"calldata": f"0x{WITH_MEMO.hex()}"}, "extra-calldata"),
+        ({"calldata": f"0x{WITH_MEMO[:-17].hex()}"}, "calldata"),
+        ({"calldata": f"0x{WITH_MEMO[:-16].hex()}", "amount": "0"}, "token"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

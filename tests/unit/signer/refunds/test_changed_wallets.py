@@ -31,7 +31,7 @@ def _paid_elsewhere(world: World) -> Refund:
     """Return a queued refund, whose payment another program has changed."""
     world.paid()
     refund = world.accepted()
-    seen = unrecorded(sender=world.signer.address, nonce=1, mark=refund.mark)
+    seen = unrecorded(sender=world.signer.address, nonce=1, memo=refund.memo)
     world.store.add_unrecorded(world.wallet, [seen])
     forge(world.store, FORGED)
     return refund

@@ -21,7 +21,7 @@ from signer.model.transaction import (
     TransactionKind,
     TransactionStatus,
 )
-from signer.model.wallet import NOOP_MARK, Pause
+from signer.model.wallet import NOOP_MEMO, Pause
 from signer.ports.chain import Fees
 from signer.ports.ledger import Ledger
 from signer.ports.meter import Meter
@@ -159,7 +159,7 @@ def test_a_used_nonce_is_not_signed(world: World) -> None:
 
     assert waiting.status is TransactionStatus.RESERVED
     assert (ended.status, ended.tx_hash) == (TransactionStatus.FAILED, None)
-    assert refund.mark in world.store.find_unrecorded(CHAIN_ID, [refund.mark])
+    assert refund.memo in world.store.find_unrecorded(CHAIN_ID, [refund.memo])
     assert world.chain.broadcasts == []
 
 
@@ -172,7 +172,7 @@ def test_a_forgotten_noop_is_not_foreign(world: World) -> None:
     (confirmed,) = world.finish(world.accepted())
 
     assert world.found(1).status is TransactionStatus.FAILED
-    assert NOOP_MARK in world.store.find_unrecorded(CHAIN_ID, [NOOP_MARK])
+    assert NOOP_MEMO in world.store.find_unrecorded(CHAIN_ID, [NOOP_MEMO])
     assert (confirmed.status, confirmed.nonce) == (Status.CONFIRMED, 2)
 
 

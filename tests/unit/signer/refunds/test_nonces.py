@@ -244,7 +244,7 @@ def test_a_foreign_transaction_pauses_the_wallet_at_once(world: World) -> None:
         sender=world.signer.address,
         nonce=1,
         tx_hash=foreign,
-        mark=None,
+        memo=None,
         gas_limit=21_000,
         block_number=2,
         block_hash=world.chain._blocks[2].hash,
@@ -324,11 +324,11 @@ def test_a_dropped_pending_transaction_lets_the_wallet_resume(world: World) -> N
 
 
 def test_our_own_lost_transactions_wait_for_a_restore(world: World) -> None:
-    """A marked one shows that others may be lost; the wallet resumes after it (R24)."""
+    """One with a memo shows that others may be lost; the wallet resumes then (R24)."""
     world.paid()
     refund = world.accepted()
-    marked = replace(refund, reference="forgotten")
-    world.chain.mine_foreign(world.signer.address, payload_of(marked).data)
+    lost = replace(refund, reference="forgotten")
+    world.chain.mine_foreign(world.signer.address, payload_of(lost).data)
     world.chain.mine_empty(2)
 
     waiting = [world.reconcile() for _ in range(2)]
@@ -342,11 +342,11 @@ def test_our_own_lost_transactions_wait_for_a_restore(world: World) -> None:
     ] * 2
     assert status.wallet.paused_by is None
     assert status.wallet.next_nonce == 2
-    transaction = world.store.find_unrecorded(
-        world.network.chain_id, [marked.mark]
-    ).get(marked.mark)
+    transaction = world.store.find_unrecorded(world.network.chain_id, [lost.memo]).get(
+        lost.memo
+    )
     assert transaction is not None
-    assert (transaction.nonce, transaction.mark) == (1, marked.mark)
+    assert (transaction.nonce, transaction.memo) == (1, lost.memo)
 
 
 def test_a_pass_records_a_limited_number(world: World) -> None:
@@ -614,7 +614,7 @@ def test_a_payment_of_a_removed_key_is_not_adopted(world: World) -> None:
         sender=sender,
         nonce=0,
         tx_hash="0x1",
-        mark=refund.mark,
+        memo=refund.memo,
         gas_limit=1,
         block_number=1,
         block_hash="0x2",

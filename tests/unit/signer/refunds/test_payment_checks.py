@@ -184,7 +184,7 @@ TRANSACTION = DynamicFeeTransaction(
     gas=60_000,
     to=TOKEN,
     value=0,
-    data=encode_transfer(CUSTOMER, 12_500_000, REFUND.mark),
+    data=encode_transfer(CUSTOMER, 12_500_000, REFUND.memo),
 )
 
 
@@ -206,11 +206,11 @@ TRANSFER_CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"nonce": 8}, "nonce"),
     ({"to": CUSTOMER}, "token"),
     ({"value": 1}, "value"),
-    ({"data": encode_transfer(WALLET, 12_500_000, REFUND.mark)}, "recipient"),
-    ({"data": encode_transfer(CUSTOMER, 12_500_001, REFUND.mark)}, "amount"),
-    ({"data": encode_transfer(CUSTOMER, 12_499_999, REFUND.mark)}, "amount"),
-    ({"data": encode_transfer(CUSTOMER, 12_500_000)}, "mark"),
-    ({"data": encode_transfer(CUSTOMER, 12_500_000, bytes(16))}, "mark"),
+    ({"data": encode_transfer(WALLET, 12_500_000, REFUND.memo)}, "recipient"),
+    ({"data": encode_transfer(CUSTOMER, 12_500_001, REFUND.memo)}, "amount"),
+    ({"data": encode_transfer(CUSTOMER, 12_499_999, REFUND.memo)}, "amount"),
+    ({"data": encode_transfer(CUSTOMER, 12_500_000)}, "memo"),
+    ({"data": encode_transfer(CUSTOMER, 12_500_000, bytes(16))}, "memo"),
     ({"gas": 60_001}, "gas"),
     ({"gas": 59_999}, "gas"),
     ({"max_fee_per_gas": CAP + 1}, "max-fee"),

@@ -118,7 +118,7 @@ def test_a_refund_costs_one_evaluation(world: World) -> None:
 
 
 def test_a_transfer_of_another_refund_is_refused(world: World) -> None:
-    """The mark is compared by the policy too, not only by the refund's own check."""
+    """The memo is compared by the policy too, not only by the refund's own check."""
     signed = world.step(world.accepted(), times=2)
     review = PolicyReview(world.store, SERVICE_POLICY, {"local": NETWORK})
 

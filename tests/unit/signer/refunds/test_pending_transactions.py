@@ -291,12 +291,12 @@ def test_a_foreign_transaction_takes_a_nonce_once_it_is_final(world: World) -> N
             payload_of(refund).data
         ),  # Foreign transactions call another contract.
     ],
-    ids=["no mark", "another mark", "another contract"],
+    ids=["no memo", "another memo", "another contract"],
 )
 def test_similar_calldata_is_not_the_refund(
     world: World, encode: Callable[[Refund], bytes]
 ) -> None:
-    """Only a call of the refund's token with its mark pays it."""
+    """Only a call of the refund's token with its memo pays it."""
     refund = world.broadcast()
     world.chain.mine_foreign(world.signer.address, encode(refund))
     world.chain.mine_empty(2)

@@ -155,7 +155,7 @@ def test_what_the_ledger_never_sends(changes: dict[str, Any], rule: str) -> None
 def test_everything_else_is_a_call_that_the_policy_refuses(
     world: World, changes: dict[str, Any], rule: str
 ) -> None:
-    """By default, each; 16 bytes more would forge a mark."""
+    """By default, each; 16 bytes more would forge a memo."""
     found = _read(**changes)
     store, clock = world.store, world.clock
     sender = TransactionSender(world.service, store, clock, {})

@@ -83,16 +83,16 @@ def test_a_transfer_has_the_refunds_fields(world: World, reserved: Refund) -> No
     ) == (3 * GWEI, 2 * GWEI, 62_500, world.clock())
 
 
-def test_a_transfer_carries_the_refunds_mark(reserved: Refund) -> None:
+def test_a_transfer_carries_the_refunds_memo(reserved: Refund) -> None:
     """Recipient, amount, and 16 bytes that identify the refund."""
     assert decode_transfer(payload_of(reserved).data) == (
         CUSTOMER.lower(),
         12_500_000,
-        reserved.mark,
+        reserved.memo,
     )
 
 
-def test_a_mark_depends_on_chain_client_and_reference(reserved: Refund) -> None:
+def test_a_memo_depends_on_chain_client_and_reference(reserved: Refund) -> None:
     """A backup cannot lose any of them."""
     others = [
         replace(reserved, chain_id=1),
@@ -108,9 +108,9 @@ def test_a_mark_depends_on_chain_client_and_reference(reserved: Refund) -> None:
         transaction=None,
     )
 
-    assert len({refund.mark for refund in [reserved, *others]}) == 4
-    assert forgotten.mark == reserved.mark
-    assert len(reserved.mark) == 16
+    assert len({refund.memo for refund in [reserved, *others]}) == 4
+    assert forgotten.memo == reserved.memo
+    assert len(reserved.memo) == 16
 
 
 def test_a_noop_sends_nothing_to_the_wallet_itself(

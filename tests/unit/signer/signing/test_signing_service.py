@@ -261,11 +261,11 @@ def test_an_address_of_the_deny_list(place: Place) -> None:
 
 
 def test_a_refused_call_keeps_its_own_rule(place: Place) -> None:
-    """Extra calldata would forge the mark of a refund: no permit can allow it."""
-    marked = replace(TRANSFER, data=CALLDATA + bytes(16))
+    """Extra calldata would forge the memo of a refund: no permit can allow it."""
+    with_memo = replace(TRANSFER, data=CALLDATA + bytes(16))
 
     with pytest.raises(PolicyViolationError) as caught:
-        place.sign(marked)
+        place.sign(with_memo)
     assert caught.value.rule == "extra-calldata"
 
 
