@@ -62,7 +62,7 @@ def open_store(settings: Settings) -> Ledger:
 
 
 def open_record_sequences() -> "Sequences":
-    from backends.sql.record_sequences import RecordSequences  # noqa: PLC0415
+    from backends.sql.audit import RecordSequences  # noqa: PLC0415
 
     return RecordSequences()
 

@@ -136,7 +136,7 @@ def tenants() -> None:
 @reports
 def list_tenants(container: Container) -> Result:
     """List the tenants of TENANTS_FILE, and all that are blocked."""
-    from api.views.tenants import TenantDocument
+    from api.views.administration import TenantDocument
 
     found = container.holds.tenants()
     documents = [TenantDocument.of(each).dump() for each in found]

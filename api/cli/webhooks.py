@@ -17,8 +17,7 @@ from signer.errors import NotFoundError
 
 if TYPE_CHECKING:
     from api.container import Container
-    from signer.model.delivery import Delivery
-    from signer.model.event import Event
+    from signer.model.event import Delivery, Event
     from signer.ports.event_store import Backlog
 
 
@@ -42,7 +41,7 @@ def list_deliveries(
 ) -> Result:
     """Show how many deliveries wait, by tenant, and the newest ones."""
     from api.views.administration import delivery_of
-    from signer.model.delivery import DeliveryState
+    from signer.model.event import DeliveryState
     from signer.ports.event_store import DeliveryFilter
 
     if dead and pending:

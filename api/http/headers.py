@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from falcon import Request
 
 from signer.errors import InvalidInputError
-from signer.model.signed_request import SignedRequest
+from signer.model.acceptance import SignedRequest
 from signer.refunds.request_body import KEY_PATTERN
 from signer.refunds.service import MAX_WAIT_SECONDS
 

@@ -20,7 +20,7 @@ from api.views.document import REFUND_ID_PATTERN
 from api.views.refund_files import MEDIA_TYPES
 from signer.amounts import is_amount
 from signer.errors import InvalidInputError
-from signer.model.delivery import DeliveryState
+from signer.model.event import DeliveryState
 from signer.model.refund import Status, is_refund_id
 from signer.ports.refund_reports import RefundFilter
 from signer.strict_json import plain_name

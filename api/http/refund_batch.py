@@ -12,7 +12,7 @@ from api.views.refunds import BatchResultDocument, BatchResultsDocument
 from api.views.requests import MAX_BODY, MAX_MEMBERS, SignedBatchMemberBody
 from signer import strict_json
 from signer.errors import HotWalletError, InvalidInputError
-from signer.model.signed_request import NO_SIGNATURE, SignedRequest
+from signer.model.acceptance import NO_SIGNATURE, SignedRequest
 from signer.refunds.acceptance import SubmissionResult, SubmittedRequest
 from signer.refunds.request_body import read_body, read_refund
 

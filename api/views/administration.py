@@ -23,8 +23,7 @@ from api.views.document import (
 )
 from signer.approvals import SHOWN_DIGITS, OpenApprovals
 from signer.model.approval import Approval, ApprovalState
-from signer.model.delivery import DeliveryState
-from signer.model.event import Event
+from signer.model.event import DeliveryState, Event
 from signer.model.hold import EVERYTHING, Hold
 from signer.model.key import KeyState
 from signer.model.refund import COIN_ADDRESS
@@ -489,3 +488,30 @@ def repair_lines(each: "RepairResult", next_step: str) -> Iterator[str]:
     for foreign in status.foreign:
         yield f"  foreign: nonce {foreign.nonce}, transaction {foreign.tx_hash}"
     yield f"  {each.problem or next_step}"
+
+
+class TenantDocument(Document):
+    """A tenant and its block."""
+
+    tenant: str = says("The tenant's name.", "name")
+    subjects: list[str] = says("Its subjects.", "tenant.subjects")
+    clientIds: list[str] = says("Its clients.", "tenant.client_ids")
+    blockedAt: Timestamp | None = says("When it was blocked.")
+    blockedBy: str | None = says("By whom.")
+    blockReason: str | None = says("Why.")
+    alert: str | None = says("The alert of the rule that blocked it.")
+    evidence: dict[str, Any] | None = says("Why the rule blocked it.")
+    authentic: bool = says("False if another program changed the block.")
+
+    @classmethod
+    def derive(cls, source: Any) -> Mapping[str, Any]:
+        """Return the block, which there may not be."""
+        block = source.block
+        return {
+            "blockedAt": block and block.at,
+            "blockedBy": block and block.requested_by,
+            "blockReason": block and block.reason,
+            "alert": block and block.alert,
+            "evidence": block and read_evidence(block),
+            "authentic": block is None or block.is_authentic,
+        }

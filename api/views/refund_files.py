@@ -1,13 +1,44 @@
 """Many refunds as CSV or as JSON lines, a page at a time."""
 
+import csv
+import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from api.views.csv_files import write_csv
 from api.views.refunds import RefundDocument
 from signer.model.refund import Refund
 from signer.ports.refund_reports import RefundFilter, RefundReports
+
+
+# Spreadsheets execute a cell that begins with one of these.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def safe_cell(value: object) -> str:
+    """Return *value* as a cell of CSV that no spreadsheet executes; "" for None."""
+    cell = "" if value is None else str(value)
+    if cell.startswith(_FORMULA) and not _is_number(cell):
+        return f"'{cell}"
+    return cell
+
+
+def write_csv(
+    columns: Iterable[str], rows: Iterable[Mapping[str, Any]], *, header: bool = True
+) -> str:
+    """Return *rows* as CSV (RFC 4180); what a row lacks is empty."""
+    file = io.StringIO()
+    names = list(columns)
+    writer = csv.writer(file)
+    if header:
+        writer.writerow(names)
+    for row in rows:
+        writer.writerow([safe_cell(row.get(name)) for name in names])
+    return file.getvalue()
+
+
+def _is_number(cell: str) -> bool:
+    return cell.removeprefix("-").replace(".", "", 1).isdecimal()
 
 
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl"}

@@ -29,8 +29,7 @@ from backends.sql.database import Tables
 from backends.sql.refund_rows import REFUNDS, read_refunds
 from backends.sql.tables import events, refunds, webhook_deliveries
 from backends.sql.validation import is_storable
-from signer.model.delivery import NOT_AUTHENTIC, Delivery, DeliveryState
-from signer.model.event import Event
+from signer.model.event import NOT_AUTHENTIC, Delivery, DeliveryState, Event
 from signer.model.refund import Refund
 from signer.ports.event_store import (
     ALL_DELIVERIES,

@@ -24,8 +24,7 @@ from backends.sql.deliveries import insert_deliveries, with_refunds
 from backends.sql.tables import events, webhook_deliveries
 from backends.sql.urls import POSTGRESQL
 from backends.sql.validation import is_storable
-from signer.model.delivery import DeliveryState
-from signer.model.event import Event, sequence_at
+from signer.model.event import DeliveryState, Event, sequence_at
 from signer.ports.event_store import EventPage, Pruned, Sequenced
 from signer.row_macs import RowMACs
 

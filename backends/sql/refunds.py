@@ -50,10 +50,9 @@ from backends.sql.write_path import (
     writes_of,
 )
 from signer.errors import HotWalletError, InvalidInputError, StaleStateError
-from signer.model.acceptance import Acceptance
+from signer.model.acceptance import Acceptance, SignedRequest
 from signer.model.audit_record import Record
 from signer.model.refund import InFlight, Move, Refund, Status
-from signer.model.signed_request import SignedRequest
 from signer.model.transaction import Kind, SignedTransaction, Transaction
 from signer.ports.refund_store import Change
 from signer.row_macs import RowMACs

@@ -28,7 +28,7 @@ from backends.sql.database import Database, Tables
 from backends.sql.inserts import INSERT, insert_new
 from backends.sql.tables import alerts, rate_counters, used_tokens, workers
 from signer.errors import StoreError
-from signer.model.look import Look
+from signer.model.network_view import Look
 from signer.model.worker_row import WorkerRow
 from signer.row_macs import RowMACs
 

@@ -39,11 +39,11 @@ from backends.sql.tables import (
     transaction_payments,
     transactions,
 )
+from signer.model.acceptance import SignedRequest
 from signer.model.audit_record import Record
 from signer.model.event import Event
 from signer.model.refund import UNRESERVED, Refund
 from signer.model.row import KINDS
-from signer.model.signed_request import SignedRequest
 from signer.model.transaction import TransactionStatus
 from signer.row_macs import RowMACs
 

@@ -33,8 +33,7 @@ from backends.sql.table_declaration import (
 from signer.model.accepted_limits import AcceptedLimits
 from signer.model.approval import Approval
 from signer.model.audit_record import Record
-from signer.model.delivery import Delivery
-from signer.model.event import TYPES, Event
+from signer.model.event import TYPES, Delivery, Event
 from signer.model.hold import Hold
 from signer.model.key import Key
 from signer.model.payment import OPEN_STATES, PaymentPurpose, PaymentState

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from backends.sql import SQLStore
-from backends.sql.record_sequences import RecordSequences
+from backends.sql.audit import RecordSequences
 from bench.growth.audit_history import ORIGIN, fill_audit
 from bench.growth.comparison import (
     MOST,

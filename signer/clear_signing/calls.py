@@ -9,8 +9,7 @@ from typing import Any, Self
 from eth_utils.address import to_checksum_address
 
 from signer.amounts import MAX_UINT256, format_units
-from signer.chain.calldata import DecodedCall, decode_call
-from signer.chain.known_functions import BY_SELECTOR, BY_SIGNATURE
+from signer.chain.calldata import BY_SELECTOR, BY_SIGNATURE, DecodedCall, decode_call
 from signer.config.networks import Network
 from signer.errors import EncodingError
 

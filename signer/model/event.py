@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Annotated, Self
 
 from signer.event_types import EventType
@@ -140,3 +141,43 @@ def new_event_id(now: datetime) -> str:
     """
     milliseconds = int(now.timestamp() * 1000)
     return f"evt_{milliseconds:012x}{secrets.token_hex(10)}"
+
+
+NOT_AUTHENTIC = "not-authentic"
+"""The problem of a delivery whose event or refund another program changed."""
+
+
+class DeliveryState(StrEnum):
+    """How far a delivery is."""
+
+    PENDING = "pending"
+    """It was not accepted yet, and is tried again when it is due."""
+
+    DELIVERED = "delivered"
+    """The receiver answered with a status from 200 to 299."""
+
+    DEAD = "dead"
+    """Every attempt failed; only an operator starts it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """
+    One row: an event that a webhook must receive.
+
+    ``version`` counts the changes: each is a compare-and-set on it.  A worker may claim
+    a pending delivery from ``due_at`` on; a claim sets it to when the claim expires.
+    ``attempts`` counts the requests that had an outcome, and ``problem`` says why the
+    last one failed.
+    """
+
+    event_id: PrimaryKey[str]
+    tenant: str
+    refund_id: str
+    sequence: int
+    state: DeliveryState
+    attempts: Small
+    due_at: datetime
+    problem: str | None
+    updated_at: datetime
+    version: Small

@@ -87,3 +87,17 @@ class NetworkView:
     head_age: float | None = None
     problem: str | None = None
     at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """
+    The last look of any worker at one thing.
+
+    ``at`` is when it began, by the ledger's clock, and ``seen`` a number that says what
+    was seen.  They decide when a worker asks the nodes again, and nothing else: no MAC
+    covers them.
+    """
+
+    at: datetime
+    seen: int = 0

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from signer.model.delivery import Delivery, DeliveryState
-from signer.model.event import Event
+from signer.model.event import Delivery, DeliveryState, Event
 from signer.model.refund import Refund
 from signer.ports.refund_store import Topic, Watch
 

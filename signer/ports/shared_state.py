@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from signer.model.look import Look
+from signer.model.network_view import Look
 from signer.model.worker_row import WorkerRow
 
 

@@ -22,13 +22,12 @@ from signer.errors import (
     StoreUnavailableError,
     TenantBlockedError,
 )
-from signer.model.acceptance import Acceptance
+from signer.model.acceptance import NO_SIGNATURE, Acceptance, SignedRequest
 from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import Actor, Operation
 from signer.model.decision import Verdict
 from signer.model.payment import PaymentPurpose, PaymentState
 from signer.model.refund import Refund, RefundRequest, new_refund_id
-from signer.model.signed_request import NO_SIGNATURE, SignedRequest
 from signer.policy.rules import DENIED
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger

@@ -40,7 +40,7 @@ from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.payment_approvals import PaymentApprovals
 from signer.refunds.payment_checks import NOOP_GAS
 from signer.refunds.pricing import AttemptPlan, Pricing
-from signer.refunds.step_outcomes import Moving, Outcomes
+from signer.refunds.saved_steps import Moving, Outcomes
 from signer.refunds.sweep_policy import Objection, build_objection
 from signer.refunds.transaction_signer import SignedAttempt, TransactionSigner
 

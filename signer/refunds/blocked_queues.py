@@ -28,8 +28,7 @@ from signer.model.refund import Refund, Status
 from signer.model.refund_queue import Queue
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
-from signer.refunds.saved_steps import delay_after
-from signer.refunds.step_outcomes import Moving
+from signer.refunds.saved_steps import Moving, delay_after
 
 
 _OF_NETWORK = WalletPausedError | SigningStoppedError

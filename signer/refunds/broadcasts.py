@@ -18,11 +18,11 @@ from signer.refunds.attempts import Attempts
 from signer.refunds.nonces import NonceManager
 from signer.refunds.saved_steps import (
     REBROADCAST_AFTER,
+    Outcomes,
     SavedSteps,
     delay_after,
     is_just_committed,
 )
-from signer.refunds.step_outcomes import Outcomes
 from signer.refunds.transaction_signer import TransactionSigner
 
 

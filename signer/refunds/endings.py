@@ -11,8 +11,7 @@ from signer.model.refund import Refund
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.refunds.nonces import NonceManager
-from signer.refunds.saved_steps import SavedSteps
-from signer.refunds.step_outcomes import Outcomes
+from signer.refunds.saved_steps import Outcomes, SavedSteps
 from signer.refunds.sweep_policy import Objection
 from signer.refunds.transaction_signer import describe_refund
 

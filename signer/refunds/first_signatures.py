@@ -19,7 +19,7 @@ from signer.refunds.gas import bound_gas, estimate_gas
 from signer.refunds.nonces import NonceManager
 from signer.refunds.payment_approvals import PaymentApprovals, find_objection
 from signer.refunds.pending_transactions import PendingTransactions
-from signer.refunds.step_outcomes import Outcomes
+from signer.refunds.saved_steps import Outcomes
 from signer.refunds.sweep_policy import Objection, build_objection
 
 

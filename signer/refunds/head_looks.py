@@ -17,7 +17,7 @@ from statistics import median
 from zlib import crc32
 
 from signer.chain.chain import Chain
-from signer.model.look import Look
+from signer.model.network_view import Look
 from signer.model.transaction import Transaction, TransactionStatus
 from signer.ports.chain import Block
 from signer.ports.clock import Clock

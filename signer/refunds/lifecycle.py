@@ -47,9 +47,14 @@ from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Change
 from signer.refunds.nonces import NonceManager
 from signer.refunds.payment_checks import find_violation
-from signer.refunds.saved_steps import MAX_RETRY_DELAY, delay_after
+from signer.refunds.saved_steps import (
+    MAX_RETRY_DELAY,
+    Moving,
+    Outcome,
+    Outcomes,
+    delay_after,
+)
 from signer.refunds.signed_requests import SignedRequests
-from signer.refunds.step_outcomes import Moving, Outcome, Outcomes
 from signer.refunds.steps import build_steps
 from signer.refunds.transaction_signer import TransactionSigner
 

@@ -34,8 +34,7 @@ from signer.refunds.attempts import Attempts
 from signer.refunds.broadcasts import broadcast
 from signer.refunds.nonces import NonceManager
 from signer.refunds.payload import pays_by
-from signer.refunds.saved_steps import SavedSteps
-from signer.refunds.step_outcomes import Outcomes
+from signer.refunds.saved_steps import Outcomes, SavedSteps
 from signer.refunds.sweep_policy import NO_OBJECTION, Objection, build_objection
 from signer.refunds.transaction_signer import TransactionSigner
 

@@ -31,8 +31,7 @@ from signer.refunds.nonces import NonceManager
 from signer.refunds.payload import payload_of
 from signer.refunds.payment_approvals import PaymentApprovals
 from signer.refunds.payment_checks import NOOP_GAS
-from signer.refunds.saved_steps import SavedSteps
-from signer.refunds.step_outcomes import Outcomes
+from signer.refunds.saved_steps import Outcomes, SavedSteps
 from signer.refunds.sweep_policy import Objection, build_objection, find_fee_objection
 from signer.refunds.transaction_signer import TransactionSigner, build_purpose
 

@@ -1,6 +1,7 @@
 """Saves what a step moved: another status, or the same one with a later due date."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,7 +22,29 @@ from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.meter import Meter
 from signer.ports.refund_store import Change
-from signer.refunds.step_outcomes import Moving, Outcomes
+
+
+Moving = Refund | Transaction
+"""What a step moves: a refund that has no nonce, or from then on a transaction."""
+
+Outcome = Moving | Exception
+"""What it is after the step, or why the step failed."""
+
+
+class Outcomes(dict[str, Outcome]):
+    """
+    The outcomes of a batch, by the ids of what it moves.
+
+    An error of one is its outcome, and does not end the batch.
+    """
+
+    @contextmanager
+    def capture(self, moving: Moving) -> Iterator[None]:
+        """Keep an error that leaves the context as the outcome of *moving*."""
+        try:
+            yield
+        except Exception as e:  # noqa: BLE001 - one refund's bug must not stop others.
+            self[moving.id] = e
 
 
 REBROADCAST_AFTER = timedelta(seconds=30)

@@ -16,6 +16,7 @@ from signer.errors import (
     PolicyViolationError,
     StoreError,
 )
+from signer.model.acceptance import NO_SIGNATURE, SignedRequest
 from signer.model.audit_record import Actor, Operation
 from signer.model.decision import Verdict
 from signer.model.refund import (
@@ -24,7 +25,6 @@ from signer.model.refund import (
     RefundRequest,
     Status,
 )
-from signer.model.signed_request import NO_SIGNATURE, SignedRequest
 from signer.outcomes import require
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger

@@ -14,8 +14,8 @@ from signer.amounts import parse_units
 from signer.config.tenants import TenantRegistry
 from signer.crypto.http_signatures import accept_signature, verify_request
 from signer.errors import RequestError, RequestSignatureError, RowNotAuthenticError
+from signer.model.acceptance import METHOD, NO_SIGNATURE, PATH, SignedRequest
 from signer.model.refund import AS_REQUESTED, Refund, RefundRequest
-from signer.model.signed_request import METHOD, NO_SIGNATURE, PATH, SignedRequest
 from signer.ports.ledger import Ledger
 from signer.refunds.request_body import read_refund
 

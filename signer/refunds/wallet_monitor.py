@@ -12,27 +12,190 @@ a network does not work: no quorum, no new block, or a refund that waits for too
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
+from types import MappingProxyType
 
 import structlog
 
 from signer.alerts import Alert, Alerts
-from signer.chain.chain import Chain
+from signer.chain.chain import COIN_DECIMALS, Chain
+from signer.chain.fees import quote_fees
 from signer.errors import ChainUnavailableError, ConfigurationError, HotWalletError
 from signer.loops import Wait, repeat
 from signer.model.network_view import Funds, NetworkView, NodeView
-from signer.model.refund import COIN
+from signer.model.refund import COIN, OPEN, Status
 from signer.model.worker_row import find_running
 from signer.ports.chain import NodeStatus
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.meter import Meter
-from signer.ports.refund_reports import OpenRefunds
-from signer.refunds.late_refunds import LATE_SECONDS, find_oldest, waited_seconds
-from signer.refunds.node_alarm import Facts, NodeAlarm
-from signer.refunds.runway import read_funds, read_max_fee
+from signer.ports.refund_reports import (
+    GAS,
+    OpenRefunds,
+    RecentPayment,
+    RefundReports,
+    SpentLately,
+)
 from signer.refunds.wallet_nonces import read_nonces
+
+
+LATE_SECONDS = 900.0
+"""How long a refund may have one status.  One that awaits an approval may wait."""
+
+WAITING = OPEN - {Status.AWAITING_APPROVAL}
+
+
+def find_oldest(groups: Iterable[OpenRefunds]) -> Mapping[str, OpenRefunds]:
+    """Return the group with the oldest waiting refund, by network."""
+    oldest: dict[str, OpenRefunds] = {}
+    for each in groups:
+        if each.status in WAITING:
+            known = oldest.setdefault(each.network, each)
+            oldest[each.network] = min(known, each, key=lambda group: group.since)
+    return oldest
+
+
+def waited_seconds(group: OpenRefunds, now: datetime) -> float:
+    """Return for how long the oldest refund of *group* has had its status."""
+    return (now - group.since).total_seconds()
+
+
+FINE_SECONDS = 60.0
+"""How long a node must be fine before its next problem is another alert."""
+
+OF_NODE = (Alert.NODE_DOWN, Alert.NODE_LAGGING)
+OF_NETWORK = (Alert.QUORUM_LOST, Alert.CHAIN_STALLED, Alert.REFUNDS_LATE)
+
+Facts = Mapping[str, str | int | None]
+_Subject = tuple[Alert, str, str]
+
+
+class NodeAlarm:
+    """
+    Raises ``node-down`` and ``node-lagging``, at the second look that finds the same.
+
+    A request that is lost is no alert.  A node that fails every minute is one alert.
+    The same holds for the alerts ``OF_NETWORK``.
+    """
+
+    def __init__(
+        self, alerts: Alerts, timer: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Measure time with *timer*, in seconds."""
+        self._alerts = alerts
+        self._timer = timer
+        self._seen: set[_Subject] = set()
+        self._fine_since: dict[_Subject, float] = {}
+
+    def look(
+        self,
+        network: str,
+        nodes: Sequence[NodeView],
+        problems: Mapping[Alert, Facts] = MappingProxyType({}),
+    ) -> bool:
+        """
+        Return whether there is a new problem, which a next look confirms.
+
+        *problems* are those of the whole *network*, with the facts of their alerts.
+        """
+        found: dict[tuple[Alert, str], Facts] = {
+            (alert, node.name): {"node": node.name, "lag": node.lag}
+            for node in nodes
+            for alert in _problems(node)
+        } | {(alert, ""): facts for alert, facts in problems.items()}
+        looked_at = [
+            *((alert, node.name) for node in nodes for alert in OF_NODE),
+            *((alert, "") for alert in OF_NETWORK),
+        ]
+        is_new = False
+        for alert, name in looked_at:
+            subject, facts = (alert, network, name), found.get((alert, name))
+            if facts is None:
+                self._pass(subject)
+            elif subject in self._seen:
+                self._report(subject, facts)
+            else:
+                self._seen.add(subject)
+                is_new = True
+        return is_new
+
+    def _pass(self, subject: _Subject) -> None:
+        self._seen.discard(subject)
+        now = self._timer()
+        if now - self._fine_since.setdefault(subject, now) >= FINE_SECONDS:
+            alert, network, node = subject
+            self._alerts.resolve(alert, network=network, node=node or None)
+
+    def _report(self, subject: _Subject, facts: Facts) -> None:
+        alert, network, _ = subject
+        self._fine_since.pop(subject, None)
+        self._alerts.remind(alert, network=network, **facts)
+
+
+def _problems(node: NodeView) -> Iterator[Alert]:
+    if node.is_down:
+        yield Alert.NODE_DOWN
+    if node.is_lagging:
+        yield Alert.NODE_LAGGING
+
+
+_LAST_PAYMENTS = 200
+_HOURS = 24
+
+
+def read_max_fee(chain: Chain) -> int:
+    """Return the max fee of a first transaction, in wei; raises ``ChainError``."""
+    return quote_fees(chain.client.fees(), chain.network)[0]
+
+
+def read_funds(
+    chain: Chain, address: str, statistics: RefundReports, max_fee: int
+) -> Sequence[Funds]:
+    """
+    Return what *address* holds of the coin and of each token, and how long it lasts.
+
+    Raises:
+        ChainError: The nodes do not answer.
+        StoreError: The ledger does not answer.
+    """
+    network, client = chain.network, chain.client
+    addresses = [token.address for token in network.tokens.values()]
+    spent = statistics.spent_lately(network.chain_id, [GAS, *addresses])
+    payments = statistics.last_payments(network.chain_id, _LAST_PAYMENTS)
+    gas = [payment.gas_limit * max_fee for payment in payments]
+    daily_gas = spent.get(GAS, SpentLately()).day * max_fee
+    balance, refunds, hours = _runway(client.balance(address), gas, daily_gas)
+    if balance == 0:
+        refunds = 0  # Also before the first refund, whose cost is unknown.
+    found = [Funds(COIN, balance, COIN_DECIMALS, refunds, hours)]
+    by_token = _amounts(payments)
+    for symbol, token in network.tokens.items():
+        balance, refunds, hours = _runway(
+            chain.token_balance(token.address, address),
+            by_token.get(token.address, ()),
+            spent.get(token.address, SpentLately()).day,
+        )
+        found.append(Funds(symbol, balance, token.decimals, refunds, hours))
+    return found
+
+
+def _amounts(payments: Sequence[RecentPayment]) -> Mapping[str, Sequence[int]]:
+    amounts: dict[str, list[int]] = {}
+    for payment in payments:
+        amounts.setdefault(payment.token_address, []).append(payment.amount)
+    return amounts
+
+
+def _runway(
+    balance: int, costs: Sequence[int], spent: int
+) -> tuple[int, int | None, float | None]:
+    """Return *balance*, and the refunds and hours that it lasts; None if unknown."""
+    total = sum(costs)
+    refunds = balance * len(costs) // total if total else None
+    hours = balance * _HOURS / spent if spent else None
+    return balance, refunds, hours
 
 
 LOOK_SECONDS = 22.0

@@ -32,7 +32,7 @@ from signer.keys.active_key_proof import KeyProof
 from signer.keys.keyring import KeyRing
 from signer.keys.retirement import KeyRetirement
 from signer.model.key import WATCHED, Key, KeyState, find_active_key
-from signer.model.look import Look
+from signer.model.network_view import Look
 from signer.model.refund import UNSENT, Refund, Status
 from signer.model.transaction import CLAIM_TIME, Transaction
 from signer.ports.clock import Clock
@@ -46,8 +46,7 @@ from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.head_looks import LONGEST_OWN_PAUSE
 from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.saved_steps import count_moves, report_strangers
-from signer.refunds.step_outcomes import Moving, Outcome
+from signer.refunds.saved_steps import Moving, Outcome, count_moves, report_strangers
 from signer.refunds.wallet_reconciliation import WalletReconciler
 
 

@@ -14,8 +14,7 @@ from signer.config.tenants import TenantRegistry
 from signer.errors import InvalidInputError, NotFoundError
 from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Actor
-from signer.model.delivery import Delivery
-from signer.model.event import Event
+from signer.model.event import Delivery, Event
 from signer.ports.clock import Clock
 from signer.ports.event_store import DeliveryFilter, EventStore
 

@@ -23,8 +23,7 @@ import structlog
 from signer.alerts import Alert, Alerts
 from signer.deadline import Deadlines, Pending
 from signer.loops import repeat
-from signer.model.delivery import NOT_AUTHENTIC, DeliveryState
-from signer.model.event import Event
+from signer.model.event import NOT_AUTHENTIC, DeliveryState, Event
 from signer.ports.clock import Clock
 from signer.ports.event_store import DeliveryAttempt, DueDelivery, EventStore
 from signer.ports.refund_store import Topic, Watch

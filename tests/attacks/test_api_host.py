@@ -21,9 +21,9 @@ from signer import strict_json
 from signer.alerts import Alert
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import HotWalletError
+from signer.model.acceptance import SignedRequest
 from signer.model.payment import PaymentState
 from signer.model.refund import Refund, Status, new_refund_id
-from signer.model.signed_request import SignedRequest
 from signer.refunds.request_body import read_refund
 from tests.attacks.theft import let_work
 from tests.fixtures.ledger import as_if, bound, filled

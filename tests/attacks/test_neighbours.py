@@ -11,7 +11,7 @@ from signer.audit.log import AuditLog
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.model.refund import Refund, Status
 from signer.model.transaction import CLAIM_TIME
-from signer.refunds.step_outcomes import Moving, Outcome
+from signer.refunds.saved_steps import Moving, Outcome
 from tests.support.ledgers import seal
 from tests.support.refunds import World, altered
 from tests.support.ring import SILENCE

@@ -24,7 +24,7 @@ from api.principal import Principal
 from backends.sql import SQLStore
 from dev.stack import Stack, running_stack
 from signer.event_types import EventType
-from signer.model.delivery import DeliveryState
+from signer.model.event import DeliveryState
 from signer.ports.clock import utc_now
 from tests.browser.history import write_history
 from tests.e2e.gateway import Gateway

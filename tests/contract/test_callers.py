@@ -11,7 +11,7 @@ from backends.sql import SQLStore
 from backends.sql.database import Database
 from backends.sql.shared_state import SharedTables
 from backends.sql.tables import rate_counters, used_tokens
-from signer.model.look import Look
+from signer.model.network_view import Look
 from tests.fixtures.races import race
 from tests.fixtures.stores import migrate
 from tests.support.ledgers import open_ledger

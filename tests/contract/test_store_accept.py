@@ -15,8 +15,8 @@ from signer.errors import (
     InvalidInputError,
     StoreError,
 )
+from signer.model.acceptance import SignedRequest
 from signer.model.refund import Status
-from signer.model.signed_request import SignedRequest
 from tests.fixtures.ledger import (
     TEXTS,
     accept,

@@ -18,9 +18,8 @@ from signer.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from signer.model.acceptance import Acceptance
+from signer.model.acceptance import Acceptance, SignedRequest
 from signer.model.refund import Refund, Status
-from signer.model.signed_request import SignedRequest
 from tests.fixtures.ledger import accepted, now, queued
 from tests.fixtures.races import race
 from tests.support.ledgers import DRAFTS, open_ledger

@@ -8,7 +8,7 @@ from datetime import datetime
 import psycopg
 
 from backends.sql import SQLStore
-from signer.model.delivery import NOT_AUTHENTIC, DeliveryState
+from signer.model.event import NOT_AUTHENTIC, DeliveryState
 from signer.model.refund import Refund, Status
 from signer.ports.event_store import DeliveryAttempt, DeliveryFilter, DueDelivery
 from tests.fixtures.ledger import accepted, forge, later, moved, now

@@ -9,8 +9,7 @@ from backends.sql import SQLStore
 from backends.sql.advisory_locks import try_to_lock_events
 from backends.sql.tables import events, webhook_deliveries
 from signer.errors import StoreError
-from signer.model.delivery import DeliveryState
-from signer.model.event import sequence_at
+from signer.model.event import DeliveryState, sequence_at
 from signer.ports.event_store import DeliveryAttempt, Pruned
 from tests.fixtures.ledger import accepted, forge, now
 from tests.support.ledgers import open_ledger

@@ -12,7 +12,7 @@ import pytest
 from backends.sql import SQLStore
 from backends.sql.tables import events, webhook_deliveries
 from signer.model.acceptance import Acceptance
-from signer.model.delivery import DeliveryState
+from signer.model.event import DeliveryState
 from signer.ports.clock import utc_now
 from signer.ports.event_store import DeliveryAttempt
 from signer.webhooks.event_feed import EventRetention

@@ -5,8 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from signer.model.delivery import DeliveryState
-from signer.model.event import Event
+from signer.model.event import DeliveryState, Event
 from signer.ports.clock import utc_now
 from signer.ports.event_store import DeliveryFilter
 from tests.crash.webhook_lab import (

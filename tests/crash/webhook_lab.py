@@ -23,7 +23,7 @@ from backends.webhook_client import WebhookClient
 from signer.alerts import Alerts
 from signer.config.tenants import Webhook
 from signer.errors import StoreUnavailableError
-from signer.model.delivery import DeliveryState
+from signer.model.event import DeliveryState
 from signer.model.refund import Status
 from signer.ports.clock import utc_now
 from signer.ports.event_store import DeliveryFilter, EventStore

@@ -31,7 +31,7 @@ from signer.refunds.broadcasts import broadcast
 from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
-from signer.refunds.step_outcomes import Moving, Outcome, Outcomes
+from signer.refunds.saved_steps import Moving, Outcome, Outcomes
 from signer.refunds.sweep_policy import Objection
 from signer.refunds.transaction_signer import SignedAttempt, TransactionSigner
 from tests.simulation.ledger import Ledger

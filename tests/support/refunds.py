@@ -60,8 +60,8 @@ from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
 from signer.refunds.payment_checks import admit
 from signer.refunds.payment_policy import PaymentPolicy
+from signer.refunds.saved_steps import Moving, Outcome, Outcomes
 from signer.refunds.service import RefundService
-from signer.refunds.step_outcomes import Moving, Outcome, Outcomes
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
 from signer.refunds.worker import Worker

@@ -21,7 +21,7 @@ from http_message_signatures import (
 
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.crypto.http_signatures import COVERED
-from signer.model.signed_request import SignedRequest
+from signer.model.acceptance import SignedRequest
 
 
 PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey

@@ -10,7 +10,7 @@ from typing import Any
 from api.views.refunds import event_document
 from signer.alerts import Alerts
 from signer.config.tenants import Webhook
-from signer.model.delivery import DeliveryState
+from signer.model.event import DeliveryState
 from signer.ports.clock import Clock, utc_now
 from signer.ports.event_store import DeliveryFilter
 from signer.ports.ledger import Ledger

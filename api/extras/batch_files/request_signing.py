@@ -71,7 +71,7 @@ class RequestSigner:
     def __call__(self, row: Row) -> Mapping[str, str]:
         """Return the member for *row*, signed at the present time."""
         from signer.crypto.http_signatures import COVERED
-        from signer.model.signed_request import METHOD, PATH
+        from signer.model.acceptance import METHOD, PATH
 
         body = json.dumps(row.fields)
         # The service reads the path only.

@@ -315,6 +315,6 @@ def open_results(path: Path, source: Path) -> Iterator[Write]:
 
 
 def _cells(result: RowResult) -> Iterator[str]:
-    from api.views.csv_files import safe_cell
+    from api.views.refund_files import safe_cell
 
     return map(safe_cell, result_document(result).values())

@@ -258,7 +258,7 @@ def export_file(
     from api.bootstrap import build_container
     from api.extras.books.entries import Period
     from api.extras.books.reports import COLUMNS
-    from api.views.csv_files import write_csv
+    from api.views.refund_files import write_csv
 
     count = 0
     with errors_exit_with_2(), command_logging():

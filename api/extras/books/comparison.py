@@ -21,8 +21,7 @@ from api.extras.books.entries import (
     windows,
 )
 from api.extras.books.matching import Matcher
-from api.extras.books.rows import NonceEntry
-from api.extras.books.tables import BookTables
+from api.extras.books.tables import BookTables, NonceEntry
 from signer.config.networks import Network
 from signer.errors import ChainUnavailableError, RowNotAuthenticError
 from signer.model.refund import Refund

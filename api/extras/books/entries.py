@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Self
 
-from api.extras.books.rows import BookToken, NonceEntry, TransactionCost
+from api.extras.books.tables import BookToken, NonceEntry, TransactionCost
 from signer.amounts import format_units
 from signer.chain.chain import COIN_DECIMALS
 from signer.chain.erc20 import read_memo

@@ -12,7 +12,7 @@ from api.extras.books.entries import (
     Outflow,
     UsedNonce,
 )
-from api.extras.books.rows import NonceEntry
+from api.extras.books.tables import NonceEntry
 from signer.model.payment import PaymentPurpose
 from signer.model.refund import COIN_ADDRESS, Refund, Status
 from signer.model.transaction import Kind, Transaction

@@ -1,13 +1,13 @@
 """The pages of the ledger that the books read."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from eth_utils.address import is_checksum_address
 from sqlalchemy import Connection, Integer, bindparam, func, or_, select, text, union
 
-from api.extras.books.rows import BookToken, NonceEntry, TransactionCost
 from backends.sql.columns import UTCDateTime
 from backends.sql.refund_rows import PAYING, REFUNDS, read_moving, read_refunds
 from backends.sql.refunds import RefundTables
@@ -25,8 +25,53 @@ from backends.sql.wallets import WalletTables
 from signer.audit.actions import SUCCESS, AuditAction
 from signer.model.audit_record import Record
 from signer.model.payment import PaymentState
-from signer.model.refund import Refund
+from signer.model.refund import Refund, Status
 from signer.model.transaction import Kind, Transaction
+from signer.model.wallet import UnrecordedTransaction
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionCost:
+    """One transaction that was signed for a nonce, and the most that it may cost."""
+
+    tx_hash: str
+    kind: Kind
+    most_fee: int
+
+
+@dataclass(frozen=True, slots=True)
+class NonceEntry:
+    """
+    All that the ledger has about one nonce of a wallet.
+
+    It has a refund, or a filler, which pays none.  ``unrecorded`` is a transaction that
+    the chain had and the ledger did not.
+    """
+
+    nonce: int
+    refund: Refund | None = None
+    attempts: tuple[TransactionCost, ...] = ()
+    unrecorded: UnrecordedTransaction | None = None
+    filler: Transaction | None = None
+
+    @property
+    def row(self) -> Refund | Transaction | None:
+        """The refund or the filler that has the nonce."""
+        return self.refund or self.filler
+
+    @property
+    def status(self) -> Status | None:
+        """The status of ``row``."""
+        return None if self.row is None else Status(self.row.status)
+
+
+@dataclass(frozen=True, slots=True)
+class BookToken:
+    """A token of the ledger's refunds."""
+
+    address: str
+    symbol: str
+    decimals: int
 
 
 _first = bindparam("first", type_=refunds.c.nonce.type)

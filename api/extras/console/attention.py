@@ -21,7 +21,7 @@ from signer.model.key import find_active_key
 from signer.model.network_view import LAGGING_BLOCKS
 from signer.model.worker_row import WorkerRow, find_running, find_stopped
 from signer.ports.ledger import Ledger
-from signer.refunds.late_refunds import LATE_SECONDS, find_oldest, waited_seconds
+from signer.refunds.wallet_monitor import LATE_SECONDS, find_oldest, waited_seconds
 
 
 _RECENT = timedelta(days=1)

@@ -63,7 +63,7 @@ from api.request_context import request_id
 from api.views.administration import describe_stop, evidence_line
 from api.views.codes import find_code
 from signer.errors import AuthenticationError, InvalidInputError, NotFoundError
-from signer.model.delivery import DeliveryState
+from signer.model.event import DeliveryState
 from signer.model.refund import Status, is_refund_id
 from signer.ports.event_store import DeliveryFilter
 from signer.ports.refund_reports import RefundFilter

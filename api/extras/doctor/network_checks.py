@@ -24,9 +24,14 @@ from signer.model.key import WATCHED, KeyState
 from signer.model.network_view import Funds
 from signer.model.refund import UNSENT, Status
 from signer.ports.refund_reports import OpenRefunds
-from signer.refunds.late_refunds import LATE_SECONDS, find_oldest, waited_seconds
-from signer.refunds.runway import read_funds, read_max_fee
-from signer.refunds.wallet_monitor import compare_nodes
+from signer.refunds.wallet_monitor import (
+    LATE_SECONDS,
+    compare_nodes,
+    find_oldest,
+    read_funds,
+    read_max_fee,
+    waited_seconds,
+)
 from signer.refunds.wallet_reconciliation import WalletReconciler
 from signer.startup.dependency_checks import check_chain
 

@@ -13,7 +13,7 @@ import pytest
 from api.server.webhook_listener import WebhookListener
 from backends.sql import SQLStore
 from signer.config.settings import Settings
-from signer.model.delivery import DeliveryState
+from signer.model.event import DeliveryState
 from signer.ports.clock import utc_now
 from signer.ports.event_store import DeliveryAttempt, DeliveryFilter
 from signer.webhooks.signatures import Secret, read_private_keys, sign

@@ -12,7 +12,7 @@ from api.container import Container
 from api.http.app import create_app
 from backends.sql import SQLStore
 from signer.config.tenants import load_tenants
-from signer.model.delivery import DeliveryState
+from signer.model.event import DeliveryState
 from signer.ports.clock import utc_now
 from signer.ports.event_store import DeliveryAttempt
 from tests.api.support import bearer

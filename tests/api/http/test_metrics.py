@@ -24,7 +24,7 @@ from signer.audit.checkpointer import CheckpointSettings
 from signer.audit.checkpoints import CheckpointKey, Verify
 from signer.errors import StoreUnavailableError
 from signer.model.approval import Approval, Proposal
-from signer.model.delivery import DeliveryState
+from signer.model.event import DeliveryState
 from signer.model.hold import EVERYTHING, name_of_chain
 from signer.model.refund import OPEN, Status
 from signer.model.wallet import Pause

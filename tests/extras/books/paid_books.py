@@ -14,8 +14,7 @@ from sqlalchemy import Connection, Table, delete, insert
 from api.extras.books.accounts import Openings
 from api.extras.books.comparison import Comparison, Event, NetworkBooks
 from api.extras.books.entries import Period
-from api.extras.books.rows import NonceEntry, TransactionCost
-from api.extras.books.tables import BookTables
+from api.extras.books.tables import BookTables, NonceEntry, TransactionCost
 from backends.sql import SQLStore
 from backends.sql.tables import (
     attempts,

@@ -20,7 +20,7 @@ from api.extras.books.reports import (
     read_openings,
     summary,
 )
-from api.views.csv_files import safe_cell
+from api.views.refund_files import safe_cell
 from signer.errors import ChainUnavailableError, InvalidInputError
 from signer.ports.clock import utc_now
 from tests.extras.books.paid_books import START, TOKEN, WALLET, Books

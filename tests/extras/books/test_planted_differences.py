@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from api.extras.books.entries import Code, Difference
-from api.extras.books.rows import NonceEntry, TransactionCost
+from api.extras.books.tables import NonceEntry, TransactionCost
 from signer.model.refund import COIN_ADDRESS, Refund, Status
 from signer.model.transaction import Kind, TransactionStatus
 from signer.model.wallet import NOOP_MEMO

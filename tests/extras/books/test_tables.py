@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from api.extras.books.rows import BookToken, TransactionCost
-from api.extras.books.tables import BookTables
+from api.extras.books.tables import BookTables, BookToken, TransactionCost
 from backends.sql import SQLStore
 from signer.errors import RowNotAuthenticError
 from signer.model.audit_record import Record

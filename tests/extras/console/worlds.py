@@ -16,7 +16,7 @@ from signer.audit.actions import AuditAction
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import ApprovalRequiredError
 from signer.model.audit_record import Actor, Operation
-from signer.model.delivery import DeliveryState
+from signer.model.event import DeliveryState
 from signer.model.key import Key, find_key
 from signer.model.refund import Refund
 from signer.model.wallet import Pause, Wallet

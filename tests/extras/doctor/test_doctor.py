@@ -31,7 +31,7 @@ from signer.errors import (
 )
 from signer.model.approval import Proposal
 from signer.model.audit_record import Actor
-from signer.model.delivery import DeliveryState
+from signer.model.event import DeliveryState
 from signer.model.refund import Status
 from signer.model.wallet import Pause
 from signer.model.worker_row import WorkerRow

@@ -32,7 +32,7 @@ from signer.model.audit_record import (
     Actor,
     Operation,
 )
-from signer.model.delivery import DeliveryState
+from signer.model.event import DeliveryState
 from signer.model.hold import EVERYTHING, Hold, name_of_chain
 from signer.model.key import SERVING, SigningCondition
 from signer.model.refund import Refund, Status

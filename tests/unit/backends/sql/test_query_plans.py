@@ -27,7 +27,7 @@ from backends.sql import (
 from backends.sql.tables import refunds, spendings
 from backends.sql.wallet_rows import next_nonce
 from signer.model.audit_record import Record
-from signer.model.delivery import Delivery, DeliveryState
+from signer.model.event import Delivery, DeliveryState
 from signer.model.refund import Refund, Status
 from signer.model.worker_row import WorkerRow
 from signer.ports.event_store import DeliveryFilter

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import apsw
 import pytest
 
-from backends.sql.record_sequences import RecordSequences
+from backends.sql.audit import RecordSequences
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.audit.verify import Sequences, verify
 from tests.support.audit import VERIFIER, exported, records

@@ -8,9 +8,16 @@ import pytest
 from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
-from signer.chain.calldata import MAX_CALLS, MAX_SIZE, DecodedCall, decode_call
+from signer.chain.calldata import (
+    BY_SELECTOR,
+    BY_SIGNATURE,
+    MAX_CALLS,
+    MAX_SIZE,
+    DecodedCall,
+    Function,
+    decode_call,
+)
 from signer.chain.erc20 import encode_transfer
-from signer.chain.known_functions import BY_SELECTOR, BY_SIGNATURE, Function
 from signer.errors import EncodingError
 
 

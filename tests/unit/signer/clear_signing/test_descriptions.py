@@ -6,9 +6,8 @@ import pytest
 from eth_abi.abi import encode
 
 from signer.amounts import MAX_UINT256
-from signer.chain.calldata import decode_call
+from signer.chain.calldata import BY_SELECTOR, BY_SIGNATURE, decode_call
 from signer.chain.erc20 import encode_transfer
-from signer.chain.known_functions import BY_SELECTOR, BY_SIGNATURE
 from signer.clear_signing.calls import (
     AddressBook,
     TokenName,

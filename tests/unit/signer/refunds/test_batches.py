@@ -26,7 +26,7 @@ from signer.model.refund import Refund, Status
 from signer.model.transaction import CLAIM_TIME, Transaction, TransactionStatus
 from signer.ports.chain import Call
 from signer.ports.key_backend import DeviceSignature, KeyId
-from signer.refunds.step_outcomes import Moving
+from signer.refunds.saved_steps import Moving
 from signer.refunds.transaction_signer import TransactionSigner
 from tests.fixtures.ledger import as_if, stopped
 from tests.support.audit import record

@@ -20,8 +20,7 @@ from signer.model.refund import Refund, Status
 from signer.model.transaction import CLAIM_TIME
 from signer.model.wallet import Pause
 from signer.refunds.blocked_queues import BlockedQueues
-from signer.refunds.saved_steps import delay_after
-from signer.refunds.step_outcomes import Moving
+from signer.refunds.saved_steps import Moving, delay_after
 from signer.refunds.worker import _FIRST_CLAIM
 from tests.support.other_payments import Left, swept
 from tests.support.refunds import World, altered

@@ -26,7 +26,7 @@ from signer.ports.chain import Fees
 from signer.ports.ledger import Ledger
 from signer.ports.meter import Meter
 from signer.refunds.payload import payload_of
-from signer.refunds.step_outcomes import Moving
+from signer.refunds.saved_steps import Moving
 from tests.fixtures.ledger import forge
 from tests.fixtures.scripted_chain import CHAIN_ID, Sent
 from tests.support.audit import record

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from signer.model.look import Look
+from signer.model.network_view import Look
 from signer.model.refund import Refund, Status
 from signer.ports.chain import Block
 from signer.ports.ledger import Ledger

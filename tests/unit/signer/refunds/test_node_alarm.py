@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from signer.alerts import LASTING, Alert, Alerts
 from signer.model.network_view import LAGGING_BLOCKS, NodeView
-from signer.refunds.node_alarm import FINE_SECONDS, Facts, NodeAlarm
+from signer.refunds.wallet_monitor import FINE_SECONDS, Facts, NodeAlarm
 
 
 FINE = NodeView("node-2", 0, is_trusted=True)

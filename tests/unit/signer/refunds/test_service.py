@@ -33,8 +33,8 @@ from signer.refunds.acceptance import (
     AcceptedRefund,
     SubmittedRequest,
 )
+from signer.refunds.saved_steps import Moving
 from signer.refunds.service import SILENCE_SECONDS, WORKER_SECONDS
-from signer.refunds.step_outcomes import Moving
 from signer.refunds.worker import Worker
 from tests.fixtures.ledger import as_if
 from tests.support.approvals import rule, ruled

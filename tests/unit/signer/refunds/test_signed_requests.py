@@ -14,8 +14,8 @@ import pytest
 from signer import strict_json
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import RequestSignatureError, RowNotAuthenticError
+from signer.model.acceptance import NO_SIGNATURE, SignedRequest
 from signer.model.refund import Refund, Status
-from signer.model.signed_request import NO_SIGNATURE, SignedRequest
 from signer.refunds.request_body import read_refund
 from signer.refunds.signed_requests import MAX_AGE, MAX_STORED_AGE, SignedRequests
 from tests.fixtures.ledger import bound

@@ -23,14 +23,16 @@ from signer.model.worker_row import WorkerRow
 from signer.ports.chain import NodeStatus
 from signer.ports.meter import Meter
 from signer.ports.refund_reports import OpenRefunds
-from signer.refunds.late_refunds import LATE_SECONDS, find_oldest
-from signer.refunds.node_alarm import OF_NETWORK
-from signer.refunds.runway import read_funds, read_max_fee
 from signer.refunds.wallet_monitor import (
     AGAIN_SECONDS,
+    LATE_SECONDS,
     LOOK_SECONDS,
+    OF_NETWORK,
     WAIT_SECONDS,
     WalletMonitor,
+    find_oldest,
+    read_funds,
+    read_max_fee,
 )
 from tests.fixtures.ledger import unrecorded
 from tests.support.refunds import AMOUNT, World, altered, altered_chain

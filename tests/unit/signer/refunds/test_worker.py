@@ -18,12 +18,12 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.model.key import KeyState
-from signer.model.look import Look
+from signer.model.network_view import Look
 from signer.model.refund import Refund, Status
 from signer.model.transaction import CLAIM_TIME
 from signer.model.wallet import Pause
 from signer.refunds.head_looks import LONGEST_OWN_PAUSE
-from signer.refunds.step_outcomes import Moving
+from signer.refunds.saved_steps import Moving
 from tests.support.devices import honest, planted, point, recording, signer_over
 from tests.support.keys import key_at, made_active
 from tests.support.refunds import (

@@ -15,7 +15,7 @@ from signer.errors import (
 )
 from signer.model.refund import Refund, Status
 from signer.ports.ledger import Ledger
-from signer.refunds.step_outcomes import Moving
+from signer.refunds.saved_steps import Moving
 from signer.refunds.worker import Worker
 from tests.support.refunds import (
     ACTOR,

@@ -10,7 +10,7 @@ from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import InvalidInputError, NotFoundError, StoreUnavailableError
 from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Actor, Operation
-from signer.model.delivery import DeliveryState
+from signer.model.event import DeliveryState
 from signer.ports.clock import utc_now
 from signer.ports.event_store import DeliveryAttempt, DeliveryFilter
 from signer.webhooks.delivery_admin import MAX_DEAD, MAX_EVENTS, DeliveryAdmin, Replay

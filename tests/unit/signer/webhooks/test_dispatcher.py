@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from backends.sql import SQLStore
 from signer.errors import StoreUnavailableError
 from signer.event_types import EventType
-from signer.model.delivery import DeliveryState
+from signer.model.event import DeliveryState
 from signer.model.refund import Refund, Status
 from signer.ports.clock import utc_now
 from tests.fixtures.ledger import accepted, forge, moved
