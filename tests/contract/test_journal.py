@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import Connection, insert, text
 
 from backends.sql import sqlite_dbapi
-from backends.sql.audit import SEALING_LOCK, AuditTables, write
+from backends.sql.audit import SEALING_LOCK, AuditTables
+from backends.sql.audit_rows import write
 from backends.sql.database import Database
 from backends.sql.key_rows import KeyRows
 from backends.sql.tables import keys
