@@ -20,10 +20,13 @@ from signer.errors import ConfigurationError, Refusal, StoreError
 from signer.ports.backend_plugin import BackendConfig
 from signer.ports.chain_history import ChainHistory
 from signer.ports.key_backend import KeyDirectory
-from signer.ports.key_set import FetchKeySet
 from signer.ports.ledger import Ledger
-from signer.ports.node_proxy import NodeProxy
-from signer.ports.webhook_sender import Notifier, WebhookSender
+from signer.ports.outside_services import (
+    FetchKeySet,
+    NodeProxy,
+    Notifier,
+    WebhookSender,
+)
 from signer.webhooks.endpoint import LOOPBACK
 
 

@@ -31,16 +31,19 @@ from signer.config.settings import Settings
 from signer.config.tenants import TenantRegistry, check_tenants, load_tenants
 from signer.errors import ConfigurationError, Refusal
 from signer.keys.admin_audit import AdminAudit
-from signer.keys.revocation import Reinstatement, Revocation
+from signer.keys.revocation import Revocation
 from signer.model.audit_record import Operation
 from signer.ports.backend_plugin import BackendConfig, BackendPlugin
 from signer.ports.clock import Clock, utc_now
 from signer.ports.key_backend import KeyDirectory
 from signer.ports.ledger import Ledger
 from signer.ports.meter import Meter, Meters
-from signer.ports.node_proxy import NodeProxy
-from signer.ports.screening_service import ScreeningService
-from signer.ports.webhook_sender import Notifier, WebhookSender
+from signer.ports.outside_services import (
+    NodeProxy,
+    Notifier,
+    ScreeningService,
+    WebhookSender,
+)
 from signer.refunds.heartbeat import Heartbeat
 from signer.refunds.hold_admin import Holds
 from signer.refunds.ledger_clock import LedgerClock
@@ -414,15 +417,8 @@ class Container:
 
     @cached_property
     def revocation(self) -> Revocation:
-        """Revokes former keys as compromised; opens no device."""
+        """Revokes former keys, and reinstates them; opens no device."""
         return Revocation(
-            self.store, audit=self.audit, clock=self.clock, approvals=self.approvals
-        )
-
-    @cached_property
-    def reinstatement(self) -> Reinstatement:
-        """Reinstates keys that were revoked by mistake; opens no device."""
-        return Reinstatement(
             self.store,
             audit=self.audit,
             clock=self.ledger_clock,

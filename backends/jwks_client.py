@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from backends.http_client import ExchangeError, HTTPClient, is_secure
 from signer.errors import ConfigurationError, Refusal
-from signer.ports.key_set import KeySetError
+from signer.ports.outside_services import KeySetError
 
 
 # The next request comes minutes later, so that keeping the connection is no use.

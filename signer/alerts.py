@@ -15,8 +15,8 @@ import structlog
 
 from signer.errors import HotWalletError, RowNotAuthenticError
 from signer.ports.clock import Clock, utc_now
+from signer.ports.outside_services import Notifier
 from signer.ports.shared_state import SharedState
-from signer.ports.webhook_sender import Notifier
 from signer.redact import sanitize
 
 

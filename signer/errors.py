@@ -8,7 +8,7 @@ endpoints.  It is dropped: backends raise outside of the ``except`` block.
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 
 class HotWalletError(Exception):
@@ -486,3 +486,13 @@ class KeyRotatedError(StaleStateError):
     """Another key, or another id of it, is active now; nothing was changed."""
 
     code = "key-rotated"
+
+
+_T = TypeVar("_T")
+
+
+def require(outcome: _T | Exception) -> _T:
+    """Return *outcome*, or raise it if it is an error."""
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome

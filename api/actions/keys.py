@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from api.container import Container
     from signer.keys.rotation import RotationResult
     from signer.model.key import Key
-    from signer.refunds.sweep_plan import SweepItem
+    from signer.refunds.sweep import SweepItem
 
 
 _PAGE = "/console/keys"
@@ -99,11 +99,7 @@ def _plan_rotation(container: Container, values: Values) -> Plan:
 
 def _rotate(container: Container, values: Values, actor: Actor) -> Answer:
     from api.views.administration import RotationDocument
-    from signer.keys.rotation import (
-        AWAITING_FUNDS,
-        WOULD_AWAIT_FUNDS,
-        RotationOptions,
-    )
+    from signer.keys.rotation import AWAITING_FUNDS, WOULD_AWAIT_FUNDS, RotationOptions
 
     options = RotationOptions(
         dry_run=bool(values.get("dry_run")),
@@ -329,7 +325,7 @@ REVOKE = Action(
 
 
 def _plan_reinstatement(container: Container, values: Values) -> Plan:
-    key, signed = container.reinstatement.preview(values["address"])
+    key, signed = container.revocation.preview_reinstatement(values["address"])
     needs_approval = key.revoked_at is not None and container.approvals.required
     return Plan(_key_facts(key), _signed_by(signed), needs_approval=needs_approval)
 
@@ -337,11 +333,12 @@ def _plan_reinstatement(container: Container, values: Values) -> Plan:
 def _reinstate(container: Container, values: Values, actor: Actor) -> Answer:
     from api.views.administration import ReinstatedKeyDocument
 
-    reinstatement, address = container.reinstatement, values["address"]
+    revocation, address = container.revocation, values["address"]
     if values.get("dry_run"):
-        (key, signed), status = reinstatement.preview(address), "would be reinstated"
+        key, signed = revocation.preview_reinstatement(address)
+        status = "would be reinstated"
     else:
-        key, signed = reinstatement.reinstate(address, actor.reason, actor)
+        key, signed = revocation.reinstate(address, actor.reason, actor)
         status = str(key.state)
     lines = [f"  signed by it, and still open: {each}" for each in signed]
     document = ReinstatedKeyDocument.of(key, openRefunds=signed).dump()

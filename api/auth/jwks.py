@@ -26,7 +26,7 @@ from api.auth.verification_keys import (
 )
 from signer.config.settings import Settings
 from signer.errors import AuthenticationError, ConfigurationError, Refusal
-from signer.ports.key_set import FetchKeySet, KeySetError
+from signer.ports.outside_services import FetchKeySet, KeySetError
 
 
 FETCH_TIMEOUT = 4.0  # Seconds for one request to the issuer.

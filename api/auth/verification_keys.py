@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 from signer import strict_json
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
-from signer.ports.key_set import KeySetError
+from signer.ports.outside_services import KeySetError
 
 
 _MIN_SECRET_BYTES = 32

@@ -30,11 +30,7 @@ from api.views.allowances import (
 from api.views.document import REFUND_ID_PATTERN
 from api.views.explanations import ExplanationDocument
 from api.views.refund_files import MEDIA_TYPES
-from api.views.refunds import (
-    BatchResultsDocument,
-    RefundDocument,
-    RefundListDocument,
-)
+from api.views.refunds import BatchResultsDocument, RefundDocument, RefundListDocument
 from signer import strict_json
 from signer.errors import NotFoundError
 from signer.model.refund import UNRESERVED, Refund, is_refund_id

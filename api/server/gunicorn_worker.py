@@ -26,20 +26,12 @@ import structlog
 from gunicorn import glogging, util  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from gunicorn.http import errors, wsgi  # type: ignore[import-untyped]
-from gunicorn.http.errors import (  # type: ignore[import-untyped]
-    InvalidHeader,
-    InvalidRequestLine,
-)
+from gunicorn.http.errors import InvalidHeader, InvalidRequestLine  # type: ignore[import-untyped]
 from gunicorn.workers import gthread  # type: ignore[import-untyped]
 
 from api.http.body import SlowClientError
 from api.http.middleware import SECURITY_HEADERS
-from api.http.problems import (
-    MEDIA_TYPE,
-    Problem,
-    problem_of,
-    problem_of_status,
-)
+from api.http.problems import MEDIA_TYPE, Problem, problem_of, problem_of_status
 from api.logs import configure
 from api.request_context import new_request_id
 from api.server.config_check import serving

@@ -6,10 +6,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from botocore.awsrequest import (  # type: ignore[import-untyped]
-    AWSPreparedRequest,
-    AWSRequest,
-)
+from botocore.awsrequest import AWSPreparedRequest, AWSRequest  # type: ignore[import-untyped]
 from botocore.exceptions import (  # type: ignore[import-untyped]
     ClientError,
     ConnectionError,  # noqa: A004 - botocore's own, the base of its connection errors.

@@ -17,11 +17,7 @@ from backends.google_cloud_kms.answers import (
     sign_request,
 )
 from backends.google_cloud_kms.client import KMSClient, Request
-from backends.google_cloud_kms.options import (
-    FORMAT,
-    AllowedVersions,
-    is_version_name,
-)
+from backends.google_cloud_kms.options import FORMAT, AllowedVersions, is_version_name
 from backends.kms_retries import Reply
 from signer.errors import (
     BackendError,

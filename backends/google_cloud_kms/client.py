@@ -13,11 +13,7 @@ from backends.google_cloud_kms.answers import map_response, retry_delay
 from backends.http_client import TOO_SLOW, ExchangeError, HTTPClient, Response
 from backends.kms_retries import AttemptError, CallLimits, KMSCalls, Reply, Turn
 from signer.deadline import Deadlines
-from signer.errors import (
-    AccessDeniedError,
-    BackendError,
-    BackendUnavailableError,
-)
+from signer.errors import AccessDeniedError, BackendError, BackendUnavailableError
 
 
 T = TypeVar("T")

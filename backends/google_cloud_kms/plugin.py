@@ -50,9 +50,7 @@ class GoogleCloudKMSPlugin:
 
     def open(self, config: BackendConfig) -> KeyDirectory:
         from backends.google_cloud_kms.access_tokens import AccessTokens  # noqa: PLC0415
-        from backends.google_cloud_kms.backend import (  # noqa: PLC0415
-            GoogleCloudKMSBackend,
-        )
+        from backends.google_cloud_kms.backend import GoogleCloudKMSBackend  # noqa: PLC0415
         from backends.google_cloud_kms.client import KMSClient, limit_calls  # noqa: PLC0415
 
         quiet_vendor_loggers("google", "urllib3")

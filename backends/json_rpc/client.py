@@ -19,8 +19,8 @@ from signer.errors import (
     ChainUnavailableError,
     ConfigurationError,
     Refusal,
+    require,
 )
-from signer.outcomes import require
 from signer.ports.chain import (
     Block,
     Call,
@@ -239,7 +239,7 @@ def _misconfigured(problem: str) -> ConfigurationError:
 
 class JSONRPCProxy(JSONRPCChain):
     """
-    A ``NodeProxy`` (``signer/ports/node_proxy.py``) over JSON-RPC.
+    A ``NodeProxy`` (``signer/ports/outside_services.py``) over JSON-RPC.
 
     It has connections and reputations of its own, so that what a client asks cannot
     make the service distrust a node.  One node answers, without a quorum.

@@ -15,8 +15,7 @@ from backends.json_rpc.parsing import Result, address, attempt, digest, quantity
 from backends.json_rpc.quorum import QuorumRule, agreed, differs
 from backends.json_rpc.requests import ImpossibleResponseError, send
 from signer.chain.erc20 import TRANSFER_EVENT, encode_balance_of
-from signer.errors import ChainError, ChainUnavailableError
-from signer.outcomes import require
+from signer.errors import ChainError, ChainUnavailableError, require
 from signer.ports.chain_history import Header, Settled, TokenTransfer
 
 

@@ -42,8 +42,8 @@ from signer.errors import (
     ConfigurationError,
     Refusal,
     ResultTooLargeError,
+    require,
 )
-from signer.outcomes import require
 
 
 MAX_RESPONSE_BYTES = 16 * 1024 * 1024
@@ -188,10 +188,7 @@ def _environ_proxies(url: str) -> dict[str, str]:
 def _select_proxy(url: str, proxies: dict[str, str]) -> str | None:
     if not proxies:
         return None
-    from requests.utils import (  # noqa: PLC0415
-        prepend_scheme_if_needed,
-        select_proxy,
-    )
+    from requests.utils import prepend_scheme_if_needed, select_proxy  # noqa: PLC0415
 
     proxy = select_proxy(url, proxies)
     return prepend_scheme_if_needed(proxy, "http") if proxy else None

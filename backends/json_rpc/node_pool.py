@@ -15,8 +15,7 @@ from backends.json_rpc.quorum import (
     quorum_size,
 )
 from backends.json_rpc.tracked_node import TrackedNode, build_error_status
-from signer.errors import ChainError, ChainUnavailableError
-from signer.outcomes import require
+from signer.errors import ChainError, ChainUnavailableError, require
 from signer.ports.chain import NodeStatus
 
 

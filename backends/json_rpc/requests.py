@@ -18,8 +18,7 @@ from backends.json_rpc import parsing
 from backends.json_rpc.error_mapping import AlreadyKnownError, CannotAnswerError
 from backends.json_rpc.node import MethodCall, Node
 from backends.json_rpc.parsing import Result, attempt, data, digest, quantity
-from signer.errors import ChainError, ChainUnavailableError
-from signer.outcomes import require
+from signer.errors import ChainError, ChainUnavailableError, require
 from signer.ports.chain import Block, Call, Fees, MinedTransaction, Receipt
 
 

@@ -11,8 +11,7 @@ from backends.json_rpc import parsing, requests
 from backends.json_rpc.error_mapping import CannotAnswerError
 from backends.json_rpc.node import MethodCall, Node
 from backends.json_rpc.parsing import quantity
-from signer.errors import ChainError, ChainUnavailableError
-from signer.outcomes import require
+from signer.errors import ChainError, ChainUnavailableError, require
 from signer.ports.chain import NodeStatus, TransactionState
 
 

@@ -5,16 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 import apsw
-from sqlalchemy import (
-    Connection,
-    bindparam,
-    func,
-    insert,
-    select,
-    text,
-    tuple_,
-    update,
-)
+from sqlalchemy import Connection, bindparam, func, insert, select, text, tuple_, update
 from sqlalchemy.types import BigInteger
 
 from backends.sql.advisory_locks import lock_keys

@@ -12,6 +12,7 @@ take turns as if they were of one more tenant: nothing is paid before they are m
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -22,6 +23,7 @@ from sqlalchemy import (
     ScalarSelect,
     Select,
     Table,
+    Update,
     bindparam,
     cast,
     func,
@@ -42,6 +44,7 @@ from backends.sql.refund_rows import NONCE, pays_refund
 from backends.sql.tables import (
     IS_CLAIMABLE,
     IS_FILLER,
+    IS_OF_TENANT,
     refunds,
     state_in,
     transactions,
@@ -241,3 +244,38 @@ def share(due: Sequence[tuple[T, int]]) -> Sequence[T]:
     tenants = Counter(turn for _, turn in due)
     last = max((turn for turn in tenants if tenants[turn] == tenants[1]), default=0)
     return [each for each, turn in due if turn <= last]
+
+
+PART = 200
+"""How many rows one transaction changes: others wait for it on SQLite."""
+
+
+@cache
+def postponing(*names: str) -> Update:
+    """Return the statement that postpones the queue with the columns *names*."""
+    # The index is that of a tenant's queued refunds.  A row that another process is
+    # changing is left to it, so none waits for another.
+    of_any = refunds.c.tenant.in_(select(tenants_in_queue().c.tenant))
+    due = (
+        select(refunds.c.id)
+        .where(
+            text(IS_QUEUED),
+            refunds.c.due_at <= bindparam("now", type_=UTCDateTime),
+            IS_OF_TENANT,
+            *(refunds.c[name] == bindparam(f"of_{name}") for name in names),
+            *(() if "tenant" in names else (of_any,)),
+        )
+        .order_by(refunds.c.due_at, refunds.c.id)
+        .limit(bindparam("at_most"))
+        .with_for_update(skip_locked=True)
+    )
+    return (
+        update(refunds)
+        .where(refunds.c.id.in_(due))
+        .values(
+            version=refunds.c.version + 1,
+            attempts=refunds.c.attempts + 1,
+            due_at=bindparam("until", type_=UTCDateTime),
+            blocked_by=bindparam("code", type_=refunds.c.blocked_by.type),
+        )
+    )

@@ -34,11 +34,7 @@ from backends.sql.approvals import use_approval
 from backends.sql.database import Tables
 from backends.sql.sealed_rows import SealedRows
 from backends.sql.tables import audit_records, holds
-from signer.errors import (
-    RowNotAuthenticError,
-    StaleStateError,
-    StoreUnavailableError,
-)
+from signer.errors import RowNotAuthenticError, StaleStateError, StoreUnavailableError
 from signer.model.approval import ApprovalUse
 from signer.model.audit_record import Record
 from signer.model.hold import (

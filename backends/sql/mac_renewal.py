@@ -7,12 +7,7 @@ from sqlalchemy import Connection, Select, bindparam, select, update
 from backends.sql.holds import renew_holds
 from backends.sql.key_rows import KeyRows
 from backends.sql.sealed_rows import SealedRows
-from backends.sql.tables import (
-    accepted_limits,
-    approvals,
-    keys,
-    unrecorded,
-)
+from backends.sql.tables import accepted_limits, approvals, keys, unrecorded
 from backends.sql.wallet_rows import (
     ALL_WALLETS,
     of_wallet,

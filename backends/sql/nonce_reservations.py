@@ -34,13 +34,7 @@ from backends.sql.statements import (
     record_values,
     refund_values,
 )
-from backends.sql.tables import (
-    keys,
-    refunds,
-    transactions,
-    unrecorded,
-    wallets,
-)
+from backends.sql.tables import keys, refunds, transactions, unrecorded, wallets
 from backends.sql.validation import is_address
 from backends.sql.wallet_rows import find_wallet, next_nonce
 from backends.sql.write_path import all_or_each, find_reason

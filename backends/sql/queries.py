@@ -34,10 +34,7 @@ from backends.sql.tables import (
     request_signatures,
     transactions,
 )
-from signer.errors import (
-    OpenRefundsLimitError,
-    StoreError,
-)
+from signer.errors import OpenRefundsLimitError, StoreError
 from signer.model.payment import OPEN_STATES, PaymentState
 from signer.model.refund import IN_FLIGHT, Refund
 from signer.model.repeated_requests import find_repeated

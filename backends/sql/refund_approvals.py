@@ -1,7 +1,6 @@
 """The approvals that refunds wait for: stored with them, and required for a nonce."""
 
-from collections.abc import Collection, Sequence
-from datetime import datetime
+from collections.abc import Collection
 
 from sqlalchemy import (
     Connection,
@@ -16,13 +15,11 @@ from sqlalchemy import (
 
 from backends.sql import audit_rows
 from backends.sql.columns import UTCDateTime
-from backends.sql.database import Tables
-from backends.sql.refund_rows import REFUNDS, read_refunds
+from backends.sql.refund_rows import REFUNDS
 from backends.sql.sealed_rows import SealedRows, select_flagged
 from backends.sql.tables import PROPOSED, approvals, refunds
 from signer.model.acceptance import ProposedApproval
 from signer.model.approval import Approval, ApprovalState
-from signer.model.refund import Refund
 from signer.row_macs import RowMACs
 
 
@@ -82,13 +79,3 @@ def find_approved(
         for each in found
         if each.is_authentic and each.state is ApprovalState.DONE
     }
-
-
-class RefundApprovalTables(Tables):
-    """The refunds of ``signer.ports.RefundStore`` that wait for an approval."""
-
-    def decided_refunds(
-        self, now: datetime, since: datetime, limit: int
-    ) -> Sequence[Refund]:
-        rows = self._database.rows(DECIDED, now=now, since=since, at_most=limit)
-        return read_refunds(rows)

@@ -1,4 +1,4 @@
-"""The refunds of the ledger: accept, claim, save, read."""
+"""The refunds of the ledger: accept, claim, save, postpone, cancel, read."""
 
 import math
 import time
@@ -8,21 +8,26 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, Select
+from sqlalchemy import Connection, Select, bindparam, text, update
 
 from backends.sql import queries
 from backends.sql.advisory_locks import lock_chain
+from backends.sql.audit_rows import write
 from backends.sql.claim_order import (
     CLAIM_QUEUED,
     CLAIM_TRANSACTIONS,
     DUE,
+    PART,
+    postponing,
     share,
 )
+from backends.sql.columns import UTCDateTime
 from backends.sql.database import Database, Tables
 from backends.sql.hold_checks import require_tenant_unblocked
-from backends.sql.refund_approvals import propose
+from backends.sql.refund_approvals import DECIDED, propose
 from backends.sql.refund_rows import (
     NONCE,
+    REFUNDS,
     Nonce,
     nonce_of,
     read_refund,
@@ -33,7 +38,7 @@ from backends.sql.refund_rows import (
 )
 from backends.sql.savepoints import Work
 from backends.sql.statements import RESERVE_TRANSACTION, accepted_values, fields_of
-from backends.sql.tables import transactions
+from backends.sql.tables import refunds, state_in, transactions
 from backends.sql.validation import (
     is_storable,
     is_transaction_hash,
@@ -52,7 +57,7 @@ from backends.sql.write_path import (
 from signer.errors import HotWalletError, InvalidInputError, StaleStateError
 from signer.model.acceptance import Acceptance, SignedRequest
 from signer.model.audit_record import Record
-from signer.model.refund import InFlight, Move, Refund, Status
+from signer.model.refund import UNRESERVED, InFlight, Move, Queue, Refund, Status
 from signer.model.transaction import Kind, SignedTransaction, Transaction
 from signer.ports.refund_store import Change
 from signer.row_macs import RowMACs
@@ -71,6 +76,28 @@ How long a count of open refunds is used, if so many more are allowed.
 All processes together accept fewer in that time.  To count is the most expensive part
 of an acceptance while many refunds are open.
 """
+
+
+# Literal text, so that both databases use the partial index.
+_IS_CANCELLABLE = state_in(*(each.state for each in UNRESERVED))
+
+REQUESTED = (
+    REFUNDS.where(
+        text(f"{_IS_CANCELLABLE} AND cancel_requested_at IS NOT NULL"),
+        refunds.c.id > bindparam("after"),
+    )
+    .order_by(refunds.c.id)
+    .limit(bindparam("at_most"))
+)
+
+_REQUEST = (
+    update(refunds)
+    .where(
+        refunds.c.id == bindparam("refund_id"),
+        text(f"{_IS_CANCELLABLE} AND cancel_requested_at IS NULL"),
+    )
+    .values(cancel_requested_at=bindparam("at", type_=UTCDateTime))
+)
 
 
 class RefundTables(Tables):
@@ -277,6 +304,49 @@ class RefundTables(Tables):
 
     def history(self, refund_id: str) -> Sequence[Move]:
         return tuple(Move(*row) for row in self._rows(queries.HISTORY, refund_id))
+
+    def postpone_queue(
+        self, queue: Queue, *, now: datetime, until: datetime, code: str
+    ) -> int:
+        change = postponing(*queue.names)
+        params = {
+            **{f"of_{name}": value for name, value in queue.names.items()},
+            "now": now,
+            "until": until,
+            "code": code,
+            "at_most": PART,
+        }
+        postponed, part = 0, PART
+        while part == PART:
+            part = self._database.write(lambda c: c.execute(change, params).rowcount)
+            postponed += part
+        return postponed
+
+    def decided_refunds(
+        self, now: datetime, since: datetime, limit: int
+    ) -> Sequence[Refund]:
+        rows = self._database.rows(DECIDED, now=now, since=since, at_most=limit)
+        return read_refunds(rows)
+
+    def request_cancellation(
+        self, refund: Refund, at: datetime, record: Record
+    ) -> bool:
+        self._macs.require(refund)
+        params = {"refund_id": refund.id, "at": at}
+
+        def work(connection: Connection) -> bool:
+            if connection.execute(_REQUEST, params).rowcount != 1:
+                return False
+            write(connection, self._macs, record)
+            return True
+
+        return self._database.transaction(work)
+
+    def cancellation_requests(
+        self, limit: int, after: str | None = None
+    ) -> Sequence[Refund]:
+        rows = self._database.rows(REQUESTED, after=after or "", at_most=limit)
+        return read_refunds(rows)
 
     def _accept(self, given: Acceptance) -> tuple[Refund, bool] | HotWalletError:
         # Without a count no lock is needed, and PostgreSQL saves three round trips.

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from backends.sql.approvals import ApprovalTables
 from backends.sql.audit import AuditTables
-from backends.sql.cancellations import CancellationTables
 from backends.sql.database import Database
 from backends.sql.deliveries import DeliveryTables
 from backends.sql.events import EventTables
@@ -14,8 +13,6 @@ from backends.sql.health import require_health
 from backends.sql.holds import HoldTables
 from backends.sql.keys import KeyTables
 from backends.sql.nonce_reservations import ReservationTables
-from backends.sql.queue_postponement import QueueTables
-from backends.sql.refund_approvals import RefundApprovalTables
 from backends.sql.refund_reports import ReportTables
 from backends.sql.refunds import RefundTables
 from backends.sql.shared_state import SharedTables
@@ -33,10 +30,7 @@ T = TypeVar("T")
 
 class SQLStore(
     RefundTables,
-    QueueTables,
     ReservationTables,
-    RefundApprovalTables,
-    CancellationTables,
     WalletTables,
     EventTables,
     DeliveryTables,

@@ -25,13 +25,7 @@ from backends.sql.approvals import use_approval
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.refund_rows import same_nonce
-from backends.sql.tables import (
-    IS_FILLER,
-    refunds,
-    transactions,
-    unrecorded,
-    wallets,
-)
+from backends.sql.tables import IS_FILLER, refunds, transactions, unrecorded, wallets
 from backends.sql.wallet_rows import (
     find_wallet,
     of_wallet,

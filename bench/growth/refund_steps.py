@@ -12,12 +12,12 @@ from bench.growth.history import TENANT, fill
 from bench.postgresql import postgresql_server
 from signer.alerts import Alerts
 from signer.config.tenants import TenantRegistry
+from signer.errors import require
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
 from signer.model.spending_limits import Limits
 from signer.model.transaction import CLAIM_TIME
-from signer.outcomes import require
 from signer.ports.clock import utc_now
 from signer.ports.refund_store import Change, Reservation
 from signer.refunds.confirmations import ConfirmationTracker

@@ -9,7 +9,7 @@ finishes the refunds that it signed.  Refunds that lost their nonces in the revo
 stay with the active key.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from signer.addresses import parse_address, redact_address
@@ -39,7 +39,7 @@ _MAX_STRANDED = 1000
 
 
 class Revocation:
-    """Revokes keys, for administrators."""
+    """Revokes and reinstates keys, for administrators."""
 
     def __init__(
         self,
@@ -49,7 +49,11 @@ class Revocation:
         clock: Clock,
         approvals: Approvals | None = None,
     ) -> None:
-        """With *approvals*, another administrator must approve ``revoke``."""
+        """
+        With *approvals*, another administrator must approve both.
+
+        *clock* is the ledger's: a host cannot extend the time for a reinstatement.
+        """
         self._store = store
         self._audit = audit
         self._clock = clock
@@ -89,22 +93,30 @@ class Revocation:
         self, address: str, actor: Actor, use: ApprovalUse | None
     ) -> tuple[Key, Sequence[str]]:
         """Revoke as ``revoke`` does, in a rotation that has recorded its own intent."""
-        for _ in range(_MAX_TRIES):
-            key = self._find_former(address)
-            with suppress(StaleStateError):
-                return self._block(key, actor, use), self.stranded(address)
-        raise RotationInProgressError(
-            "other processes keep changing the key; try again"
-        )
+        return self._repeat(lambda: self._block(self._find_former(address), actor, use))
 
     def stranded(self, address: str) -> Sequence[str]:
         """Return the ids of open refunds that the key with *address* has signed."""
         return self._store.stranded(address, _MAX_STRANDED)
 
-    def _find_former(self, address: str) -> Key:
+    def _repeat(self, change: Callable[[], Key]) -> tuple[Key, Sequence[str]]:
+        """Return the key after *change*, which is tried again if the key changed."""
+        for _ in range(_MAX_TRIES):
+            with suppress(StaleStateError):
+                key = change()
+                return key, self.stranded(key.address)
+        raise RotationInProgressError(
+            "other processes keep changing the key; try again"
+        )
+
+    def _find(self, address: str) -> Key:
         key = find_key(self._store.keys(), address)
         if key is None:
             raise NotFoundError("the ring has no key with this address")
+        return key
+
+    def _find_former(self, address: str) -> Key:
+        key = self._find(address)
         if key.state is KeyState.ACTIVE:
             raise ConflictError(
                 "the key is active: rotate to another key with --compromised --from"
@@ -125,28 +137,6 @@ class Revocation:
         blocked = self._store.block(key, self._clock(), record, use)
         self._audit.log(record)
         return blocked
-
-
-class Reinstatement:
-    """Reinstates revoked keys, for administrators."""
-
-    def __init__(
-        self,
-        store: KeyStore,
-        *,
-        audit: AuditLog,
-        clock: Clock,
-        approvals: Approvals | None = None,
-    ) -> None:
-        """
-        With *approvals*, another administrator must approve ``reinstate``.
-
-        *clock* is the ledger's: a host cannot extend the time for a reinstatement.
-        """
-        self._store = store
-        self._audit = audit
-        self._clock = clock
-        self._admin_audit = AdminAudit(audit, _OPERATION, approvals=approvals)
 
     def reinstate(
         self, address: str, reason: str, actor: Actor
@@ -169,25 +159,18 @@ class Reinstatement:
         action = AuditAction.KEY_REINSTATE
         facts: Facts = {"key_address": redact_address(address), "reason": reason}
         with self._admin_audit.attempt(action, actor, **facts):
-            for _ in range(_MAX_TRIES):
-                key = self._find(address)
-                with suppress(StaleStateError):
-                    key = self._reinstate(key, reason, actor)
-                    return key, self._store.stranded(key.address, _MAX_STRANDED)
-            raise RotationInProgressError(
-                "other processes keep changing the key; try again"
+            return self._repeat(
+                lambda: self._reinstate(self._find_revoked(address), reason, actor)
             )
 
-    def preview(self, address: str) -> tuple[Key, Sequence[str]]:
+    def preview_reinstatement(self, address: str) -> tuple[Key, Sequence[str]]:
         """Return what ``reinstate`` would, except for the state; change nothing."""
-        key = self._find(address)
-        return key, self._store.stranded(key.address, _MAX_STRANDED)
+        key = self._find_revoked(address)
+        return key, self.stranded(key.address)
 
-    def _find(self, address: str) -> Key:
+    def _find_revoked(self, address: str) -> Key:
         """Return the key with *address*, which may be reinstated, or was before."""
-        key = find_key(self._store.keys(), parse_address(address, field="address"))
-        if key is None:
-            raise NotFoundError("the ring has no key with this address")
+        key = self._find(parse_address(address, field="address"))
         if key.revoked_at is not None:
             # A host whose clock was wrong may have dated the revocation ahead.
             if abs(self._clock() - key.revoked_at) >= REINSTATABLE_FOR:

@@ -10,8 +10,7 @@ from typing import Protocol
 from signer.errors import HotWalletError
 from signer.model.acceptance import Acceptance, SignedRequest
 from signer.model.audit_record import Record
-from signer.model.refund import InFlight, Move, Page, Refund, Status
-from signer.model.refund_queue import Queue
+from signer.model.refund import InFlight, Move, Page, Queue, Refund, Status
 from signer.model.spending_limits import NO_LIMITS, Limits, PaymentTotals, Spent
 from signer.model.transaction import SignedTransaction, Transaction
 

@@ -25,6 +25,7 @@ from signer.errors import (
     StoreError,
     StoreUnavailableError,
     TokenStoppedError,
+    require,
 )
 from signer.model.transaction import (
     Kind,
@@ -32,7 +33,6 @@ from signer.model.transaction import (
     Transaction,
     TransactionStatus,
 )
-from signer.outcomes import require
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Change

@@ -24,8 +24,7 @@ from signer.errors import (
     WalletPausedError,
 )
 from signer.model.payment import PaymentPurpose
-from signer.model.refund import Refund, Status
-from signer.model.refund_queue import Queue
+from signer.model.refund import Queue, Refund, Status
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.refunds.saved_steps import Moving, delay_after

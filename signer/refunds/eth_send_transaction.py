@@ -34,7 +34,7 @@ from signer.model.payment import PaymentPurpose
 from signer.model.refund import COIN, Refund, RefundRequest
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
-from signer.ports.node_proxy import NodeProxy
+from signer.ports.outside_services import NodeProxy
 from signer.refunds.service import RefundService
 from signer.refunds.token_transfer import Payment, TransferRequest
 

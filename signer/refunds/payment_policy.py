@@ -29,8 +29,8 @@ from signer.policy.policy import AnyPolicy, Approve
 from signer.policy.rules import DENIED, RULES
 from signer.policy.transaction_facts import transaction_facts
 from signer.ports.clock import Clock
+from signer.ports.outside_services import Question, ScreeningService
 from signer.ports.refund_store import Permit
-from signer.ports.screening_service import Question, ScreeningService
 
 
 Answers = Mapping[Question, bool | None]

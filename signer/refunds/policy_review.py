@@ -1,35 +1,19 @@
 """What a policy decides about transactions that were signed before."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Protocol
 
 from signer.config.networks import Network
 from signer.crypto.transactions import SignedBytes
 from signer.model.decision import Decision
-from signer.model.key import Key
-from signer.model.refund import Page, Refund
+from signer.model.refund import Refund
 from signer.model.transaction import Kind, SignedTransaction
 from signer.policy.facts import KnownNetwork, OwnKeys, Surroundings
 from signer.policy.policy import AnyPolicy
+from signer.ports.ledger import Ledger
 from signer.ports.refund_reports import RefundFilter
 from signer.refunds.payment_policy import build_caller, own_keys, payment_facts
-
-
-class SignedRefunds(Protocol):
-    """The refunds, and what was signed for them."""
-
-    def search_refunds(
-        self, wanted: RefundFilter, *, limit: int, cursor: str | None = None
-    ) -> Page:
-        """As ``RefundReports``."""
-
-    def transactions(self, refund_id: str) -> Sequence[SignedTransaction]:
-        """As ``RefundStore``."""
-
-    def keys(self) -> Sequence[Key]:
-        """As ``KeyStore``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +34,7 @@ class PolicyReview:
     """
 
     def __init__(
-        self, store: SignedRefunds, policy: AnyPolicy, networks: Mapping[str, Network]
+        self, store: Ledger, policy: AnyPolicy, networks: Mapping[str, Network]
     ) -> None:
         self._store = store
         self._policy = policy

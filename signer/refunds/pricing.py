@@ -12,11 +12,7 @@ import structlog
 from signer.chain.chain import Chain
 from signer.chain.fees import bump_fees, quote_fees
 from signer.crypto.transactions import MAX_GAS
-from signer.errors import (
-    ExecutionRevertedError,
-    GasLimitError,
-    InsufficientFundsError,
-)
+from signer.errors import ExecutionRevertedError, GasLimitError, InsufficientFundsError
 from signer.model.transaction import (
     Kind,
     SignedTransaction,
@@ -29,10 +25,7 @@ from signer.refunds.gas import bound_gas, estimate_gas
 from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.payload import payload_of
 from signer.refunds.payment_checks import NOOP_GAS
-from signer.refunds.sweep_policy import (
-    Objection,
-    find_fee_objection,
-)
+from signer.refunds.sweep_policy import Objection, find_fee_objection
 from signer.refunds.transaction_signer import Attempt, TransactionSigner
 
 

@@ -15,17 +15,12 @@ from signer.errors import (
     NotFoundError,
     PolicyViolationError,
     StoreError,
+    require,
 )
 from signer.model.acceptance import NO_SIGNATURE, SignedRequest
 from signer.model.audit_record import Actor, Operation
 from signer.model.decision import Verdict
-from signer.model.refund import (
-    UNRESERVED,
-    Refund,
-    RefundRequest,
-    Status,
-)
-from signer.outcomes import require
+from signer.model.refund import UNRESERVED, Refund, RefundRequest, Status
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.meter import NO_METER, Meter

@@ -19,11 +19,7 @@ from signer.crypto.transaction_json import (
     read_address,
     read_quantity,
 )
-from signer.crypto.transactions import (
-    MAX_GAS,
-    DynamicFeeTransaction,
-    LegacyTransaction,
-)
+from signer.crypto.transactions import MAX_GAS, DynamicFeeTransaction, LegacyTransaction
 from signer.errors import EncodingError, InvalidInputError, PolicyViolationError
 from signer.policy.rules import RULES
 

@@ -21,12 +21,7 @@ from signer.crypto.transactions import (
 from signer.errors import RecoveryError
 from signer.keys.keyring import KeyRing
 from signer.keys.signer import Signed, Signer
-from signer.model.audit_record import (
-    WORKER,
-    Operation,
-    Purpose,
-    Record,
-)
+from signer.model.audit_record import WORKER, Operation, Purpose, Record
 from signer.model.decision import Decision
 from signer.model.payment import PaymentPurpose
 from signer.model.refund import RECORDED, Refund

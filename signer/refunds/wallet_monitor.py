@@ -38,7 +38,7 @@ from signer.ports.refund_reports import (
     RefundReports,
     SpentLately,
 )
-from signer.refunds.wallet_nonces import read_nonces
+from signer.refunds.wallet_reconciliation import read_nonces
 
 
 LATE_SECONDS = 900.0

@@ -6,11 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from signer.chain.chain import Chain
-from signer.errors import (
-    HotWalletError,
-    RowNotAuthenticError,
-    WalletPausedError,
-)
+from signer.errors import HotWalletError, RowNotAuthenticError, WalletPausedError
 from signer.model.approval import ApprovalUse
 from signer.model.transaction import Transaction
 from signer.model.wallet import UnrecordedTransaction

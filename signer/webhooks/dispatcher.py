@@ -26,8 +26,8 @@ from signer.loops import repeat
 from signer.model.event import NOT_AUTHENTIC, DeliveryState, Event
 from signer.ports.clock import Clock
 from signer.ports.event_store import DeliveryAttempt, DueDelivery, EventStore
+from signer.ports.outside_services import WebhookSender
 from signer.ports.refund_store import Topic, Watch
-from signer.ports.webhook_sender import WebhookSender
 from signer.webhooks.endpoint import Endpoints, EventDocument
 from signer.webhooks.event_feed import EventRetention
 

@@ -17,7 +17,7 @@ from typing import Any
 from signer.config.tenants import Webhook
 from signer.model.event import Event
 from signer.model.refund import Refund
-from signer.ports.webhook_sender import WebhookSender
+from signer.ports.outside_services import WebhookSender
 from signer.webhooks.signatures import SigningKey, sign
 
 

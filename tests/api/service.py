@@ -25,8 +25,7 @@ from signer.ports.chain import ChainClient, NodeStatus
 from signer.ports.clock import Clock, utc_now
 from signer.ports.key_backend import KeyDirectory
 from signer.ports.ledger import Ledger
-from signer.ports.screening_service import ScreeningService
-from signer.ports.webhook_sender import Notifier
+from signer.ports.outside_services import Notifier, ScreeningService
 from signer.refunds.service import RefundService
 from tests.api.support import AUDIENCE, ES256_KEY, ISSUER
 from tests.support.devices import KEY_ID, Device, honest, recording

@@ -18,7 +18,7 @@ from signer.errors import (
     KeyRotatedError,
     RowNotAuthenticError,
 )
-from signer.keys.revocation import Reinstatement
+from signer.keys.revocation import Revocation
 from signer.model.approval import ApprovalState
 from signer.model.audit_record import Actor
 from signer.model.key import SIGNING, Key, KeyState
@@ -47,8 +47,8 @@ def system(store: SQLStore) -> System:
     return system
 
 
-def _reinstatement(system: System) -> Reinstatement:
-    return system.reinstatement(approvals=system.approvals())
+def _reinstatement(system: System) -> Revocation:
+    return system.revocation(approvals=system.approvals())
 
 
 def _is_refused(system: System) -> bool:
@@ -169,7 +169,7 @@ def test_the_administrators_role_suffices(processes: Processes) -> None:
     pending = store.begin_rotation(system.key(NEW), now())
     store.activate(pending, now(), record(), replacing=before, block=True)
     system.clock.now = now()
-    done, _ = system.reinstatement().reinstate(before.address, WHY, ALICE)
+    done, _ = system.revocation().reinstate(before.address, WHY, ALICE)
 
     assert done.state is KeyState.DRAINING
 
@@ -189,7 +189,7 @@ def test_a_process_that_knew_the_key_before(
     condition = signing_condition(old, SIGNING)
     with pytest.raises(KeyRotatedError):
         other_process.append([record()], condition=condition)
-    system.reinstatement().reinstate(old.address, WHY, ALICE)
+    system.revocation().reinstate(old.address, WHY, ALICE)
     other_process.append([record()], condition=condition)
     system.revocation().revoke(old.address, ALICE)
     with pytest.raises(KeyRotatedError):
@@ -200,7 +200,7 @@ def test_a_wrong_clock_of_a_host(system: System) -> None:
     """The ledger's clock counts the day, and a revocation from the future none."""
     system.clock.advance(days=30)
     with pytest.raises(ConflictError):
-        _reinstatement(system).preview(system.address(OLD))
+        _reinstatement(system).preview_reinstatement(system.address(OLD))
     system.clock.now -= timedelta(days=60)
     with pytest.raises(ConflictError):
-        _reinstatement(system).preview(system.address(OLD))
+        _reinstatement(system).preview_reinstatement(system.address(OLD))

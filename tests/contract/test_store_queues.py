@@ -2,9 +2,8 @@
 
 import pytest
 
-from backends.sql import SQLStore, queue_postponement
-from signer.model.refund import Status
-from signer.model.refund_queue import Queue
+from backends.sql import SQLStore, refunds
+from signer.model.refund import Queue, Status
 from tests.fixtures.ledger import (
     accepted,
     bound,
@@ -77,7 +76,7 @@ def test_a_long_queue_is_postponed_in_parts(
 ) -> None:
     """The length of the queue may be a multiple of that of a part."""
     waiting = [accepted(store, due_at=now()) for _ in range(4)]
-    monkeypatch.setattr(queue_postponement, "PART", 2)
+    monkeypatch.setattr(refunds, "PART", 2)
 
     assert _postpone(store, QUEUES[0]) == 4
     assert [stored(store, each).attempts for each in waiting] == [1] * 4

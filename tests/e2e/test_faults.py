@@ -24,7 +24,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
 )
 
-from api.conditions import CONDITIONS
 from backends.sql.audit import SEALING_LOCK
 from dev.kms_emulator import KMSEmulator
 from dev.kms_faults import throttle
@@ -38,6 +37,7 @@ from tests.e2e.gateway import Gateway
 from tests.e2e.lagging_node import LaggingNode
 from tests.e2e.operator import Operator, values_of
 from tests.fixtures.postgresql import PostgreSQL
+from tests.support.conditions import CONDITIONS
 from tests.support.forked_processes import ForkedHotWallet
 from tests.support.waiting import eventually
 

@@ -20,7 +20,7 @@ from signer.chain.chain import Chain
 from signer.config.deny_list import DenyList
 from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
-from signer.errors import HotWalletError, StoreUnavailableError
+from signer.errors import HotWalletError, StoreUnavailableError, require
 from signer.keys.active_key_proof import KeyProof
 from signer.keys.admin_audit import AdminAudit
 from signer.keys.failover import Failover
@@ -42,15 +42,14 @@ from signer.model.transaction import (
     compose,
 )
 from signer.model.wallet import Wallet
-from signer.outcomes import require
 from signer.policy.default_rules import service_files
 from signer.policy.policy import AnyPolicy, Policy
 from signer.ports.chain import ChainClient
 from signer.ports.key_backend import KeyDirectory
 from signer.ports.ledger import Ledger
 from signer.ports.meter import NO_METER, Meter
+from signer.ports.outside_services import ScreeningService
 from signer.ports.refund_store import Topic, Watch
-from signer.ports.screening_service import ScreeningService
 from signer.refunds.acceptance import AcceptedRefund
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker

@@ -14,7 +14,7 @@ from signer.audit.log import AuditLog
 from signer.crypto.der import parse_public_key
 from signer.keys.balances import AddressBalance
 from signer.keys.failover import Failover
-from signer.keys.revocation import Reinstatement, Revocation
+from signer.keys.revocation import Revocation
 from signer.keys.rotation import Rotation
 from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor
@@ -104,17 +104,6 @@ class System:
     ) -> Revocation:
         """Return a new ``Revocation``, as in a new process."""
         return Revocation(
-            store or self.store,
-            audit=self.audit,
-            clock=self.clock,
-            approvals=approvals,
-        )
-
-    def reinstatement(
-        self, store: Any = None, approvals: Approvals | None = None
-    ) -> Reinstatement:
-        """Return a new ``Reinstatement``, as in a new process."""
-        return Reinstatement(
             store or self.store,
             audit=self.audit,
             clock=self.clock,

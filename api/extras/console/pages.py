@@ -16,9 +16,12 @@ from api.container import Container
 from api.extras.console import PREFIX, is_console
 from api.extras.console.audit import (
     LOOKED_AT,
+    PATHS,
     RecordFilter,
+    SignatureFilter,
     read_audit,
     search_records,
+    show_signature,
     verify_with,
 )
 from api.extras.console.links import Explorers, runbook_of
@@ -46,7 +49,6 @@ from api.extras.console.resources import (
     StaticFile,
     show,
 )
-from api.extras.console.signatures import PATHS, SignatureFilter, show_signature
 from api.extras.console.trends import (
     DAY,
     PERIODS,
@@ -67,7 +69,7 @@ from signer.model.event import DeliveryState
 from signer.model.refund import Status, is_refund_id
 from signer.ports.event_store import DeliveryFilter
 from signer.ports.refund_reports import RefundFilter
-from signer.refunds.wallet_nonces import MOST_OPEN
+from signer.refunds.wallet_reconciliation import MOST_OPEN
 
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from datetime import datetime
 
 from api.container import Container
 from api.extras.console.audit import LOOKED_AT, newest_records, read_fields
-from api.extras.console.plots import share
 from api.extras.console.rendering import format_amount
+from api.extras.console.trends import share
 from api.metrics.metric_names import DECISIONS
 from api.metrics.shared_meter import read_shared
 from signer.config.deny_list import DenyList

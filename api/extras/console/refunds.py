@@ -20,12 +20,7 @@ from signer.errors import (
     InvalidInputError,
     RowNotAuthenticError,
 )
-from signer.model.refund import (
-    COIN_ADDRESS,
-    UNRESERVED,
-    Refund,
-    is_refund_id,
-)
+from signer.model.refund import COIN_ADDRESS, UNRESERVED, Refund, is_refund_id
 from signer.model.transaction import Kind, SignedTransaction
 from signer.ports.ledger import Ledger
 from signer.ports.refund_reports import RefundFilter

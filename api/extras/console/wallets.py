@@ -9,7 +9,7 @@ from itertools import chain
 from math import isfinite
 
 from api.container import Container
-from api.extras.console.plots import share
+from api.extras.console.trends import share
 from api.metrics import metric_names
 from api.metrics.metric_names import Spec
 from api.metrics.readings import read
@@ -18,7 +18,7 @@ from signer.model.key import Key, KeyState, find_active_key
 from signer.model.wallet import UnrecordedTransaction, Wallet
 from signer.model.worker_row import WorkerRow, find_running
 from signer.ports.ledger import Ledger
-from signer.refunds.wallet_nonces import read_nonces
+from signer.refunds.wallet_reconciliation import read_nonces
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from api.extras.restore.plan import KeyChange, PlannedRefund, RestorePlan, Walle
 from signer.audit.actions import AuditAction
 from signer.config.networks import Network
 from signer.deadline import Deadlines
-from signer.errors import ConflictError, NotFoundError, StaleStateError
+from signer.errors import ConflictError, NotFoundError, StaleStateError, require
 from signer.keys.admin_audit import AdminAudit
 from signer.keys.balances import BalanceReader
 from signer.keys.failover import Failover
@@ -31,7 +31,6 @@ from signer.model.transaction import (
     compose,
 )
 from signer.model.wallet import Pause
-from signer.outcomes import require
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.redact import key_prefix

@@ -9,7 +9,7 @@ from api.extension import Extra
 
 if TYPE_CHECKING:
     from api.container import Container
-    from signer.ports.screening_service import ScreeningService
+    from signer.ports.outside_services import ScreeningService
 
 
 EXTRA = Extra(

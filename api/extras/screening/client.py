@@ -29,7 +29,7 @@ from signer.deadline import Deadlines
 from signer.diagnostics import EXPLAIN, Check, Finding
 from signer.errors import ConfigurationError, Refusal, ScreeningUnavailableError
 from signer.ports.clock import Clock, utc_now
-from signer.ports.screening_service import Question
+from signer.ports.outside_services import Question
 from signer.refunds.payment_checks import ZERO_ADDRESS
 from signer.webhooks.signatures import Secret, read_secrets, sign
 

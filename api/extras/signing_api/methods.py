@@ -33,7 +33,7 @@ from signer.errors import (
 )
 from signer.model.refund import IN_FLIGHT, Refund, Status
 from signer.policy.rules import RULES
-from signer.ports.node_proxy import NodeProxy
+from signer.ports.outside_services import NodeProxy
 from signer.refunds.eth_send_transaction import WINDOW_SECONDS, TransactionSender
 from signer.refunds.service import RefundService
 from signer.refunds.token_transfer import read_chain_id, read_payment, read_sender

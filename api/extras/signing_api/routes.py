@@ -14,10 +14,7 @@ from api.http import query
 from api.http.body import MAX_BATCH, read_bytes
 from api.http.concurrency import WaitingRequests
 from api.http.middleware import AuthorizationMiddleware, Resource
-from api.views.requests import (
-    MessageSigningRequestBody,
-    TypedDataSigningRequestBody,
-)
+from api.views.requests import MessageSigningRequestBody, TypedDataSigningRequestBody
 from signer import strict_json
 from signer.config.tenants import TenantRegistry
 from signer.crypto.messages import PersonalMessage

@@ -26,11 +26,7 @@ from signer.alerts import Alert, Alerts
 from signer.amounts import format_units
 from signer.chain.chain import Chain
 from signer.config.networks import Token
-from signer.errors import (
-    HotWalletError,
-    RotationInProgressError,
-    TreasuryError,
-)
+from signer.errors import HotWalletError, RotationInProgressError, TreasuryError
 from signer.keys.active_key_proof import PROOF_VALID_SECONDS
 from signer.loops import Wait, repeat
 from signer.model.key import Key, KeyState

@@ -21,7 +21,7 @@ from api.backend_factories import open_token_keys
 from backends.jwks_client import JWKSClient
 from signer.config.settings import Settings
 from signer.errors import AuthenticationError, ConfigurationError
-from signer.ports.key_set import KeySetError
+from signer.ports.outside_services import KeySetError
 from tests.api.issuer import Answer, Issuer, document, jwk, slow
 from tests.api.support import (
     AUDIENCE,

@@ -39,7 +39,7 @@ def admin_client(
         build_container(store, clock),
         rotation=system.rotation(needs_funds=needs_funds),
         failover=system.failover(),
-        reinstatement=system.reinstatement(),
+        revocation=system.revocation(),
         access=AccessPolicy(
             store,
             RateLimits.shared(store, clock=clock),

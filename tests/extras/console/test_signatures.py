@@ -8,8 +8,7 @@ import pytest
 from falcon.testing import TestClient
 
 from api.container import Container
-from api.extras.console.audit import search_records
-from api.extras.console.signatures import SignatureFilter, show_signature
+from api.extras.console.audit import SignatureFilter, search_records, show_signature
 from api.http.app import create_app
 from backends.sql import SQLStore
 from signer.audit.log import AuditLog

@@ -5,12 +5,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from api.extras.console.plots import Plot, Series, round_up
 from api.extras.console.rendering import format_number, format_seconds
 from api.extras.console.trends import (
     DAY,
     WEEK,
     ChartPeriod,
+    Plot,
+    Series,
     _summarize,
     find_blockers,
     plot_broadcasts,
@@ -18,6 +19,7 @@ from api.extras.console.trends import (
     plot_refunds,
     quantile,
     recent_p99,
+    round_up,
 )
 from backends.sql import SQLStore
 from signer.model.refund import Status, new_refund_id

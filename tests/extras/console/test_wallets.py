@@ -16,7 +16,7 @@ from signer.model.key import KeyState
 from signer.model.refund import Status
 from signer.model.wallet import Pause
 from signer.model.worker_row import WorkerRow
-from signer.refunds.wallet_nonces import MOST_OPEN
+from signer.refunds.wallet_reconciliation import MOST_OPEN
 from tests.api.browser import Browser
 from tests.api.readings import measured
 from tests.api.support import SettableClock
@@ -90,7 +90,7 @@ def test_a_long_queue_is_no_gap(
     container: Container, sqlite_store: SQLStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page reads so many open refunds, and looks no further."""
-    monkeypatch.setattr("signer.refunds.wallet_nonces.MOST_OPEN", 2)
+    monkeypatch.setattr("signer.refunds.wallet_reconciliation.MOST_OPEN", 2)
     for _ in range(4):
         reserved(sqlite_store, accepted(sqlite_store))
     monkeypatch.setattr(sqlite_store, "unknown_nonces", None)

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from backends.alert_webhook import FORMATS, AlertFormat, AlertWebhook, summary
-from signer.ports.webhook_sender import Notifier
+from signer.ports.outside_services import Notifier
 from tests.support.waiting import eventually
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
-from api.conditions import CONDITIONS, Condition
 from api.metrics import metric_names
 from api.views.codes import load_codes
 from backends.alert_webhook import FORMATS
 from signer.alerts import LASTING, TICKETS, Alert
+from tests.support.conditions import CONDITIONS, Condition
 from tests.support.monitoring import (
     RULES,
     RULES_TEST,

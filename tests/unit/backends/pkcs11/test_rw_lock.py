@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from backends.pkcs11.rw_lock import RWLock
+from backends.pkcs11.cryptoki import RWLock
 from signer.errors import BackendUnavailableError
 from tests.support.waiting import eventually
 

@@ -13,17 +13,16 @@ from sqlalchemy import bindparam, insert, select, text
 from backends.sql import (
     SQLStore,
     audit,
-    cancellations,
     claim_order,
     deliveries,
     events,
     queries,
-    queue_postponement,
     refund_approvals,
     refund_reports,
     spending,
     tables,
 )
+from backends.sql.refunds import REQUESTED
 from backends.sql.tables import refunds, spendings
 from backends.sql.wallet_rows import next_nonce
 from signer.model.audit_record import Record
@@ -266,11 +265,11 @@ def test_open_refunds_of_a_tenant_are_counted_in_an_index(
         (claim_order.DUE, "ix_refunds_queued"),
         (claim_order.CLAIM_QUEUED, "refunds"),
         (claim_order.CLAIM_TRANSACTIONS, "transactions"),
-        (cancellations.REQUESTED, "ix_refunds_cancel_requested"),
-        (queue_postponement.postponing("network"), "ix_refunds_queued"),
-        (queue_postponement.postponing("tenant"), "ix_refunds_queued"),
+        (REQUESTED, "ix_refunds_cancel_requested"),
+        (claim_order.postponing("network"), "ix_refunds_queued"),
+        (claim_order.postponing("tenant"), "ix_refunds_queued"),
         (
-            queue_postponement.postponing("network", "tenant", "token"),
+            claim_order.postponing("network", "tenant", "token"),
             "ix_refunds_queued",
         ),
     ],
@@ -346,9 +345,9 @@ def test_refunds_that_await_an_approval_are_read_alone(filled_store: SQLStore) -
     "statement",
     [
         claim_order.DUE,
-        queue_postponement.postponing("network"),
-        queue_postponement.postponing("tenant"),
-        queue_postponement.postponing("network", "tenant", "token"),
+        claim_order.postponing("network"),
+        claim_order.postponing("tenant"),
+        claim_order.postponing("network", "tenant", "token"),
     ],
     ids=["due", "postpone network", "postpone tenant", "postpone token"],
 )

@@ -35,7 +35,7 @@ def system(system: System) -> System:
 
 def _reinstate(system: System, name: str = OLD, store: Any = None) -> Key:
     address = system.address(name)
-    return system.reinstatement(store).reinstate(address, WHY, ALICE)[0]
+    return system.revocation(store).reinstate(address, WHY, ALICE)[0]
 
 
 def test_a_revoked_key_drains_again(system: System) -> None:
@@ -79,10 +79,10 @@ def test_a_day_later_it_is_final(system: System, days: int) -> None:
     """Also if the clock of the host that revoked it was a day ahead."""
     address = system.address(OLD)
     system.clock.advance(days=days, seconds=-days)
-    soon, _ = system.reinstatement().preview(address)
+    soon, _ = system.revocation().preview_reinstatement(address)
     system.clock.advance(seconds=days)
     with pytest.raises(ConflictError, match="24 hours"):
-        system.reinstatement().preview(address)
+        system.revocation().preview_reinstatement(address)
     with pytest.raises(ConflictError, match="24 hours"):
         _reinstate(system)
 
@@ -92,7 +92,7 @@ def test_a_day_later_it_is_final(system: System, days: int) -> None:
 
 
 def test_the_time_that_is_left(system: System) -> None:
-    key, _ = system.reinstatement().preview(system.address(OLD))
+    key, _ = system.revocation().preview_reinstatement(system.address(OLD))
 
     assert key.revoked_at == system.clock()
     assert key.reinstatable_until == system.clock() + REINSTATABLE_FOR
@@ -116,7 +116,7 @@ def test_only_revoked_keys_are_reinstated(
 @pytest.mark.parametrize("address", ["", "0x1234", OLD])
 def test_a_malformed_address(system: System, address: str) -> None:
     with pytest.raises(InvalidInputError) as raised:
-        system.reinstatement().reinstate(address, WHY, ALICE)
+        system.revocation().reinstate(address, WHY, ALICE)
 
     assert raised.value.field == "address"
     assert OLD not in str(system.records)
@@ -125,20 +125,20 @@ def test_a_malformed_address(system: System, address: str) -> None:
 @pytest.mark.parametrize("reason", ["", " ", "a" * 201, "two\nlines"])
 def test_a_reason_is_required(system: System, reason: str) -> None:
     with pytest.raises(InvalidInputError) as raised:
-        system.reinstatement().reinstate(system.address(OLD), reason, ALICE)
+        system.revocation().reinstate(system.address(OLD), reason, ALICE)
 
     assert raised.value.field == "reason"
 
 
 def _ask(system: System) -> str:
-    reinstatement = system.reinstatement(approvals=system.approvals())
+    reinstatement = system.revocation(approvals=system.approvals())
     with pytest.raises(ApprovalRequiredError) as refused:
         reinstatement.reinstate(system.address(OLD), WHY, CAROL)
     return refused.value.digest
 
 
 def _reinstate_with_approval(system: System) -> None:
-    reinstatement = system.reinstatement(approvals=system.approvals())
+    reinstatement = system.revocation(approvals=system.approvals())
     reinstatement.reinstate(system.address(OLD), WHY, CAROL)
 
 

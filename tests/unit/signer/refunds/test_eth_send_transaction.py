@@ -14,7 +14,7 @@ from signer.errors import (
 )
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Wallet
-from signer.ports.node_proxy import NodeProxy
+from signer.ports.outside_services import NodeProxy
 from signer.refunds.eth_send_transaction import (
     WINDOW_SECONDS,
     TransactionSender,

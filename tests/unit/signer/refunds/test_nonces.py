@@ -12,11 +12,11 @@ from signer.errors import (
     SigningStoppedError,
     StaleStateError,
     WalletPausedError,
+    require,
 )
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
-from signer.outcomes import require
 from signer.ports.chain import MinedTransaction
 from signer.ports.refund_store import Reservation
 from signer.refunds.nonces import NonceManager

@@ -17,7 +17,7 @@ from signer.errors import (
 )
 from signer.model.refund import Refund, Status
 from signer.model.transaction import Kind
-from signer.ports.screening_service import Question
+from signer.ports.outside_services import Question
 from signer.refunds.acceptance import (
     DENIALS,
     AcceptedRefund,

@@ -61,7 +61,7 @@ def test_earlier_sweeps_of_an_address_are_found_on_every_page(
     world: World, left: Left, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of another address are not among them."""
-    monkeypatch.setattr("signer.refunds.sweep_plan._PAGE", 1)
+    monkeypatch.setattr("signer.refunds.sweep._PAGE", 1)
     (tokens,) = swept(world)
     world.step(tokens, times=3)
     world.settle()

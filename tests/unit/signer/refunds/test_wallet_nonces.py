@@ -3,7 +3,7 @@
 import pytest
 
 from signer.model.wallet import Wallet
-from signer.refunds.wallet_nonces import MOST_OPEN, WalletNonces, read_nonces
+from signer.refunds.wallet_reconciliation import MOST_OPEN, WalletNonces, read_nonces
 from tests.fixtures.ledger import unrecorded
 from tests.support.refunds import World
 
@@ -37,7 +37,7 @@ def test_missing_nonces_are_found(world: World) -> None:
 
 def test_a_long_queue_is_no_gap(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first open nonces are read, and no others."""
-    monkeypatch.setattr("signer.refunds.wallet_nonces.MOST_OPEN", 2)
+    monkeypatch.setattr("signer.refunds.wallet_reconciliation.MOST_OPEN", 2)
     for _ in range(4):
         world.broadcast()
     monkeypatch.setattr(world.store, "unknown_nonces", None)

@@ -12,7 +12,7 @@ from signer.alerts import Alert, Alerts
 from signer.errors import StoreUnavailableError
 from signer.model.worker_row import WorkerRow
 from signer.ports.ledger import Ledger
-from signer.ports.webhook_sender import Notifier
+from signer.ports.outside_services import Notifier
 from signer.refunds.worker_monitor import LOOK_SECONDS, WorkerMonitor
 from tests.support.refunds import FakeClock, altered
 
