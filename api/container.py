@@ -34,7 +34,7 @@ from signer.keys.admin_audit import AdminAudit
 from signer.keys.revocation import Revocation
 from signer.model.audit_record import Operation
 from signer.ports.backend_plugin import BackendConfig, BackendPlugin
-from signer.ports.clock import Clock, utc_now
+from signer.ports.clock import Clock, LedgerClock, utc_now
 from signer.ports.key_backend import KeyDirectory
 from signer.ports.ledger import Ledger
 from signer.ports.meter import Meter, Meters
@@ -44,9 +44,8 @@ from signer.ports.outside_services import (
     ScreeningService,
     WebhookSender,
 )
-from signer.refunds.heartbeat import Heartbeat
 from signer.refunds.hold_admin import Holds
-from signer.refunds.ledger_clock import LedgerClock
+from signer.refunds.worker_monitor import Heartbeat
 from signer.startup.policy_approval import LimitsGuard
 from signer.webhooks.delivery_admin import DeliveryAdmin
 from signer.webhooks.endpoint import Endpoints
@@ -57,8 +56,7 @@ if TYPE_CHECKING:
     from api.auth.authorization import AccessPolicy
     from api.auth.jwt_verifier import JWTVerifier
     from api.auth.verification_keys import KeySource
-    from api.health.key_check import KeyCheck
-    from api.health.readiness import Readiness
+    from api.health.readiness import KeyCheck, Readiness
     from api.metrics.shared_meter import SharedMeter
     from api.metrics.worker_meter import WorkerMeter
     from api.principal import Network as IPNetwork
@@ -69,7 +67,7 @@ if TYPE_CHECKING:
     from signer.keys.rotation import Rotation
     from signer.keys.signer import SignerFactory
     from signer.policy.policy import LivePolicy, Policy
-    from signer.refunds.explain import Explainer
+    from signer.refunds.explanation import Explainer
     from signer.refunds.nonce_admin import NonceAdmin
     from signer.refunds.payment_policy import PaymentPolicy
     from signer.refunds.service import RefundService
@@ -390,7 +388,7 @@ class Container:
     @cached_property
     def key_check(self) -> KeyCheck:
         """Tests the active key, unless it signed a moment ago."""
-        from api.health.key_check import KeyCheck
+        from api.health.readiness import KeyCheck
 
         # Ask the ring each time: the active key changes while the process runs.
         return KeyCheck(
@@ -526,7 +524,7 @@ class Container:
 
     @cached_property
     def explainer(self) -> Explainer:
-        from signer.refunds.explain import Explainer
+        from signer.refunds.explanation import Explainer
 
         store, chains, clock = self.store, self.tenants_chains, self.ledger_clock
         return Explainer(store, store, chains, clock, self.tenants)

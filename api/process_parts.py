@@ -9,7 +9,7 @@ from api.metrics.workers import read_network_looks
 from api.views.refunds import event_document
 from signer.audit.sealer import SealingMonitor
 from signer.config.settings import Role
-from signer.keys.active_key_proof import KeyProof
+from signer.keys.key_proofs import KeyProof
 from signer.keys.retirement import KeyRetirement
 from signer.model.worker_row import find_running
 from signer.refunds.automatic_stop import AutomaticStop

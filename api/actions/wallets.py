@@ -24,7 +24,7 @@ from signer.model.audit_record import Actor
 if TYPE_CHECKING:
     from api.container import Container
     from signer.deadline import Deadlines
-    from signer.refunds.wallet_repair import RepairResult
+    from signer.refunds.nonce_admin import RepairResult
 
 
 _PAGE = "/console/wallets"
@@ -66,7 +66,7 @@ _ADDRESS = Field(
 
 def _compare(container: Container, network: str | None) -> Sequence[RepairResult]:
     from signer.errors import NotFoundError
-    from signer.refunds.wallet_repair import repair_wallets
+    from signer.refunds.nonce_admin import repair_wallets
 
     chains = container.chains
     if network is not None and network not in chains:

@@ -31,7 +31,7 @@ from signer.redact import key_prefix
 
 
 if TYPE_CHECKING:
-    from signer.refunds.wallet_repair import RepairResult
+    from signer.refunds.nonce_admin import RepairResult
 
 
 KeyPrefix = Annotated[str, AfterValidator(key_prefix), text()]

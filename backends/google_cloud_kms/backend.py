@@ -7,20 +7,30 @@ documents the mapping of errors and the deadline.
 """
 
 import os
+import time
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from http import HTTPStatus
+from typing import NamedTuple, TypeVar
 
+from pydantic import SecretStr
+
+from backends.google_cloud_kms.access_tokens import AccessTokens
 from backends.google_cloud_kms.answers import (
+    map_response,
     read_public_key,
     read_signature,
+    retry_delay,
     sign_request,
 )
-from backends.google_cloud_kms.client import KMSClient, Request
 from backends.google_cloud_kms.options import FORMAT, AllowedVersions, is_version_name
-from backends.kms_retries import Reply
+from backends.http_client import TOO_SLOW, ExchangeError, HTTPClient, Response
+from backends.kms_retries import AttemptError, CallLimits, KMSCalls, Reply, Turn
+from signer.deadline import Deadlines
 from signer.errors import (
+    AccessDeniedError,
     BackendError,
+    BackendUnavailableError,
     InvalidInputError,
     KeyNotFoundError,
     KeyUnusableError,
@@ -29,6 +39,135 @@ from signer.ports.key_backend import DeviceSignature, KeyId
 
 
 T = TypeVar("T")
+
+_MAX_BYTES = 64 * 1024
+_SHORTEST_ATTEMPT = 0.2
+"""The shortest attempt, in seconds, that is worth starting."""
+
+_TOO_MANY = (
+    "too many calls wait for Cloud KMS already; GOOGLE_CLOUD_KMS_SIGNATURES_PER_SECOND,"
+    " GOOGLE_CLOUD_KMS_MAX_CONCURRENCY or the latency of Cloud KMS limits them"
+)
+
+
+def limit_calls(
+    seconds: float, attempts: int, concurrency: int, per_second: float
+) -> CallLimits:
+    """Return the limits of calls of *seconds*: there is time for two attempts."""
+    attempt = seconds * (0.9 if attempts == 1 else 0.45)
+    patience = seconds - _SHORTEST_ATTEMPT
+    return CallLimits(attempts, attempt, patience, concurrency, per_second)
+
+
+class Request(NamedTuple):
+    """One call: its name in errors, and its HTTP request below the endpoint."""
+
+    operation: str
+    method: str
+    path: str
+    body: bytes | None = None
+
+
+class _LateError(BackendUnavailableError):
+    """An attempt got no answer in time."""
+
+
+class KMSClient:
+    """Calls *endpoint* with an access token; threads share it, processes must not."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        tokens: AccessTokens,
+        limits: CallLimits,
+        *,
+        timer: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._tokens = tokens
+        self._limits = limits
+        self._timer = timer
+        self._http = HTTPClient(
+            SecretStr(endpoint),
+            timeout=limits.attempt,
+            headers={"Content-Type": "application/json"},
+            max_bytes=_MAX_BYTES,
+        )
+        # Bounds what HTTPClient does not: name resolution, and hosts with many
+        # addresses, such as Google's.
+        self._deadlines = Deadlines(per_subject=2 * limits.concurrency)
+        self._calls = KMSCalls("Cloud KMS", _TOO_MANY, limits, timer=timer, sleep=sleep)
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls are sent at once, at the moment."""
+        return self._calls.concurrency
+
+    def call(self, request: Request, read: Callable[[bytes], T]) -> Reply[T]:
+        """
+        Return what *read* makes of the body of the answer to *request*.
+
+        An answer that *read* refuses with a retryable error is asked for again.  It
+        raises as ``KMSCalls.call``, and as *read*.
+        """
+        return self._calls.call(partial(self._attempt, request, read))
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._http.__exit__()
+        self._tokens.close()
+
+    def _attempt(self, request: Request, read: Callable[[bytes], T], turn: Turn) -> T:
+        end = turn.latest + _SHORTEST_ATTEMPT
+        left = min(self._limits.attempt, end - self._timer())
+        response = None
+        try:
+            response = self._deadlines.within(
+                left,
+                partial(self._exchange, request, left),
+                name="google-cloud-kms",
+                late=_LateError,
+            )
+            if response.status != HTTPStatus.OK:
+                raise map_response(request.operation, response)
+            return read(response.body)
+        except BackendError as e:
+            error = e
+        is_stale_token = (
+            turn.number == 1
+            and response is not None
+            and response.status == HTTPStatus.UNAUTHORIZED
+            and isinstance(error, AccessDeniedError)
+        )
+        raise AttemptError(
+            error,
+            may_repeat=error.retryable or is_stale_token,
+            pause=retry_delay(response) if response else 0.0,
+            is_late=isinstance(error, _LateError),
+            is_answer=response is not None,
+        )
+
+    def _exchange(self, request: Request, seconds: float) -> Response:
+        """Send *request* once; this runs in a thread of its own."""
+        end = self._timer() + seconds
+        token = self._tokens.get()
+        try:
+            response = self._http.exchange(
+                request.method,
+                request.body,
+                timeout=max(0.001, end - self._timer()),
+                headers={"Authorization": f"Bearer {token}"},
+                path=request.path,
+            )
+        except ExchangeError as e:
+            kind = _LateError if e.reason == TOO_SLOW else BackendUnavailableError
+            raise kind(
+                f"Cloud KMS {request.operation} got no usable response ({e.reason})"
+            ) from None
+        if response.status == HTTPStatus.UNAUTHORIZED:
+            self._tokens.forget(token)
+        return response
+
 
 NAME = "google-cloud-kms"
 

@@ -50,8 +50,11 @@ class GoogleCloudKMSPlugin:
 
     def open(self, config: BackendConfig) -> KeyDirectory:
         from backends.google_cloud_kms.access_tokens import AccessTokens  # noqa: PLC0415
-        from backends.google_cloud_kms.backend import GoogleCloudKMSBackend  # noqa: PLC0415
-        from backends.google_cloud_kms.client import KMSClient, limit_calls  # noqa: PLC0415
+        from backends.google_cloud_kms.backend import (  # noqa: PLC0415
+            GoogleCloudKMSBackend,
+            KMSClient,
+            limit_calls,
+        )
 
         quiet_vendor_loggers("google", "urllib3")
         options = config.read(GoogleCloudKMSOptions)

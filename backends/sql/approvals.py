@@ -9,9 +9,9 @@ from backends.sql.audit_rows import write
 from backends.sql.database import Tables
 from backends.sql.sealed_rows import SealedRows, select_flagged
 from backends.sql.tables import accepted_limits, approvals, refunds
-from signer.model.accepted_limits import AcceptedLimits
 from signer.model.approval import Approval, ApprovalUse
 from signer.model.audit_record import Record
+from signer.model.worker_row import AcceptedLimits
 from signer.row_macs import RowMACs
 
 

@@ -30,7 +30,6 @@ from backends.sql.table_declaration import (
     outside,
     partial,
 )
-from signer.model.accepted_limits import AcceptedLimits
 from signer.model.approval import Approval
 from signer.model.audit_record import Record
 from signer.model.event import TYPES, Delivery, Event
@@ -48,7 +47,7 @@ from signer.model.transaction import (
     compose,
 )
 from signer.model.wallet import UnrecordedTransaction, Wallet
-from signer.model.worker_row import WorkerRow
+from signer.model.worker_row import AcceptedLimits, WorkerRow
 from signer.ports.audit_journal import Checkpoint
 
 

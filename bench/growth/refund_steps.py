@@ -21,7 +21,7 @@ from signer.model.transaction import CLAIM_TIME
 from signer.ports.clock import utc_now
 from signer.ports.refund_store import Change, Reservation
 from signer.refunds.confirmations import ConfirmationTracker
-from signer.refunds.explain import Explainer
+from signer.refunds.explanation import Explainer
 from tests.fixtures.ledger import (
     WALLET,
     change_of,

@@ -5,6 +5,11 @@ Contracts ignore what they do not read: bytes after the arguments, and offsets t
 point anywhere.  Some ignore the upper bytes of an address as well.  What a policy reads
 must be what the contract reads, so only the one canonical encoding is accepted
 (Solidity ABI specification, "Strict Encoding Mode").
+
+A selector is the first four bytes of the hash of a signature, so other functions can
+have the same one, and a contract may do anything under a known name.  The table
+``known_functions.toml`` is how to read the bytes; policy decides which contracts to
+trust.
 """
 
 import re

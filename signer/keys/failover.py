@@ -31,7 +31,7 @@ from signer.errors import (
     StaleStateError,
 )
 from signer.keys.admin_audit import AdminAudit, key_facts
-from signer.keys.candidate_proof import CandidateTester
+from signer.keys.key_proofs import CandidateTester
 from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor, Operation
 from signer.model.key import SIGNING, Key, find_key

@@ -43,7 +43,7 @@ from signer.errors import (
 )
 from signer.keys.admin_audit import AdminAudit, Facts, failure_code, key_facts
 from signer.keys.balances import AddressBalance
-from signer.keys.candidate_proof import CandidateTester
+from signer.keys.key_proofs import CandidateTester
 from signer.keys.revocation import Revocation
 from signer.keys.signer import SignerFactory
 from signer.model.approval import ApprovalUse

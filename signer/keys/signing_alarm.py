@@ -4,7 +4,7 @@ Raises an alert when signing fails, and repeats it at most every five minutes.
 A device that rejects calls because of their rate is one alert until it rejects none.
 
 It covers every signature of a refund, a sweep or a message.  Self-tests raise alerts of
-their own (``api/health/key_check.py``).
+their own (``api/health/readiness.py``).
 """
 
 import time

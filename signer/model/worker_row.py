@@ -1,10 +1,10 @@
-"""What a worker records about itself, so that other processes notice when it stops."""
+"""What a worker records: that it runs, and the limits with which it started."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from signer.model.row import PrimaryKey
+from signer.model.row import NotStored, PrimaryKey, Small, sealed
 
 
 STOPPED_AFTER = timedelta(seconds=20)
@@ -48,3 +48,27 @@ def find_running(workers: Collection[WorkerRow], now: datetime) -> Sequence[Work
     """Return the workers that completed a pass lately, the first started first."""
     running = (each for each in workers if now - each.passed_at <= STOPPED_AFTER)
     return sorted(running, key=lambda each: (each.started_at, each.name))
+
+
+THE_ROW = 1
+"""The id of the only row."""
+
+
+@sealed("accepted limits")
+@dataclass(frozen=True, slots=True)
+class AcceptedLimits:
+    """
+    The limits that the last worker started with: a higher one needs an approval.
+
+    ``document`` is what ``signer.config.file_limits.dump_limits`` writes.  ``version``
+    counts the changes: each is a compare-and-set on it.  ``is_authentic`` is not
+    stored: it is False if the MAC of the stored row is not valid.  No other field of
+    such a row can be trusted.
+    """
+
+    id: PrimaryKey[int]
+    document: str
+    accepted_at: datetime
+    version: Small = 0
+    mac: str | None = field(default=None, compare=False, repr=False)
+    is_authentic: NotStored[bool] = True

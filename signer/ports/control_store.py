@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from signer.model.accepted_limits import AcceptedLimits
 from signer.model.approval import Approval, ApprovalUse
 from signer.model.audit_record import Record
 from signer.model.hold import Hold
+from signer.model.worker_row import AcceptedLimits
 
 
 class ControlStore(Protocol):

@@ -3,7 +3,7 @@ The life of a refund, from its acceptance to its confirmation.
 
 1. *Accept*: the API stores the refund (``acceptance``), perhaps with a proposal for an
    administrator.  From here on only workers move it.
-2. *Approve*: people decide about those that need it (``awaiting_refunds``).
+2. *Approve*: people decide about those that need it (``steps``).
 3. *Reserve*: a refund gets its place in a transaction of the active key, under the
    limits, with the audit record of the intent to sign (``queued_refunds``).
 4. *Sign*, *record*: the device signs, and the bytes are stored before any node sees

@@ -156,6 +156,10 @@ def read_funds(
     """
     Return what *address* holds of the coin and of each token, and how long it lasts.
 
+    A refund is taken to be like the average of the last ones, and an hour like the
+    average of the last 24.  The coin is counted at the max fee, which nodes require to
+    be available, so it lasts longer.
+
     Raises:
         ChainError: The nodes do not answer.
         StoreError: The ledger does not answer.

@@ -28,7 +28,7 @@ from signer.errors import (
     StaleStateError,
     TenantBlockedError,
 )
-from signer.keys.active_key_proof import KeyProof
+from signer.keys.key_proofs import KeyProof
 from signer.keys.keyring import KeyRing
 from signer.keys.retirement import KeyRetirement
 from signer.model.key import WATCHED, Key, KeyState, find_active_key

@@ -28,9 +28,9 @@ from signer.config.file_limits import (
     read_limits,
 )
 from signer.errors import ConfigurationError, ConflictError, Refusal, StaleStateError
-from signer.model.accepted_limits import THE_ROW, AcceptedLimits
 from signer.model.approval import ApprovalUse, Proposal
 from signer.model.audit_record import Actor, Record
+from signer.model.worker_row import THE_ROW, AcceptedLimits
 from signer.ports.audit_journal import Journal
 from signer.ports.clock import Clock
 from signer.ports.control_store import ControlStore

@@ -7,7 +7,7 @@ import pytest
 
 from backends.sql import SQLStore
 from signer.errors import ConfigurationError, HotWalletError, StaleStateError
-from signer.model.accepted_limits import THE_ROW, AcceptedLimits
+from signer.model.worker_row import THE_ROW, AcceptedLimits
 from signer.ports.control_store import ControlStore
 from tests.fixtures.ledger import forge, now
 from tests.fixtures.races import race

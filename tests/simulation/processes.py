@@ -12,8 +12,8 @@ from signer.chain.chain import Chain
 from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
 from signer.errors import HotWalletError, WalletPausedError
-from signer.keys.active_key_proof import KeyProof
 from signer.keys.admin_audit import AdminAudit
+from signer.keys.key_proofs import KeyProof
 from signer.keys.keyring import KeyRing
 from signer.keys.retirement import KeyRetirement
 from signer.keys.signer import Signer

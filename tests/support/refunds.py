@@ -21,9 +21,9 @@ from signer.config.deny_list import DenyList
 from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
 from signer.errors import HotWalletError, StoreUnavailableError, require
-from signer.keys.active_key_proof import KeyProof
 from signer.keys.admin_audit import AdminAudit
 from signer.keys.failover import Failover
+from signer.keys.key_proofs import KeyProof
 from signer.keys.keyring import KeyRing
 from signer.keys.retirement import KeyRetirement
 from signer.keys.revocation import Revocation
@@ -53,7 +53,7 @@ from signer.ports.refund_store import Topic, Watch
 from signer.refunds.acceptance import AcceptedRefund
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
-from signer.refunds.explain import Explainer
+from signer.refunds.explanation import Explainer
 from signer.refunds.hold_admin import Holds
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager

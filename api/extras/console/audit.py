@@ -2,7 +2,8 @@
 What the ledger shows of the audit log, and finds records in it, the newest first.
 
 There is no index of what records say, so a page looks at a bounded number of them.
-Another program may have written a record: only one with a valid MAC is read.
+Another program may have written a record: only one with a valid MAC is read.  A record
+of a signature has what was signed in words, or what these words are made of.
 """
 
 import json

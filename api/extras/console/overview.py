@@ -8,8 +8,12 @@ from enum import StrEnum
 from functools import partial
 
 from api.container import Container
-from api.extras.console.links import Explorers, draw_qr_code, runbook_links
-from api.extras.console.rendering import format_duration
+from api.extras.console.rendering import (
+    Explorers,
+    draw_qr_code,
+    format_duration,
+    runbook_links,
+)
 from api.extras.console.trends import DAY, find_blockers, plot_refunds, recent_p99
 from api.extras.console.wallets import Measurements, read_measurements
 from api.health.readiness import Readiness, unsealed_seconds

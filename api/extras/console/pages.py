@@ -24,7 +24,6 @@ from api.extras.console.audit import (
     show_signature,
     verify_with,
 )
-from api.extras.console.links import Explorers, runbook_of
 from api.extras.console.overview import read_overview
 from api.extras.console.policies import (
     count_decisions,
@@ -34,7 +33,7 @@ from api.extras.console.policies import (
     read_rule_files,
 )
 from api.extras.console.refunds import RefundDetailsReader, recipient_in, search
-from api.extras.console.rendering import icon, style_sheet
+from api.extras.console.rendering import Explorers, icon, runbook_of, style_sheet
 from api.extras.console.resources import (
     MOST_EXPORTED,
     ActionConfirmation,

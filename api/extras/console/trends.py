@@ -3,6 +3,11 @@ How refunds went over the last day or week, in equal parts.
 
 Each part of a period is counted by itself, and looks at a bounded number of rows, so a
 page costs the same in a ledger of any size.
+
+The templates draw a ``Plot`` as SVG in the page, with colours from the style sheet: the
+policy allows no script, image or style in it.  Marks are in a box of 1000 by 100 units
+that is stretched to the width of the page.  The texts are HTML beside it, which a phone
+does not shrink.
 """
 
 import math

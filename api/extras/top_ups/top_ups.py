@@ -27,7 +27,7 @@ from signer.amounts import format_units
 from signer.chain.chain import Chain
 from signer.config.networks import Token
 from signer.errors import HotWalletError, RotationInProgressError, TreasuryError
-from signer.keys.active_key_proof import PROOF_VALID_SECONDS
+from signer.keys.key_proofs import PROOF_VALID_SECONDS
 from signer.loops import Wait, repeat
 from signer.model.key import Key, KeyState
 from signer.model.refund import RefundRequest, Status

@@ -16,11 +16,11 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from api.health.key_check import KeyCheck
 from api.health.readiness import (
     ANSWER_SECONDS,
     LATE,
     SHARED_SECONDS,
+    KeyCheck,
     KeyNotProvedError,
     NetworkLook,
     Readiness,

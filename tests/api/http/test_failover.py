@@ -90,7 +90,7 @@ def run(
     monkeypatch.setenv("DATABASE_URL", sqlite_url)
     monkeypatch.setenv("MAC_KEY_FILE", str(write_mac_key(tmp_path)))
     # The time limit of a self-test has tests of its own; this machine may be busy.
-    monkeypatch.setattr("signer.keys.candidate_proof._STEP_SECONDS", 30.0)
+    monkeypatch.setattr("signer.keys.key_proofs._STEP_SECONDS", 30.0)
     return hotwallet
 
 

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from api.container import Container
-from api.extras.console.links import GUIDES, Explorers, draw_qr_code, runbook_of
 from api.extras.console.overview import read_guard
+from api.extras.console.rendering import GUIDES, Explorers, draw_qr_code, runbook_of
 from api.extras.console.wallets import MeasuredBalance
 from api.views.codes import find_code
 from backends.sql import SQLStore

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from api.health.key_check import _SELF_TEST_SECONDS
+from api.health.readiness import _SELF_TEST_SECONDS
 from bench.scale import TRANSFER_GAS
 from tests.integration.test_calls_to_nodes import IDLE_PER_MINUTE, PER_REFUND
 

@@ -15,7 +15,7 @@ from botocore.retries.standard import (  # type: ignore[import-untyped]
     ThrottlingErrorDetector,
 )
 
-from backends.aws_kms.deadline import Deadline, _longest_pause
+from backends.aws_kms.client import Deadline, _longest_pause
 from dev import kms_faults as faults
 from dev.kms_wire import Fault, Faults
 from signer.errors import BackendThrottledError, BackendUnavailableError

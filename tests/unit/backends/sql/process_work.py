@@ -47,12 +47,11 @@ from signer.ports.refund_reports import GAS
 from signer.ports.refund_store import Topic
 from signer.refunds.acceptance import AcceptedRefund
 from signer.refunds.eth_send_transaction import TransactionSender
-from signer.refunds.heartbeat import Heartbeat
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.payment_checks import ZERO_ADDRESS
 from signer.refunds.payment_policy import own_keys
 from signer.refunds.token_transfer import TransferRequest
-from signer.refunds.worker_monitor import WorkerMonitor
+from signer.refunds.worker_monitor import Heartbeat, WorkerMonitor
 from signer.signing.service import KnownAddresses, Requester, SigningService
 from tests.fixtures.ledger import (
     FORGED_APPROVAL,

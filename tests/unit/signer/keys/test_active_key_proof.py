@@ -13,7 +13,7 @@ from signer.errors import (
     KeyUnusableError,
     StoreUnavailableError,
 )
-from signer.keys.active_key_proof import (
+from signer.keys.key_proofs import (
     PROOF_VALID_SECONDS,
     PROVE_EVERY_SECONDS,
     KeyProof,

@@ -17,7 +17,7 @@ from signer.errors import (
     SelfTestPendingError,
     StoreUnavailableError,
 )
-from signer.keys.candidate_proof import CandidateTester
+from signer.keys.key_proofs import CandidateTester
 from signer.keys.rotation import RotationOptions
 from signer.keys.signer import SignerFactory
 from signer.model.hold import EVERYTHING

@@ -9,9 +9,8 @@ from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Operation
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause
-from signer.refunds.nonce_admin import NonceAdmin
+from signer.refunds.nonce_admin import NonceAdmin, RepairResult, repair_wallets
 from signer.refunds.transaction_signer import expect
-from signer.refunds.wallet_repair import RepairResult, repair_wallets
 from tests.fixtures.ledger import forge, unrecorded
 from tests.support.devices import recording
 from tests.support.refunds import ACTOR, World

@@ -22,7 +22,7 @@ from signer.model.refund import Refund, Status
 from signer.model.transaction import CLAIM_TIME
 from signer.ports.chain import ChainClient
 from signer.ports.ledger import Ledger
-from signer.refunds.wallet_repair import repair_wallets
+from signer.refunds.nonce_admin import repair_wallets
 from tests.fixtures.scripted_chain import ScriptedChain, Sent
 from tests.support.devices import Device, honest, recording, signer_over
 from tests.support.faults import Fault, Faulty, Killed, everywhere, fault_places

@@ -15,11 +15,11 @@ from signer.errors import (
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause
 from signer.ports.chain import Fees
-from signer.refunds.explain import Explainer
 from signer.refunds.explanation import (
     ADVICE,
     REVOKED_KEY_ADVICE,
     TENANT_ADVICE,
+    Explainer,
     Explanation,
     FeeStatus,
 )

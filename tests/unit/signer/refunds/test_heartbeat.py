@@ -9,7 +9,7 @@ from backends.sql import SQLStore
 from signer.errors import HotWalletError, StoreUnavailableError
 from signer.model.worker_row import WorkerRow, find_running, find_stopped
 from signer.ports.ledger import Ledger
-from signer.refunds.heartbeat import RECORD_EVERY_SECONDS, Heartbeat
+from signer.refunds.worker_monitor import RECORD_EVERY_SECONDS, Heartbeat
 from tests.support.refunds import FakeClock, World, altered
 from tests.support.waiting import Timer
 

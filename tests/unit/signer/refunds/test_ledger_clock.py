@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from signer.errors import StoreUnavailableError
-from signer.refunds.ledger_clock import READ_EVERY_SECONDS, LedgerClock
+from signer.ports.clock import READ_EVERY_SECONDS, LedgerClock
 
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)

@@ -11,7 +11,7 @@ from dev import stablecoin as coin
 from signer.config.networks import Network
 from signer.model.refund import Refund, Status
 from signer.ports.ledger import Ledger
-from signer.refunds.wallet_repair import repair_wallets
+from signer.refunds.nonce_admin import repair_wallets
 from tests.fixtures.chain import DevChain
 from tests.support.payments import hash_of, mined, signed
 from tests.support.refunds import AMOUNT, CUSTOMER, KEY, World

@@ -25,7 +25,7 @@ from signer.model.audit_record import Actor
 from signer.model.refund import Refund, Status
 from signer.model.transaction import Kind
 from signer.refunds.acceptance import SubmittedRequest
-from signer.refunds.wallet_repair import repair_wallets
+from signer.refunds.nonce_admin import repair_wallets
 from tests.fixtures.ledger import forge
 from tests.support.approvals import (
     APPROVE_ABOVE,

@@ -19,7 +19,7 @@ from signer.model.transaction import Kind
 from signer.model.wallet import Pause
 from signer.ports.chain import Fees
 from signer.ports.ledger import Ledger
-from signer.refunds.wallet_repair import repair_wallets
+from signer.refunds.nonce_admin import repair_wallets
 from tests.support.refunds import AMOUNT, CUSTOMER, World
 
 

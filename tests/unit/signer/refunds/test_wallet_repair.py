@@ -7,7 +7,7 @@ from signer.model.hold import name_of_chain
 from signer.model.refund import Status
 from signer.model.transaction import TransactionStatus
 from signer.model.wallet import Pause, Wallet
-from signer.refunds.wallet_repair import RepairResult, repair_wallets
+from signer.refunds.nonce_admin import RepairResult, repair_wallets
 from tests.fixtures.ledger import stopped
 from tests.support.refunds import World, altered_chain
 

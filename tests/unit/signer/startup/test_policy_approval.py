@@ -17,9 +17,9 @@ from signer.errors import (
     StaleStateError,
     StoreUnavailableError,
 )
-from signer.model.accepted_limits import AcceptedLimits
 from signer.model.approval import ApprovalState
 from signer.model.audit_record import WORKER
+from signer.model.worker_row import AcceptedLimits
 from signer.startup.policy_approval import LimitsDifference, describe
 from tests.api.support import SettableClock
 from tests.fixtures.ledger import forge

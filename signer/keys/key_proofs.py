@@ -1,17 +1,22 @@
 """
-Finds and self-tests a key that an administrator has named, before it may sign.
+Proofs that keys sign: one that an administrator has named, and the active one.
 
-Each of the two steps has a time limit, so that both end within five seconds even if
-the device hangs.  Neither step changes the ring.
+To find a named key and to self-test it have a time limit each, so that both end within
+five seconds even if the device hangs.  Neither changes the ring.  That the active key
+signs is recorded for the processes that have no key.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
+
+import structlog
 
 from signer.alerts import Alert, Alerts
 from signer.deadline import TIMEOUT_MESSAGE, Deadlines
 from signer.errors import (
     BackendUnavailableError,
+    HotWalletError,
     KeyNotFoundError,
     NewKeyNotFoundError,
     NewKeyUnhealthyError,
@@ -19,10 +24,12 @@ from signer.errors import (
     SelfTestPendingError,
     SigningError,
 )
+from signer.keys.keyring import KeyRing
 from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor, Operation, Purpose
 from signer.model.key import Key, KeyState
 from signer.ports.clock import Clock
+from signer.ports.key_store import KeyStore
 
 
 _STEP_SECONDS = 2.2
@@ -109,3 +116,60 @@ class CandidateTester:
             if isinstance(e, RecoveryError):
                 self._alerts.sound(Alert.KEY_MISMATCH, code=e.code)
             raise NewKeyUnhealthyError(str(e), reason=e.code) from None
+
+
+PROVE_EVERY_SECONDS = 10.0
+"""How often a worker records that the active key signs."""
+
+LOOK_EVERY_SECONDS = 1.0
+"""How often a worker asks whether another key is active, which is proved at once."""
+
+PROOF_VALID_SECONDS = 60.0
+"""How old the last proof of the active key may be.  Several periods, since a pass of a
+worker may be slow."""
+
+
+class KeyProof:
+    """Proves the active key every ``PROVE_EVERY_SECONDS``, if it is called as often."""
+
+    def __init__(
+        self,
+        store: KeyStore,
+        ring: KeyRing,
+        check: Callable[[], object],
+        clock: Clock,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prove the key by *check*, which raises a ``HotWalletError`` if it fails."""
+        self._store = store
+        self._ring = ring
+        self._check = check
+        self._clock = clock
+        self._timer = timer
+        self._due = self._look_due = float("-inf")
+        self._seen: str | None = None
+        self._log = structlog.get_logger("keys")
+
+    def __call__(self) -> None:
+        """Check the key if a check is due, and record that it signs; never raises."""
+        is_new = self._has_new_key()
+        if self._timer() < self._due and not is_new:
+            return
+        self._due = self._timer() + PROVE_EVERY_SECONDS
+        try:
+            self._check()
+            self._store.prove(self._ring.active().key.address, self._clock())
+        except HotWalletError as e:
+            self._log.warning("key-not-proved", code=e.code)
+
+    def _has_new_key(self) -> bool:
+        """Return whether another key is active than a moment ago; False if unknown."""
+        if self._timer() < self._look_due:
+            return False
+        self._look_due = self._timer() + LOOK_EVERY_SECONDS
+        try:
+            key = self._store.active_key()
+        except HotWalletError:
+            return False  # The next proof reports it.
+        before, self._seen = self._seen, None if key is None else key.address
+        return before not in {None, self._seen}
