@@ -76,7 +76,7 @@ class PendingTransactions:
 
         Raises an error if the step failed for every one.
         """
-        senders = {each.sender for each in transactions}
+        senders = sorted({each.sender for each in transactions})
         counts = {each: chain.client.transaction_count(each) for each in senders}
         unmined = []
         for transaction in transactions:
