@@ -9,6 +9,7 @@ from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from backends.circuit_breaker import CircuitBreaker
+from backends.sql.compiled_statements import CompiledStatements
 from signer.errors import ConfigurationError, Refusal
 
 
@@ -80,6 +81,7 @@ def _engine(url: URL, timeout: float, **settings: Any) -> Engine:
             url,
             connect_args=_connect_args(url, timeout),
             use_native_hstore=False,  # Saves a query on every new connection.
+            execution_options={"compiled_cache": CompiledStatements()},
             hide_parameters=True,
             **settings,
         )

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, NullPool, QueuePool, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 
 from backends.sql import sqlite_dbapi
+from backends.sql.compiled_statements import CompiledStatements
 from signer.errors import StoreError, StoreUnavailableError
 
 
@@ -158,6 +159,7 @@ def sqlite_engine(file: SQLiteFile, *, pool_size: int, timeout: float) -> Engine
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=timeout,
+        execution_options={"compiled_cache": CompiledStatements()},
         hide_parameters=True,
     )
 
