@@ -26,10 +26,11 @@ _DEVICES = {
     _IDS[2]: honest(coincurve.PrivateKey.from_int(0xF00D)),
 }
 
-ADDRESSES = {
-    parse_public_key(device.public_key(key_id)).address: key_id
-    for key_id, device in _DEVICES.items()
+_PUBLIC_KEYS = {
+    key_id: device.public_key(key_id) for key_id, device in _DEVICES.items()
 }
+
+ADDRESSES = {parse_public_key(spki).address: id_ for id_, spki in _PUBLIC_KEYS.items()}
 """The addresses of all keys, with the keys' ids."""
 
 ADDRESS = next(iter(ADDRESSES))
@@ -133,7 +134,7 @@ class ObservedDevice:
 
     def public_key(self, key_id: KeyId) -> bytes:
         """Return the SubjectPublicKeyInfo."""
-        return _DEVICES[key_id].public_key(key_id)
+        return _PUBLIC_KEYS[key_id]
 
     def sign_digest(self, key_id: KeyId, digest: bytes) -> DeviceSignature:
         """Sign."""

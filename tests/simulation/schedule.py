@@ -233,7 +233,6 @@ class Schedule:
             self._note_loss()
             marks = find_marks(self._ledger, self._chain)
             self._ledger.restore(backup)
-            backup.close()
             self.scheduler.log("backup", "is put back")
             if self.plan.hides:
                 self._chain.hide(self._ledger.has_nonce, self._restores)

@@ -1,7 +1,7 @@
 """Decodes signed transactions with only RLP and libsecp256k1, as a node does."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import coincurve
 import rlp
@@ -54,8 +54,7 @@ class Transaction:
         """Recipient and amount in base units; None if it moves no token."""
         if self.to != TOKEN or self.data[:4] != _TRANSFER:
             return None
-        recipient = to_checksum_address(self.data[16:36])
-        return recipient, int.from_bytes(self.data[36:68], "big")
+        return _address(self.data[16:36]), int.from_bytes(self.data[36:68], "big")
 
     def outbids(self, other: "Transaction") -> bool:
         """Whether geth's pool lets it replace *other*: both fees are 10 % higher."""
@@ -72,6 +71,11 @@ class Transaction:
         return (Log(TOKEN, topics, self.data[36:68]),)
 
 
+@cache
+def _address(raw: bytes) -> str:
+    return to_checksum_address(raw)
+
+
 @lru_cache(maxsize=256)
 def decode(raw: bytes) -> Transaction:
     """Decode *raw*: EIP-1559 on this chain, without an access list."""
@@ -81,7 +85,7 @@ def decode(raw: bytes) -> Transaction:
     digest = keccak(b"\x02" + rlp.encode(unsigned))
     signature = r.rjust(32, b"\0") + s.rjust(32, b"\0") + parity.rjust(1, b"\0")
     key = coincurve.PublicKey.from_signature_and_message(signature, digest, None)
-    sender = to_checksum_address(keccak(key.format(compressed=False)[1:])[-20:])
+    sender = _address(keccak(key.format(compressed=False)[1:])[-20:])
     chain_id, nonce, tip, max_fee, gas_limit = (
         int.from_bytes(each, "big") for each in unsigned[:5]
     )
@@ -95,7 +99,7 @@ def decode(raw: bytes) -> Transaction:
         tip=tip,
         max_fee=max_fee,
         gas_limit=gas_limit,
-        to=to_checksum_address(to),
+        to=_address(to),
         data=data,
         value=int.from_bytes(value, "big"),
     )
