@@ -10,7 +10,7 @@ from api.views.refunds import event_document
 from signer.audit.sealer import SealingMonitor
 from signer.config.settings import Role
 from signer.keys.key_proofs import KeyProof
-from signer.keys.retirement import KeyRetirement
+from signer.keys.rotation import KeyRetirement
 from signer.model.worker_row import find_running
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker

@@ -60,7 +60,6 @@ class Message:
 
 
 def as_json(url: SecretStr, document: Document) -> Message:
-    """Return the document as it is."""
     return Message(url, json.dumps(document).encode())
 
 

@@ -72,7 +72,6 @@ class VerifiedTokens:
                 self._tokens.popitem(last=False)
 
     def forget(self, token: str) -> None:
-        """Forget *token*."""
         with self._lock:
             self._tokens.pop(_digest(token), None)
 

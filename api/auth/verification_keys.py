@@ -78,11 +78,9 @@ class KeySet:
     by_id: Mapping[str, VerificationKey] = field(default_factory=dict)
 
     def find(self, kid: str | None) -> VerificationKey | None:
-        """Return the key for *kid*."""
         return self.only or (None if kid is None else self.by_id.get(kid))
 
     def known(self) -> Iterable[VerificationKey]:
-        """Return all keys."""
         return self.by_id.values() if self.only is None else [self.only]
 
 

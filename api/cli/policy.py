@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from signer.model.refund import Refund
     from signer.policy.examples import ExampleOutcome
     from signer.policy.policy import AnyPolicy
-    from signer.refunds.policy_review import Reviewed
+    from signer.refunds.payment_policy import Reviewed
 
 
 _ACCOUNT = click.option(
@@ -97,7 +97,7 @@ def explain(container: Container, refund_id: str) -> Result:
     the refund now, and prints how many people must approve it.  For any other
     transaction, write it into a file for `hotwallet policy test`.
     """
-    from signer.refunds.policy_review import PolicyReview
+    from signer.refunds.payment_policy import PolicyReview
 
     refund = container.store.get(refund_id)
     if refund is None:
@@ -143,7 +143,7 @@ def diff(container: Container, directory: Path, last: int) -> Result:
     """
     from signer.config.policy_files import read_policy_files
     from signer.model.decision import Verdict
-    from signer.refunds.policy_review import PolicyReview
+    from signer.refunds.payment_policy import PolicyReview
 
     planned = container.compile_policy(read_policy_files(directory))
     review = PolicyReview(container.store, planned, container.networks)

@@ -146,7 +146,6 @@ _INTERNAL = Problem(_SERVER_ERROR, "internal-error")
 
 
 def problem_of(error: Exception) -> Problem:
-    """Return the answer to *error*."""
     if isinstance(error, falcon.HTTPError):
         return problem_of_status(error.status_code, error.headers)
     row = _find_row(type(error))

@@ -34,7 +34,7 @@ from api.views.refunds import BatchResultsDocument, RefundDocument, RefundListDo
 from signer import strict_json
 from signer.errors import NotFoundError
 from signer.model.refund import UNRESERVED, Refund, is_refund_id
-from signer.refunds.allowances import list_allowances
+from signer.model.spending_limits import list_allowances
 from signer.refunds.request_body import KEY_PATTERN, read_refund
 from signer.refunds.service import require_cancellable
 

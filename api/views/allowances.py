@@ -13,8 +13,7 @@ from signer.config.networks import Network
 from signer.config.tenants import Tenant
 from signer.errors import ApprovalRequiredError, PolicyViolationError
 from signer.model.decision import Decision, Verdict
-from signer.model.spending_limits import GAS_PER_HOUR
-from signer.refunds.allowances import Allowance, Bound, LimitScope
+from signer.model.spending_limits import GAS_PER_HOUR, Allowance, Bound, LimitScope
 from signer.refunds.preview import (
     DELAYS,
     FeeQuote,

@@ -20,7 +20,7 @@ from api.views.document import (
 )
 from api.views.problems import ProblemDocument
 from signer.amounts import format_units
-from signer.event_types import EventType
+from signer.config.tenants import EventType
 from signer.model.event import Event
 from signer.model.refund import Refund, Status
 from signer.refunds.request_body import IdempotencyKey

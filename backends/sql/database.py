@@ -15,10 +15,15 @@ from sqlalchemy.exc import OperationalError
 
 from backends.sql.columns import UTCDateTime
 from backends.sql.errors import is_busy, translate_errors
-from backends.sql.group_commit import RETRY_SECONDS, GroupCommit
+from backends.sql.group_commit import (
+    RETRY_SECONDS,
+    GroupCommit,
+    Work,
+    WorkResult,
+    run_each,
+)
 from backends.sql.postgresql import postgresql_engine, postgresql_migration_engine
 from backends.sql.postgresql_watch import PostgreSQLWatches
-from backends.sql.savepoints import Work, WorkResult, run_each
 from backends.sql.sqlite import (
     SQLiteFile,
     create_file,

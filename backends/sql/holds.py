@@ -186,7 +186,6 @@ def _order(hold: Hold) -> tuple[Any, ...]:
 
 
 def of_scopes(scopes: Collection[Scope], found: Sequence[Hold]) -> Sequence[Hold]:
-    """Return those of *found* that have one of *scopes*."""
     return tuple(hold for hold in found if hold.scope in scopes)
 
 

@@ -13,10 +13,10 @@ from typing import Any
 from sqlalchemy import Boolean, Connection, bindparam, exists, select, text
 
 from backends.sql.advisory_locks import lock_chain_and_keys
+from backends.sql.approvals import find_approved
 from backends.sql.database import Tables
 from backends.sql.hold_checks import find_holds_of, is_blocked, is_stopped
 from backends.sql.key_rows import KeyRows
-from backends.sql.refund_approvals import find_approved
 from backends.sql.spending import Spendings
 from backends.sql.statements import (
     ASSIGNED,

@@ -77,7 +77,6 @@ class PostgreSQLWatches:
 
     @contextmanager
     def watch(self, topic: Topic) -> Iterator[Watch]:
-        """Watch for changes of *topic*."""
         self._start()
         longest = _UNSEEN_SECONDS if topic is Topic.ANY else math.inf
         channel = self._channels[topic]

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Select, bindparam, text, update
 
 from backends.sql import queries
 from backends.sql.advisory_locks import lock_chain
+from backends.sql.approvals import DECIDED, propose
 from backends.sql.audit_rows import write
 from backends.sql.claim_order import (
     CLAIM_QUEUED,
@@ -23,8 +24,8 @@ from backends.sql.claim_order import (
 )
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Database, Tables
+from backends.sql.group_commit import Work
 from backends.sql.hold_checks import require_tenant_unblocked
-from backends.sql.refund_approvals import DECIDED, propose
 from backends.sql.refund_rows import (
     NONCE,
     REFUNDS,
@@ -36,7 +37,6 @@ from backends.sql.refund_rows import (
     require_authentic,
     with_payments,
 )
-from backends.sql.savepoints import Work
 from backends.sql.statements import RESERVE_TRANSACTION, accepted_values, fields_of
 from backends.sql.tables import refunds, state_in, transactions
 from backends.sql.validation import (

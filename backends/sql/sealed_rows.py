@@ -1,16 +1,41 @@
 """Rows that carry a version and a MAC, as one transaction reads and writes them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any, Generic, Protocol, TypeVar
 
-from sqlalchemy import Connection, Select, Table, Update, bindparam, update
+from sqlalchemy import (
+    Connection,
+    Integer,
+    Select,
+    Table,
+    Update,
+    bindparam,
+    literal_column,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import ReturningInsert
 
-from backends.sql.inserts import insert_new
 from signer.errors import StaleStateError
 from signer.model.row import SealedRow
 from signer.row_macs import RowMACs
+
+
+InsertOfDialect = Callable[[Table], sqlite.Insert | postgresql.Insert]
+INSERT: Mapping[str, InsertOfDialect] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}
+"""By dialect: the insert that supports ON CONFLICT."""
+
+
+def insert_new(dialect: str, table: Table) -> ReturningInsert[Any]:
+    """Return an insert that does nothing, and returns no row, where the key exists."""
+    insert_ = INSERT[dialect](table).on_conflict_do_nothing()
+    # The drivers report different row counts for an insert; a returned row is exact.
+    return insert_.returning(literal_column("1", Integer))
 
 
 class VersionedRow(SealedRow, Protocol):
@@ -48,7 +73,6 @@ class SealedRows(Generic[Row]):
         self._kind: type[Row] = kind
 
     def select(self, query: Select[Any], **values: Any) -> Sequence[Row]:
-        """Return the rows that *query* selects."""
         found = self.select_unverified(query, **values)
         for row in found:
             self._macs.require(row)

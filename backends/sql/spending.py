@@ -25,8 +25,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from backends.sql.advisory_locks import lock_chain
-from backends.sql.inserts import INSERT
 from backends.sql.refund_rows import REFUNDS, read_refunds
+from backends.sql.sealed_rows import INSERT
 from backends.sql.tables import refunds, spendings, state_in
 from signer.errors import LimitReachedError
 from signer.model.payment import PaymentState

@@ -69,7 +69,6 @@ class SQLiteWatches:
             return self._version
 
     def close(self) -> None:
-        """Close the connection."""
         with self._lock:
             self._is_closed = True
             self._disconnect()

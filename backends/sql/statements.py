@@ -24,8 +24,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from backends.sql.hold_checks import is_stopped, is_token_stopped
-from backends.sql.inserts import InsertOfDialect
 from backends.sql.refund_rows import NONCE, same_nonce
+from backends.sql.sealed_rows import InsertOfDialect
 from backends.sql.tables import (
     ACCEPTED,
     FIRST_EVENT,

@@ -118,7 +118,6 @@ def outside(name: str, kind: type[TypeEngine[Any]], reason: str) -> Column[Any]:
 
 
 def one_of(column: str, members: Iterable[StrEnum]) -> CheckConstraint:
-    """Return the constraint that *column* is one of *members*."""
     return CheckConstraint(is_in(column, members), column)
 
 

@@ -179,7 +179,6 @@ Entry = ExportHeader | Sealed | RawRecord | Note | End
 
 
 def header_line(origin: str) -> bytes:
-    """Return the first line."""
     return _line({"format": FORMAT, "origin": origin})
 
 
@@ -211,7 +210,6 @@ def checkpoint_line(note: str) -> bytes:
 
 
 def end_line(end: End) -> bytes:
-    """Return the last line."""
     return _line({"end": {**asdict(end), "hash": end.hash.hex()}})
 
 

@@ -71,7 +71,6 @@ class AddressBook:
         return f"{number} {known.symbol}"
 
     def coins(self, wei: int) -> str:
-        """Return *wei* in whole coins."""
         return f"{_decimal(wei, _COIN_DECIMALS)} {self.coin}"
 
 

@@ -31,6 +31,7 @@ A token belongs to the tenant that lists its ``sub`` or its ``client_id`` (RFC 9
 
 import re
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
@@ -62,7 +63,18 @@ from signer.errors import (
     Refusal,
     UnknownTenantError,
 )
-from signer.event_types import EventType
+
+
+class EventType(StrEnum):
+    """What happened to a refund; ``docs/how-to/webhooks.md`` explains each."""
+
+    ACCEPTED = "refund.accepted"
+    AWAITING_APPROVAL = "refund.awaiting_approval"
+    BROADCAST = "refund.broadcast"
+    CONFIRMED = "refund.confirmed"
+    FAILED = "refund.failed"
+    REFUSED = "refund.refused"
+    CANCELLED = "refund.cancelled"
 
 
 _LIMITS = ("hourly_limit", "daily_limit", "daily_limit_per_recipient")

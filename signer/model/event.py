@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Self
 
-from signer.event_types import EventType
+from signer.config.tenants import EventType
 from signer.model.refund import Refund, Status
 from signer.model.row import PrimaryKey, Small, Unprotected, sealed
 from signer.model.transaction import EPOCH, TransactionStatus

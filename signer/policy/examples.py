@@ -191,7 +191,6 @@ class ExampleOutcome:
 
 
 def read_examples(text: str, *, is_json: bool) -> Examples:
-    """Return the examples of *text*."""
     try:
         document = json.loads(text) if is_json else tomllib.loads(text)
         return Examples.model_validate(document)

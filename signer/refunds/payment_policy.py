@@ -1,12 +1,13 @@
-"""Asks the policy about the transactions of refunds, sweeps and no-ops."""
+"""Asks the policy about transactions of refunds, sweeps and no-ops: new and signed."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 
 from signer.config.deny_list import DenyList
 from signer.config.networks import Network
 from signer.config.tenants import NO_LIMITS, TenantRegistry
-from signer.crypto.transactions import AnyTransaction
+from signer.crypto.transactions import AnyTransaction, SignedBytes
 from signer.errors import PolicyViolationError, ScreeningUnavailableError
 from signer.keys.keyring import KeyRing
 from signer.model.audit_record import WORKER
@@ -15,7 +16,7 @@ from signer.model.key import Key, KeyState
 from signer.model.payment import PaymentPurpose
 from signer.model.refund import Refund, RefundRequest
 from signer.model.spending_limits import PaymentTotals
-from signer.model.transaction import Kind, Transaction
+from signer.model.transaction import Kind, SignedTransaction, Transaction
 from signer.policy.facts import (
     NO_KEYS,
     Caller,
@@ -29,7 +30,9 @@ from signer.policy.policy import AnyPolicy, Approve
 from signer.policy.rules import DENIED, RULES
 from signer.policy.transaction_facts import transaction_facts
 from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
 from signer.ports.outside_services import Question, ScreeningService
+from signer.ports.refund_reports import RefundFilter
 from signer.ports.refund_store import Permit
 
 
@@ -335,3 +338,62 @@ def _require_answer(answer: bool | None) -> bool:
     if answer is None:
         raise ScreeningUnavailableError("the screening service gave no answer in time")
     return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Reviewed:
+    """A signed transaction of *refund*, and the *decision* about it now."""
+
+    refund: Refund
+    transaction: SignedTransaction
+    decision: Decision
+
+
+class PolicyReview:
+    """
+    Evaluates a policy on stored transactions, with the networks file of today.
+
+    The time is that of the signature.  A sweep pays a key that was active then, so any
+    key of the ring counts as active.
+    """
+
+    def __init__(
+        self, store: Ledger, policy: AnyPolicy, networks: Mapping[str, Network]
+    ) -> None:
+        self._store = store
+        self._policy = policy
+        self._networks = {
+            name: KnownNetwork.of(name, network) for name, network in networks.items()
+        }
+        self._own = own_keys(store.keys())
+
+    def review(self, refund: Refund) -> Iterator[Reviewed]:
+        """Yield each transaction of *refund*, oldest first."""
+        for signed in self._store.transactions(refund.id):
+            transaction = SignedBytes.decode(signed.raw).transaction
+            recipient = refund.recipient.lower()
+            is_own = recipient in self._own.addresses
+            surroundings = Surroundings(
+                build_caller(None if signed.kind is Kind.NOOP else refund),
+                signed.sender,
+                signed.signed_at,
+                self._networks.get(refund.network),
+                OwnKeys(self._own.addresses, recipient) if is_own else self._own,
+            )
+            digest = transaction.signing_digest()
+            facts = payment_facts(transaction, digest, surroundings, refund)
+            yield Reviewed(refund, signed, self._policy.evaluate(facts))
+
+    def review_last(self, count: int, page_size: int = 100) -> Iterator[Reviewed]:
+        """Yield up to *count* transactions, those of the newest refunds first."""
+        reviewed = (self.review(refund) for refund in self._newest(page_size))
+        return islice(chain.from_iterable(reviewed), count)
+
+    def _newest(self, page_size: int) -> Iterator[Refund]:
+        page = self._store.search_refunds(RefundFilter(), limit=page_size)
+        yield from page.refunds
+        while page.next_cursor is not None:
+            page = self._store.search_refunds(
+                RefundFilter(), limit=page_size, cursor=page.next_cursor
+            )
+            yield from page.refunds

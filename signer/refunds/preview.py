@@ -38,13 +38,19 @@ from signer.errors import (
 from signer.model.decision import Decision, Verdict
 from signer.model.payment import PaymentState
 from signer.model.refund import Refund, RefundRequest, Status, new_refund_id
-from signer.model.spending_limits import GAS_PER_HOUR, Limits, Spent
+from signer.model.spending_limits import (
+    GAS_PER_HOUR,
+    Bound,
+    Limits,
+    LimitScope,
+    Spent,
+    list_bounds,
+)
 from signer.ports.chain import Fees
 from signer.ports.clock import Clock
 from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
 from signer.refunds.acceptance import require_gas
-from signer.refunds.allowances import Bound, LimitScope, list_bounds
 from signer.refunds.gas import bound_gas, build_call, require_funds
 from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.hold_admin import require_tenant_unblocked

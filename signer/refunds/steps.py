@@ -89,7 +89,6 @@ def build_steps(
     audit: AuditLog,
     alerts: Alerts,
 ) -> Steps:
-    """Return the steps of what is in *store*."""
     gas_price_check = GasPriceCheck(store, alerts, clock)
     policy = transaction_signer.policy
     approvals = PaymentApprovals(store, audit, alerts, clock, policy)

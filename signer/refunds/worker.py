@@ -30,7 +30,7 @@ from signer.errors import (
 )
 from signer.keys.key_proofs import KeyProof
 from signer.keys.keyring import KeyRing
-from signer.keys.retirement import KeyRetirement
+from signer.keys.rotation import KeyRetirement
 from signer.model.key import WATCHED, Key, KeyState, find_active_key
 from signer.model.network_view import Look
 from signer.model.refund import UNSENT, Refund, Status

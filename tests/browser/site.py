@@ -23,7 +23,7 @@ from api.extras.console.sessions import LOCAL_NAME, SESSION_LIFETIME, Sessions
 from api.principal import Principal
 from backends.sql import SQLStore
 from dev.stack import Stack, running_stack
-from signer.event_types import EventType
+from signer.config.tenants import EventType
 from signer.model.event import DeliveryState
 from signer.ports.clock import utc_now
 from tests.browser.history import write_history

@@ -15,7 +15,7 @@ from signer.errors import HotWalletError, WalletPausedError
 from signer.keys.admin_audit import AdminAudit
 from signer.keys.key_proofs import KeyProof
 from signer.keys.keyring import KeyRing
-from signer.keys.retirement import KeyRetirement
+from signer.keys.rotation import KeyRetirement
 from signer.keys.signer import Signer
 from signer.model.audit_record import Actor, Operation, Record
 from signer.model.key import FORMER, Key, KeyState

@@ -25,9 +25,8 @@ from signer.keys.admin_audit import AdminAudit
 from signer.keys.failover import Failover
 from signer.keys.key_proofs import KeyProof
 from signer.keys.keyring import KeyRing
-from signer.keys.retirement import KeyRetirement
 from signer.keys.revocation import Revocation
-from signer.keys.rotation import Rotation
+from signer.keys.rotation import KeyRetirement, Rotation
 from signer.keys.signer import Signer, SignerFactory
 from signer.model.audit_record import Actor, Operation, Record
 from signer.model.key import Key, find_key

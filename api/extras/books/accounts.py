@@ -94,7 +94,6 @@ class Accounts:
         return iter(self._accounts.values())
 
     def of(self, wallet: str, asset: str) -> Account:
-        """Return the account of *wallet* and *asset*."""
         return self._accounts.setdefault((wallet, asset), Account(wallet, asset))
 
     def receive(self, wallet: str, asset: str, amount: int) -> None:

@@ -55,7 +55,6 @@ class BookReport:
 
 
 def block_time(header: Header) -> str:
-    """Return the time of a block."""
     return timestamp(datetime.fromtimestamp(header.timestamp, UTC))
 
 
@@ -167,7 +166,6 @@ def summary(report: BookReport) -> str:
 
 
 def describe(difference: Difference) -> str:
-    """Return *difference* as one line."""
     parts = [f"{difference.code}: {difference.detail}"]
     for name in ("network", "wallet", "nonce", "refund_id", "tx_hash", "asset"):
         value = getattr(difference, name)

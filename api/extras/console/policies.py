@@ -14,12 +14,17 @@ from signer.config.deny_list import DenyList
 from signer.config.networks import Network
 from signer.config.tenants import NO_LIMITS, Tenant
 from signer.errors import ScreeningUnavailableError
-from signer.model.spending_limits import GAS_PER_HOUR
+from signer.model.spending_limits import (
+    GAS_PER_HOUR,
+    Allowance,
+    Bound,
+    LimitScope,
+    list_allowances,
+)
 from signer.policy.policy import AnyPolicy
 from signer.ports.ledger import Ledger
 from signer.ports.refund_reports import GAS, SpentLately
 from signer.ports.shared_state import SharedState
-from signer.refunds.allowances import Allowance, Bound, LimitScope, list_allowances
 from signer.row_macs import RowMACs
 
 

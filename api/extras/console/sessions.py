@@ -121,7 +121,6 @@ class Sessions:
         return self._macs.mac_of_text(_FORM, session.id)
 
     def is_form_token(self, session: Session, token: str) -> bool:
-        """Return whether *token* is that of the forms of *session*."""
         return self._macs.is_mac_of_text(token, _FORM, session.id)
 
 

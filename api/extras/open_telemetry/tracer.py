@@ -45,7 +45,6 @@ ACCEPTANCE = "accept"
 
 
 def trace_id(refund: Refund) -> int:
-    """Return the trace id of *refund*."""
     return int(refund.id.removeprefix("rf_"), 16)
 
 

@@ -71,7 +71,6 @@ class RPCError(Exception):
 
 
 def error_of(error: Exception) -> RPCError:
-    """Return the answer to *error*."""
     if isinstance(error, RPCError):
         return error
     row = next((_CODES[each] for each in type(error).__mro__ if each in _CODES), None)

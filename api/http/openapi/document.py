@@ -8,8 +8,15 @@ from importlib.resources import files
 from typing import Any
 
 from api.extension import find_hooks
-from api.http.openapi import examples, webhook_operations
-from api.http.openapi.elements import Element, Operations, integer, schema, text
+from api.http.openapi import examples
+from api.http.openapi.elements import (
+    Element,
+    Operations,
+    integer,
+    parameter,
+    schema,
+    text,
+)
 from api.http.problems import MEDIA_TYPE, code_statuses
 from api.views import (
     administration,
@@ -20,8 +27,78 @@ from api.views import (
     requests,
 )
 from api.views.codes import problem_codes
-from api.views.document import schemas_of
+from api.views.document import EVENT_ID_PATTERN, schemas_of
 from signer.refunds import request_body
+
+
+WEBHOOKS_TAG = "Webhooks"
+
+WEBHOOK_GUIDE = (
+    files("api.http.openapi").joinpath("webhook_guide.md").read_text("utf-8")
+)
+
+
+def _header(name: str, about: str, pattern: str) -> Element:
+    return parameter(name, "header", text(about, pattern=pattern), required=True)
+
+
+_WEBHOOK_HEADERS = [
+    _header(
+        "webhook-id",
+        "The event's `id`, which is the same in every attempt.",
+        EVENT_ID_PATTERN,
+    ),
+    _header(
+        "webhook-timestamp",
+        """
+        When this attempt was signed, in seconds since 1970. Refuse it if it differs
+        by more than 5 minutes from your clock.
+        """,
+        "^[0-9]+$",
+    ),
+    _header(
+        "webhook-signature",
+        """
+        Signatures with spaces in between, each with its scheme: `v1a,` (Ed25519) or
+        `v1,` (HMAC-SHA-256) and Base64. One valid signature is enough.
+        """,
+        "^v1a?,[A-Za-z0-9+/]+=*( v1a?,[A-Za-z0-9+/]+=*)*$",
+    ),
+]
+
+WEBHOOKS: dict[str, Element] = {
+    "refundEvent": {
+        "post": {
+            "operationId": "receiveEvent",
+            "tags": [WEBHOOKS_TAG],
+            "summary": "Receive an event",
+            "description": (
+                "The service sends this request to the tenant's webhook. Verify its"
+                " signature first."
+            ),
+            "parameters": _WEBHOOK_HEADERS,
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {
+                        "schema": {"oneOf": [schema("Event"), schema("WebhookTest")]},
+                        "example": examples.EVENT,
+                    }
+                },
+            },
+            "responses": {
+                "2XX": {"description": "Received: the event is not sent again."},
+                "default": {
+                    "description": (
+                        "Every other answer, a redirect included, and none within 10"
+                        " seconds: the event is sent again later."
+                    )
+                },
+            },
+            "security": [],
+        }
+    }
+}
 
 
 VERSION = "1.0.0"
@@ -49,7 +126,7 @@ _TAGS = {
     .joinpath("guide.md")
     .read_text("utf-8")
     .strip(),
-    webhook_operations.TAG: webhook_operations.GUIDE.strip(),
+    WEBHOOKS_TAG: WEBHOOK_GUIDE.strip(),
     **{each.tag: each.about.strip() for each in _EXTRAS},
     "Tokens": "What may be refunded, and its limits.",
     "Administration": "Keys, approvals, webhooks and the kill switch, for operators.",
@@ -146,7 +223,7 @@ def complete_document() -> Mapping[str, Any]:
         "servers": [{"url": "/"}],
         "tags": [{"name": name, "description": about} for name, about in _TAGS.items()],
         "paths": paths,
-        "webhooks": webhook_operations.WEBHOOKS,
+        "webhooks": WEBHOOKS,
         "components": {
             "securitySchemes": {
                 "bearerToken": {
@@ -203,7 +280,7 @@ def document_of(routes: Mapping[str, Collection[str]]) -> Mapping[str, Any]:
     components = whole["components"]
     # Webhooks have the events of refunds.
     webhooks = whole["webhooks"] if "/v1/events" in paths else {}
-    tags |= {webhook_operations.TAG} if webhooks else set()
+    tags |= {WEBHOOKS_TAG} if webhooks else set()
     used = [*paths.values(), webhooks, components["responses"]]
     schemas = _find_schemas(used, components)
     return {

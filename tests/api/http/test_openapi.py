@@ -25,7 +25,7 @@ from api.http.openapi.document import complete_document
 from api.http.problems import code_statuses
 from api.views.codes import failure_codes, problem_codes
 from signer.config.settings import Role
-from signer.event_types import EventType
+from signer.config.tenants import EventType
 from signer.model.event import new_event_id
 from signer.model.refund import Status
 from signer.ports.clock import utc_now

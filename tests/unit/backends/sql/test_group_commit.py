@@ -13,8 +13,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from backends.sql import sqlite_dbapi
-from backends.sql.group_commit import GroupCommit
-from backends.sql.savepoints import Work
+from backends.sql.group_commit import GroupCommit, Work
 from backends.sql.sqlite import SQLiteFile, create_file, sqlite_engine
 from signer.errors import StoreUnavailableError
 from tests.support.waiting import eventually

@@ -12,12 +12,12 @@ from sqlalchemy import bindparam, insert, select, text
 
 from backends.sql import (
     SQLStore,
+    approvals,
     audit,
     claim_order,
     deliveries,
     events,
     queries,
-    refund_approvals,
     refund_reports,
     spending,
     tables,
@@ -332,7 +332,7 @@ def test_transactions_are_limited_before_their_refunds_are_read(
 def test_refunds_that_await_an_approval_are_read_alone(filled_store: SQLStore) -> None:
     """Once in each pass, with their proposals."""
     given = {"at_most": 9, "now": now(), "since": later(-3600)}
-    plan = query_plan(filled_store, refund_approvals.DECIDED, given)
+    plan = query_plan(filled_store, approvals.DECIDED, given)
 
     assert "ix_refunds_awaiting" in plan
     assert "Seq Scan on refunds" not in plan

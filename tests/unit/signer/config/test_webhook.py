@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from signer.config.tenants import TenantRegistry, Webhook, load_tenants
+from signer.config.tenants import EventType, TenantRegistry, Webhook, load_tenants
 from signer.errors import ConfigurationError
-from signer.event_types import EventType
 
 
 URL = "https://gateway.example:8443/hook?id=7"

@@ -5,7 +5,7 @@ import structlog
 
 from backends.sql import SQLStore
 from signer.errors import StoreUnavailableError
-from signer.keys.retirement import KeyRetirement
+from signer.keys.rotation import KeyRetirement
 from signer.model.key import KeyState
 from tests.support.devices import recording
 from tests.support.keys import key_at, made_active

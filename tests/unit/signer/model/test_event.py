@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from signer.event_types import EventType
+from signer.config.tenants import EventType
 from signer.model.event import TYPES, Event, new_event_id
 from signer.model.refund import Refund, Status
 from tests.fixtures.ledger import (

@@ -5,8 +5,13 @@ from datetime import UTC, datetime
 
 from signer.config.tenants import NO_LIMITS, Tenant
 from signer.errors import PolicyViolationError
-from signer.model.spending_limits import Limits
-from signer.refunds.allowances import Bound, LimitScope, list_allowances, list_bounds
+from signer.model.spending_limits import (
+    Bound,
+    Limits,
+    LimitScope,
+    list_allowances,
+    list_bounds,
+)
 from signer.refunds.payment_checks import admit
 from tests.support.refunds import NETWORK, REQUEST
 

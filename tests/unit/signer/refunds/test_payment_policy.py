@@ -14,8 +14,7 @@ from signer.policy.default_rules import service_files
 from signer.policy.facts import AnyFacts, Caller, Path
 from signer.policy.policy import Policy
 from signer.policy.rules import PolicyFile
-from signer.refunds.payment_policy import build_caller, own_keys
-from signer.refunds.policy_review import PolicyReview
+from signer.refunds.payment_policy import PolicyReview, build_caller, own_keys
 from tests.support.devices import honest, recording, signer_over
 from tests.support.policy import SERVICE_POLICY
 from tests.support.refunds import CUSTOMER, KEY, NETWORK, World

@@ -8,8 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from backends.sql import SQLStore
+from signer.config.tenants import EventType
 from signer.errors import StoreUnavailableError
-from signer.event_types import EventType
 from signer.model.event import DeliveryState
 from signer.model.refund import Refund, Status
 from signer.ports.clock import utc_now
