@@ -136,10 +136,10 @@ def tenants() -> None:
 @reports
 def list_tenants(container: Container) -> Result:
     """List the tenants of TENANTS_FILE, and all that are blocked."""
-    from api.views.administration import TenantDocument
+    from api.views.administration import tenant_document
 
     found = container.holds.tenants()
-    documents = [TenantDocument.of(each).dump() for each in found]
+    documents = [tenant_document(each) for each in found]
     return Result(documents, _format_tenants(found))
 
 

@@ -31,6 +31,7 @@ from signer.redact import key_prefix
 
 
 if TYPE_CHECKING:
+    from signer.refunds.hold_admin import TenantStatus
     from signer.refunds.nonce_admin import RepairResult
 
 
@@ -490,8 +491,8 @@ def repair_lines(each: "RepairResult", next_step: str) -> Iterator[str]:
     yield f"  {each.problem or next_step}"
 
 
-class TenantDocument(Document):
-    """A tenant and its block."""
+class _Tenant(Document):
+    """A tenant and its block; the API has no route for it."""
 
     tenant: str = says("The tenant's name.", "name")
     subjects: list[str] = says("Its subjects.", "tenant.subjects")
@@ -515,3 +516,8 @@ class TenantDocument(Document):
             "evidence": block and read_evidence(block),
             "authentic": block is None or block.is_authentic,
         }
+
+
+def tenant_document(status: "TenantStatus") -> dict[str, Any]:
+    """Return what a command shows of a tenant."""
+    return _Tenant.of(status).dump()
