@@ -3,9 +3,10 @@
 import re
 
 
-# Strings are matched whole, so that brackets inside them do not count.  An unterminated
-# string is matched as well; the search would take n² steps otherwise.
-_STRUCTURE = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+_OPENING, _QUOTES_AND_BRACKETS = b"[{", b'"[]{}'
+_OTHERS = bytes(set(range(256)) - set(_QUOTES_AND_BRACKETS))
+_ESCAPE = re.compile(rb"\\.", re.DOTALL)
+_STRING = re.compile(rb'"[^"]*"?')
 
 
 def is_deeper(text: str, limit: int) -> bool:
@@ -18,10 +19,13 @@ def is_deeper(text: str, limit: int) -> bool:
     # Counting is fast, and enough for nearly all texts.
     if text.count("[") + text.count("{") <= limit:
         return False
+    encoded = text.encode(errors="surrogatepass")
+    # Brackets in strings do not count.  Outside of strings no parser reads on after a
+    # backslash.
+    marks = _ESCAPE.sub(b"", encoded).translate(None, _OTHERS)
     depth = 0
-    for match in _STRUCTURE.finditer(text):
-        mark = match.group()
-        depth += (mark in "[{") - (mark in "]}")
+    for mark in _STRING.sub(b"", marks):
+        depth += 1 if mark in _OPENING else -1
         if depth > limit:
             return True
     return False

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import falcon
 import structlog
@@ -80,13 +80,13 @@ class JSONRPC(Resource):
             body = read_body(content)
             context = self._open_context(req, body, started)
         except RPCError as e:
-            _write(resp, _encode(_failed(None, e, req)))
+            _write(resp, _failed(None, e, req))
             return
         answers = []
         for call in body.calls:
             answer = self._answer(req, call, methods, context)
             if answer is not None:
-                answers.append(_encode(answer))
+                answers.append(answer)
                 # The request was counted for its first call.
                 context = replace(context, is_counted=False)
         if not answers:
@@ -122,7 +122,7 @@ class JSONRPC(Resource):
 
     def _answer(
         self, req: Request, call: RPCCall, methods: Methods, context: RequestContext
-    ) -> dict[str, Any] | None:
+    ) -> str | None:
         """Return the answer to *call*, or None to a notification."""
         if call.problem is not None:
             return _failed(call.id, call.problem, req)
@@ -136,11 +136,11 @@ class JSONRPC(Resource):
             if error.code in {INTERNAL_ERROR, RESOURCE_UNAVAILABLE}:
                 _log.error("call-failed", code=error.data.get("code"), exc_info=e)
             return _failed(call.id, error, req)
-        return {"jsonrpc": "2.0", "id": call.id, "result": result}
+        return _answer(call.id, "result", result)
 
     def _call(
         self, req: Request, call: RPCCall, methods: Methods, context: RequestContext
-    ) -> object:
+    ) -> str:
         if not context.is_counted:
             self._access.count(principal(req), tenant(req))
         if time.monotonic() > context.ends_at:
@@ -149,9 +149,9 @@ class JSONRPC(Resource):
         return methods.call(call.method, call.params, context)
 
 
-def _encode(answer: object) -> str:
+def _answer(call_id: str | int | None, name: str, encoded: str) -> str:
     # An id may have half a surrogate pair, which only ASCII can hold.
-    return json.dumps(answer)
+    return f'{{"jsonrpc": "2.0", "id": {json.dumps(call_id)}, "{name}": {encoded}}}'
 
 
 def _write(resp: Response, text: str) -> None:
@@ -159,9 +159,8 @@ def _write(resp: Response, text: str) -> None:
     resp.text = text
 
 
-def _failed(call_id: str | int | None, error: RPCError, req: Request) -> dict[str, Any]:
-    document = error.document(request_id(req))
-    return {"jsonrpc": "2.0", "id": call_id, "error": document}
+def _failed(call_id: str | int | None, error: RPCError, req: Request) -> str:
+    return _answer(call_id, "error", json.dumps(error.document(request_id(req))))
 
 
 def _idempotency_key(req: Request, body: Body) -> str | None:

@@ -82,9 +82,9 @@ class ResponseBudget:
 
     left: int = MAX_RESULT
 
-    def spend(self, ask: Callable[[], Any]) -> Any:
+    def spend(self, ask: Callable[[], Any]) -> str:
         """
-        Return the result of *ask*, and count its characters.
+        Return the result of *ask* as JSON, and count its characters.
 
         Raises:
             ResultTooLargeError: There is too little.  No further result fits then:
@@ -93,11 +93,11 @@ class ResponseBudget:
         if self.left <= 0:
             raise ResultTooLargeError
         try:
-            result = ask()
+            result = json.dumps(ask())
         except ResultTooLargeError:
             self.left = 0
             raise
-        self.left -= len(json.dumps(result))
+        self.left -= len(result)
         if self.left < 0:
             raise ResultTooLargeError
         return result
@@ -143,9 +143,9 @@ class Methods:
     refunds: RefundService
     proxy: NodeProxy
 
-    def call(self, method: str, params: Sequence[Any], context: RequestContext) -> Any:
+    def call(self, method: str, params: Sequence[Any], context: RequestContext) -> str:
         """
-        Return the result of *method*.
+        Return the result of *method* as JSON.
 
         Raises:
             RPCError: There is no such method, or it is an answer with a code of its
@@ -161,13 +161,13 @@ class Methods:
         if constant is not None:
             if params:
                 raise RPCError(INVALID_PARAMS, f"{method} has no parameters")
-            return constant(self)
+            return json.dumps(constant(self))
         handler = _HANDLERS.get(method)
         if handler is None:
             # go-ethereum's words, by which tools know what a node lacks.
             problem = f"the method {_show(method)} does not exist/is not available"
             raise RPCError(METHOD_NOT_FOUND, problem)
-        return handler(self, params, context)
+        return json.dumps(handler(self, params, context))
 
     def accounts(self) -> list[str]:
         """Return the address that signs."""
@@ -224,7 +224,7 @@ class Methods:
         signed = self.signing.sign_typed_data(parsed, context.requester, sender)
         return f"0x{signed.to_bytes().hex()}"
 
-    def _read(self, method: str, params: Sequence[Any], budget: ResponseBudget) -> Any:
+    def _read(self, method: str, params: Sequence[Any], budget: ResponseBudget) -> str:
         if len(params) > READS[method]:
             problem = f"{method} has at most {READS[method]} parameters"
             raise RPCError(INVALID_PARAMS, problem)
@@ -234,7 +234,8 @@ class Methods:
             if at_block == "pending" and read_address(of_address, "address") == own:
                 # The ledger knows it.
                 chain_id = self.network.chain_id
-                return hex(self.sender.next_nonce(self.name, chain_id, own))
+                nonce = self.sender.next_nonce(self.name, chain_id, own)
+                return json.dumps(hex(nonce))
         if method == "eth_getLogs":
             self._require_few_blocks(params)
         return budget.spend(lambda: self.proxy.forward(method, params))
