@@ -1,13 +1,18 @@
-"""Watches of a SQLite file: SQLite has no notifications, so they poll cheaply."""
+"""
+Watches of a SQLite file: SQLite has no notifications, so they poll.
+
+With inotify they poll only after the file was written, until the commit is visible.
+"""
 
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import apsw
 
 from backends.sql import sqlite_dbapi
+from backends.sql.file_events import FileEvents
 from backends.sql.sqlite import BUSY_SECONDS, SQLiteFile
 from signer.errors import StoreError
 from signer.ports.refund_store import Topic, Watch
@@ -19,10 +24,12 @@ UNREADABLE_SECONDS = 0.2
 # In seconds.
 _PAUSE = 0.0001
 _LONGEST_PAUSE = 0.005
-_GROWTH = 1.02  # So a pause adds about 2 % to the time that has passed.
+_GROWTH = 1.05  # So a pause adds about 5 % to the time that has passed.
+_COMMIT_SECONDS = 0.05
+"""After this time, a change that was written is visible, or takes unusually long."""
 
-_QUIET = {Topic.ACCEPTED: 0.0, Topic.MOVED: 0.002, Topic.ANY: 0.0}
-"""How long a new watch does not poll, in seconds: no worker sends a refund sooner."""
+_LONGEST_WAIT = 0.25
+"""How often it polls while nothing is written, in seconds."""
 
 Version = tuple[int, int]
 """A number of the connection, and SQLite's ``data_version`` on that connection."""
@@ -47,9 +54,13 @@ class SQLiteWatches:
         self._is_closed = False
 
     @contextmanager
-    def watch(self, topic: Topic) -> Iterator[Watch]:
+    def watch(self, _topic: Topic) -> Iterator[Watch]:
         """Watch for every change of the file."""
-        yield _SQLiteWatch(self.version, _QUIET[topic])
+        with ExitStack() as cleanup:
+            events: FileEvents | None = None
+            with suppress(OSError):  # Without them, it polls.
+                events = cleanup.enter_context(FileEvents(self._file.path))
+            yield _SQLiteWatch(self.version, events)
 
     def version(self) -> Version | None:
         """
@@ -94,17 +105,18 @@ class SQLiteWatches:
 class _SQLiteWatch:
     """Implements ``signer.ports.Watch``."""
 
-    def __init__(self, version: Callable[[], Version | None], quiet: float) -> None:
+    def __init__(
+        self, version: Callable[[], Version | None], events: FileEvents | None
+    ) -> None:
         self._read = version
         self._seen = version()
-        self._quiet = quiet
+        self._events = events
+        # What was written before the events began may be committed now.
+        self._polls_until = time.monotonic() + _COMMIT_SECONDS
 
     def wait(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         pause = _PAUSE
-        if self._quiet:
-            time.sleep(min(self._quiet, seconds))
-            self._quiet = 0.0
         while True:
             version = self._read()
             if version is None:
@@ -114,8 +126,13 @@ class _SQLiteWatch:
             if version != self._seen:
                 self._seen = version
                 return True
-            left = deadline - time.monotonic()
+            now = time.monotonic()
+            left = deadline - now
             if left <= 0:
                 return False
-            time.sleep(min(pause, left))
-            pause = min(pause * _GROWTH, _LONGEST_PAUSE)
+            if self._events is None or now < self._polls_until:
+                time.sleep(min(pause, left))
+                pause = min(pause * _GROWTH, _LONGEST_PAUSE)
+            elif self._events.wait(min(left, _LONGEST_WAIT)):
+                self._polls_until = time.monotonic() + _COMMIT_SECONDS
+                pause = _PAUSE

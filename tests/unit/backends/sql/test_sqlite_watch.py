@@ -6,12 +6,10 @@ from contextlib import closing
 from pathlib import Path
 
 from backends.sql import SQLStore, sqlite_dbapi
-from backends.sql.sqlite import SQLiteFile
-from backends.sql.sqlite_watch import UNREADABLE_SECONDS, SQLiteWatches, Version
+from backends.sql.sqlite_watch import UNREADABLE_SECONDS
 from signer.ports.refund_store import Topic
 from tests.fixtures.ledger import accepted
 from tests.support.ledgers import copy_ledger, open_ledger
-from tests.support.waiting import eventually
 
 
 LONG = 20.0
@@ -107,28 +105,3 @@ def test_watches_share_one_connection(sqlite_store: SQLStore) -> None:
         pass
 
     assert vars(watches)["_opened"] == 1
-
-
-class CountingWatches(SQLiteWatches):
-    """Counts its polls."""
-
-    polls = 0
-
-    def version(self) -> Version | None:
-        self.polls += 1
-        return super().version()
-
-
-def test_a_watch_for_moves_polls_later(sqlite_url: str) -> None:
-    """A refund is not sent in the first moments, and polls delay its worker."""
-
-    def polls(topic: Topic) -> int:
-        watches = CountingWatches(SQLiteFile(_path(sqlite_url)))
-        with closing(watches), watches.watch(topic) as watch:
-            before = watches.polls
-            assert not watch.wait(0.0015)
-        return watches.polls - before
-
-    assert polls(Topic.MOVED) == 1
-    # A busy machine may let the thread wait for longer than that.
-    assert eventually(lambda: polls(Topic.ACCEPTED) > 1)
