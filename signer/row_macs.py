@@ -13,14 +13,13 @@ import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Self, TypeVar
 
 from signer.errors import ConfigurationError, Refusal, RowNotAuthenticError
 from signer.model.audit_record import Record
-from signer.model.row import KINDS, SealedRow
+from signer.model.row import KINDS, SealedRow, changed
 from signer.private_files import is_private
 
 
@@ -99,7 +98,7 @@ class RowMACs:
 
     def sealed(self, row: Row) -> Row:
         """Return *row* with its MAC."""
-        return replace(row, mac=self.compute(row))
+        return changed(row, mac=self.compute(row))
 
     def compute(self, row: object) -> str:
         """Return the MAC of *row*: the id of the key, a colon, and 64 hex digits."""

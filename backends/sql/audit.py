@@ -14,6 +14,7 @@ from backends.sql.database import Tables
 from backends.sql.excess_privileges import excess_privileges
 from backends.sql.hold_checks import require_running
 from backends.sql.key_rows import KeyRows
+from backends.sql.prepared import execute
 from backends.sql.spending import count_documents
 from backends.sql.tables import audit_checkpoints, audit_records
 from backends.sql.urls import POSTGRESQL
@@ -333,7 +334,7 @@ def _write_seals(connection: Connection, new: Sequence[Sealed]) -> None:
             {"of_id": each.record.id, "place": each.sequence, "seal": each.hash}
             for each in new
         ]
-        result = connection.execute(_SEAL, rows)
+        result = execute(connection, _SEAL, rows)
     if result.rowcount != len(new):  # The chain would have a gap.
         raise StaleStateError("another process sealed one of these records")
 

@@ -6,7 +6,6 @@ statement, so a refund that no longer fulfils them gets no nonce and leaves no g
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +16,7 @@ from backends.sql.approvals import find_approved
 from backends.sql.database import Tables
 from backends.sql.hold_checks import find_holds_of, is_blocked, is_stopped
 from backends.sql.key_rows import KeyRows
+from backends.sql.prepared import execute
 from backends.sql.spending import Spendings
 from backends.sql.statements import (
     ASSIGNED,
@@ -49,6 +49,7 @@ from signer.errors import (
 from signer.model.hold import Hold
 from signer.model.payment import PaymentPurpose, PaymentState
 from signer.model.refund import Refund
+from signer.model.row import changed
 from signer.model.spending_limits import PaymentTotals, Spent
 from signer.model.transaction import Transaction
 from signer.model.wallet import Wallet
@@ -187,12 +188,12 @@ def reserve_together(
             if (after := reserved.get(each.refund.id)) is not None
         ]
         for statement in (RESERVE_TRANSACTION, INSERT_MEMBERSHIP, INSERT_MOVE):
-            connection.execute(statement, rows)
+            execute(connection, statement, rows)
     if intents:
         records = [record_values(macs, intent) for intent in intents.values()]
-        connection.execute(INSERT_AUDIT_RECORD, records)
+        execute(connection, INSERT_AUDIT_RECORD, records)
     return forbidden | {
-        id_: replace(after.reserved(), intent=intents.get(id_))
+        id_: changed(after.reserved(), intent=intents.get(id_))
         for id_, after in reserved.items()
     }
 
@@ -212,7 +213,7 @@ def _row(
 
 
 def _with_nonce(macs: RowMACs, draft: Refund, nonce: int) -> Refund:
-    transaction = replace(draft.reserved(), nonce=nonce)
+    transaction = changed(draft.reserved(), nonce=nonce)
     return draft.inside(macs.sealed(transaction))
 
 
@@ -247,10 +248,10 @@ def _assign(
     if not rows:
         return {}
     if len(rows) == 1:
-        found = connection.execute(_RESERVE_ONE, rows[0])
+        found = execute(connection, _RESERVE_ONE, rows)
         return {row.id: row.nonce for row in found}
     # One statement after the other: each sees the nonces of those before it.
-    connection.execute(_RESERVE, rows)
+    execute(connection, _RESERVE, rows)
     found = connection.execute(_NONCES, {**rows[0], "first": wallet.next_nonce})
     return {row.id: row.nonce for row in found}
 

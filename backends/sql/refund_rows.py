@@ -1,7 +1,6 @@
 """Reads refunds with the transactions that pay them, and verifies the MACs of both."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
@@ -25,6 +24,7 @@ from backends.sql.tables import IS_FILLER, attempts, refunds, transactions
 from signer.errors import RowNotAuthenticError
 from signer.model.payment import PaymentState
 from signer.model.refund import Refund, Status
+from signer.model.row import changed
 from signer.model.transaction import Transaction, TransactionKind, compose
 from signer.row_macs import RowMACs
 
@@ -105,7 +105,7 @@ def read_refund(row: Sequence[Any]) -> Refund:
     """Return the refund of a row that ``REFUNDS`` selected."""
     own, paid = row[:_WIDTH], row[_WIDTH:]
     transaction = None if paid[0] is None else Transaction(*paid)
-    return replace(Refund(*own), transaction=transaction)
+    return changed(Refund(*own), transaction=transaction)
 
 
 def read_moving(row: Sequence[Any]) -> Refund | Transaction:

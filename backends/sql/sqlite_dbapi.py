@@ -10,9 +10,8 @@ Connections are in autocommit mode: a transaction begins with an explicit ``BEGI
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import apsw
 
@@ -24,6 +23,7 @@ sqlite_version_info = tuple(map(int, apsw.sqlite_lib_version().split(".")))
 
 Binary = memoryview
 
+_T = TypeVar("_T")
 _Row = tuple[Any, ...]
 _Description = tuple[_Row, ...]
 
@@ -123,6 +123,20 @@ def _convert(error: apsw.Error) -> Error:
     return converted
 
 
+def _run(work: Callable[..., _T], *args: Any) -> _T:
+    """Return what *work* returns; raise the error of this module for one of APSW."""
+    try:
+        return work(*args)
+    except apsw.ExecTraceAbort:
+        error: Error = ProgrammingError("execute one statement at a time")
+    except apsw.ConnectionClosedError:
+        # The text by which SQLAlchemy's dialect recognises it.
+        error = ProgrammingError("Cannot operate on a closed database.")
+    except apsw.Error as e:
+        error = _convert(e)
+    raise error
+
+
 class _Statement:
     """
     What APSW reports of a statement before its first step.
@@ -130,18 +144,15 @@ class _Statement:
     Afterwards a statement that returned no rows has no description any more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sql: str) -> None:
         self.description: _Description | None = None
-        self.is_begun = False
-
-    def begin(self) -> None:
-        self.description = None
-        self.is_begun = False
+        self.is_writing = _first_word(sql) in _WRITING
+        self._is_begun = False
 
     def trace(self, cursor: apsw.Cursor, _sql: str, _parameters: Any) -> bool:
         """Return whether APSW may execute it: a second one in a text is refused."""
-        is_first = not self.is_begun
-        self.is_begun = True
+        is_first = not self._is_begun
+        self._is_begun = True
         self.description = cursor.description or None
         return is_first
 
@@ -170,30 +181,21 @@ class Cursor:
         Raises:
             Error: It failed.
         """
-        native, statement = self._connection.native, self._connection.statement
         self._rows, self._next = [], 0
-        statement.begin()
-        try:
-            self._rows = native.execute(sql, parameters).fetchall()
-            changes = native.changes() if _first_word(sql) in _WRITING else -1
-        except apsw.ExecTraceAbort:
-            error: Error = ProgrammingError("execute one statement at a time")
-        except apsw.ConnectionClosedError:
-            # The text by which SQLAlchemy's dialect recognises it.
-            error = ProgrammingError("Cannot operate on a closed database.")
-        except apsw.Error as e:
-            error = _convert(e)
-        else:
-            self.description, self.rowcount = statement.description, changes
-            return self
-        raise error
+        self._rows, statement, changes = _run(self._connection.step, sql, parameters)
+        self.description = statement.description
+        self.rowcount = changes if statement.is_writing else -1
+        return self
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> "Cursor":
         """Execute one statement with each of *rows*; ``rowcount`` is their sum."""
-        total = 0
-        for row in rows:
-            total += max(0, self.execute(sql, row).rowcount)
-        self.rowcount = total
+        first, *others = rows
+        self.execute(sql, first)
+        native = self._connection.native
+        before = native.total_changes()
+        _run(native.executemany, sql, others)
+        # No trigger changes rows.
+        self.rowcount = max(0, self.rowcount) + native.total_changes() - before
         return self
 
     def fetchone(self) -> _Row | None:
@@ -226,13 +228,31 @@ class Connection:
     def __init__(self, native: apsw.Connection) -> None:
         """Use *native*, which this object closes."""
         self.native = native
-        self.statement = _Statement()
-        native.exec_trace = self.statement.trace
+        self._statements: dict[str, _Statement] = {}
 
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction has begun; SQLite ends it after some errors."""
         return self.native.in_transaction
+
+    def step(
+        self, sql: str, parameters: Sequence[Any]
+    ) -> tuple[list[_Row], _Statement, int]:
+        """Execute a statement; return its rows and how many rows it changed."""
+        native, statement = self.native, self._statements.get(sql)
+        if statement is not None:
+            rows = native.execute(sql, parameters).fetchall()
+            return rows, statement, native.changes()
+        statement = _Statement(sql)
+        native.exec_trace = statement.trace
+        try:
+            rows = native.execute(sql, parameters).fetchall()
+        finally:
+            native.exec_trace = None
+        if len(self._statements) >= _CACHED_STATEMENTS:
+            self._statements.clear()
+        self._statements[sql] = statement
+        return rows, statement, native.changes()
 
     def cursor(self) -> Cursor:
         """Return a new cursor."""
@@ -293,6 +313,5 @@ def connect(path: Path | str, *, timeout: float = 5.0) -> Connection:
     raise error
 
 
-@lru_cache(maxsize=512)
 def _first_word(sql: str) -> str:
     return "".join(sql.lstrip()[:8].split(maxsplit=1)[:1]).upper()

@@ -19,6 +19,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -36,6 +37,7 @@ from backends.sql.tables import (
     refund_moves,
     refunds,
     request_signatures,
+    state_in,
     transaction_payments,
     transactions,
 )
@@ -151,7 +153,7 @@ KEEP = UNCHANGED.where(
 """Requires that a refund is unchanged and in its transaction, and locks its row."""
 
 _place = UNCHANGED.where(
-    refunds.c.state.in_(sorted(each.state for each in UNRESERVED))
+    text(state_in(*(each.state for each in UNRESERVED)))
 ).values(parameters(refunds, (*ASSIGNED, "nonce")))
 
 PLACE = _place.where(~is_elsewhere(), ~_is_taken(transactions), ~_is_taken(attempts))

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from sqlalchemy import Connection, Executable
 
 from backends.sql.advisory_locks import lock_tenant
+from backends.sql.prepared import execute
 from backends.sql.refund_rows import nonce_of
 from backends.sql.statements import (
     ACCEPT_ON_POSTGRESQL,
@@ -151,7 +152,7 @@ def apply_all(connection: Connection, writes: Iterable[Write]) -> None:
         ordered = sorted(rows.get(statement, ()), key=attrgetter("key"))
         if not ordered:
             continue
-        done = connection.execute(statement, [each.values for each in ordered])
+        done = execute(connection, statement, (each.values for each in ordered))
         if statement in COMPARED and done.rowcount != len(ordered):
             raise StaleStateError("a refund was changed meanwhile")
 
@@ -187,11 +188,11 @@ def insert_refund(
     is_sqlite = connection.dialect.name == SQLITE
     # SQLite has no roles, and cannot give defaults to the columns of a table.
     accept = ACCEPT_ON_SQLITE if is_sqlite else ACCEPT_ON_POSTGRESQL[refund.purpose]
-    is_new = connection.execute(accept, params).one_or_none() is not None
+    is_new = execute(connection, accept, [params]).one_or_none() is not None
     if is_new and is_sqlite:
         for name, insert in ACCEPTED_ON_SQLITE:
             if params[name] is not None:
-                connection.execute(insert, params)
+                execute(connection, insert, [params])
     return is_new
 
 

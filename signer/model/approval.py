@@ -70,7 +70,7 @@ class Proposal:
 
 
 @sealed("approval")
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Approval:
     """
     The request to approve one proposal, identified by the digest of the proposal.

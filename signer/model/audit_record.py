@@ -153,7 +153,7 @@ class Subject:
 
 
 @sealed("audit record")
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Record:
     """
     A record: its id, which sorts by time, and its body in canonical JSON.

@@ -2,14 +2,14 @@
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Self
 
 from signer.config.tenants import EventType
 from signer.model.refund import Refund, Status
-from signer.model.row import PrimaryKey, Small, Unprotected, sealed
+from signer.model.row import PrimaryKey, Small, Unprotected, changed, sealed
 from signer.model.transaction import EPOCH, TransactionStatus
 
 
@@ -28,7 +28,7 @@ _SENT_BEFORE = frozenset({Status.BROADCAST, Status.MINED})
 
 
 @sealed("event")
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Event:
     """
     A refund as it was after one change, without what never changes.
@@ -110,8 +110,8 @@ class Event:
             )
             refund = refund.inside(transaction)
         else:
-            refund = replace(refund, sender=None, nonce=None, transaction=None)
-        return replace(
+            refund = changed(refund, sender=None, nonce=None, transaction=None)
+        return changed(
             refund,
             state=self.status.state,
             updated_at=self.at,

@@ -69,7 +69,7 @@ def name_of_tenant(tenant: str) -> str:
 
 
 @sealed("hold")
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Hold:
     """
     The last hold of one *name*: its scope and, after a space, what it applies to.

@@ -62,7 +62,7 @@ _MULTI_REGION = re.compile(
 
 
 @sealed("key")
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Key:
     """
     One key of the ring.

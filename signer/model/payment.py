@@ -1,9 +1,9 @@
 """The payment: why it is made, its states, and the legal moves between them."""
 
-from enum import StrEnum
+from signer.model.row import Name
 
 
-class PaymentPurpose(StrEnum):
+class PaymentPurpose(Name):
     """
     Why a row of the ledger is paid.
 
@@ -17,7 +17,7 @@ class PaymentPurpose(StrEnum):
     SWEEP = "sweep"
 
 
-class PaymentState(StrEnum):
+class PaymentState(Name):
     """The state of what is owed.  While it is assigned, its transaction moves."""
 
     AWAITING_APPROVAL = "awaiting-approval"

@@ -5,9 +5,8 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta
-from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any, Self, get_type_hints
 
@@ -19,11 +18,13 @@ from signer.model.payment import (
 )
 from signer.model.row import (
     FreeText,
+    Name,
     NotStored,
     PrimaryKey,
     Small,
     Storage,
     Uint256,
+    changed,
     sealed,
 )
 from signer.model.transaction import (
@@ -49,7 +50,7 @@ COIN_ADDRESS = "0x" + "0" * 40
 """Used in place of a token contract for the native coin."""
 
 
-class Status(StrEnum):
+class Status(Name):
     """
     The status of a refund, as its tenant sees it: that of the payment, and while it is
     assigned that of its transaction; ``docs/explanation/refunds.md`` draws the states.
@@ -156,7 +157,7 @@ RECORDED: Mapping[str, str] = {
 
 
 @sealed("refund")
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Refund:
     """
     An accepted refund: what is owed, one row, with the transaction that pays it.
@@ -305,7 +306,7 @@ class Refund:
         """
         if self.transaction is None:
             raise ValueError("the refund is not reserved")
-        return replace(self.transaction, payments=(self,))
+        return changed(self.transaction, payments=(self,))
 
     def draft_transaction(
         self,
@@ -346,12 +347,12 @@ class Refund:
         Positions count from 0 without a gap.  Beyond them are refunds that other
         programs pointed to the transaction.
         """
-        return replace(
+        return changed(
             self,
             sender=transaction.sender,
             nonce=transaction.nonce,
             position=position,
-            transaction=replace(transaction, payments=(), strangers=(), intent=None),
+            transaction=changed(transaction, payments=(), strangers=(), intent=None),
         )
 
     def assigned(self, transaction: Transaction) -> Self:
@@ -389,7 +390,7 @@ class Refund:
         """
         if state not in PAYMENT_MOVES[self.state]:
             raise ValueError(f"a refund cannot go from {self.state} to {state}")
-        return replace(
+        return changed(
             self,
             state=state,
             updated_at=at,
@@ -419,13 +420,13 @@ class Refund:
             return self.with_state(state, at, due_at=due_at, **failure)
         if all(getattr(self, name) == value for name, value in failure.items()):
             return self
-        return replace(self, version=self.version + 1, **failure)
+        return changed(self, version=self.version + 1, **failure)
 
     def with_due_at(
         self, due_at: datetime, *, attempts: int = 0, blocked_by: str | None = None
     ) -> Self:
         """Return a copy that is due at *due_at*, one version later."""
-        return replace(
+        return changed(
             self,
             version=self.version + 1,
             due_at=due_at,

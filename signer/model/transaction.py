@@ -2,19 +2,20 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 from signer.model.audit_record import Record
 from signer.model.row import (
+    Name,
     NotStored,
     PrimaryKey,
     Small,
     Storage,
     Uint256,
     Unprotected,
+    changed,
     sealed,
 )
 
@@ -29,7 +30,7 @@ CLAIM_TIME = timedelta(seconds=10)
 """How long a process keeps the claim of what it moved or claimed last."""
 
 
-class TransactionKind(StrEnum):
+class TransactionKind(Name):
     """
     What the attempts of a transaction do, unless a no-op is mined.
 
@@ -45,7 +46,7 @@ class TransactionKind(StrEnum):
     FILLER = "filler"
 
 
-class TransactionStatus(StrEnum):
+class TransactionStatus(Name):
     """The status of a transaction; ``docs/explanation/refunds.md`` draws them."""
 
     RESERVED = "reserved"
@@ -87,7 +88,7 @@ Moved = Annotated[
 
 
 @sealed("transaction")
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Transaction:
     """
     What one nonce of a wallet does: the row that a worker claims and moves.
@@ -155,9 +156,9 @@ class Transaction:
 
     def paying(self, payments: Iterable["Refund"]) -> Self:
         """Return a copy that makes *payments*, each of which is in it."""
-        row = replace(self, payments=(), strangers=(), intent=None)
-        return replace(
-            self, payments=tuple(replace(each, transaction=row) for each in payments)
+        row = changed(self, payments=(), strangers=(), intent=None)
+        return changed(
+            self, payments=tuple(changed(each, transaction=row) for each in payments)
         )
 
     def paying_own(self, pointing: Sequence["Refund"]) -> Self:
@@ -172,7 +173,7 @@ class Transaction:
         for count, composition in enumerate(compositions):
             if composition == self.composition:
                 strangers = tuple(pointing[count:])
-                return replace(self.paying(pointing[:count]), strangers=strangers)
+                return changed(self.paying(pointing[:count]), strangers=strangers)
         return self.paying(pointing)
 
     def with_status(
@@ -197,7 +198,7 @@ class Transaction:
         if status not in TRANSACTION_MOVES[self.status]:
             raise ValueError(f"a transaction cannot go from {self.status} to {status}")
         due_at = due_at or at + CLAIM_TIME
-        moved = replace(
+        moved = changed(
             self,
             status=status,
             updated_at=at,
@@ -216,7 +217,7 @@ class Transaction:
         self, due_at: datetime, *, attempts: int = 0, blocked_by: str | None = None
     ) -> Self:
         """Return a copy that is due at *due_at*, one version later."""
-        later = replace(
+        later = changed(
             self,
             version=self.version + 1,
             due_at=due_at,
@@ -242,7 +243,7 @@ def _compositions(payment_ids: Iterable[str]) -> Iterator[str]:
         yield digest.hexdigest()
 
 
-class Kind(StrEnum):
+class Kind(Name):
     """
     What an attempt does with the nonce.
 

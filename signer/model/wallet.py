@@ -28,7 +28,7 @@ class Pause(StrEnum):
 
 
 @sealed("wallet")
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Wallet:
     """
     One address on one chain.
@@ -84,7 +84,7 @@ class Wallet:
 
 
 @sealed("unrecorded transaction")
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class UnrecordedTransaction:
     """
     A final transaction of one of our wallets that the ledger did not know.

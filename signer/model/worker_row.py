@@ -55,7 +55,7 @@ THE_ROW = 1
 
 
 @sealed("accepted limits")
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AcceptedLimits:
     """
     The limits that the last worker started with: a higher one needs an approval.

@@ -7,11 +7,11 @@ must not pay any more: otherwise all higher nonces would wait without end.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 
 from signer.chain.chain import Chain
 from signer.errors import ExecutionRevertedError
+from signer.model.row import changed
 from signer.model.transaction import Transaction, TransactionKind
 from signer.ports.clock import Clock
 from signer.refunds.attempts import Attempts
@@ -75,7 +75,7 @@ class FirstSignatures:
     def _sign_late(self, transaction: Transaction, chain: Chain) -> Transaction:
         # Nonce, token and key may have changed since.  The key may have been revoked
         # after its intent to sign was recorded, so record a new one.
-        transaction = replace(transaction, intent=None)
+        transaction = changed(transaction, intent=None)
         settled = self._pending.handle_used_nonce(transaction, chain)
         if settled is not None:
             return settled
