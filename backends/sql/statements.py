@@ -152,9 +152,9 @@ KEEP = UNCHANGED.where(
 ).values(version=refunds.c.version)
 """Requires that a refund is unchanged and in its transaction, and locks its row."""
 
-_place = UNCHANGED.where(
-    text(state_in(*(each.state for each in UNRESERVED)))
-).values(parameters(refunds, (*ASSIGNED, "nonce")))
+_place = UNCHANGED.where(text(state_in(*(each.state for each in UNRESERVED)))).values(
+    parameters(refunds, (*ASSIGNED, "nonce"))
+)
 
 PLACE = _place.where(~is_elsewhere(), ~_is_taken(transactions), ~_is_taken(attempts))
 """Gives a refund without a nonce a known one, which it had before a restore."""
