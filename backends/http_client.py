@@ -8,7 +8,6 @@ import ssl
 import time
 from base64 import b64encode
 from collections.abc import Mapping
-from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -16,6 +15,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import urllib3
 from pydantic import SecretStr
 
+from signer.addresses import is_loopback_address
 from signer.redact import quiet_vendor_loggers
 
 
@@ -30,21 +30,16 @@ def is_secure(url: str, *, allow_http: bool) -> bool:
     """
     try:
         parts = urlsplit(url)
-        is_http = parts.scheme == "http" and allow_http and _is_loopback(parts.hostname)
+        host = parts.hostname or ""
+        is_local = host == "localhost" or is_loopback_address(host)
+        is_http = parts.scheme == "http" and allow_http and is_local
         return bool(
             (parts.scheme == "https" or is_http)
-            and parts.hostname
+            and host
             and _VISIBLE_ASCII.fullmatch(url)
             and parts.port != 0
             and not (parts.username or parts.password)
         )
-    except ValueError:
-        return False
-
-
-def _is_loopback(host: str | None) -> bool:
-    try:
-        return host == "localhost" or ip_address(host or "").is_loopback
     except ValueError:
         return False
 

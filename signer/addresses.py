@@ -1,6 +1,7 @@
-"""Parses addresses that administrators type, and redacts other text for the audit."""
+"""Addresses that people type or configure: of accounts, and of hosts."""
 
 import re
+from ipaddress import ip_address
 
 from eth_utils.address import is_checksum_address, to_checksum_address
 
@@ -46,3 +47,11 @@ def redact_address(text: str) -> str:
     if _LOWER.fullmatch(text):
         return to_checksum_address(text)
     return text if _ANY.fullmatch(text) else key_prefix(text)
+
+
+def is_loopback_address(host: str) -> bool:
+    """Return whether *host* is an IP address of this host; a name is none."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

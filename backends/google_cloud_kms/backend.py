@@ -23,9 +23,10 @@ from backends.google_cloud_kms.answers import (
     retry_delay,
     sign_request,
 )
-from backends.google_cloud_kms.options import FORMAT, AllowedVersions, is_version_name
+from backends.google_cloud_kms.options import FORMAT, is_version_name
 from backends.http_client import TOO_SLOW, ExchangeError, HTTPClient, Response
 from backends.kms_retries import AttemptError, CallLimits, KMSCalls, Reply, Turn
+from signer.config.allowed_keys import AllowedKeys
 from signer.deadline import Deadlines
 from signer.errors import (
     AccessDeniedError,
@@ -184,7 +185,7 @@ class GoogleCloudKMSBackend:
 
     name = NAME
 
-    def __init__(self, client: KMSClient, allowed: AllowedVersions) -> None:
+    def __init__(self, client: KMSClient, allowed: AllowedKeys) -> None:
         self._client = client
         self._allowed = allowed
         self._pid = os.getpid()

@@ -1,13 +1,13 @@
 """The variables of the Google Cloud KMS backend."""
 
 import re
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from signer.addresses import is_loopback_address
+from signer.config.allowed_keys import AllowedKeys, split_patterns
 
 
 _PROJECT = r"projects/[a-z0-9][a-z0-9.:-]{1,99}"
@@ -34,26 +34,12 @@ def is_version_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-@dataclass(frozen=True, slots=True)
-class AllowedVersions:
-    """The key versions whose names match at least one of *patterns*."""
-
-    patterns: tuple[str, ...]
-
-    def __contains__(self, name: str) -> bool:
-        """Return whether the version is allowed."""
-        return any(fnmatchcase(name, each) for each in self.patterns)
-
-
 def parse_patterns(value: str) -> tuple[str, ...]:
     """Return the patterns of a comma-separated list; raises ``ValueError``."""
-    patterns = tuple(part.strip() for part in value.split(","))
-    if not all(map(_PATTERN.fullmatch, patterns)):
-        raise ValueError(
-            "must be comma-separated names of key versions; all but the project may"
-            " have *"
-        )
-    return patterns
+    expected = (
+        "must be comma-separated names of key versions; all but the project may have *"
+    )
+    return split_patterns(value, _PATTERN, expected)
 
 
 def default_patterns(name: str) -> tuple[str, ...]:
@@ -70,19 +56,12 @@ def _endpoint(value: str) -> str:
     parts = urlsplit(value)
     host = parts.hostname or ""
     is_plain = re.fullmatch(r"https?://[\w.:\[\]-]+/?", value) is not None
-    if not is_plain or not (parts.scheme == "https" or _is_loopback(host)):
+    if not is_plain or not (parts.scheme == "https" or is_loopback_address(host)):
         raise ValueError(
             "must be https://HOST, or http:// with a loopback address: access tokens"
             " are sent there"
         )
     return value.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class GoogleCloudKMSOptions(BaseModel):
@@ -111,6 +90,6 @@ class GoogleCloudKMSOptions(BaseModel):
     )
 
     @property
-    def allowed(self) -> AllowedVersions:
+    def allowed(self) -> AllowedKeys:
         """The key versions that this service may use."""
-        return AllowedVersions(self.allowed_keys or default_patterns(self.key or ""))
+        return AllowedKeys(self.allowed_keys or default_patterns(self.key or ""))

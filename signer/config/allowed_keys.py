@@ -1,9 +1,9 @@
 """
-Which AWS KMS keys the service may use: the patterns of ``KMS_ALLOWED_KEYS``.
+Which keys of a cloud the service may use: patterns such as ``KMS_ALLOWED_KEYS``.
 
-A pattern is a key ARN in which ``*`` stands for any characters of the region or of the
-key id.  Partition and account are literal: a key of another account is never allowed by
-mistake.
+A pattern of AWS KMS is a key ARN in which ``*`` stands for any characters of the region
+or of the key id.  Partition and account are literal: a key of another account is never
+allowed by mistake.
 """
 
 import re
@@ -17,12 +17,12 @@ _PATTERN = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9*-]+:\d{12}:key/[A-Za-z0-9*-]+
 
 @dataclass(frozen=True, slots=True)
 class AllowedKeys:
-    """The keys whose ARNs match at least one of *patterns*."""
+    """The keys whose names match at least one of *patterns*."""
 
     patterns: tuple[str, ...]
 
-    def __contains__(self, arn: str) -> bool:
-        return any(fnmatchcase(arn, each) for each in self.patterns)
+    def __contains__(self, name: str) -> bool:
+        return any(fnmatchcase(name, each) for each in self.patterns)
 
     def may_contain(self, name: str) -> bool:
         """
@@ -39,19 +39,25 @@ class AllowedKeys:
         )
 
 
-def parse_patterns(value: str) -> tuple[str, ...]:
+def split_patterns(value: str, form: re.Pattern[str], expected: str) -> tuple[str, ...]:
     """
     Return the patterns of a comma-separated list.
 
     Raises:
-        ValueError: The list has something else than patterns.
+        ValueError: One does not have the *form*; the message is *expected*.
     """
     patterns = tuple(part.strip() for part in value.split(","))
-    if not all(map(_PATTERN.fullmatch, patterns)):
-        raise ValueError(
-            "must be comma-separated key ARNs; only their region and key id may have *"
-        )
+    if not all(map(form.fullmatch, patterns)):
+        raise ValueError(expected)
     return patterns
+
+
+def parse_patterns(value: str) -> tuple[str, ...]:
+    """Return the patterns of AWS KMS in a comma-separated list, or ``ValueError``."""
+    expected = (
+        "must be comma-separated key ARNs; only their region and key id may have *"
+    )
+    return split_patterns(value, _PATTERN, expected)
 
 
 def names_account(key_name: str) -> bool:

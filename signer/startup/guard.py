@@ -11,9 +11,10 @@ them.  All refusals are reported together, so that one start shows every problem
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from urllib.parse import parse_qs, urlsplit
 
+from signer.addresses import is_loopback_address
 from signer.config.allowed_keys import names_account
 from signer.config.networks import Network
 from signer.config.settings import AWS_KMS, PKCS11, RAW_KEY, Role, Settings, is_https
@@ -56,12 +57,8 @@ def stays_on_host(bind: str) -> bool:
         return True
     match = _HOST.fullmatch(bind)
     host = (match["six"] or match["host"] or "") if match else ""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False  # A name may resolve to any address; no host means all of them.
+    # Another name may resolve to any address; no host means all of them.
+    return host.lower() == "localhost" or is_loopback_address(host)
 
 
 def trusts_public_networks(networks: Iterable[str]) -> bool:

@@ -15,11 +15,11 @@ import json
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 
 from falcon import Request, Response
 
 from api.principal import Principal
+from signer.addresses import is_loopback_address
 from signer.errors import AuthenticationError
 from signer.model.transaction import EPOCH
 from signer.ports.clock import Clock
@@ -165,13 +165,6 @@ class SessionCookie:
         return SECURE_NAME if self._is_secure(req) else LOCAL_NAME
 
     def _is_secure(self, req: Request) -> bool:
-        return self._is_production or not _is_loopback(req.host)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+        return self._is_production or not (
+            req.host == "localhost" or is_loopback_address(req.host.strip("[]"))
+        )
