@@ -9,6 +9,7 @@ or an exponent, since amounts of money are never floats.
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections import Counter
 from math import isfinite
 from typing import Any
@@ -49,19 +50,9 @@ def parse(body: bytes) -> dict[str, Any]:
     Raises:
         InvalidInputError: *body* is not a JSON object, or a key appears twice.
     """
-    try:
-        text = body.decode("utf-8")
-    except UnicodeDecodeError:
-        raise InvalidInputError("not UTF-8") from None
-    if text.startswith("\ufeff"):
+    if body.startswith(BOM_UTF8):
         raise InvalidInputError("begins with a byte order mark (RFC 8259, 8.1)")
-    if is_deeper(text, MAX_DEPTH):
-        raise InvalidInputError(f"nested deeper than {MAX_DEPTH} levels")
-    try:
-        value = _DECODER.decode(text)
-    except ValueError:
-        # Not chained: the message of json quotes the input.
-        raise InvalidInputError("not a JSON document (RFC 8259)") from None
+    value = _decode(body, MAX_DEPTH, _DECODER)
     if not isinstance(value, dict):
         raise InvalidInputError("the top level must be an object")
     return value
@@ -78,6 +69,10 @@ def decode(body: bytes, max_depth: int) -> object:
         InvalidInputError: *body* is not JSON in UTF-8, has more than *max_depth*
             levels, a key twice, or a number that is none: NaN, or one that overflows.
     """
+    return _decode(body, max_depth, _EXACT_DECODER)
+
+
+def _decode(body: bytes, max_depth: int, decoder: json.JSONDecoder) -> object:
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError:
@@ -85,9 +80,7 @@ def decode(body: bytes, max_depth: int) -> object:
     if is_deeper(text, max_depth):
         raise InvalidInputError(f"nested deeper than {max_depth} levels")
     try:
-        return _EXACT_DECODER.decode(text)
-    except InvalidInputError:
-        raise
+        return decoder.decode(text)
     except ValueError:
         # Not chained: the message of json quotes the input.
         raise InvalidInputError("not a JSON document (RFC 8259)") from None
