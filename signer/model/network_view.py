@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from signer.config.networks import Network
+
 
 LAGGING_BLOCKS = 10
 """By how many blocks a node may lag the highest head."""
@@ -26,11 +28,15 @@ class Funds:
     refunds_left: int | None = None
     hours_left: float | None = None
 
-    def is_below(self, refunds: int, hours: int) -> bool:
-        """Return whether fewer *refunds* or *hours* are left; 0 turns a bound off."""
-        few = self.refunds_left is not None and self.refunds_left < refunds
-        soon = self.hours_left is not None and self.hours_left < hours
-        return few or soon
+    def is_low(self, network: Network) -> bool:
+        """Return whether less is left than one of the bounds of *network*."""
+        return is_low(self.refunds_left, self.hours_left, network)
+
+
+def is_low(refunds: float | None, hours: float | None, network: Network) -> bool:
+    """Return whether fewer *refunds* or *hours* are left than *network* demands."""
+    few = refunds is not None and refunds < network.low_balance_refunds
+    return few or (hours is not None and hours < network.low_balance_hours)
 
 
 @dataclass(frozen=True, slots=True)

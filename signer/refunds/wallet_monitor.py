@@ -377,10 +377,8 @@ class WalletMonitor:
             self._alerts.remind(Alert.WALLET_DELEGATED, network=name, address=address)
 
     def _warn(self, name: str, chain: Chain, funds: Sequence[Funds]) -> None:
-        network = chain.network
         for each in funds:
-            bounds = network.low_balance_refunds, network.low_balance_hours
-            if not each.is_below(*bounds):
+            if not each.is_low(chain.network):
                 self._alerts.resolve(Alert.LOW_BALANCE, network=name, asset=each.asset)
             else:
                 hours = each.hours_left
@@ -395,8 +393,7 @@ class WalletMonitor:
 
 def _is_worrying(view: NetworkView, chain: Chain) -> bool:
     """Return whether *view* shows something that may end soon."""
-    bounds = chain.network.low_balance_refunds, chain.network.low_balance_hours
-    is_low = any(each.is_below(*bounds) for each in view.funds)
+    is_low = any(each.is_low(chain.network) for each in view.funds)
     return is_low or view.problem is not None or bool(view.is_delegated)
 
 

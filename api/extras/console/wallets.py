@@ -1,6 +1,5 @@
 """The wallets and keys of each network, with what running workers measure."""
 
-import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from api.metrics.metric_names import Spec
 from api.metrics.readings import read
 from signer.config.networks import Network
 from signer.model.key import Key, KeyState, find_active_key
+from signer.model.network_view import is_low
 from signer.model.wallet import UnrecordedTransaction, Wallet
 from signer.model.worker_row import WorkerRow, find_running
 from signer.ports.ledger import Ledger
@@ -38,10 +38,7 @@ class MeasuredBalance:
 
     def is_low(self, network: Network) -> bool:
         """Return whether it is below one of the bounds of *network*."""
-        refunds = math.inf if self.refunds_left is None else self.refunds_left
-        hours = math.inf if self.hours_left is None else self.hours_left
-        few = refunds < network.low_balance_refunds
-        return few or hours < network.low_balance_hours
+        return is_low(self.refunds_left, self.hours_left, network)
 
     def state(self, network: Network) -> str:
         """Return one word for it: what is enough is unknown before the first refund."""

@@ -169,10 +169,8 @@ def _check_runway(context: NetworkContext) -> Finding:
     chain = context.chain
     store = context.doctor.container.store
     found = read_funds(chain, context.address, store, read_max_fee(chain))
-    bounds = chain.network.low_balance_refunds, chain.network.low_balance_hours
     detail = "; ".join(_describe_runway(each) for each in found)
-    is_low = any(each.is_below(*bounds) for each in found)
-    if is_low:
+    if any(each.is_low(chain.network) for each in found):
         return Finding(detail, _WALLET_LOW, Alert.LOW_BALANCE)
     return Finding(detail)
 

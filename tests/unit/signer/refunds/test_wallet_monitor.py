@@ -122,7 +122,7 @@ def test_the_runway_of_a_new_wallet_is_unknown(system: System) -> None:
 
     assert (funds["TUSD"].refunds_left, funds["TUSD"].hours_left) == (None, None)
     assert (funds["coin"].refunds_left, funds["coin"].hours_left) == (None, None)
-    assert not any(each.is_below(50, 12) for each in funds.values())
+    assert not any(each.is_low(system.world.network) for each in funds.values())
 
 
 def test_a_wallet_without_coin_pays_nothing(system: System) -> None:
@@ -147,8 +147,13 @@ def test_the_runway_is_that_of_recent_refunds(system: System) -> None:
     ("refunds", "hours", "is_low"),
     [(50, 12, False), (51, 12, True), (50, 13, True), (0, 0, False)],
 )
-def test_either_bound_is_enough(refunds: int, hours: int, is_low: bool) -> None:
-    assert Funds("TUSD", 1, 6, 50, 12.5).is_below(refunds, hours) is is_low
+def test_either_bound_is_enough(
+    world: World, refunds: int, hours: int, is_low: bool
+) -> None:
+    bounds = {"low_balance_refunds": refunds, "low_balance_hours": hours}
+    network = world.network.model_copy(update=bounds)
+
+    assert Funds("TUSD", 1, 6, 50, 12.5).is_low(network) is is_low
 
 
 def test_a_delegated_wallet_is_reported_once_in_six_hours(system: System) -> None:
