@@ -4,7 +4,8 @@ The statements that change refunds, built once so that they are compiled once.
 Their parameters are named after table and column, such as ``refunds_state``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -360,10 +361,13 @@ def record_values(macs: RowMACs, record: Record) -> Values:
     return dict(zip(_NO_RECORD, row, strict=True))
 
 
+@lru_cache
+def _fields(table: Table) -> tuple[Sequence[str], Callable[[object], Any]]:
+    names = table.c.keys()
+    return [f"{table.name}_{name}" for name in names], attrgetter(*names)
+
+
 def fields_of(table: Table, source: object) -> dict[str, Any]:
     """Return the parameters of all columns of *table*."""
-    names = table.c.keys()
-    return {
-        f"{table.name}_{name}": value
-        for name, value in zip(names, attrgetter(*names)(source), strict=True)
-    }
+    names, values = _fields(table)
+    return dict(zip(names, values(source), strict=True))
