@@ -101,7 +101,7 @@ def cli(verbose: bool, no_env_file: bool) -> None:
     """
     env_file = Path(".env")
     if not no_env_file and env_file.exists():
-        from api.cli.env_file import load_env_file
+        from api.cli.options import load_env_file
 
         message = load_env_file(os.environ, env_file)
         if message is not None:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import click
 
 from api.cli.configuration_files import PROCESSES, find_unset, variable_names
-from api.cli.env_file import read_env_file
+from api.cli.options import read_env_file
 from api.cli.output import Result, prints, redirect_log
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
 

@@ -25,7 +25,7 @@ from api.cli.configuration_files import (
     read_answers,
     tenants_text,
 )
-from api.cli.env_file import read_env_file
+from api.cli.options import read_env_file
 from api.cli.output import redirect_log
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
 from signer.private_files import create_once

@@ -10,10 +10,10 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, Select, bindparam, inspect, select, text, update
 
 from backends.sql.database import Database
-from backends.sql.health import schema_error
 from backends.sql.holds import begin_register, renew_holds
 from backends.sql.key_rows import KeyRows
 from backends.sql.sealed_rows import SealedRows
+from backends.sql.store import schema_error
 from backends.sql.tables import (
     HEAD,
     accepted_limits,

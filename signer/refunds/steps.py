@@ -15,13 +15,12 @@ from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.refunds.attempts import Attempts
 from signer.refunds.broadcasts import Broadcasts
-from signer.refunds.endings import Ending, Endings
 from signer.refunds.first_signatures import FirstSignatures
 from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.nonces import NonceManager
 from signer.refunds.payment_approvals import PaymentApprovals, find_objection
 from signer.refunds.pending_transactions import PendingTransactions
-from signer.refunds.queued_refunds import QueuedRefunds
+from signer.refunds.queued_refunds import Ending, Endings, QueuedRefunds
 from signer.refunds.saved_steps import Outcomes, SavedSteps
 from signer.refunds.transaction_signer import TransactionSigner
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from api.cli.env_file import load_env_file
+from api.cli.options import load_env_file
 from tests.support.programs import run_python
 
 

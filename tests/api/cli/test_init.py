@@ -19,7 +19,7 @@ from api.cli.configuration_files import (
     env_text,
     networks_text,
 )
-from api.cli.env_file import read_env_file
+from api.cli.options import read_env_file
 from api.extras.open_telemetry.settings import TraceSettings
 from api.extras.screening.settings import ScreeningSettings
 from api.extras.top_ups.settings import TreasurySettings
