@@ -15,11 +15,12 @@ block:
 import os
 import re
 import subprocess
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import dedent
+
+from tests.support.waiting import eventually
 
 
 _FENCE = re.compile(
@@ -187,16 +188,20 @@ def _pattern(documented: str, known: Mapping[str, str]) -> tuple[str, dict[str, 
 
 def run_block(console: Console, block: Block) -> list[str]:
     """Run *block*; return a report for each step whose output is another one."""
-    deadline = time.monotonic() + _PATIENCE
-    while True:
+    reports = list[str]()
+
+    def prints_it() -> bool:
         printed = [console.run(step.command) for step in block.steps]
-        reports = [
+        reports[:] = [
             f"$ {step.command}\n--- documented\n{step.output}\n--- printed\n{output}"
             for step, output in zip(block.steps, printed, strict=True)
             if not console.matches(step.output.strip(), output)
         ]
-        if not reports or not block.repeat or time.monotonic() > deadline:
-            return reports
+        return not reports
+
+    # Starting a command takes half a second of CPU time.
+    eventually(prints_it, _PATIENCE if block.repeat else 0, pause=1)
+    return reports
 
 
 @dataclass

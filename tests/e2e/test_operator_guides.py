@@ -120,7 +120,9 @@ def test_a_key_is_rotated_and_rotated_back(
     guide.follow("hotwallet keys sweep", repeat=True)
     guide.follow("hotwallet keys sweep")
     sweep = f"hotwallet keys sweep {old} --yes"
-    assert eventually(lambda: "nothing is left there" in console.run(sweep), 60)
+    assert eventually(
+        lambda: "nothing is left there" in console.run(sweep), 60, pause=1
+    )
     guide.follow("hotwallet keys rotate 98765432")
 
     assert eventually(lambda: _active(stack) == old)
@@ -160,12 +162,11 @@ def test_a_compromised_key_is_revoked(
     RPC(stack.chain_url)("evm_setIntervalMining", 0)
     try:
         refund = _pay(stack, "stranded")
-        assert eventually(lambda: _status(stack, refund) == "broadcast")
+        assert _reaches(stack, refund, "broadcast")
         sent = _send_as_intruder(stack, kms_emulator)
         _pay(stack, "paused")
-        assert eventually(
-            lambda: "paused" in console.run("hotwallet nonce repair --dry-run")
-        )
+        repair = "hotwallet nonce repair --dry-run"
+        assert eventually(lambda: "paused" in console.run(repair), pause=1)
 
         guide.follow("hotwallet keys rotate")
         stack.key_id, stack.address = new_id, new
@@ -269,7 +270,7 @@ def test_a_policy_is_compared_and_tested(
     page = GUIDES / "policy.md"
     text = page.read_text(encoding="utf-8")
     refund = _pay(stack, "policy")
-    assert eventually(lambda: _status(stack, refund) == "confirmed")
+    assert _reaches(stack, refund, "confirmed")
     (rule, *_) = re.findall(
         r"^ *```cedar\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL
     )
@@ -306,7 +307,7 @@ def test_a_policy_is_compared_and_tested(
 def test_the_books_are_compared_and_exported(stack: Stack, console: Console) -> None:
     """*Compare the books with the chain*, for yesterday, today and two periods."""
     refund = _pay(stack, "books")
-    assert eventually(lambda: _status(stack, refund) == "confirmed")
+    assert _reaches(stack, refund, "confirmed")
     blocks = RPC(stack.chain_url)
     until = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     last = int(blocks("eth_blockNumber"), 16)
@@ -336,7 +337,7 @@ def test_an_auditor_verifies_an_export(
 ) -> None:
     """*Verify an export*, with the files that the page asks for and nothing else."""
     refund = _pay(stack, "audited")
-    assert eventually(lambda: _status(stack, refund) == "confirmed")
+    assert _reaches(stack, refund, "confirmed")
     console.run(
         "openssl pkey -in $HOTWALLET_HOME/audit.pem -pubout -out audit.pub.pem;"
         " hotwallet audit checkpoint --new > kept.txt;"
@@ -558,13 +559,18 @@ def _pay(
     return str(refund["id"])
 
 
-def _status(stack: Stack, refund: str) -> str:
-    _, _, shown = request(
-        "GET",
+def _reaches(stack: Stack, refund: str, status: str) -> bool:
+    """Return whether a refund gets *status*."""
+    url, bearer = (
         f"{stack.url}/v1/refunds/{refund}",
-        headers=_bearer(stack, "--subject", "gateway"),
+        _bearer(stack, "--subject", "gateway"),
     )
-    return str(shown["status"])
+
+    def has_it() -> bool:
+        _, _, shown = request("GET", url, headers=bearer)
+        return bool(shown["status"] == status)
+
+    return eventually(has_it, pause=0.1)
 
 
 class _Failing(BaseHTTPRequestHandler):

@@ -7,6 +7,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+_LONGEST_PAUSE = 0.1
+
 
 def eventually(
     condition: Callable[[], T], patience: float = 30.0, *, pause: float = 0.01
@@ -14,11 +16,14 @@ def eventually(
     """
     Return the first true value of *condition*, or its value after *patience* s.
 
-    It is asked every *pause* seconds; ask rarely what costs requests.
+    It is asked every *pause* seconds, and less often later, since each question takes
+    processor time; ask rarely what starts a process.
     """
-    deadline = time.monotonic() + patience
-    while not (value := condition()) and time.monotonic() < deadline:
-        time.sleep(pause)
+    start = time.monotonic()
+    while (
+        not (value := condition()) and (waited := time.monotonic() - start) < patience
+    ):
+        time.sleep(max(pause, min(waited / 10, _LONGEST_PAUSE)))
     return value
 
 
