@@ -123,6 +123,17 @@ class Database:
         """Return the rows that *query* selects with *params*."""
         return self.run(lambda c: c.execute(query, params).all())
 
+    def report(self, query: Executable, **params: Any) -> Sequence[Any]:
+        """``rows`` of a query whose best plan depends on the values of *params*."""
+        if self.dialect == SQLITE:
+            return self.rows(query, **params)
+
+        def work(connection: Connection) -> Sequence[Any]:
+            connection.exec_driver_sql("SET LOCAL plan_cache_mode = auto")
+            return connection.execute(query, params).all()
+
+        return self.transaction(work)
+
     def transaction(self, work: Work[T]) -> T:
         """
         Return what *work* returns, in one transaction.
@@ -255,10 +266,7 @@ def _result(get: Callable[[], T]) -> T | HotWalletError:
 def _run_all(engine: Engine, works: Sequence[Work[Any]]) -> Sequence[WorkResult[Any]]:
     """Return the outcomes of *works*, in one transaction of PostgreSQL."""
     with engine.connect() as connection, connection.begin():
-        # To plan a change again for each row would cost more than to make it.
-        connection.exec_driver_sql(
-            "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan"
-        )
+        connection.exec_driver_sql("BEGIN")
         return run_each(connection, works)
 
 

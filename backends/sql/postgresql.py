@@ -105,6 +105,8 @@ def _connect_args(url: URL, timeout: float) -> dict[str, Any]:
         "lock_timeout": milliseconds * 4 // 5,
         "idle_in_transaction_session_timeout": milliseconds * 2,
         "timezone": "UTC",
+        # To plan the statements of a refund again costs more than to execute them.
+        "plan_cache_mode": "force_generic_plan",
     }
     options = [f"-c {name}={value}" for name, value in settings.items()]
     in_url = url.query.get("options", ())

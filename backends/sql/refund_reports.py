@@ -292,14 +292,14 @@ class ReportTables(Tables):
     """Implements ``RefundReports``."""
 
     def open_refunds(self) -> Sequence[OpenRefunds]:
-        return tuple(OpenRefunds(*row) for row in self._database.rows(OPEN_REFUNDS))
+        return tuple(OpenRefunds(*row) for row in self._database.report(OPEN_REFUNDS))
 
     def accepted_since(self, since: datetime) -> Mapping[tuple[str, str], int]:
-        rows = self._database.rows(ACCEPTED, first=id_at(since))
+        rows = self._database.report(ACCEPTED, first=id_at(since))
         return {(network, tenant): count for network, tenant, count in rows}
 
     def last_payments(self, chain_id: int, limit: int) -> Sequence[RecentPayment]:
-        rows = self._database.rows(LAST_PAYMENTS, of_chain=chain_id, at_most=limit)
+        rows = self._database.report(LAST_PAYMENTS, of_chain=chain_id, at_most=limit)
         return tuple(RecentPayment(*row) for row in rows)
 
     def spent_lately(
@@ -312,7 +312,7 @@ class ReportTables(Tables):
             "hour": self._database.hour(),
         }
         sums: dict[str, SpentLately] = {}
-        rows = self._database.rows(SPENT[self._database.dialect], **params)
+        rows = self._database.report(SPENT[self._database.dialect], **params)
         for token, amount, is_this_hour in rows:  # SQLite would add them as floats.
             before = sums.get(token, SpentLately())
             hour = before.hour + (amount if is_this_hour else 0)
@@ -323,14 +323,14 @@ class ReportTables(Tables):
         self, chain_id: int, since: datetime, limit: int
     ) -> Sequence[tuple[str, Status, datetime]]:
         params = {"of_chain": chain_id, "since": since, "at_most": limit}
-        rows = self._database.rows(_LAST_RESULTS, **params)
+        rows = self._database.report(_LAST_RESULTS, **params)
         return tuple((tenant, Status(state), at) for tenant, state, at in rows)
 
     def signed_by_tenant(
         self, chain_id: int, since: datetime
     ) -> Mapping[str, SignedTotals]:
         found: dict[str, SignedTotals] = {}
-        rows = self._database.rows(BY_TENANT, of_chain=chain_id, since=since)
+        rows = self._database.report(BY_TENANT, of_chain=chain_id, since=since)
         for tenant, token, amount, count, gas in rows:
             old = found.get(tenant or OPERATOR, SignedTotals())
             if tenant is None:  # A filler pays nothing.
@@ -362,7 +362,7 @@ class ReportTables(Tables):
             return Page((), None)
         has_cursor = cursor is not None
         query = found_among(wanted, has_cursor=has_cursor)
-        rows = self._database.rows(query, **given, at_most=limit + 1)
+        rows = self._database.report(query, **given, at_most=limit + 1)
         found = read_refunds(rows)
         if len(found) > limit:
             return Page(found[:limit], found[limit - 1].id)
@@ -372,5 +372,5 @@ class ReportTables(Tables):
         # the next page repeats some, and leaves none out.
         last = looked_at(wanted, has_cursor=has_cursor).with_only_columns(refunds.c.id)
         last = last.offset(SEARCHED - 1).limit(1)
-        ends = self._database.rows(last, **given)
+        ends = self._database.report(last, **given)
         return Page(found, ends[0].id if ends else None)
