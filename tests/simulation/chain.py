@@ -8,6 +8,7 @@ transactions.  The seed decides everything.
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from random import Random
 
 from eth_utils.crypto import keccak
@@ -318,5 +319,9 @@ class SimulatedChain:
 
     def _block(self, number: int) -> Block:
         # After a reorganisation an equal block has another hash.
-        name = f"{number} {self._forks}"
-        return Block(number, "0x" + keccak(text=name).hex())
+        return Block(number, _hash(f"{number} {self._forks}"))
+
+
+@cache
+def _hash(name: str) -> str:
+    return "0x" + keccak(text=name).hex()

@@ -48,6 +48,7 @@ class FaultyPort:
         def method(*args: Any, **kwargs: Any) -> Any:
             return self._call(name, attribute, args, kwargs)
 
+        vars(self)[name] = method  # It is found at once from now on.
         return method
 
     def _call(

@@ -10,9 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import apsw
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 from backends.sql import SQLStore
+from backends.sql.database import Database
 from signer.model.acceptance import Acceptance
 from signer.model.audit_record import Record
 from signer.ports.clock import Clock, utc_now
@@ -75,18 +76,21 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.clock: Clock = utc_now  # A schedule replaces it with its own.
-        self.store = SQLStore(f"sqlite:///{path}", ROW_MACS, clock=self._now)
-        self.store.migrate()
-        engine = self.store.tables(lambda database, _: database.run(lambda c: c.engine))
-        self._connection = engine.connect()
-        vars(engine)["connect"] = _OneConnection(self._connection)
-        driver: Any = self._connection.connection.dbapi_connection
-        self._changes = _Changes(driver.native)
-        self._file = apsw.Connection(
-            str(path),
-            flags=apsw.SQLITE_OPEN_READWRITE,
-            statementcachesize=_CACHED_STATEMENTS,
-        )
+        with _without_locks():
+            self.store = SQLStore(f"sqlite:///{path}", ROW_MACS, clock=self._now)
+            self.store.migrate()
+            engine = self.store.tables(
+                lambda database, _: database.run(lambda c: c.engine)
+            )
+            self._connection = engine.connect()
+            vars(engine)["connect"] = _OneConnection(self._connection)
+            driver: Any = self._connection.connection.dbapi_connection
+            self._changes = _Changes(driver.native)
+            self._file = apsw.Connection(
+                str(path),
+                flags=apsw.SQLITE_OPEN_READWRITE,
+                statementcachesize=_CACHED_STATEMENTS,
+            )
         # ``clear`` and ``requeue`` do what triggers forbid.
         self._file.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
         self._tables = [
@@ -166,6 +170,22 @@ class Ledger:
         self._connection.close()
         self.store.close()
         self._file.close()
+
+
+def _find_engine(database: Database, _: object) -> Engine:
+    return database.run(lambda connection: connection.engine)
+
+
+@contextmanager
+def _without_locks() -> Iterator[None]:
+    """Open files that no other process uses, for which SQLite takes no locks."""
+    usual, *others = apsw.vfs_names()
+    if "unix-excl" in others:
+        apsw.set_default_vfs("unix-excl")
+    try:
+        yield
+    finally:
+        apsw.set_default_vfs(usual)
 
 
 @contextmanager

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from eth_abi.abi import encode
-from eth_utils.address import to_checksum_address
 
 from signer.errors import ExecutionRevertedError
 from signer.ports.chain import Block, Call, Fees, MinedTransaction, NodeStatus, Receipt
 from tests.fixtures.unbatched import Unbatched
 from tests.simulation.chain import GWEI, Head, SimulatedChain
-from tests.simulation.transaction import CHAIN_ID, TOKEN, decode
+from tests.simulation.transaction import CHAIN_ID, TOKEN, checksummed, decode
 
 
 class Node(Unbatched):
@@ -34,12 +33,12 @@ class Node(Unbatched):
         return self._chain.balance_of("coin", address, self._head().tip)
 
     def call(self, call: Call) -> bytes:
-        owner = to_checksum_address(call.data[16:36])
+        owner = checksummed(call.data[16:36])
         balance_of = self._chain.balance_of("token", owner, self._head().tip)
         return encode(("uint256",), (balance_of,))
 
     def estimate_gas(self, call: Call) -> int:
-        recipient = to_checksum_address(call.data[16:36])
+        recipient = checksummed(call.data[16:36])
         if recipient in self._chain.blocklist:
             raise ExecutionRevertedError("blocklisted")
         amount = int.from_bytes(call.data[36:68], "big")

@@ -74,7 +74,7 @@ class Observer:
         if isinstance(seen, Refund):
             if seen.nonce is not None:
                 self.nonces[seen.id].add(f"{seen.sender} n{seen.nonce}")
-        elif isinstance(seen, Sequence) and not isinstance(seen, (str, bytes)):
+        elif isinstance(seen, (tuple, list)):
             for each in seen:
                 of_change = getattr(each, "after", each)
                 self.see(getattr(each, "refund", of_change))

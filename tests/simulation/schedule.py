@@ -197,11 +197,15 @@ class Schedule:
                 self.scheduler.log("chain", "the base fee spikes")
         if not self._chain.calm and chance() < self.plan.reorg:
             self._chain.reorganise(self._random.randint(1, DEEPEST))
-            self.scheduler.log("chain", f"is reorganised: {self._chain}")
+            self._log_chain("is reorganised")
         else:
             self._chain.mine()
-            self.scheduler.log("chain", f"has a block: {self._chain}")
+            self._log_chain("has a block")
         self.scheduler.after(self._random.uniform(*_BLOCK_SECONDS), self._mine)
+
+    def _log_chain(self, event: str) -> None:
+        if self.scheduler.trace.wanted:
+            self.scheduler.log("chain", f"{event}: {self._chain}")
 
     def _step_clock(self) -> None:
         process = self._random.choice(self._processes)
@@ -279,7 +283,7 @@ class Schedule:
 
     def _reveal(self) -> None:
         self._chain.reveal(self._restores)
-        self.scheduler.log("chain", f"has transactions again: {self._chain}")
+        self._log_chain("has transactions again")
 
     def _process(
         self, name: str, main: Callable[[Components, Process], None]

@@ -54,7 +54,7 @@ class Transaction:
         """Recipient and amount in base units; None if it moves no token."""
         if self.to != TOKEN or self.data[:4] != _TRANSFER:
             return None
-        return _address(self.data[16:36]), int.from_bytes(self.data[36:68], "big")
+        return checksummed(self.data[16:36]), int.from_bytes(self.data[36:68], "big")
 
     def outbids(self, other: "Transaction") -> bool:
         """Whether geth's pool lets it replace *other*: both fees are 10 % higher."""
@@ -72,7 +72,8 @@ class Transaction:
 
 
 @cache
-def _address(raw: bytes) -> str:
+def checksummed(raw: bytes) -> str:
+    """Return an address as wallets show it."""
     return to_checksum_address(raw)
 
 
@@ -85,7 +86,7 @@ def decode(raw: bytes) -> Transaction:
     digest = keccak(b"\x02" + rlp.encode(unsigned))
     signature = r.rjust(32, b"\0") + s.rjust(32, b"\0") + parity.rjust(1, b"\0")
     key = coincurve.PublicKey.from_signature_and_message(signature, digest, None)
-    sender = _address(keccak(key.format(compressed=False)[1:])[-20:])
+    sender = checksummed(keccak(key.format(compressed=False)[1:])[-20:])
     chain_id, nonce, tip, max_fee, gas_limit = (
         int.from_bytes(each, "big") for each in unsigned[:5]
     )
@@ -99,7 +100,7 @@ def decode(raw: bytes) -> Transaction:
         tip=tip,
         max_fee=max_fee,
         gas_limit=gas_limit,
-        to=_address(to),
+        to=checksummed(to),
         data=data,
         value=int.from_bytes(value, "big"),
     )
