@@ -42,6 +42,8 @@ demo-google: $(DEMO)/.ready ## The same through Google Cloud KMS's API, on a loc
 dev: $(DEMO)/.ready ## The same stack, left running; PORT=8081 for another port.
 	@$(DEMO)/bin/python -m dev.stack
 
+# They seldom wait, and each worker first collects all of them.
+check: WORKERS := $(shell echo $$(($(CORES) < 6 ? $(CORES) : 6)))
 check: lint ## Lint, and the tests of the core that start no program: under a minute.
 	@$(PYTEST) -q signer tests/unit/signer $(SLOW:%=--ignore=tests/unit/signer/%.py)
 

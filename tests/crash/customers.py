@@ -1,6 +1,5 @@
 """Refunds that a gateway requests, cancels, and requests again after a restore."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -126,10 +125,6 @@ class Customers:
                 yield problem
         for recipient in paid:
             yield f"{recipient} was paid, and no case is about it"
-
-    def count_statuses(self) -> Counter[str]:
-        """Count the cases by status."""
-        return Counter(str(case.document.get("status")) for case in self.cases)
 
     def _submit(self, work: Any, cases: Sequence[Case]) -> None:
         self._requests += [self._pool.submit(work, case) for case in cases]

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from api.container import Container
 from signer.alerts import Alerts
 from signer.approvals import Approvals
 from signer.audit.configurations import Start, record_start
@@ -123,13 +122,3 @@ class Hosts:
             pass
         records = [each.record.fields for each in self.store.sealed(0, 1000)]
         return [each["details"] for each in records if each["event"] == event]
-
-
-def with_amount(container: Container, amount: str) -> Container:
-    """Let *container* read a file in which one refund may have *amount*."""
-    networks = configuration(amount).document["networks"]
-    container.networks = {
-        name: Network.model_validate({**each, "rpc_urls": ["http://127.0.0.1:9"]})
-        for name, each in networks.items()
-    }
-    return container

@@ -127,7 +127,6 @@ def _for_others(type_string: str, **changes: object) -> TypedData:
     return d.document(type_string, d.signed_for_others(type_string, **changes))
 
 
-_TRANSFER_7 = bytes.fromhex(d.TRANSFER_7[2:])
 _TWICE = d.multicall_of(d.TRANSFER_7, "0x12345678", d.multicall_of(d.TRANSFER_7))
 _MALFORMED = d.TRANSFER_7[:-2]
 _DEEP = d.TRANSFER_7

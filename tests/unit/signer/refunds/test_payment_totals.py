@@ -34,7 +34,6 @@ from tests.support.policy_reload import compiled
 from tests.support.refunds import AMOUNT, CUSTOMER, World, altered
 
 
-ANOTHER = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"
 FIRST = rule("first", 1, "context has first_payment && context.first_payment")
 COSTLY = rule("costly", 1, "context.max_fee_gwei > 0")
 
