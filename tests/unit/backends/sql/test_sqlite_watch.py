@@ -4,9 +4,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
-from backends.sql import SQLStore, sqlite_dbapi
-from backends.sql.sqlite_watch import UNREADABLE_SECONDS
+import pytest
+
+from backends.sql import SQLStore, sqlite_dbapi, sqlite_watch
+from backends.sql.sqlite import SQLiteFile
+from backends.sql.sqlite_watch import UNREADABLE_SECONDS, SQLiteWatches, Version
 from signer.ports.refund_store import Topic
 from tests.fixtures.ledger import accepted
 from tests.support.ledgers import copy_ledger, open_ledger
@@ -105,3 +109,53 @@ def test_watches_share_one_connection(sqlite_store: SQLStore) -> None:
         pass
 
     assert vars(watches)["_opened"] == 1
+
+
+class CountingWatches(SQLiteWatches):
+    """Counts its polls."""
+
+    polls = 0
+
+    def version(self) -> Version | None:
+        self.polls += 1
+        return super().version()
+
+
+def test_a_quiet_file_is_polled_rarely(sqlite_url: str) -> None:
+    """Nor is it for files beside it, such as logs."""
+    watches = CountingWatches(SQLiteFile(_path(sqlite_url)))
+    log = _path(sqlite_url).parent / "service.log"
+    with closing(watches), watches.watch(Topic.ACCEPTED) as watch:
+        assert not watch.wait(0.1)  # A commit could have been in progress.
+        before = watches.polls
+        with log.open("a") as lines:
+            for _ in range(50):
+                lines.write("line\n")
+                lines.flush()
+                assert not watch.wait(0.01)
+        # Once for each call, and when it returns.
+        assert watches.polls - before <= 2 * 50
+
+
+def test_a_change_wakes_a_quiet_watch(sqlite_url: str, sqlite_store: SQLStore) -> None:
+    """The wait ends with the commit, long before the next regular poll."""
+    with sqlite_store.watch(Topic.ACCEPTED) as watch, ThreadPoolExecutor(1) as threads:
+        assert not watch.wait(0.2)
+        waiting = threads.submit(watch.wait, LONG)
+        accepted(sqlite_store)
+        assert waiting.result(timeout=SOON)
+
+
+def test_without_events_of_the_system_it_polls(
+    sqlite_store: SQLStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another system than Linux has no inotify, and a user only so many watches."""
+    monkeypatch.setattr(sqlite_watch, "FileEvents", _no_events)
+    with sqlite_store.watch(Topic.ACCEPTED) as watch:
+        assert not watch.wait(0.2)
+        accepted(sqlite_store)
+        assert watch.wait(LONG)
+
+
+def _no_events(_path: Path) -> NoReturn:
+    raise OSError("no inotify")
