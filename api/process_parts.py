@@ -15,7 +15,7 @@ from signer.model.worker_row import find_running
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.nonces import NonceManager
+from signer.refunds.nonce_checks import NonceManager
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.worker import Worker
 from signer.webhooks.dispatcher import WebhookDispatcher

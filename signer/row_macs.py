@@ -19,7 +19,7 @@ from typing import Self, TypeVar
 
 from signer.errors import ConfigurationError, Refusal, RowNotAuthenticError
 from signer.model.audit_record import Record
-from signer.model.row import KINDS, SealedRow, changed
+from signer.model.sealed_fields import KINDS, SealedRow, changed
 from signer.private_files import is_private
 
 

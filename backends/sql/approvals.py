@@ -20,8 +20,8 @@ from backends.sql.audit_rows import write
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.refund_rows import REFUNDS
-from backends.sql.sealed_rows import SealedRows, select_flagged
 from backends.sql.tables import PROPOSED, accepted_limits, approvals, refunds
+from backends.sql.versioned_rows import SealedRows, select_flagged
 from signer.model.acceptance import ProposedApproval
 from signer.model.approval import Approval, ApprovalState, ApprovalUse
 from signer.model.audit_record import Record

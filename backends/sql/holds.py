@@ -32,8 +32,8 @@ from sqlalchemy import (
 from backends.sql.advisory_locks import lock_keys
 from backends.sql.approvals import use_approval
 from backends.sql.database import Tables
-from backends.sql.sealed_rows import SealedRows
 from backends.sql.tables import audit_records, holds
+from backends.sql.versioned_rows import SealedRows
 from signer.errors import RowNotAuthenticError, StaleStateError, StoreUnavailableError
 from signer.model.approval import ApprovalUse
 from signer.model.audit_record import Record

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, select, text
 
-from backends.sql.sealed_rows import SealedRows
 from backends.sql.tables import keys
+from backends.sql.versioned_rows import SealedRows
 from signer.errors import ConflictError, RotationInProgressError
 from signer.model.key import ROTATION_HOLD, Key
 from signer.row_macs import RowMACs

@@ -12,7 +12,6 @@ from sqlalchemy import Connection, Select, bindparam, inspect, select, text, upd
 from backends.sql.database import Database
 from backends.sql.holds import begin_register, renew_holds
 from backends.sql.key_rows import KeyRows
-from backends.sql.sealed_rows import SealedRows
 from backends.sql.store import schema_error
 from backends.sql.tables import (
     HEAD,
@@ -23,6 +22,7 @@ from backends.sql.tables import (
     unrecorded,
 )
 from backends.sql.urls import SQLITE
+from backends.sql.versioned_rows import SealedRows
 from backends.sql.wallet_rows import (
     ALL_WALLETS,
     of_wallet,

@@ -24,7 +24,7 @@ from backends.sql.tables import IS_FILLER, attempts, refunds, transactions
 from signer.errors import RowNotAuthenticError
 from signer.model.payment import PaymentState
 from signer.model.refund import Refund, Status
-from signer.model.row import changed
+from signer.model.sealed_fields import changed
 from signer.model.transaction import Transaction, TransactionKind, compose
 from signer.row_macs import RowMACs
 

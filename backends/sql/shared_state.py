@@ -25,8 +25,8 @@ from sqlalchemy.sql.dml import Insert, ReturningInsert
 
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Database, Tables
-from backends.sql.sealed_rows import INSERT, insert_new
 from backends.sql.tables import alerts, rate_counters, used_tokens, workers
+from backends.sql.versioned_rows import INSERT, insert_new
 from signer.errors import StoreError
 from signer.model.network_view import Look
 from signer.model.worker_row import WorkerRow

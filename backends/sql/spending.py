@@ -26,8 +26,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from backends.sql.advisory_locks import lock_chain
 from backends.sql.refund_rows import REFUNDS, read_refunds
-from backends.sql.sealed_rows import INSERT
 from backends.sql.tables import refunds, spendings, state_in
+from backends.sql.versioned_rows import INSERT
 from signer.errors import LimitReachedError
 from signer.model.payment import PaymentState
 from signer.model.refund import Refund

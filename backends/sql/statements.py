@@ -27,7 +27,6 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from backends.sql.hold_checks import is_stopped, is_token_stopped
 from backends.sql.refund_rows import NONCE, same_nonce
-from backends.sql.sealed_rows import InsertOfDialect
 from backends.sql.tables import (
     ACCEPTED,
     FIRST_EVENT,
@@ -42,11 +41,12 @@ from backends.sql.tables import (
     transaction_payments,
     transactions,
 )
+from backends.sql.versioned_rows import InsertOfDialect
 from signer.model.acceptance import SignedRequest
 from signer.model.audit_record import Record
 from signer.model.event import Event
 from signer.model.refund import UNRESERVED, Refund
-from signer.model.row import KINDS
+from signer.model.sealed_fields import KINDS
 from signer.model.transaction import TransactionStatus
 from signer.row_macs import RowMACs
 

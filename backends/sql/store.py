@@ -11,7 +11,7 @@ from backends.sql.deliveries import DeliveryTables
 from backends.sql.events import EventTables
 from backends.sql.holds import HoldTables
 from backends.sql.keys import KeyTables
-from backends.sql.nonce_reservations import ReservationTables
+from backends.sql.nonce_assignment import ReservationTables
 from backends.sql.refund_reports import ReportTables
 from backends.sql.refunds import RefundTables
 from backends.sql.shared_state import SharedTables

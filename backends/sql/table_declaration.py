@@ -25,7 +25,7 @@ from sqlalchemy.schema import SchemaItem
 from sqlalchemy.types import TypeEngine
 
 from backends.sql.columns import FreeText, Named, Plain, Uint256, UTCDateTime
-from signer.model.row import KINDS, Storage, StoredField, stored_fields
+from signer.model.sealed_fields import KINDS, Storage, StoredField, stored_fields
 
 
 ROLES: Mapping[str, str] = {

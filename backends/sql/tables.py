@@ -37,7 +37,7 @@ from signer.model.hold import Hold
 from signer.model.key import Key
 from signer.model.payment import OPEN_STATES, PaymentPurpose, PaymentState
 from signer.model.refund import Move, Refund
-from signer.model.row import KINDS
+from signer.model.sealed_fields import KINDS
 from signer.model.transaction import (
     TRANSACTION_MOVES,
     Membership,

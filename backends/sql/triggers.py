@@ -30,7 +30,7 @@ from backends.sql.urls import POSTGRESQL, SQLITE
 from signer.model.event import Event
 from signer.model.key import Key
 from signer.model.refund import Refund
-from signer.model.row import KINDS
+from signer.model.sealed_fields import KINDS
 from signer.model.transaction import Transaction
 from signer.model.wallet import UnrecordedTransaction
 

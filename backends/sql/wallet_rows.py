@@ -17,8 +17,8 @@ from sqlalchemy import (
     union_all,
 )
 
-from backends.sql.sealed_rows import SealedRows
 from backends.sql.tables import refunds, transactions, unrecorded, wallets
+from backends.sql.versioned_rows import SealedRows
 from signer.model.transaction import Transaction
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 from signer.row_macs import RowMACs

@@ -14,7 +14,7 @@ from signer import strict_json
 from signer.errors import InvalidInputError
 from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import WORKER, Record, is_identified
-from signer.model.row import FreeText, NotStored, PrimaryKey, Small, sealed
+from signer.model.sealed_fields import FreeText, NotStored, PrimaryKey, Small, sealed
 
 
 BETWEEN_NAMES = " "

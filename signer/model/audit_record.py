@@ -18,7 +18,7 @@ import rfc8785
 
 from signer.errors import InvalidInputError
 from signer.model.decision import Decision
-from signer.model.row import PrimaryKey, sealed
+from signer.model.sealed_fields import PrimaryKey, sealed
 
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})

@@ -9,7 +9,7 @@ from typing import Annotated, Self
 
 from signer.config.tenants import EventType
 from signer.model.refund import Refund, Status
-from signer.model.row import PrimaryKey, Small, Unprotected, changed, sealed
+from signer.model.sealed_fields import PrimaryKey, Small, Unprotected, changed, sealed
 from signer.model.transaction import EPOCH, TransactionStatus
 
 

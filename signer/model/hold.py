@@ -19,7 +19,7 @@ from signer.errors import (
 )
 from signer.model.audit_record import Operation
 from signer.model.refund import COIN, COIN_ADDRESS
-from signer.model.row import FreeText, NotStored, PrimaryKey, Small, sealed
+from signer.model.sealed_fields import FreeText, NotStored, PrimaryKey, Small, sealed
 
 
 EVERYTHING = 0

@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
 
-from signer.model.row import PrimaryKey, Small, Unprotected, sealed
+from signer.model.sealed_fields import PrimaryKey, Small, Unprotected, sealed
 from signer.model.spending_limits import Spending
 
 

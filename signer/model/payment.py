@@ -1,6 +1,6 @@
 """The payment: why it is made, its states, and the legal moves between them."""
 
-from signer.model.row import Name
+from signer.model.sealed_fields import Name
 
 
 class PaymentPurpose(Name):

@@ -16,7 +16,7 @@ from signer.model.payment import (
     PaymentPurpose,
     PaymentState,
 )
-from signer.model.row import (
+from signer.model.sealed_fields import (
     FreeText,
     Name,
     NotStored,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 from signer.model.audit_record import Record
-from signer.model.row import (
+from signer.model.sealed_fields import (
     Name,
     NotStored,
     PrimaryKey,

@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from signer.errors import RowNotAuthenticError, WalletPausedError
-from signer.model.row import NotStored, PrimaryKey, Small, sealed
+from signer.model.sealed_fields import NotStored, PrimaryKey, Small, sealed
 
 
 NOOP_MEMO = bytes(16)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from signer.model.row import NotStored, PrimaryKey, Small, sealed
+from signer.model.sealed_fields import NotStored, PrimaryKey, Small, sealed
 
 
 STOPPED_AFTER = timedelta(seconds=20)

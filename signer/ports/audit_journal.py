@@ -7,7 +7,7 @@ from typing import Protocol
 
 from signer.model.audit_record import Record, Sealed
 from signer.model.key import SigningCondition
-from signer.model.row import PrimaryKey
+from signer.model.sealed_fields import PrimaryKey
 from signer.ports.refund_store import Topic, Watch
 
 

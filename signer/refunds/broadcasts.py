@@ -15,7 +15,7 @@ from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Change
 from signer.refunds.attempts import Attempts
-from signer.refunds.nonces import NonceManager
+from signer.refunds.nonce_checks import NonceManager
 from signer.refunds.saved_steps import (
     REBROADCAST_AFTER,
     Outcomes,

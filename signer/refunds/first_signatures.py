@@ -11,12 +11,12 @@ from datetime import timedelta
 
 from signer.chain.chain import Chain
 from signer.errors import ExecutionRevertedError
-from signer.model.row import changed
+from signer.model.sealed_fields import changed
 from signer.model.transaction import Transaction, TransactionKind
 from signer.ports.clock import Clock
 from signer.refunds.attempts import Attempts
 from signer.refunds.gas import bound_gas, estimate_gas
-from signer.refunds.nonces import NonceManager
+from signer.refunds.nonce_checks import NonceManager
 from signer.refunds.payment_approvals import PaymentApprovals, find_objection
 from signer.refunds.pending_transactions import PendingTransactions
 from signer.refunds.saved_steps import Outcomes

@@ -45,7 +45,7 @@ from signer.model.transaction import Transaction, TransactionStatus
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Change
-from signer.refunds.nonces import NonceManager
+from signer.refunds.nonce_checks import NonceManager
 from signer.refunds.payment_checks import find_violation
 from signer.refunds.saved_steps import (
     MAX_RETRY_DELAY,

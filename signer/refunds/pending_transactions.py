@@ -32,7 +32,7 @@ from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.refunds.attempts import Attempts
 from signer.refunds.broadcasts import broadcast
-from signer.refunds.nonces import NonceManager
+from signer.refunds.nonce_checks import NonceManager
 from signer.refunds.payload import pays_by
 from signer.refunds.saved_steps import Outcomes, SavedSteps
 from signer.refunds.sweep_policy import NO_OBJECTION, Objection, build_objection

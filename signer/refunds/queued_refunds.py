@@ -28,7 +28,7 @@ from signer.ports.refund_store import Reservation
 from signer.refunds.attempts import Attempts
 from signer.refunds.gas import bound_gas, build_call, require_funds
 from signer.refunds.gas_price_check import GasPriceCheck
-from signer.refunds.nonces import NonceManager
+from signer.refunds.nonce_checks import NonceManager
 from signer.refunds.payload import payload_of
 from signer.refunds.payment_approvals import PaymentApprovals
 from signer.refunds.payment_checks import NOOP_GAS

@@ -17,7 +17,7 @@ from signer.refunds.attempts import Attempts
 from signer.refunds.broadcasts import Broadcasts
 from signer.refunds.first_signatures import FirstSignatures
 from signer.refunds.gas_price_check import GasPriceCheck
-from signer.refunds.nonces import NonceManager
+from signer.refunds.nonce_checks import NonceManager
 from signer.refunds.payment_approvals import PaymentApprovals, find_objection
 from signer.refunds.pending_transactions import PendingTransactions
 from signer.refunds.queued_refunds import Ending, Endings, QueuedRefunds

@@ -27,7 +27,7 @@ from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.hold_admin import Holds
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonce_admin import NonceAdmin
-from signer.refunds.nonces import NonceManager
+from signer.refunds.nonce_checks import NonceManager
 from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.service import RefundService
 from signer.refunds.sweep import Sweeper

@@ -30,7 +30,7 @@ from signer.refunds.attempts import Attempts
 from signer.refunds.broadcasts import broadcast
 from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.nonces import NonceManager
+from signer.refunds.nonce_checks import NonceManager
 from signer.refunds.saved_steps import Moving, Outcome, Outcomes
 from signer.refunds.sweep_policy import Objection
 from signer.refunds.transaction_signer import SignedAttempt, TransactionSigner

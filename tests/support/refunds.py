@@ -55,7 +55,7 @@ from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explanation import Explainer
 from signer.refunds.hold_admin import Holds
 from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.nonces import NonceManager
+from signer.refunds.nonce_checks import NonceManager
 from signer.refunds.payment_checks import admit
 from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.saved_steps import Moving, Outcome, Outcomes

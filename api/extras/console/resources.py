@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from threading import Lock
 from typing import ClassVar, NoReturn
-from urllib.parse import parse_qsl
 
 import falcon
 from falcon import Request, Response
@@ -26,9 +25,9 @@ from api.extras.console.sessions import (
     SessionCookie,
     SessionExpiredError,
     Sessions,
+    read_form,
 )
 from api.http import query
-from api.http.body import read_bytes
 from api.http.exports import Exports, Stream
 from api.http.middleware import AuthorizationMiddleware, Resource
 from api.principal import Principal
@@ -55,42 +54,6 @@ MOST_EXPORTED = 50_000
 """How many records a download of the audit log has, at most."""
 
 _BLOCK = 64 * 1024
-
-_MOST_FIELDS = 8
-_OWN_SITE = frozenset({"same-origin", "none"})
-
-
-def read_form(req: Request, *names: str) -> Mapping[str, str]:
-    """
-    Return the fields of the form that *req* carries: exactly *names*.
-
-    Raises:
-        falcon.HTTPError, InvalidInputError: As ``read_bytes``.
-        InvalidInputError: The body is no form, or has other fields.
-        PermissionDeniedError: The browser says that another site sent the form.
-    """
-    query.parameters(req)
-    body = read_bytes(req, media_type=falcon.MEDIA_URLENCODED)
-    try:
-        pairs = parse_qsl(
-            body.decode("ascii"),
-            keep_blank_values=True,
-            strict_parsing=True,
-            errors="strict",
-            max_num_fields=_MOST_FIELDS,
-        )
-    except ValueError:
-        raise InvalidInputError("is no form", field="body") from None
-    if sorted(name for name, _ in pairs) != sorted(names):
-        raise InvalidInputError(
-            "has other fields than the form: open the page again", field="body"
-        )
-    # Browsers send this header to HTTPS and to this host.  ``Origin`` would be "null",
-    # because the pages forbid referrers.
-    if req.get_header("Sec-Fetch-Site", default="none") not in _OWN_SITE:
-        raise PermissionDeniedError("another site sent the form")
-    return dict(pairs)
-
 
 LOGIN = "/console/login"
 

@@ -3,7 +3,8 @@ Sessions of the console, which may read and nothing else, and their cookie.
 
 A session is a text with a MAC that the browser keeps in a cookie: who may read what,
 until when.  No row is stored, so every process of the service accepts it.  A change
-needs a token as well, so a stolen session changes nothing.
+needs a token as well, so a stolen session changes nothing.  A form must come from this
+site, and be one of its session (CSRF).
 
 The cookie's name begins with ``__Host-``: browsers then accept it over HTTPS only, for
 this host only (RFC 6265bis, section 4.1.3).  Outside production a browser on the same
@@ -13,14 +14,23 @@ machine may use HTTP, and gets a cookie without the prefix.
 import base64
 import json
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qsl
 
+import falcon
 from falcon import Request, Response
 
+from api.http import query
+from api.http.body import read_bytes
 from api.principal import Principal
 from signer.addresses import is_loopback_address
-from signer.errors import AuthenticationError
+from signer.errors import (
+    AuthenticationError,
+    InvalidInputError,
+    PermissionDeniedError,
+)
 from signer.model.transaction import EPOCH
 from signer.ports.clock import Clock
 from signer.row_macs import RowMACs
@@ -32,6 +42,8 @@ SESSION_LIFETIME = timedelta(minutes=30)
 SESSION_INVALID = "session-invalid"
 
 _MAX_TEXT = 4096
+_MOST_FIELDS = 8
+_OWN_SITE = frozenset({"same-origin", "none"})
 _COOKIE = "console session"
 _FORM = "console form"
 
@@ -168,3 +180,35 @@ class SessionCookie:
         return self._is_production or not (
             req.host == "localhost" or is_loopback_address(req.host.strip("[]"))
         )
+
+
+def read_form(req: Request, *names: str) -> Mapping[str, str]:
+    """
+    Return the fields of the form that *req* carries: exactly *names*.
+
+    Raises:
+        falcon.HTTPError, InvalidInputError: As ``read_bytes``.
+        InvalidInputError: The body is no form, or has other fields.
+        PermissionDeniedError: The browser says that another site sent the form.
+    """
+    query.parameters(req)
+    body = read_bytes(req, media_type=falcon.MEDIA_URLENCODED)
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=True,
+            errors="strict",
+            max_num_fields=_MOST_FIELDS,
+        )
+    except ValueError:
+        raise InvalidInputError("is no form", field="body") from None
+    if sorted(name for name, _ in pairs) != sorted(names):
+        raise InvalidInputError(
+            "has other fields than the form: open the page again", field="body"
+        )
+    # Browsers send this header to HTTPS and to this host.  ``Origin`` would be "null",
+    # because the pages forbid referrers.
+    if req.get_header("Sec-Fetch-Site", default="none") not in _OWN_SITE:
+        raise PermissionDeniedError("another site sent the form")
+    return dict(pairs)

@@ -12,7 +12,7 @@ from signer.model.refund import COIN_ADDRESS, Refund, Status
 from signer.model.transaction import Kind, TransactionStatus
 from signer.model.wallet import NOOP_MEMO
 from signer.ports.chain import Block
-from signer.refunds.nonces import paid_earlier
+from signer.refunds.nonce_checks import paid_earlier
 from tests.extras.books.paid_books import (
     CUSTOMER,
     MOST_FEE,

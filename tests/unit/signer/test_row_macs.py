@@ -16,7 +16,7 @@ from signer.model.hold import Hold
 from signer.model.key import KeyState
 from signer.model.payment import PaymentState
 from signer.model.refund import Refund, Status
-from signer.model.row import KINDS
+from signer.model.sealed_fields import KINDS
 from signer.model.transaction import Transaction, TransactionStatus
 from signer.model.wallet import Pause, Wallet
 from signer.row_macs import RowMACs, key_number

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, Column, MetaData
 
 from backends.sql import table_declaration
 from backends.sql.table_declaration import declare, granted
-from signer.model.row import PrimaryKey, Unprotected, sealed
+from signer.model.sealed_fields import PrimaryKey, Unprotected, sealed
 from signer.row_macs import RowMACs
 
 

@@ -26,7 +26,7 @@ from signer.model.transaction import CLAIM_TIME, Kind
 from signer.ports.chain import Fees
 from signer.refunds.first_signatures import SIMULATION_VALID_FOR
 from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.nonces import NonceManager
+from signer.refunds.nonce_checks import NonceManager
 from signer.refunds.saved_steps import MAX_RETRY_DELAY, REBROADCAST_AFTER
 from signer.refunds.transaction_signer import TransactionSigner
 from tests.fixtures.ledger import save

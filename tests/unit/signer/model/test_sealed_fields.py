@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from signer.model.row import NotStored, PrimaryKey, Unprotected, stored_fields
+from signer.model.sealed_fields import NotStored, PrimaryKey, Unprotected, stored_fields
 
 
 @dataclass(frozen=True, slots=True)

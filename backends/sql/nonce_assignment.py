@@ -49,7 +49,7 @@ from signer.errors import (
 from signer.model.hold import Hold
 from signer.model.payment import PaymentPurpose, PaymentState
 from signer.model.refund import Refund
-from signer.model.row import changed
+from signer.model.sealed_fields import changed
 from signer.model.spending_limits import PaymentTotals, Spent
 from signer.model.transaction import Transaction
 from signer.model.wallet import Wallet

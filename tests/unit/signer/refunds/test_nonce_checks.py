@@ -19,7 +19,7 @@ from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 from signer.ports.chain import MinedTransaction
 from signer.ports.refund_store import Reservation
-from signer.refunds.nonces import NonceManager
+from signer.refunds.nonce_checks import NonceManager
 from signer.refunds.payload import payload_of
 from signer.refunds.transaction_signer import build_purpose, expect
 from signer.refunds.wallet_reconciliation import HISTORY, WalletReconciler, WalletStatus

@@ -19,7 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 
 from signer.errors import StaleStateError
-from signer.model.row import SealedRow
+from signer.model.sealed_fields import SealedRow
 from signer.row_macs import RowMACs
 
 
