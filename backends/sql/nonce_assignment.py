@@ -1,5 +1,5 @@
 """
-Reservations: how queued refunds get the next nonces of their wallet.
+Reservations: assigns the next nonces of a wallet to queued refunds.
 
 All refunds of a batch get theirs in one transaction.  The conditions are part of each
 statement, so a refund that no longer fulfils them gets no nonce and leaves no gap.

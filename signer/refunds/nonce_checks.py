@@ -1,5 +1,5 @@
 """
-Assigns nonces to refunds, once the ledger is known to match the chain.
+Checks that the ledger matches the chain before refunds get nonces, which SQL assigns.
 
 It also recognises refunds that were paid already, by transactions that a restored
 ledger has lost.  ``wallet_reconciliation`` finds those transactions.
