@@ -151,10 +151,12 @@ def _found_paid(evidence: Evidence) -> Iterator[str]:
 
 
 def _fillers_pay_nothing(evidence: Evidence) -> Iterator[str]:
-    """I1: fillers end without a payment."""
+    """I1: fillers end without a payment, or are signed and wait for an operator."""
     fillers = {row.id: row for row in evidence.rows if row.is_filler}
     for row in fillers.values():
-        if row.status not in {"failed", "confirmed"} and not evidence.stuck:
+        waits = row.status != "reserved" and _waits_for_operator(row, evidence)
+        waits |= bool(evidence.stuck)
+        if row.status not in {"failed", "confirmed"} and not waits:
             yield f"filler {row.id} is {row.status}"
     for tx in evidence.sent:
         refund_id, _ = evidence.recorded.get(tx.hash, ("", ""))
