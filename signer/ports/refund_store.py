@@ -169,8 +169,8 @@ class RefundStore(Protocol):
         Return up to *limit* transactions that were sent and are not final.
 
         They have the order of wallets and nonces; *after* is the last of the previous
-        batch.  The cost grows with the number of open ones, not with the size of the
-        ledger.
+        batch.  Fewer than *limit* are the last ones.  The cost grows with the number of
+        open ones, not with the size of the ledger.
         """
 
     def open_calls(self, chain_id: int) -> Sequence[Refund]:

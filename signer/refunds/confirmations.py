@@ -88,12 +88,14 @@ class ConfirmationTracker:
     def track(self) -> int:
         """Look at each network where that is due; return how many changed."""
         in_flight: dict[str, list[InFlight]] = defaultdict(list)
-        last = None
-        while batch := self._store.in_flight(self._batch, after=last):
-            last = batch[-1].transaction
+        last, is_full = None, True
+        while is_full:
+            batch = self._store.in_flight(self._batch, after=last)
             report_strangers(self._alarm, [each.transaction for each in batch])
             for each in batch:
-                in_flight[each.transaction.network].append(each)
+                last = each.transaction
+                in_flight[last.network].append(each)
+            is_full = len(batch) == self._batch
         busy = sorted(in_flight.keys() & self._chains.keys())
         self._looks.note_busy(self._chains[name] for name in busy)
         return sum(self._track_network(name, in_flight[name]) for name in busy)

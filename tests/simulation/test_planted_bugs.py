@@ -264,8 +264,8 @@ def _matches(pattern: str, violations: Sequence[str]) -> bool:
         (lambda _: Build(store=_overwriting), "I4", 12, {}),
         (_plant_new_nonce, f"I3|{_PAID_TWICE}", 5, {}),
         (lambda _: Build(lifecycle=EarlyBroadcastLifecycle), "I2", 0, {}),
-        (lambda _: Build(network=_ONE_CONFIRMATION), "I1", 7, _UNSTABLE),
-        (lambda _: Build(store=_forgetting), "G2", 141, {}),
+        (lambda _: Build(network=_ONE_CONFIRMATION), "I1", 4, _UNSTABLE),
+        (lambda _: Build(store=_forgetting), "G2", 30, {}),
     ],
     ids=[
         "no comparison of versions",
@@ -364,4 +364,4 @@ def test_a_restore_without_fillers_is_found(ledger: Ledger) -> None:
     """A wallet whose gaps are not filled pays nothing any more."""
     build = Build(planner=PlannerWithoutFillers)
 
-    assert _finds("G2", ledger, build, likely=67, **_WITHOUT_LOG)
+    assert _finds("G2", ledger, build, likely=11, **_WITHOUT_LOG)
