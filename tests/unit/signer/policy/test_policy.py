@@ -240,6 +240,20 @@ def test_addresses_are_compared_in_lower_case() -> None:
         assert policy.evaluate(_facts()).rules == ("blocked",)
 
 
+@pytest.mark.parametrize("written", ["is_on=true", "name=Ann", "data=0x01"])
+def test_arguments_are_written_as_in_json(written: str) -> None:
+    """A boolean is in lower case, bytes are hexadecimal, and text stays as it is."""
+    facts = replace(
+        _facts(), arguments=(("is_on", True), ("name", "Ann"), ("data", b"\x01"))
+    )
+    policy = service_policy(
+        f'@id("blocked") forbid {TRANSACTIONS}'
+        f' when {{ context.arguments.contains("{written}") }};'
+    )
+
+    assert policy.evaluate(facts).rules == ("blocked",)
+
+
 @pytest.mark.parametrize(
     ("condition", "is_true"),
     [
