@@ -24,7 +24,7 @@ UNREADABLE_SECONDS = 0.2
 # In seconds.
 _PAUSE = 0.0001
 _LONGEST_PAUSE = 0.005
-_GROWTH = 1.05  # So a pause adds about 5 % to the time that has passed.
+_GROWTH = 1.2  # So a pause adds at most 20 % to the time that has passed.
 _COMMIT_SECONDS = 0.05
 """After this time, a change that was written is visible, or takes unusually long."""
 
