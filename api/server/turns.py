@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -19,6 +19,7 @@ _AUTHORIZATION = re.compile(rb"\r\nauthorization:[ \t]*([^\r\n]*)\r\n", re.IGNOR
 _TOKENS = 10_000  # Of 32 bytes each.
 _SECONDS = 2.0  # For which a tenant without requests still has its part.
 _AVERAGE_OF = 8  # Requests, about.
+_AT_ONCE = 0.05  # Seconds of CPU time that the running requests of a tenant take.
 
 
 class TokenTenants:
@@ -60,10 +61,9 @@ class TokenTenants:
 
 @dataclass(slots=True)
 class _Account:
-    """When a tenant was seen last, what its requests cost, and when it may go on."""
+    """When a tenant was seen last, and when it may go on."""
 
     seen: float
-    seconds: float = 0.0
     ready: float = 0.0
 
 
@@ -71,10 +71,11 @@ class Turns(Generic[_T]):
     """
     The requests that wait for one of *threads*; one thread calls the methods.
 
-    If tenants *are_several*, each has at most half of the threads, and its requests
-    that wait are at most four times the threads.  The tenants of the last two seconds
-    share the processor in equal parts: each request is charged the average CPU time of
-    its tenant's requests when it starts, and the rest when it ends.
+    If tenants *are_several*, each has at most half of the threads, fewer if its
+    requests compute for long, and its requests that wait are at most four times the
+    threads.  The tenants of the last two seconds share the processor in equal parts:
+    each request is charged the average CPU time of its tenant's requests when it
+    starts, and the rest when it ends.
     """
 
     def __init__(
@@ -88,6 +89,8 @@ class Turns(Generic[_T]):
         self._waiting = OrderedDict[str | None, deque[_T]]()
         self._running = Counter[str | None]()
         self._accounts = OrderedDict[str | None, _Account]()
+        # The average CPU time of a request, of each tenant that was seen.
+        self._average = defaultdict[str | None, float](float)
 
     def add(self, tenant: str | None, request: _T) -> bool:
         """Let *request* of *tenant* wait for its turn; return whether it may."""
@@ -107,7 +110,7 @@ class Turns(Generic[_T]):
             account = self._accounts[tenant]
             if account.ready <= now:
                 account.ready = now
-                self._charge(account, account.seconds)
+                self._charge(account, self._average[tenant])
                 self._running[tenant] += 1
                 return tenant, self._pop(tenant)
         return None
@@ -124,14 +127,23 @@ class Turns(Generic[_T]):
         self._running[tenant] -= 1
         if not self._running[tenant]:
             del self._running[tenant]  # Tenants come and go.
-        account = self._see(tenant)
-        self._charge(account, seconds - account.seconds)
-        account.seconds += (seconds - account.seconds) / _AVERAGE_OF
+        more = seconds - self._average[tenant]
+        self._charge(self._see(tenant), more)
+        self._average[tenant] += more / _AVERAGE_OF
 
     def _may_start(self) -> Iterator[str | None]:
         """Yield whose requests wait and may have another thread, the next one first."""
-        at_most = (self._threads + 1) // 2 if self._are_several() else self._threads
-        return (each for each in self._waiting if self._running[each] < at_most)
+        if not self._are_several():
+            return iter(self._waiting)
+        return (
+            each for each in self._waiting if self._running[each] < self._most(each)
+        )
+
+    def _most(self, tenant: str | None) -> int:
+        """Return how many requests of *tenant* may run at once."""
+        half = (self._threads + 1) // 2
+        seconds = self._average[tenant]
+        return max(1, min(half, int(_AT_ONCE / seconds))) if seconds else half
 
     def _charge(self, account: _Account, seconds: float) -> None:
         """Let the other tenants have their part of the processor as well."""

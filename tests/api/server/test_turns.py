@@ -48,6 +48,29 @@ def test_one_of_two_tenants_has_half_of_the_threads(threads: int, at_most: int) 
     assert len(_take_all(turns)) == at_most
 
 
+def test_few_requests_that_compute_for_long_run_at_once() -> None:
+    """Others would wait for the interpreter; also in a later burst."""
+    now = 0.0
+    turns = Turns[int](16, lambda: True, lambda: now)
+    for number in range(60):
+        turns.add("busy", number)
+        now += 10.0
+        _take_all(turns)
+        turns.leave("busy", 0.03)
+    now += 600.0
+    turns.add("other", 0)
+    for number in range(20):
+        turns.add("busy", number)
+        turns.add("other", number)
+    taken = []
+    for _ in range(1_000):
+        now += 0.01
+        taken += _take_all(turns)
+
+    assert sum(tenant == "busy" for tenant, _ in taken) == 1
+    assert sum(tenant == "other" for tenant, _ in taken) == 8
+
+
 @pytest.mark.parametrize("tenant", ["only", None])
 def test_a_single_tenant_has_all_threads(tenant: str | None) -> None:
     """And no bound of requests that wait; also if no token is known."""
