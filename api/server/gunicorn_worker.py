@@ -36,7 +36,7 @@ from api.http.problems import MEDIA_TYPE, Problem, problem_of, problem_of_status
 from api.logs import configure
 from api.request_context import new_request_id
 from api.server.config_check import serving
-from api.server.turns import TokenTenants, Turns
+from api.server.turns import TokenTenants, Turns, read_token
 from api.uncaught import watch_uncaught
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, RateLimitedError
@@ -301,7 +301,8 @@ class GunicornWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
                     )
                 )
             else:
-                if not self._turns.add(self._tenants.find(head), conn):
+                conn.token = read_token(head)
+                if not self._turns.add(self._tenants.find(conn.token), conn):
                     self._refuse(conn)
                 self._take_turns()
             return
@@ -348,7 +349,8 @@ class GunicornWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
     def _end_turn(
         self, tenant: str | None, conn: gthread.TConn, done: Future[object]
     ) -> None:
-        self._turns.leave(tenant, conn.cpu_seconds)
+        payer = self._tenants.find(conn.token)
+        self._turns.leave(tenant, payer, conn.cpu_seconds)
         self._take_turns()
         self.finish_request(conn, done)
 

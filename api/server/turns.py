@@ -27,7 +27,8 @@ class TokenTenants:
     The tenants of the tokens that this process has verified.
 
     It decides only who waits for whom.  A token that is not known yet, or is invalid,
-    has no tenant: all such requests share one turn.
+    has no tenant: all such requests share one turn.  If a token proves to be valid, its
+    tenant pays for the request.
     """
 
     def __init__(self, app: WSGI) -> None:
@@ -42,7 +43,7 @@ class TokenTenants:
         if tenant is not None and token is not None:
             if not self.are_several():
                 self._seen.add(tenant)
-            self._tenants[sha256(token.strip().encode("latin-1")).digest()] = tenant
+            self._tenants[_digest(token.encode("latin-1"))] = tenant
             if len(self._tenants) > _TOKENS:
                 self._tenants.popitem(last=False)
         return answer
@@ -51,12 +52,19 @@ class TokenTenants:
         """Return whether there were requests of two tenants."""
         return len(self._seen) > 1
 
-    def find(self, head: bytes) -> str | None:
-        """Return the tenant whose token *head*, the first bytes of a request, has."""
-        found = _AUTHORIZATION.search(head)
-        if found is None:
-            return None
-        return self._tenants.get(sha256(found[1].strip()).digest())
+    def find(self, token: bytes | None) -> str | None:
+        """Return the tenant of the token that ``read_token`` returned."""
+        return None if token is None else self._tenants.get(token)
+
+
+def read_token(head: bytes) -> bytes | None:
+    """Return the digest of the token in *head*, the first bytes of a request."""
+    found = _AUTHORIZATION.search(head)
+    return None if found is None else _digest(found[1])
+
+
+def _digest(token: bytes) -> bytes:
+    return sha256(token.strip()).digest()
 
 
 @dataclass(slots=True)
@@ -122,14 +130,18 @@ class Turns(Generic[_T]):
         ready = [self._accounts[each].ready for each in self._may_start()]
         return max(0.0, min(ready) - self._timer()) if ready else None
 
-    def leave(self, tenant: str | None, seconds: float) -> None:
-        """End the turn of a request of *tenant*, which took *seconds* of CPU time."""
+    def leave(self, tenant: str | None, payer: str | None, seconds: float) -> None:
+        """
+        End the turn of a request of *tenant*, which took *seconds* of CPU time.
+
+        *payer* is charged for it: the tenant that the request proved to be of.
+        """
         self._running[tenant] -= 1
         if not self._running[tenant]:
             del self._running[tenant]  # Tenants come and go.
-        more = seconds - self._average[tenant]
-        self._charge(self._see(tenant), more)
-        self._average[tenant] += more / _AVERAGE_OF
+        self._charge(self._see(tenant), -self._average[tenant])
+        self._charge(self._see(payer), seconds)
+        self._average[payer] += (seconds - self._average[payer]) / _AVERAGE_OF
 
     def _may_start(self) -> Iterator[str | None]:
         """Yield whose requests wait and may have another thread, the next one first."""
