@@ -5,10 +5,16 @@ from dataclasses import dataclass
 
 import pytest
 
-from signer.model.sealed_fields import NotStored, PrimaryKey, Unprotected, stored_fields
+from signer.model.sealed_fields import (
+    NotStored,
+    PrimaryKey,
+    Unprotected,
+    changed,
+    stored_fields,
+)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Row:
     id: PrimaryKey[str]
     reason: str | None
@@ -25,3 +31,16 @@ def test_only_stored_fields_have_a_column() -> None:
 def test_a_field_outside_the_mac_needs_a_reason() -> None:
     with pytest.raises(ValueError, match="needs a reason"):
         Unprotected("")
+
+
+def test_a_changed_row_is_a_copy() -> None:
+    row = _Row("1", None, {})
+    later = changed(row, reason="paid")
+
+    assert later == _Row("1", "paid", {})
+    assert row == _Row("1", None, {})
+
+
+def test_a_row_has_no_other_fields() -> None:
+    with pytest.raises(TypeError, match="_Row has no amount, reference"):
+        changed(_Row("1", None, {}), reference="a", amount=1)
