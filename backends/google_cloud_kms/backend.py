@@ -3,7 +3,8 @@ Signs with Google Cloud KMS: key versions of algorithm ``EC_SIGN_SECP256K1_SHA25
 
 It needs two permissions, ``cloudkms.cryptoKeyVersions.useToSign`` and
 ``cloudkms.cryptoKeyVersions.viewPublicKey``.  ``docs/how-to/google-cloud-kms.md``
-documents the mapping of errors and the deadline.
+documents the mapping of errors and the deadline.  ``KMSClient`` calls the REST API,
+with the limits and retries of ``kms_retries``.
 """
 
 import os

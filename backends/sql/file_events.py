@@ -40,7 +40,8 @@ class FileEvents:
         os.close(self._file)
 
     def wait(self, seconds: float) -> bool:
-        """Return whether the file was changed since the last call, or is in *seconds*.
+        """
+        Return whether the file was changed since the last call, or is in *seconds*.
 
         It may return False early, after a change of another file of the folder.
         """

@@ -4,6 +4,8 @@ Group commit on SQLite: one transaction commits what several threads want to wri
 SQLite allows one writer at a time, and a durable commit waits for the disk.  The first
 thread that writes becomes the leader.  It executes its own work and that of all threads
 that wait, commits once, and passes the lead to a thread that came meanwhile.
+
+``run_each`` executes several works in one transaction of either database.
 """
 
 import threading

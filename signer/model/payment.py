@@ -1,9 +1,9 @@
 """The payment: why it is made, its states, and the legal moves between them."""
 
-from signer.model.sealed_fields import Name
+from signer.model.sealed_fields import TextEnum
 
 
-class PaymentPurpose(Name):
+class PaymentPurpose(TextEnum):
     """
     Why a row of the ledger is paid.
 
@@ -17,7 +17,7 @@ class PaymentPurpose(Name):
     SWEEP = "sweep"
 
 
-class PaymentState(Name):
+class PaymentState(TextEnum):
     """The state of what is owed.  While it is assigned, its transaction moves."""
 
     AWAITING_APPROVAL = "awaiting-approval"

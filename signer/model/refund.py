@@ -18,11 +18,11 @@ from signer.model.payment import (
 )
 from signer.model.sealed_fields import (
     FreeText,
-    Name,
     NotStored,
     PrimaryKey,
     Small,
     Storage,
+    TextEnum,
     Uint256,
     changed,
     sealed,
@@ -50,7 +50,7 @@ COIN_ADDRESS = "0x" + "0" * 40
 """Used in place of a token contract for the native coin."""
 
 
-class Status(Name):
+class Status(TextEnum):
     """
     The status of a refund, as its tenant sees it: that of the payment, and while it is
     assigned that of its transaction; ``docs/explanation/refunds.md`` draws the states.

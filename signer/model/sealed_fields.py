@@ -1,6 +1,8 @@
 """
 How the fields of a stored row are declared, each once, where its class has it.
 
+``changed`` copies a row with other values.
+
 The type of a field says how it is stored: ``backends.sql`` derives the column from it.
 The MAC of a ``sealed`` class covers each field, except those whose type says why not::
 
@@ -34,7 +36,7 @@ T = TypeVar("T")
 Class = TypeVar("Class", bound=type[Any])
 
 
-class Name(StrEnum):
+class TextEnum(StrEnum):
     """An enumeration whose members are hashed as texts, without a call of Python."""
 
     __hash__ = str.__hash__

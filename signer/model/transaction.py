@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 from signer.model.audit_record import Record
 from signer.model.sealed_fields import (
-    Name,
     NotStored,
     PrimaryKey,
     Small,
     Storage,
+    TextEnum,
     Uint256,
     Unprotected,
     changed,
@@ -30,7 +30,7 @@ CLAIM_TIME = timedelta(seconds=10)
 """How long a process keeps the claim of what it moved or claimed last."""
 
 
-class TransactionKind(Name):
+class TransactionKind(TextEnum):
     """
     What the attempts of a transaction do, unless a no-op is mined.
 
@@ -46,7 +46,7 @@ class TransactionKind(Name):
     FILLER = "filler"
 
 
-class TransactionStatus(Name):
+class TransactionStatus(TextEnum):
     """The status of a transaction; ``docs/explanation/refunds.md`` draws them."""
 
     RESERVED = "reserved"
@@ -243,7 +243,7 @@ def _compositions(payment_ids: Iterable[str]) -> Iterator[str]:
         yield digest.hexdigest()
 
 
-class Kind(Name):
+class Kind(TextEnum):
     """
     What an attempt does with the nonce.
 
