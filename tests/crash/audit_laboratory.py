@@ -124,6 +124,7 @@ class AuditLaboratory:
         self._start_host("last", ["sealer"])
         assert eventually(self._is_settled, 60), self._log()
         self._supervisor.stop(self._host)
+        self.observer.look()  # The last records may be sealed since its last look.
 
     def written(self) -> Written:
         """Return what the writers journalled."""
