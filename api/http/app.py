@@ -9,20 +9,26 @@ from api.http.concurrency import ConcurrencyMiddleware, WaitingRequests
 from api.http.middleware import AuthorizationMiddleware, RequestLog
 from api.http.parts import Parts
 from signer.config.settings import Role
+from signer.config.tenants import TenantRegistry
 
 
-App = falcon.App[falcon.Request, falcon.Response]
+class App(falcon.App[falcon.Request, falcon.Response]):
+    """Falcon's application, with the *tenants* whose requests the server lets wait."""
+
+    def __init__(self, tenants: TenantRegistry) -> None:
+        super().__init__()
+        self.tenants = tenants
 
 
 def create_app(container: Container) -> App:
     """Return the application over the parts of *container*, with its role's routes."""
-    app = App()
+    app = App(container.tenants)
     authorization = AuthorizationMiddleware(
         container.authenticator, container.access, proxies=container.proxies
     )
-    threads, tenants = container.settings.threads, container.tenants
-    concurrency = ConcurrencyMiddleware(threads, tenants)
-    waiting = WaitingRequests(threads, tenants)
+    threads = container.settings.threads
+    concurrency = ConcurrencyMiddleware(threads, app.tenants)
+    waiting = WaitingRequests(threads, app.tenants)
     log = RequestLog(container.shared_meter.answered)
     app.add_middleware([log, authorization, concurrency])
     problems.install(app)

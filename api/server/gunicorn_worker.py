@@ -36,7 +36,7 @@ from api.http.problems import MEDIA_TYPE, Problem, problem_of, problem_of_status
 from api.logs import configure
 from api.request_context import new_request_id
 from api.server.config_check import serving
-from api.server.turns import TokenTenants, Turns, read_token
+from api.server.turns import Queue, TokenTenants, Turns, read_token
 from api.uncaught import watch_uncaught
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, RateLimitedError
@@ -268,7 +268,8 @@ class GunicornWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
         serving.set(self.cfg)
         try:
             super().load_wsgi()
-            self._tenants = TokenTenants(self.app.wsgi())
+            app = self.app.wsgi()
+            self._tenants = TokenTenants(app, app.tenants)
             self.wsgi = self._tenants
             self._turns = Turns[gthread.TConn](
                 self.cfg.threads, self._tenants.are_several
@@ -302,7 +303,7 @@ class GunicornWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
                 )
             else:
                 conn.token = read_token(head)
-                if not self._turns.add(self._tenants.find(conn.token), conn):
+                if not self._turns.add(self._tenants.queue(conn.token), conn):
                     self._refuse(conn)
                 self._take_turns()
             return
@@ -325,11 +326,11 @@ class GunicornWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
     def _take_turns(self) -> None:
         """Start the requests whose turn it is, as long as there are threads."""
         while (turn := self._turns.take()) is not None:
-            tenant, conn = turn
+            queue, conn = turn
             future = self.tpool.submit(self.handle, conn)
             future.add_done_callback(
-                lambda done, tenant=tenant, conn=conn: self.method_queue.defer(
-                    self._end_turn, tenant, conn, done
+                lambda done, queue=queue, conn=conn: self.method_queue.defer(
+                    self._end_turn, queue, conn, done
                 )
             )
 
@@ -347,10 +348,10 @@ class GunicornWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
         conn.close()
 
     def _end_turn(
-        self, tenant: str | None, conn: gthread.TConn, done: Future[object]
+        self, queue: Queue, conn: gthread.TConn, done: Future[object]
     ) -> None:
         payer = self._tenants.find(conn.token)
-        self._turns.leave(tenant, payer, conn.cpu_seconds)
+        self._turns.leave(queue, payer, conn.cpu_seconds)
         self._take_turns()
         self.finish_request(conn, done)
 

@@ -6,9 +6,12 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
+from api.auth.jwt_verifier import read_parties
 from api.request_context import TENANT
+from signer.config.tenants import TenantRegistry
+from signer.errors import AuthenticationError, UnknownTenantError
 
 
 _T = TypeVar("_T")
@@ -22,17 +25,29 @@ _AVERAGE_OF = 8  # Requests, about.
 _AT_ONCE = 0.05  # Seconds of CPU time that the running requests of a tenant take.
 
 
+class Queue(NamedTuple):
+    """
+    Where a request waits: in a tenant's queue, or in that of the tokens that claim it.
+
+    A token that this process has not verified is in the second one, so a client that
+    forges tokens delays only the first request with each new token.  *tenant* is None
+    if the token claims none that exists.
+    """
+
+    tenant: str | None
+    is_verified: bool
+
+
 class TokenTenants:
     """
     The tenants of the tokens that this process has verified.
 
-    It decides only who waits for whom.  A token that is not known yet, or is invalid,
-    has no tenant: all such requests share one turn.  If a token proves to be valid, its
-    tenant pays for the request.
+    It decides only who waits for whom.  If a token proves to be valid, its tenant pays
+    for the request.
     """
 
-    def __init__(self, app: WSGI) -> None:
-        self._app = app
+    def __init__(self, app: WSGI, registry: TenantRegistry) -> None:
+        self._app, self._registry = app, registry
         self._tenants = OrderedDict[bytes, str]()
         self._seen = set[str]()
 
@@ -43,7 +58,7 @@ class TokenTenants:
         if tenant is not None and token is not None:
             if not self.are_several():
                 self._seen.add(tenant)
-            self._tenants[_digest(token.encode("latin-1"))] = tenant
+            self._tenants[_digest(token)] = tenant
             if len(self._tenants) > _TOKENS:
                 self._tenants.popitem(last=False)
         return answer
@@ -52,19 +67,34 @@ class TokenTenants:
         """Return whether there were requests of two tenants."""
         return len(self._seen) > 1
 
-    def find(self, token: bytes | None) -> str | None:
-        """Return the tenant of the token that ``read_token`` returned."""
-        return None if token is None else self._tenants.get(token)
+    def find(self, token: str) -> str | None:
+        """Return the tenant of the header that ``read_token`` returned, if verified."""
+        return self._tenants.get(_digest(token))
+
+    def queue(self, token: str) -> Queue:
+        """Return where a request with this header waits."""
+        tenant = self.find(token)
+        return Queue(tenant or self._claimed(token), tenant is not None)
+
+    def _claimed(self, token: str) -> str | None:
+        """Return the tenant that an unverified *token* claims, if it exists."""
+        # Without a file each name is a tenant, and a forger could claim very many.
+        if self._registry.tenants is None:
+            return None
+        try:
+            return self._registry.find(*read_parties(token))
+        except (AuthenticationError, UnknownTenantError):
+            return None
 
 
-def read_token(head: bytes) -> bytes | None:
-    """Return the digest of the token in *head*, the first bytes of a request."""
+def read_token(head: bytes) -> str:
+    """Return the ``Authorization`` header of *head*, the first bytes of a request."""
     found = _AUTHORIZATION.search(head)
-    return None if found is None else _digest(found[1])
+    return "" if found is None else found[1].decode("latin-1")
 
 
-def _digest(token: bytes) -> bytes:
-    return sha256(token.strip()).digest()
+def _digest(token: str) -> bytes:
+    return sha256(token.strip().encode("latin-1")).digest()
 
 
 @dataclass(slots=True)
@@ -81,9 +111,9 @@ class Turns(Generic[_T]):
 
     If tenants *are_several*, each has at most half of the threads, fewer if its
     requests compute for long, and its requests that wait are at most four times the
-    threads.  The tenants of the last two seconds share the processor in equal parts:
-    each request is charged the average CPU time of its tenant's requests when it
-    starts, and the rest when it ends.
+    threads.  With new tokens it may have another quarter.  The tenants of the last two
+    seconds share the processor in equal parts: each request is charged the average CPU
+    time of its tenant's requests when it starts, and the rest when it ends.
     """
 
     def __init__(
@@ -94,80 +124,89 @@ class Turns(Generic[_T]):
     ) -> None:
         self._threads, self._are_several = threads, are_several
         self._timer = timer
-        self._waiting = OrderedDict[str | None, deque[_T]]()
-        self._running = Counter[str | None]()
-        self._accounts = OrderedDict[str | None, _Account]()
+        self._waiting = OrderedDict[Queue, deque[_T]]()
+        self._running = Counter[Queue]()
+        self._accounts = OrderedDict[Queue, _Account]()
         # The average CPU time of a request, of each tenant that was seen.
         self._average = defaultdict[str | None, float](float)
 
-    def add(self, tenant: str | None, request: _T) -> bool:
-        """Let *request* of *tenant* wait for its turn; return whether it may."""
-        requests = self._waiting.setdefault(tenant, deque())
+    def add(self, queue: Queue, request: _T) -> bool:
+        """Let *request* wait in *queue* for its turn; return whether it may."""
+        requests = self._waiting.setdefault(queue, deque())
         if len(requests) >= 4 * self._threads and self._are_several():
             return False
-        self._see(tenant)
+        self._see(queue)
         requests.append(request)
         return True
 
-    def take(self) -> tuple[str | None, _T] | None:
-        """Return the tenant and the request that get a thread, if there is one."""
+    def take(self) -> tuple[Queue, _T] | None:
+        """Return the queue and the request that get a thread, if there is one."""
         if self._running.total() >= self._threads:
             return None
         now = self._timer()
-        for tenant in self._may_start():
-            account = self._accounts[tenant]
-            if account.ready <= now:
+        for queue in self._may_start():
+            if self._ready(queue) <= now:
+                account = self._accounts[queue]
                 account.ready = now
-                self._charge(account, self._average[tenant])
-                self._running[tenant] += 1
-                return tenant, self._pop(tenant)
+                self._charge(account, self._average[queue.tenant])
+                self._running[queue] += 1
+                return queue, self._pop(queue)
         return None
 
     def seconds_left(self) -> float | None:
         """Return when ``take`` may have a request if nothing else happens."""
         if self._running.total() >= self._threads:
             return None
-        ready = [self._accounts[each].ready for each in self._may_start()]
+        ready = [self._ready(each) for each in self._may_start()]
         return max(0.0, min(ready) - self._timer()) if ready else None
 
-    def leave(self, tenant: str | None, payer: str | None, seconds: float) -> None:
+    def leave(self, queue: Queue, payer: str | None, seconds: float) -> None:
         """
-        End the turn of a request of *tenant*, which took *seconds* of CPU time.
+        End the turn of a request of *queue*, which took *seconds* of CPU time.
 
         *payer* is charged for it: the tenant that the request proved to be of.
         """
-        self._running[tenant] -= 1
-        if not self._running[tenant]:
-            del self._running[tenant]  # Tenants come and go.
-        self._charge(self._see(tenant), -self._average[tenant])
-        self._charge(self._see(payer), seconds)
+        self._running[queue] -= 1
+        if not self._running[queue]:
+            del self._running[queue]  # Tenants come and go.
+        self._charge(self._see(queue), -self._average[queue.tenant])
+        self._charge(self._see(Queue(payer, True) if payer else queue), seconds)
         self._average[payer] += (seconds - self._average[payer]) / _AVERAGE_OF
 
-    def _may_start(self) -> Iterator[str | None]:
-        """Yield whose requests wait and may have another thread, the next one first."""
+    def _may_start(self) -> Iterator[Queue]:
+        """Yield what waits and may have another thread, the next one first."""
         if not self._are_several():
             return iter(self._waiting)
         return (
             each for each in self._waiting if self._running[each] < self._most(each)
         )
 
-    def _most(self, tenant: str | None) -> int:
-        """Return how many requests of *tenant* may run at once."""
-        half = (self._threads + 1) // 2
-        seconds = self._average[tenant]
-        return max(1, min(half, int(_AT_ONCE / seconds))) if seconds else half
+    def _most(self, queue: Queue) -> int:
+        """Return how many requests of *queue* may run at once."""
+        is_new = queue.tenant is not None and not queue.is_verified
+        most = (self._threads + 1) // (4 if is_new else 2)
+        seconds = self._average[queue.tenant]
+        return max(1, min(most, int(_AT_ONCE / seconds)) if seconds else most)
+
+    def _ready(self, queue: Queue) -> float:
+        """Return when *queue* may go on; new tokens of a tenant wait for both."""
+        known = self._accounts.get(queue._replace(is_verified=True))
+        return max(self._accounts[queue].ready, known.ready if known else 0.0)
 
     def _charge(self, account: _Account, seconds: float) -> None:
         """Let the other tenants have their part of the processor as well."""
         if self._are_several():
-            account.ready += seconds * len(self._accounts)
+            # Forged tokens can claim many tenants: all unverified ones are one part.
+            verified = sum(each.is_verified for each in self._accounts)
+            parts = verified + (verified < len(self._accounts))
+            account.ready += seconds * parts
 
-    def _see(self, tenant: str | None) -> _Account:
-        """Return the account of *tenant*, and forget those without requests."""
+    def _see(self, queue: Queue) -> _Account:
+        """Return the account of *queue*, and forget those without requests."""
         now = self._timer()
-        account = self._accounts.setdefault(tenant, _Account(now))
+        account = self._accounts.setdefault(queue, _Account(now))
         account.seen = now
-        self._accounts.move_to_end(tenant)
+        self._accounts.move_to_end(queue)
         while (oldest := next(iter(self._accounts.items())))[1].seen < now - _SECONDS:
             name, idle = oldest
             del self._accounts[name]
@@ -176,10 +215,10 @@ class Turns(Generic[_T]):
                 self._accounts[name] = idle
         return account
 
-    def _pop(self, tenant: str | None) -> _T:
-        """Remove the first request of *tenant*, whose next turn is the last one."""
-        requests = self._waiting.pop(tenant)
+    def _pop(self, queue: Queue) -> _T:
+        """Remove the first request of *queue*, whose next turn is the last one."""
+        requests = self._waiting.pop(queue)
         request = requests.popleft()
         if requests:
-            self._waiting[tenant] = requests
+            self._waiting[queue] = requests
         return request

@@ -17,6 +17,7 @@ from api.auth.jwt_verifier import JWTVerifier
 from api.auth.rate_limits import RateLimits
 from api.auth.verification_keys import KeySet, KeySource, bind
 from api.http import problems as errors
+from api.http.app import App
 from api.http.middleware import AuthorizationMiddleware, RequestLog, Resource
 from api.principal import Network
 from api.request_context import principal
@@ -39,8 +40,6 @@ from tests.api.support import (
     make_verifier,
 )
 
-
-App = falcon.App[falcon.Request, falcon.Response]
 
 ONE_KEY = KeySet(only=bind(ES256_KEY.public_key(), "ES256"))
 
@@ -181,7 +180,7 @@ def get_app() -> App:
 
 def with_routes(authorization: AuthorizationMiddleware) -> App:
     """Return the application with the routes above."""
-    app = App()
+    app = App(TenantRegistry())
     app.add_middleware([RequestLog(), authorization])
     errors.install(app)
     app.add_route("/refunds", Refunds())

@@ -8,10 +8,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from eth_utils.address import is_checksum_address
+from falcon import App
 from falcon.testing import Result
 
 from api.extras.console import is_console
-from api.http.app import App
 from api.http.openapi import examples
 from api.http.openapi.document import complete_document
 from api.http.problems import code_statuses
@@ -30,7 +30,7 @@ Json = dict[str, Any]
 
 
 def check_answer(
-    app: App, method: str, path: str, sent: object, answer: Result
+    app: App[Any, Any], method: str, path: str, sent: object, answer: Result
 ) -> None:
     """
     Require that the document describes *answer* to the request.
@@ -68,7 +68,7 @@ def check_answer(
         validate(_accepted(sent, answer), content["schema"])
 
 
-def find_route(app: App, path: str) -> str | None:
+def find_route(app: App[Any, Any], path: str) -> str | None:
     """Return the template of the route that serves *path*, or None."""
     found = app._router.find(path.partition("?")[0])
     return None if found is None else found[3]

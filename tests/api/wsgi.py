@@ -14,6 +14,7 @@ from backends.json_rpc import JSONRPCChain
 from backends.json_rpc.client import JSONRPCProxy
 from signer.chain.chain import Chain
 from signer.config.settings import Settings
+from signer.config.tenants import load_tenants
 from signer.errors import ConfigurationError, Refusal
 from signer.ports.clock import utc_now
 from signer.startup.dependency_checks import check_chain
@@ -42,6 +43,7 @@ def get_app() -> App:
     authenticator = make_verifier(settings)
     container = build_container(store, utc_now, authenticator)
     container.settings = settings
+    container.tenants = load_tenants(settings.tenants_file)
     if NODE in os.environ:
         _use_node(container, os.environ[NODE])
     container.proxies = [ip_network(each) for each in settings.trusted_proxies]

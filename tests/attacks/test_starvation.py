@@ -257,3 +257,41 @@ def test_previews_of_a_tenant_wait_for_their_turn(
         (429, "too-many-requests")
     }
     assert {each.headers["retry-after"] for each in refused} == {"1"}
+
+
+_TENANTS = """
+[tenants.mallory]
+subjects = ["mallory"]
+
+[tenants.alice]
+subjects = ["alice"]
+"""
+
+
+def test_many_new_tokens_delay_only_new_tokens_of_their_tenant(
+    environ: dict[str, str], node: FakeNode, released: Event, tmp_path: Path
+) -> None:
+    """
+    Forty sockets of a tenant, each with a new token, ask a node that does not answer.
+
+    The process has verified none of these tokens.  One of the four threads waits for
+    the node; another tenant's request with a new token is answered meanwhile.
+    """
+    (tmp_path / "tenants.toml").write_text(_TENANTS)
+    environ |= {NODE: node.url, WITHOUT_WORKER: "1"}
+    environ["TENANTS_FILE"] = str(tmp_path / "tenants.toml")
+    with Server(environ) as server, ExitStack() as stack:
+        assert server.ask(PING).status == 200
+        for client in ("mallory", "alice"):
+            assert server.ask(_get(environ, client, "/v1/refunds")).status == 200
+        sockets = [stack.enter_context(server.connect()) for _ in range(40)]
+        for each in sockets:
+            each.sendall(_preview(environ, "mallory"))
+        assert eventually(lambda: len(_silent(sockets)) <= 17, patience=60)
+        shown = server.ask(_get(environ, "alice", "/v1/refunds"))
+        waiting = _silent(sockets)
+        released.set()
+        answers = [exchange(each, []) for each in sockets]
+
+    assert (shown.status, len(waiting)) == (200, 17)
+    assert {each.status for each in answers} == {200, 429}

@@ -56,7 +56,7 @@ SECRET_ID = "arn:aws:kms:eu-central-1:111122223333:key/canary"
 
 
 def _app(container: Container, resource: Metrics) -> falcon.testing.TestClient:
-    app = App()
+    app = App(container.tenants)
     authorization = AuthorizationMiddleware(container.authenticator, container.access)
     app.add_middleware([RequestLog(), authorization])
     errors.install(app)
