@@ -39,6 +39,7 @@ gas_per_hour = 100_000_000_000
 
 [tenants.{HOSTILE}]
 subjects = ["{HOSTILE}"]
+max_open_refunds = 100_000
 gas_per_hour = 100_000_000_000
 
 [tenants.{HOSTILE}.networks.{NETWORK}.tokens.{SYMBOL}]

@@ -24,6 +24,7 @@ NAMES: Mapping[str, str] = {
     "processes": "processes",
     "growth": "growth",
     "shares": "shares",
+    "backlog": "backlog",
 }
 
 # Their code is that of others, so a quick run leaves them out.
