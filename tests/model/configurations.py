@@ -127,40 +127,60 @@ CONFIGURATIONS = (
         _one(restores=1, mode=HIGH_WATER, rotations=1),
     ),
     Configuration(
-        "a shared transaction, a partial failure, a reorganisation",
+        "a batch, a refused payment, a reorganisation",
         _two(batch=1, partials=1, reorgs=1),
     ),
     Configuration(
-        "a shared transaction, a partial failure, a retry, two reorganisations",
-        _one(batch=1, partials=1, retries=1, reorgs=2),
+        "a batch, a refused payment, a day's cap, two reorganisations",
+        _one(batch=1, partials=1, caps=1, reorgs=2),
     ),
     Configuration(
-        "a shared transaction of three payments, a partial failure, a retry",
-        {"payments": 3, "workers": 1, "batch": 1, "partials": 1, "retries": 1},
+        "a batch of three payments, a refused one, a day's cap",
+        {"payments": 3, "workers": 1, "batch": 1, "partials": 1, "caps": 1},
     ),
     Configuration(
-        "a shared transaction, a no-op, a replacement, a retry, a crash",
-        _one(batch=1, reverts=1, replacements=1, retries=1, crashes=1),
+        "a batch, a no-op or a revert, a replacement, a day's cap, a crash",
+        _one(batch=1, reverts=1, replacements=1, caps=1, crashes=1),
     ),
     Configuration(
-        "a shared transaction, two rotations, a crash",
+        "a batch, two rotations, a crash",
         _two(batch=1, rotations=2, crashes=1),
     ),
     Configuration(
-        "a shared transaction, a rotation, a revocation, a retry",
-        _one(batch=1, rotations=1, revocations=1, retries=1, partials=1),
+        "a batch, a rotation, a revocation, a day's cap",
+        _one(batch=1, rotations=1, revocations=1, caps=1, partials=1),
     ),
     Configuration(
-        "a shared transaction, an amount that is lowered, a cancellation, a retry",
-        _one(batch=1, lowered=1, cancels=1, retries=1),
+        "a batch, an amount that is lowered, a cancellation, a day's cap",
+        _one(batch=1, lowered=1, cancels=1, caps=1),
     ),
     Configuration(
-        "a shared transaction, a restore with the log, a partial failure, a retry",
-        _one(batch=1, restores=1, mode=WITH_LOG, partials=1, retries=1),
+        "a batch, a restore with the log, a refused payment, a day's cap",
+        _one(batch=1, restores=1, mode=WITH_LOG, partials=1, caps=1),
     ),
     Configuration(
-        "a restore with the high-water mark, a partial failure, a retry",
-        {**_two(restores=1, mode=HIGH_WATER, partials=1, retries=1), "payments": 1},
+        "a batch, a restore with the high-water mark, a refused payment",
+        _one(batch=1, restores=1, mode=HIGH_WATER, partials=1),
+    ),
+    Configuration(
+        "a batch, a restore with the high-water mark, a day's cap",
+        {**_two(batch=1, restores=1, mode=HIGH_WATER, caps=1), "payments": 1},
+    ),
+    Configuration(
+        "a window of one, a reorganisation, a cancellation, a crash",
+        _two(window=1, reorgs=1, cancels=1, crashes=1),
+    ),
+    Configuration(
+        "a window of one, three payments, a dropped transaction",
+        {"payments": 3, "workers": 1, "window": 1, "drops": 1},
+    ),
+    Configuration(
+        "a window of one, a rotation, a lost message",
+        _two(window=1, rotations=1, losses=1),
+    ),
+    Configuration(
+        "a window of one, batches, a day's cap, a reorganisation",
+        _two(window=1, batch=1, caps=1, reorgs=1),
     ),
     Configuration(
         "ends: a crash, a lost message, a reorganisation",
@@ -210,19 +230,32 @@ CONFIGURATIONS = (
         is_live=True,
     ),
     Configuration(
-        "ends: a shared transaction, a partial failure, a retry, a reorganisation",
-        _fair(batch=1, partials=1, retries=1, reorgs=1),
+        "ends: a batch, a refused payment, a day's cap, a reorganisation",
+        _fair(batch=1, partials=1, caps=1, reorgs=1),
         is_live=True,
     ),
     Configuration(
-        "ends: a shared transaction, a no-op, a retry, a rotation",
-        _fair(batch=1, reverts=1, retries=1, rotations=1),
+        "ends: a batch, a no-op or a revert, a rotation",
+        _fair(batch=1, reverts=1, rotations=1),
+        is_live=True,
+    ),
+    Configuration(
+        "ends: a window of one, a foreign transaction, a cancellation, a crash",
+        _fair(window=1, foreigners=1, cancels=1, crashes=1),
+        is_live=True,
+    ),
+    Configuration(
+        "ends: a window of one, two workers, a reorganisation",
+        {**_fair(window=1, reorgs=1), "workers": 2},
         is_live=True,
     ),
 )
 
 _ENDED_FIRST = "(final[tk[1]]>tn[1])"
 _TWICE = "!((outcome[i]&made))"
+_OWN_REASON = "( !(batch)||"
+_ASKED_ONCE = "!((((((mined["
+_WINDOW = "( !(window)||"
 _FINAL_PAYMENT = "(final[tk[x]]>tn[x])&&"
 
 PLANTED_BUGS = (
@@ -292,9 +325,54 @@ PLANTED_BUGS = (
     ),
     PlantedBug(
         "a payment that fails while a restore is checked",
-        {**_one(restores=1, mode=HIGH_WATER, partials=1, bug=17), "payments": 1}
-        | {"retries": 1},
+        {**_one(batch=1, restores=1, mode=HIGH_WATER, caps=1, bug=17), "payments": 1},
         "(ps[i]==0)",
+    ),
+    PlantedBug(
+        "a batch with a cancelled payment",
+        _one(batch=1, cancels=1, bug=18),
+        "!(asked[i])",
+    ),
+    PlantedBug(
+        "a day's cap that fails a payment", _one(batch=1, caps=1, bug=19), _OWN_REASON
+    ),
+    PlantedBug(
+        "a rejected payment that fails its batch",
+        _two(batch=1, lowered=1, bug=20),
+        _OWN_REASON,
+    ),
+    PlantedBug(
+        "a refused payment that is tried again",
+        _one(batch=1, partials=1, bug=21),
+        _ASKED_ONCE,
+    ),
+    PlantedBug(
+        "the outcome that was seen first",
+        _one(batch=1, partials=1, reorgs=1, bug=22),
+        _FINAL_PAYMENT,
+    ),
+    PlantedBug(
+        "one mark of a batch after a restore",
+        _one(batch=1, restores=1, mode=HIGH_WATER, bug=23),
+        _TWICE,
+    ),
+    PlantedBug(
+        "the oldest transaction in the log",
+        _one(batch=1, restores=1, mode=WITH_LOG, caps=1, bug=24),
+        "(kind||",
+    ),
+    PlantedBug(
+        "a revocation that releases one payment",
+        _one(batch=1, rotations=1, revocations=1, bug=25),
+        "(pt[0]!=x)",
+    ),
+    PlantedBug("a window that is counted early", _two(window=1, bug=26), _WINDOW),
+    PlantedBug("a place that a broadcast frees", _one(window=1, bug=27), _WINDOW),
+    PlantedBug(
+        "a place that an end does not free",
+        _fair(window=1, bug=28),
+        "acceptance cycle",
+        is_live=True,
     ),
     PlantedBug(
         "a revoked key signs", _two(rotations=1, revocations=1, bug=10), "!(revoked[k])"

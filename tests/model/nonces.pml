@@ -40,6 +40,9 @@
 #define APPROVED 1
 #define REJECTED 2
 
+/* A mined transaction that had no effect at all. */
+#define REVERTED 64
+
 /* How a lost database is restored. */
 #define WITHOUT_LOG 0    /* As documented before the log was used. */
 #define WITH_LOG 1       /* The log has each transaction before the device is asked. */
@@ -65,17 +68,29 @@
 #define CHANGED_COMPOSITION 15
 #define ONE_RECEIPT 16
 #define ENDED_WHILE_HELD 17
+#define UNCHECKED_ITEM 18
+#define FAILED_BY_THE_CAP 19
+#define FAILED_TOGETHER 20
+#define REFUSED_AGAIN 21
+#define FIRST_SIGHTING 22
+#define ONE_MARK 23
+#define OLDEST_IN_LOG 24
+#define ONE_RELEASED 25
+#define COUNTED_OUTSIDE 26
+#define FREED_AT_BROADCAST 27
+#define NEVER_FREED 28
 
 /* The bounds of a configuration, used up as they happen. */
 byte payments, workers, crashes, losses, reorgs, drops, replacements, reverts;
 byte cancels, rotations, revocations, reinstatements, foreigners, restores;
-byte partials;           /* A mined transaction does not pay one of its payments. */
-byte retries;            /* What was not paid in the end gets another transaction. */
-byte batch;              /* Several payments may share a transaction. */
+byte partials;           /* The token refuses a payment of a mined transaction. */
+byte caps;               /* The day's cap of the vault skips one. */
+byte batch;              /* Transactions are of kind batch: of one or more payments. */
+byte window;             /* Transactions of a wallet without a receipt; 0: any number. */
 byte mode, sweep, liar, fair;
 byte larges, lowered;
 byte bug;
-bit retried;             /* Whether the configuration has retries. */
+byte removed;            /* Transactions that reorganisations have removed from blocks. */
 
 /* The database: payments. */
 byte ps[PAYMENTS];       /* Status. */
@@ -92,6 +107,7 @@ byte tk[ROWS];           /* Key, thus sender. */
 byte tc[ROWS];           /* Its payments, as a bit set, for life. */
 byte att[ROWS];          /* Number of recorded attempts. */
 byte last[ROWS];         /* The latest of them. */
+byte sighted[ROWS];      /* The outcome when it was seen first; of FIRST_SIGHTING only. */
 
 /* The database: keys and wallets. */
 byte nxt[KEYS];          /* The wallet's next nonce. */
@@ -127,7 +143,8 @@ short noops;
 short pool;
 short fillers;           /* Bit set of AT(key, nonce). */
 byte mined[KEYS * NONCES];
-byte outcome[KEYS * NONCES];  /* The payments that the mined transaction made. */
+/* The payments that it made; times 8, those that the cap skipped; or REVERTED. */
+byte outcome[KEYS * NONCES];
 byte count[KEYS], final[KEYS];
 
 /*
@@ -158,6 +175,7 @@ bit old[2], dead[2];
 #define ALL(x, holds) \
     ((!HAS(x, 0) || holds(0)) && (!HAS(x, 1) || holds(1)) && (!HAS(x, 2) || holds(2)))
 #define T_UNAPPROVED(x) ANY(x, UNAPPROVED)
+#define T_REJECTS(x) ANY(x, REJECTS)
 #define T_OUTDATED(x) ANY(x, OUTDATED)
 #define PAID_BY(p, k, n) (paid[p] && paid[p] != 1 + KEYS * (n) + (k))
 #define PAID_ELSEWHERE(x, k, n) (HAS(x, 0) && PAID_BY(0, k, n) || \
@@ -173,6 +191,18 @@ bit old[2], dead[2];
 #define KNOWN(k, n) (HAS_ROW(k, n) || seen[AT(k, n)] != NONE)
 /* The chain has made payment p with this nonce. */
 #define PAYS(k, n, p) ((outcome[AT(k, n)] >> (p)) & 1)
+#define MADE(k, n) (outcome[AT(k, n)] & 7)
+#define WAS_CAPPED(k, n, p) ((outcome[AT(k, n)] >> (3 + (p))) & 1)
+/* The token has refused payment p of this mined transaction. */
+#define TOKEN_REFUSED(k, n, p) (mined[AT(k, n)] < FILLER && \
+    !IS_NOOP(mined[AT(k, n)]) && !(outcome[AT(k, n)] & REVERTED) && \
+    !PAYS(k, n, p) && !WAS_CAPPED(k, n, p))
+/* A place in the window is free when there is a receipt, or can never be one. */
+#define IS_IN_FLIGHT(x, k) (tk[x] == (k) && (ts[x] == RESERVED || ts[x] == SIGNED || \
+    ts[x] == BROADCAST && bug != FREED_AT_BROADCAST || \
+    (ts[x] == FAILED || ts[x] == CONFIRMED) && bug == NEVER_FREED))
+#define IN_FLIGHT(k) (IS_IN_FLIGHT(0, k) + IS_IN_FLIGHT(1, k) + IS_IN_FLIGHT(2, k))
+#define ON_NODES(k, n) (n >= count[k] && PENDING(k, n) && !((fillers >> AT(k, n)) & 1))
 /* The mined bytes are of transaction x, perhaps lost by the database since. */
 #define IS_OF(m, x) (m < FILLER && wc[SET(m)] == tc[x])
 
@@ -181,12 +211,12 @@ bit old[2], dead[2];
 #define FIRST(x) (HAS(x, 0) -> 0 : (HAS(x, 1) -> 1 : 2))
 #define SIGNING(name) printf("EVENT "); printf(name); printf( \
     " refund=%d key=%d nonce=%d attempt=%d noop=%d worker=%d\n", \
-    FIRST(x), k, n, number, kind, w)
+    whose, k, n, number, kind, w)
 #define OF_PAYMENT(name, p) printf("EVENT "); printf(name); printf( \
     " refund=%d key=%d worker=%d\n", p, k, w)
 #define OF_KEY(name, k) printf("EVENT "); printf(name); printf(" key=%d\n", k)
 #define ACCEPT(p) printf("EVENT accept refund=%d\n", p)
-#define NUMBER number = att[x]
+#define NUMBER number = att[x]; whose = FIRST(x)
 #else
 #define SIGNING(name)
 #define OF_PAYMENT(name, p)
@@ -210,7 +240,8 @@ bit old[2], dead[2];
 #define STEP(x, before, after) \
     assert(ts[x] == before); ts[x] = after; CHANGED(PAYMENTS + x)
 
-#define LET_GO held[w] = NONE; old[w] = 0; p = 0; x = 0; seen_count = 0; want = 0; kind = 0
+#define LET_GO held[w] = NONE; old[w] = 0; p = 0; x = 0; seen_count = 0; want = 0; kind = 0; \
+    free = 0
 #define AGAIN LET_GO; goto again
 /* At the start of each step: a restore kills all processes, and one may die anyway. */
 #define ALIVE \
@@ -219,6 +250,10 @@ bit old[2], dead[2];
     :: !dead[w] -> skip \
     :: !dead[w] && crashes > 0 -> crashes--; AGAIN \
     fi
+/* The nodes have no more of a wallet than the window, and what was mined once. */
+#define REQUIRE_WINDOW assert(!window || \
+    ON_NODES(k, 0) + ON_NODES(k, 1) + ON_NODES(k, 2) + ON_NODES(k, 3) + \
+    ON_NODES(k, 4) <= window + removed)
 #define UNCHANGED (!old[w] || bug == NO_COMPARISON)
 
 /* The next nonce of key k on the chain, pools included: it ends at the first gap. */
@@ -278,7 +313,9 @@ inline record_seen(k, n, m) {
     do
     :: i < PAYMENTS ->
         if
-        :: PAYS(k, n, i) && paid[i] == 0 -> paid[i] = 1 + KEYS * n + k
+        :: PAYS(k, n, i) && paid[i] == 0 ->
+            paid[i] = 1 + KEYS * n + k;
+            if :: bug == ONE_MARK -> break :: else fi
         :: else
         fi;
         i++
@@ -293,6 +330,8 @@ inline begin(x, k, n, status) {
     assert(ts[x] == ABSENT);
     /* I2: one transaction for each nonce. */
     assert(!HAS_ROW(k, n));
+    /* I4: no payment still believes that this row is its transaction. */
+    assert(pt[0] != x && pt[1] != x && pt[2] != x);
     ts[x] = status; tk[x] = k; tn[x] = n; tc[x] = 0; att[x] = 0; last[x] = NONE
 }
 
@@ -313,24 +352,36 @@ inline reserve(p, x) {
     OF_PAYMENT("reserve", p)
 }
 
-/* The nonce of x is final: each of its payments was made, or was not. */
+/*
+ * The nonce of x is final: each of its payments was made, or was not.  What the token
+ * refused, or an approver, has failed.  What had no fault of its own is queued again.
+ */
 inline end_payments(x) {
     i = 0;
     do
     :: i < PAYMENTS && HAS(x, i) && ps[i] == ASSIGNED && pt[i] == x ->
         if
-        :: PAYS(tk[x], tn[x], i) || bug == ONE_RECEIPT && outcome[AT(tk[x], tn[x])] ->
+        :: bug != FIRST_SIGHTING && PAYS(tk[x], tn[x], i) ||
+           bug == FIRST_SIGHTING && ((sighted[x] >> i) & 1) ||
+           bug == ONE_RECEIPT && MADE(tk[x], tn[x]) ->
             /* I1: at depth, and it made this payment. */
             assert(final[tk[x]] > tn[x] && PAYS(tk[x], tn[x], i));
             RELEASE(i, MINED, CONFIRMED)
         :: else ->
             assert(final[tk[x]] > tn[x] && !PAYS(tk[x], tn[x], i));
             if
-            :: retries > 0 -> retries--; RELEASE(i, FAILED, QUEUED)
-            :: hold && retried && bug != ENDED_WHILE_HELD ->
-                /* A later transaction of it may be lost. */
+            :: batch && (!TOKEN_REFUSED(tk[x], tn[x], i) || bug == REFUSED_AGAIN) &&
+               !REJECTS(i) && !(bug == ENDED_WHILE_HELD && hold) &&
+               !(bug == FAILED_BY_THE_CAP && WAS_CAPPED(tk[x], tn[x], i)) &&
+               !(bug == FAILED_TOGETHER && T_REJECTS(x)) ->
+                /* I3: the token is asked once. */
+                assert(!TOKEN_REFUSED(tk[x], tn[x], i));
                 RELEASE(i, FAILED, QUEUED)
-            :: !hold || !retried || bug == ENDED_WHILE_HELD -> RELEASE(i, MINED, FAILED)
+            :: else ->
+                /* I3: a payment of a batch fails for a reason of its own. */
+                assert(!batch || TOKEN_REFUSED(tk[x], tn[x], i) || REJECTS(i) ||
+                    bug == ENDED_WHILE_HELD);
+                RELEASE(i, MINED, FAILED)
             fi
         fi;
         i++
@@ -341,11 +392,11 @@ inline end_payments(x) {
 }
 
 proctype worker(byte w) {
-    byte p, x, k, n, m, seen_count, want, i, j;
+    byte p, x, k, n, m, seen_count, want, free, i, j;
     byte cursor = 0;
     bit kind, ok;
 #ifdef SIMULATED
-    byte number;
+    byte number, whose;
 #endif
     byte votes;
     bit late;
@@ -378,7 +429,7 @@ again:
             :: else -> goto queued
             fi
         :: else ->
-            x = i - PAYMENTS; i = 0; k = tk[x]; n = tn[x];
+            x = i - PAYMENTS; i = 0; k = tk[x]; n = tn[x]; NUMBER;
             if
             :: ts[x] == RESERVED -> goto reserved
             :: ts[x] == SIGNED -> goto send
@@ -427,6 +478,7 @@ queued:
         :: else
         fi;
         want = RESERVED;
+        free = (window > IN_FLIGHT(k) -> window - IN_FLIGHT(k) : 0);
         if
         :: paid[p] -> want = MINED
         :: !paid[p] && asked[p] -> want = CANCELLED
@@ -450,13 +502,19 @@ queued:
                 /* Its transaction was found before the payment was accepted again. */
                 x = (IS_ROW(0, k, n) -> 0 : (IS_ROW(1, k, n) -> 1 : 2));
                 if
-                :: HAS(x, p) && ts[x] == MINED ->
+                :: HAS(x, p) && (ts[x] == MINED || batch && ts[x] == CONFIRMED) ->
                     if
                     :: ps[p] == QUEUED -> ASSIGN(p, QUEUED, MINED)
                     :: else -> ASSIGN(p, AWAITING_APPROVAL, MINED)
                     fi;
-                    pt[p] = x
+                    pt[p] = x;
+                    if
+                    :: ts[x] == CONFIRMED -> RELEASE(p, MINED, CONFIRMED)
+                    :: else
+                    fi
                 :: else ->
+                    /* I1: what was paid in a batch is not refused. */
+                    assert(!batch);
                     if
                     :: ps[p] == QUEUED -> MOVE(p, QUEUED, REFUSED)
                     :: else -> MOVE(p, AWAITING_APPROVAL, REFUSED)
@@ -495,22 +553,31 @@ queued:
             :: UNAPPROVED(p) -> AGAIN
             :: else
             fi;
+            if
+            :: bug != COUNTED_OUTSIDE ->
+                free = (window > IN_FLIGHT(k) -> window - IN_FLIGHT(k) : 0)
+            :: else
+            fi;
+            /* It waits for a place, and may be cancelled. */
+            if :: window && !free -> AGAIN :: else fi;
             assert(!KNOWN(k, nxt[k]));
             begin(x, k, nxt[k], RESERVED);
-            nxt[k] = nxt[k] + 1;
+            nxt[k] = nxt[k] + 1; free = (free -> free - 1 : 0);
             reserve(p, x);
             i = 0;
             do
             :: i < PAYMENTS ->
                 if
                 :: i != p && ps[i] == QUEUED && !asked[i] && !paid[i] && !IS_SWEEP(p) &&
-                   !UNAPPROVED(i) && !IS_SWEEP(i) && HAS_FREE_ROW && nxt[k] < NONCES ->
+                   !UNAPPROVED(i) && !IS_SWEEP(i) && HAS_FREE_ROW && nxt[k] < NONCES &&
+                   (!window || free) ->
                     assert(!KNOWN(k, nxt[k]));
                     begin(j, k, nxt[k], RESERVED);
-                    nxt[k] = nxt[k] + 1;
+                    nxt[k] = nxt[k] + 1; free = (free -> free - 1 : 0);
                     reserve(i, j); j = 0
-                :: batch && i != p && ps[i] == QUEUED && !asked[i] && !paid[i] &&
-                   !IS_SWEEP(p) && !UNAPPROVED(i) && !IS_SWEEP(i) -> reserve(i, x)
+                :: batch && i != p && ps[i] == QUEUED && !paid[i] && !IS_SWEEP(p) &&
+                   (!asked[i] || bug == UNCHECKED_ITEM) && !UNAPPROVED(i) &&
+                   !IS_SWEEP(i) -> reserve(i, x)
                 :: true
                 fi;
                 i++
@@ -521,7 +588,7 @@ queued:
             :: IS_SWEEP(p) -> AGAIN   /* Its intent is checked when it is signed. */
             :: else ->
                 held[w] = PAYMENTS + x; old[w] = 0; p = 0;
-                want = 0; seen_count = 0; n = tn[x]; goto sign
+                want = 0; free = 0; seen_count = 0; n = tn[x]; NUMBER; goto sign
             fi
         fi;
         AGAIN
@@ -555,7 +622,6 @@ sign:
         :: late && kind == 0 && att[x] == 0 && T_UNAPPROVED(x) -> AGAIN
         :: else
         fi;
-        NUMBER;
         if :: late -> SIGNING("intend") :: else fi;
         /* O5: a revoked key begins no signature. */
         assert(!late || !revoked[k]);
@@ -640,9 +706,9 @@ send:
                 fi
             :: else ->
                 if
-                :: pool = pool | BIT(m)
+                :: pool = pool | BIT(m); REQUIRE_WINDOW
                 :: losses > 0 -> losses--; AGAIN
-                :: losses > 0 -> losses--; pool = pool | BIT(m); AGAIN
+                :: losses > 0 -> losses--; pool = pool | BIT(m); REQUIRE_WINDOW; AGAIN
                 fi
             fi
         fi
@@ -669,9 +735,9 @@ follow:
             :: else ->
                 ask(final[k] > n || bug == ONE_CONFIRMATION, ok);
                 if
-                :: ok && (outcome[AT(k, n)] & tc[x]) -> want = CONFIRMED
-                :: ok && !(outcome[AT(k, n)] & tc[x]) -> want = FAILED
-                :: !ok && bug == EARLY_RETRY && !old[w] && tc[x] != outcome[AT(k, n)] ->
+                :: ok && (MADE(k, n) & tc[x]) -> want = CONFIRMED
+                :: ok && !(MADE(k, n) & tc[x]) -> want = FAILED
+                :: !ok && bug == EARLY_RETRY && !old[w] && tc[x] != MADE(k, n) ->
                     i = (HAS(x, 0) && !PAYS(k, n, 0) -> 0 :
                         (HAS(x, 1) && !PAYS(k, n, 1) -> 1 : 2));
                     ps[i] = QUEUED; pt[i] = NONE; i = 0; AGAIN
@@ -705,7 +771,7 @@ follow:
             goto sign
         :: att[x] > 0 && !(T_OUTDATED(x) && !IS_NOOP(last[x])) ->
             assert(recorded & BIT(last[x]));
-            pool = pool | BIT(last[x]); AGAIN
+            pool = pool | BIT(last[x]); REQUIRE_WINDOW; AGAIN
         :: else -> AGAIN
         fi
     }
@@ -736,8 +802,15 @@ commit:
         ALIVE;
         if
         :: !UNCHANGED -> AGAIN
-        :: UNCHANGED && want == MINED && ts[x] == RESERVED -> STEP(x, RESERVED, MINED)
-        :: UNCHANGED && want == MINED && ts[x] != RESERVED -> STEP(x, BROADCAST, MINED)
+        :: UNCHANGED && want == MINED ->
+            if
+            :: bug == FIRST_SIGHTING -> sighted[x] = MADE(k, n)
+            :: else
+            fi;
+            if
+            :: ts[x] == RESERVED -> STEP(x, RESERVED, MINED)
+            :: else -> STEP(x, BROADCAST, MINED)
+            fi
         :: UNCHANGED && want == BROADCAST -> STEP(x, MINED, BROADCAST)
         :: UNCHANGED && (want == CONFIRMED || want == FAILED) ->
             if
@@ -766,7 +839,7 @@ commit:
 #define MINES(t) :: MINABLE(t) -> t_mined = t; k = wk[t / 2]
 
 proctype chain() {
-    byte k, i, t_mined, made;
+    byte k, i, t_mined, made, skipped;
     do
     :: atomic {
         if
@@ -778,11 +851,21 @@ proctype chain() {
         :: t_mined != FILLER && !IS_NOOP(t_mined) ->
             made = wc[SET(t_mined)];
             /* Each payment is isolated: one may fail, and the others are made. */
+            skipped = 0;
             if
             :: true
             :: partials > 0 && (made & 1) -> partials--; made = made & ~1
             :: partials > 0 && (made & 2) -> partials--; made = made & ~2
             :: partials > 0 && (made & 4) -> partials--; made = made & ~4
+            fi;
+            if
+            :: true
+            :: caps > 0 && (made & 1) -> caps--; made = made & ~1; skipped = 8
+            :: caps > 0 && (made & 2) -> caps--; made = made & ~2; skipped = 16
+            :: caps > 0 && (made & 4) -> caps--; made = made & ~4; skipped = 32
+            :: batch && reverts > 0 ->
+                /* All of it: the wallet is no operator of the vault any more. */
+                reverts--; made = 0; skipped = REVERTED
             fi;
             /* I1: a payment is made once, by any wallet and nonce. */
             i = 0;
@@ -799,7 +882,7 @@ proctype chain() {
             :: else -> break
             od;
             i = 0;
-            outcome[AT(k, count[k])] = made; made = 0
+            outcome[AT(k, count[k])] = made | skipped; made = 0; skipped = 0
         :: else
         fi;
         mined[AT(k, count[k])] = t_mined;
@@ -841,6 +924,7 @@ proctype nature() {
         :: reorgs > 0 && final[1] < count[1] -> k = 1
         fi;
         reorgs--; count[k] = count[k] - 1;
+        if :: window -> removed++ :: else fi;
         mined[AT(k, count[k])] = NONE; outcome[AT(k, count[k])] = 0; k = 0
       }
     :: atomic {
@@ -1008,7 +1092,8 @@ proctype admin() {
                 :: j < PAYMENTS ->
                     if
                     :: HAS(i, j) && ps[j] == ASSIGNED && pt[j] == i ->
-                        RELEASE(j, RESERVED, QUEUED)
+                        RELEASE(j, RESERVED, QUEUED);
+                        if :: bug == ONE_RELEASED -> break :: else fi
                     :: else
                     fi;
                     j++
@@ -1097,7 +1182,8 @@ proctype admin() {
                 do
                 :: j < PAYMENTS ->
                     if
-                    :: HAS(i, j) && (ps[j] <= QUEUED || ps[j] == ASSIGNED && pt[j] < i) ->
+                    :: HAS(i, j) && (ps[j] <= QUEUED || ps[j] == ASSIGNED &&
+                       (pt[j] < i || bug == OLDEST_IN_LOG)) ->
                         ps[j] = ASSIGNED; pt[j] = i
                     :: else
                     fi;
@@ -1200,8 +1286,9 @@ init {
             now.foreigners = bound("foreigners");
             now.restores = bound("restores");
             now.partials = bound("partials");
-            now.retries = bound("retries");
+            now.caps = bound("caps");
             now.batch = bound("batch");
+            now.window = bound("window");
             now.mode = bound("mode");
             now.sweep = bound("sweep");
             now.liar = bound("liar");
@@ -1211,7 +1298,6 @@ init {
             now.bug = bound("bug");
         };
 #endif
-        retried = (retries > 0);
         if
         :: sweep -> serving = 1; target = 1
         :: else

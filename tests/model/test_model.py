@@ -32,7 +32,7 @@ _MOVE = re.compile(r"(?:MOVE|ASSIGN|STEP|RELEASE)\(\w+, ([A-Z_]+), ([A-Z_]+)\)")
 # A revocation takes the nonce of an unsigned refund away, in SQL.
 _REVOCATION = (Status.RESERVED, Status.QUEUED)
 
-# What a transaction did not pay may get another one; no refund does so yet.
+# What a batch did not pay may get another one; the code has no batches yet.
 _RETRY = (Status.FAILED, Status.QUEUED)
 
 # By the tests of the simulation; the first one has several bugs, with their names.
@@ -52,6 +52,7 @@ _RUN = {"payments": 3, "workers": 2, "crashes": 2, "losses": 2, "reorgs": 2}
 _RUN |= {"replacements": 2, "reverts": 1, "cancels": 1}
 _ROTATING = {"payments": 3, "workers": 2, "rotations": 2, "revocations": 1}
 _ROTATING |= {"reinstatements": 1}
+_NARROW = {**_RUN, "window": 1}
 
 # Together they reach every move in a few seconds.
 _SMALL: tuple[Bounds, ...] = (
@@ -62,7 +63,7 @@ _SMALL: tuple[Bounds, ...] = (
     {"payments": 1, "workers": 1, "restores": 1, "rotations": 1},
     {"payments": 1, "workers": 1, "restores": 1, "larges": 1, "cancels": 1},
     {"payments": 1, "workers": 1, "lowered": 1},
-    {"payments": 2, "workers": 1, "batch": 1, "partials": 1, "retries": 1},
+    {"payments": 2, "workers": 1, "batch": 1, "partials": 1, "caps": 1},
 )
 
 
@@ -123,7 +124,9 @@ def test_every_bug_of_the_simulation_has_its_twin() -> None:
     }
 
 
-@pytest.mark.parametrize("bounds", [_RUN, _ROTATING], ids=["faults", "rotation"])
+@pytest.mark.parametrize(
+    "bounds", [_RUN, _ROTATING, _NARROW], ids=["faults", "rotation", "window"]
+)
 @pytest.mark.needs("spin", "cc")
 def test_runs_of_the_model_are_traces(spin: Spin, bounds: Bounds) -> None:
     """The audit records of random runs conform."""
