@@ -17,6 +17,7 @@ SLOW := refunds/test_crashes refunds/test_on_chain startup/test_guard_everywhere
 LEDGERS := tests/extras/books tests/extras/restore tests/extras/top_ups tests/extras/cloudtrail
 PACKAGES := signer backends api softhsm dev bench tests clients/python
 # tests/support/distribution.py refines this.
+FORGE = $(firstword $(wildcard $(CURDIR)/node_modules/@foundry-rs/forge-*/bin))
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # Trust the certificates that the system trusts, a company's proxy included.
@@ -25,7 +26,7 @@ export UV_SYSTEM_CERTS := true
 unexport PYTHONDONTWRITEBYTECODE
 UV := $(BIN)/uv
 
-.PHONY: help demo demo-kms demo-google dev check test test-ten test-bare test-lowest model mutants clients docs dist image screenshots soak size lint format bench bench-quick flame-graph lock clean
+.PHONY: help demo demo-kms demo-google dev check test test-ten test-bare test-lowest model mutants contracts clients docs dist image screenshots soak size lint format bench bench-quick flame-graph lock clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -66,6 +67,10 @@ model: programs ## Search the model of the nonce lifecycle exhaustively: a minut
 
 mutants: .venv/.ready .venv-mutation/.ready ## Change 500 places of the core, one at a time: which changes does no test notice?  An hour.
 	@$(BIN)/python -m tests.mutation $(ARGS)
+
+contracts: .venv/.ready .venv-contracts/.ready node_modules/.ready ## Test and lint the contract of the vault, and build it again.
+	@$(BIN)/python -m dev.contracts --check
+	@cd contracts && PATH="$(FORGE):$(CURDIR)/.venv-contracts/bin:$$PATH" && forge fmt --check . && forge test --quiet && slither .
 
 dist: .venv/.ready ## Build the wheel of the last commit twice, with an SBOM; both must be the same.
 	@$(BIN)/python -m dev.dist
@@ -111,7 +116,7 @@ lock: .venv/.ready ## Resolve the dependencies again, a week behind the newest.
 	@UV=$(UV) requirements/lock
 
 clean: ## Remove everything that was made here, the development key included.
-	@rm -rf .venv .venv-* .mutation test-ten test-ten.md site node_modules tests/*/*/node_modules .hotwallet .coverage .hypothesis \
+	@rm -rf contracts/cache contracts/out .venv .venv-* .mutation test-ten test-ten.md site node_modules tests/*/*/node_modules .hotwallet .coverage .hypothesis \
 	  .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist
 	@find $(PACKAGES) -name __pycache__ -type d -exec rm -rf {} +
 
@@ -165,10 +170,16 @@ programs: .venv-servers/.ready
 	@$(UV) pip sync --quiet --python .venv-mutation/bin/python --require-hashes requirements/mutation.txt
 	@touch $@
 
+.venv-contracts/.ready: .venv/.ready requirements/contracts.txt
+	@echo "Making the environment of Halmos and Slither ..." >&2
+	@rm -rf .venv-contracts && $(PYTHON) -m venv --without-pip .venv-contracts
+	@$(UV) pip sync --quiet --python .venv-contracts/bin/python --require-hashes requirements/contracts.txt
+	@touch $@
+
 node_modules/.ready: package-lock.json tests/e2e/hardhat/package-lock.json
 	@command -v npm >/dev/null || { echo "npm is needed: it brings the local chain (anvil)" >&2; exit 1; }
 	@[ ! -L node_modules ] || { echo "node_modules is a link, and npm would empty its target: make it a folder" >&2; exit 1; }
-	@echo "Installing anvil, solc and mermaid with npm ..." >&2
+	@echo "Installing anvil, forge, solc and mermaid with npm ..." >&2
 	@npm ci --ignore-scripts --no-audit --no-fund --silent
 	@cd tests/e2e/hardhat && npm ci --ignore-scripts --omit=optional --no-audit --no-fund --silent
 	@touch $@

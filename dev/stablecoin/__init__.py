@@ -1,5 +1,6 @@
 """
-Test stablecoins on a local chain: TestUSD, and WeirdUSD, which misbehaves on request.
+Test stablecoins on a local chain: TestUSD; WeirdUSD, which misbehaves on request; and
+FiatUSD, a proxy that costs as much gas as USDC.
 
 No private key is needed: the node signs for its unlocked accounts, and the first of
 them is the issuer.

@@ -3,7 +3,7 @@ Compile the test stablecoins into artifacts, or check the artifacts.
 
 ::
 
-    python -m dev.stablecoin.build            writes TestUSD.json, WeirdUSD.json
+    python -m dev.stablecoin.build            writes TestUSD.json and the others
     python -m dev.stablecoin.build --check    fails unless the artifacts are current
 
 The compiler is the one in ``package.json`` (npm, run by node), so that builds are
@@ -23,7 +23,7 @@ from dev.anvil import ROOT
 
 
 HERE = Path(__file__).resolve().parent
-CONTRACTS = ("TestUSD", "WeirdUSD")
+CONTRACTS = ("TestUSD", "WeirdUSD", "FiatUSD")
 
 # Chains of recent years support all opcodes of Paris; PUSH0 came later.
 SETTINGS: dict[str, Any] = {
