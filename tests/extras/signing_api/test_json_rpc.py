@@ -457,7 +457,7 @@ MEMBERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "type": ("0x2", {"type": "0x0", "maxFeePerGas": "0x7"}),
     "accessList": ([], {"accessList": [{"address": RECIPIENT, "storageKeys": []}]}),
 }
-"""Of each member a value that is honoured, and what is refused."""
+"""Of each member a value that is accepted, and what is refused."""
 
 REFUSED = {
     "maxFeePerBlobGas": "0x1",
@@ -482,10 +482,10 @@ def terms(paying_container: Container, proxy: ScriptedProxy) -> TestClient:
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_each_member_is_honoured_or_refused(
+def test_each_member_is_checked(
     terms: TestClient, sqlite_store: SQLStore, member: str
 ) -> None:
-    """Nothing that a client says of its transaction is dropped."""
+    """What a client says of its transaction decides whether it is accepted."""
     value, refused = MEMBERS[member]
 
     error = _send(terms, **refused)["error"]
