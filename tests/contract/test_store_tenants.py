@@ -1,7 +1,7 @@
 """Contract of tenants: blocks, and how many open refunds a tenant may have."""
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 
 from backends.sql import SQLStore
+from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import (
     ConflictError,
     IdempotencyMismatchError,
@@ -21,6 +22,7 @@ from signer.errors import (
 )
 from signer.model.hold import Hold, name_of_tenant
 from signer.model.refund import Status
+from signer.refunds.service import RefundService
 from tests.fixtures.ledger import (
     accept,
     accepted,
@@ -38,7 +40,8 @@ from tests.fixtures.ledger import (
     stored,
 )
 from tests.fixtures.races import race
-from tests.support.ledgers import collected_statements
+from tests.support.ledgers import collected_statements, open_ledger
+from tests.support.refunds import ACTOR, REQUEST, World
 
 
 def test_a_block_is_stored_once(store: SQLStore) -> None:
@@ -233,32 +236,39 @@ def test_of_two_earlier_refunds_the_same_request_is_found(store: SQLStore) -> No
 
 @dataclass(frozen=True)
 class _SameRequests:
-    """Accepts each request twice at once, as acceptance of several subjects does."""
+    """Submits each request twice at once, to the service of one process."""
 
     keys: int
 
     def __call__(self, store: SQLStore, index: int) -> list[set[str]]:
+        pods = Tenant(subjects=("pod-1", "pod-2"))
+        service = World(store, tenants=TenantRegistry({"shop": pods})).service
         with ThreadPoolExecutor(2) as pool:
             return [
-                set(pool.map(partial(_accept_once, store), [n, n]))
+                set(pool.map(partial(_submit, service), [n, n]))
                 for n in range(self.keys)
             ]
 
 
-def _accept_once(store: SQLStore, n: int) -> str:
-    """Accept refund *n* as acceptance does if a tenant has several subjects."""
-    refund = queued(tenant="shop", idempotency_key=f"key {n}", reference=f"order {n}")
-    earlier = store.find_earlier(refund, ["shop", "pod-1"])
-    return (earlier or accept(store, refund)[0]).id
+def _submit(service: RefundService, n: int) -> str:
+    """Submit request *n*; a conflict is an error."""
+    name = f"{n}"
+    request = replace(REQUEST, payment_session_id=name, reference=name)
+    result = service.submit(
+        tenant="shop", idempotency_key=name, request=request, actor=ACTOR
+    )
+    return result.refund.id
 
 
-@pytest.mark.parametrize("keys", [60, pytest.param(300, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(("database", "keys"), [("sqlite", 60), ("postgresql", 300)])
 def test_the_same_request_at_once_is_no_conflict(
-    database_url: str, store: SQLStore, keys: int
+    database: str, keys: int, request: pytest.FixtureRequest
 ) -> None:
     """Two processes get each request twice at once: all four get the one refund."""
-    answers = race(_SameRequests(keys), database_url, 2)
+    url = str(request.getfixturevalue(f"{database}_url"))
+    answers = race(_SameRequests(keys), url, 2)
 
     for same_key in zip(*answers, strict=True):
         assert len(set.union(*same_key)) == 1
-    assert len(store.list("shop", limit=1000).refunds) == keys
+    with closing(open_ledger(url)) as store:
+        assert len(store.list("shop", limit=1000).refunds) == keys
