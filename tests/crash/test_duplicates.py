@@ -28,9 +28,7 @@ def test_parallel_requests_pay_once(
     """One payment per key; all responses name the same refund."""
     tenants = tmp_path / "tenants.toml"
     tenants.write_text(TENANTS)
-    lab = open_laboratory(
-        empty_postgresql_url, settings={"TENANTS_FILE": str(tenants)}
-    )
+    lab = open_laboratory(empty_postgresql_url, settings={"TENANTS_FILE": str(tenants)})
     gateway = lab.start_gateway(
         Load("duplicates", concurrency=4, count=keys, copies=copies)
     )
