@@ -11,6 +11,13 @@ from structlog.testing import capture_logs
 
 from api.http.app import create_app
 from backends.sql import SQLStore
+from signer.clear_signing.typed_data import (
+    _BULK_ORDER,
+    _KINDS,
+    _WITNESS,
+    UNKNOWN,
+    recognise,
+)
 from signer.config.deny_list import DenyList
 from signer.config.networks import Network
 from signer.config.tenants import Tenant, TenantRegistry
@@ -44,19 +51,31 @@ NOTHING = Tenant(subjects=("gateway-1",))
 Answer = Mapping[str, Any]
 
 
+OTHER_TOKEN = "0x9fE46736679d2D9a65F0992F2272dE9f3c7fa6e0"
+
+
 def _document(
     type_string: str, chain_id: int | None = 31337, **changes: object
 ) -> dict[str, Any]:
     """Return a document about the token, in JSON."""
+    return _with_message(
+        type_string, d.signed_for_others(type_string, **changes), chain_id
+    )
+
+
+def _with_message(
+    type_string: str,
+    message: Mapping[str, object],
+    chain_id: int | None = 31337,
+    contract: str = TOKEN_ADDRESS,
+) -> dict[str, Any]:
+    """Return the document with *message*, in which USDC and DAI are our tokens."""
     types = d.types_of(type_string)
-    message = {
-        name: f"0x{value.hex()}" if isinstance(value, bytes) else value
-        for name, value in d.signed_for_others(type_string, **changes).items()
-    }
-    domain: dict[str, Any] = {"name": "Example", "verifyingContract": TOKEN_ADDRESS}
+    domain: dict[str, Any] = {"name": "Example", "verifyingContract": contract}
     if chain_id is not None:
         domain["chainId"] = chain_id
-    text = json.dumps(message).replace(d.USDC, TOKEN_ADDRESS)
+    text = json.dumps(message, default=lambda value: f"0x{value.hex()}")
+    text = text.replace(d.USDC, TOKEN_ADDRESS).replace(d.DAI, OTHER_TOKEN)
     primary = next(iter(types))
     return {
         "types": types,
@@ -70,18 +89,74 @@ def _calldata(amount: int, recipient: str = RECIPIENT) -> str:
     return f"0xa9059cbb{recipient[2:].lower().rjust(64, '0')}{amount:064x}"
 
 
+def _permitted(amount: int, token: str = d.USDC) -> dict[str, object]:
+    return {"token": token, "amount": amount}
+
+
+_TRADE = {"witness": {"price": 3}}
+
+
+def _bulk_order(*amounts: int) -> dict[str, Any]:
+    one, two, three, four = (d.order(0, amount) for amount in amounts)
+    message = {"tree": [[one, two], [three, four]]}
+    return _with_message(d.BULK_ORDER, message, contract=RECIPIENT)
+
+
 # What each kind lets leave: *amount* base units, to or for RECIPIENT.
 KINDS: Mapping[str, Callable[[int], dict[str, Any]]] = {
     "permit": lambda amount: _document(d.ERC2612, value=amount),
+    "permit2": lambda amount: _with_message(
+        d.SINGLE, d.allowance(d.details(amount=amount))
+    ),
+    "permit2, batch": lambda amount: _with_message(
+        d.BATCH, d.allowance([d.details(amount=amount - 1), d.details(amount=1)])
+    ),
+    "permit2, transfer": lambda amount: _with_message(
+        d.TRANSFER, d.transfer(_permitted(amount))
+    ),
+    "permit2, batch of transfers": lambda amount: _with_message(
+        d.BATCH_TRANSFER, d.transfer([_permitted(amount - 1), _permitted(1)])
+    ),
+    "permit2, witness": lambda amount: _with_message(
+        d.WITNESS, d.transfer(_permitted(amount), **_TRADE)
+    ),
+    "permit2, batch with a witness": lambda amount: _with_message(
+        d.BATCH_WITNESS, d.transfer([_permitted(1), _permitted(amount - 1)], **_TRADE)
+    ),
     "transfer": lambda amount: _document(d.ERC3009, to=RECIPIENT, value=amount),
-    "order": lambda amount: _document(d.COW_ORDER, sellAmount=amount, feeAmount=0),
+    "receive": lambda amount: _document(d.ERC3009_RECEIVE, to=RECIPIENT, value=amount),
+    # As bridged tokens on Polygon have it.
+    "no chain": lambda amount: _document(d.ERC3009, None, to=RECIPIENT, value=amount),
+    "safe": lambda amount: _document(
+        d.SAFE, to=d.USDC, value=0, data=_calldata(amount)
+    ),
+    "safe before 1.0.0": lambda amount: _document(
+        d.SAFE.replace("baseGas", "dataGas"), value=0, data=_calldata(amount)
+    ),
+    # The contract takes the tokens; who buys them is not known.
+    "seaport": lambda amount: _with_message(
+        d.ORDER, d.order(0, amount), contract=RECIPIENT
+    ),
+    "seaport, bulk": lambda amount: _bulk_order(1, 1, 1, amount - 3),
+    "order": lambda amount: _document(d.COW_ORDER, sellAmount=amount - 2, feeAmount=2),
     "1inch": lambda amount: _document(d.INCH_ORDER, makingAmount=amount),
+    "1inch 3": lambda amount: _document(d.INCH_ORDER_3, makingAmount=amount),
     "approval": lambda amount: _document(d.APPROVE_WITH_AUTHORIZATION, value=amount),
+    "increase": lambda amount: _document(
+        d.INCREASE_WITH_AUTHORIZATION, increment=amount
+    ),
+    "credit": lambda amount: _document(d.CREDIT_DELEGATION, value=amount),
     "meta transaction": lambda amount: _document(
         d.META_TRANSACTION, functionSignature=_calldata(amount)
     ),
-    "forward request": lambda amount: _document(
+    "forward request 4": lambda amount: _document(
+        d.FORWARD_4, data=_calldata(amount), value=0
+    ),
+    "forward request 5": lambda amount: _document(
         d.FORWARD_5, data=_calldata(amount), value=0
+    ),
+    "forward request, GSN": lambda amount: _document(
+        d.FORWARD_GSN, data=_calldata(amount), value=0
     ),
     "multicall": lambda amount: _document(
         d.META_TRANSACTION,
@@ -89,15 +164,59 @@ KINDS: Mapping[str, Callable[[int], dict[str, Any]]] = {
             _calldata(amount - 1), d.multicall_of(_calldata(1))
         ),
     ),
-    # As bridged tokens on Polygon have it.
-    "no chain": lambda amount: _document(d.ERC3009, None, to=RECIPIENT, value=amount),
+}
+
+# What gives no amount that could be changed away, for or to RECIPIENT.
+WITHOUT_AMOUNT: Mapping[str, dict[str, Any]] = {
+    "dai": _document(d.DAI_PERMIT, allowed=False),
+    "nft": _document(d.NFT_PERMIT),
+    "nft, all": _document(d.NFT_PERMIT_FOR_ALL),
+    "compound": _document(d.COMPOUND_MANAGER),
+    "morpho": _document(d.MORPHO_MANAGER),
+    "votes": _document(d.VOTES),
+    "user operation": _document(d.USER_OPERATION),
+}
+
+FIVE = {**{name: write(5) for name, write in KINDS.items()}, **WITHOUT_AMOUNT}
+"""A document of each kind."""
+
+
+def _two(first: int, second: int) -> list[dict[str, object]]:
+    return [_permitted(first), _permitted(second, d.DAI)]
+
+
+def _order_of_two(first: int, second: int) -> dict[str, object]:
+    order: dict[str, Any] = d.order(0, first)
+    (item,) = order["offer"]
+    return {**order, "offer": [item, {**item, "token": d.DAI, "endAmount": second}]}
+
+
+# What lets base units of both tokens leave.
+BATCHES: Mapping[str, Callable[[int, int], dict[str, Any]]] = {
+    "permit2": lambda *amounts: _with_message(
+        d.BATCH,
+        d.allowance(
+            [d.details(amount=amounts[0]), d.details(d.DAI, amount=amounts[1])]
+        ),
+    ),
+    "transfers": lambda *amounts: _with_message(
+        d.BATCH_TRANSFER, d.transfer(_two(*amounts))
+    ),
+    "witness": lambda *amounts: _with_message(
+        d.BATCH_WITNESS, d.transfer(_two(*amounts), **_TRADE)
+    ),
+    "seaport": lambda *amounts: _with_message(d.ORDER, _order_of_two(*amounts)),
+    "seaport, bulk": lambda *amounts: _with_message(
+        d.BULK_ORDER,
+        {"tree": [[d.order(0, 0), _order_of_two(*amounts)], [d.order(0, 0)] * 2]},
+    ),
 }
 
 LIMIT = 1_000_000_000
 
 
 class Service:
-    """An application whose operator permits typed data."""
+    """An application whose operator permits typed data of a token, or of two."""
 
     def __init__(self, store: SQLStore, folder: Path) -> None:
         self._denied = folder / "denied.txt"
@@ -127,11 +246,14 @@ class Service:
         """Make the deny list contain *address*."""
         self._denied.write_text(address)
 
-    def limit(self, **limits: str) -> None:
-        """Give the token other *limits*."""
+    def limit(self, other: Mapping[str, str] | None = None, /, **limits: str) -> None:
+        """Give the token other *limits*; with *other*, there is a second one."""
         document = NETWORKS["local"].model_dump(mode="json")
         document["rpc_urls"] = ["http://127.0.0.1:9"]
-        document["tokens"]["TUSD"] |= limits
+        tokens = document["tokens"]
+        tokens["TUSD"] |= limits
+        if other is not None:
+            tokens["TEUR"] = tokens["TUSD"] | {"address": OTHER_TOKEN} | other
         self._change(networks={"local": Network.model_validate(document)})
 
     def limit_tenant(self, **limits: str) -> None:
@@ -165,25 +287,37 @@ def _codes(answers: Sequence[Answer | None]) -> list[str | None]:
     return [None if answer is None else answer["code"] for answer in answers]
 
 
+def _refused(
+    service: Service, documents: Mapping[str, dict[str, Any]]
+) -> dict[str, list[str | None]]:
+    """Return the rules that refuse each of *documents*; None for a signature."""
+    return {name: _rules(service.ask(each)) for name, each in documents.items()}
+
+
+def _write(amount: int) -> dict[str, dict[str, Any]]:
+    return {name: write(amount) for name, write in KINDS.items()}
+
+
+SIGNED = [None, None]
+
+
 def test_the_largest_amount(service: Service) -> None:
     """Of the token, and of the tenant; exactly that much is signed."""
-    for document in KINDS.values():
-        assert service.ask(document(LIMIT)) == [None, None]
-        assert _rules(service.ask(document(LIMIT + 1))) == ["max-amount"] * 2
+    too_much = dict.fromkeys(KINDS, ["max-amount"] * 2)
+
+    assert _refused(service, _write(LIMIT)) == dict.fromkeys(KINDS, SIGNED)
+    assert _refused(service, _write(LIMIT + 1)) == too_much
     service.limit_tenant(max_amount="2")
-    for document in KINDS.values():
-        assert service.ask(document(2_000_000)) == [None, None]
-        assert _rules(service.ask(document(2_000_001))) == ["max-amount"] * 2
+    assert _refused(service, _write(2_000_000)) == dict.fromkeys(KINDS, SIGNED)
+    assert _refused(service, _write(2_000_001)) == too_much
 
 
 def test_a_denied_recipient(service: Service) -> None:
     """As spender, recipient or receiver, and in the calldata of a call."""
-    for write in KINDS.values():
-        document = write(5)
-        service.deny(OTHER)
-        assert service.ask(document) == [None, None]
-        service.deny(RECIPIENT)
-        assert _rules(service.ask(document)) == ["recipient-denied"] * 2
+    service.deny(OTHER)
+    assert _refused(service, FIVE) == dict.fromkeys(FIVE, SIGNED)
+    service.deny(RECIPIENT)
+    assert _refused(service, FIVE) == dict.fromkeys(FIVE, ["recipient-denied"] * 2)
 
 
 def test_a_denied_address_anywhere(service: Service) -> None:
@@ -226,8 +360,8 @@ def test_a_stopped_network(service: Service, sqlite_store: SQLStore) -> None:
     """What names no chain may be valid there as well."""
     stopped(sqlite_store, 31337)
 
-    for write in KINDS.values():
-        assert _codes(service.ask(write(5))) == ["signing-stopped"] * 2
+    codes = {name: _codes(service.ask(each)) for name, each in FIVE.items()}
+    assert codes == dict.fromkeys(FIVE, ["signing-stopped"] * 2)
 
 
 def test_stops_of_other_networks(service: Service, sqlite_store: SQLStore) -> None:
@@ -249,12 +383,31 @@ def test_stops_of_other_networks(service: Service, sqlite_store: SQLStore) -> No
 def test_the_totals(service: Service, limit: str) -> None:
     """Documents of all kinds use the limit up together, on both paths."""
     service.limit(max_amount="500", **{limit: str(2 * len(KINDS) * 500)})
-    documents = [write(500_000_000) for write in KINDS.values()]
+    documents = _write(500_000_000)
 
-    for document in documents:
-        assert service.ask(document) == [None, None]
-    for document in documents:
-        assert _codes(service.ask(document)) == ["limit-reached"] * 2
+    assert _refused(service, documents) == dict.fromkeys(KINDS, SIGNED)
+    codes = {name: _codes(service.ask(each)) for name, each in documents.items()}
+    assert codes == dict.fromkeys(KINDS, ["limit-reached"] * 2)
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+def test_a_batch_of_two_tokens(service: Service, kind: str) -> None:
+    """The limit of either token refuses the whole, which then uses up neither."""
+    write, one = BATCHES[kind], KINDS["transfer"]
+    service.limit({"max_amount": "0.000007"}, max_amount="0.000005")
+    assert _rules(service.ask(write(6, 7))) == ["max-amount"] * 2
+    assert _rules(service.ask(write(5, 8))) == ["max-amount"] * 2
+    assert service.ask(write(5, 7)) == SIGNED
+
+    other = {"max_amount": "0.000007", "daily_limit": "0.000014"}
+    service.limit(other, max_amount="0.000005", daily_limit="0.000012")
+    assert _codes(service.ask(write(1, 1))) == ["limit-reached"] * 2
+    assert service.ask(one(1)) == SIGNED
+    assert _codes(service.ask(one(1))) == ["limit-reached"] * 2
+
+    other["daily_limit"] = "1000"
+    service.limit(other, max_amount="0.000005", daily_limit="0.000012")
+    assert _codes(service.ask(write(1, 1))) == ["limit-reached"] * 2
 
 
 def test_the_totals_of_a_tenant(service: Service) -> None:
@@ -274,7 +427,26 @@ def test_a_permit_of_everything(service: Service) -> None:
     assert service.ask(nothing) == [None, None]
 
 
-def test_the_documents_are_what_their_names_say() -> None:
-    """Each is valid typed data."""
-    for write in KINDS.values():
-        assert TypedData.parse(write(5)).digest()
+def test_every_kind_has_a_document() -> None:
+    """A kind whose amount a caller can choose has one for each amount."""
+    documents = [TypedData.parse(each) for each in FIVE.values()]
+    chosen = {TypedData.parse(each).encode_type() for each in _write(5).values()}
+
+    assert _KINDS.keys() <= {each.encode_type() for each in documents}
+    assert {_BULK_ORDER, *(name for name, _ in _WITNESS.values())} <= {
+        recognise(each).kind for each in documents
+    }
+    assert {
+        type_
+        for type_, of in _KINDS.items()
+        if of.grants or of.offer or of.calldata or isinstance(of.amount, str)
+    } <= chosen
+
+
+@pytest.mark.parametrize("kind", FIVE)
+def test_the_documents_are_what_their_names_say(kind: str) -> None:
+    """Each is valid typed data, of a known kind."""
+    document = TypedData.parse(FIVE[kind])
+
+    assert document.digest()
+    assert recognise(document).kind != UNKNOWN
