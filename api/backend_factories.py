@@ -14,6 +14,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, TypeVar
 
 from api.key_files import open_row_macs
+from api.principal import tenant_of_thread
 from signer.config.networks import Network
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, Refusal, StoreError
@@ -43,6 +44,11 @@ _MOST_CONNECTIONS = 8
 """How many database connections one process uses: waiting requests hold none."""
 
 
+def pool_size(settings: Settings) -> int:
+    """Return how many database connections a process may open."""
+    return min(settings.threads, _MOST_CONNECTIONS)
+
+
 def open_store(settings: Settings) -> Ledger:
     """Return the ledger; outside production it is created if necessary."""
     from backends.sql import SQLStore  # noqa: PLC0415  After the fork.
@@ -50,7 +56,8 @@ def open_store(settings: Settings) -> Ledger:
     store = SQLStore(
         settings.effective_database_url,
         open_row_macs(settings),
-        pool_size=min(settings.threads, _MOST_CONNECTIONS),
+        pool_size=pool_size(settings),
+        tenant=tenant_of_thread.get,
     )
     with refusing_store_errors():
         try:

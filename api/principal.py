@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import (
@@ -29,6 +30,9 @@ class Principal:
     scopes: frozenset[str] | None = None
     client_id: str | None = None
 
+
+tenant_of_thread = ContextVar[str | None]("tenant_of_thread", default=None)
+"""The tenant whose request the thread answers, if several share the process."""
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address

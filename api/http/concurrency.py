@@ -8,6 +8,7 @@ from typing import Any
 
 from falcon import Request, Response
 
+from api.principal import tenant_of_thread
 from signer.config.tenants import TenantRegistry
 from signer.errors import RateLimitedError
 
@@ -54,14 +55,19 @@ class ConcurrencyMiddleware:
     """
     Applies ``max_concurrent_requests``, after the caller's tenant is known.
 
-    Without it, one of several tenants has three quarters of the threads.
+    Without it, one of several tenants has three quarters of the threads.  It also
+    sets ``tenant_of_thread``, for the shares of database connections.
     """
 
     def __init__(self, threads: int, tenants: TenantRegistry) -> None:
         self._tenants = tenants
         self._slots = Slots()
-        is_shared = len(tenants.tenants or ()) > 1
-        self._default = max(1, threads * 3 // 4) if is_shared else None
+        self._is_shared = len(tenants.tenants or ()) > 1
+        self._default = max(1, threads * 3 // 4) if self._is_shared else None
+
+    def process_request(self, req: Request, resp: Response) -> None:
+        """Forget the last request of this thread."""
+        tenant_of_thread.set(None)
 
     def process_resource(
         self, req: Request, resp: Response, resource: object, params: dict[str, Any]
@@ -75,6 +81,8 @@ class ConcurrencyMiddleware:
         tenant: str | None = req.context.get("tenant")
         if tenant is None:
             return
+        if self._is_shared:
+            tenant_of_thread.set(tenant)
         limits = self._tenants.limits(tenant)
         at_most = limits.max_concurrent_requests or self._default
         if at_most is None:

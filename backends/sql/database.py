@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, Executable, func, select
 from sqlalchemy.exc import OperationalError
 
 from backends.sql.columns import UTCDateTime
+from backends.sql.connection_shares import ConnectionShares
 from backends.sql.errors import is_busy, translate_errors
 from backends.sql.group_commit import (
     RETRY_SECONDS,
@@ -49,6 +50,7 @@ class _ProcessState:
     """What one process owns: connections, the queue of its writers, its watches."""
 
     engine: Engine
+    shares: ConnectionShares
     execute: Callable[[Sequence[Work[Any]]], Sequence[WorkResult[Any]]]
     watches: SQLiteWatches | PostgreSQLWatches
 
@@ -64,12 +66,19 @@ class Database:
     """
 
     def __init__(
-        self, url: str, *, pool_size: int, timeout: float, clock: Clock | None = None
+        self,
+        url: str,
+        *,
+        pool_size: int,
+        timeout: float,
+        clock: Clock | None = None,
+        tenant: Callable[[], str | None] = lambda: None,
     ) -> None:
         """
         Remember *url*; open nothing.
 
-        *clock* replaces the database's own clock, in tests and simulations.
+        *clock* replaces the database's own clock, in tests and simulations.  *tenant*
+        returns for whom a thread works, if tenants share the connections.
 
         Raises:
             ConfigurationError: ``database-misconfigured``.
@@ -78,6 +87,7 @@ class Database:
         self._pool_size = pool_size
         self._timeout = timeout
         self._clock = clock
+        self._tenant = tenant
         # Keyed by process id, so that a forked process opens its own connections.  The
         # inherited ones stay here, unused: to close them would end the parent's
         # sessions.
@@ -114,7 +124,7 @@ class Database:
         state = self._process()
 
         def attempt() -> T:
-            with state.engine.connect() as connection:
+            with state.shares.connect() as connection:
                 return work(connection)
 
         return self._retry_while_busy(attempt)
@@ -249,11 +259,16 @@ class Database:
             watches = PostgreSQLWatches(
                 lambda: postgresql_engine(self._url, pool_size=1, timeout=self._timeout)
             )
-            return _ProcessState(engine, lambda works: _run_all(engine, works), watches)
+            shares = self._share(engine)
+            return _ProcessState(engine, shares, partial(_run_all, shares), watches)
         file = SQLiteFile(self.path)
         engine = sqlite_engine(file, pool_size=self._pool_size, timeout=self._timeout)
         group = GroupCommit(engine, self._timeout)
-        return _ProcessState(engine, group.execute, SQLiteWatches(file))
+        shares = self._share(engine)
+        return _ProcessState(engine, shares, group.execute, SQLiteWatches(file))
+
+    def _share(self, engine: Engine) -> ConnectionShares:
+        return ConnectionShares(engine, self._pool_size, self._timeout, self._tenant)
 
 
 def _result(get: Callable[[], T]) -> T | HotWalletError:
@@ -263,9 +278,11 @@ def _result(get: Callable[[], T]) -> T | HotWalletError:
         return e
 
 
-def _run_all(engine: Engine, works: Sequence[Work[Any]]) -> Sequence[WorkResult[Any]]:
+def _run_all(
+    shares: ConnectionShares, works: Sequence[Work[Any]]
+) -> Sequence[WorkResult[Any]]:
     """Return the outcomes of *works*, in one transaction of PostgreSQL."""
-    with engine.connect() as connection, connection.begin():
+    with shares.connect() as connection, connection.begin():
         connection.exec_driver_sql("BEGIN")
         return run_each(connection, works)
 

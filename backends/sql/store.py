@@ -129,6 +129,7 @@ class SQLStore(
         pool_size: int = 4,
         timeout: float = 5.0,
         clock: Clock | None = None,
+        tenant: Callable[[], str | None] = lambda: None,
     ) -> None:
         """
         Remember *url*; open nothing.
@@ -139,12 +140,16 @@ class SQLStore(
         *pool_size* is the number of threads that use the store at the same time.
         *timeout* limits, in seconds, each wait for a connection, a lock or a statement.
         *clock* replaces the clock of the database's host, in tests and simulations.
+        *tenant* returns the tenant for which a thread works, or None: one tenant uses
+        at most half of the connections.
 
         Raises:
             ConfigurationError: ``database-misconfigured``: *url* is not a supported
                 database, or its driver is missing.  The message omits the URL.
         """
-        database = Database(url, pool_size=pool_size, timeout=timeout, clock=clock)
+        database = Database(
+            url, pool_size=pool_size, timeout=timeout, clock=clock, tenant=tenant
+        )
         super().__init__(database, macs)
 
     def __repr__(self) -> str:

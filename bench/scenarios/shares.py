@@ -8,7 +8,7 @@ processor as well.
 Rows that no tenant can cause: a slow device or KMS (the operator's quota; signatures
 of messages are a row), the audit log's growth (three records for each paid refund, so
 the row of the queue has it), and a node that is slow for payments (the row of slow
-reads has a node of its own).  The database's connections are those of the threads.
+reads has a node of its own).
 """
 
 import contextlib

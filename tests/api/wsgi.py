@@ -7,9 +7,11 @@ from ipaddress import ip_network
 from pathlib import Path
 from threading import Thread
 
+from api.backend_factories import pool_size
 from api.container import Container
 from api.health.readiness import Check, ReadinessChecker
 from api.http.app import App, create_app
+from api.principal import tenant_of_thread
 from backends.json_rpc import JSONRPCChain
 from backends.json_rpc.client import JSONRPCProxy
 from signer.chain.chain import Chain
@@ -26,6 +28,7 @@ from tests.support.ledgers import open_ledger
 BROKEN = "TEST_BROKEN_FILE"
 WITHOUT_WORKER = "TEST_WITHOUT_WORKER"
 NODE = "TEST_NODE"
+STORE_SECONDS = "TEST_STORE_SECONDS"
 TRANSIENT = "chain-unavailable"
 _PATIENCE = 60.0  # A test may let the node wait, and its machine may be loaded.
 CANARY = "postgresql://hotwallet:canary-pin-48213@db.internal/refunds"
@@ -39,7 +42,12 @@ def get_app() -> App:
             raise ConfigurationError(Refusal(TRANSIENT, "no answer", is_transient=True))
         raise RuntimeError(f"cannot connect to {CANARY}")
     settings = Settings.from_env(os.environ)
-    store = open_ledger(settings.effective_database_url, pool_size=settings.threads)
+    store = open_ledger(
+        settings.effective_database_url,
+        pool_size=pool_size(settings),
+        timeout=float(os.environ.get(STORE_SECONDS, "5")),
+        tenant=tenant_of_thread.get,
+    )
     authenticator = make_verifier(settings)
     container = build_container(store, utc_now, authenticator)
     container.settings = settings

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
+from urllib.parse import urlencode
 
+import psycopg
 import pytest
 
 from api.auth.dev_tokens import mint
@@ -16,7 +18,7 @@ from signer.config.settings import Settings
 from signer.refunds.service import WORKER_SECONDS
 from tests.api.live_server import PING, Server, exchange, service_environ
 from tests.api.service import BODY, NETWORKS, RECIPIENT
-from tests.api.wsgi import NODE, WITHOUT_WORKER
+from tests.api.wsgi import NODE, STORE_SECONDS, WITHOUT_WORKER
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Computed, Result
 from tests.support.waiting import eventually
@@ -295,3 +297,53 @@ def test_many_new_tokens_delay_only_new_tokens_of_their_tenant(
 
     assert (shown.status, len(waiting)) == (200, 17)
     assert {each.status for each in answers} == {200, 429}
+
+
+def test_one_tenant_leaves_database_connections_to_others(
+    environ: dict[str, str], postgresql_url: str, tmp_path: Path
+) -> None:
+    """
+    Forty sockets of a tenant list refunds, whose table is locked.
+
+    Half of the process's connections wait for the lock.  Another tenant's events are
+    answered before any of these lists.
+    """
+    (tmp_path / "tenants.toml").write_text(_TENANTS)
+    # Longer than any test: neither the server nor the client gives up first.
+    limits = "-c statement_timeout=0 -c lock_timeout=0"
+    url = f"{postgresql_url}&{urlencode({'options': limits})}"
+    environ |= {"DATABASE_URL": url, STORE_SECONDS: "600", WITHOUT_WORKER: "1"}
+    environ |= {"WEB_THREADS": "32", "TENANTS_FILE": str(tmp_path / "tenants.toml")}
+    listed, shown = (
+        _get(environ, client, path)
+        for client, path in (("mallory", "/v1/refunds"), ("alice", "/v1/events"))
+    )
+    with (
+        Server(environ) as server,
+        psycopg.connect(postgresql_url) as outside,
+        ExitStack() as stack,
+    ):
+        assert server.ask(listed).status == 200
+        assert server.ask(shown).status == 200
+        outside.execute("LOCK TABLE refunds IN ACCESS EXCLUSIVE MODE")
+        sockets = [stack.enter_context(server.connect()) for _ in range(40)]
+        for each in sockets:
+            each.sendall(listed)
+        assert eventually(lambda: _waiting_for_locks(outside) >= 4, patience=60)
+        other = stack.enter_context(server.connect())
+        other.sendall(shown)
+        assert eventually(lambda: not _silent([other]), patience=30)
+        waiting, held = _silent(sockets), _waiting_for_locks(outside)
+        outside.rollback()
+        answer = exchange(other, [])
+        answers = [exchange(each, []) for each in sockets]
+
+    assert (answer.status, len(waiting), held) == (200, 40, 4)
+    assert {each.status for each in answers} == {200}
+
+
+def _waiting_for_locks(connection: psycopg.Connection) -> int:
+    """Return how many other connections to the database wait for a lock."""
+    query = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    (row,) = connection.execute(query).fetchall()
+    return int(row[0])

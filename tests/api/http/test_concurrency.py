@@ -8,6 +8,7 @@ from falcon.testing import Result, TestClient, create_environ
 
 from api.http.app import create_app
 from api.http.concurrency import ConcurrencyMiddleware
+from api.principal import tenant_of_thread
 from backends.sql import SQLStore
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import RateLimitedError
@@ -100,3 +101,19 @@ def test_one_of_several_tenants_leaves_a_quarter_of_the_threads(
             admitted += 1
 
     assert admitted == (20 if at_most is None else at_most)
+
+
+@pytest.mark.parametrize(("tenants", "known"), [(("a", "b"), "a"), (("a",), None)])
+def test_a_thread_works_for_the_tenant_of_its_request(
+    tenants: tuple[str, ...], known: str | None
+) -> None:
+    """If several share the process; until the thread begins its next request."""
+    registry = TenantRegistry({name: Tenant(subjects=(name,)) for name in tenants})
+    middleware = ConcurrencyMiddleware(4, registry)
+    req, resp = Request(create_environ()), Response()
+    req.context.tenant = "a"
+
+    middleware.process_resource(req, resp, None, {})
+    assert tenant_of_thread.get() == known
+    middleware.process_request(Request(create_environ()), resp)
+    assert tenant_of_thread.get() is None
