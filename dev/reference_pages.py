@@ -121,12 +121,20 @@ instance role or a file in the home directory cannot be seen:
 {", ".join(f"`{name}`" for name in sorted(CREDENTIALS))}."""
 
 
+_ENDED = """
+`failure.code` of a refund is one of these, [`execution-reverted`](#execution-reverted)
+or [`token-stopped`](#token-stopped). [Pay after all](api.md#pay-after-all) has the rule
+for a new request."""
+
+_BEFORE = {"refusal": (_GUARD,), "failure": (_ENDED,)}
+
+
 def draw_codes() -> str:
     """Return the page of the codes that have no page of their own."""
     lines = [_CODES]
     codes = load_codes()
     for kind, heading in _HEADINGS.items():
-        lines += ["", f"## {heading}", *([_GUARD] if kind == "refusal" else [])]
+        lines += ["", f"## {heading}", *_BEFORE.get(kind, ())]
         lines += [
             f"\n### {each['code']}\n\n{_title(each)}"
             f"{_prose(each['meaning'])}\n\n**Do:** {_prose(each['cure'])}"
@@ -137,12 +145,14 @@ def draw_codes() -> str:
 
 
 def _title(entry: Mapping[str, str]) -> str:
-    """Return the title of *entry* where its meaning is too short without it."""
+    """Return the title of *entry* if its meaning is short and says something else."""
     is_short = len(entry["meaning"].split()) <= _SHORT
-    return f"{_prose(entry['title'])}. " if is_short else ""
+    title, meaning = (set(_TERM.findall(entry[each])) for each in ("title", "meaning"))
+    return f"{_prose(entry['title'])}. " if is_short and not title & meaning else ""
 
 
 _SHORT = 11  # Words.
+_TERM = re.compile(r"\w{6,}")
 
 
 def _names(rules: str) -> str:
@@ -255,6 +265,9 @@ takes a reason, which the records of the action have; forms of the console deman
 `--dry-run` shows what a command would do, as the console's confirmation does.
 [Approve a change](../how-to/approvals.md) has the conditions for a second person.
 
+[Raising a limit](../how-to/approvals.md#raise-a-limit) is none of them: it is a change
+of files and the command `hotwallet limits raise`, with the scope `limits:raise`.
+
 | action | page of the console | scope | API | command | audit | second person |
 | --- | --- | --- | --- | --- | --- | --- |"""
 
@@ -312,10 +325,16 @@ def _describe(command: click.Command, context: click.Context) -> str:
             record[0] == name and record[1].startswith(text) for name, text in _COMMON
         )
     ]
-    rows = [f"| `{_cell(names)}` | {_cell(_prose(text))} |" for names, text in records]
-    table = ["", "| option | |", "| --- | --- |", *rows] if rows else []
+    items = [
+        f"* `{names}`: {_prose(' '.join(_ANY_NUMBER.sub('', text).split()))}"
+        for names, text in records
+    ]
     shown = [f"`{usage}`", ""] if arguments else []
-    return "\n".join([*shown, text, *table])
+    return "\n".join([*shown, text, *([""] if items else []), *items])
+
+
+_ANY_NUMBER = re.compile(r"\[-\d{18,}<=x<=\d+\]$")
+"""What click adds to an option for any number that the database can store."""
 
 
 def _essence(text: str) -> Iterator[str]:

@@ -1,15 +1,16 @@
 """Webhooks that the service signs, as the Python client verifies them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from hotwallet_client import Event, WebhookError, verify_webhook
 from signer.ports.clock import utc_now
 from signer.webhooks.signatures import PrivateKey, Secret, SigningKey, sign
+from tests.clients.examples import ROOT, blocks
 
 
 KEY, OTHER = PrivateKey(b"\x05" * 32), PrivateKey(b"\x06" * 32)
@@ -100,3 +101,42 @@ def test_a_key_that_is_none(key: str) -> None:
         verify_webhook(BODY, _headers(KEY), [key])
 
     assert key == "" or key not in str(raised.value).replace("whpk_ or whsec_", "")
+
+
+GUIDE = ROOT / "docs" / "how-to" / "webhooks.md"
+
+
+def _documented(name: str, known: dict[str, Any]) -> Any:
+    """Run the block of the guide that has *name*; return what it defines."""
+    (block,) = (each for each in blocks(GUIDE, "python") if name in each)
+    exec(block, known)
+    return known[name]
+
+
+def test_the_guide_verifies_with_the_client() -> None:
+    """With the public keys that the service publishes."""
+
+    class Client:
+        webhook_keys: Callable[[], list[str]] = staticmethod(lambda: [PUBLIC])
+
+    known = {"client": Client(), "body": BODY, "headers": _headers(KEY)}
+    assert _documented("event", known) == EVENT
+
+
+def test_the_guide_verifies_without_a_client() -> None:
+    """A changed body, another key or scheme, and an old message are not genuine."""
+    is_genuine = _documented("is_genuine", {})
+    other = OTHER.public.format()
+
+    assert is_genuine(BODY, _headers(OTHER, SECRET, KEY), [other[:-4] + "AAA=", PUBLIC])
+    for body, headers, keys in [
+        (BODY + b" ", _headers(KEY), [PUBLIC]),
+        (BODY, {**_headers(KEY), "webhook-id": "evt_2"}, [PUBLIC]),
+        (BODY, _headers(KEY), [other]),
+        (BODY, _headers(SECRET), [PUBLIC]),
+        (BODY, _headers(KEY, seconds=-310), [PUBLIC]),
+        (BODY, _headers(KEY, seconds=310), [PUBLIC]),
+        (BODY, {**_headers(KEY), "webhook-timestamp": "now"}, [PUBLIC]),
+        (BODY, {**_headers(KEY), "webhook-signature": "v1a,%%%"}, [PUBLIC]),
+    ]:
+        assert not is_genuine(body, headers, keys)
