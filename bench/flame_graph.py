@@ -19,6 +19,7 @@ from bench.documents import FLAMES, PERFORMANCE, update_page
 from bench.flame_stages import (
     API,
     KMS_WORKER,
+    REST,
     WORKER,
     Process,
     Stack,
@@ -36,6 +37,8 @@ from bench.table import plain_table
 
 
 _CLIENTS = 16
+_LARGE = 0.1
+"""The share from which on a stage has a row of its own."""
 _PER_SECOND = 100
 _WARM_UP_SECONDS = 2.0
 _SLACK_SECONDS = 5.0  # py-spy starts after the load, and ends before it.
@@ -149,10 +152,16 @@ def _describe(
     total = max(1, shares.total())
     yield f"#### {process.title}"
     yield sentence
+    large = {
+        name: count
+        for name, count in shares.most_common()
+        if count >= _LARGE * total and name != REST
+    }
+    large[REST] = total - sum(large.values())
     yield plain_table(
         [
             {"stage": name, "share": f"{100 * count / total:.0f} %"}
-            for name, count in shares.most_common()
+            for name, count in large.items()
         ]
     ).strip()
     yield f"![{process.title}]({FOLDER.name}/{file})"

@@ -18,6 +18,7 @@ OUTSIDE = (
     "CONTRIBUTING.md",
     "clients/python/README.md",
     "clients/typescript/README.md",
+    "contracts/README.md",
 )
 """Pages outside of ``docs/``, which have the same path on the site."""
 

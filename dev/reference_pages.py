@@ -242,8 +242,8 @@ def draw_metrics() -> str:
         ("From each process", metric_names.OF_SERVER),
     ):
         rows = "".join(
-            f"| `{spec.name}` | {spec.kind} |"
-            f" {', '.join(f'`{label}`' for label in spec.labels) or '-'} |"
+            f"| `{spec.name}` |"
+            f" {', '.join((spec.kind, *(f'`{label}`' for label in spec.labels)))} |"
             f" {spec.meaning} |\n"
             for spec in specs
         )
