@@ -110,7 +110,7 @@ def _signer(account: HSMAccount) -> str:
     """Return who signed a message of *account*."""
     message = encode_defunct(text="hello")
     signature = account.sign_message(message).signature
-    return Account.recover_message(message, signature=signature)
+    return str(Account.recover_message(message, signature=signature))
 
 
 def test_a_key_in_aws_kms(
