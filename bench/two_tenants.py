@@ -40,6 +40,7 @@ gas_per_hour = 100_000_000_000
 [tenants.{HOSTILE}]
 subjects = ["{HOSTILE}"]
 max_open_refunds = 100_000
+requests_per_minute = 10_000_000
 gas_per_hour = 100_000_000_000
 
 [tenants.{HOSTILE}.networks.{NETWORK}.tokens.{SYMBOL}]

@@ -148,6 +148,20 @@ class AccessPolicy:
         if limit and limit.take(name) is not RateLimitStatus.WITHIN:
             raise limit.exceeded()
 
+    def count_signature(self, tenant: str) -> None:
+        """
+        Count a message that *tenant* has signed, if no limit counts its requests.
+
+        Raises:
+            RateLimitedError: It has had too many messages signed.
+        """
+        limit = self._limits.signatures
+        if (
+            self._limits.of_tenant(tenant) is None
+            and limit.take(tenant) is not RateLimitStatus.WITHIN
+        ):
+            raise limit.exceeded()
+
     def refuse(
         self, error: RequestError, request: AccessRequest, caller: Principal | None
     ) -> NoReturn:

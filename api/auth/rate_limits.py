@@ -27,6 +27,9 @@ WINDOW = 60  # Seconds.
 READS_PER_CHANGE = 10
 """An administrator may read so many times more often than change something."""
 
+SIGNATURES_PER_MINUTE = 600
+"""Of messages, for each tenant whose requests have no limit."""
+
 NO_TENANTS: Mapping[str, int] = MappingProxyType({})
 
 _LOCAL_COUNT_SECONDS = 5.0  # Of counting in memory alone after the database failed.
@@ -148,13 +151,15 @@ class RateLimits:
     changes of each administrator, and ``reading`` what the administrator reads, for
     which many tabs of the console may be open.  ``client`` counts
     all other requests of each tenant, or of each subject that needs none, if they are
-    limited; ``tenants`` has the tenants with a limit of their own.
+    limited; ``tenants`` has the tenants with a limit of their own.  ``signatures``
+    counts the messages that a tenant without either has signed.
     """
 
     refused: RateLimit
     audited: RateLimit
     administration: RateLimit
     reading: RateLimit
+    signatures: RateLimit
     client: RateLimit | None = None
     tenants: Mapping[str, RateLimit] = field(default_factory=dict)
 
@@ -169,6 +174,7 @@ class RateLimits:
         *,
         refused: int = 60,
         administration: int = 30,
+        signatures: int = SIGNATURES_PER_MINUTE,
         client: int = 0,
         tenants: Mapping[str, int] = NO_TENANTS,
         clock: Clock = utc_now,
@@ -180,14 +186,15 @@ class RateLimits:
         """
         limit = partial(RateLimit, callers=callers, clock=clock)
 
-        def of_client(most: int) -> RateLimit:
-            return limit("client", most, batch=max(1, most // 10))
+        def of_tenants(kind: str, most: int) -> RateLimit:
+            return limit(kind, most, batch=max(1, most // 10))
 
         return cls(
             limit("refused", refused),
             limit("audited", 2 * refused),
             limit("administration", administration),
             limit("reading", READS_PER_CHANGE * administration),
-            of_client(client) if client else None,
-            {name: of_client(most) for name, most in tenants.items()},
+            of_tenants("signatures", signatures),
+            of_tenants("client", client) if client else None,
+            {name: of_tenants("client", most) for name, most in tenants.items()},
         )

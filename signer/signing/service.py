@@ -9,6 +9,7 @@ durable before anything leaves.
 """
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,14 +130,23 @@ class SigningService:
         states: frozenset[KeyState] = SIGNING,
         known: KnownAddresses = NOTHING_KNOWN,
         blocks: ControlStore | None = None,
+        take_turn: Callable[[Caller], AbstractContextManager[object]] = (
+            lambda _: nullcontext()
+        ),
     ) -> None:
-        """Create a service for *networks*; *blocks* knows which tenants are blocked."""
+        """
+        Create a service for *networks*; *blocks* knows which tenants are blocked.
+
+        *take_turn* is entered for each signature that the policy allows, and raises an
+        error if the caller has had its share.
+        """
         self._open_signer = open_signer
         self._policy = policy
         self._clock = clock
         self._states = states
         self._known = known
         self._blocks = blocks
+        self._take_turn = take_turn
         self._configured = networks
         self._networks = {
             network.chain_id: KnownNetwork.of(name, network)
@@ -336,16 +346,17 @@ class SigningService:
             },
             decision=decision,
         )
-        # A signer without a ledger has no ring to ask.
-        signer.announce(
-            facts.digest,
-            purpose,
-            states=self._states,
-            chain_id=chain_id,
-            named=named,
-            spendings=spendings,
-        )
-        return signer.sign(facts.digest, purpose)
+        with self._take_turn(caller):
+            # A signer without a ledger has no ring to ask.
+            signer.announce(
+                facts.digest,
+                purpose,
+                states=self._states,
+                chain_id=chain_id,
+                named=named,
+                spendings=spendings,
+            )
+            return signer.sign(facts.digest, purpose)
 
     def _surroundings(
         self,

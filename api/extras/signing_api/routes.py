@@ -10,6 +10,7 @@ from api.container import Container
 from api.extras.signing_api.endpoint import JSONRPC, ROLE, SCOPE, requester_of
 from api.extras.signing_api.methods import Methods
 from api.extras.signing_api.openapi import MessageSignatureDocument
+from api.extras.signing_api.shares import SignatureShares
 from api.http import query
 from api.http.body import MAX_BATCH, read_bytes
 from api.http.concurrency import WaitingRequests
@@ -141,6 +142,7 @@ def _open_signing(container: Container) -> SigningService:
             is_service_wallet=lambda *_: True,
         ),
         blocks=container.store,
+        take_turn=SignatureShares(container.access.count_signature).take_turn,
     )
 
 

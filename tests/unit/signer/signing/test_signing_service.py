@@ -1,6 +1,7 @@
 """The signing service: who may have what signed, and what is recorded of it."""
 
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from signer.errors import (
     KeyRotatedError,
     LimitReachedError,
     PolicyViolationError,
+    RateLimitedError,
     SigningStoppedError,
     TenantBlockedError,
     TokenStoppedError,
@@ -100,6 +102,9 @@ class Place:
     own: OwnKeys = field(default_factory=OwnKeys)
     blocks: ControlStore | None = None
     denied: Collection[str] = ()
+    take_turn: Callable[[Caller], AbstractContextManager[object]] = lambda _: (
+        nullcontext()
+    )
 
     def __post_init__(self) -> None:
         """Enrol the key."""
@@ -123,6 +128,7 @@ class Place:
                 lambda address, _: address.lower() in self.own.addresses,
             ),
             blocks=self.blocks,
+            take_turn=self.take_turn,
         )
 
     def sign(self, transaction: AnyTransaction = TRANSFER) -> SignedBytes:
@@ -233,6 +239,26 @@ def test_the_policy_decides_before_the_intent(sqlite_store: SQLStore) -> None:
             ask()
         assert caught.value.rule == rule
     assert place.events == []
+
+
+def test_a_caller_that_has_had_its_share(sqlite_store: SQLStore) -> None:
+    """Nothing is recorded; what the policy refuses takes no share."""
+    asked: list[Caller] = []
+
+    def refuse(caller: Caller) -> AbstractContextManager[object]:
+        asked.append(caller)
+        raise RateLimitedError("too many", retry_after=1)
+
+    place = Place(sqlite_store, take_turn=refuse)
+    with pytest.raises(RateLimitedError):
+        place.service.sign_personal_message(PersonalMessage(b"hello"), REQUESTER)
+    place.policy = SERVICE_POLICY
+    with pytest.raises(PolicyViolationError):
+        place.service.sign_personal_message(PersonalMessage(b"hello"), REQUESTER)
+
+    assert asked == [REQUESTER.caller]
+    assert place.events == []
+    assert place.signer._backend.calls == 0  # type: ignore[attr-defined]
 
 
 def test_a_wallet_from_which_the_service_pays(place: Place) -> None:
