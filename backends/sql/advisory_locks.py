@@ -6,8 +6,9 @@ SQLite they do nothing: a writing transaction has the whole database locked alre
 """
 
 import hashlib
+from collections.abc import Collection
 
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import Connection, bindparam, func, select, text
 from sqlalchemy.types import BigInteger
 
 from backends.sql.urls import POSTGRESQL
@@ -20,6 +21,9 @@ _SHARED = func.pg_advisory_xact_lock_shared(_KEYS)
 _LOCK = select(_EXCLUSIVE)
 _TRY = select(func.pg_try_advisory_xact_lock(bindparam("lock", type_=BigInteger)))
 _LOCK_CHAIN_AND_KEYS = select(_SHARED, _EXCLUSIVE)
+_LOCK_ALL = text(
+    "SELECT pg_advisory_xact_lock(number) FROM unnest(CAST(:locks AS bigint[])) number"
+)
 _SHARE = select(_SHARED)
 _LOCK_KEYS = {True: _SHARE, False: select(func.pg_advisory_xact_lock(_KEYS))}
 
@@ -57,11 +61,16 @@ def lock_chain(connection: Connection, chain_id: int) -> None:
         connection.execute(_LOCK, {"lock": _chain_lock(chain_id)})
 
 
-def lock_tenant(connection: Connection, tenant: str) -> None:
-    """Keep other acceptances of the tenant's refunds out until this one ends."""
+def lock_tenants(connection: Connection, tenants: Collection[str]) -> None:
+    """Keep other acceptances of refunds of *tenants* out until this one ends."""
     if connection.dialect.name == POSTGRESQL:
-        number = _lock_number(f"hotwallet tenant {tenant}")
-        connection.execute(_LOCK, {"lock": number})
+        # In one order, so that two processes do not deadlock.
+        connection.execute(_LOCK_ALL, {"locks": sorted(map(tenant_lock, tenants))})
+
+
+def tenant_lock(tenant: str) -> int:
+    """Return the number of the lock of *tenant*."""
+    return _lock_number(f"hotwallet tenant {tenant}")
 
 
 def share_events(connection: Connection) -> None:

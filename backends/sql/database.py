@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,8 +19,10 @@ from backends.sql.errors import is_busy, translate_errors
 from backends.sql.group_commit import (
     RETRY_SECONDS,
     GroupCommit,
+    Run,
     Work,
     WorkResult,
+    alone,
     run_each,
 )
 from backends.sql.postgresql import postgresql_engine, postgresql_migration_engine
@@ -42,6 +44,8 @@ from signer.row_macs import RowMACs
 
 T = TypeVar("T")
 
+Item = TypeVar("Item")
+
 _NOW = select(func.clock_timestamp(type_=UTCDateTime).label("now"))
 
 
@@ -51,7 +55,8 @@ class _ProcessState:
 
     engine: Engine
     shares: ConnectionShares
-    execute: Callable[[Sequence[Work[Any]]], Sequence[WorkResult[Any]]]
+    execute: Callable[[Sequence[Work[Any, Any]]], Sequence[WorkResult[Any]]]
+    group: Callable[[str], GroupCommit]
     watches: SQLiteWatches | PostgreSQLWatches
 
 
@@ -144,7 +149,7 @@ class Database:
 
         return self.transaction(work)
 
-    def transaction(self, work: Work[T]) -> T:
+    def transaction(self, work: Callable[[Connection], T]) -> T:
         """
         Return what *work* returns, in one transaction.
 
@@ -156,26 +161,33 @@ class Database:
         execute = self._process().execute
 
         def attempt() -> T:
-            [outcome] = execute([work])
+            [outcome] = execute([alone(work)])
             result: T = outcome.get()
             return result
 
         return translate_errors(attempt)
 
-    def transactions(self, works: Sequence[Work[T]]) -> Sequence[T | HotWalletError]:
+    def together(
+        self, run: Run[Item, T], items: Sequence[tuple[Item, bool]], *, key: str
+    ) -> Sequence[T | HotWalletError]:
         """
-        Return what each of *works* returns, or its error; all share one commit.
+        Return what *run* returns for *items*, or their errors; all share one commit.
 
-        The error of one work undoes what it changed, and nothing of the others.  An
-        error of the whole transaction is the result of each.
+        The error of one item undoes what was changed for it, and nothing of the others.
+        An error of the whole transaction is the result of each.
+
+        *run* gets the items of other threads as well; on PostgreSQL, of those with the
+        same *key*, which therefore wait for the same locks.  With each item is whether
+        one statement of PostgreSQL is enough.
         """
-        if len(works) <= 1:
-            return [_result(partial(self.transaction, work)) for work in works]
-        execute = self._process().execute
+        if not items:
+            return ()
+        works = [Work(run, item, is_one_statement=one) for item, one in items]
+        state = self._process()
         try:
-            outcomes = translate_errors(lambda: execute(works))
+            outcomes = translate_errors(lambda: state.group(key).execute(works))
         except HotWalletError as e:
-            return [e] * len(works)
+            return [e] * len(items)
         return [_result(partial(translate_errors, each.get)) for each in outcomes]
 
     def write(self, work: Callable[[Connection], T]) -> T:
@@ -260,12 +272,14 @@ class Database:
                 lambda: postgresql_engine(self._url, pool_size=1, timeout=self._timeout)
             )
             shares = self._share(engine)
-            return _ProcessState(engine, shares, partial(_run_all, shares), watches)
+            groups = lru_cache(lambda _: GroupCommit(shares, self._timeout))
+            execute = partial(_run_all, shares)
+            return _ProcessState(engine, shares, execute, groups, watches)
         file = SQLiteFile(self.path)
         engine = sqlite_engine(file, pool_size=self._pool_size, timeout=self._timeout)
         group = GroupCommit(engine, self._timeout)
-        shares = self._share(engine)
-        return _ProcessState(engine, shares, group.execute, SQLiteWatches(file))
+        shares, watch = self._share(engine), SQLiteWatches(file)
+        return _ProcessState(engine, shares, group.execute, lambda _: group, watch)
 
     def _share(self, engine: Engine) -> ConnectionShares:
         return ConnectionShares(engine, self._pool_size, self._timeout, self._tenant)
@@ -279,7 +293,7 @@ def _result(get: Callable[[], T]) -> T | HotWalletError:
 
 
 def _run_all(
-    shares: ConnectionShares, works: Sequence[Work[Any]]
+    shares: ConnectionShares, works: Sequence[Work[Any, Any]]
 ) -> Sequence[WorkResult[Any]]:
     """Return the outcomes of *works*, in one transaction of PostgreSQL."""
     with shares.connect() as connection, connection.begin():

@@ -131,6 +131,13 @@ def is_busy(error: Exception) -> bool:
     return _primary_code(orig) == apsw.SQLITE_BUSY
 
 
+def is_unavailable(error: Exception) -> bool:
+    """Return whether the database did not answer, or not in time."""
+    return isinstance(error, SQLAlchemyError) and isinstance(
+        _translate(error), StoreUnavailableError
+    )
+
+
 def _translate(error: SQLAlchemyError) -> StoreError:
     """
     Return our error for an error of the database.

@@ -1,31 +1,54 @@
 """
-Group commit on SQLite: one transaction commits what several threads want to write.
+Group commit: one transaction commits what several threads want to write.
 
 SQLite allows one writer at a time, and a durable commit waits for the disk.  The first
 thread that writes becomes the leader.  It executes its own work and that of all threads
 that wait, commits once, and passes the lead to a thread that came meanwhile.
+PostgreSQL needs it only for what several threads do alike, which it can do at once.
 
-``run_each`` executes several works in one transaction of either database.
+``run_each`` executes several works in one transaction of either database.  Works that
+do the same are executed together.
 """
 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from backends.sql.errors import is_busy
-from signer.errors import StoreUnavailableError
+from backends.sql.connection_shares import ConnectionShares
+from backends.sql.errors import is_busy, is_unavailable
+from backends.sql.urls import SQLITE
+from signer.errors import HotWalletError, StoreUnavailableError
 
 
 T = TypeVar("T")
 
-Work = Callable[[Connection], T]
-"""What a transaction executes.  It may be executed again after a rollback."""
+Item = TypeVar("Item")
+
+Run = Callable[[Connection, Sequence[Item]], Sequence[T | HotWalletError]]
+"""Does something for each of several items, and returns a result or an error of each.
+
+An exception undoes what it did for all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work(Generic[Item, T]):
+    """
+    What a transaction executes.  It may be executed again after a rollback.
+
+    *run* is called once for the items of all works that have it.  With
+    *is_one_statement*, it changes the database in a single statement of PostgreSQL.
+    """
+
+    run: Run[Item, T]
+    item: Item
+    is_one_statement: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,35 +66,87 @@ class WorkResult(Generic[T]):
         return result  # type: ignore[no-any-return]
 
 
+def alone(work: Callable[[Connection], T]) -> Work[None, T]:
+    """Return *work* as one that shares its ``run`` with no other."""
+    return Work(lambda connection, _: [work(connection)], None)
+
+
 def run_each(
-    connection: Connection, works: Sequence[Work[T]]
+    connection: Connection, works: Sequence[Work[Any, T]]
 ) -> Sequence[WorkResult[T]]:
     """
     Return the outcomes of *works*, in the transaction that *connection* has begun.
 
-    With two or more, each has a savepoint: an error undoes what that work changed, and
-    is its outcome.  A single work raises its error.
+    An error undoes what that work changed, and is its outcome.  A single work raises
+    its error.
 
     Raises:
         Exception: The error that ended the whole transaction, or for which it must be
             repeated.
     """
     if len(works) == 1:
-        return [WorkResult(works[0](connection))]
-    return [_run_one(connection, work) for work in works]
+        return _results(works[0].run(connection, [works[0].item]))
+    places: dict[Run[Any, T], list[int]] = {}
+    for place, work in enumerate(works):
+        places.setdefault(work.run, []).append(place)
+    outcomes: dict[int, WorkResult[T]] = {}
+    for run, found in places.items():
+        items = [works[place].item for place in found]
+        outcomes.update(zip(found, _run_together(connection, run, items), strict=True))
+    return [outcomes[place] for place in range(len(works))]
 
 
-def _run_one(connection: Connection, work: Work[T]) -> WorkResult[T]:
-    connection.exec_driver_sql("SAVEPOINT one")
+def run_on_postgresql(
+    connection: Connection, works: Sequence[Work[Any, T]]
+) -> Sequence[WorkResult[T]]:
+    """Return the outcomes of *works*, in a transaction unless they need none."""
+    if all(each.is_one_statement for each in works):
+        try:
+            return _results(works[0].run(connection, [each.item for each in works]))
+        except Exception as e:
+            if len(works) == 1 or is_unavailable(e):
+                raise
+    connection.exec_driver_sql("BEGIN")
+    return run_each(connection, works)
+
+
+def _run_together(
+    connection: Connection, run: Run[Item, T], items: Sequence[Item]
+) -> Sequence[WorkResult[T]]:
+    """Run for all *items*, or for one after the other if one of them fails."""
     try:
-        outcome = WorkResult(work(connection))
+        with savepoint(connection):
+            return _results(run(connection, items))
     except Exception as e:
         if is_busy(e) or _has_ended(connection):
             raise
-        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT one")
-        outcome = WorkResult(error=e)
+        # Do not wait for the database as often as there are items.
+        if len(items) == 1 or is_unavailable(e):
+            return [WorkResult(error=e)] * len(items)
+    return [_run_together(connection, run, [item])[0] for item in items]
+
+
+def _results(done: Sequence[T | HotWalletError]) -> Sequence[WorkResult[T]]:
+    return [
+        WorkResult(error=each)
+        if isinstance(each, HotWalletError)
+        else WorkResult(result=each)
+        for each in done
+    ]
+
+
+@contextmanager
+def savepoint(connection: Connection) -> Iterator[None]:
+    """Undo what is changed in the context if it ends with an error."""
+    connection.exec_driver_sql("SAVEPOINT one")
+    try:
+        yield
+    except Exception as e:
+        if not (is_busy(e) or _has_ended(connection)):
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT one")
+            connection.exec_driver_sql("RELEASE SAVEPOINT one")
+        raise
     connection.exec_driver_sql("RELEASE SAVEPOINT one")
-    return outcome
 
 
 def _has_ended(connection: Connection) -> bool:
@@ -89,7 +164,7 @@ RETRY_SECONDS = 0.001
 class _Request:
     """The works of one thread, and what became of them."""
 
-    def __init__(self, works: Sequence[Work[Any]]) -> None:
+    def __init__(self, works: Sequence[Work[Any, Any]]) -> None:
         self.works = works
         self.outcomes: Sequence[WorkResult[Any]] | None = None
         self.error: SQLAlchemyError | None = None
@@ -115,14 +190,14 @@ class _Request:
 
 class GroupCommit:
     """
-    The writes of one process.  Threads share it.
+    The writes of one process to SQLite, or equal ones to PostgreSQL; threads share it.
 
     A work may be executed by another thread, and again if the database was busy.  What
     one work changed is undone if it raises an error; the other works are not affected.
     No thread learns of an outcome before the commit.
     """
 
-    def __init__(self, engine: Engine, timeout: float) -> None:
+    def __init__(self, engine: Engine | ConnectionShares, timeout: float) -> None:
         """Wait up to *timeout* seconds for a turn, and for a lock of the database."""
         self._engine = engine
         self._timeout = timeout
@@ -130,7 +205,7 @@ class GroupCommit:
         self._queue: deque[_Request] = deque()
         self._leader: _Request | None = None
 
-    def execute(self, works: Sequence[Work[Any]]) -> Sequence[WorkResult[Any]]:
+    def execute(self, works: Sequence[Work[Any, Any]]) -> Sequence[WorkResult[Any]]:
         """
         Return the outcome of each of *works*, which were committed together.
 
@@ -198,10 +273,13 @@ class GroupCommit:
         while True:
             try:
                 with self._engine.connect() as connection, connection.begin():
-                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                    is_sqlite = connection.dialect.name == SQLITE
+                    if is_sqlite:
+                        connection.exec_driver_sql("BEGIN IMMEDIATE")
                     self._take(taken)  # More came while the database was busy.
                     works = [work for each in taken for work in each.works]
-                    outcomes = iter(run_each(connection, works))
+                    run = run_each if is_sqlite else run_on_postgresql
+                    outcomes = iter(run(connection, works))
                 break
             except SQLAlchemyError as e:
                 if not is_busy(e) or time.monotonic() > deadline:

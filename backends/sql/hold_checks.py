@@ -5,7 +5,7 @@ A condition cannot verify a MAC.  So what depends on one also calls a check in i
 transaction, which takes a row that is missing or not authentic for a hold in force.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Exists, case, cast, exists, func, literal
@@ -102,17 +102,16 @@ def find_holds_of(
     return forbidding
 
 
-def require_tenant_unblocked(
-    connection: Connection, macs: RowMACs, tenant: str
-) -> None:
+def find_blocks(
+    connection: Connection, macs: RowMACs, tenants: Collection[str]
+) -> Mapping[str, Hold]:
     """
-    Require that *tenant* is not blocked.
+    Return the blocks of those of *tenants* that are blocked, by tenant.
 
-    Raises:
-        TenantBlockedError: It is.
-        RowNotAuthenticError: Another program changed or deleted the block, perhaps to
-            end it.
+    One that another program changed or deleted, perhaps to end it, is in force.
     """
-    for block in select_holds(connection, macs, name_of_tenant(tenant))[1]:
-        if block.in_force:
-            raise block.error()
+    if not tenants:
+        return {}
+    named = {name_of_tenant(each): each for each in sorted(tenants)}
+    _, found = select_holds(connection, macs, *named)
+    return {named[hold.name]: hold for hold in found if hold.in_force}

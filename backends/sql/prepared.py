@@ -5,11 +5,65 @@ SQLAlchemy compiles a statement once, and then collects and converts the paramet
 each row in several layers, which takes longer than SQLite needs for the row.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Dialect, Executable
+from sqlalchemy import (
+    CTE,
+    JSON,
+    Connection,
+    CursorResult,
+    Dialect,
+    Executable,
+    Text,
+    bindparam,
+    cast,
+    column,
+    func,
+    select,
+)
 from sqlalchemy.exc import StatementError
+from sqlalchemy.types import TypeEngine
+
+
+_ROWS = "rows"
+
+
+class _GivenRows(Text):
+    """The rows of ``given_rows``, as a JSON list; *columns* are their types."""
+
+    def __init__(self, columns: Mapping[str, TypeEngine[Any]]) -> None:
+        super().__init__()
+        self.columns = columns
+
+
+def _text(value: Any) -> str:
+    """Return *value*, which no type of JSON has, as PostgreSQL reads it."""
+    if isinstance(value, Decimal | datetime):
+        return str(value)
+    return rf"\x{bytes(value.obj).hex()}"  # The driver's wrapper of bytes.
+
+
+_JSON = json.JSONEncoder(default=_text, check_circular=False)
+
+
+def given_rows(columns: Mapping[str, TypeEngine[Any]], *, lock: str) -> CTE:
+    """
+    Return the rows that ``execute`` gives to a statement of PostgreSQL, all at once.
+
+    They are one parameter, so the text and the plan are the same for any number.  The
+    advisory lock in the column *lock*, if any, is taken before a row is used.
+    """
+    rows = cast(bindparam(_ROWS, type_=_GivenRows(columns)), JSON)
+    found = func.json_to_recordset(rows).table_valued(
+        *(column(name, type_) for name, type_ in columns.items())
+    )
+    members = found.render_derived(name="member", with_types=True)
+    locked = func.pg_advisory_xact_lock(members.c[lock]).label("locked")
+    return select(members, locked).cte("given")
 
 
 class _Prepared:
@@ -20,43 +74,57 @@ class _Prepared:
         self.text = str(compiled)
         self._is_positional = compiled.positiontup is not None
         names = compiled.positiontup or [*compiled.params]
-        self._names = [*names]
         binds = [compiled.binds[name] for name in names]
         if any(each.expanding for each in binds):
             raise TypeError("a list of values is not part of a prepared text")
-        self._converters = [_converter(each, dialect) for each in binds]
         # Values that are part of the statement.
         self._fixed = {
             name: each.value
             for name, each in zip(names, binds, strict=True)
             if not each.required
         }
+        types = {name: each.type for name, each in zip(names, binds, strict=True)}
+        given = types.get(_ROWS)
+        self._takes_all = isinstance(given, _GivenRows)
+        if isinstance(given, _GivenRows):
+            types = {**given.columns}
+        self._names = [*types] if self._takes_all else [*names]
+        self._converters = [_converter(types[name], dialect) for name in self._names]
 
-    def parameters(self, row: Mapping[str, Any]) -> Any:
+    def parameters(self, rows: Iterable[Mapping[str, Any]]) -> Any:
         """
-        Return *row* as the driver expects it.
+        Return *rows* as the driver expects them.
 
         Raises:
             KeyError: A parameter is missing.
             StatementError: The type of a column refuses a value.
         """
+        values = [self._values(row) for row in rows]
+        if self._takes_all:
+            named = [dict(zip(self._names, each, strict=True)) for each in values]
+            return {_ROWS: _JSON.encode(named)}
+        found: list[Any]
+        if self._is_positional:
+            found = [tuple(each) for each in values]
+        else:
+            found = [dict(zip(self._names, each, strict=True)) for each in values]
+        return found if len(found) > 1 else found[0]
+
+    def _values(self, row: Mapping[str, Any]) -> list[Any]:
         if self._fixed:
             row = {**row, **self._fixed}
         try:
-            values = [
+            return [
                 row[name] if convert is None else convert(row[name])
                 for name, convert in zip(self._names, self._converters, strict=True)
             ]
         except ValueError as e:
             raise StatementError("a value is not valid", self.text, None, e) from None
-        if self._is_positional:
-            return tuple(values)
-        return dict(zip(self._names, values, strict=True))
 
 
-def _converter(bind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
+def _converter(type_: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
     converter: Callable[[Any], Any] | None
-    converter = bind.type.dialect_impl(dialect).bind_processor(dialect)
+    converter = type_.dialect_impl(dialect).bind_processor(dialect)
     return converter
 
 
@@ -71,8 +139,8 @@ def execute(
     """
     Execute *statement* with the parameters of each of *rows*.
 
-    The names of *rows* are those of ``bindparam``; others are ignored.  What the
-    statement returns is as the driver yields it.
+    The names of *rows* are those of ``bindparam``, or of ``given_rows``; others are
+    ignored.  What the statement returns is as the driver yields it.
 
     Raises:
         SQLAlchemyError: As ``Connection.execute``.
@@ -83,7 +151,4 @@ def execute(
     if prepared is None:
         prepared = _Prepared(statement, dialect)
         _prepared[statement, dialect.name] = prepared
-    parameters = [prepared.parameters(row) for row in rows]
-    return connection.exec_driver_sql(
-        prepared.text, parameters if len(parameters) > 1 else parameters[0]
-    )
+    return connection.exec_driver_sql(prepared.text, prepared.parameters(rows))

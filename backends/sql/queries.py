@@ -226,18 +226,16 @@ def find_earlier(
     return find_repeated(refund, read_refunds(found))
 
 
-def count_open(connection: Connection, tenant: str, max_open: int) -> int:
-    """
-    Return how many open refunds *tenant* has.
-
-    Raises:
-        OpenRefundsLimitError: They are more than *max_open*.
-    """
-    params = {"of_tenant": tenant, "at_most": max_open + 1}
+def count_open(connection: Connection, tenant: str, at_most: int) -> int:
+    """Return how many open refunds *tenant* has, or *at_most*."""
+    params = {"of_tenant": tenant, "at_most": at_most}
     count: int = connection.execute(COUNT_OPEN, params).scalar_one()
-    if count > max_open:
-        raise OpenRefundsLimitError(
-            f"there are {max_open} open refunds, the most that the tenant may have",
-            retry_after=_RETRY_OPEN_SECONDS,
-        )
     return count
+
+
+def too_many_open(max_open: int) -> OpenRefundsLimitError:
+    """Return the error of a refund that would be one more than *max_open*."""
+    return OpenRefundsLimitError(
+        f"there are {max_open} open refunds, the most that the tenant may have",
+        retry_after=_RETRY_OPEN_SECONDS,
+    )

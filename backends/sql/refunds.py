@@ -2,7 +2,9 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from operator import attrgetter
@@ -11,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, text, update
 
 from backends.sql import queries
-from backends.sql.advisory_locks import lock_chain
+from backends.sql.advisory_locks import lock_chain, lock_tenants
 from backends.sql.approvals import DECIDED, propose
 from backends.sql.audit_rows import write
 from backends.sql.claim_order import (
@@ -24,8 +26,8 @@ from backends.sql.claim_order import (
 )
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Database, Tables
-from backends.sql.group_commit import Work
-from backends.sql.hold_checks import require_tenant_unblocked
+from backends.sql.group_commit import savepoint
+from backends.sql.hold_checks import find_blocks
 from backends.sql.refund_rows import (
     NONCE,
     REFUNDS,
@@ -37,7 +39,12 @@ from backends.sql.refund_rows import (
     require_authentic,
     with_payments,
 )
-from backends.sql.statements import RESERVE_TRANSACTION, accepted_values, fields_of
+from backends.sql.statements import (
+    RESERVE_TRANSACTION,
+    Values,
+    accepted_values,
+    fields_of,
+)
 from backends.sql.tables import refunds, state_in, transactions
 from backends.sql.validation import (
     is_storable,
@@ -51,12 +58,18 @@ from backends.sql.write_path import (
     all_or_each,
     apply_all,
     find_reason,
-    insert_refund,
+    insert_refunds,
     writes_of,
 )
-from signer.errors import HotWalletError, InvalidInputError, StaleStateError
+from signer.errors import (
+    HotWalletError,
+    InvalidInputError,
+    OpenRefundsLimitError,
+    StaleStateError,
+)
 from signer.model.acceptance import Acceptance, SignedRequest
 from signer.model.audit_record import Record
+from signer.model.payment import PaymentPurpose
 from signer.model.refund import UNRESERVED, InFlight, Move, Queue, Refund, Status
 from signer.model.transaction import Kind, SignedTransaction, Transaction
 from signer.ports.refund_store import Change
@@ -100,6 +113,27 @@ _REQUEST = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _New:
+    """What ``accept_all`` was given, its rows, and whether to count open refunds."""
+
+    given: Acceptance
+    refund: Refund
+    values: Values
+    is_counted: bool
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether its tenant asks for it, which a block forbids."""
+        return self.refund.bound_sender is None and not self.given.is_restored
+
+    @property
+    def is_one_statement(self) -> bool:
+        """Whether one statement of PostgreSQL stores it with others, without a lock."""
+        is_refund = self.refund.purpose is PaymentPurpose.REFUND
+        return is_refund and not self.is_counted and self.given.proposed is None
+
+
 class RefundTables(Tables):
     """Refunds of ``RefundStore``: their moves and signed bytes."""
 
@@ -134,19 +168,20 @@ class RefundTables(Tables):
     def accept_all(
         self, acceptances: Sequence[Acceptance]
     ) -> Sequence[tuple[Refund, bool] | HotWalletError]:
-        if len(acceptances) == 1:
-            return [self._accept(*acceptances)]
         results: dict[int, tuple[Refund, bool] | HotWalletError] = {}
-        works: dict[int, Work[tuple[Refund, bool]]] = {}
+        new: dict[int, _New] = {}
         for index, given in enumerate(acceptances):
             try:
-                works[index] = self._acceptance(given, lock=True)
+                new[index] = self._new(given)
             except InvalidInputError as e:
                 results[index] = e
-        # Two lists that lock several tenants must do so in the same order.
-        order = sorted(works, key=lambda index: acceptances[index].refund.tenant)
-        done = self._database.transactions([works[index] for index in order])
-        results.update(zip(order, done, strict=True))
+        tenants = {each.refund.tenant for each in new.values()}
+        done = self._database.together(
+            self._accept,
+            [(each, each.is_one_statement) for each in new.values()],
+            key=" ".join(sorted(tenants)),
+        )
+        results.update(zip(new, done, strict=True))
         return [results[index] for index in range(len(acceptances))]
 
     def signed_request(self, refund_id: str) -> SignedRequest | None:
@@ -348,51 +383,96 @@ class RefundTables(Tables):
         rows = self._database.rows(REQUESTED, after=after or "", at_most=limit)
         return read_refunds(rows)
 
-    def _accept(self, given: Acceptance) -> tuple[Refund, bool] | HotWalletError:
-        # Without a count no lock is needed, and PostgreSQL saves three round trips.
-        lock = self._may_be_over_limit(given)
-        is_one_statement = not lock and given.proposed is None
-        database = self._database
-        execute = database.write if is_one_statement else database.transaction
-        try:
-            return execute(self._acceptance(given, lock=lock))
-        except HotWalletError as e:
-            return e
+    def _new(self, given: Acceptance) -> _New:
+        """Return the rows of *given*; raises ``InvalidInputError``."""
+        require_new(given.refund, is_proposed=given.proposed is not None)
+        refund = self._macs.sealed(given.refund)
+        values = accepted_values(self._macs, refund, given.record, given.signed)
+        return _New(given, refund, values, self._may_exceed(given))
 
-    def _acceptance(
-        self, given: Acceptance, *, lock: bool
-    ) -> Work[tuple[Refund, bool]]:
-        """Return what accepts a refund; raises ``InvalidInputError``."""
-        refund = given.refund
-        require_new(refund, is_proposed=given.proposed is not None)
-        new = self._macs.sealed(refund)
-        params = accepted_values(self._macs, new, given.record, given.signed)
+    def _accept(
+        self, connection: Connection, new: Sequence[_New]
+    ) -> Sequence[tuple[Refund, bool] | HotWalletError]:
+        """Accept refunds of any tenants, in the transaction of *connection*."""
+        if not all(each.is_one_statement for each in new):
+            lock_tenants(connection, {each.refund.tenant for each in new})
+        asking = {each.refund.tenant for each in new if each.is_asked}
+        blocks = find_blocks(connection, self._macs, asking)
+        results: dict[int, tuple[Refund, bool] | HotWalletError] = {
+            index: blocks[each.refund.tenant].error()
+            for index, each in enumerate(new)
+            if each.is_asked and each.refund.tenant in blocks
+        }
+        left = [index for index in range(len(new)) if index not in results]
+        room = self._find_room(connection, [new[index] for index in left])
+        near = [index for index in left if new[index].refund.tenant in room]
+        others = [index for index in left if new[index].refund.tenant not in room]
+        inserted = self._insert(connection, [new[index] for index in others])
+        results.update(zip(others, inserted, strict=True))
+        for index in near:
+            results[index] = self._insert_within(connection, new[index], room)
+        return [results[index] for index in range(len(new))]
 
-        def work(connection: Connection) -> tuple[Refund, bool]:
-            if refund.bound_sender is None and not given.is_restored:
-                require_tenant_unblocked(connection, self._macs, refund.tenant)
-            if insert_refund(connection, refund, params, lock=lock):
-                # After the insertion: a repeated request is answered in any case.
-                if lock and self._may_be_over_limit(given):
-                    self._count_open(connection, given)
-                if given.proposed is not None:
-                    propose(connection, self._macs, given.proposed)
-                return new, True
-            return queries.find_conflict(connection, refund), False
-
-        return work
-
-    def _may_be_over_limit(self, given: Acceptance) -> bool:
+    def _may_exceed(self, given: Acceptance) -> bool:
         if given.max_open is None:
             return False
         count, at = self._open.get(given.refund.tenant, (0, -math.inf))
         is_recent = time.monotonic() - at < _COUNTED_FOR_SECONDS
         return not is_recent or count + _NEW_REFUNDS > given.max_open
 
-    def _count_open(self, connection: Connection, given: Acceptance) -> None:
-        at, tenant = time.monotonic(), given.refund.tenant
-        count = queries.count_open(connection, tenant, given.max_open or 0)
-        self._open[tenant] = count, at
+    def _find_room(self, connection: Connection, new: Sequence[_New]) -> dict[str, int]:
+        """Return how many more refunds a tenant may have, if *new* could exceed it."""
+        limits: dict[str, int] = {}
+        for each in new:
+            if each.is_counted and self._may_exceed(each.given):
+                limits[each.refund.tenant] = each.given.max_open or 0
+        of_tenant = Counter(each.refund.tenant for each in new)
+        room: dict[str, int] = {}
+        for tenant, max_open in limits.items():
+            at = time.monotonic()
+            count = queries.count_open(connection, tenant, max_open + 1)
+            self._open[tenant] = count + of_tenant[tenant], at
+            if count + of_tenant[tenant] > max_open:
+                room[tenant] = max_open - count
+        return room
+
+    def _insert(
+        self, connection: Connection, new: Sequence[_New]
+    ) -> Sequence[tuple[Refund, bool] | HotWalletError]:
+        if not new:
+            return ()
+        rows = [(each.refund, each.values) for each in new]
+        found = insert_refunds(connection, rows)
+        results: list[tuple[Refund, bool] | HotWalletError] = []
+        for each in new:
+            if each.refund.id in found:
+                if each.given.proposed is not None:
+                    propose(connection, self._macs, each.given.proposed)
+                results.append((each.refund, True))
+                continue
+            try:
+                earlier = queries.find_conflict(connection, each.refund)
+            except HotWalletError as e:
+                results.append(e)
+            else:
+                results.append((earlier, False))
+        return results
+
+    def _insert_within(
+        self, connection: Connection, new: _New, room: dict[str, int]
+    ) -> tuple[Refund, bool] | HotWalletError:
+        """Insert *new* if its tenant has *room*: a repeated request needs none."""
+        tenant, max_open = new.refund.tenant, new.given.max_open
+        try:
+            with savepoint(connection):
+                [result] = self._insert(connection, [new])
+                if isinstance(result, tuple) and result[1]:
+                    if max_open is not None and room[tenant] <= 0:
+                        raise queries.too_many_open(max_open)
+                    room[tenant] -= 1
+        except OpenRefundsLimitError as e:
+            return e
+        return result
 
     def _apply(self, changes: Sequence[Change]) -> None:
         writes = [write for each in changes for write in self._writes(each)]

@@ -111,6 +111,9 @@ class SQLiteFile:
         try:
             _require_durability(connection, self.path)
             connection.execute(f"PRAGMA foreign_keys = {foreign_keys:d}")
+            # Else SQLite copies each page that a statement of a transaction changes to
+            # a file, for the case that the statement is undone.
+            connection.execute("PRAGMA temp_store = MEMORY")
         except (sqlite_dbapi.Error, StoreError):
             connection.close()
             raise

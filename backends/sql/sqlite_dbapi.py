@@ -188,12 +188,16 @@ class Cursor:
         return self
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> "Cursor":
-        """Execute one statement with each of *rows*; ``rowcount`` is their sum."""
+        """
+        Execute one statement with each of *rows*, and read what all of them return.
+
+        ``rowcount`` is their sum.
+        """
         first, *others = rows
         self.execute(sql, first)
         native = self._connection.native
         before = native.total_changes()
-        _run(native.executemany, sql, others)
+        self._rows += _run(lambda: native.executemany(sql, others).fetchall())
         # No trigger changes rows.
         self.rowcount = max(0, self.rowcount) + native.total_changes() - before
         return self

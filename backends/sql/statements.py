@@ -10,6 +10,8 @@ from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
+    BigInteger,
     Boolean,
     Executable,
     Select,
@@ -26,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from backends.sql.hold_checks import is_stopped, is_token_stopped
+from backends.sql.prepared import given_rows
 from backends.sql.refund_rows import NONCE, same_nonce
 from backends.sql.tables import (
     ACCEPTED,
@@ -271,7 +274,7 @@ def _accept(insert_: InsertOfDialect, names: Sequence[str]) -> Any:
 
 
 ACCEPT_ON_SQLITE = _accept(sqlite.insert, tuple(refunds.c.keys()))
-"""Inserts a refund: it returns a row, after which ``ACCEPTED_ON_SQLITE`` follow."""
+"""Inserts refunds, and returns a row for each; ``ACCEPTED_ON_SQLITE`` follow."""
 
 ACCEPTED_ON_SQLITE = tuple(
     (next(iter(row.values())).key, insert(table).values(row))
@@ -280,34 +283,49 @@ ACCEPTED_ON_SQLITE = tuple(
 """What is inserted with a refund, each with the parameter that is None if it is not."""
 
 
+LOCK = "lock"
+"""The parameter of an acceptance on PostgreSQL that is the lock of its tenant."""
+
+
 def _accept_together(names: Sequence[str]) -> Executable:
     """
-    Return one statement that inserts a refund with the columns *names*, and the rest.
+    Return one statement that inserts refunds with the columns *names*, and the rest.
 
     All parts use one snapshot and succeed or fail together.  The inserts select from
-    the row that the first returned, so they insert nothing if there is none.
+    the rows that the first returned, so they insert nothing for an earlier refund.  The
+    lock ``LOCK`` of a row is taken before it is inserted, until the transaction ends.
     """
-    accepted = _accept(postgresql.insert, names).cte("accepted")
+    own = parameters(refunds, names)
+    needed = [*own.values(), *(v for _, row in _ACCEPTED_WITH for v in row.values())]
+    types = {each.key: each.type for each in needed}
+    given = given_rows({**types, LOCK: BigInteger()}, lock=LOCK)
+    insert_ = postgresql.insert(refunds).from_select(
+        names, select(*(given.c[each.key] for each in own.values()))
+    )
+    accepted = insert_.on_conflict_do_nothing().returning(refunds.c.id).cte("accepted")
+    is_new = given.c[own["id"].key] == accepted.c.id
     return select(accepted.c.id).add_cte(
         *(
             insert(table)
-            .from_select(list(row), _row(row).select_from(accepted))
+            .from_select(
+                list(row), _rows(given, row).join_from(given, accepted, is_new)
+            )
             .cte(f"new_{table.name}")
             for table, row in _ACCEPTED_WITH
         )
     )
 
 
-def _row(row: Mapping[str, Any]) -> Select[Any]:
+def _rows(given: CTE, row: Mapping[str, Any]) -> Select[Any]:
     # Insert nothing for a row without an id.
-    id_, *_ = row.values()
-    return select(*row.values()).where(id_.is_not(None))
+    id_, *_ = columns = [given.c[each.key] for each in row.values()]
+    return select(*columns).where(id_.is_not(None))
 
 
 ACCEPT_ON_POSTGRESQL = {
     purpose: _accept_together(names) for purpose, names in ACCEPTED.items()
 }
-"""By purpose, the whole acceptance in one round trip; each sets what its roles may."""
+"""By purpose, whole acceptances in one round trip; each sets what its roles may."""
 
 _NO_RECORD = dict.fromkeys(
     ("audit_records_id", "audit_records_body", "audit_records_mac")

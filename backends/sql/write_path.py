@@ -6,13 +6,13 @@ each statement once, for all of their rows.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar, cast
 
 from sqlalchemy import Connection, Executable
 
-from backends.sql.advisory_locks import lock_tenant
+from backends.sql.advisory_locks import tenant_lock
 from backends.sql.prepared import execute
 from backends.sql.refund_rows import nonce_of
 from backends.sql.statements import (
@@ -29,6 +29,7 @@ from backends.sql.statements import (
     INSERT_MEMBERSHIP,
     INSERT_MOVE,
     KEEP,
+    LOCK,
     ORDER,
     PLACE,
     RECORD,
@@ -175,25 +176,43 @@ def find_reason(connection: Connection, moving: Refund | Transaction) -> StoreEr
     return StaleStateError(f"refund {name} or its wallet was changed meanwhile")
 
 
-def insert_refund(
-    connection: Connection, refund: Refund, params: Values, *, lock: bool
-) -> bool:
+def insert_refunds(
+    connection: Connection, new: Sequence[tuple[Refund, Values]]
+) -> Collection[str]:
     """
-    Insert *refund*, unless its key or reference exists; return whether it did.
+    Insert refunds, each with its parameters, and return the ids of those inserted.
 
-    With *lock*, other acceptances of the tenant wait for the end of the transaction.
+    The others have the key, the reference or the id of an earlier one.
     """
-    if lock:
-        lock_tenant(connection, refund.tenant)
-    is_sqlite = connection.dialect.name == SQLITE
+    if connection.dialect.name != SQLITE:
+        return _insert_on_postgresql(connection, new)
     # SQLite has no roles, and cannot give defaults to the columns of a table.
-    accept = ACCEPT_ON_SQLITE if is_sqlite else ACCEPT_ON_POSTGRESQL[refund.purpose]
-    is_new = execute(connection, accept, [params]).one_or_none() is not None
-    if is_new and is_sqlite:
-        for name, insert in ACCEPTED_ON_SQLITE:
-            if params[name] is not None:
-                execute(connection, insert, [params])
-    return is_new
+    rows = [values for _, values in new]
+    found = {*execute(connection, ACCEPT_ON_SQLITE, rows).scalars()}
+    rows = [values for values in rows if values["refunds_id"] in found]
+    for name, insert in ACCEPTED_ON_SQLITE:
+        given = [values for values in rows if values[name] is not None]
+        if given:
+            execute(connection, insert, given)
+    return found
+
+
+def _insert_on_postgresql(
+    connection: Connection, new: Sequence[tuple[Refund, Values]]
+) -> Collection[str]:
+    # Two processes that insert several in different orders could deadlock.
+    is_locked = len(new) > 1
+    found = set[str]()
+    for purpose, accept in ACCEPT_ON_POSTGRESQL.items():
+        rows = [
+            {**values, LOCK: tenant_lock(refund.tenant) if is_locked else None}
+            for refund, values in new
+            if refund.purpose is purpose
+        ]
+        if rows:
+            rows.sort(key=lambda row: row[LOCK] or 0)
+            found |= {*execute(connection, accept, rows).scalars()}
+    return found
 
 
 def all_or_each(

@@ -1,7 +1,9 @@
 """Contract of ``accept_all``: many refunds in one transaction, one by one."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -99,6 +101,32 @@ def test_the_limit_counts_the_refunds_of_the_list(store: SQLStore) -> None:
     assert [type(each) for each in results[2:4]] == [OpenRefundsLimitError] * 2
     assert results[4] == (first, False)
     assert [store.get(each.id) for each in refunds] == [*refunds[:2], None, None]
+
+
+def test_threads_accept_together(store: SQLStore) -> None:
+    """Each gets its own answer; one that is refused leaves the others as they are."""
+    first = accepted(store)
+    given = [queued() for _ in range(20)]
+    given[4] = queued(amount=0)
+    given[8] = queued(reference=first.reference)
+    given[12] = replace(first, id=queued().id)
+    start = Barrier(len(given))
+
+    def accept(refund: Refund) -> Result:
+        start.wait(10)
+        (result,) = _accept(store, refund)
+        return result
+
+    with ThreadPoolExecutor(len(given)) as threads:
+        results = list(threads.map(accept, given))
+
+    assert isinstance(results.pop(12), tuple)
+    assert isinstance(results.pop(8), ConflictError)
+    assert isinstance(results.pop(4), StoreError)
+    stored = [each for place, each in enumerate(given) if place not in {4, 8, 12}]
+    assert results == [(refund, True) for refund in stored]
+    assert [store.get(each.id) for each in given[:4]] == given[:4]
+    assert len(store.list("gateway").refunds) == 18
 
 
 def test_record_and_signed_request_are_stored(store: SQLStore) -> None:

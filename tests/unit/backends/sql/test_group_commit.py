@@ -1,22 +1,26 @@
 """Group commit: one transaction for the threads that wait, and an outcome for each."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from backends.sql import sqlite_dbapi
-from backends.sql.group_commit import GroupCommit, Work
+from backends.sql.group_commit import GroupCommit, Work, alone
 from backends.sql.sqlite import SQLiteFile, create_file, sqlite_engine
-from signer.errors import StoreUnavailableError
+from signer.errors import HotWalletError, LimitReachedError, StoreUnavailableError
 from tests.support.waiting import eventually
+
+
+OneWork = Callable[[Connection], Any]
 
 
 @dataclass
@@ -38,11 +42,12 @@ class Group:
     def _count(self, _: object) -> None:
         self.commits += 1
 
-    def write(self, *works: Work[Any]) -> Any:
+    def write(self, *works: "OneWork | Work[Any, Any]") -> Any:
         """Return the results of *works* of this thread; raise the first error."""
-        return [outcome.get() for outcome in self.commit.execute(works)]
+        given = [each if isinstance(each, Work) else alone(each) for each in works]
+        return [outcome.get() for outcome in self.commit.execute(given)]
 
-    def submit(self, *works: Work[Any]) -> "Future[Any]":
+    def submit(self, *works: "OneWork | Work[Any, Any]") -> "Future[Any]":
         """Execute *works* in a thread of their own, which waits in the queue."""
         length = len(self.commit._queue)
         future = self.threads.submit(self.write, *works)
@@ -92,7 +97,7 @@ def group(path: Path) -> Iterator[Group]:
         yield group
 
 
-def _insert(number: int) -> Work[int]:
+def _insert(number: int) -> Callable[[Connection], int]:
     def work(connection: Connection) -> int:
         connection.exec_driver_sql("INSERT INTO numbers VALUES (?)", (number,))
         return number
@@ -153,6 +158,87 @@ def test_an_error_is_that_of_one_work(group: Group) -> None:
         taken.result(10)
     assert [futures[index].result(10) for index in (0, 2)] == [[1], [3]]
     assert group.rows() == [1, 3]
+
+
+@dataclass
+class Together:
+    """Inserts numbers in one statement, and remembers which it was called with."""
+
+    calls: list[Sequence[int]] = field(default_factory=list)
+
+    def insert(
+        self, connection: Connection, numbers: Sequence[int]
+    ) -> Sequence[int | HotWalletError]:
+        self.calls.append(numbers)
+        connection.exec_driver_sql(
+            f"INSERT INTO numbers VALUES {', '.join('(?)' for _ in numbers)}",
+            (*numbers,),
+        )
+        return [LimitReachedError("small") if n < 10 else n for n in numbers]
+
+    def work(self, number: int) -> Work[int, int]:
+        """Return a work that inserts *number* with those of others."""
+        return Work(self.insert, number)
+
+
+def test_works_that_do_the_same_are_executed_together(group: Group) -> None:
+    """Each thread gets its result; other works are executed between them."""
+    together = Together()
+    with group.writing():
+        first = group.submit(together.work(10), together.work(11))
+        other = group.submit(_insert(20))
+        last = group.submit(together.work(12))
+
+    assert [each.result(10) for each in (first, other, last)] == [[10, 11], [20], [12]]
+    assert together.calls == [[10, 11, 12]]
+    assert group.rows() == [10, 11, 12, 20]
+
+
+def test_an_error_that_is_a_result_undoes_nothing(group: Group) -> None:
+    """A refused item has no row of its own; the others keep theirs."""
+    together = Together()
+    with group.writing():
+        works = [group.submit(together.work(number)) for number in (1, 10)]
+
+    with pytest.raises(LimitReachedError):
+        works[0].result(10)
+    assert works[1].result(10) == [10]
+    assert group.rows() == [1, 10]
+
+
+def test_what_fails_together_is_executed_one_by_one(group: Group) -> None:
+    """One that fails leaves the others as they are."""
+    together = Together()
+    group.write(_insert(12))
+    with group.writing():
+        works = [group.submit(together.work(number)) for number in (11, 12, 13)]
+
+    with pytest.raises(IntegrityError):
+        works[1].result(10)
+    assert [works[index].result(10) for index in (0, 2)] == [[11], [13]]
+    assert together.calls == [[11, 12, 13], [11], [12], [13]]
+    assert group.rows() == [12, 11, 13]
+
+
+def test_a_database_that_does_not_answer_is_asked_once(group: Group) -> None:
+    """Each of several items would wait for it again."""
+    calls = []
+
+    def run(_: Connection, items: Sequence[int]) -> Sequence[int]:
+        calls.append(items)
+        locked: Any = sqlite_dbapi.OperationalError("database table is locked")
+        locked.sqlite_errorcode = apsw.SQLITE_LOCKED
+        raise OperationalError("", None, locked)
+
+    with group.writing():
+        works = [group.submit(Work(run, number)) for number in range(3)]
+        other = group.submit(_insert(1))
+
+    for work in works:
+        with pytest.raises(OperationalError, match="locked"):
+            work.result(10)
+    assert other.result(10) == [1]
+    assert calls == [[0, 1, 2]]
 
 
 def test_a_single_work_with_an_error_changes_nothing(group: Group) -> None:

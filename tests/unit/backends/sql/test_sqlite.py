@@ -95,12 +95,17 @@ def test_an_impossible_folder_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("pragma", "value"),
-    [("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1)],
+    [
+        ("journal_mode", "wal"),
+        ("synchronous", 2),
+        ("foreign_keys", 1),
+        ("temp_store", 2),
+    ],
 )
 def test_each_connection_is_durable(
     sqlite_store: SQLStore, pragma: str, value: object
 ) -> None:
-    """Each connection syncs journal and data, and checks foreign keys."""
+    """Each syncs journal and data, checks foreign keys, and writes no other files."""
     answer = sqlite_store._database.run(
         lambda c: c.exec_driver_sql(f"PRAGMA {pragma}").scalar_one()
     )
