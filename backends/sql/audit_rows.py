@@ -1,23 +1,32 @@
 """Writes audit records in the transaction of the change that they are about."""
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, bindparam
 
+from backends.sql.prepared import RowInsert, execute
 from backends.sql.tables import audit_records
 from signer.model.audit_record import Record
 from signer.row_macs import RowMACs
 
 
-_INSERT_RECORD = insert(audit_records)
+INSERT = RowInsert(
+    audit_records,
+    {
+        name: bindparam(f"audit_records_{name}", type_=audit_records.c[name].type)
+        for name in ("id", "body", "mac")
+    },
+)
+"""Inserts audit records."""
 
 
 def write(connection: Connection, macs: RowMACs, *records: Record) -> None:
-    """Insert *records* in the transaction of *connection*."""
+    """Insert *records* in the transaction of *connection*; a statement inserts all."""
     rows = [
-        {"id": record.id, "body": record.body, "mac": macs.mac_of(record)}
+        {
+            "audit_records_id": record.id,
+            "audit_records_body": record.body,
+            "audit_records_mac": macs.mac_of(record),
+        }
         for record in records
     ]
-    if len(rows) == 1:
-        connection.execute(_INSERT_RECORD, rows[0])  # Compiled once, then cached.
-    elif rows:
-        # A single statement inserts all or none.
-        connection.execute(_INSERT_RECORD.values(rows))
+    if rows:
+        execute(connection, INSERT, rows)

@@ -21,6 +21,7 @@ from backends.sql.advisory_locks import try_to_lock_events
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.deliveries import insert_deliveries, with_refunds
+from backends.sql.prepared import execute
 from backends.sql.tables import events, webhook_deliveries
 from backends.sql.urls import POSTGRESQL
 from backends.sql.validation import is_storable
@@ -232,7 +233,7 @@ def _write_places(connection: Connection, places: Mapping[str, int]) -> None:
         connection.execute(_SEQUENCE_ALL, columns)
         return
     rows = [{"of_id": id_, "place": place} for id_, place in places.items()]
-    connection.execute(_SEQUENCE, rows)
+    execute(connection, _SEQUENCE, rows)
 
 
 def _latest(now: datetime) -> int:

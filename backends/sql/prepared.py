@@ -12,21 +12,26 @@ from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
-    CTE,
     JSON,
+    BindParameter,
     Connection,
     CursorResult,
     Dialect,
     Executable,
+    Table,
+    TableValuedAlias,
     Text,
     bindparam,
     cast,
     column,
     func,
+    insert,
     select,
 )
 from sqlalchemy.exc import StatementError
 from sqlalchemy.types import TypeEngine
+
+from backends.sql.urls import POSTGRESQL
 
 
 _ROWS = "rows"
@@ -50,26 +55,41 @@ def _text(value: Any) -> str:
 _JSON = json.JSONEncoder(default=_text, check_circular=False)
 
 
-def given_rows(columns: Mapping[str, TypeEngine[Any]], *, lock: str) -> CTE:
+def given_rows(columns: Mapping[str, TypeEngine[Any]]) -> TableValuedAlias:
     """
     Return the rows that ``execute`` gives to a statement of PostgreSQL, all at once.
 
-    They are one parameter, so the text and the plan are the same for any number.  The
-    advisory lock in the column *lock*, if any, is taken before a row is used.
+    They are one parameter, so the text and the plan are the same for any number.
     """
     rows = cast(bindparam(_ROWS, type_=_GivenRows(columns)), JSON)
     found = func.json_to_recordset(rows).table_valued(
         *(column(name, type_) for name, type_ in columns.items())
     )
-    members = found.render_derived(name="member", with_types=True)
-    locked = func.pg_advisory_xact_lock(members.c[lock]).label("locked")
-    return select(members, locked).cte("given")
+    return found.render_derived(name="given_rows", with_types=True)
+
+
+class RowInsert:
+    """Inserts rows into *table*; *row* has the parameter of each column."""
+
+    def __init__(self, table: Table, row: Mapping[str, BindParameter[Any]]) -> None:
+        self._table = table
+        self._row = row
+
+    def of_dialect(self, name: str) -> Executable:
+        """Return a statement for one row, or on PostgreSQL for any number of them."""
+        if name != POSTGRESQL:
+            return insert(self._table).values(self._row)
+        given = given_rows({each.key: each.type for each in self._row.values()})
+        columns = [given.c[each.key] for each in self._row.values()]
+        return insert(self._table).from_select([*self._row], select(*columns))
 
 
 class _Prepared:
     """The text of a statement for one dialect, and how its parameters are converted."""
 
     def __init__(self, statement: Any, dialect: Dialect) -> None:
+        if isinstance(statement, RowInsert):
+            statement = statement.of_dialect(dialect.name)
         compiled = statement.compile(dialect=dialect)
         self.text = str(compiled)
         self._is_positional = compiled.positiontup is not None
@@ -130,11 +150,13 @@ def _converter(type_: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any]
 
 # Equal for all engines of a dialect.  The statements are those of modules, so it is
 # bounded.
-_prepared: dict[tuple[Executable, str], _Prepared] = {}
+_prepared: dict[tuple[Executable | RowInsert, str], _Prepared] = {}
 
 
 def execute(
-    connection: Connection, statement: Executable, rows: Iterable[Mapping[str, Any]]
+    connection: Connection,
+    statement: Executable | RowInsert,
+    rows: Iterable[Mapping[str, Any]],
 ) -> CursorResult[Any]:
     """
     Execute *statement* with the parameters of each of *rows*.

@@ -1,6 +1,8 @@
 """The queries on refunds.  Each uses an index."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import repeat
+from typing import TypeVar
 
 from sqlalchemy import (
     Connection,
@@ -36,18 +38,42 @@ from backends.sql.tables import (
 )
 from signer.errors import OpenRefundsLimitError, StoreError
 from signer.model.payment import OPEN_STATES, PaymentState
-from signer.model.refund import IN_FLIGHT, Refund
+from signer.model.refund import IN_FLIGHT, Refund, Status
 from signer.model.repeated_requests import find_repeated
 from signer.model.transaction import TransactionKind, TransactionStatus
 
 
+T = TypeVar("T")
+
 _RETRY_OPEN_SECONDS = 30  # About the time in which refunds become final.
 
+# SQLAlchemy renders a list of unknown length again at each execution.
+_IDS = [f"id_{number}" for number in range(16)]
+_STATUSES = [f"status_{number}" for number in range(len(Status))]
+
 ADVANCED = REFUNDS.where(
-    refunds.c.id.in_(bindparam("refund_ids", expanding=True)),
-    STATUS.not_in(bindparam("statuses", expanding=True))
+    refunds.c.id.in_([bindparam(name) for name in _IDS]),
+    STATUS.not_in([bindparam(name) for name in _STATUSES])
     | of_moving("blocked_by").is_not(None),
 )
+"""Selects refunds that have left some statuses or are blocked; see ``advanced``."""
+
+
+def advanced(
+    refund_ids: Sequence[str], statuses: Sequence[Status]
+) -> Iterator[Mapping[str, str]]:
+    """Yield the parameters with which ``ADVANCED`` selects those of *refund_ids*."""
+    left = dict(zip(_STATUSES, _repeated(statuses), strict=False))
+    for first in range(0, len(refund_ids), len(_IDS)):
+        ids = _repeated(refund_ids[first : first + len(_IDS)])
+        yield {**left, **dict(zip(_IDS, ids, strict=False))}
+
+
+def _repeated(values: Sequence[T]) -> Iterator[T]:
+    """Yield *values*, and the last one without end."""
+    yield from values
+    yield from repeat(values[-1])
+
 
 BY_ID = REFUNDS.where(refunds.c.id == bindparam("refund_id"))
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -28,6 +29,7 @@ from backends.sql.columns import UTCDateTime
 from backends.sql.database import Database, Tables
 from backends.sql.group_commit import savepoint
 from backends.sql.hold_checks import find_blocks
+from backends.sql.prepared import execute
 from backends.sql.refund_rows import (
     NONCE,
     REFUNDS,
@@ -202,17 +204,9 @@ class RefundTables(Tables):
     def find_advanced(
         self, refund_ids: Collection[str], statuses: Collection[Status]
     ) -> Sequence[Refund]:
-        ids = list(refund_ids)
-        if len(ids) == 1:  # A list is written into the statement, which takes time.
-            rows = self._database.rows(queries.BY_ID, refund_id=ids[0])
-        else:
-            params = {"refund_ids": ids, "statuses": list(statuses)}
-            rows = self._database.rows(queries.ADVANCED, **params)
-        return tuple(
-            refund
-            for refund in read_refunds(rows)
-            if refund.status not in statuses or refund.moving.blocked_by is not None
-        )
+        parts = queries.advanced([*refund_ids], [*statuses])
+        rows = [self._database.rows(queries.ADVANCED, **part) for part in parts]
+        return read_refunds(chain.from_iterable(rows))
 
     def claim(
         self, now: datetime, until: datetime, limit: int, *, lone: bool = False
@@ -301,7 +295,7 @@ class RefundTables(Tables):
             nonce = dict(zip(NONCE, nonce_of(transaction), strict=True))
             if connection.execute(queries.BY_NONCE, nonce).first() is not None:
                 raise StaleStateError(f"nonce {transaction.nonce} is taken")
-            connection.execute(RESERVE_TRANSACTION, values)
+            execute(connection, RESERVE_TRANSACTION, [values])
 
         self._database.transaction(work)
 

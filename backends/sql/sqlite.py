@@ -93,6 +93,7 @@ class SQLiteFile:
     def __init__(self, path: Path) -> None:
         """Remember *path*; open nothing."""
         self.path = path
+        self._name = os.fspath(path)
         self._identity: tuple[int, int] | None = None
 
     def connect(
@@ -127,7 +128,7 @@ class SQLiteFile:
             StoreUnavailableError: It leads to another file, or to none.
         """
         try:
-            found = self.path.stat()
+            found = os.stat(self._name)  # noqa: PTH116  It is called very often.
         except OSError:
             identity = None
         else:

@@ -22,9 +22,9 @@ UNREADABLE_SECONDS = 0.2
 """The longest wait while the file cannot be read."""
 
 # In seconds.
-_PAUSE = 0.0001
+_PAUSE = 0.0003  # A commit waits longer for the disk.
 _LONGEST_PAUSE = 0.005
-_GROWTH = 1.2  # So a pause adds at most 20 % to the time that has passed.
+_GROWTH = 1.4  # So a pause adds at most 40 % to the time that has passed.
 _COMMIT_SECONDS = 0.05
 """After this time, a change that was written is visible, or takes unusually long."""
 

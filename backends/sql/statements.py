@@ -19,6 +19,7 @@ from sqlalchemy import (
     Update,
     bindparam,
     exists,
+    func,
     insert,
     or_,
     select,
@@ -27,8 +28,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from backends.sql import audit_rows
 from backends.sql.hold_checks import is_stopped, is_token_stopped
-from backends.sql.prepared import given_rows
+from backends.sql.prepared import RowInsert, given_rows
 from backends.sql.refund_rows import NONCE, same_nonce
 from backends.sql.tables import (
     ACCEPTED,
@@ -55,6 +57,8 @@ from signer.row_macs import RowMACs
 
 
 Values = Mapping[str, Any]
+
+Statement = Executable | RowInsert
 
 # The columns that may change.  No statement sets any other: what is paid, and with
 # which nonce and key, stays as it is.
@@ -180,19 +184,20 @@ RECORD = SAVE_TRANSACTION.where(
 )
 """Changes the status of a transaction that was signed, unless signing is stopped."""
 
-RESERVE_TRANSACTION = insert(transactions).values(parameters(transactions, HELD))
+RESERVE_TRANSACTION = RowInsert(transactions, parameters(transactions, HELD))
 """Inserts a transaction that is reserved."""
 
-ADOPT_TRANSACTION = insert(transactions).values(
-    parameters(transactions, tuple(transactions.c.keys()))
+ADOPT_TRANSACTION = RowInsert(
+    transactions, parameters(transactions, tuple(transactions.c.keys()))
 )
 """Inserts a transaction that the ledger had lost, and that is mined."""
 
-INSERT_MEMBERSHIP = insert(transaction_payments).values(
+INSERT_MEMBERSHIP = RowInsert(
+    transaction_payments,
     {
         **{name: parameter(refunds, name) for name in (*NONCE, "position")},
         "payment_id": parameter(refunds, "id"),
-    }
+    },
 )
 """Inserts that a refund belongs to its transaction."""
 
@@ -205,19 +210,16 @@ _move = {
 _FIRST_MOVE = {name: _move[name] for name in ("refund_id", "status", "at")}
 _EVENT = (*KINDS[Event].covered, "mac")
 
-INSERT_MOVE = insert(refund_moves).values(_move)
+INSERT_MOVE = RowInsert(refund_moves, _move)
 """Inserts the row of history of a change."""
 
-INSERT_ATTEMPT = insert(attempts).values(parameters(attempts, tuple(attempts.c.keys())))
+INSERT_ATTEMPT = RowInsert(attempts, parameters(attempts, tuple(attempts.c.keys())))
 """Inserts signed bytes."""
 
-INSERT_EVENT = insert(events).values(parameters(events, _EVENT))
+INSERT_EVENT = RowInsert(events, parameters(events, _EVENT))
 """Inserts what the tenant of a refund learns of a change."""
 
-INSERT_AUDIT_RECORD = insert(audit_records).values(
-    parameters(audit_records, ("id", "body", "mac"))
-)
-"""Inserts an audit record."""
+INSERT_AUDIT_RECORD = audit_rows.INSERT
 
 COMPARED = (RECORD, SAVE_TRANSACTION, PLACE, SAVE, KEEP)
 """Statements that change one row, or none if it is not what was read."""
@@ -245,7 +247,7 @@ HAS_FORGED_ATTEMPT = select(
 )
 """Whether a transaction has an attempt although nothing was signed."""
 
-ORDER: Sequence[Executable] = (
+ORDER: Sequence[Statement] = (
     *COMPARED,
     RESERVE_TRANSACTION,
     ADOPT_TRANSACTION,
@@ -277,7 +279,7 @@ ACCEPT_ON_SQLITE = _accept(sqlite.insert, tuple(refunds.c.keys()))
 """Inserts refunds, and returns a row for each; ``ACCEPTED_ON_SQLITE`` follow."""
 
 ACCEPTED_ON_SQLITE = tuple(
-    (next(iter(row.values())).key, insert(table).values(row))
+    (next(iter(row.values())).key, RowInsert(table, row))
     for table, row in _ACCEPTED_WITH
 )
 """What is inserted with a refund, each with the parameter that is None if it is not."""
@@ -298,7 +300,9 @@ def _accept_together(names: Sequence[str]) -> Executable:
     own = parameters(refunds, names)
     needed = [*own.values(), *(v for _, row in _ACCEPTED_WITH for v in row.values())]
     types = {each.key: each.type for each in needed}
-    given = given_rows({**types, LOCK: BigInteger()}, lock=LOCK)
+    rows = given_rows({**types, LOCK: BigInteger()})
+    locked = func.pg_advisory_xact_lock(rows.c[LOCK]).label("locked")
+    given = select(rows, locked).cte("given")
     insert_ = postgresql.insert(refunds).from_select(
         names, select(*(given.c[each.key] for each in own.values()))
     )

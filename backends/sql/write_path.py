@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar, cast
 
-from sqlalchemy import Connection, Executable
+from sqlalchemy import Connection
 
 from backends.sql.advisory_locks import tenant_lock
 from backends.sql.prepared import execute
@@ -36,6 +36,7 @@ from backends.sql.statements import (
     RESERVE_TRANSACTION,
     SAVE,
     SAVE_TRANSACTION,
+    Statement,
     Values,
     fields_of,
     history_values,
@@ -69,7 +70,7 @@ Result = TypeVar("Result")
 class Write(NamedTuple):
     """One execution of a statement; those of one statement are in the order of keys."""
 
-    statement: Executable
+    statement: Statement
     key: tuple[Any, ...]
     values: Values
 
@@ -88,7 +89,7 @@ def writes_of(macs: RowMACs, change: Change) -> Iterator[Write]:
 def _steps_of(macs: RowMACs, before: Refund, after: Refund) -> Iterator[Write]:
     """Yield what changes a refund that has no transaction, and perhaps gives it one."""
     values = refund_values(macs, before, after)
-    statements: Sequence[Executable] = (SAVE,)
+    statements: Sequence[Statement] = (SAVE,)
     if after.transaction is not None:
         values = {**values, **fields_of(transactions, after.transaction)}
         is_mined = after.transaction.status is TransactionStatus.MINED
@@ -144,7 +145,7 @@ def apply_all(connection: Connection, writes: Iterable[Write]) -> None:
     Raises:
         StaleStateError: One is not possible, or was made by another process.
     """
-    rows: dict[Executable, list[Write]] = defaultdict(list)
+    rows: dict[Statement, list[Write]] = defaultdict(list)
     for write in writes:
         rows[write.statement].append(write)
     for statement in ORDER:

@@ -88,8 +88,8 @@ LOOK_SECONDS = 0.25
 REST_SECONDS = 0.05
 """The shortest pause between two rounds, even if a round took longer."""
 
-_MOST_LEFT = 3
-"""How many rounds in a row are left to another process that seals."""
+MOST_LEFT = 40
+"""How many rounds in a row are left to another process that seals: ten seconds."""
 
 _CHECK_INTERVAL = timedelta(seconds=30)
 """How often the records are checked while nothing is written."""
@@ -190,7 +190,7 @@ class Sealer:
         """
         last = self._size
         self._size, _ = self._journal.head()
-        is_led = last not in {None, self._size} and self._left < _MOST_LEFT
+        is_led = last not in {None, self._size} and self._left < MOST_LEFT
         self._left = self._left + 1 if is_led else 0
         return is_led
 

@@ -9,16 +9,20 @@ is over.  When its own wait is over, another waiting thread becomes the watcher.
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from signer.errors import StoreError
 from signer.model.refund import OPEN, UNRESERVED, UNSENT, Refund, Status
 from signer.ports.ledger import Ledger
-from signer.ports.refund_store import Topic
+from signer.ports.refund_store import Topic, Watch
 
 
 GATHER_SECONDS = 0.001
 """How long the watcher of several requests gathers changes before it reads again."""
+
+ENTRY_SECONDS = 0.02
+"""How long a request waits for the watcher to read its refund, before it does so."""
 
 RETRY_SECONDS = 0.2
 """How long the watcher waits before it repeats a read that failed."""
@@ -57,6 +61,7 @@ class _Wait:
         self.condition = condition
         self.found: Refund | None = None
         self.error: Exception | None = None
+        self.is_read = False  # Since it began.
         self.is_woken = threading.Event()
 
     @property
@@ -85,6 +90,10 @@ class RefundWaits:
         self._lock = threading.Lock()
         self._waits: list[_Wait] = []
         self._watcher: _Wait | None = None
+        # Of the watcher, which leaves them to the next one.
+        self._cleanup: ExitStack | None = None
+        self._watch: Watch | None = None
+        self._is_read = False
 
     def wait(
         self, refund: Refund, seconds: float, condition: WaitCondition
@@ -98,11 +107,13 @@ class RefundWaits:
         wait = _Wait(refund.id, condition)
         try:
             if not self._enter(wait):
-                self._read([wait])  # It may have changed before the thread entered.
+                wait.is_woken.wait(min(ENTRY_SECONDS, seconds))
+                if not wait.is_read:
+                    self._read([wait])  # It may have changed before the thread entered.
                 if not wait.is_over:
                     wait.is_woken.wait(deadline - self._timer())
             if self._watcher is wait:
-                self._watch(wait, deadline)
+                self._read_changes(wait, deadline)
         finally:
             self._leave(wait)
         if wait.error is not None:
@@ -119,6 +130,7 @@ class RefundWaits:
 
     def _leave(self, wait: _Wait) -> None:
         """Make another thread the watcher if that of *wait* is."""
+        cleanup = None
         with self._lock:
             self._waits.remove(wait)
             if self._watcher is wait:
@@ -126,16 +138,23 @@ class RefundWaits:
                 self._watcher = next(pending, None)
                 if self._watcher is not None:
                     self._watcher.is_woken.set()
+                else:
+                    cleanup, self._cleanup, self._watch = self._cleanup, None, None
+        if cleanup is not None:
+            cleanup.close()
 
-    def _watch(self, wait: _Wait, deadline: float) -> None:
+    def _read_changes(self, wait: _Wait, deadline: float) -> None:
         """Read the refunds of all threads after each change, until *wait* is over."""
-        with self._store.watch(Topic.MOVED) as watch:
-            is_read = self._read_all()
-            while not wait.is_over and (left := deadline - self._timer()) > 0:
-                watch.wait(left if is_read else min(left, RETRY_SECONDS))
-                if len(self._waits) > 1:
-                    time.sleep(GATHER_SECONDS)
-                is_read = self._read_all()
+        if self._watch is None:
+            self._cleanup = ExitStack()
+            self._watch = self._cleanup.enter_context(self._store.watch(Topic.MOVED))
+        if not wait.is_read:
+            self._is_read = self._read_all()
+        while not wait.is_over and (left := deadline - self._timer()) > 0:
+            self._watch.wait(left if self._is_read else min(left, RETRY_SECONDS))
+            if len(self._waits) > 1:
+                time.sleep(GATHER_SECONDS)
+            self._is_read = self._read_all()
 
     def _read_all(self) -> bool:
         with self._lock:
@@ -161,6 +180,7 @@ class RefundWaits:
             return all(are_read)
         by_id = {refund.id: refund for refund in found}
         for each in waits:
+            each.is_read = True
             if each.refund_id in by_id:
                 each.finish(by_id[each.refund_id])
         return True

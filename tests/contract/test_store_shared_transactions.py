@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import Connection
 
 from backends.sql import SQLStore
+from backends.sql.prepared import execute
 from backends.sql.statements import (
     INSERT_MEMBERSHIP,
     PLACE,
@@ -58,8 +59,8 @@ def _shared(store: SQLStore, *refunds: Refund, nonce: int = 0) -> Transaction:
     def work(connection: Connection) -> None:
         for each in values:
             connection.execute(PLACE, each)
-        connection.execute(RESERVE_TRANSACTION, values[0])
-        connection.execute(INSERT_MEMBERSHIP, values)
+        execute(connection, RESERVE_TRANSACTION, values[:1])
+        execute(connection, INSERT_MEMBERSHIP, values)
 
     store._database.transaction(work)
     return row.paying(placed)

@@ -392,10 +392,8 @@ def test_transactions_that_wait_are_not_read(store: SQLStore) -> None:
 
 def test_awaited_refunds_are_found_by_their_ids(filled_store: SQLStore) -> None:
     """The cost does not grow with the other refunds."""
-    given = {
-        "refund_ids": [queued().id for _ in range(16)],
-        "statuses": [Status.QUEUED, Status.RESERVED, Status.SIGNED],
-    }
+    ids = [queued().id for _ in range(16)]
+    (given,) = queries.advanced(ids, [Status.QUEUED, Status.RESERVED, Status.SIGNED])
     plan = query_plan(filled_store, queries.ADVANCED, given)
 
     assert "SCAN refunds" not in plan

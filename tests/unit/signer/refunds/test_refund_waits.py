@@ -12,6 +12,7 @@ import pytest
 from backends.sql import SQLStore
 from signer.errors import StoreUnavailableError
 from signer.model.refund import Refund, Status
+from signer.refunds import refund_waits
 from signer.refunds.refund_waits import (
     BROADCAST_TRIED,
     DEQUEUED,
@@ -132,13 +133,33 @@ def test_a_change_before_the_wait_is_seen(process: Process) -> None:
     assert watching.result(10) is not None
 
 
+def test_a_request_that_the_watcher_has_read_does_not_read(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It also takes over the watch."""
+    monkeypatch.setattr(refund_waits, "ENTRY_SECONDS", 30)
+    one, other = accepted(process.worker), accepted(process.worker)
+    [watching] = process.waiting(one)
+    entered = process.threads.submit(process.waits.wait, other, 20, BROADCAST_TRIED)
+    assert eventually(lambda: len(process.waits._waits) == 2)
+    watch = process.waits._watch
+    after = process.end(one)
+
+    assert watching.result(10) == after
+    assert process.waits._watch is watch
+    after = process.end(other)
+    assert entered.result(10) == after
+    assert sorted([one.id, other.id]) in process.reads
+    assert process.waits._watch is None
+
+
 def test_a_wait_ends_after_its_time(process: Process) -> None:
     """The watcher's too; another request then watches."""
     refunds = [accepted(process.worker) for _ in range(3)]
-    [first] = process.waiting(refunds[0], seconds=0.3)
+    [first] = process.waiting(refunds[0], seconds=1)
     [second, third] = [
         process.waiting(refund, seconds=seconds)[0]
-        for refund, seconds in zip(refunds[1:], (0.3, 20), strict=True)
+        for refund, seconds in zip(refunds[1:], (1, 20), strict=True)
     ]
 
     assert (first.result(10), second.result(10)) == (None, None)
