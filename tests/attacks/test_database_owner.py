@@ -367,11 +367,13 @@ def _put_back(where: str) -> tuple[str, ...]:
 
 
 ALL_STOPS = "name LIKE 'network %' OR name = 'everything'"
+ALL_TOKEN_STOPS = "name LIKE 'token %'"
 ALL_BLOCKS = "name LIKE 'tenant %'"
 ALL_HOLDS = "name <> 'register'"
 
 LIFTS = {
     "delete the stop": (f"DELETE FROM holds WHERE {ALL_STOPS}",),
+    "delete the token's stop": (f"DELETE FROM holds WHERE {ALL_TOKEN_STOPS}",),
     "delete the block": (f"DELETE FROM holds WHERE {ALL_BLOCKS}",),
     "delete all": ("DELETE FROM holds",),
     "delete the register": ("DELETE FROM holds WHERE name = 'register'",),
@@ -380,6 +382,7 @@ LIFTS = {
         "UPDATE holds SET reason = '{}' WHERE name = 'register'",
     ),
     "an older stop": _put_back(ALL_STOPS),
+    "an older stop of the token": _put_back(ALL_TOKEN_STOPS),
     "an older block": _put_back(ALL_BLOCKS),
     "all as it was": _put_back("TRUE"),
     "all as it was, behind records that count nothing": (
@@ -434,13 +437,14 @@ def test_a_hold_that_is_deleted_or_older(
     """It is in force while its row is missing, or is not the last one."""
     refund, switch = world.accepted(), world.holds
     admin = world.holds
-    switch.stop("local", "odd refunds", OPERATOR)
+    token = "TUSD" if "token" in lift else None
+    switch.stop("local", "odd refunds", OPERATOR, token=token)
     admin.block("gateway", OPERATOR)
-    switch.resume("local", "explained", OPERATOR)
+    switch.resume("local", "explained", OPERATOR, token=token)
     admin.unblock("gateway", OPERATOR)
     steal("CREATE TABLE kept_holds AS SELECT * FROM holds")
     if "stop" in lift:
-        switch.stop("local", "again", OPERATOR)
+        switch.stop("local", "again", OPERATOR, token=token)
     elif "block" in lift:
         admin.block("gateway", OPERATOR)
     else:

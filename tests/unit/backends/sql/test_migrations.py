@@ -19,6 +19,7 @@ from signer.errors import (
     StoreError,
 )
 from signer.model.refund import Status
+from signer.ports.audit_journal import Sealing
 from signer.row_macs import RowMACs
 from tests.fixtures.ledger import (
     OTHER_WALLET,
@@ -34,8 +35,9 @@ from tests.fixtures.ledger import (
     signed,
     unrecorded,
 )
+from tests.support.audit import record
 from tests.support.keys import key_at, made_active
-from tests.support.ledgers import open_ledger
+from tests.support.ledgers import DRAFTS, open_ledger
 
 
 @pytest.fixture
@@ -124,6 +126,34 @@ def test_another_revision(empty: SQLStore, revision: str) -> None:
         empty.check()
     with pytest.raises(StoreError, match=f"revision {revision}.*restore a backup"):
         empty.migrate()
+
+
+def test_the_ledger_of_an_earlier_release_that_runs(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The next release does not upgrade it, or begin to work with it.
+
+    A process of the earlier release would go on, and append records that the next
+    release declares forged.  A release that upgrades a ledger must require first that
+    no other process has a SQLite file open.
+    """
+    with closing(open_ledger(empty_url)) as running:
+        running.migrate()
+        running.append([record(1)])
+        with monkeypatch.context() as next_release:
+            for module in ("migrate", "store"):
+                next_release.setattr(f"backends.sql.{module}.HEAD", "0002")
+            with closing(open_ledger(empty_url)) as new:
+                for refused in (new.migrate, new.check):
+                    with pytest.raises(
+                        StoreError, match="revision 0001, .* needs revision 0002"
+                    ):
+                        refused()
+        running.append([record(2)])
+
+        running.check()
+        assert running.seal(10, DRAFTS.forged) == Sealing(2)
 
 
 def test_a_ledger_without_revision(empty: SQLStore) -> None:
