@@ -10,8 +10,14 @@ import pytest
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import LimitReachedError, PolicyViolationError
 from signer.model.refund import Refund, Status
+from signer.refunds.eth_send_transaction import TransactionSender
+from signer.refunds.token_transfer import ContractCall
+from tests.fixtures.scripted_chain import CHAIN_ID
+from tests.support.approvals import ruled
 from tests.support.ledgers import open_ledger
-from tests.support.refunds import REQUEST, FakeClock, World
+from tests.support.other_payments import RULES
+from tests.support.refunds import ACTOR, CUSTOMER, REQUEST, FakeClock, World
+from tests.support.rpc import ScriptedProxy
 
 
 DUST = "0.000001"
@@ -114,3 +120,26 @@ def test_one_tenants_dust_leaves_gas_for_others(world: World) -> None:
 
     assert GAS_PER_HOUR * 0.9 < _gas(world, refunds) <= GAS_PER_HOUR
     assert submission.refund.status is Status.BROADCAST
+
+
+def test_transactions_of_one_wei_meet_the_same_limit(world: World) -> None:
+    """Those of ``eth_sendTransaction``, which a rule of the operator permits."""
+    world.tenants = _tenants(gas_per_hour=GAS_PER_HOUR)
+    node = ScriptedProxy({"eth_getTransactionCount": "0x0"})
+    service = ruled(world, RULES).service
+    sender = TransactionSender(service, world.store, world.clock, {"local": node})
+    one_wei = ContractCall(world.signer.address, CHAIN_ID, CUSTOMER, 1, b"")
+
+    def send(number: int) -> Refund:
+        return sender.accept(one_wei, "local", "gateway", ACTOR, f"key-{number}")
+
+    calls = [send(number) for number in range(150)]
+    for _ in range(6):
+        world.work(after=timedelta(seconds=31))
+    burnt = _gas(world, calls)
+
+    assert GAS_PER_HOUR * 0.9 < burnt <= GAS_PER_HOUR
+    with pytest.raises(LimitReachedError, match="gas_per_hour"):
+        send(150)
+    world.work(after=timedelta(hours=1))
+    assert burnt < _gas(world, calls) <= 2 * GAS_PER_HOUR

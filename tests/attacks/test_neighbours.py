@@ -1,6 +1,6 @@
 """A tenant with a long queue beside another tenant of the same service."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import pytest
@@ -12,6 +12,7 @@ from signer.config.tenants import Tenant, TenantRegistry
 from signer.model.refund import Refund, Status
 from signer.model.transaction import CLAIM_TIME
 from signer.refunds.saved_steps import Moving, Outcome
+from tests.support.approvals import ruled
 from tests.support.ledgers import seal
 from tests.support.refunds import World, altered
 from tests.support.ring import SILENCE
@@ -20,6 +21,12 @@ from tests.support.ring import SILENCE
 QUEUED = 200
 
 HOSTILE, OTHER = "gateway", "shop"
+
+FORBIDDEN = """
+@id("two-hundred")
+forbid (principal, action, resource)
+when { context has amount && context.amount == decimal("200.0") };
+"""
 
 
 @pytest.fixture
@@ -97,10 +104,24 @@ def test_a_new_refund_waits_for_few_of_another_tenant(world: World) -> None:
     assert max(waits[1:]) <= 8
 
 
-def test_refunds_that_wait_cost_others_nothing(world: World) -> None:
-    """For ten minutes: few lines of the log, no audit record, no request of a node."""
+def _limited(world: World) -> None:
     world.change_token(hourly_limit="100")
+
+
+def _forbidden(world: World) -> None:
+    """As if an operator had forbidden the amount after the refunds were accepted."""
+    ruled(world, FORBIDDEN)
+
+
+@pytest.mark.parametrize(
+    ("forbid", "code"), [(_limited, "limit-reached"), (_forbidden, "policy-violation")]
+)
+def test_refunds_that_wait_cost_others_nothing(
+    world: World, forbid: Callable[[World], object], code: str
+) -> None:
+    """For ten minutes: few lines of the log, no audit record, no request of a node."""
     waiting = _queue(world, "200")
+    forbid(world)
     world.work()
     records = _records(world)
     world.chain.calls.clear()
@@ -112,9 +133,7 @@ def test_refunds_that_wait_cost_others_nothing(world: World) -> None:
     refund = world.accepted(OTHER)
     world.work()
 
-    assert {each.moving.blocked_by for each in map(world.stored, waiting)} == {
-        "limit-reached"
-    }
+    assert {each.moving.blocked_by for each in map(world.stored, waiting)} == {code}
     assert len(logs) <= passes
     assert _records(world) - records < 10
     assert estimated <= passes

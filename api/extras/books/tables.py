@@ -9,7 +9,13 @@ from eth_utils.address import is_checksum_address
 from sqlalchemy import Connection, Integer, bindparam, func, or_, select, text, union
 
 from backends.sql.columns import UTCDateTime
-from backends.sql.refund_rows import PAYING, REFUNDS, read_moving, read_refunds
+from backends.sql.refund_rows import (
+    PAYING,
+    REFUNDS,
+    read_moving,
+    read_refunds,
+    same_nonce,
+)
 from backends.sql.refunds import RefundTables
 from backends.sql.tables import (
     IS_FILLER,
@@ -17,6 +23,7 @@ from backends.sql.tables import (
     audit_records,
     refunds,
     state_in,
+    transaction_payments,
     transactions,
     unrecorded,
 )
@@ -135,11 +142,20 @@ IN_BLOCKS = (
 )
 
 SENDERS = (
-    select(transactions.c.sender, func.count())
+    select(transactions.c.sender, func.count(transaction_payments.c.payment_id))
+    .outerjoin_from(
+        transactions,
+        transaction_payments,
+        same_nonce(transactions, transaction_payments),
+    )
     .where(
         transactions.c.chain_id == bindparam("of_chain"),
-        transactions.c.block_number >= bindparam("first_block"),
-        transactions.c.block_number <= bindparam("last_block"),
+        or_(
+            transactions.c.block_number.is_(None),
+            transactions.c.block_number.between(
+                bindparam("first_block"), bindparam("last_block")
+            ),
+        ),
     )
     .group_by(transactions.c.sender)
     .order_by(transactions.c.sender)
@@ -286,7 +302,11 @@ class BookTables(RefundTables, WalletTables):
     def senders_in_blocks(
         self, chain_id: int, blocks: tuple[int, int]
     ) -> Mapping[str, int]:
-        """Return how many refunds have a block between both *blocks*, by sender."""
+        """
+        Return how many refunds have a block between both *blocks* or none, by sender.
+
+        Senders of fillers alone are among them.
+        """
         span = {"first_block": blocks[0], "last_block": blocks[1]}
         rows = self._database.rows(SENDERS, of_chain=chain_id, **span)
         return dict(tuple(row) for row in rows)

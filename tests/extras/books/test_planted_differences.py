@@ -58,13 +58,18 @@ def _allowance(books: Books) -> None:
     books.chain.transfer(WALLET, STRANGER, 9, settled.tx_hash)
 
 
-def _unknown_sender(books: Books) -> None:
+def _unknown_sender(books: Books, **changes: Any) -> None:
     entry = books.paid()
     assert entry.refund is not None
     for nonce in range(3):
         own = {name: f"{value}-{nonce}" for name, value in _OTHER.items()}
-        stray = as_if(entry.refund, **own, sender=STRANGER, nonce=nonce)
+        stray = as_if(entry.refund, **own, sender=STRANGER, nonce=nonce, **changes)
         books.put(STRANGER, NonceEntry(nonce, stray))
+
+
+def _unknown_sender_without_a_block(books: Books) -> None:
+    in_no_block = {"block_number": None, "block_hash": None}
+    _unknown_sender(books, status=Status.BROADCAST, **in_no_block)
 
 
 def _theft(books: Books) -> None:
@@ -294,6 +299,7 @@ PLANTED: list[tuple[Callable[[Books], None], Code]] = [
     (_changed_unrecorded, Code.ROW_CHANGED),
     (_changed_wallet, Code.ROW_CHANGED),
     (_unknown_sender, Code.UNKNOWN_SENDER),
+    (_unknown_sender_without_a_block, Code.UNKNOWN_SENDER),
     (_payment_in_a_filler, Code.TRANSFER_WITHOUT_REFUND),
     (_dear_filler, Code.FEE_MISMATCH),
     (_filler_left_open, Code.MINED_BUT_OPEN),
@@ -332,9 +338,12 @@ def _continue(books: Books) -> None:
             books.paid()
 
 
-def test_what_is_left_out_is_counted(books: Books) -> None:
+@pytest.mark.parametrize("plant", [_unknown_sender, _unknown_sender_without_a_block])
+def test_what_is_left_out_is_counted(
+    books: Books, plant: Callable[[Books], None]
+) -> None:
     """One difference for each sender, which names it and says how many refunds."""
-    _unknown_sender(books)
+    plant(books)
     (left_out,) = [each for each in books.events() if isinstance(each, Difference)]
 
     assert (left_out.wallet, left_out.found) == (STRANGER, "3 refunds")

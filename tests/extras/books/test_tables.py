@@ -150,14 +150,14 @@ def test_fillers_in_blocks(store: SQLStore) -> None:
 
 
 def test_what_a_comparison_may_leave_out(store: SQLStore) -> None:
-    """Senders of refunds with a block, and the chains whose refunds ended."""
+    """Senders of refunds, also without a block, and the chains whose refunds ended."""
     began = now()
     for _ in range(2):
         moved(store, mined(store, broadcast(store)), Status.CONFIRMED)  # In block 7.
     broadcast(store)
 
-    assert store.tables(BookTables).senders_in_blocks(CHAIN, (7, 7)) == {WALLET: 2}
-    assert store.tables(BookTables).senders_in_blocks(CHAIN, (8, 9)) == {}
+    assert store.tables(BookTables).senders_in_blocks(CHAIN, (7, 7)) == {WALLET: 3}
+    assert store.tables(BookTables).senders_in_blocks(CHAIN, (8, 9)) == {WALLET: 1}
     assert store.tables(BookTables).senders_in_blocks(7, (7, 7)) == {}
     (network,) = {each.network for each in store.list("gateway").refunds}
     until = later(60)
@@ -165,6 +165,21 @@ def test_what_a_comparison_may_leave_out(store: SQLStore) -> None:
         CHAIN: (network, 2)
     }
     assert store.tables(BookTables).results_by_chain(until, until) == {}
+
+
+def test_the_payments_of_a_sender_are_counted(store: SQLStore) -> None:
+    """Two in one transaction are two, and a filler is none."""
+    books = store.tables(BookTables)
+    a_filler(store, opened(store, sender=OTHER_WALLET), now())
+    sent, other = broadcast(store), accepted(store)
+    forge(
+        store,
+        "INSERT INTO transaction_payments"
+        " (payment_id, chain_id, sender, nonce, position)"
+        f" VALUES ('{other.id}', {CHAIN}, '{WALLET}', {sent.nonce}, 1)",
+    )
+
+    assert books.senders_in_blocks(CHAIN, (7, 7)) == {WALLET: 2, OTHER_WALLET: 0}
 
 
 def test_refunds_of_a_chain_are_pages_in_the_order_of_ids(store: SQLStore) -> None:

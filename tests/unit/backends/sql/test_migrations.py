@@ -147,7 +147,7 @@ def test_the_ledger_of_an_earlier_release_that_runs(
             with closing(open_ledger(empty_url)) as new:
                 for refused in (new.migrate, new.check):
                     with pytest.raises(
-                        StoreError, match="revision 0001, .* needs revision 0002"
+                        StoreError, match=r"revision 0001, .* needs revision 0002"
                     ):
                         refused()
         running.append([record(2)])
