@@ -170,7 +170,9 @@ def test_what_a_comparison_may_leave_out(store: SQLStore) -> None:
 def test_the_payments_of_a_sender_are_counted(store: SQLStore) -> None:
     """Two in one transaction are two, and a filler is none."""
     books = store.tables(BookTables)
-    a_filler(store, opened(store, sender=OTHER_WALLET), now())
+    a_filler(
+        store, opened(store, sender=OTHER_WALLET).next_nonce, now(), sender=OTHER_WALLET
+    )
     sent, other = broadcast(store), accepted(store)
     forge(
         store,
