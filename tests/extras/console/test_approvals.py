@@ -1,6 +1,10 @@
 """Approvals: what the console decides is what the API would have decided."""
 
 import re
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 from falcon.testing import Result, TestClient
@@ -8,26 +12,42 @@ from falcon.testing import Result, TestClient
 from api.container import Container
 from api.http.app import create_app
 from backends.sql import SQLStore
+from signer.approvals import MAX_LISTED
 from signer.model.approval import ApprovalState
+from signer.ports.clock import utc_now
+from signer.refunds.acceptance import SubmittedRequest
 from tests.api.administrators import authorized
 from tests.api.browser import Browser, new_token
+from tests.api.commands import Run
 from tests.api.forms import find_form
+from tests.api.support import SettableClock
+from tests.support.approvals import ASKING, limited
+from tests.support.ledgers import write_mac_key
+from tests.support.refunds import REQUEST, World
 
 
 DECIDE = "approvals:decide"
+Pages = list[list[str]]
+"""The digests of each page."""
+
 WHY = "checked with <b>the</b> gateway"
+
+
+def _resume_proposal(client: TestClient, **claims: Any) -> str:
+    """Return the digest of a proposal of carol."""
+    for path in ("stop", "resume"):
+        answer = client.simulate_post(
+            f"/v1/admin/{path}",
+            json={"reason": "a test"},
+            headers=authorized(**{"scope": "signing:stop", "sub": "carol", **claims}),
+        )
+    return str(answer.json["digest"])
 
 
 @pytest.fixture
 def digest(client: TestClient) -> str:
     """The digest of a proposal of carol."""
-    for path in ("stop", "resume"):
-        answer = client.simulate_post(
-            f"/v1/admin/{path}",
-            json={"reason": "a test"},
-            headers=authorized(scope="signing:stop", sub="carol"),
-        )
-    return str(answer.json["digest"])
+    return _resume_proposal(client)
 
 
 def _decide(
@@ -153,3 +173,84 @@ def test_a_decided_proposal_has_no_form(
 
     assert not re.search(r"/confirm", answer.text)
     assert _decide(browser, digest).status_code == 409
+
+
+def _by_api(client: TestClient, now: datetime) -> Pages:
+    """Return the digests of each page, following ``nextCursor``."""
+    pages, cursor = Pages(), "0"
+    while cursor:
+        listed = client.simulate_get(
+            "/v1/admin/approvals",
+            params={"cursor": cursor},
+            headers=authorized(scope="approvals:read", now=now),
+        ).json
+        pages.append([each["digest"] for each in listed["approvals"]])
+        cursor = listed["nextCursor"] or ""
+    return pages
+
+
+def _by_command(hotwallet: Run) -> Pages:
+    """Return the digests of each page, following what each page says."""
+    pages, cursor = Pages(), "0"
+    while cursor:
+        command = ("approvals", "list", "--cursor", cursor)
+        listed = hotwallet(*command, "--json").json
+        pages.append([each["digest"] for each in listed["approvals"]])
+        cursor = listed["nextCursor"] or ""
+        said = re.findall(r"--cursor (\d+)", hotwallet(*command).out)
+        assert said == ([cursor] if cursor else [])
+    return pages
+
+
+def _by_console(browser: Browser) -> Pages:
+    """Return the digests of each page, following the link to more."""
+    pages, links = Pages(), ["/console/approvals"]
+    while links:
+        text = browser.get(links[0]).text
+        pages.append(re.findall(r'<h2[^>]*><a href="[^"]*/([0-9a-f]{64})">', text))
+        links = re.findall(r'<a href="([^"]+)">More</a>', text)
+    return pages
+
+
+def test_pages_show_each_proposal_once(
+    client: TestClient,
+    sqlite_store: SQLStore,
+    sqlite_url: str,
+    clock: SettableClock,
+    hotwallet: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    By API, command and console: more refunds wait than a page has.
+
+    An administrator's proposal is later than all, and on the first page.
+    """
+    clock.now = utc_now()  # As the command, whose clock is the host's.
+    world = World(sqlite_store)
+    world.clock.now = clock.now
+    requests = [
+        SubmittedRequest(f"key-{n}", replace(REQUEST, reference=f"order-{n}"))
+        for n in range(MAX_LISTED + 5)
+    ]
+    limited(world).service.submit_all(tenant="mallory", requests=requests, actor=ASKING)
+    resume = _resume_proposal(client, now=clock.now)
+    browser = Browser(client)
+    assert browser.log_in(now=clock.now).status_code == 303
+    settings = {
+        "APP_ENV": "test",
+        "MAC_KEY_FILE": str(write_mac_key(tmp_path)),
+        "DATABASE_URL": sqlite_url,
+        "REQUIRE_APPROVALS": "true",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+
+    for first, second in (
+        _by_api(client, clock.now),
+        _by_command(hotwallet),
+        _by_console(browser),
+    ):
+        assert resume in first
+        assert (len(first), len({*first, *second})) == (MAX_LISTED, MAX_LISTED + 6)
+        assert len(second) == 6
