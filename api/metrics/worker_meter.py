@@ -1,6 +1,7 @@
 """What one worker measures, as the JSON that it writes into its row."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from threading import Lock
 
@@ -85,10 +86,9 @@ class WorkerMeter(Meter):
     ) -> None:
         """Count *calls* of *node*, each a method and its outcome, in one exchange."""
         self._readings.observe(metric_names.RPC_SECONDS, network, node, value=seconds)
-        for method, outcome in calls:
-            self._readings.add(
-                metric_names.RPC_REQUESTS, network, node, method, outcome
-            )
+        for call, count in Counter(calls).items():
+            spec = metric_names.RPC_REQUESTS
+            self._readings.add(spec, network, node, *call, by=count)
 
     def moved(self, before: Refund, after: Refund) -> None:
         network, readings = after.network, self._readings

@@ -62,11 +62,12 @@ class Event:
         *before* is None for a new refund.  Sweeps and fillers have no events.  A
         reorganisation, which takes a mined refund back to broadcast, is none either.
         """
-        if after.status not in TYPES or after.bound_sender is not None:
+        status = after.status
+        if status not in TYPES or after.bound_sender is not None:
             return None
         if before is not None and (
-            before.status is after.status
-            or (after.status is Status.BROADCAST and before.status in _SENT_BEFORE)
+            (was := before.status) is status
+            or (status is Status.BROADCAST and was in _SENT_BEFORE)
         ):
             return None
         is_sent = after.nonce is not None
@@ -75,7 +76,7 @@ class Event:
             after.tenant,
             after.id,
             after.revision,
-            after.status,
+            status,
             after.moving.updated_at,
             after.sender,
             after.nonce,

@@ -82,6 +82,9 @@ _STATES = dict.fromkeys(Status, PaymentState.ASSIGNED) | {
     Status(state): state for state in PaymentState if state != PaymentState.ASSIGNED
 }
 
+# By its text, and so by the state of a payment or the status of a transaction.
+_STATUSES: Mapping[str, Status] = {status: status for status in Status}
+
 OPEN = frozenset(status for status in Status if not status.is_final)
 
 UNRESERVED = frozenset({Status.AWAITING_APPROVAL, Status.QUEUED})
@@ -220,9 +223,9 @@ class Refund:
     def status(self) -> Status:
         """The status that its tenant sees."""
         if self.state is not PaymentState.ASSIGNED:
-            return Status(self.state)
+            return _STATUSES[self.state]
         # Another program may have removed the transaction: no worker goes on then.
-        return Status(self.transaction.status) if self.transaction else Status.RESERVED
+        return _STATUSES[self.transaction.status if self.transaction else "reserved"]
 
     @property
     def payments(self) -> tuple["Refund", ...]:
@@ -413,7 +416,7 @@ class Refund:
 
         *failure* is why it fails, or will.  One that another program ended stays.
         """
-        state = Status(status).state
+        state = _STATUSES[status].state
         if self.state is not PaymentState.ASSIGNED:
             return self
         if state is not self.state:

@@ -127,10 +127,12 @@ def changed(row: T, **changes: Any) -> T:
     Raises:
         TypeError: The class has no such field.
     """
-    if unknown := changes.keys() - vars(row).keys():
-        raise TypeError(f"{type(row).__name__} has no {', '.join(sorted(unknown))}")
+    values = vars(row)
+    if not changes.keys() <= values.keys():
+        unknown = ", ".join(sorted(changes.keys() - values.keys()))
+        raise TypeError(f"{type(row).__name__} has no {unknown}")
     copied = object.__new__(type(row))
-    vars(copied).update(vars(row), **changes)
+    object.__setattr__(copied, "__dict__", {**values, **changes})
     return copied
 
 
