@@ -1,11 +1,12 @@
 """
 Reservations: assigns the next nonces of a wallet to queued refunds.
 
-All refunds of a batch get theirs in one transaction.  The conditions are part of each
-statement, so a refund that no longer fulfils them gets no nonce and leaves no gap.
+All refunds of a batch get theirs in one transaction, under the lock of the chain: they
+are counted once.  The conditions are part of each statement.  If a refund no longer
+fulfils them, the transaction is repeated without it, so it leaves no gap.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -36,7 +37,7 @@ from backends.sql.statements import (
 )
 from backends.sql.tables import keys, refunds, transactions, unrecorded, wallets
 from backends.sql.validation import is_address
-from backends.sql.wallet_rows import find_wallet, next_nonce
+from backends.sql.wallet_rows import find_wallet
 from backends.sql.write_path import all_or_each, find_reason
 from signer.errors import (
     HotWalletError,
@@ -52,7 +53,6 @@ from signer.model.refund import Refund
 from signer.model.sealed_fields import changed
 from signer.model.spending_limits import PaymentTotals, Spent
 from signer.model.transaction import Transaction
-from signer.model.wallet import Wallet
 from signer.ports.refund_store import Reservation
 from signer.row_macs import RowMACs
 
@@ -65,7 +65,6 @@ def _may_reserve() -> tuple[Any, ...]:
     have changed.
     """
     chain_id, sender = parameter(refunds, "chain_id"), parameter(refunds, "sender")
-    counted = bindparam("counted", type_=refunds.c.nonce.type)
     memo = bindparam("memo", type_=unrecorded.c.memo.type)
     not_paused = exists().where(
         wallets.c.chain_id == chain_id,
@@ -89,7 +88,6 @@ def _may_reserve() -> tuple[Any, ...]:
         text("recipients.state = 'active'"),
     )
     pays_active = exists().where(*is_active) | ~sweeps
-    not_behind = next_nonce(chain_id, sender) >= counted
     return (
         active,
         pays_active,
@@ -99,58 +97,56 @@ def _may_reserve() -> tuple[Any, ...]:
         ~is_blocked(tenant),
         ~paid,
         refunds.c.cancel_requested_at.is_(None),
-        not_behind,
         ~had_transaction(),
     )
 
 
 _RESERVE = UNCHANGED.where(
     refunds.c.state == PaymentState.QUEUED, *_may_reserve()
-).values(
-    {
-        **parameters(refunds, ASSIGNED),
-        "nonce": next_nonce(
-            parameter(refunds, "chain_id"), parameter(refunds, "sender")
-        ),
-    }
-)
+).values(parameters(refunds, (*ASSIGNED, "nonce")))
 
-_RESERVE_ONE = _RESERVE.returning(refunds.c.id, refunds.c.nonce)
-
-_NONCES = select(refunds.c.id, refunds.c.nonce).where(
+_RESERVED = select(refunds.c.id).where(
     refunds.c.chain_id == parameter(refunds, "chain_id"),
     refunds.c.sender == parameter(refunds, "sender"),
     refunds.c.nonce >= bindparam("first", type_=refunds.c.nonce.type),
 )
 
 
+class _UnreservedError(StaleStateError):
+    """The conditions of the refunds *ids* do not hold: the others wait for none."""
+
+    def __init__(self, ids: Collection[str]) -> None:
+        super().__init__("refunds of the batch were changed meanwhile")
+        self.ids = ids
+
+
 def reserve_together(
     connection: Connection,
     macs: RowMACs,
     reservations: Sequence[Reservation],
-    drafts: Mapping[str, Refund],
+    draft: Callable[[Reservation, int], Refund],
     *,
+    sender: str,
     counted: int,
     hour: int | None,
 ) -> Mapping[str, Transaction | HotWalletError]:
     """
-    Assign nonces in the transaction of *connection*, under the lock of the chain.
+    Assign nonces of *sender* in the transaction of *connection*.
 
-    *reservations* have one chain and one sender.  *drafts*, by refund id, are what
-    they would become, but for the nonce.  If the lock were missing, the unique
-    constraint on nonces would still hold.
+    It has the lock of the chain, which all *reservations* have in common.  If the lock
+    were missing, the unique constraint on nonces would still hold.  *draft* returns
+    what a refund becomes with a nonce.
 
     Returns:
-        By refund id, its transaction or what forbids it; nothing for a refund whose
-        conditions do not hold.
+        By refund id, its transaction or what forbids it.
 
     Raises:
         SigningStoppedError: An operator stopped the chain.
         RowNotAuthenticError: Another program changed a stop of everything or the chain,
             or the wallet.
+        _UnreservedError: The conditions of some refunds do not hold.
     """
     chain_id = reservations[0].refund.chain_id
-    sender = str(drafts[reservations[0].refund.id].sender)
     lock_chain_and_keys(connection, chain_id)
     # The statement has the same conditions, and cannot verify MACs.
     holds = find_holds_of(connection, macs, [each.refund for each in reservations])
@@ -162,59 +158,51 @@ def reserve_together(
     spendings = Spendings(connection, macs, [r.refund for r in reservations], hour)
     forbidden = _count_all(spendings, reservations, holds, approved)
     allowed = [each for each in reservations if each.refund.id not in forbidden]
-    rows = [_row(macs, each, drafts[each.refund.id], counted) for each in allowed]
-    nonces = {} if wallet is None else _assign(connection, rows, wallet)
-    if (
-        len(reservations) > 1
-        and len(nonces) < len(allowed)
-        and any(each.permit for each in reservations)
-    ):
-        # The totals of later refunds count one that gets no nonce: take each alone.
-        raise StaleStateError("a refund of the batch was changed meanwhile")
-    spendings.save(nonces)
-    reserved = {
-        id_: _with_nonce(macs, drafts[id_], nonce) for id_, nonce in nonces.items()
-    }
+    if not allowed:
+        return forbidden
+    if wallet is None or wallet.next_nonce < counted:
+        raise _UnreservedError([each.refund.id for each in allowed])
+    reserved = [
+        _with_mac(macs, draft(each, wallet.next_nonce + place))
+        for place, each in enumerate(allowed)
+    ]
+    rows = [
+        _row(macs, each, after) for each, after in zip(allowed, reserved, strict=True)
+    ]
+    if execute(connection, _RESERVE, rows).rowcount != len(rows):
+        first = {**rows[0], "first": wallet.next_nonce}
+        done = {row.id for row in connection.execute(_RESERVED, first)}
+        raise _UnreservedError({row["refunds_id"] for row in rows} - done)
+    spendings.save()
+    for statement in (RESERVE_TRANSACTION, INSERT_MEMBERSHIP, INSERT_MOVE):
+        execute(connection, statement, rows)
     intents = {
-        each.refund.id: each.draft_intent(nonces[each.refund.id])
-        for each in reservations
-        if each.draft_intent is not None and each.refund.id in nonces
+        after.id: each.draft_intent(after.nonce)
+        for each, after in zip(allowed, reserved, strict=True)
+        if each.draft_intent is not None and after.nonce is not None
     }
-    if reserved:
-        rows = [
-            {**refund_values(macs, each.refund, after)}
-            | fields_of(transactions, after.transaction)
-            for each in allowed
-            if (after := reserved.get(each.refund.id)) is not None
-        ]
-        for statement in (RESERVE_TRANSACTION, INSERT_MEMBERSHIP, INSERT_MOVE):
-            execute(connection, statement, rows)
     if intents:
         records = [record_values(macs, intent) for intent in intents.values()]
         execute(connection, INSERT_AUDIT_RECORD, records)
     return forbidden | {
-        id_: changed(after.reserved(), intent=intents.get(id_))
-        for id_, after in reserved.items()
+        each.id: changed(each.reserved(), intent=intents.get(each.id))
+        for each in reserved
     }
 
 
-def _row(
-    macs: RowMACs, reservation: Reservation, draft: Refund, counted: int
-) -> Values:
-    """Return the parameters of ``_RESERVE``."""
+def _row(macs: RowMACs, reservation: Reservation, after: Refund) -> Values:
+    """Return the parameters of ``_RESERVE``, and of what is inserted after it."""
     before = reservation.refund
     return {
-        **refund_values(macs, before, draft),
-        **fields_of(transactions, draft.transaction),
-        "counted": counted,
+        **refund_values(macs, before, after),
+        **fields_of(transactions, after.transaction),
         "memo": before.memo,
         "sweeps": before.purpose is PaymentPurpose.SWEEP,
     }
 
 
-def _with_nonce(macs: RowMACs, draft: Refund, nonce: int) -> Refund:
-    transaction = changed(draft.reserved(), nonce=nonce)
-    return draft.inside(macs.sealed(transaction))
+def _with_mac(macs: RowMACs, draft: Refund) -> Refund:
+    return draft.inside(macs.sealed(draft.reserved()))
 
 
 def _count_all(
@@ -241,21 +229,6 @@ def _count_all(
     return forbidden
 
 
-def _assign(
-    connection: Connection, rows: Sequence[Values], wallet: Wallet
-) -> dict[str, int]:
-    """Return the nonces that were assigned, by refund id."""
-    if not rows:
-        return {}
-    if len(rows) == 1:
-        found = execute(connection, _RESERVE_ONE, rows)
-        return {row.id: row.nonce for row in found}
-    # One statement after the other: each sees the nonces of those before it.
-    execute(connection, _RESERVE, rows)
-    found = connection.execute(_NONCES, {**rows[0], "first": wallet.next_nonce})
-    return {row.id: row.nonce for row in found}
-
-
 class ReservationTables(Tables):
     """The reservations of ``signer.ports.RefundStore``."""
 
@@ -272,39 +245,22 @@ class ReservationTables(Tables):
             raise ValueError("sender is not an address with an EIP-55 checksum")
         if len({each.refund.chain_id for each in reservations}) > 1:
             raise ValueError("the refunds are of several chains")
-        drafts = {
-            each.refund.id: each.refund.assigned(
-                each.refund.draft_transaction(
-                    at,
-                    sender=sender,
-                    nonce=counted,
-                    key_id=key_id,
-                    gas_limit=each.gas_limit,
-                )
+
+        def draft(reservation: Reservation, nonce: int) -> Refund:
+            refund = reservation.refund
+            transaction = refund.draft_transaction(
+                at,
+                sender=sender,
+                nonce=nonce,
+                key_id=key_id,
+                gas_limit=reservation.gas_limit,
             )
-            for each in reservations
-        }
+            return refund.assigned(transaction)
 
         def reserve(
             some: Sequence[Reservation],
         ) -> Sequence[Transaction | HotWalletError]:
-            for each in some:
-                self._macs.require(each.refund)
-            found = self._database.transaction(
-                lambda c: reserve_together(
-                    c,
-                    self._macs,
-                    some,
-                    drafts,
-                    counted=counted,
-                    hour=self._database.hour(),
-                )
-            )
-            return [
-                found.get(each.refund.id)
-                or self._find_reason(each.refund, drafts[each.refund.id])
-                for each in some
-            ]
+            return self._reserve(some, draft, sender=sender, counted=counted)
 
         return all_or_each(reservations, reserve)
 
@@ -319,6 +275,47 @@ class ReservationTables(Tables):
         return self._database.run(
             lambda c: Spendings(c, self._macs, [refund], hour).totals(refund)
         )
+
+    def _reserve(
+        self,
+        reservations: Sequence[Reservation],
+        draft: Callable[[Reservation, int], Refund],
+        *,
+        sender: str,
+        counted: int,
+    ) -> Sequence[Transaction | HotWalletError]:
+        """Reserve in one transaction, and in another one without what cannot be."""
+        for each in reservations:
+            self._macs.require(each.refund)
+
+        def reserve(
+            some: Sequence[Reservation],
+        ) -> Mapping[str, Transaction | HotWalletError]:
+            return self._database.transaction(
+                lambda c: reserve_together(
+                    c,
+                    self._macs,
+                    some,
+                    draft,
+                    sender=sender,
+                    counted=counted,
+                    hour=self._database.hour(),
+                )
+            )
+
+        unreserved: Collection[str] = ()
+        try:
+            found = reserve(reservations)
+        except _UnreservedError as e:
+            unreserved = e.ids
+            others = [r for r in reservations if r.refund.id not in unreserved]
+            found = reserve(others) if others else {}
+        return [
+            self._find_reason(each.refund, draft(each, counted))
+            if each.refund.id in unreserved
+            else found[each.refund.id]
+            for each in reservations
+        ]
 
     def _find_reason(self, before: Refund, reserved: Refund) -> StoreError:
         """Return why the conditions of a reservation do not hold."""

@@ -6,7 +6,7 @@ PostgreSQL that is the server's clock.  On SQLite it is the clock of the one hos
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from backends.sql.advisory_locks import lock_chain
+from backends.sql.prepared import execute
 from backends.sql.refund_rows import REFUNDS, read_refunds
 from backends.sql.tables import refunds, spendings, state_in
 from backends.sql.versioned_rows import INSERT
@@ -46,9 +47,6 @@ from signer.row_macs import RowMACs
 
 HOURS = 24
 """How many clock hours a daily limit counts."""
-
-_DOCUMENT = ""
-"""In place of the id of a refund."""
 
 _CONFIRMED_READ = 8
 """How many confirmed refunds are read to find one with a valid MAC."""
@@ -191,7 +189,7 @@ class Spendings:
         self._counts: dict[_Counter, dict[int, int]] = defaultdict(dict)
         for _, *counter, counted_hour, amount in rows:
             self._counts[_Counter(*counter)][counted_hour] = amount
-        self._added: dict[str, dict[_Counter, int]] = {}
+        self._added: set[_Counter] = set()
 
     def add(self, reservation: Reservation) -> None:
         """
@@ -205,7 +203,6 @@ class Spendings:
         added = self._within(refund, reservation.gas_limit, reservation.limits)
         if permit is not None:
             permit(self.totals(refund))
-        self._added[refund.id] = added
         self._count(added)
 
     def add_document(self, spending: Spending) -> None:
@@ -215,9 +212,7 @@ class Spendings:
         Raises:
             LimitReachedError: It would exceed a limit; it is not counted.
         """
-        added = self._within(spending, 0, spending.limits)
-        self._added.setdefault(_DOCUMENT, {}).update(added)
-        self._count(added)
+        self._count(self._within(spending, 0, spending.limits))
 
     def _within(
         self, payment: Refund | Spending, gas_limit: int, limits: Limits
@@ -238,6 +233,7 @@ class Spendings:
         return added
 
     def _count(self, added: Mapping[_Counter, int]) -> None:
+        self._added.update(added)
         for counter, amount in added.items():
             self._counts[counter][self._hour] = self._this_hour(counter) + amount
 
@@ -266,22 +262,16 @@ class Spendings:
         of_tenant = _counters(token, refund.tenant, recipient)
         return self._spent(*everyone), self._spent(*of_tenant)
 
-    def save(self, refund_ids: Collection[str]) -> None:
-        """Store what was added for *refund_ids*; the others were not reserved."""
-        changed: set[_Counter] = set()
-        for refund_id, added in self._added.items():
-            if refund_id in refund_ids:
-                changed |= added.keys()
-                continue
-            for counter, amount in added.items():
-                self._counts[counter][self._hour] -= amount
+    def save(self) -> None:
+        """Store what was added."""
         upserts = [
             {**counter._asdict(), "chain_id": self._chain_id, "hour": self._hour}
             | {"amount": self._this_hour(counter)}
-            for counter in sorted(changed)
+            for counter in sorted(self._added)
         ]
         if upserts:
-            self._connection.execute(_UPSERT[self._connection.dialect.name], upserts)
+            upsert = _UPSERT[self._connection.dialect.name]
+            execute(self._connection, upsert, upserts)
 
     def _was_paid(self, refund: Refund) -> bool:
         counter = _Counter(refund.token_address, _ALL, refund.recipient)
@@ -334,7 +324,7 @@ def count_documents(
         counted = Spendings(connection, macs, of_chain, hour)
         for spending in of_chain:
             counted.add_document(spending)
-        counted.save({_DOCUMENT})
+        counted.save()
 
 
 def _counters(
