@@ -433,6 +433,13 @@ class FeesAboveRecentError(ChainError):
     retryable = True
 
 
+class TooManyInFlightError(ChainError):
+    """As many transactions of the wallet as are allowed have no receipt yet."""
+
+    code = "too-many-in-flight"
+    retryable = True
+
+
 class WalletPausedError(ChainError):
     """The chain has transactions that are not in the ledger; no nonce is reserved."""
 

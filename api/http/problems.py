@@ -83,6 +83,9 @@ _TABLE: dict[type[Exception], _Row] = {
     errors.LimitReachedError: _Row(503, "A spending limit is reached.", retry_after=30),
     errors.GasLimitError: _Row(503, "The transfer needs too much gas.", retry_after=30),
     errors.FeesAboveRecentError: _Row(503, "Fees are too high.", retry_after=30),
+    errors.TooManyInFlightError: _Row(
+        503, "Too many transactions of the wallet have no receipt.", retry_after=5
+    ),
     errors.SigningStoppedError: _Row(503, "Signing is stopped.", retry_after=30),
     errors.TokenStoppedError: _Row(503, "The token is stopped.", retry_after=30),
     errors.WalletPausedError: _Row(503, "The wallet is paused.", retry_after=30),

@@ -10,7 +10,7 @@ take turns as if they were of one more tenant: nothing is paid before they are m
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from sqlalchemy import (
     bindparam,
     cast,
     func,
+    literal,
     literal_column,
     null,
     or_,
@@ -50,6 +51,7 @@ from backends.sql.tables import (
     transactions,
 )
 from signer.model.payment import PaymentState
+from signer.model.refund import OPERATOR
 
 
 # Literal text, so that both databases use the partial indexes.
@@ -60,10 +62,20 @@ _far = bindparam("far", type_=UTCDateTime)
 _beginning = bindparam(None, datetime(1, 1, 1, tzinfo=UTC), type_=UTCDateTime)
 _end = bindparam(None, datetime(9999, 12, 31, tzinfo=UTC), type_=UTCDateTime)
 _at_most = bindparam("at_most", type_=Integer)
+_places = bindparam("places", type_=Integer)
+_full: BindParameter[Any] = bindparam("full", expanding=True)
 _ahead = bindparam("ahead", type_=Integer)
 _NO_ID = cast(null(), refunds.c.id.type)
 
 T = TypeVar("T")
+
+Taken = Callable[[Any], Sequence[ColumnElement[bool]]]
+"""Returns further conditions under which a row of ``refunds`` takes a turn."""
+
+
+def _is_sweep(row: Any) -> ColumnElement[bool]:
+    condition: ColumnElement[bool] = row.c.bound_sender.is_not(None)
+    return condition
 
 
 def tenants_in_queue() -> CTE:
@@ -86,7 +98,10 @@ def _due_at(refund_id: ColumnElement[str]) -> ScalarSelect[datetime]:
 
 
 def _next_id(
-    place: Any, due_at: ColumnElement[datetime], refund_id: ColumnElement[str]
+    place: Any,
+    due_at: ColumnElement[datetime],
+    refund_id: ColumnElement[str],
+    is_taken: Taken,
 ) -> ScalarSelect[str]:
     """Return the id of the queued refund that follows one at *place*, if it is due."""
     row = refunds.alias("following")
@@ -97,6 +112,7 @@ def _next_id(
             row.c.tenant == place.tenant,
             tuple_(row.c.due_at, row.c.id) > tuple_(due_at, refund_id),
             row.c.due_at <= place.until,
+            *is_taken(row),
         )
         .order_by(row.c.due_at, row.c.id)
         .limit(literal_column("1"))
@@ -105,15 +121,14 @@ def _next_id(
     )
 
 
-def _turns() -> Select[Any]:
+def _turns(tenants: CTE, is_taken: Taken) -> Select[Any]:
     """
-    Return the query for due refunds in the queue, and in which turn each is taken.
+    Return the query for due refunds of *tenants*, and in which turn each is taken.
 
     Both databases yield the rows of a recursive query turn by turn and stop after the
     last one that is asked for, so the cost does not grow with the queue.  There are no
     joins, for which PostgreSQL might read the whole table.
     """
-    tenants = tenants_in_queue()
     past = select(_beginning.label("since"), _now.label("until"))
     ranges = union_all(past, select(_far, _end)).subquery("ranges")
     places = (
@@ -122,7 +137,7 @@ def _turns() -> Select[Any]:
         .subquery("places")
     )
     # After every id: what is due at ``far`` is not due yet.
-    first = _next_id(places.c, places.c.since, literal_column("'~'"))
+    first = _next_id(places.c, places.c.since, literal_column("'~'"), is_taken)
     heads = select(
         places.c.tenant,
         places.c.until,
@@ -133,18 +148,18 @@ def _turns() -> Select[Any]:
         select(heads)
         .where(heads.c.id.is_not(None))
         .order_by(_due_at(heads.c.id))
-        .limit(_at_most)
+        .limit(_places)
     )
     turns = select(oldest.subquery("oldest")).cte("turns", recursive=True)
     following = select(
         turns.c.tenant,
         turns.c.until,
-        _next_id(turns.c, _due_at(turns.c.id), turns.c.id),
+        _next_id(turns.c, _due_at(turns.c.id), turns.c.id, is_taken),
         turns.c.turn + 1,
-    ).where(turns.c.id.is_not(None), turns.c.turn < _at_most)
+    ).where(turns.c.id.is_not(None), turns.c.turn < _places)
     turns = turns.union_all(following)
     found = select(turns.c.id, turns.c.turn).where(turns.c.id.is_not(None))
-    return found.limit(_at_most)
+    return found.limit(_places)
 
 
 def _due_transactions() -> list[Select[Any]]:
@@ -168,8 +183,8 @@ def _due_transactions() -> list[Select[Any]]:
     return parts
 
 
-def _due() -> Select[Any]:
-    turn = _turns().subquery()
+def _due(tenants: CTE, is_taken: Taken = lambda _: ()) -> Select[Any]:
+    turn = _turns(tenants, is_taken).subquery()
     due_at = _due_at(turn.c.id).label("due_at")
     nonce = (cast(null(), transactions.c[name].type) for name in NONCE)
     turns = select(turn.c.turn, due_at, turn.c.id, *nonce)
@@ -179,13 +194,26 @@ def _due() -> Select[Any]:
     return select(*columns).order_by(*order).limit(_at_most)
 
 
-DUE = _due()
+DUE = _due(tenants_in_queue())
 """
 The ids of up to ``at_most`` due refunds, or the nonces of transactions, with turns.
 
-They are in the order in which to take them.  Up to ``ahead`` transactions come first.
-It reads what is due only, however many refunds wait.
+They are in the order in which to take them.  Up to ``ahead`` transactions come first,
+and at most ``places`` are refunds.  It reads what is due only, however many refunds
+wait.
 """
+
+DUE_ELSEWHERE = _due(
+    tenants_in_queue(),
+    lambda row: (or_(_is_sweep(row), row.c.chain_id.not_in(_full)),),
+)
+"""``DUE`` without the refunds of the chains ``full``, which it has to read."""
+
+DUE_SWEEPS = _due(
+    select(literal(OPERATOR).label("tenant")).cte("tenants", nesting=True),
+    lambda row: (_is_sweep(row),),
+)
+"""``DUE`` with no other refunds than sweeps, which have other wallets."""
 
 _ids: BindParameter[Any] = bindparam("ids", expanding=True)
 _nonces: BindParameter[Any] = bindparam("nonces", expanding=True)

@@ -18,6 +18,7 @@ from backends.sql.database import Tables
 from backends.sql.hold_checks import find_holds_of, is_blocked, is_stopped
 from backends.sql.key_rows import KeyRows
 from backends.sql.prepared import execute
+from backends.sql.queries import count_in_flight
 from backends.sql.spending import Spendings
 from backends.sql.statements import (
     ASSIGNED,
@@ -46,6 +47,7 @@ from signer.errors import (
     PolicyViolationError,
     StaleStateError,
     StoreError,
+    TooManyInFlightError,
 )
 from signer.model.hold import Hold
 from signer.model.payment import PaymentPurpose, PaymentState
@@ -129,6 +131,7 @@ def reserve_together(
     sender: str,
     counted: int,
     hour: int | None,
+    window: int | None,
 ) -> Mapping[str, Transaction | HotWalletError]:
     """
     Assign nonces of *sender* in the transaction of *connection*.
@@ -156,7 +159,10 @@ def reserve_together(
     required = {digest for each in reservations for digest in each.approvals}
     approved = find_approved(connection, macs, required)
     spendings = Spendings(connection, macs, [r.refund for r in reservations], hour)
-    forbidden = _count_all(spendings, reservations, holds, approved)
+    places = len(reservations)
+    if window is not None:
+        places = window - count_in_flight(connection, sender).get(chain_id, 0)
+    forbidden = _count_all(spendings, reservations, holds, approved, places)
     allowed = [each for each in reservations if each.refund.id not in forbidden]
     if not allowed:
         return forbidden
@@ -210,16 +216,25 @@ def _count_all(
     reservations: Sequence[Reservation],
     holds: Mapping[str, Hold],
     approved: Collection[str],
+    places: int,
 ) -> dict[str, HotWalletError]:
-    """Count what may be reserved; return what forbids the others, by refund id."""
+    """
+    Count what may be reserved; return what forbids the others, by refund id.
+
+    The first ones that nothing forbids have the *places* in the wallet's window.
+    """
     forbidden: dict[str, HotWalletError] = {}
-    for each in reservations:
+    for number, each in enumerate(reservations):
         refund = each.refund
         if refund.id in holds:
             forbidden[refund.id] = holds[refund.id].error()
         elif not each.approvals.issubset(approved):
             forbidden[refund.id] = StaleStateError(
                 f"the approval of the refund {refund.id} has changed"
+            )
+        elif number - len(forbidden) >= places:
+            forbidden[refund.id] = TooManyInFlightError(
+                "as many transactions as are allowed have no receipt"
             )
         elif refund.bound_sender is None:
             try:
@@ -240,6 +255,7 @@ class ReservationTables(Tables):
         key_id: str,
         counted: int,
         at: datetime,
+        window: int | None = None,
     ) -> Sequence[Transaction | HotWalletError]:
         if not is_address(sender):
             raise ValueError("sender is not an address with an EIP-55 checksum")
@@ -260,9 +276,14 @@ class ReservationTables(Tables):
         def reserve(
             some: Sequence[Reservation],
         ) -> Sequence[Transaction | HotWalletError]:
-            return self._reserve(some, draft, sender=sender, counted=counted)
+            return self._reserve(
+                some, draft, sender=sender, counted=counted, window=window
+            )
 
         return all_or_each(reservations, reserve)
+
+    def count_in_flight(self, sender: str) -> Mapping[int, int]:
+        return self._database.run(lambda c: count_in_flight(c, sender))
 
     def spent(self, refund: Refund) -> tuple[Spent, Spent]:
         hour = self._database.hour()
@@ -283,6 +304,7 @@ class ReservationTables(Tables):
         *,
         sender: str,
         counted: int,
+        window: int | None,
     ) -> Sequence[Transaction | HotWalletError]:
         """Reserve in one transaction, and in another one without what cannot be."""
         for each in reservations:
@@ -300,6 +322,7 @@ class ReservationTables(Tables):
                     sender=sender,
                     counted=counted,
                     hour=self._database.hour(),
+                    window=window,
                 )
             )
 

@@ -28,6 +28,7 @@ from backends.sql.refund_rows import (
     same_nonce,
 )
 from backends.sql.tables import (
+    IS_CLAIMABLE,
     IS_MOVABLE,
     IS_OPEN,
     attempts,
@@ -102,6 +103,18 @@ FLYING = (
     .order_by(*(_sent.c[name] for name in NONCE))
 )
 """Selects transactions that were sent, after one, each with what it pays."""
+
+WITHOUT_RECEIPT = (
+    select(transactions.c.chain_id, func.count().label("transactions"))
+    # Literal text, so that both databases use the partial index.
+    .where(
+        text(IS_MOVABLE),
+        text(IS_CLAIMABLE),
+        transactions.c.sender == bindparam("of_sender"),
+    )
+    .group_by(transactions.c.chain_id)
+)
+"""Counts the transactions of a sender without a receipt, by chain."""
 
 HASHES = (
     select(*attempts.c["chain_id", "sender", "nonce", "tx_hash", "kind"])
@@ -250,6 +263,12 @@ def find_earlier(
     }
     found = connection.execute(EARLIER, params)
     return find_repeated(refund, read_refunds(found))
+
+
+def count_in_flight(connection: Connection, sender: str) -> Mapping[int, int]:
+    """Return by chain id how many transactions of *sender* have no receipt."""
+    rows = connection.execute(WITHOUT_RECEIPT, {"of_sender": sender})
+    return {row.chain_id: row.transactions for row in rows}
 
 
 def count_open(connection: Connection, tenant: str, at_most: int) -> int:

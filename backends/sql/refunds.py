@@ -11,7 +11,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, text, update
+from sqlalchemy import Connection, Executable, Select, bindparam, text, update
 
 from backends.sql import queries
 from backends.sql.advisory_locks import lock_chain, lock_tenants
@@ -21,6 +21,8 @@ from backends.sql.claim_order import (
     CLAIM_QUEUED,
     CLAIM_TRANSACTIONS,
     DUE,
+    DUE_ELSEWHERE,
+    DUE_SWEEPS,
     PART,
     postponing,
     share,
@@ -74,7 +76,7 @@ from signer.model.audit_record import Record
 from signer.model.payment import PaymentPurpose
 from signer.model.refund import UNRESERVED, InFlight, Move, Queue, Refund, Status
 from signer.model.transaction import Kind, SignedTransaction, Transaction
-from signer.ports.refund_store import Change
+from signer.ports.refund_store import ANY_PLACES, Change, Places
 from signer.row_macs import RowMACs
 
 
@@ -209,11 +211,17 @@ class RefundTables(Tables):
         return read_refunds(chain.from_iterable(rows))
 
     def claim(
-        self, now: datetime, until: datetime, limit: int, *, lone: bool = False
+        self,
+        now: datetime,
+        until: datetime,
+        limit: int,
+        *,
+        lone: bool = False,
+        places: Places = ANY_PLACES,
     ) -> Sequence[Refund | Transaction]:
         window = {"now": now, "far": now + _MAX_DELAY, "until": until}
         for _ in range(_TRIES):
-            ids, nonces = self._due(now, limit)
+            ids, nonces = self._due(now, limit, places)
             if not (ids or nonces):
                 break
             if lone and (len(ids), len(nonces)) == (1, 0) and limit > 1:
@@ -226,10 +234,19 @@ class RefundTables(Tables):
                 return claimed
         return ()
 
-    def _due(self, now: datetime, limit: int) -> tuple[list[str], list[Nonce]]:
+    def _due(
+        self, now: datetime, limit: int, places: Places
+    ) -> tuple[list[str], list[Nonce]]:
         """Return the ids of due refunds, and the nonces of due transactions."""
-        counts = {"at_most": limit, "ahead": limit // 2}
-        rows = self._database.rows(DUE, now=now, far=now + _MAX_DELAY, **counts)
+        statement: Executable = DUE
+        queued = limit if places.free is None else min(limit, places.free)
+        params: dict[str, Any] = {"at_most": limit, "ahead": limit // 2}
+        if places.free == 0:
+            statement, queued = DUE_SWEEPS, limit
+        elif places.full:
+            statement, params["full"] = DUE_ELSEWHERE, list(places.full)
+        params |= {"now": now, "far": now + _MAX_DELAY, "places": queued}
+        rows = self._database.rows(statement, **params)
         shared = share([(tuple(row), row.turn) for row in rows])
         ids = [id_ for id_, *_ in shared if id_ is not None]
         return ids, [(*nonce,) for id_, *nonce, _ in shared if id_ is None]

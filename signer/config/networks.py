@@ -40,6 +40,12 @@ _EXPLORER = re.compile(
 )
 
 
+_LOCAL_CHAIN = 31337
+"""Of Anvil and Hardhat, which mine each transaction at once and drop none."""
+
+_GUARANTEED_SLOTS = 16
+"""How many transactions of one account geth keeps in a pool that is full."""
+
 GWEI = 10**9
 """In wei: the unit of fees in the file."""
 
@@ -166,6 +172,8 @@ class Network(StrictModel):
     its max fee would be over ``max_fee_factor`` times its wallet's recent median; 0
     turns that off.
     ``stuck_after_seconds`` is how long an attempt may wait before its fee is raised.
+    ``max_in_flight`` bounds the transactions of a wallet that have no receipt: 0 is no
+    bound, and None is 16, or no bound on a local test chain.
     ``gas_per_hour`` bounds the gas limits of all refunds that get a nonce in one hour;
     None means no limit.  The alert ``low-balance`` is raised when the wallet can pay
     fewer than ``low_balance_refunds`` more refunds, or for less than
@@ -188,6 +196,7 @@ class Network(StrictModel):
     max_fee_factor: Annotated[int, MOST] = Field(10, ge=0)
     rpc_timeout_ms: Annotated[int, NOT_LIMITING] = Field(5000, ge=100)
     stuck_after_seconds: Annotated[int, NOT_LIMITING] = Field(90, ge=1)
+    max_in_flight: Annotated[int | None, NOT_LIMITING] = Field(None, ge=0)
     gas_per_hour: Annotated[int | None, MOST] = Field(None, gt=0)
     low_balance_refunds: Annotated[int, NOT_LIMITING] = Field(50, ge=0)
     low_balance_hours: Annotated[int, NOT_LIMITING] = Field(12, ge=0)
@@ -217,6 +226,13 @@ class Network(StrictModel):
             except InvalidInputError as e:
                 raise ValueError(f"{name} {e}") from None
         return self
+
+    @property
+    def window(self) -> int | None:
+        """How many transactions of a wallet may have no receipt; None: any number."""
+        if self.max_in_flight is not None:
+            return self.max_in_flight or None
+        return None if self.chain_id == _LOCAL_CHAIN else _GUARANTEED_SLOTS
 
     @property
     def topped_up(self) -> Mapping[str, Token]:

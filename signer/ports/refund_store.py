@@ -1,6 +1,6 @@
 """Refunds: what the core reads and changes of them."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,6 +38,23 @@ class Reservation:
     draft_intent: Callable[[int], Record] | None = None
     approvals: frozenset[str] = frozenset()
     permit: Permit | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """
+    Which queued refunds may be claimed, since their wallets may send transactions.
+
+    ``free`` is how many, and None any number.  None of the chains in ``full`` is
+    claimed, except sweeps, which have other wallets.
+    """
+
+    free: int | None = None
+    full: frozenset[int] = frozenset()
+
+
+ANY_PLACES = Places()
+"""No wallet has a bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,10 +270,18 @@ class RefundStore(Protocol):
         """
 
     def claim(
-        self, now: datetime, until: datetime, limit: int, *, lone: bool = False
+        self,
+        now: datetime,
+        until: datetime,
+        limit: int,
+        *,
+        lone: bool = False,
+        places: Places = ANY_PLACES,
     ) -> Sequence[Refund | Transaction]:
         """
         Claim up to *limit* queued refunds and transactions that are due.
+
+        *places* bounds the refunds.  Those that it leaves out stay as they are.
 
         Those that have been due for longest are claimed first.  No other call claims
         them again before *until*.  Transactions are returned before refunds, the lowest
@@ -289,6 +314,7 @@ class RefundStore(Protocol):
         key_id: str,
         counted: int,
         at: datetime,
+        window: int | None = None,
     ) -> Sequence[Transaction | HotWalletError]:
         """
         Assign the next nonces of one wallet to queued refunds, permanently.
@@ -300,7 +326,8 @@ class RefundStore(Protocol):
         *counted* is the transaction count of *sender* on the chain.  Limits and totals
         count refunds that other processes reserve at the same time, in the hours of the
         database's clock, not of *at*.  A transaction whose intent was written with it
-        has that as ``intent``.
+        has that as ``intent``.  With *window*, the wallet has at most so many
+        transactions without a receipt afterwards; fillers count.
 
         Returns:
             The transaction for each reservation, or why there is none:
@@ -310,6 +337,7 @@ class RefundStore(Protocol):
               former key: the recipient is not the address of the active key.
             * ``LimitReachedError``: The refund would exceed one of its limits.
             * ``PolicyViolationError``: ``permit`` raised it.
+            * ``TooManyInFlightError``: The *window* is full.
             * ``SigningStoppedError``, ``TenantBlockedError``: An operator forbids it.
             * ``RowNotAuthenticError``: Another program changed the refund, a stop, a
               block or the approval.
@@ -325,6 +353,9 @@ class RefundStore(Protocol):
                 an EIP-55 address, which would give one wallet two names; a programming
                 error.
         """
+
+    def count_in_flight(self, sender: str) -> Mapping[int, int]:
+        """Return by chain id how many transactions of *sender* have no receipt."""
 
     def spent(self, refund: Refund) -> tuple[Spent, Spent]:
         """

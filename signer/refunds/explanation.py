@@ -41,6 +41,8 @@ ADVICE = {
     "fees-above-recent": "wait until fees are normal, or raise the network's"
     " max_fee_factor if they are right (docs/how-to/incidents.md)",
     "limit-reached": "wait, or raise the limit in the networks file",
+    "too-many-in-flight": "wait for a block; if none has one of the wallet, see why"
+    " the first refund ahead is stuck",
     "wallet-paused": "run `hotwallet nonce repair`",
     "signing-stopped": "find out who stopped signing and why (`hotwallet stops`), and"
     " then run `hotwallet resume`",
@@ -89,6 +91,7 @@ _WAIT_FOR_OPERATOR = (
 TENANT_ADVICE = {
     "fees-above-recent": _WAIT,
     "limit-reached": _WAIT,
+    "too-many-in-flight": _WAIT,
     "tenant-blocked": "ask the operator of the service, who blocked your tenant",
 }
 """
@@ -124,8 +127,9 @@ class Explanation:
     ``is_key_revoked`` whether the key of the refund's nonce is blocked.  ``ahead`` are
     the first open transactions with lower nonces.  ``tenant_blocked_at`` is when an
     operator blocked the refund's tenant.  ``decision`` is the state of the approval
-    that the refund awaits, or awaited.  ``unanswered`` has the error code of each
-    question that could not be answered.
+    that the refund awaits, or awaited.  ``in_flight`` is how many transactions of the
+    wallet have no receipt, if the network allows no more.  ``unanswered`` has the error
+    code of each question that could not be answered.
 
     With ``for_tenant`` the reader is the refund's tenant, and not an operator: it gets
     no commands, and no id of another tenant's refund.
@@ -146,6 +150,7 @@ class Explanation:
     unanswered: Mapping[str, str] = field(default_factory=dict)
     tenant_blocked_at: datetime | None = None
     decision: ApprovalState = ApprovalState.WAITING
+    in_flight: int | None = None
     for_tenant: bool = False
 
     @property
@@ -191,7 +196,9 @@ class Explanation:
             Status.AWAITING_APPROVAL: "An administrator approves or rejects it"
             f"{'' if self.for_tenant else ' (`hotwallet approvals list`)'}. After 24"
             " hours it is refused.",
-            Status.QUEUED: "A worker simulates it and assigns its nonce.",
+            Status.QUEUED: "A worker simulates it and assigns its nonce."
+            if self.in_flight is None
+            else "It gets a nonce after a receipt, and can be cancelled until then.",
             Status.RESERVED: "A worker signs it.",
             Status.SIGNED: "A worker broadcasts it.",
             Status.MINED: "It is confirmed when its block is deep enough.",
@@ -234,6 +241,8 @@ def _describe_queued(found: Explanation) -> str:
     if status is not None and status.wallet.is_paused:
         reason = status.wallet.pause_reason
         return f"It gets no nonce: the wallet is paused ({reason})"
+    if found.in_flight is not None:
+        return f"It has no nonce yet: {found.in_flight} transactions have no receipt"
     return "It has no nonce yet"
 
 
@@ -382,6 +391,10 @@ class Explainer:
             refund.sender or refund.bound_sender or (active.address if active else "")
         )
         wallet_status: WalletStatus | None = None
+        in_flight, window = None, chain.network.window
+        if sender and window is not None and refund.status is Status.QUEUED:
+            used = self._store.count_in_flight(sender).get(refund.chain_id, 0)
+            in_flight = used if used >= window else None
         if sender:
             hashes = [transaction.tx_hash for transaction in transactions]
             nodes = chain.client.node_statuses(sender, hashes)
@@ -394,6 +407,7 @@ class Explainer:
         return replace(
             explanation,
             wallet_status=wallet_status,
+            in_flight=in_flight,
             nodes=nodes,
             head=head,
             confirmations=chain.network.confirmations,

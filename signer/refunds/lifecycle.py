@@ -38,6 +38,7 @@ from signer.errors import (
     HotWalletError,
     Refusal,
     RowNotAuthenticError,
+    TooManyInFlightError,
 )
 from signer.model.payment import PaymentState
 from signer.model.refund import UNSIGNED, Refund
@@ -224,6 +225,9 @@ def _step_group(
 def _longest_delay(error: HotWalletError) -> timedelta:
     is_outage = isinstance(
         error,
-        ChainUnavailableError | BackendUnavailableError | AuditLogUnwritableError,
+        ChainUnavailableError
+        | BackendUnavailableError
+        | AuditLogUnwritableError
+        | TooManyInFlightError,
     )
     return MAX_OUTAGE_DELAY if is_outage else MAX_RETRY_DELAY

@@ -99,6 +99,7 @@ class NonceManager:
         *,
         counted: int,
         active: ActiveKey,
+        window: int | None = None,
     ) -> Sequence[Transaction | HotWalletError]:
         """
         Give queued refunds their nonces for life, and record the intents to sign.
@@ -112,6 +113,7 @@ class NonceManager:
             key_id=active.key.key_id,
             counted=counted,
             at=self._clock(),
+            window=window,
         )
         return [_log_intent(outcome, active.signer) for outcome in reserved]
 

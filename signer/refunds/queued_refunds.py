@@ -13,6 +13,7 @@ from signer.errors import (
     ExecutionRevertedError,
     InsufficientFundsError,
     KeyRotatedError,
+    TooManyInFlightError,
 )
 from signer.keys.keyring import ActiveKey
 from signer.model.approval import ApprovalState
@@ -236,6 +237,9 @@ class QueuedRefunds:
     ) -> None:
         active = self._nonces.select_key(refunds[0])
         sender = active.key.address
+        refunds = self._take_places(refunds, chain, sender, outcomes)
+        if not refunds:
+            return
         # A sweep of coin has a constant.
         estimated = [r for r in refunds if r.kind is not TransactionKind.COIN]
         calls = [build_call(each, sender) for each in estimated]
@@ -268,10 +272,34 @@ class QueuedRefunds:
                 else:
                     outcomes[refund.id] = prepared
         reserved = self._nonces.assign_nonces(
-            reservations, counted=counted, active=active
+            reservations,
+            counted=counted,
+            active=active,
+            window=chain.network.window,
         )
         for reservation, outcome in zip(reservations, reserved, strict=True):
             outcomes[reservation.refund.id] = outcome
+
+    def _take_places(
+        self,
+        refunds: Sequence[Refund],
+        chain: Chain,
+        sender: str,
+        outcomes: Outcomes,
+    ) -> Sequence[Refund]:
+        """
+        Return those of *refunds* that have a place in the window of *sender*.
+
+        No node is asked about the others.  The reservation counts again.
+        """
+        window = chain.network.window
+        if window is None:
+            return refunds
+        used = self._store.count_in_flight(sender).get(chain.network.chain_id, 0)
+        places = max(0, window - used)
+        error = TooManyInFlightError(f"{used} transactions of {sender} have no receipt")
+        outcomes.update(dict.fromkeys((each.id for each in refunds[places:]), error))
+        return refunds[:places]
 
     def _permit(
         self, prepared: Reservation, sender: str, max_fee: int, chain: Chain

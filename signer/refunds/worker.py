@@ -48,6 +48,7 @@ from signer.refunds.head_looks import LONGEST_OWN_PAUSE
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.saved_steps import Moving, Outcome, count_moves, report_strangers
 from signer.refunds.wallet_reconciliation import WalletReconciler
+from signer.refunds.windows import find_places
 
 
 _SMALLEST_CLAIM, _FIRST_CLAIM, _LARGEST_CLAIM = 2, 32, 128
@@ -94,6 +95,9 @@ _WALLETS = "wallets"
 
 Failed = Sequence[tuple[Moving, HotWalletError]]
 """What has a step that failed, each with its error."""
+
+_FULL_SECONDS = 0.2
+"""How often to ask for receipts while refunds may wait for them, if a block is due."""
 
 _MAX_WAIT_SECONDS = 1.0
 """The longest wait for changes: a worker sees only between waits that it must stop."""
@@ -150,6 +154,7 @@ class Worker:
         self._shared = 0  # Batches that were taken while tenants shared the worker.
         self._tenants: dict[str, float] = {}  # When each had a refund last.
         self._has_more = False  # Refunds are due that were not claimed yet.
+        self._is_full = False  # A wallet may send no more before a receipt.
         self._cancelling: set[str] = set()  # The ids tried in this pass.
         self._log = structlog.get_logger("worker")
 
@@ -164,8 +169,11 @@ class Worker:
                 self._attempt(self.work)
                 until = self._timer() + interval
                 while not is_stopping() and (left := until - self._timer()) > 0:
-                    if self._has_more or watch.wait(min(left, _MAX_WAIT_SECONDS)):
+                    longest = _FULL_SECONDS if self._is_full else _MAX_WAIT_SECONDS
+                    if self._has_more or watch.wait(min(left, longest)):
                         self._attempt(self.advance)
+                    elif self._is_full:
+                        self._attempt(self._free_places)
                 if is_stopping():
                     return
 
@@ -183,6 +191,11 @@ class Worker:
         now = self._clock()
         decided = self._store.decided_refunds(now, now - VALID_FOR, _DECIDED)
         return steps + self._advance(decided, {})
+
+    def _free_places(self) -> int:
+        """Look for receipts, and pay refunds that waited for them; as ``advance``."""
+        steps = self._confirmation_tracker.track()
+        return steps + self.advance() if steps else 0
 
     def advance(self) -> int:
         """Advance refunds that are due, and return the steps; raises ``StoreError``."""
@@ -221,7 +234,16 @@ class Worker:
 
     def _claim(self, now: datetime, *, lone: bool) -> Sequence[Moving]:
         """Return what is due; with *lone*, perhaps one refund without a claim."""
-        claim = partial(self._store.claim, now, now + CLAIM_TIME, self._claim_size)
+        networks = (chain.network for chain in self._chains.values())
+        places = find_places(self._store, networks, self._paying_address())
+        self._is_full = bool(places.full)
+        claim = partial(
+            self._store.claim,
+            now,
+            now + CLAIM_TIME,
+            self._claim_size,
+            places=places,
+        )
         claimed = claim(lone=True) if lone else claim()
         if not _is_unclaimed(claimed):
             return claimed
@@ -409,8 +431,10 @@ class Worker:
         """Return the address that pays *moving*; an empty text if it is unknown."""
         if isinstance(moving, Transaction):
             return moving.sender
-        if moving.bound_sender is not None:
-            return moving.bound_sender
+        return moving.bound_sender or self._paying_address()
+
+    def _paying_address(self) -> str:
+        """Return the active key's address; an empty text if it is unknown."""
         with suppress(HotWalletError):
             active = find_active_key(self._ring.cached_keys())
             return "" if active is None else active.address

@@ -21,6 +21,7 @@ from signer.errors import (
     StaleStateError,
     StoreError,
     TenantBlockedError,
+    TooManyInFlightError,
 )
 from signer.model.hold import Hold
 from signer.model.key import KeyState, find_key
@@ -32,8 +33,10 @@ from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
     accepted,
+    broadcast,
     change_of,
     later,
+    mined,
     moved,
     now,
     opened,
@@ -64,6 +67,7 @@ def _reserve(
     *refunds: Refund,
     limits: Limits = NO_LIMITS,
     sender: str = WALLET,
+    window: int | None = None,
 ) -> Sequence[Refund | HotWalletError]:
     return paid(
         store.reserve_all(
@@ -72,6 +76,7 @@ def _reserve(
             key_id=key_at(sender).key_id,
             counted=0,
             at=now(),
+            window=window,
         )
     )
 
@@ -91,6 +96,38 @@ def store(store: SQLStore) -> SQLStore:
     opened(store)
     made_active(store, key_at(WALLET))
     return store
+
+
+def test_a_window_bounds_what_has_no_receipt(store: SQLStore) -> None:
+    """The first refunds take the places; a receipt frees one, and a broadcast none."""
+    mined(store, broadcast(store))
+    broadcast(store)
+    refunds = [accepted(store) for _ in range(3)]
+
+    outcomes = _reserve(store, *refunds, window=3)
+
+    assert _nonces(outcomes) == [2, 3, FAILED]
+    assert _error(outcomes[-1]) is TooManyInFlightError
+    assert stored(store, refunds[-1]) == refunds[-1]
+    assert store.count_in_flight(WALLET) == {refunds[0].chain_id: 3}
+    assert store.count_in_flight(OTHER_WALLET) == {}
+
+
+def test_a_refund_that_is_refused_takes_no_place(store: SQLStore) -> None:
+    """The place is for the next one."""
+    refunds = [accepted(store) for _ in range(2)]
+    ask = Reservation(refunds[0], GAS, approvals=frozenset({"00" * 32}))
+    outcomes = store.reserve_all(
+        [ask, Reservation(refunds[1], GAS)],
+        sender=WALLET,
+        key_id=key_at(WALLET).key_id,
+        counted=0,
+        at=now(),
+        window=1,
+    )
+
+    assert _error(outcomes[0]) is StaleStateError
+    assert _nonces(paid(outcomes)) == [FAILED, 0]
 
 
 def test_nonces_follow_the_order_of_the_batch(store: SQLStore) -> None:

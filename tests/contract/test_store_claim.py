@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from backends.sql import SQLStore
 from signer.errors import StaleStateError
 from signer.model.refund import Refund, Status
-from signer.model.transaction import compose
+from signer.model.transaction import Transaction, compose
+from signer.ports.refund_store import Places
 from tests.fixtures.ledger import (
     accepted,
+    bound,
     broadcast,
     examples,
     forge,
@@ -35,6 +37,10 @@ def _claim(
     moment = at or now()
     claimed = claimed_from(store, moment, moment + timedelta(seconds=20), limit)
     return [refund.id for refund in claimed]
+
+
+def _payments(claimed: Sequence[Refund | Transaction]) -> set[str]:
+    return {payment.id for each in claimed for payment in each.payments}
 
 
 def test_a_claim_is_a_change(store: SQLStore) -> None:
@@ -81,6 +87,43 @@ def test_a_refund_that_was_claimed_before_is_claimed_again(store: SQLStore) -> N
     (again,) = store.claim(later(3), until, 10, lone=True)
 
     assert (again.id, again.version, again.due_at) == (refund.id, 2, until)
+
+
+def test_a_claim_has_at_most_so_many_refunds(store: SQLStore) -> None:
+    """Transactions need no place: they have one."""
+    sent = broadcast(store)
+    queue = [accepted(store, due_at=now()) for _ in range(3)]
+    until = later(200)
+
+    first = store.claim(later(100), until, 10, places=Places(2))
+    second = store.claim(later(100), until, 10, places=Places(2))
+
+    assert _payments(first) == {sent.id, queue[0].id, queue[1].id}
+    assert _payments(second) == {queue[2].id}
+
+
+def test_refunds_of_a_full_chain_stay_as_they_are(store: SQLStore) -> None:
+    """Another chain and sweeps have other wallets, and are claimed."""
+    waiting = accepted(store, due_at=later(-9))
+    elsewhere = accepted(store, chain_id=999, due_at=now())
+    sweep = accepted(store, **bound(), due_at=now())
+    full = frozenset({waiting.chain_id})
+
+    claimed = store.claim(later(1), later(20), 10, places=Places(5, full))
+
+    assert _payments(claimed) == {elsewhere.id, sweep.id}
+    assert store.get(waiting.id) == waiting
+
+
+def test_only_sweeps_are_claimed_if_there_is_no_place(store: SQLStore) -> None:
+    waiting = accepted(store, due_at=later(-9))
+    sweep = accepted(store, **bound(), due_at=now())
+    sent = broadcast(store)
+    full = Places(0, frozenset({waiting.chain_id}))
+
+    claimed = store.claim(later(100), later(200), 10, places=full)
+
+    assert _payments(claimed) == {sent.id, sweep.id}
 
 
 def test_a_held_refund_is_not_claimed(store: SQLStore) -> None:

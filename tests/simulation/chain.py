@@ -112,10 +112,18 @@ class SimulatedChain:
     ``sent`` has all that a node ever accepted, by hash, and ``unrecorded`` the hashes
     for which *is_recorded* was false when a node got them.  With ``calm`` the base fee
     only falls.
+
+    With *kept*, a pool keeps so many transactions of a sender, and drops the highest
+    nonces: ``dropped`` counts them.  ``most`` is how many of one sender any pool was
+    sent, without those that a reorganisation took out of blocks.
     """
 
-    def __init__(self, random: Random, is_recorded: Callable[[str], bool]) -> None:
+    def __init__(
+        self, random: Random, is_recorded: Callable[[str], bool], kept: int = 0
+    ) -> None:
         self._random = random
+        self._kept = kept
+        self.most = self.dropped = self._removed = 0
         self._is_recorded = is_recorded
         self.unrecorded: list[str] = []
         self._forks = 0
@@ -204,6 +212,7 @@ class SimulatedChain:
         if not self._offer(tx, self.pools[first]):
             raise BroadcastRejectedError("underpriced", reason="underpriced")
         self.sent[tx.hash] = tx
+        self.most = max(self.most, len(self._waiting(tx.sender)) - self._removed)
         if self._random.random() < _GOSSIPED:
             self._offer(tx, self.pools[1 - first])
 
@@ -224,6 +233,7 @@ class SimulatedChain:
         gone = self.head.blocks[len(kept) :]
         for block in gone:
             for mined in block.mined:
+                self._removed += 1
                 for pool in self.pools:
                     if self._random.random() < _RETURNS:
                         pool.setdefault(mined.transaction.slot, mined.transaction)
@@ -309,12 +319,25 @@ class SimulatedChain:
                 if self._random.random() < _GOSSIPED:
                     self._offer(tx, target)
 
+    def _waiting(self, sender: str) -> set[int]:
+        """Return the nonces of *sender* in the pools, without foreign transactions."""
+        return {
+            tx.nonce
+            for pool in self.pools
+            for tx in pool.values()
+            if tx.sender == sender and not tx.is_foreign
+        }
+
     def _offer(self, tx: Transaction, pool: Pool) -> bool:
         """Put *transaction* into *pool*, and return whether it is there."""
         other = pool.get(tx.slot)
         if other is not None and other.hash != tx.hash and not tx.outbids(other):
             return False
         pool[tx.slot] = tx
+        own = [nonce for sender, nonce in pool if sender == tx.sender]
+        if self._kept and len(own) > self._kept:
+            del pool[tx.sender, max(own)]
+            self.dropped += 1
         return True
 
     def _block(self, number: int) -> Block:

@@ -61,7 +61,8 @@ class Evidence:
     the ledger found on the chain; ``unaccepted`` is whether some of them wait for an
     operator.  ``revoked`` has the addresses of revoked keys, and ``stuck`` those whose
     wallets no operator may abandon.  ``nonces_at_end`` and
-    ``foreign_at_end`` are of the moment when the processes ended.
+    ``foreign_at_end`` are of the moment when the processes ended.  ``most_waiting`` and
+    ``dropped`` are those of the chain.
     """
 
     plan: Plan
@@ -80,6 +81,8 @@ class Evidence:
     key_states: tuple[str, ...]
     nonces_at_end: Mapping[str, int]
     foreign_at_end: frozenset[str]
+    most_waiting: int
+    dropped: int
     orders: tuple[Order, ...]
     journal: Journal
     observer: Observer
@@ -229,6 +232,8 @@ def gather(
         key_states=tuple(s for (s,) in ledger.select("SELECT state FROM keys")),
         nonces_at_end=at_end[0],
         foreign_at_end=at_end[1],
+        most_waiting=chain.most,
+        dropped=chain.dropped,
         orders=tuple(clients.orders),
         journal=clients.journal,
         observer=observer,

@@ -1,5 +1,5 @@
 """
-Judges a schedule by the invariants I1 to I7, G2, O1, O8 and R23.
+Judges a schedule by the invariants I1 to I7, G2, O1, O8, R23 and R33.
 
 It uses only the evidence, and shares no code with the service.  The checks that the
 crash laboratory shares are in ``tests/support/invariants.py``.
@@ -222,6 +222,14 @@ def _swept_to_active_key(evidence: Evidence) -> Iterator[str]:
             yield f"a sweep was to pay {sweep['recipient']}, and {active} is active"
 
 
+def _within_window(evidence: Evidence) -> Iterator[str]:
+    """R33: nodes have at most so many transactions of a wallet that are not mined."""
+    window = evidence.plan.window
+    # A restored ledger does not know what it has forgotten.
+    if window and evidence.most_waiting > window and not evidence.plan.is_restored:
+        yield f"{evidence.most_waiting} transactions waited, and the window is {window}"
+
+
 def _foreign_is_noticed(evidence: Evidence) -> Iterator[str]:
     """R23: the ledger records each foreign transaction."""
     for tx_hash in evidence.foreign_at_end - evidence.sighted:
@@ -248,6 +256,7 @@ CHECKS: tuple[tuple[str, Callable[[Evidence], Iterator[str]]], ...] = (
     ("O8", _swept_iff_confirmed),
     ("O8", _swept_to_active_key),
     ("R23", _foreign_is_noticed),
+    ("R33", _within_window),
 )
 
 

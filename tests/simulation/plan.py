@@ -23,6 +23,7 @@ SHORT: dict[str, Any] = {**RESTORED, "requests": 3, "calm_at": 50.0}
 """The same, in a schedule that takes less time."""
 
 _MOST_TURNS = 3
+_NARROW = 0.3
 _LOGGED = 0.65
 _ASKED_AGAIN = 0.5
 _HIDDEN = 0.6
@@ -39,7 +40,8 @@ class Plan:
     With ``attended`` an operator accepts foreign transactions.
 
     ``turns`` are the administrator's actions from ``TURNS``.  A separate random
-    generator draws them, so that they change nothing else of a seed.  With ``sweeps``
+    generator draws them, so that they change nothing else of a seed, and another one
+    ``window``: how many transactions of a wallet may have no receipt.  With ``sweeps``
     the operator empties the addresses of former keys.
 
     The fields from ``has_log`` on are of a restore, and a third generator draws them.
@@ -68,6 +70,7 @@ class Plan:
     has_foreign: bool
     is_restored: bool
     attended: bool
+    window: int = 0
     turns: tuple[str, ...] = ()
     sweeps: bool = False
     has_log: bool = False
@@ -110,6 +113,11 @@ class Plan:
             return ()
         later = [random.choice(TURNS) for _ in range(random.randrange(_MOST_TURNS))]
         return (random.choice(("rotate", "revoke")), *later)
+
+    @staticmethod
+    def draw_window(random: Random) -> int:
+        """Draw a window; mostly there is none, which 0 means."""
+        return random.randint(1, 3) if random.random() < _NARROW else 0
 
     @staticmethod
     def draw_restore(random: Random) -> dict[str, Any]:

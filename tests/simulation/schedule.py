@@ -78,6 +78,8 @@ class Schedule:
         turns = Plan.draw_turns(keys, _ROTATED)
         sweeps = keys.random() < _SWEPT
         plan = replace(plan, turns=turns, sweeps=bool(turns) and sweeps)
+        window = Plan.draw_window(Random(f"{seed} waits"))
+        plan = replace(plan, window=window)
         plan = replace(plan, **changes)
         self._restores = restores = Random(f"{seed} restores")
         if plan.is_restored:
@@ -88,12 +90,16 @@ class Schedule:
         self.scheduler = Scheduler(random, trace)
         self._ledger = ledger
         ledger.clock = self.scheduler.clock
-        self._chain = SimulatedChain(random, ledger.has_recorded)
+        self._chain = SimulatedChain(random, ledger.has_recorded, self.plan.window)
         self._faults = Faults(self.plan, random)
         self._observer = Observer(build.loses)
         self._key_admin = KeyAdmin(
             self.scheduler, ledger, self._chain, self._observer.write
         )
+        bounded = build.network.model_copy(
+            update={"max_in_flight": self.plan.window or None}
+        )
+        build = replace(build, network=bounded)
         self._environment = Environment(
             self.scheduler, self._chain, ledger, self._faults, self._observer, build
         )

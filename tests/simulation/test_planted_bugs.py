@@ -5,7 +5,7 @@ Each is a mistake that a published relayer made, or that this one nearly made.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -82,6 +82,8 @@ _UNSTABLE: dict[str, Any] = {
 # Several transactions wait when the backup is put back.
 _CROWDED: dict[str, Any] = {**_QUIET, "spike_fee": 0.3, "calm_at": 60.0}
 
+_NARROW: dict[str, Any] = {"window": 1, "is_restored": False, "requests": 6}
+
 _ONE_CONFIRMATION = NETWORK.model_copy(update={"confirmations": 1})
 
 
@@ -123,6 +125,32 @@ def _forgetting(store: Store) -> Store:
         return [InFlight(each, (str(each.tx_hash),)) for each in found]
 
     return altered(store, in_flight=in_flight)
+
+
+def _counting_early(store: Store) -> Store:
+    """Return a store that does not count again when it assigns nonces."""
+
+    def reserve_all(*given: Any, **named: Any) -> Any:
+        return store.reserve_all(*given, **{**named, "window": None})
+
+    return altered(store, reserve_all=reserve_all)
+
+
+def _plant_early_places(ledger: Ledger) -> Build:
+    """Free a place when a transaction is broadcast, and not at its receipt."""
+
+    def count(sender: str) -> Mapping[int, int]:
+        unsent = ledger.select(
+            "SELECT chain_id, count(*) FROM transactions WHERE sender = ? AND"
+            " status IN ('reserved', 'signed') GROUP BY chain_id",
+            sender,
+        )
+        return dict(unsent)
+
+    def build(store: Store) -> Store:
+        return altered(_counting_early(store), count_in_flight=count)
+
+    return Build(store=build)
 
 
 class EarlyBroadcasts(Attempts):
@@ -243,6 +271,7 @@ def _find(
     None is the result if no seed has one.  The seed *likely* had one when the test was
     written, so it is played first: a search may take minutes.
     """
+    options = {"window": 0, **options}
     for seed in chain([likely], SEEDS):
         if _matches(pattern, play(seed, ledger, build, **options).violations):
             return seed
@@ -266,6 +295,8 @@ def _matches(pattern: str, violations: Sequence[str]) -> bool:
         (lambda _: Build(lifecycle=EarlyBroadcastLifecycle), "I2", 0, {}),
         (lambda _: Build(network=_ONE_CONFIRMATION), "I1", 4, _UNSTABLE),
         (lambda _: Build(store=_forgetting), "G2", 30, {}),
+        (lambda _: Build(store=_counting_early), "R33", 26, _NARROW),
+        (_plant_early_places, "R33", 0, _NARROW),
     ],
     ids=[
         "no comparison of versions",
@@ -273,6 +304,8 @@ def _matches(pattern: str, violations: Sequence[str]) -> bool:
         "early broadcast",
         "one confirmation",
         "only the last hash",
+        "a window that is counted early",
+        "a place that a broadcast frees",
     ],
 )
 def test_a_planted_bug_is_found(

@@ -39,7 +39,19 @@ _SITUATIONS = {
     "sighted",
     "paused forever",
     "rejected",
+    "a window is full",
+    "a full pool drops a transaction",
+    "a refund that waits for a place is cancelled",
 }
+
+
+_IN_FLIGHT_AT_CANCELLATION = (
+    "SELECT (SELECT count(*) FROM refund_moves AS begun WHERE status = 'reserved'"
+    " AND begun.at <= ended.at AND NOT EXISTS (SELECT 1 FROM refund_moves AS mined"
+    " WHERE mined.refund_id = begun.refund_id AND mined.at <= ended.at"
+    " AND mined.status IN ('mined', 'failed')))"
+    " FROM refund_moves AS ended WHERE status = 'cancelled'"
+)
 
 
 def _count_events(ledger: Ledger, outcome: Outcome) -> Counter[str]:
@@ -58,6 +70,13 @@ def _count_events(ledger: Ledger, outcome: Outcome) -> Counter[str]:
     events["sighted"] += len(evidence.sighted)
     events["paused forever"] += evidence.unaccepted
     events["rejected"] += len(evidence.journal.rejected)
+    if window := evidence.plan.window:
+        events["a window is full"] += evidence.most_waiting == window
+        events["a full pool drops a transaction"] += evidence.dropped
+        cancelled = ledger.select(_IN_FLIGHT_AT_CANCELLATION)
+        events["a refund that waits for a place is cancelled"] += sum(
+            count >= window for (count,) in cancelled
+        )
     return events
 
 

@@ -890,7 +890,7 @@ export interface components {
              * @description A stable code.
              * @enum {string}
              */
-            code: "approval-required" | "audit-log-unwritable" | "backend-access-denied" | "backend-failed" | "backend-throttled" | "backend-unavailable" | "bad-gateway" | "bad-request" | "body-too-large" | "chain-unavailable" | "conflict" | "cursor-expired" | "expectation-failed" | "fees-above-recent" | "forbidden" | "gas-above-limit" | "gateway-timeout" | "headers-too-large" | "idempotency-mismatch" | "insufficient-funds" | "internal-error" | "invalid-input" | "key-ambiguous" | "key-not-found" | "key-rotated" | "key-unusable" | "limit-reached" | "method-not-allowed" | "new-key-unhealthy" | "nonce-used" | "not-cancellable" | "not-found" | "not-through-proxy" | "operator-not-identified" | "policy-violation" | "proofs-pending" | "proxy-overloaded" | "request-signature-invalid" | "request-timeout" | "rotation-in-progress" | "row-not-authentic" | "same-person" | "screening-unavailable" | "signature-encoding" | "signature-recovery" | "signing-failed" | "signing-stopped" | "stale-state" | "store-failed" | "store-unavailable" | "tenant-blocked" | "token-stopped" | "too-many-open-refunds" | "too-many-requests" | "unauthenticated" | "unknown-tenant" | "unsupported-media-type" | "unsupported-transfer-coding" | "uri-too-long" | "wallet-paused";
+            code: "approval-required" | "audit-log-unwritable" | "backend-access-denied" | "backend-failed" | "backend-throttled" | "backend-unavailable" | "bad-gateway" | "bad-request" | "body-too-large" | "chain-unavailable" | "conflict" | "cursor-expired" | "expectation-failed" | "fees-above-recent" | "forbidden" | "gas-above-limit" | "gateway-timeout" | "headers-too-large" | "idempotency-mismatch" | "insufficient-funds" | "internal-error" | "invalid-input" | "key-ambiguous" | "key-not-found" | "key-rotated" | "key-unusable" | "limit-reached" | "method-not-allowed" | "new-key-unhealthy" | "nonce-used" | "not-cancellable" | "not-found" | "not-through-proxy" | "operator-not-identified" | "policy-violation" | "proofs-pending" | "proxy-overloaded" | "request-signature-invalid" | "request-timeout" | "rotation-in-progress" | "row-not-authentic" | "same-person" | "screening-unavailable" | "signature-encoding" | "signature-recovery" | "signing-failed" | "signing-stopped" | "stale-state" | "store-failed" | "store-unavailable" | "tenant-blocked" | "token-stopped" | "too-many-in-flight" | "too-many-open-refunds" | "too-many-requests" | "unauthenticated" | "unknown-tenant" | "unsupported-media-type" | "unsupported-transfer-coding" | "uri-too-long" | "wallet-paused";
             /** @description What is wrong with this request. */
             detail?: string;
             /** @description Names the request in the service's log. */
@@ -1178,6 +1178,7 @@ export interface components {
          *     * `store-failed`: The database refused.
          *     * `store-unavailable`: The database does not answer.
          *     * `token-stopped`: The token is stopped.
+         *     * `too-many-in-flight`: Too many transactions have no receipt.
          *     * `wallet-paused`: The wallet is paused.
          */
         "problem-503": {

@@ -73,6 +73,7 @@ STATUSES = {
         "AuditLogUnwritableError "
         "ChainUnavailableError InsufficientFundsError GasLimitError WalletPausedError "
         "SigningStoppedError TokenStoppedError FeesAboveRecentError "
+        "TooManyInFlightError "
         "StoreError StoreUnavailableError StaleStateError "
         "RowNotAuthenticError ScreeningUnavailableError"
     ),

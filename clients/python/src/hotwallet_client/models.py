@@ -530,6 +530,7 @@ class Problem(TypedDict):
         "store-unavailable",
         "tenant-blocked",
         "token-stopped",
+        "too-many-in-flight",
         "too-many-open-refunds",
         "too-many-requests",
         "unauthenticated",

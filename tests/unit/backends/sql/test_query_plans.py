@@ -263,7 +263,10 @@ def test_open_refunds_of_a_tenant_are_counted_in_an_index(
     [
         (queries.FLYING, "ix_transactions_movable"),
         (queries.BELOW, "ix_transactions_movable"),
+        (queries.WITHOUT_RECEIPT, "ix_transactions_"),
         (claim_order.DUE, "ix_refunds_queued"),
+        (claim_order.DUE_ELSEWHERE, "ix_refunds_queued"),
+        (claim_order.DUE_SWEEPS, "ix_refunds_queued"),
         (claim_order.CLAIM_QUEUED, "refunds"),
         (claim_order.CLAIM_TRANSACTIONS, "transactions"),
         (REQUESTED, "ix_refunds_cancel_requested"),
@@ -277,7 +280,10 @@ def test_open_refunds_of_a_tenant_are_counted_in_an_index(
     ids=[
         "in-flight",
         "below",
+        "without receipt",
         "due",
+        "due elsewhere",
+        "due sweeps",
         "claim queued",
         "claim transactions",
         "cancellation requests",
@@ -295,6 +301,9 @@ def test_the_worker_reads_open_refunds_only(
         "nonces": [(31337, WALLET, 7)],
         "after": "",
         "at_most": 9,
+        "places": 9,
+        "full": [999],
+        "of_sender": WALLET,
         "ahead": 4,
         "now": now(),
         "far": later(120),
@@ -358,7 +367,8 @@ def test_refunds_that_wait_are_not_read(store: SQLStore, statement: Any) -> None
     filled(store, [queued(due_at=later(60)) for _ in range(1500)])
     if store._database.dialect == "postgresql":
         store._database.run(lambda c: c.execute(text("VACUUM ANALYZE")))
-    given = {"at_most": 9, "ahead": 4, "now": now(), "far": later(120)}
+    counts = {"at_most": 9, "places": 9, "ahead": 4}
+    given = {**counts, "now": now(), "far": later(120)}
     given |= {
         "until": later(20),
         "of_network": "local",
@@ -381,7 +391,8 @@ def test_transactions_that_wait_are_not_read(store: SQLStore) -> None:
     filled(store, [delay(each, later(60)) for each in rows])
     if store._database.dialect == "postgresql":
         store._database.run(lambda c: c.execute(text("VACUUM ANALYZE")))
-    given = {"at_most": 9, "ahead": 4, "now": now(), "far": later(120)}
+    counts = {"at_most": 9, "places": 9, "ahead": 4}
+    given = {**counts, "now": now(), "far": later(120)}
     plan = query_plan(store, claim_order.DUE, given)
 
     assert "SCAN transactions" not in plan

@@ -391,6 +391,6 @@ def test_what_bounds_no_payment_is_listed() -> None:
 
     assert found == {
         *("rpc_urls", "rpc_timeout_ms", "explorer", "webhook"),
-        *("stuck_after_seconds", "stalled_after_seconds"),
+        *("stuck_after_seconds", "stalled_after_seconds", "max_in_flight"),
         *("low_balance_refunds", "low_balance_hours", "top_up_below", "top_up_to"),
     }

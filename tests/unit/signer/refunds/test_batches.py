@@ -355,7 +355,7 @@ def test_a_slow_batch_makes_the_next_claims_small(world: World) -> None:
     sizes = []
     store = world.store
 
-    def claim(*given: Any, lone: bool = False) -> Sequence[Moving]:
+    def claim(*given: Any, **_: Any) -> Sequence[Moving]:
         claimed = store.claim(*given)
         sizes.append(len(claimed))
         return claimed

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -154,9 +155,7 @@ def _counting(world: World) -> list[int]:
     """Return a list that gets the number of queued refunds of each claim."""
     store, claims = world.store, list[int]()
 
-    def claim(
-        now: datetime, until: datetime, limit: int, *, lone: bool = False
-    ) -> Sequence[Moving]:
+    def claim(now: datetime, until: datetime, limit: int, **_: Any) -> Sequence[Moving]:
         claimed = store.claim(now, until, limit)
         claims.append(sum(isinstance(each, Refund) for each in claimed))
         return claimed

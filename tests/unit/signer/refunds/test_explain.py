@@ -372,6 +372,14 @@ def test_advice_by_error_code(world: World, code: str, advice: str) -> None:
     assert found.next_step == f"To do: {advice}."
 
 
+_WITHOUT_OPERATOR = {
+    "chain-unavailable",
+    "fees-above-recent",
+    "limit-reached",
+    "too-many-in-flight",
+}
+
+
 @pytest.mark.parametrize("code", [*ADVICE, "chain-unavailable"])
 def test_a_tenant_gets_no_commands(world: World, code: str) -> None:
     """It learns whether it must do something; operators get their advice."""
@@ -385,7 +393,7 @@ def test_a_tenant_gets_no_commands(world: World, code: str) -> None:
         "To do: ask the operator"
         if code == "tenant-blocked"
         else "To do: nothing; the service tries again."
-        if code in {"chain-unavailable", "fees-above-recent", "limit-reached"}
+        if code in _WITHOUT_OPERATOR
         else "To do: nothing; an operator of the service must act"
     )
     assert "`" not in mine

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import coincurve
 import pytest
@@ -294,9 +295,7 @@ def test_every_refund_has_its_turn(world: World) -> None:
     refunds = [world.accepted() for _ in range(97)]
     claims: list[int] = []
 
-    def claim(
-        now: datetime, until: datetime, limit: int, *, lone: bool = False
-    ) -> Sequence[Moving]:
+    def claim(now: datetime, until: datetime, limit: int, **_: Any) -> Sequence[Moving]:
         claimed = store.claim(now, until, limit)
         claims.append(len(claimed))
         return claimed
@@ -317,9 +316,7 @@ def test_a_flood_does_not_delay_tracking(world: World) -> None:
     one = world.accepted()
     claims: list[tuple[timedelta, int]] = []
 
-    def claim(
-        now: datetime, until: datetime, limit: int, *, lone: bool = False
-    ) -> Sequence[Moving]:
+    def claim(now: datetime, until: datetime, limit: int, **_: Any) -> Sequence[Moving]:
         claims.append((until - now, limit))
         world.clock.advance(seconds=0.2)
         return [world.stored(one)] * limit

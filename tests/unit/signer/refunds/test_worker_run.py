@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -97,9 +98,7 @@ def test_a_worker_survives_a_failing_database(world: World) -> None:
     troubles = [StoreUnavailableError("gone")] * 2
     waits: list[float] = []
 
-    def claim(
-        now: datetime, until: datetime, limit: int, *, lone: bool = False
-    ) -> Sequence[Moving]:
+    def claim(now: datetime, until: datetime, limit: int, **_: Any) -> Sequence[Moving]:
         if troubles:
             raise troubles.pop()
         return store.claim(now, until, limit)
@@ -125,9 +124,7 @@ def test_a_failing_database_does_not_spin(world: World) -> None:
     claims: list[bool] = []
     waits: list[float] = []
 
-    def claim(
-        now: datetime, until: datetime, limit: int, *, lone: bool = False
-    ) -> Sequence[Moving]:
+    def claim(now: datetime, until: datetime, limit: int, **_: Any) -> Sequence[Moving]:
         claims.append(len(claims) % 2 == 0)
         if claims[-1]:
             return [world.stored(one)] * limit
