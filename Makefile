@@ -68,9 +68,9 @@ model: programs ## Search the model of the nonce lifecycle exhaustively: a minut
 mutants: .venv/.ready .venv-mutation/.ready ## Change 500 places of the core, one at a time: which changes does no test notice?  An hour.
 	@$(BIN)/python -m tests.mutation $(ARGS)
 
-contracts: .venv/.ready .venv-contracts/.ready node_modules/.ready ## Test and lint the contract of the vault, and build it again.
+contracts: .venv/.ready .venv-contracts/.ready node_modules/.ready ## Test, prove and lint the contract of the vault, and build it again.
 	@$(BIN)/python -m dev.contracts --check
-	@cd contracts && PATH="$(FORGE):$(CURDIR)/.venv-contracts/bin:$$PATH" && forge fmt --check . && forge test --quiet && slither .
+	@cd contracts && PATH="$(FORGE):$(CURDIR)/.venv-contracts/bin:$$PATH" && forge fmt --check . && forge test --quiet && halmos && slither .
 
 dist: .venv/.ready ## Build the wheel of the last commit twice, with an SBOM; both must be the same.
 	@$(BIN)/python -m dev.dist

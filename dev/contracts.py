@@ -23,10 +23,11 @@ from eth_utils.crypto import keccak
 from dev.anvil import ROOT
 
 
+CONTRACTS = ROOT / "contracts"
 ARTEFACT = ROOT / "signer" / "chain" / "vault.json"
 
 
-def forge(*arguments: str, out: Path) -> None:
+def forge(*arguments: str, out: Path, project: Path = CONTRACTS) -> None:
     """
     Run forge, which compiles into *out*: two at once must not share a folder.
 
@@ -39,7 +40,7 @@ def forge(*arguments: str, out: Path) -> None:
     folders = {"FOUNDRY_OUT": str(out), "FOUNDRY_CACHE_PATH": str(out / "cache")}
     finished = subprocess.run(
         [program, *arguments],
-        cwd=ROOT / "contracts",
+        cwd=project,
         env={**os.environ, **folders},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
