@@ -77,8 +77,8 @@ class JSONRPCChain:
     def chain_id(self) -> int:
         return self._get_pool().chain_id()
 
-    def has_code(self, address: str) -> bool:
-        return self._ask_median(requests.has_code, address)
+    def code(self, address: str) -> bytes:
+        return self._ask_median(requests.code, address)
 
     def balance(self, address: str) -> int:
         return self._ask_median(requests.balance, address)

@@ -56,7 +56,7 @@ def _reads(method: str, parse: Callable[[Any], _T], *last: Any) -> Callable[...,
 
 chain_id = _reads("eth_chainId", quantity)
 balance = _reads("eth_getBalance", quantity, "latest")
-has_code = _reads("eth_getCode", lambda code: len(data(code)) > 0, "latest")
+code = _reads("eth_getCode", data, "latest")
 transaction_count = _reads("eth_getTransactionCount", quantity, "latest")
 pending_count = _reads("eth_getTransactionCount", quantity, "pending")
 latest_block = _reads("eth_getBlockByNumber", parsing.block, "latest", False)

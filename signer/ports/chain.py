@@ -141,8 +141,8 @@ class ChainClient(Protocol):
     def chain_id(self) -> int:
         """Return the nodes' chain id (``eth_chainId``)."""
 
-    def has_code(self, address: str) -> bool:
-        """Return whether *address* is a contract."""
+    def code(self, address: str) -> bytes:
+        """Return the code of *address*: empty if it is no contract."""
 
     def balance(self, address: str) -> int:
         """Return the balance of *address* in wei."""

@@ -323,7 +323,7 @@ class WalletMonitor:
             funds = read_funds(chain, address, self._ledger, fee)
             nonce = chain.client.transaction_count(address)
             missing = self._count_missing(chain, address, nonce)
-            is_delegated = chain.client.has_code(address)
+            is_delegated = chain.client.code(address) != b""
         except HotWalletError as e:
             code = e.refusals[0].code if isinstance(e, ConfigurationError) else e.code
             self._log.warning("wallet-look-failed", network=name, code=code)

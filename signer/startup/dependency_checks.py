@@ -177,7 +177,7 @@ def _chain_problems(network: Network, client: ChainClient) -> Iterator[str]:
         )
         return
     for symbol, token in network.tokens.items():
-        if not client.has_code(token.address):
+        if not client.code(token.address):
             yield f".tokens.{symbol}: there is no contract at this address"
         elif not _has_decimals(token, client):
             yield f".tokens.{symbol}: the contract's decimals() is not {token.decimals}"

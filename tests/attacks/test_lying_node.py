@@ -142,7 +142,7 @@ def test_hidden_contract(three_nodes: Three, liar: int) -> None:
     honest = [Result("0x60"), Result("0x60")]
     _script(three_nodes, "eth_getCode", honest, Result("0x"), liar)
 
-    assert client(*three_nodes).has_code(CALL.to)
+    assert client(*three_nodes).code(CALL.to) == b"\x60"
 
 
 @positions

@@ -96,8 +96,8 @@ def test_the_chain_id_is_that_of_the_node(stage: Stage) -> None:
 
 
 def test_only_contracts_have_code(stage: Stage) -> None:
-    assert stage.client.has_code(stage.token)
-    assert not stage.client.has_code(RECIPIENT)
+    assert stage.client.code(stage.token)
+    assert not stage.client.code(RECIPIENT)
 
 
 def test_a_delegated_address_has_code(fresh_anvil: DevChain) -> None:
@@ -120,12 +120,12 @@ def test_a_delegated_address_has_code(fresh_anvil: DevChain) -> None:
             "authorizationList": [authorization],  # type: ignore[list-item]
         }
     )
-    before = stage.client.has_code(payer.address)
+    before = stage.client.code(payer.address)
     broadcast(stage.client, signed.raw_transaction)
     mined(stage.client, signed.raw_transaction)
 
     assert not before
-    assert stage.client.has_code(payer.address)
+    assert stage.client.code(payer.address)
 
 
 def test_a_call_may_have_no_sender(stage: Stage) -> None:

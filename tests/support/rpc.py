@@ -31,7 +31,7 @@ FORKED = RECEIPT | {"blockHash": "0x" + "cd" * 32}
 
 METHODS: dict[str, tuple[str, Callable[[JSONRPCChain], object]]] = {
     "chain_id": ("eth_chainId", lambda chain: chain.chain_id()),
-    "has_code": ("eth_getCode", lambda chain: chain.has_code(ADDRESS)),
+    "code": ("eth_getCode", lambda chain: chain.code(ADDRESS)),
     "balance": ("eth_getBalance", lambda chain: chain.balance(ADDRESS)),
     "call": ("eth_call", lambda chain: chain.call(CALL)),
     "estimate_gas": ("eth_estimateGas", lambda chain: chain.estimate_gas(CALL)),
@@ -80,7 +80,7 @@ RESULTS: dict[str, object] = {
 
 ANSWERS: dict[str, object] = {
     "chain_id": 1,
-    "has_code": True,
+    "code": b"\x60",
     "balance": 2,
     "call": b"\x03",
     "estimate_gas": 4,

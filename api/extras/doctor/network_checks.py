@@ -150,7 +150,7 @@ def _check_gas(context: NetworkContext) -> Finding:
 
 def _check_delegation(context: NetworkContext) -> Finding:
     """Look for code, which only a delegation (EIP-7702) gives to a key's address."""
-    if context.chain.client.has_code(context.address):
+    if context.chain.client.code(context.address):
         detail = f"{context.address} has code of others, which can move its funds"
         return Finding(detail, _DELEGATED, Alert.WALLET_DELEGATED)
     return Finding(f"{context.address} has no code")

@@ -212,7 +212,7 @@ class TopUps:
         proved_at, valid_for = active.proved_at, timedelta(seconds=PROOF_VALID_SECONDS)
         if proved_at is None or now - proved_at > valid_for:
             return KEY_NOT_PROVED
-        if chain.client.has_code(active.address):
+        if chain.client.code(active.address):
             return WALLET_DELEGATED
         return None
 

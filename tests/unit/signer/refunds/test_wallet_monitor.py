@@ -177,7 +177,7 @@ def test_a_delegated_wallet_is_reported_once_in_six_hours(system: System) -> Non
     raised = [look()]
     chain.delegated.add(address)
     raised += [look(), look()]
-    chain.fail("has_code", ChainUnavailableError("down"))
+    chain.fail("code", ChainUnavailableError("down"))
     raised += [look(), look()]
     system.world.clock.advance(hours=6)
     raised += [look()]
@@ -433,7 +433,7 @@ def test_between_full_looks_each_node_is_asked_for_its_head(system: System) -> N
         return set(chain.calls - before)
 
     everything = look(0)
-    assert everything >= {"views", "fees", "balance", "call", "has_code"}
+    assert everything >= {"views", "fees", "balance", "call", "code"}
     assert look(LOOK_SECONDS) == {"views"}
     assert look(300) == everything
     chain.balance_left = AMOUNT

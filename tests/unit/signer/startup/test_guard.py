@@ -727,7 +727,7 @@ def test_contract_without_decimals_is_refused() -> None:
     assert _chain_refusals(chain) == ["chain-misconfigured"]
 
 
-@pytest.mark.parametrize("method", ["chain_id", "has_code", "call"])
+@pytest.mark.parametrize("method", ["chain_id", "code", "call"])
 def test_unavailable_node_is_refused(method: str) -> None:
     """A chain that cannot be checked may be the wrong one; a later start may pass."""
     chain = ScriptedChain()
