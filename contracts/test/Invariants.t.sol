@@ -57,7 +57,7 @@ contract Actors is VaultTest {
     }
 
     function behave(uint256 payee_, uint8 way) external {
-        HostileToken.Way chosen = HostileToken.Way(way % 16);
+        HostileToken.Way chosen = HostileToken.Way(way % 17);
         if (chosen == HostileToken.Way.VanishesAfter || chosen == HostileToken.Way.PausesAfter) {
             return;
         }

@@ -48,7 +48,7 @@ contract PayTest is VaultTest {
         Vault.End[] memory expected = new Vault.End[](30);
         bool[] memory paid = new bool[](30);
         for (uint256 i; i < 30; ++i) {
-            HostileToken.Way way = HostileToken.Way(uint256(keccak256(abi.encode(seed, i))) % 16);
+            HostileToken.Way way = HostileToken.Way(uint256(keccak256(abi.encode(seed, i))) % 17);
             // These two decide about the items after them, as `token paused halfway` does.
             if (way == HostileToken.Way.PausesAfter) way = HostileToken.Way.Reverts;
             if (way == HostileToken.Way.VanishesAfter) way = HostileToken.Way.BurnsAllGas;
@@ -185,7 +185,9 @@ contract PayTest is VaultTest {
         uint256 count = 10;
         for (uint256 i; i < count; ++i) {
             bool burn = burns >> (i % 8) & 1 == 1;
-            hostile.setWay(payee(i), burn ? HostileToken.Way.BurnsAllGas : HostileToken.Way.Good);
+            hostile.setWay(
+                payee(i), burn ? HostileToken.Way.BurnsAllGas : HostileToken.Way.WantsAllGas
+            );
         }
         bytes memory call_ = abi.encodeCall(Vault.pay, (address(token), several(count)));
         gas_ = 30_000 + gas_ % 2_500_000;
