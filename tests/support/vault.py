@@ -90,11 +90,12 @@ def deploy_vault(
     caps: tuple[int, int],
     funds: int,
     operators: Iterable[str] = (),
+    guardian: str | None = None,
 ) -> LocalVault:
     """Deploy a vault with *caps* per item and day, and mint *funds* to it."""
     rpc = RPC(url)
-    _, guardian, first, second = rpc("eth_accounts")[:4]
-    chosen = tuple(operators) or (first, second)
+    _, keeper, first, second = rpc("eth_accounts")[:4]
+    guardian, chosen = guardian or keeper, tuple(operators) or (first, second)
     arguments = encode(
         ["address", "uint64", "address[]", "(address,(uint96,uint96))[]"],
         [guardian, DELAY, chosen, [(token, caps)]],

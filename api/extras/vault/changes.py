@@ -1,0 +1,119 @@
+"""
+What the guardian of a vault signs to change a rule.
+
+A change that gives more power is proposed first and made after the vault's delay.  The
+chain knows what was proposed, so the next step of a change follows from the chain.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from signer.chain.vault_rules import Caps, VaultRules, encode_call
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """
+    A call of a vault: a function such as ``"addOperator(address)"``, and its arguments.
+
+    ``waits`` says whether it must be proposed.  ``signer`` is None for the guardian.
+    """
+
+    function: str
+    arguments: tuple[object, ...]
+    waits: bool
+    signer: str | None = None
+
+    @property
+    def data(self) -> bytes:
+        """The calldata."""
+        return encode_call(self.function, *self.arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """
+    What *signer* signs now: *data* is the calldata of *function*.
+
+    It is empty while a proposal is not due; *due* is then the time to come back.
+    """
+
+    signer: str
+    function: str
+    data: bytes
+    due: datetime | None = None
+
+
+def add_operator(address: str) -> Change:
+    """Return the change that lets *address* pay."""
+    return Change("addOperator(address)", (address,), waits=True)
+
+
+def remove_operator(address: str) -> Change:
+    """Return the change after which *address* cannot pay."""
+    return Change("removeOperator(address)", (address,), waits=False)
+
+
+def set_guardian(address: str) -> Change:
+    """Return the change that makes *address* the guardian; it makes the call itself."""
+    return Change("setGuardian(address)", (address,), waits=True, signer=address)
+
+
+def set_caps(token: str, caps: Caps, now: Caps) -> Change:
+    """Return the change of the caps of *token* from *now* to *caps*."""
+    is_more = caps.per_item > now.per_item or caps.per_day > now.per_day
+    arguments = (token, caps.per_item, caps.per_day)
+    return Change("setCaps(address,uint96,uint96)", arguments, waits=is_more)
+
+
+def withdraw(token: str, amount: int) -> Change:
+    """Return the change that sends *amount* base units to the guardian."""
+    return Change("withdraw(address,uint256)", (token, amount), waits=False)
+
+
+def find_step(rules: VaultRules, change: Change, *, cancels: bool = False) -> Step:
+    """
+    Return the next step of *change*, or with *cancels* what withdraws its proposal.
+
+    Raises:
+        ChainUnavailableError: The nodes do not answer.
+    """
+    guardian = rules.guardian()
+    if cancels:
+        data = encode_call("cancel(bytes)", change.data)
+        return Step(guardian, "cancel(bytes)", data)
+    due_at = rules.due_at(change.data) if change.waits else 0
+    if change.waits and due_at == 0:
+        data = encode_call("propose(bytes)", change.data)
+        return Step(guardian, "propose(bytes)", data)
+    signer = change.signer or guardian
+    if change.waits and not rules.permits(signer, change.data):
+        return Step(signer, change.function, b"", datetime.fromtimestamp(due_at, UTC))
+    return Step(signer, change.function, change.data)
+
+
+def safe_file(
+    chain_id: int, vault: str, step: Step, now: datetime
+) -> Mapping[str, Any]:
+    """Return the document that Safe's transaction builder opens."""
+    transactions: Sequence[Mapping[str, Any]] = [
+        {
+            "to": vault,
+            "value": "0",
+            "data": "0x" + step.data.hex(),
+            "contractMethod": None,
+            "contractInputsValues": None,
+        }
+    ]
+    return {
+        "version": "1.0",
+        "chainId": str(chain_id),
+        "createdAt": int(now.timestamp() * 1000),
+        "meta": {
+            "name": f"hotwallet vault: {step.function}",
+            "createdFromSafeAddress": step.signer,
+        },
+        "transactions": transactions,
+    }
