@@ -5,6 +5,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
@@ -14,6 +15,7 @@ import psycopg
 import pytest
 
 from api.auth.dev_tokens import mint
+from api.extras.signing_api.methods import MAX_RESULT
 from signer.config.settings import Settings
 from signer.refunds.service import WORKER_SECONDS
 from tests.api.live_server import PING, Server, exchange, service_environ
@@ -173,8 +175,15 @@ def _preview(environ: dict[str, str], client: str) -> bytes:
 
 def _read(environ: dict[str, str], client: str) -> bytes:
     """Return a batch that reads four balances."""
-    call = {"jsonrpc": "2.0", "method": "eth_getBalance", "params": [RECIPIENT]}
-    body = json.dumps([call | {"id": number} for number in range(4)]).encode()
+    return _rpc(environ, client, 4, "eth_getBalance", RECIPIENT)
+
+
+def _rpc(
+    environ: dict[str, str], client: str, count: int, method: str, *params: object
+) -> bytes:
+    """Return a batch of so many equal calls."""
+    call = {"jsonrpc": "2.0", "method": method, "params": params}
+    body = json.dumps([call | {"id": number} for number in range(count)]).encode()
     settings = Settings.from_env(environ)
     token = mint(settings, subject=client, roles=["signer"])
     lines = [
@@ -217,6 +226,38 @@ def test_a_slow_node_delays_only_the_tenant_that_asks_it(
     assert (listed.status, is_ready, len(waiting)) == (200, True, 2)
     assert {answers[each].status for each in waiting} == {200}
     assert {each.status for each in answers.values()} <= {200, 429}
+
+
+_COPIES = 5
+"""How often an answer is in memory: results, JSON, bytes, and what a node sent."""
+
+
+def test_large_answers_of_one_tenant_take_bounded_memory(
+    environ: dict[str, str], node: FakeNode
+) -> None:
+    """
+    Forty sockets of one tenant read logs of 20 MB each.
+
+    Two of the four threads do so, and each keeps at most 4 MiB of results.
+    """
+    node.script("eth_getLogs", Result(100 * [{"data": "0x" + 1_000 * "ab"}]))
+    environ |= {NODE: node.url, WITHOUT_WORKER: "1"}
+    blocks = {"fromBlock": "0x0", "toBlock": "0x1"}
+    small, large = (
+        _rpc(environ, "mallory", count, "eth_getLogs", blocks) for count in (1, 100)
+    )
+    with Server(environ) as server, ExitStack() as stack:
+        assert server.ask(small).status == 200
+        before = server.peak_memory()
+        sockets = [stack.enter_context(server.connect()) for _ in range(40)]
+        with ThreadPoolExecutor(len(sockets)) as pool:
+            answers = [*pool.map(lambda each: exchange(each, [large]), sockets)]
+        grown = server.peak_memory() - before
+
+    largest = max(len(answer.body) for answer in answers)
+    assert {answer.status for answer in answers} == {200}
+    assert grown < 2 * _COPIES * MAX_RESULT
+    assert MAX_RESULT / 2 < largest < MAX_RESULT * 1.1
 
 
 def _is_ready(server: Server) -> bool:
