@@ -14,10 +14,10 @@ from hexbytes import HexBytes
 
 from signer.alerts import Alerts
 from signer.model.refund import Refund, Status
-from signer.model.worker_row import WorkerRow
 from signer.ports.meter import NO_METER
 from signer.refunds.wallet_monitor import WAIT_SECONDS, WalletMonitor
 from signer.refunds.worker import Worker
+from signer.refunds.worker_monitor import Heartbeat
 from tests.fixtures.chain import DevChain
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Computed
@@ -34,8 +34,8 @@ _BUSY_PASS_SECONDS = 2
 class Process:
     """One worker process: its passes, its row and its monitor."""
 
-    name: str
     worker: Worker
+    heartbeat: Heartbeat
     monitor: WalletMonitor
     look_at: float = WAIT_SECONDS
 
@@ -53,23 +53,31 @@ class Fleet:
 
     def start(self, count: int) -> None:
         """Start *count* workers."""
+        world = self.world
         for name in "abc"[:count]:
-            now = self.world.clock()
+            heartbeat = Heartbeat(world.store, world.clock, timer=self._timer)
+            heartbeat.name = name
             monitor = WalletMonitor(
-                self.world.store,
-                self.world.chains,
-                Alerts(self.world.store, clock=self.world.clock),
+                world.store,
+                world.chains,
+                Alerts(world.store, clock=world.clock),
                 name=name,
-                clock=self.world.clock,
+                clock=world.clock,
                 meter=NO_METER,
-                timer=lambda: self.world.clock().timestamp(),
+                timer=self._timer,
             )
-            self.world.store.record_pass(WorkerRow(name, now, now))
-            self.processes.append(Process(name, self.world.worker, monitor))
+            heartbeat()
+            self.processes.append(Process(world.worker, heartbeat, monitor))
 
-    def run(self, seconds: int, every: int | None = None) -> None:
-        """Let that many seconds pass; accept a refund *every* so many, if given."""
-        step = _PASS_SECONDS if every is None else _BUSY_PASS_SECONDS
+    def run(
+        self, seconds: int, every: int | None = None, step: int | None = None
+    ) -> None:
+        """
+        Let that many seconds pass; accept a refund *every* so many, if given.
+
+        Each worker makes a pass every *step* seconds.
+        """
+        step = step or (_PASS_SECONDS if every is None else _BUSY_PASS_SECONDS)
         for _ in range(0, seconds, step):
             self.world.clock.now += timedelta(seconds=step)
             self.seconds += step
@@ -108,11 +116,12 @@ class Fleet:
             node.requests.clear()
         return max(counts, key=Counter.total)
 
+    def _timer(self) -> float:
+        return self.world.clock().timestamp()
+
     def _pass(self, process: Process) -> None:
         process.worker.work()
-        rows = {each.name: each for each in self.world.store.workers()}
-        row, now = rows[process.name], self.world.clock()
-        self.world.store.record_pass(WorkerRow(row.name, row.started_at, now))
+        process.heartbeat()
         if self.seconds >= process.look_at:
             process.look_at = self.seconds + process.monitor.look()
 

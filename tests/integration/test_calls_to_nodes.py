@@ -1,25 +1,27 @@
 """
-How often workers ask nodes: idle, and for each confirmed refund.
+How often workers ask nodes and the database: idle, and for each confirmed refund.
 
 Time is simulated, so that the counts are the same in each run.  ``docs/explanation/
 performance.md`` has them, and what they cost.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
 
 from backends.json_rpc import JSONRPCChain
+from backends.sql import SQLStore
 from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
 from signer.config.networks import Network
 from signer.model.refund import Status
-from signer.ports.ledger import Ledger
 from tests.fixtures.chain import DevChain
 from tests.fixtures.fake_node import FakeNode
 from tests.integration.node_calls import BLOCK_SECONDS, Fleet, SmallPool
+from tests.support.ledgers import collected_statements
 from tests.support.refunds import World
 
 
@@ -30,6 +32,8 @@ DEEP_SECONDS = 15 * 60
 
 IDLE_PER_MINUTE = 6
 PER_REFUND = 12
+IDLE_STATEMENTS_PER_MINUTE = 340
+_OPENINGS = ("BEGIN", "SET LOCAL")
 SLOTS = 16
 """How many transactions of an address geth's pool keeps in any case."""
 
@@ -40,12 +44,15 @@ Start = Callable[..., Fleet]
 
 
 @pytest.fixture
-def start(fresh_anvil: DevChain, sqlite_store: Ledger) -> Iterator[Start]:
+def start(fresh_anvil: DevChain, sqlite_store: SQLStore) -> Iterator[Start]:
     """Return a function that starts so many nodes and workers."""
     with ExitStack() as stack:
 
         def start_fleet(
-            nodes: int, workers: int, confirmations: int = CONFIRMATIONS
+            nodes: int,
+            workers: int,
+            confirmations: int = CONFIRMATIONS,
+            store: SQLStore = sqlite_store,
         ) -> Fleet:
             asked = [
                 stack.enter_context(FakeNode(fresh_anvil.url)) for _ in range(nodes)
@@ -61,7 +68,7 @@ def start(fresh_anvil: DevChain, sqlite_store: Ledger) -> Iterator[Start]:
                 }
             )
             client = JSONRPCChain(urls, timeout=10, chain_id=CHAIN_ID)
-            world = World(sqlite_store, client=client, network=network)
+            world = World(store, client=client, network=network)
             coin.fund(fresh_anvil.url, world.signer.address, token=fresh_anvil.token)
             fresh_anvil.rpc("evm_setAutomine", False)
             fleet = Fleet(world, fresh_anvil, asked)
@@ -94,6 +101,22 @@ def test_calls_of_each_node_are_bounded(start: Start, nodes: int, workers: int) 
     # The last ones are confirmed on time, although nothing else is to be done.
     fleet.run((CONFIRMATIONS + 2) * BLOCK_SECONDS)
     assert set(fleet.statuses()) == {Status.CONFIRMED}
+
+
+def test_statements_of_an_idle_worker_are_bounded(
+    start: Start, store: SQLStore
+) -> None:
+    """
+    It makes a pass every second, as a process does when nothing wakes it.
+
+    A statement alone is a transaction, so its opening is not counted.
+    """
+    fleet = start(1, 1, store=store)
+    fleet.run(60, step=1)
+    with collected_statements(store) as statements:
+        fleet.run(600, step=1)
+    sent = Counter(each for each in statements if not each.startswith(_OPENINGS))
+    assert sent.total() <= 10 * IDLE_STATEMENTS_PER_MINUTE, sent
 
 
 def test_calls_for_a_refund_that_is_alone_are_bounded(start: Start) -> None:

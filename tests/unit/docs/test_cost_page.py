@@ -5,7 +5,11 @@ from pathlib import Path
 
 from api.health.readiness import _SELF_TEST_SECONDS
 from bench.scale import TRANSFER_GAS
-from tests.integration.test_calls_to_nodes import IDLE_PER_MINUTE, PER_REFUND
+from tests.integration.test_calls_to_nodes import (
+    IDLE_PER_MINUTE,
+    IDLE_STATEMENTS_PER_MINUTE,
+    PER_REFUND,
+)
 
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "explanation" / "costs.md"
@@ -53,3 +57,4 @@ def test_the_counts_are_within_what_tests_hold() -> None:
     text = PAGE.read_text("utf-8")
     assert f"| {CALLS} | {IDLE_CALLS}, for any number" in text
     assert f"bounds them by {PER_REFUND} and {IDLE_PER_MINUTE * 60}" in text
+    assert f"bounds them by {IDLE_STATEMENTS_PER_MINUTE * 60:,}" in text
