@@ -36,7 +36,14 @@ _REFUNDS_READY = "hotwallet serve --role refunds: start to ready"
 _PYTHON = "python -c pass"
 _HELP = "hotwallet --help"
 # One for each set of libraries, as tests/api/cli/test_lazy_commands.py has them.
-_COMMANDS = ("explain-code not-found", "token", "config check", "keys list", "doctor")
+_COMMANDS = (
+    "explain-code not-found",
+    "token",
+    "config check",
+    "keys list",
+    "refund list",
+    "doctor",
+)
 
 
 @contextlib.contextmanager

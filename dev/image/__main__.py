@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from collections.abc import Iterable
 
+from dev.anvil import ROOT
 from dev.demo import DemoError, Progress
 from dev.image.build import (
     IMAGE,
@@ -13,8 +15,11 @@ from dev.image.build import (
     require_tools,
     unpacked,
 )
-from dev.image.checks import problems, size_megabytes
+from dev.image.checks import problems, size_megabytes, size_problems
 from dev.image.trial import pay_in_image
+
+
+GUIDE = ROOT / "docs" / "how-to" / "deploy.md"
 
 
 def main() -> int:
@@ -29,7 +34,9 @@ def main() -> int:
         with unpacked() as tree:
             progress.step("Its files ...")
             _require_none(problems(tree, image_configuration()))
-            progress.detail("size", f"{size_megabytes(tree):.0f} MB")
+            size = size_megabytes(tree)
+            progress.detail("size", f"{size:.0f} MB")
+            _require_none(size_problems(size, GUIDE.read_text(encoding="utf-8")))
             pay_in_image(tree, progress)
     except (DemoError, RuntimeError, subprocess.CalledProcessError) as e:
         print(f"\nmake image failed: {e}", file=sys.stderr)
@@ -38,9 +45,9 @@ def main() -> int:
     return 0
 
 
-def _require_none(found: list[str]) -> None:
-    if found:
-        raise RuntimeError("\n".join(["the image is not as promised:", *found]))
+def _require_none(found: Iterable[str]) -> None:
+    if lines := [*found]:
+        raise RuntimeError("\n".join(["the image is not as promised:", *lines]))
 
 
 if __name__ == "__main__":

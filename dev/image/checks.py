@@ -21,6 +21,7 @@ _TOOLS = re.compile(
 _OURS = {"api", "backends", "signer", "softhsm"}
 _NOT_OURS = {"bench", "dev", "tests"}
 _SECRET_NAMES = re.compile(r".*\.(key|env|db)|\.env.*|id_(rsa|ed25519).*|\.git")
+_SIZE = re.compile(r"^ +size +(\d+) MB$", re.MULTILINE)
 _PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/=]{40}")
 
 
@@ -32,6 +33,13 @@ def problems(tree: Path, configuration: Any) -> list[str]:
 def size_megabytes(tree: Path) -> float:
     """Return the size of all files."""
     return sum(p.lstat().st_size for p in _walk(tree) if not p.is_dir()) / 1e6
+
+
+def size_problems(megabytes: float, guide: str) -> Iterator[str]:
+    """Yield the problem if the size differs by a tenth from the one in *guide*."""
+    stated = float(_SIZE.findall(guide)[0])
+    if abs(megabytes - stated) > stated / 10:
+        yield f"{megabytes:.0f} MB, and docs/how-to/deploy.md shows {stated:.0f}"
 
 
 def _configuration_problems(config: Any) -> Iterator[str]:

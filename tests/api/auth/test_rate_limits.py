@@ -31,6 +31,8 @@ from tests.api.support import (
 
 PEER = "203.0.113.9"
 
+_PAGE = Path(__file__).parents[3].joinpath("docs/reference/auth.md").read_text("utf-8")
+
 ALICE: dict[str, Any] = {"roles": ["admin"], "scope": "keys:rotate", "sub": "alice"}
 
 _FORGED = {
@@ -124,7 +126,7 @@ def test_limits_invalid_tokens_of_one_peer(pair: list[Instance]) -> None:
 def test_another_process_learns_of_the_limit_at_its_next_refusal(
     pair: list[Instance],
 ) -> None:
-    """Until then it answers good tokens: the check asks no database."""
+    """Until then it answers good tokens: the check asks no database.  The page says."""
     for _ in range(61):
         pair[0].request(headers=_FORGED)
 
@@ -133,6 +135,7 @@ def test_another_process_learns_of_the_limit_at_its_next_refusal(
 
     assert known == [429, 200]
     assert (refused, pair[1].request().status_code) == (429, 429)
+    assert "Each process, of any role, learns of it from its own next refusal" in _PAGE
 
 
 def test_limits_concurrent_invalid_tokens(pair: list[Instance]) -> None:

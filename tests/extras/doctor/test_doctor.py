@@ -40,6 +40,7 @@ from signer.ports.clock import utc_now
 from signer.ports.event_store import DeliveryAttempt
 from signer.ports.key_backend import KeyId
 from signer.webhooks.signatures import Secret
+from tests.api.cli.test_lazy_commands import DEVICE_READ, NODES_READ, RUN
 from tests.api.readings import measured
 from tests.extras.doctor.doctor import make_environ, run_doctor, sealing, states
 from tests.extras.screening.screened import screened, screening_service
@@ -115,6 +116,18 @@ def test_a_healthy_system(home: dict[str, str]) -> None:
     assert "has been mined yet" in results["local mined"].detail
     short = build_container(home).configuration.short
     assert results["networks"].detail == f"local; configuration {short}"
+
+
+def test_it_loads_only_the_libraries_that_it_uses(home: dict[str, str]) -> None:
+    """With a device and a node, so that every check runs to its end."""
+    with closing(open_ledger(home["DATABASE_URL"])) as store:
+        store.migrate()
+        with sealing(store):
+            finished = run_python("-c", RUN, "doctor", environ=home)
+
+    assert finished.returncode == 0, finished.stdout
+    loaded = set(finished.stderr.rpartition("loaded:")[2].split())
+    assert loaded <= {*DEVICE_READ, *NODES_READ, "jwt"}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from dev.image.checks import UID, problems
+from dev.image.__main__ import GUIDE
+from dev.image.checks import UID, problems, size_problems
 
 
 CONFIGURATION: Any = {
@@ -109,3 +110,15 @@ def test_each_wrong_configuration_is_found(
     config = {"config": {**CONFIGURATION["config"], **changed}}
 
     assert problems(tree, config) == [problem]
+
+
+def test_the_size_is_that_of_the_guide() -> None:
+    """Another set of packages changes it a little."""
+    guide = GUIDE.read_text(encoding="utf-8")
+    stated = float(guide.partition("         size           ")[2].split(" MB")[0])
+
+    assert [*size_problems(stated * 1.09, guide)] == []
+    assert [*size_problems(stated * 0.91, guide)] == []
+    for other in (stated * 1.11, stated * 0.89):
+        (problem,) = size_problems(other, guide)
+        assert problem.startswith(f"{other:.0f} MB")
