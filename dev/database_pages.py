@@ -75,8 +75,8 @@ def _rows(heading: str, rows: Iterator[str]) -> str:
 
 
 def _contents() -> str:
-    rows = (f"| `{t.name}` | {t.info['doc']} |" for t in metadata.tables.values())
-    return _rows("| table | contents |", rows)
+    tables = metadata.tables.values()
+    return "".join(f"* `{t.name}`: {t.info['doc']}\n" for t in tables)
 
 
 def _sealed() -> str:
@@ -87,14 +87,15 @@ def _sealed() -> str:
         if not t.info["unprotected"]
     )
     others = (
-        f"| `{t.name}` | {t.info['unprotected']} |"
+        f"* `{t.name}`: {t.info['unprotected']}\n"
         for t in tables
         if t.info["unprotected"]
     )
     return "\n".join(
         [
             _rows("| table | covered | verified | if it is not valid |", sealed),
-            _rows("| table without MACs | why |", others),
+            "Tables without MACs, and why:\n",
+            "".join(others),
         ]
     )
 

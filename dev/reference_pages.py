@@ -52,12 +52,10 @@ Tab completion in bash (zsh and fish alike):
 
 Most commands have some of these options, which are not repeated below:
 
-| option | |
-| --- | --- |
-| `--json` | Print the result as JSON. |
-| `--dry-run` | Show what would change; change nothing. |
-| `-y, --yes` | Do not ask for confirmation. |
-| `--reason TEXT` | Why, for the audit log and approvers; asked for on a terminal. |
+* `--json`: Print the result as JSON.
+* `--dry-run`: Show what would change; change nothing.
+* `-y, --yes`: Do not ask for confirmation.
+* `--reason TEXT`: Why, for the audit log and approvers; asked for on a terminal.
 
 Commands by subject:
 """
@@ -180,9 +178,7 @@ unless an account is opened with `account_policy(shares_service_wallet=True)`
 ## Names of rules
 
 A refusal names the rule that forbids it, or else why nothing permits it.
-
-| rule | it is refused because |
-| --- | --- |"""
+"""
 
 _FACTS = """
 ## Principals and resources
@@ -208,7 +204,7 @@ digits, and at most 922337203685477.5807. An *optional* fact may be absent: ask 
 
 def draw_policy() -> str:
     """Return the page of facts and names of rules."""
-    lines = [_POLICY, *(f"| `{name}` | {text} |" for name, text in RULES.items())]
+    lines = [_POLICY, *(f"* `{name}`: {text}" for name, text in RULES.items())]
     lines.append(_FACTS)
     everywhere = [
         each
@@ -234,7 +230,7 @@ def _facts(attributes: Iterable[Attribute]) -> Iterator[str]:
 
 
 def draw_metrics() -> str:
-    """Return the page of metrics, with the rows that the catalogue has."""
+    """Return the page of metrics, with the lists that the catalogue has."""
     page = (ROOT / _METRICS).read_text(encoding="utf-8")
     for heading, specs in (
         ("From the database", (*metric_names.OF_LEDGER, *metric_names.OF_PROCESSES)),
@@ -242,13 +238,12 @@ def draw_metrics() -> str:
         ("From each process", metric_names.OF_SERVER),
     ):
         rows = "".join(
-            f"| `{spec.name}` |"
-            f" {', '.join((spec.kind, *(f'`{label}`' for label in spec.labels)))} |"
-            f" {spec.meaning} |\n"
+            f"* `{spec.name}`"
+            f" ({', '.join((spec.kind, *(f'`{label}`' for label in spec.labels)))}):"
+            f" {spec.meaning}\n"
             for spec in specs
         )
-        start = page.index("| --- |", page.index(f"## {heading}\n"))
-        start = page.index("\n", start) + 1
+        start = page.index("* `hotwallet_", page.index(f"## {heading}\n"))
         end = page.index("\n\n", start) + 1
         page = page[:start] + rows + page[end:]
     return page
