@@ -78,7 +78,8 @@ class RowInsert:
     def of_dialect(self, name: str) -> Executable:
         """Return a statement for one row, or on PostgreSQL for any number of them."""
         if name != POSTGRESQL:
-            return insert(self._table).values(self._row)
+            # Inline: no value that the database sets is returned.
+            return insert(self._table).values(self._row).inline()
         given = given_rows({each.key: each.type for each in self._row.values()})
         columns = [given.c[each.key] for each in self._row.values()]
         return insert(self._table).from_select([*self._row], select(*columns))
