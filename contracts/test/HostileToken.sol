@@ -56,7 +56,7 @@ contract HostileToken {
         if (way == Way.Reenters || way == Way.BubblesReentry) reenter(msg.sender, way);
         if (way == Way.ReturnsFalse) return false;
         if (way == Way.ReturnsTwo) answer(2, 32);
-        if (way == Way.ReturnsOneByte) answer(1 << 248, 1);
+        if (way == Way.ReturnsOneByte) answer(0, 1); // The true of another item may be left.
         balanceOf[msg.sender] -= value;
         balanceOf[to] += way == Way.TakesFee ? value - value / 100 : value;
         if (way == Way.ReturnsNothing) answer(0, 0);
