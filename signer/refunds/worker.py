@@ -155,6 +155,7 @@ class Worker:
         self._tenants: dict[str, float] = {}  # When each had a refund last.
         self._has_more = False  # Refunds are due that were not claimed yet.
         self._is_full = False  # A wallet may send no more before a receipt.
+        self._receipts_due = -math.inf  # When to look for receipts if one is full.
         self._cancelling: set[str] = set()  # The ids tried in this pass.
         self._log = structlog.get_logger("worker")
 
@@ -172,7 +173,8 @@ class Worker:
                     longest = _FULL_SECONDS if self._is_full else _MAX_WAIT_SECONDS
                     if self._has_more or watch.wait(min(left, longest)):
                         self._attempt(self.advance)
-                    elif self._is_full:
+                    # Also if accepted refunds wake this worker again and again.
+                    if self._is_full and self._timer() >= self._receipts_due:
                         self._attempt(self._free_places)
                 if is_stopping():
                     return
@@ -187,15 +189,20 @@ class Worker:
             self._check_wallets()
         self._passes += 1
         self._cancelling.clear()
-        steps = self._confirmation_tracker.track() + self.advance()
+        steps = self._track() + self.advance()
         now = self._clock()
         decided = self._store.decided_refunds(now, now - VALID_FOR, _DECIDED)
         return steps + self._advance(decided, {})
 
     def _free_places(self) -> int:
         """Look for receipts, and pay refunds that waited for them; as ``advance``."""
-        steps = self._confirmation_tracker.track()
+        steps = self._track()
         return steps + self.advance() if steps else 0
+
+    def _track(self) -> int:
+        """Look for receipts; return how many transactions changed."""
+        self._receipts_due = self._timer() + _FULL_SECONDS
+        return self._confirmation_tracker.track()
 
     def advance(self) -> int:
         """Advance refunds that are due, and return the steps; raises ``StoreError``."""

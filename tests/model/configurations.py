@@ -183,6 +183,10 @@ CONFIGURATIONS = (
         _two(window=1, batch=1, caps=1, reorgs=1),
     ),
     Configuration(
+        "a window of one, batches, a rotation, a revocation, a crash",
+        _two(window=1, batch=1, rotations=1, revocations=1, crashes=1),
+    ),
+    Configuration(
         "ends: a crash, a lost message, a reorganisation",
         _fair(crashes=1, losses=1, reorgs=1),
         is_live=True,
@@ -250,6 +254,18 @@ CONFIGURATIONS = (
         is_live=True,
     ),
 )
+
+LONG = (
+    Configuration(
+        "a batch of three payments, two workers, a refused one, a day's cap",
+        {"payments": 3, "workers": 2, "batch": 1, "partials": 1, "caps": 1},
+    ),
+    Configuration(
+        "a batch, two workers, a restore with the high-water mark, a refused payment",
+        _two(batch=1, restores=1, mode=HIGH_WATER, partials=1),
+    ),
+)
+"""Searches of 20 million states each, which take minutes and 5 GB."""
 
 _ENDED_FIRST = "(final[tk[1]]>tn[1])"
 _TWICE = "!((outcome[i]&made))"

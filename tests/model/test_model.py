@@ -14,9 +14,11 @@ import pytest
 from signer.model.refund import Status
 from tests.fixtures.ledger import status_moves
 from tests.model.configurations import (
+    LONG,
     PLANTED_BUGS,
     WITH_LOG,
     Bounds,
+    Configuration,
     PlantedBug,
 )
 from tests.model.spin import MODEL, Spin
@@ -100,6 +102,17 @@ def test_small_searches_reach_every_move(spin: Spin) -> None:
         reached |= {move for line, move in _moves() if line not in found.unreached}
 
     assert {move for _, move in _moves()} == reached
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("long", LONG, ids=lambda long: long.name)
+@pytest.mark.needs("spin", "cc")
+def test_a_long_search_finds_nothing(tmp_path: Path, long: Configuration) -> None:
+    """It has more payments or workers than those of ``make model``."""
+    spin = Spin(tmp_path, optimised=True, megabytes=6_000)
+    spin.compile()
+
+    assert spin.search(long.bounds, is_live=False).violation is None
 
 
 @pytest.mark.parametrize("bug", PLANTED_BUGS, ids=lambda bug: bug.name)

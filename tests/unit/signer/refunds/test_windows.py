@@ -171,8 +171,11 @@ def test_an_explanation_of_a_refund_with_a_place(world: World) -> None:
     assert _explain(world, refund).summary == "It has no nonce yet."
 
 
-def test_a_worker_looks_for_receipts_while_the_window_is_full(world: World) -> None:
-    """It does not wait for its next pass."""
+@pytest.mark.parametrize("is_woken", [False, True])
+def test_a_worker_looks_for_receipts_while_the_window_is_full(
+    world: World, *, is_woken: bool
+) -> None:
+    """It does not wait for its next pass, also if other refunds wake it before."""
     refunds = [world.accepted() for _ in range(5)]
     world.clock.advance(minutes=1)
     waits: list[float] = []
@@ -182,7 +185,7 @@ def test_a_worker_looks_for_receipts_while_the_window_is_full(world: World) -> N
         world.clock.advance(seconds=seconds)
         if len(waits) > 1:
             world.chain.mine()
-        return False
+        return is_woken
 
     worker = world.waiting_worker(wait)
     worker._timer = lambda: world.clock().timestamp()
