@@ -8,6 +8,7 @@ time for the refunds that can be paid.
 
 from collections import defaultdict
 from collections.abc import Collection, Container, Iterable
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -39,12 +40,20 @@ _OF_TOKEN = (
 )
 
 
+_LOGGED_EVERY = timedelta(minutes=1)
+"""How long the line of a queue counts: parts of it are tried every few seconds."""
+
+_Blocked = tuple[Queue, str]
+"""A queue, and the code of what blocks it."""
+
+
 class BlockedQueues:
     """Postpones the queued refunds that are due and cannot be paid now."""
 
     def __init__(self, store: Ledger, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._logged: dict[_Blocked, datetime] = {}
         self._log = structlog.get_logger("worker")
 
     def postpone(
@@ -56,7 +65,7 @@ class BlockedQueues:
         """
         Postpone the queues of the refunds that *failed*, each with its error.
 
-        Return the ids of the refunds that the lines about their queues have counted.
+        Return the ids of the refunds that need no line, since their queue has one.
 
         Nodes may answer for one refund and not for another, so an error of the nodes
         counts only for the networks in *failing*.  A limit or a rule may bar one refund
@@ -64,7 +73,7 @@ class BlockedQueues:
         the same step.
         """
         works = {_queue_of_token(each) for moved in paid for each in moved.payments}
-        blocked: dict[tuple[Queue, str], list[Refund]] = defaultdict(list)
+        blocked: dict[_Blocked, list[Refund]] = defaultdict(list)
         for moving, error in failed:
             if isinstance(moving, Refund):
                 queue = _find_queue(moving, error, failing)
@@ -75,12 +84,26 @@ class BlockedQueues:
             count = len(members)
             if queue not in works:
                 count += self._postpone(queue, code, members[0].attempts)
-            if count > 1:
-                self._log.warning(
-                    "queue-delayed", **queue.names, code=code, refunds=count
-                )
+            if self._has_line((queue, code), count):
                 counted.update(refund.id for refund in members)
         return counted
+
+    def _has_line(self, blocked: _Blocked, count: int) -> bool:
+        """Log *count* refunds, unless it is one; return whether there is a line."""
+        now = self._clock()
+        self._logged = {
+            each: at
+            for each, at in self._logged.items()
+            if timedelta(0) <= now - at < _LOGGED_EVERY
+        }
+        if blocked in self._logged:
+            return True
+        if count == 1:
+            return False
+        queue, code = blocked
+        self._log.warning("queue-delayed", **queue.names, code=code, refunds=count)
+        self._logged[blocked] = now
+        return True
 
     def _postpone(self, queue: Queue, code: str, attempts: int) -> int:
         """

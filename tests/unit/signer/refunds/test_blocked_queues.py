@@ -140,6 +140,21 @@ def test_a_queue_of_one_has_the_line_of_its_refund(world: World) -> None:
     assert queues.postpone([(refund, error)], (), ()) == set()
 
 
+def test_a_queue_has_one_line_a_minute(world: World) -> None:
+    """Parts of it are tried at other times, each when its own delay is over."""
+    world.change_token(hourly_limit="100")
+    waiting = [world.accepted(amount="200") for _ in range(_COUNT)]
+    world.clock.now += CLAIM_TIME
+    worker, minutes = world.worker, 5
+    with capture_logs() as logs:
+        for _ in range(60 * minutes):
+            worker.advance()
+            world.clock.advance(seconds=1)
+
+    assert [each["event"] for each in logs] == ["queue-delayed"] * minutes
+    assert min(world.stored(each).moving.attempts for each in waiting) > minutes
+
+
 def test_the_rest_of_a_queue_is_tried_first(world: World) -> None:
     """One that is barred for ever must not be the first each time."""
     (barred, other) = (world.accepted() for _ in range(2))
