@@ -1,5 +1,6 @@
 """How a worker and the checks of ``/readyz`` are put together."""
 
+from datetime import timedelta
 from functools import partial
 
 from api.container import Container
@@ -16,6 +17,7 @@ from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonce_checks import NonceManager
+from signer.refunds.standby import Standby
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.worker import Worker
 from signer.webhooks.dispatcher import WebhookDispatcher
@@ -30,6 +32,7 @@ def open_worker(container: Container) -> Worker:
     signer = TransactionSigner(
         ring, clock, policy, lambda: container.backend.concurrency
     )
+    standby = Standby(store, container.heartbeat.name, clock)
     return Worker(
         store,
         Lifecycle(
@@ -59,6 +62,7 @@ def open_worker(container: Container) -> Worker:
         clock=clock,
         alarm=alarm,
         heartbeat=container.heartbeat,
+        patience=standby if store.has_one_writer else timedelta,
         meter=meter,
     )
 

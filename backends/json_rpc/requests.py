@@ -173,7 +173,7 @@ def block(node: Node, number: int) -> Block | None:
 
 
 def _estimate(call: Call) -> MethodCall:
-    return "eth_estimateGas", [_build_transaction(call)]
+    return "eth_estimateGas", [_build_transaction(call), "latest"]
 
 
 def _build_transaction(call: Call) -> dict[str, str]:

@@ -118,13 +118,10 @@ WITHOUT_RECEIPT = (
 
 HASHES = (
     select(*attempts.c["chain_id", "sender", "nonce", "tx_hash", "kind"])
-    .where(
-        tuple_(*(attempts.c[name] for name in NONCE)).in_(
-            bindparam("nonces", expanding=True)
-        )
-    )
+    .join_from(_sent, attempts, same_nonce(attempts, _sent))
     .order_by(attempts.c.attempt.desc())
 )
+"""Selects the attempts of what ``FLYING`` selects, and of what was sent since."""
 
 ATTEMPTS_OF = (
     select(attempts)

@@ -24,7 +24,7 @@ from backends.sql.tables import IS_FILLER, attempts, refunds, transactions
 from signer.errors import RowNotAuthenticError
 from signer.model.payment import PaymentState
 from signer.model.refund import Refund, Status
-from signer.model.sealed_fields import changed
+from signer.model.sealed_fields import changed, from_row
 from signer.model.transaction import Transaction, TransactionKind, compose
 from signer.row_macs import RowMACs
 
@@ -104,13 +104,15 @@ def of_moving(name: str) -> ColumnElement[Any]:
 def read_refund(row: Sequence[Any]) -> Refund:
     """Return the refund of a row that ``REFUNDS`` selected."""
     own, paid = row[:_WIDTH], row[_WIDTH:]
-    transaction = None if paid[0] is None else Transaction(*paid)
-    return changed(Refund(*own), transaction=transaction)
+    transaction = None if paid[0] is None else from_row(Transaction, paid)
+    return changed(from_row(Refund, own), transaction=transaction)
 
 
 def read_moving(row: Sequence[Any]) -> Refund | Transaction:
     """Return the refund of a row that ``PAYING`` selected, or what pays none."""
-    return Transaction(*row[_WIDTH:]) if row[0] is None else read_refund(row)
+    if row[0] is None:
+        return from_row(Transaction, row[_WIDTH:])
+    return read_refund(row)
 
 
 def read_transactions(rows: Iterable[Sequence[Any]]) -> tuple[Transaction, ...]:
@@ -121,10 +123,10 @@ def read_transactions(rows: Iterable[Sequence[Any]]) -> tuple[Transaction, ...]:
     """
     found: dict[Nonce, tuple[Transaction, list[Refund]]] = {}
     for row in rows:
-        transaction = Transaction(*row[_WIDTH:])
+        transaction = from_row(Transaction, row[_WIDTH:])
         _, payments = found.setdefault(nonce_of(transaction), (transaction, []))
         if row[0] is not None:
-            payments.append(Refund(*row[:_WIDTH]))
+            payments.append(from_row(Refund, row[:_WIDTH]))
     return tuple(each.paying_own(payments) for each, payments in found.values())
 
 
@@ -136,7 +138,7 @@ def with_payments(
     payments: dict[Nonce, list[Refund]] = {nonce: [] for nonce in found}
     paying = [n for n, row in found.items() if row.kind is not TransactionKind.FILLER]
     for row in connection.execute(_PAYMENTS, {"nonces": paying}) if paying else ():
-        payment = Refund(*row)
+        payment = from_row(Refund, row)
         payments[nonce_of(payment)].append(payment)
     return tuple(row.paying_own(payments[nonce]) for nonce, row in found.items())
 

@@ -75,6 +75,7 @@ from signer.model.acceptance import Acceptance, SignedRequest
 from signer.model.audit_record import Record
 from signer.model.payment import PaymentPurpose
 from signer.model.refund import UNRESERVED, InFlight, Move, Queue, Refund, Status
+from signer.model.sealed_fields import from_row
 from signer.model.transaction import Kind, SignedTransaction, Transaction
 from signer.ports.refund_store import ANY_PLACES, Change, Places
 from signer.row_macs import RowMACs
@@ -261,11 +262,10 @@ class RefundTables(Tables):
             flying = read_transactions(connection.execute(queries.FLYING, params))
             sent: dict[Nonce, dict[str, Kind]]
             sent = {nonce_of(transaction): {} for transaction in flying}
-            nonces = {"nonces": list(sent)}
-            for chain_id, sender, nonce, tx_hash, kind in (
-                connection.execute(queries.HASHES, nonces) if flying else ()
+            for *nonce, tx_hash, kind in (
+                connection.execute(queries.HASHES, params) if flying else ()
             ):
-                sent[chain_id, sender, nonce][tx_hash] = kind
+                sent.get((*nonce,), {})[tx_hash] = kind
             return tuple(_in_flight(each, sent[nonce_of(each)]) for each in flying)
 
         return self._database.run(read)
@@ -515,10 +515,12 @@ def _claim(
     claimed: list[Refund | Transaction] = []
     if params["nonces"]:
         rows = connection.execute(CLAIM_TRANSACTIONS, params).all()
-        claimed += with_payments(connection, (Transaction(*row) for row in rows))
+        found = (from_row(Transaction, row) for row in rows)
+        claimed += with_payments(connection, found)
     if params["ids"]:
         rows = connection.execute(CLAIM_QUEUED, params).all()
-        claimed += sorted((Refund(*row) for row in rows), key=attrgetter("id"))
+        queued = (from_row(Refund, row) for row in rows)
+        claimed += sorted(queued, key=attrgetter("id"))
     return claimed
 
 

@@ -26,6 +26,7 @@ from sqlalchemy.sql.dml import Insert, ReturningInsert
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Database, Tables
 from backends.sql.tables import alerts, rate_counters, used_tokens, workers
+from backends.sql.urls import SQLITE
 from backends.sql.versioned_rows import INSERT, insert_new
 from signer.errors import StoreError
 from signer.model.network_view import Look
@@ -98,6 +99,10 @@ class SharedTables(Tables):
         super().__init__(database, macs)
         # The last time, and the last period, at which this process deleted old rows.
         self._deleted: dict[Table, Any] = {}
+
+    @property
+    def has_one_writer(self) -> bool:
+        return self._database.dialect == SQLITE
 
     def workers(self) -> Sequence[WorkerRow]:
         return tuple(WorkerRow(*row) for row in self._database.rows(_WORKERS))

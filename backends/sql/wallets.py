@@ -1,5 +1,6 @@
 """Wallets, and the transactions that their chains had and the ledger did not."""
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -26,6 +27,7 @@ from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.refund_rows import same_nonce
 from backends.sql.tables import IS_FILLER, refunds, transactions, unrecorded, wallets
+from backends.sql.urls import POSTGRESQL, SQLITE
 from backends.sql.wallet_rows import (
     find_wallet,
     of_wallet,
@@ -61,12 +63,19 @@ _UNACCEPTED = _OF_WALLET.where(
     unrecorded.c.memo.is_(None), unrecorded.c.accepted_at.is_(None)
 )
 
-_WITH_MEMOS = _UNRECORDED.where(
-    unrecorded.c.chain_id == bindparam("of_chain"),
-    unrecorded.c.memo.in_(
-        bindparam("memos", type_=unrecorded.c.memo.type, expanding=True)
-    ),
-).order_by(unrecorded.c.nonce.desc())
+_MEMOS = {
+    SQLITE: "IN (SELECT unhex(value) FROM json_each(:memos))",
+    POSTGRESQL: "= ANY (CAST(:memos AS bytea[]))",
+}
+"""By dialect, one parameter for any number of memos: the text is prepared once."""
+
+_WITH_MEMOS = {
+    dialect: _UNRECORDED.where(
+        unrecorded.c.chain_id == bindparam("of_chain"),
+        text(f"unrecorded_transactions.memo {is_given}"),
+    ).order_by(unrecorded.c.nonce.desc())
+    for dialect, is_given in _MEMOS.items()
+}
 
 _KNOWN = select(unrecorded.c.nonce).where(
     of_wallet(unrecorded), unrecorded.c.nonce.in_(bindparam("nonces", expanding=True))
@@ -218,7 +227,11 @@ class WalletTables(Tables):
     def find_unrecorded(
         self, chain_id: int, memos: Collection[bytes]
     ) -> Mapping[bytes, UnrecordedTransaction]:
-        found = self._unrecorded(_WITH_MEMOS, of_chain=chain_id, memos=list(memos))
+        dialect = self._database.dialect
+        given: Any = list(memos)
+        if dialect == SQLITE:
+            given = json.dumps([each.hex() for each in memos])
+        found = self._unrecorded(_WITH_MEMOS[dialect], of_chain=chain_id, memos=given)
         # The highest nonces come first, so that the lowest one of a memo is kept.
         return {each.memo: each for each in found if each.memo is not None}
 

@@ -1,7 +1,7 @@
 """
 How the fields of a stored row are declared, each once, where its class has it.
 
-``changed`` copies a row with other values.
+``from_row`` makes a row of stored values, and ``changed`` copies one with other values.
 
 The type of a field says how it is stored: ``backends.sql`` derives the column from it.
 The MAC of a ``sealed`` class covers each field, except those whose type says why not::
@@ -15,8 +15,9 @@ The MAC of a ``sealed`` class covers each field, except those whose type says wh
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from enum import Enum, StrEnum
+from functools import cache
 from operator import attrgetter
 from types import NoneType, UnionType
 from typing import (
@@ -116,6 +117,33 @@ def sealed(name: str) -> Callable[[Class], Class]:
         return kind
 
     return declare
+
+
+def from_row(kind: type[T], values: Sequence[Any]) -> T:
+    """
+    Return a row of *kind*, a dataclass without slots, whose first fields are *values*.
+
+    The others have their defaults.  It takes less than half the time of a call of the
+    class, which sets each field of a frozen one by a call of its own.
+
+    Raises:
+        TypeError: A field without a value has no default.
+    """
+    of: Any = kind
+    names, others = _names(of, len(values))
+    row = object.__new__(kind)
+    object.__setattr__(row, "__dict__", dict(zip(names, values, strict=True), **others))
+    return row
+
+
+@cache
+def _names(kind: type[Any], count: int) -> tuple[Sequence[str], dict[str, Any]]:
+    """Return the first *count* fields of *kind*, and the defaults of the others."""
+    declared = fields(kind)
+    defaults = {each.name: each.default for each in declared[count:]}
+    if MISSING in defaults.values():
+        raise TypeError(f"{kind.__name__} needs more values")
+    return tuple(each.name for each in declared[:count]), defaults
 
 
 def changed(row: T, **changes: Any) -> T:

@@ -11,6 +11,10 @@ from signer.model.worker_row import WorkerRow
 class SharedState(Protocol):
     """Rows that all processes write; raises as ``RefundStore``."""
 
+    @property
+    def has_one_writer(self) -> bool:
+        """Whether processes write one after the other, and wait for each other."""
+
     def workers(self) -> Sequence[WorkerRow]:
         """Return the workers, at most 100: those with the newest passes."""
 

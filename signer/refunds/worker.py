@@ -126,10 +126,15 @@ class Worker:
         clock: Clock,
         alarm: Alerts,
         heartbeat: Callable[[], object] = lambda: None,
+        patience: Callable[[], timedelta] = timedelta,
         meter: Meter = NO_METER,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Call *heartbeat* after each pass that was completed."""
+        """
+        Call *heartbeat* after each pass that was completed.
+
+        *patience* returns for how long what is due is left to other workers.
+        """
         self._store = store
         self._lifecycle = lifecycle
         self._confirmation_tracker = confirmation_tracker
@@ -144,6 +149,8 @@ class Worker:
         self._clock = clock
         self._alarm = alarm
         self._heartbeat = heartbeat
+        self._patience = patience
+        self._is_waiting = False  # Another worker takes what is due.
         self._meter = meter
         self._timer = timer
         self._passes = 0
@@ -163,7 +170,8 @@ class Worker:
         """
         Run a pass, and then one every *interval* seconds until *is_stopping* is true.
 
-        Between two passes, refunds are advanced as soon as they are accepted.
+        Between two passes, refunds are advanced as soon as they are accepted, unless
+        they are left to another worker.
         """
         with self._store.watch(Topic.ACCEPTED) as watch:
             while True:
@@ -171,7 +179,9 @@ class Worker:
                 until = self._timer() + interval
                 while not is_stopping() and (left := until - self._timer()) > 0:
                     longest = _FULL_SECONDS if self._is_full else _MAX_WAIT_SECONDS
-                    if self._has_more or watch.wait(min(left, longest)):
+                    if self._has_more or (
+                        watch.wait(min(left, longest)) and not self._is_waiting
+                    ):
                         self._attempt(self.advance)
                     # Also if accepted refunds wake this worker again and again.
                     if self._is_full and self._timer() >= self._receipts_due:
@@ -228,8 +238,10 @@ class Worker:
             self._has_more = False  # Also if this fails: the next try must wait.
             self._key_proof()
             self._automatic_stop.check()
+            patience = self._patience()
+            self._is_waiting = bool(patience)
             now, started = self._clock(), self._timer()
-            claimed = self._claim(now, lone=not has_more)
+            claimed = self._claim(now, patience, lone=not has_more)
             # A claim that is not full may have left refunds of tenants with many.
             self._has_more = bool(claimed) and not _is_unclaimed(claimed)
             report_strangers(self._alarm, claimed)
@@ -239,14 +251,20 @@ class Worker:
             if not self._has_more or self._timer() >= until:
                 return
 
-    def _claim(self, now: datetime, *, lone: bool) -> Sequence[Moving]:
-        """Return what is due; with *lone*, perhaps one refund without a claim."""
+    def _claim(
+        self, now: datetime, patience: timedelta, *, lone: bool
+    ) -> Sequence[Moving]:
+        """
+        Return what has been due for *patience*.
+
+        With *lone*, it is perhaps one refund without a claim.
+        """
         networks = (chain.network for chain in self._chains.values())
         places = find_places(self._store, networks, self._paying_address())
         self._is_full = bool(places.full)
         claim = partial(
             self._store.claim,
-            now,
+            now - patience,
             now + CLAIM_TIME,
             self._claim_size,
             places=places,

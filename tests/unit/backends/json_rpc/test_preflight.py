@@ -90,7 +90,15 @@ def test_a_preflight_takes_one_exchange(node: FakeNode) -> None:
         ("eth_maxPriorityFeePerGas", []),
         (
             "eth_estimateGas",
-            [{"from": ADDRESS, "to": ADDRESS, "data": "0x00000001", "value": "0x0"}],
+            [
+                {
+                    "from": ADDRESS,
+                    "to": ADDRESS,
+                    "data": "0x00000001",
+                    "value": "0x0",
+                },
+                "latest",
+            ],
         ),
     ]
 

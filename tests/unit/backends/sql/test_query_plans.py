@@ -612,10 +612,9 @@ def test_the_spendings_of_a_day_come_from_an_index(store: SQLStore) -> None:
 
 
 def test_hashes_come_from_an_index(sqlite_store: SQLStore) -> None:
-    """The hashes of a batch are looked up by nonce."""
-    plan = query_plan(
-        sqlite_store, queries.HASHES, {"nonces": [(1, WALLET, 0), (1, WALLET, 1)]}
-    )
+    """The hashes of what was sent are looked up by nonce."""
+    given = {"chain_id": 0, "sender": "", "nonce": 0, "at_most": 500}
+    plan = query_plan(sqlite_store, queries.HASHES, given)
 
     assert "SEARCH attempts USING INDEX" in plan
     assert "(chain_id=? AND sender=? AND nonce=?)" in plan

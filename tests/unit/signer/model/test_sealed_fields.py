@@ -10,6 +10,7 @@ from signer.model.sealed_fields import (
     PrimaryKey,
     Unprotected,
     changed,
+    from_row,
     stored_fields,
 )
 
@@ -18,7 +19,7 @@ from signer.model.sealed_fields import (
 class _Row:
     id: PrimaryKey[str]
     reason: str | None
-    names: NotStored[Mapping[str, str]]
+    names: NotStored[Mapping[str, str] | None] = None
 
 
 def test_only_stored_fields_have_a_column() -> None:
@@ -39,6 +40,12 @@ def test_a_changed_row_is_a_copy() -> None:
 
     assert later == _Row("1", "paid", {})
     assert row == _Row("1", None, {})
+
+
+def test_a_row_of_stored_values_is_that_of_the_class() -> None:
+    assert from_row(_Row, ("1", "paid")) == _Row("1", "paid")
+    with pytest.raises(TypeError, match="_Row needs more values"):
+        from_row(_Row, ("1",))
 
 
 def test_a_row_has_no_other_fields() -> None:

@@ -1,0 +1,52 @@
+"""
+Lets one worker lead where processes write one after the other.
+
+Two workers that share a SQLite file wait for each other's commits, and split what is
+due into two batches, each with all that a batch costs.  So the worker that started
+first takes it, and another one only what the first has left for a while: it hangs, was
+killed, or has too much to do.  No MAC covers the rows of workers.  A false one delays
+payments by that while, and no longer.
+"""
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from signer.model.worker_row import find_running
+from signer.ports.clock import Clock
+from signer.ports.shared_state import SharedState
+
+
+PATIENCE = timedelta(seconds=2)
+"""For how long what is due is left to the worker that leads.  A new refund is due a
+second before it was accepted."""
+
+LOOK_SECONDS = 5.0
+"""How often it reads which workers run."""
+
+
+class Standby:
+    """Whether another worker of the same ledger leads."""
+
+    def __init__(
+        self,
+        store: SharedState,
+        name: str,
+        clock: Clock,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """*name* is that of this worker; *clock* is the ledger's."""
+        self._store = store
+        self._name = name
+        self._clock = clock
+        self._timer = timer
+        self._due = float("-inf")
+        self._leads = True
+
+    def __call__(self) -> timedelta:
+        """Return how long to leave what is due to others; raises ``StoreError``."""
+        if self._timer() >= self._due:
+            self._due = self._timer() + LOOK_SECONDS
+            running = find_running(self._store.workers(), self._clock())
+            self._leads = not running or running[0].name == self._name
+        return timedelta(0) if self._leads else PATIENCE
