@@ -78,7 +78,7 @@ def start(fresh_anvil: DevChain, sqlite_store: SQLStore) -> Iterator[Start]:
         yield start_fleet
 
 
-@pytest.mark.parametrize(("nodes", "workers"), [(1, 2), (3, 2)])
+@pytest.mark.parametrize(("nodes", "workers"), [(1, 1), (1, 2), (3, 1), (3, 2)])
 def test_calls_of_each_node_are_bounded(start: Start, nodes: int, workers: int) -> None:
     """Six a minute while nothing is open, and twelve for each confirmed refund."""
     fleet = start(nodes, workers)
