@@ -85,7 +85,7 @@ class HeadLooks:
         is_full = pace.has_relied(now)
         if last is not None:
             pace.saw(last)
-            if last.at <= now < pace.next_at(flying, last) and not is_full:
+            if last.at <= now < pace.next_at(flying, last, now) and not is_full:
                 return None
         current = Look(now, 0 if last is None else last.seen)
         if not self._store.save_look(name, last, current) and not is_full:
@@ -138,7 +138,9 @@ class _Pace:
             self._number, self._moved_at = number, moved_at
         self._looked_at = look.at
 
-    def next_at(self, flying: Collection[Transaction], last: Look) -> datetime:
+    def next_at(
+        self, flying: Collection[Transaction], last: Look, now: datetime
+    ) -> datetime:
         """Return when to look again for what is *flying*, after the *last* look."""
         if len(self._gaps) < _FEWEST_SAMPLES or self._moved_at is None:
             return last.at
@@ -150,7 +152,9 @@ class _Pace:
             missing = min(mined) + self._confirmations - 1 - self._number
             expected = self._moved_at + max(1, missing) * _LATE * block
             return max(last.at + block / 2, expected)
-        sent_at = min(each.updated_at for each in flying if not _is_mined(each))
+        sent = (each.updated_at for each in flying if not _is_mined(each))
+        # What was sent while a clock was ahead says nothing of the next block.
+        sent_at = min((each for each in sent if each <= now), default=last.at)
         if sent_at > last.at + _UNBROKEN:
             return sent_at + block  # When the next block comes is not known.
         return max(last.at + block / _SOON, self._moved_at + _EARLY * block)

@@ -8,6 +8,7 @@ import pytest
 
 from signer.model.network_view import Look
 from signer.model.refund import Refund, Status
+from signer.model.sealed_fields import changed
 from signer.ports.chain import Block
 from signer.ports.ledger import Ledger
 from signer.refunds.head_looks import (
@@ -121,6 +122,17 @@ def test_a_new_worker_and_a_clock_that_was_set_back_wait_for_nothing(
     assert chain.look() is None
     chain.world.clock.advance(seconds=-3600)
     assert chain.look() is not None
+
+
+def test_what_was_sent_while_a_clock_was_ahead_delays_no_look(
+    chain: Chainlike,
+) -> None:
+    """A database's clock may have been wrong for a moment, by an hour."""
+    later = chain.world.clock() + timedelta(hours=1)
+    sent = changed(chain.refund.reserved(), updated_at=later)
+    chain.refund = chain.refund.inside(sent)
+
+    assert len(chain.pass_time(4 * int(BLOCK))) >= 4
 
 
 def test_looks_far_apart_measure_no_block(world: World) -> None:
