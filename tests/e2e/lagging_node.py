@@ -1,4 +1,4 @@
-"""A node before a chain, whose newest block may stay the same."""
+"""A node before a chain, whose newest block may stay the same, or that is down."""
 
 import json
 import threading
@@ -11,7 +11,8 @@ class LaggingNode(ThreadingHTTPServer):
     """
     Forwards JSON-RPC to *chain*.
 
-    While ``newest`` is a height, it answers as if no later block existed.
+    While ``newest`` is a height, it answers as if no later block existed.  While it
+    ``is_down``, it answers nothing.
     """
 
     daemon_threads = True
@@ -20,6 +21,7 @@ class LaggingNode(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.chain = chain
         self.newest: int | None = None
+        self.is_down = False
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,))
 
@@ -83,6 +85,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Answer a request or a batch."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.server.is_down:
+            self.send_error(503)
+            return
         content = self.server.answer(body)
         self.send_response(200)
         self.send_header("Content-Type", "application/json")

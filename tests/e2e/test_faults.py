@@ -1,5 +1,5 @@
 """
-What operators see: six faults, under one name in every place, and traces of refunds.
+What operators see: each fault, under one name in every place, and traces of refunds.
 
 The processes are real: gunicorn, two workers, PostgreSQL, a chain, a KMS and receivers.
 """
@@ -11,12 +11,13 @@ import os
 import signal
 import threading
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -47,6 +48,11 @@ WITHIN_SECONDS = 30.0
 
 CLEAR_SECONDS = WINDOW_SECONDS + WITHIN_SECONDS
 """The device's last rejections count for as long as the window of throttling."""
+
+OUTAGE_SECONDS = 90.0
+"""How soon an outage must be visible: it must last 20 seconds, and be looked at."""
+
+STALLED_SECONDS = 20
 
 RUNBOOKS = "https://docs.example/how-to/alarms.html"
 
@@ -150,7 +156,7 @@ class System:
 
     stack: Stack
     kms: KMSEmulator
-    node: LaggingNode
+    nodes: Sequence[LaggingNode]
     alerts: Receiver
     events: Receiver
     traces: Collector
@@ -211,6 +217,11 @@ def system(
                 program=ForkedHotWallet(),
                 kms=kms,
                 rpc_urls=urls,
+                edit_networks=lambda text: text.replace(
+                    "rpc_urls",
+                    f"stalled_after_seconds = {STALLED_SECONDS}\nrpc_urls",
+                    1,
+                ),
                 settings=settings,
                 workers=2,
                 has_webhook=True,
@@ -219,7 +230,7 @@ def system(
         tenants = tomllib.loads(Path(stack.environ["TENANTS_FILE"]).read_text())
         port = tenants["tenants"]["developer"]["webhook"]["url"].split(":")[2]
         events = cleanup.enter_context(Receiver(int(port.strip("/"))))
-        yield System(stack, kms, nodes[1], alerts, events, traces, database)
+        yield System(stack, kms, nodes, alerts, events, traces, database)
 
 
 @contextmanager
@@ -237,12 +248,12 @@ def _all_faults(system: System) -> Iterator[None]:
         os.kill(pid, signal.SIGSTOP)
         system.events.status = 503
         system.kms.faults.always("Sign", mostly_throttled)
-        system.node.newest = int(rpc("eth_blockNumber"), 16)
+        system.nodes[1].newest = int(rpc("eth_blockNumber"), 16)
         rpc("anvil_mine", hex(LAGGING_BLOCKS + 5))
         try:
             yield
         finally:
-            system.node.newest = None
+            system.nodes[1].newest = None
             system.kms.faults.clear()
             system.events.status = 204
             os.kill(pid, signal.SIGCONT)
@@ -371,3 +382,102 @@ def _refunds(gateway: Gateway) -> Iterator[None]:
     finally:
         stopping.set()
         thread.join()
+
+
+@contextmanager
+def _nodes_down(system: System) -> Iterator[None]:
+    """Leave one node of three."""
+    for node in system.nodes:
+        node.is_down = True
+    try:
+        yield
+    finally:
+        for node in system.nodes:
+            node.is_down = False
+
+
+@contextmanager
+def _no_blocks(system: System) -> Iterator[None]:
+    """Let the chain make no block."""
+    rpc = RPC(system.stack.chain_url)
+    rpc("evm_setIntervalMining", 0)
+    try:
+        yield
+    finally:
+        rpc("evm_setIntervalMining", 1)
+
+
+@contextmanager
+def _database_down(system: System) -> Iterator[None]:
+    """Let the database accept no connection, and end all that there are."""
+    name = urlsplit(system.database).path.removeprefix("/")
+    other = system.database.replace(f"/{name}?", "/postgres?")
+    with psycopg.connect(other, autocommit=True) as server:
+
+        def allow(*, connections: bool) -> None:
+            server.execute(
+                f"ALTER DATABASE {name} ALLOW_CONNECTIONS {connections}".encode()
+            )
+
+        allow(connections=False)
+        server.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+            [name],
+        )
+        try:
+            yield
+        finally:
+            allow(connections=True)
+
+
+def _shows_outage(operator: Operator, alert: Alert) -> bool:
+    """Return whether the metrics show *alert*, by the condition of its rule."""
+    metrics = operator.metrics()
+    if alert is Alert.DATABASE_UNREACHABLE:
+        return values_of(metrics, "hotwallet_database_up") == [0.0]
+    if alert is Alert.QUORUM_LOST:
+        return 0.0 in values_of(metrics, "hotwallet_network_quorum")
+    ages = values_of(metrics, "hotwallet_network_head_age_seconds")
+    return max(ages, default=0) > STALLED_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("alert", "outage"),
+    [
+        (Alert.QUORUM_LOST, _nodes_down),
+        (Alert.CHAIN_STALLED, _no_blocks),
+        (Alert.DATABASE_UNREACHABLE, _database_down),
+    ],
+)
+def test_an_outage_is_visible_everywhere(
+    system: System,
+    alert: Alert,
+    outage: Callable[[System], AbstractContextManager[None]],
+) -> None:
+    """
+    In metrics, alerts and doctor; then its end is reported.
+
+    All processes report it once.  Without the database they do not know of each other,
+    but the key of their reports is the same, so that one page is opened.
+    """
+    operator = Operator.of(system.stack)  # The token of the first test has expired.
+
+    def reports(status: str) -> list[Any]:
+        return [
+            each
+            for each in system.alerts.bodies
+            if (each["alert"], each["status"]) == (alert, status)
+        ]
+
+    assert eventually(lambda: not _shows_outage(operator, alert), 30, pause=1)
+    with outage(system):
+        assert eventually(lambda: reports("firing"), OUTAGE_SECONDS, pause=1)
+        assert eventually(lambda: _shows_outage(operator, alert), 30, pause=1)
+        results = operator.doctor()
+    assert eventually(lambda: reports("resolved"), OUTAGE_SECONDS, pause=1)
+    assert eventually(lambda: not _shows_outage(operator, alert), 30, pause=1)
+
+    assert alert in {each.get("code") for each in results.values()}
+    fired = reports("firing")
+    assert len({each["key"] for each in fired}) == 1
+    assert len(fired) == 1 or alert is Alert.DATABASE_UNREACHABLE

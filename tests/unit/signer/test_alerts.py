@@ -207,6 +207,30 @@ def test_a_process_without_the_ledger_raises_and_resolves_alone(
     assert statuses == ["firing", "firing", "resolved"] * 2
 
 
+def test_the_end_of_what_the_ledger_was_not_told_is_reported(
+    processes: Processes, sqlite_store: SQLStore
+) -> None:
+    """By each process that raised it; once it could be told, by one."""
+    gone = StoreUnavailableError("gone")
+    down = altered(sqlite_store, count_alert=gone, raise_problem=gone)
+    both = [Alerts(down, processes.outside, processes.clock) for _ in range(2)]
+    for told in (False, True):
+        for each in both:
+            each._counters = down
+            each.sound(Alert.DATABASE_UNREACHABLE, code="store-unavailable")
+        for each in both:
+            each._counters = sqlite_store
+            if told:
+                processes.clock.advance(seconds=600)
+                each.sound(Alert.DATABASE_UNREACHABLE, code="store-unavailable")
+        for each in both:
+            each.resolve(Alert.DATABASE_UNREACHABLE)
+        statuses = [status for _, status in _statuses(processes.outside)]
+        processes.outside.documents.clear()
+
+        assert statuses.count("resolved") == (1 if told else 2)
+
+
 def test_alert_is_sent_if_it_cannot_be_counted(
     sqlite_store: SQLStore, events: list[Any]
 ) -> None:
