@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from api.cli.output import Result, reports
-from signer.addresses import parse_address
 from signer.amounts import format_units, parse_units
 from signer.errors import InvalidInputError
 
@@ -86,6 +85,7 @@ def deploy(
     from eth_abi.abi import encode
 
     from api.extras.vault.artefact import creation_code
+    from signer.addresses import parse_address
 
     configured = _find_chain(container, network).network
     keeper = parse_address(guardian, field="guardian")
@@ -184,6 +184,7 @@ def _find_chain(container: Container, name: str) -> Chain:
 def _open_rules(
     container: Container, network: str, address: str
 ) -> tuple[Chain, VaultRules]:
+    from signer.addresses import parse_address
     from signer.chain.vault_rules import VaultRules
 
     chain = _find_chain(container, network)
@@ -217,6 +218,7 @@ def _find_change(
     chain: Chain, rules: VaultRules, given: Mapping[str, str | None]
 ) -> Change:
     from api.extras.vault import changes
+    from signer.addresses import parse_address
 
     named = {name: text for name, text in given.items() if text is not None}
     if len(named) != 1:
