@@ -49,7 +49,7 @@ check: lint ## Lint, and the tests of the core that start no program: under a mi
 	@$(PYTEST) -q signer tests/unit/signer $(SLOW:%=--ignore=tests/unit/signer/%.py)
 
 # More, since they wait for other processes half of the time.
-test: WORKERS := $(shell echo $$(($(CORES) < 5 ? $(CORES) + 3 : 8)))
+test: WORKERS := $(shell echo $$(($(CORES) < 5 ? $(CORES) + 4 : 8)))
 test: .venv/.ready node_modules/.ready programs ## All tests.
 	@$(PYTEST) --durations=25 $(ARGS)
 

@@ -10,6 +10,7 @@ import falcon
 from falcon import Request, Response
 
 from api.server import gunicorn_conf
+from signer.config.tenants import TenantRegistry
 
 
 _ANSWER = json.dumps(
@@ -33,6 +34,10 @@ class _Constant:
         resp.media = {}
 
 
-app = falcon.App()
+class _App(falcon.App[Request, Response]):
+    tenants = TenantRegistry()  # The server lets their requests wait in turns.
+
+
+app = _App()
 app.add_route("/v1/refunds", _Constant())
 app.add_route("/readyz", _Constant())

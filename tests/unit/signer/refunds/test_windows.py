@@ -143,6 +143,17 @@ def test_a_place_that_another_worker_took_is_waited_for(world: World) -> None:
     assert "see why the first refund ahead is stuck" in found.next_step
 
 
+def test_a_refund_waits_on_while_no_place_is_free(world: World) -> None:
+    """All that was claimed is released again."""
+    _claiming_all(world)
+    *_, third = _waiting(world)
+    world.clock.advance(seconds=MAX_OUTAGE_DELAY.total_seconds())
+    world.work()
+    moving = world.stored(third).moving
+
+    assert (moving.blocked_by, moving.attempts) == ("too-many-in-flight", 2)
+
+
 def test_the_reservation_counts_in_its_transaction(world: World) -> None:
     """Two workers count at the same time; one of them reserves first."""
     _claiming_all(world)
