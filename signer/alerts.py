@@ -135,8 +135,8 @@ class Alerts:
         self._lock = Lock()
         # The problems that last, as far as this process knows, and when it raised them.
         self._raised: dict[str, datetime | None] = {}
-        # Those of them that the ledger could not be told.
-        self._untold: set[str] = set()
+        # Those of them that could not be written to the ledger.
+        self._unwritten: set[str] = set()
         self._refreshed_at: datetime | None = None
         # When this process reminded of each problem, by its key, and what it is about.
         self._reminded: dict[tuple[str, Hashable], datetime] = {}
@@ -228,14 +228,14 @@ class Alerts:
             if is_known and key not in self._raised:
                 return
             self._raised.pop(key, None)
-            is_told = key not in self._untold
-            self._untold.discard(key)
+            is_written = key not in self._unwritten
+            self._unwritten.discard(key)
         at = self._clock()
         with suppress(HotWalletError):  # Rather twice than never.
             if (
                 self._counters
                 and not self._counters.resolve_problem(key, at)
-                and is_told
+                and is_written
             ):
                 return  # Another process did.
         self._log.info("alert-resolved", alert=str(alert), **identity)
@@ -258,16 +258,16 @@ class Alerts:
         with self._lock:
             last = self._raised.setdefault(key, None)
         is_due = last is None or last <= before or last > at
-        is_told = False
+        is_written = False
         if self._counters is not None:
             with suppress(HotWalletError):
                 is_due = self._counters.raise_problem(key, at, before)
-                is_told = True
+                is_written = True
         with self._lock:
-            if is_told:
-                self._untold.discard(key)
+            if is_written:
+                self._unwritten.discard(key)
             elif is_due:
-                self._untold.add(key)
+                self._unwritten.add(key)
             if is_due:
                 self._raised[key] = at
         return is_due

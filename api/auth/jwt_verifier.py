@@ -217,7 +217,7 @@ def read_parties(authorization: str) -> tuple[str, str | None]:
     """
     Return ``sub`` and ``client_id`` of a token that is *not* verified.
 
-    Only to choose who waits for whom: anybody can write such a token.
+    Use them only to order requests that wait: any client can write such a token.
 
     Raises:
         AuthenticationError: *authorization* has no token with readable claims.

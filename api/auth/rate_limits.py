@@ -28,7 +28,7 @@ READS_PER_CHANGE = 10
 """An administrator may read so many times more often than change something."""
 
 SIGNATURES_PER_MINUTE = 600
-"""Of messages, for each tenant whose requests have no limit."""
+"""Of messages, for each tenant without a limit of requests."""
 
 NO_TENANTS: Mapping[str, int] = MappingProxyType({})
 

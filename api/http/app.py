@@ -13,7 +13,7 @@ from signer.config.tenants import TenantRegistry
 
 
 class App(falcon.App[falcon.Request, falcon.Response]):
-    """Falcon's application, with the *tenants* whose requests the server lets wait."""
+    """Falcon's application, with the *tenants* that take turns in the server."""
 
     def __init__(self, tenants: TenantRegistry) -> None:
         super().__init__()

@@ -5,7 +5,7 @@ import {Vault} from "../src/Vault.sol";
 import {VaultTest, vm} from "./Cheats.sol";
 import {HostileToken} from "./HostileToken.sol";
 
-/// Everybody who may do something to a vault, in any order, and what they saw.
+/// Each role of a vault, with its calls in any order, and what it saw.
 contract Actors is VaultTest {
     uint96 private constant MOST = 5 * PER_ITEM; // A call or two reach it.
     HostileToken public hostile = new HostileToken();

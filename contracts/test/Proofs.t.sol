@@ -113,7 +113,7 @@ contract Proofs {
         }
     }
 
-    /// Only the guardian changes a rule: whatever anybody else calls.
+    /// Only the guardian changes a rule: no call of another sender does.
     function check_others_change_no_rule(address caller, address any) public {
         bytes memory call = svm.createCalldata("Vault");
         address guardian = vault.guardian();

@@ -344,7 +344,7 @@ def test_one_tenant_leaves_database_connections_to_others(
     environ: dict[str, str], postgresql_url: str, tmp_path: Path
 ) -> None:
     """
-    Forty sockets of a tenant list refunds, whose table is locked.
+    Forty sockets of a tenant list refunds while their table is locked.
 
     Half of the process's connections wait for the lock.  Another tenant's events are
     answered before any of these lists.

@@ -138,7 +138,7 @@ def _pays_many_times_in_one_block(heist: Heist) -> int:
 
 
 def _pays_many_times_in_one_transaction(heist: Heist) -> int:
-    """As a delegated account (EIP-7702), whose code calls the vault five times."""
+    """As a delegated account (EIP-7702): its code calls the vault five times."""
     account = heist.keys[0]
     deployed = heist.vault.rpc.transact(
         {

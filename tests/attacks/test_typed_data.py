@@ -216,7 +216,7 @@ LIMIT = 1_000_000_000
 
 
 class Service:
-    """An application whose operator permits typed data of a token, or of two."""
+    """An application: its operator permits typed data of a token, or of two."""
 
     def __init__(self, store: SQLStore, folder: Path) -> None:
         self._denied = folder / "denied.txt"
@@ -428,7 +428,7 @@ def test_a_permit_of_everything(service: Service) -> None:
 
 
 def test_every_kind_has_a_document() -> None:
-    """A kind whose amount a caller can choose has one for each amount."""
+    """A kind has one for each amount that a caller can choose."""
     documents = [TypedData.parse(each) for each in FIVE.values()]
     chosen = {TypedData.parse(each).encode_type() for each in _write(5).values()}
 

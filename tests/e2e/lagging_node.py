@@ -1,4 +1,4 @@
-"""A node before a chain, whose newest block may stay the same, or that is down."""
+"""A node before a chain: its newest block may stay the same, or it is down."""
 
 import json
 import threading

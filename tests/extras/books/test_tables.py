@@ -150,7 +150,7 @@ def test_fillers_in_blocks(store: SQLStore) -> None:
 
 
 def test_what_a_comparison_may_leave_out(store: SQLStore) -> None:
-    """Senders of refunds, also without a block, and the chains whose refunds ended."""
+    """Senders of refunds, also without a block, and chains on which refunds ended."""
     began = now()
     for _ in range(2):
         moved(store, mined(store, broadcast(store)), Status.CONFIRMED)  # In block 7.

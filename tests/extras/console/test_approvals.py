@@ -226,7 +226,7 @@ def test_pages_show_each_proposal_once(
 
     An administrator's proposal is later than all, and on the first page.
     """
-    clock.now = utc_now()  # As the command, whose clock is the host's.
+    clock.now = utc_now()  # As the command, which has the host's clock.
     world = World(sqlite_store)
     world.clock.now = clock.now
     requests = [

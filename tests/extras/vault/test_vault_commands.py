@@ -1,4 +1,4 @@
-"""``hotwallet vault`` with a real vault, whose guardian is an account of anvil."""
+"""``hotwallet vault`` with a real vault; its guardian is an account of anvil."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def _enrolled(world: World) -> None:
 
 @pytest.fixture
 def vault(world: World, fresh_anvil: DevChain) -> LocalVault:
-    """A vault whose operator is the wallet's key: 100 an item, 500 a day."""
+    """A vault with the wallet's key as operator: 100 an item, 500 a day."""
     return deploy_vault(
         fresh_anvil.url,
         fresh_anvil.token,

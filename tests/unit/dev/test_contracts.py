@@ -67,7 +67,7 @@ BUGS = {
         "withdraw(address token, uint256 amount) external locked",
         "withdraw(address token, uint256 amount) external",
     ),
-    "anybody pays": ("if (!isOperator[msg.sender]) revert NotAllowed();", ""),
+    "any sender pays": ("if (!isOperator[msg.sender]) revert NotAllowed();", ""),
     "half an item": ("if (items.length % ITEM_SIZE != 0) revert NotItems();", ""),
     "a cap is raised at once": (
         "perItem > old.perItem || perDay > old.perDay",

@@ -40,5 +40,5 @@ def test_pages_outside_are_on_the_site() -> None:
     ],
 )
 def test_a_link_on_the_site(page: str, text: str, on_the_site: str) -> None:
-    """It leads to the same page, whose path has no ``docs/`` there."""
+    """It leads to the same page; its path has no ``docs/`` there."""
     assert rewrite_links(text, page) == on_the_site

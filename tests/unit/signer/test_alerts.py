@@ -207,20 +207,20 @@ def test_a_process_without_the_ledger_raises_and_resolves_alone(
     assert statuses == ["firing", "firing", "resolved"] * 2
 
 
-def test_the_end_of_what_the_ledger_was_not_told_is_reported(
+def test_the_end_of_a_problem_that_the_ledger_lacks_is_reported(
     processes: Processes, sqlite_store: SQLStore
 ) -> None:
-    """By each process that raised it; once it could be told, by one."""
+    """By each process that raised it; once the ledger had it, by one."""
     gone = StoreUnavailableError("gone")
     down = altered(sqlite_store, count_alert=gone, raise_problem=gone)
     both = [Alerts(down, processes.outside, processes.clock) for _ in range(2)]
-    for told in (False, True):
+    for is_written in (False, True):
         for each in both:
             each._counters = down
             each.sound(Alert.DATABASE_UNREACHABLE, code="store-unavailable")
         for each in both:
             each._counters = sqlite_store
-            if told:
+            if is_written:
                 processes.clock.advance(seconds=600)
                 each.sound(Alert.DATABASE_UNREACHABLE, code="store-unavailable")
         for each in both:
@@ -228,7 +228,7 @@ def test_the_end_of_what_the_ledger_was_not_told_is_reported(
         statuses = [status for _, status in _statuses(processes.outside)]
         processes.outside.documents.clear()
 
-        assert statuses.count("resolved") == (1 if told else 2)
+        assert statuses.count("resolved") == (1 if is_written else 2)
 
 
 def test_alert_is_sent_if_it_cannot_be_counted(
