@@ -174,6 +174,9 @@ class Network(StrictModel):
     ``stuck_after_seconds`` is how long an attempt may wait before its fee is raised.
     ``max_in_flight`` bounds the transactions of a wallet that have no receipt: 0 is no
     bound, and None is 16, or no bound on a local test chain.
+    ``vault`` is the contract (``contracts/``) that holds the tokens: None if the wallet
+    holds them.  One transaction pays at most ``max_batch`` refunds out of it, and a
+    refund may wait ``batch_wait`` seconds for others.
     ``gas_per_hour`` bounds the gas limits of all refunds that get a nonce in one hour;
     None means no limit.  The alert ``low-balance`` is raised when the wallet can pay
     fewer than ``low_balance_refunds`` more refunds, or for less than
@@ -197,6 +200,10 @@ class Network(StrictModel):
     rpc_timeout_ms: Annotated[int, NOT_LIMITING] = Field(5000, ge=100)
     stuck_after_seconds: Annotated[int, NOT_LIMITING] = Field(90, ge=1)
     max_in_flight: Annotated[int | None, NOT_LIMITING] = Field(None, ge=0)
+    # It decides whose tokens pay: every change needs an approval.
+    vault: Address | None = None
+    max_batch: Annotated[int, MOST] = Field(100, ge=1, le=100)
+    batch_wait: Annotated[int, NOT_LIMITING] = Field(0, ge=0, le=300)
     gas_per_hour: Annotated[int | None, MOST] = Field(None, gt=0)
     low_balance_refunds: Annotated[int, NOT_LIMITING] = Field(50, ge=0)
     low_balance_hours: Annotated[int, NOT_LIMITING] = Field(12, ge=0)
@@ -253,6 +260,17 @@ class Networks(StrictModel):
     """The networks file: networks by the name that the API uses."""
 
     networks: dict[str, Network] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _batches_are_of_vaults(self) -> Self:
+        for name, network in self.networks.items():
+            unused = network.model_fields_set & {"max_batch", "batch_wait"}
+            if network.vault is None and unused:
+                raise ValueError(
+                    f"networks.{name}: only a vault pays refunds together; set vault,"
+                    f" or leave out {' and '.join(sorted(unused))}"
+                )
+        return self
 
 
 def load_networks(path: Path) -> Mapping[str, Network]:

@@ -67,6 +67,8 @@ def test_no_secret_is_in_the_document() -> None:
     [
         (_network(chain_id=2), {}, "networks.local.chain_id"),
         (_network(confirmations=1), {}, "networks.local.confirmations"),
+        (_network(vault=TOKEN["address"]), {}, "networks.local.vault"),
+        (_network(max_batch=99), {}, "networks.local.max_batch"),
         (
             _network(tokens={"TUSD": {**TOKEN, "daily_limit": "5000"}}),
             {},

@@ -63,6 +63,8 @@ FILES: dict[str, Any] = {
         },
         "base": {
             "chain_id": 8453,
+            "vault": "0x3c499c542cEF5E3811e1192ce70d8cC03d5c3359",
+            "max_batch": 50,
             "rpc_urls": ["https://three.example"],
             "tokens": {
                 "USDC": {
@@ -155,6 +157,7 @@ HIGHER_AND_LOWER: list[tuple[str, object, object]] = [
     (f"{POLYGON}/max_fee_factor", 0, 1),
     (f"{POLYGON}/gas_per_hour", 30_000_001, 29_999_999),
     (f"{STOP}/window_minutes", 9, 11),
+    ("networks/base/max_batch", 51, 49),
     (f"{STOP}/max_refunds", 201, 199),
     (f"{STOP}/max_amounts", {"USDC": "20001"}, {"USDC": "19999", "USDT": "1"}),
     (f"{STOP}/max_amounts", {}, {"USDC": "1"}),
@@ -229,6 +232,8 @@ def test_a_limit_that_is_removed(path: str) -> None:
             "networks.polygon.tokens.USDC.address",
         ),
         (f"{USDC}/decimals", 2, "networks.polygon.tokens.USDC.decimals"),
+        (f"{POLYGON}/vault", NEW_TOKEN["address"], "networks.polygon.vault"),
+        ("networks/base/vault", NEW_TOKEN["address"], "networks.base.vault"),
         (f"{POLYGON}/tokens/NEW", NEW_TOKEN, "networks.polygon.tokens.NEW"),
         ("networks/new", FILES["networks"]["base"], "networks.new"),
         ("tenants/a.b", {"subjects": ["new"]}, 'tenants."a.b"'),
@@ -242,6 +247,15 @@ def test_something_else_is_allowed(path: str, value: object, name: str) -> None:
     before, after = _limits(FILES), _limits(_with(path, value))
 
     assert list(raised_limits(before, after)) == [name]
+
+
+def test_tokens_that_leave_a_vault_need_an_approval() -> None:
+    """The wallet would pay, which no contract limits."""
+    plain = _with("networks/base/max_batch", NOTHING)
+    plain = _with("networks/base/vault", NOTHING, plain)
+
+    found = raised_limits(_limits(FILES), _limits(plain))
+    assert found.keys() == {"networks.base.max_batch", "networks.base.vault"}
 
 
 def test_a_new_network_shows_all_of_its_values() -> None:
@@ -258,6 +272,7 @@ def test_a_new_network_shows_all_of_its_values() -> None:
     [
         (f"{POLYGON}/rpc_urls", ["https://four.example"]),
         (f"{POLYGON}/rpc_timeout_ms", 9999),
+        ("networks/base/batch_wait", 300),
         (f"{POLYGON}/stuck_after_seconds", 1),
         (f"{USDC}/daily_limit", "9000"),
     ],
@@ -367,6 +382,7 @@ def _fields(kind: Any, *path: str) -> Iterator[tuple[str, ...]]:
 
 FIXED = {
     ("networks", "some", "chain_id"),
+    ("networks", "some", "vault"),
     ("networks", "some", "tokens", "some", "address"),
     ("networks", "some", "tokens", "some", "decimals"),
 }
@@ -392,5 +408,6 @@ def test_what_bounds_no_payment_is_listed() -> None:
     assert found == {
         *("rpc_urls", "rpc_timeout_ms", "explorer", "webhook"),
         *("stuck_after_seconds", "stalled_after_seconds", "max_in_flight"),
+        "batch_wait",
         *("low_balance_refunds", "low_balance_hours", "top_up_below", "top_up_to"),
     }

@@ -66,6 +66,7 @@ RAISED = {
     "a new tenant": _files(
         {"shop": {"subjects": ["pod-1"]}, "new": {"subjects": ["pod-2"]}}
     ),
+    "a vault": _files(vault="0x70997970C51812dc3A010C7d01b50e0d17dc79C8"),
     "a new caller": _files({"shop": {"subjects": ["pod-1", "pod-2"]}}),
     "another caller": _files({"shop": {"subjects": ["pod-1"], "client_ids": ["c"]}}),
 }
@@ -87,6 +88,25 @@ def test_a_new_network_is_left_out() -> None:
     pushed = Files({**accepted.networks, "other": other}, accepted.tenants)
 
     assert keep_limits(pushed, _limits(accepted), _limits(pushed)) == accepted
+
+
+def test_a_network_that_had_a_vault_keeps_it() -> None:
+    """To leave it out, or to name another one, moves where tokens come from."""
+    accepted = _files(vault=TOKEN["address"], max_batch=7)
+    for pushed in (_files(), RAISED["a vault"]):
+        kept = keep_limits(pushed, _limits(accepted), _limits(pushed))
+
+        assert kept is not None
+        assert kept.networks["local"].vault == TOKEN["address"]
+
+
+def test_a_new_vault_waits_with_its_batches() -> None:
+    """A size and a time without a vault are unused, not wrong."""
+    pushed = _files(vault=TOKEN["address"], max_batch=7, batch_wait=5)
+    kept = keep_limits(pushed, _limits(_files()), _limits(pushed))
+
+    assert kept is not None
+    assert kept.networks["local"].vault is None
 
 
 def test_what_is_not_raised_stays() -> None:

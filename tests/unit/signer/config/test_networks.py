@@ -36,6 +36,10 @@ decimals = 0
 max_amount = "7"
 """
 
+VAULT = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+LOWER = VAULT.lower()
+WITH_VAULT = f'chain_id = 1\nvault = "{VAULT}"\n'
+
 
 def _refused(path: Path) -> str:
     with pytest.raises(ConfigurationError) as caught:
@@ -70,6 +74,22 @@ def test_valid_file(file: Path) -> None:
         "https://b.example",
     ]
     assert base.confirmations == 30
+
+
+def test_a_vault_pays_up_to_a_hundred_at_once(file: Path) -> None:
+    file.write_text(GOOD.replace("chain_id = 31337\n", WITH_VAULT), encoding="utf-8")
+    local = load_networks(file)["local"]
+
+    assert (local.vault, local.max_batch, local.batch_wait) == (VAULT, 100, 0)
+
+
+@pytest.mark.parametrize(("batch", "wait"), [(1, 0), (100, 300)])
+def test_a_batch_may_be_smaller_or_later(file: Path, batch: int, wait: int) -> None:
+    given = f"{WITH_VAULT}max_batch = {batch}\nbatch_wait = {wait}\n"
+    file.write_text(GOOD.replace("chain_id = 31337\n", given), encoding="utf-8")
+    local = load_networks(file)["local"]
+
+    assert (local.max_batch, local.batch_wait) == (batch, wait)
 
 
 def test_rpc_urls_are_secrets(file: Path) -> None:
@@ -125,6 +145,22 @@ def test_rpc_urls_are_secrets(file: Path) -> None:
         ("chain_id = 31337", "chain_id = 1\nbase_fee_multiple = 11", "base_fee"),
         ("chain_id = 31337", "chain_id = 1\nrpc_timeout_ms = 99", "rpc_timeout_ms"),
         ("chain_id = 31337", "chain_id = 1\nconfirmation = 3", "confirmation"),
+        ("chain_id = 31337", 'chain_id = 1\nvault = "0xA0"', "networks.local.vault"),
+        ("chain_id = 31337", f'chain_id = 1\nvault = "{LOWER}"', "local.vault"),
+        ("chain_id = 31337", f"{WITH_VAULT}max_batch = 0", "local.max_batch"),
+        ("chain_id = 31337", f"{WITH_VAULT}max_batch = 101", "local.max_batch"),
+        ("chain_id = 31337", f"{WITH_VAULT}batch_wait = -1", "local.batch_wait"),
+        ("chain_id = 31337", f"{WITH_VAULT}batch_wait = 301", "local.batch_wait"),
+        (
+            "chain_id = 31337",
+            "chain_id = 1\nmax_batch = 100",
+            "leave out max_batch",
+        ),
+        (
+            "chain_id = 31337",
+            "chain_id = 1\nbatch_wait = 0\nmax_batch = 9",
+            "networks.local: only a vault pays refunds together; set vault, or",
+        ),
     ],
 )
 def test_field_out_of_range_is_refused(
