@@ -20,12 +20,18 @@ from sqlalchemy import (
 )
 
 from backends.sql.columns import Named
-from backends.sql.tables import IS_FILLER, attempts, refunds, transactions
+from backends.sql.tables import (
+    IS_FILLER,
+    attempts,
+    refunds,
+    transaction_payments,
+    transactions,
+)
 from signer.errors import RowNotAuthenticError
 from signer.model.payment import PaymentState
 from signer.model.refund import Refund, Status
 from signer.model.sealed_fields import changed, from_row
-from signer.model.transaction import Transaction, TransactionKind, compose
+from signer.model.transaction import Transaction, TransactionKind
 from signer.row_macs import RowMACs
 
 
@@ -73,10 +79,18 @@ PAID = select(refunds, transactions).join_from(transactions, refunds, _PAYS)
 PAYING = select(refunds, transactions).outerjoin_from(transactions, refunds, _PAYS)
 """Selects what ``read_transactions`` reads: a row for each payment, or one without."""
 
-_PAYMENTS = select(refunds).where(
-    tuple_(*(refunds.c[name] for name in NONCE)).in_(
-        bindparam("nonces", expanding=True)
-    )
+
+def _has_given_nonce(table: Any) -> ColumnElement[bool]:
+    given: Any = bindparam("nonces", expanding=True)
+    return tuple_(*(table.c[name] for name in NONCE)).in_(given)
+
+
+_PAYMENTS = select(refunds).where(_has_given_nonce(refunds))
+
+_MEMBERS = (
+    select(*(transaction_payments.c[name] for name in (*NONCE, "payment_id")))
+    .where(_has_given_nonce(transaction_payments))
+    .order_by(transaction_payments.c.position)
 )
 
 ATTEMPTS = select(attempts).join_from(refunds, attempts, same_nonce(attempts, refunds))
@@ -143,6 +157,30 @@ def with_payments(
     return tuple(row.paying_own(payments[nonce]) for nonce, row in found.items())
 
 
+def with_members(
+    connection: Connection, found: Iterable[Transaction]
+) -> tuple[Transaction, ...]:
+    """
+    Return transactions that ``read_transactions`` read, each with all of its members.
+
+    Memberships are read of those whose refunds do not have the digest.  Some of a final
+    one's may be queued again; of one that is open, another program changed the rows.
+    """
+    found = tuple(found)
+    nonces = [nonce_of(each) for each in found if not each.is_composed]
+    if not nonces:
+        return found
+    members: dict[Nonce, list[str]] = {nonce: [] for nonce in nonces}
+    for *nonce, payment_id in connection.execute(_MEMBERS, {"nonces": nonces}):
+        members[(*nonce,)].append(payment_id)
+    return tuple(
+        each.paying_own([*each.payments, *each.strangers], members[nonce_of(each)])
+        if nonce_of(each) in members
+        else each
+        for each in found
+    )
+
+
 def read_refunds(rows: Iterable[Sequence[Any]]) -> tuple[Refund, ...]:
     """Return the refunds of *rows* that ``REFUNDS`` selected, in their order."""
     return tuple(read_refund(row) for row in rows)
@@ -159,10 +197,7 @@ def require_authentic(macs: RowMACs, moving: Refund | Transaction) -> None:
     if isinstance(moving, Transaction):
         for payment in moving.payments:
             macs.require(payment)
-        positions = [each.position for each in moving.payments]
-        if moving.composition != compose(
-            each.id for each in moving.payments
-        ) or positions != [*range(len(positions))]:
+        if not moving.is_composed:
             names = " ".join(each.id for each in moving.payments) or moving.id
             raise RowNotAuthenticError(
                 f"the transaction of the refund {names} is not the one that was"

@@ -41,6 +41,7 @@ from backends.sql.refund_rows import (
     read_refunds,
     read_transactions,
     require_authentic,
+    with_members,
     with_payments,
 )
 from backends.sql.statements import (
@@ -166,9 +167,13 @@ class RefundTables(Tables):
     def find_transaction(
         self, chain_id: int, sender: str, nonce: int
     ) -> Transaction | None:
-        wallet = {"chain_id": chain_id, "sender": sender}
-        rows = self._database.rows(queries.BY_NONCE, nonce=nonce, **wallet)
-        return next(iter(read_transactions(rows)), None)
+        key = {"chain_id": chain_id, "sender": sender, "nonce": nonce}
+
+        def read(connection: Connection) -> Sequence[Transaction]:
+            found = read_transactions(connection.execute(queries.BY_NONCE, key))
+            return with_members(connection, found)
+
+        return next(iter(self._database.run(read)), None)
 
     def accept_all(
         self, acceptances: Sequence[Acceptance]
@@ -194,6 +199,16 @@ class RefundTables(Tables):
         return SignedRequest(*rows[0]) if rows else None
 
     def require_authentic(self, moving: Refund | Transaction) -> None:
+        if (
+            isinstance(moving, Refund)
+            and moving.transaction is not None
+            and not moving.reserved().is_composed
+        ):
+            # The transaction has more payments, or others.
+            whole = self.find_transaction(*nonce_of(moving))
+            if whole is not None and moving.id in whole.payment_ids:
+                self._macs.require(moving)
+                moving = whole
         require_authentic(self._macs, moving)
 
     def find_earlier(self, refund: Refund, tenants: Collection[str]) -> Refund | None:

@@ -355,7 +355,9 @@ class Refund:
             sender=transaction.sender,
             nonce=transaction.nonce,
             position=position,
-            transaction=changed(transaction, payments=(), strangers=(), intent=None),
+            transaction=changed(
+                transaction, payments=(), strangers=(), members=(), intent=None
+            ),
         )
 
     def assigned(self, transaction: Transaction) -> Self:

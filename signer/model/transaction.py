@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import compress
+from operator import not_
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 from signer.model.audit_record import Record
@@ -103,7 +105,8 @@ class Transaction:
 
     ``payments`` are the refunds that it pays, in the order of their positions; a filler
     has none.  Each has this transaction as its own, which has no payments there.
-    ``strangers`` are refunds that another program pointed to it.
+    ``strangers`` are refunds that another program pointed to it.  ``members`` are the
+    ids of all its payments, if some are queued again since it is final.
     """
 
     chain_id: PrimaryKey[int]
@@ -127,6 +130,7 @@ class Transaction:
     mac: str | None = field(default=None, compare=False, repr=False)
     payments: NotStored["tuple[Refund, ...]"] = ()
     strangers: NotStored["tuple[Refund, ...]"] = ()
+    members: NotStored[tuple[str, ...]] = field(default=(), compare=False)
     # Not stored.  Only the process that reserved the nonce has the audit record of the
     # intent to sign, which it wrote.  A process that continues later writes a new one.
     intent: NotStored[Record | None] = field(default=None, compare=False, repr=False)
@@ -154,27 +158,61 @@ class Transaction:
         (payment,) = self.payments
         return payment
 
+    @property
+    def payment_ids(self) -> tuple[str, ...]:
+        """The ids of the payments that it has for life."""
+        return self.members or tuple(each.id for each in self.payments)
+
+    @property
+    def is_composed(self) -> bool:
+        """Whether it has the payments that were reserved for it, in their order."""
+        ids = dict(enumerate(self.payment_ids))
+        places = {each.position: each.id for each in self.payments}
+        may_lack_some = not TRANSACTION_MOVES[self.status]
+        fits = places.items() <= ids.items() if may_lack_some else places == ids
+        return fits and compose(ids.values()) == self.composition
+
     def paying(self, payments: Iterable["Refund"]) -> Self:
         """Return a copy that makes *payments*, each of which is in it."""
-        row = changed(self, payments=(), strangers=(), intent=None)
+        row = changed(self, payments=(), strangers=(), members=(), intent=None)
         return changed(
             self, payments=tuple(changed(each, transaction=row) for each in payments)
         )
 
-    def paying_own(self, pointing: Sequence["Refund"]) -> Self:
+    def paying_own(
+        self, pointing: Sequence["Refund"], members: Sequence[str] = ()
+    ) -> Self:
         """
         Return a copy that makes those payments of which it has the digest.
 
-        They are the first of *pointing*, the refunds whose rows name it.  If none fit,
-        it has all of them, and is not authentic.
+        They are the first of *pointing*, the refunds whose rows name it.  *members* are
+        the ids of its memberships, by position: of them, the digest proves which it has
+        for life, also if some of these refunds do not name it any more.  If none fit,
+        it has all of *pointing*, and is not authentic.
         """
         pointing = sorted(pointing, key=lambda each: each.position or 0)
-        compositions = _compositions(each.id for each in pointing)
-        for count, composition in enumerate(compositions):
+        count = self._count_own(each.id for each in pointing)
+        if count is not None:
+            strangers = tuple(pointing[count:])
+            return changed(self.paying(pointing[:count]), strangers=strangers)
+        count = self._count_own(members)
+        if not count:
+            return self.paying(pointing)
+        own = tuple(members[:count])
+        placed = dict(enumerate(own))
+        is_own = [placed.get(each.position or 0) == each.id for each in pointing]
+        return changed(
+            self.paying(compress(pointing, is_own)),
+            strangers=tuple(compress(pointing, map(not_, is_own))),
+            members=own,
+        )
+
+    def _count_own(self, payment_ids: Iterable[str]) -> int | None:
+        """Return how many of *payment_ids*, the first ones, have its digest."""
+        for count, composition in enumerate(_compositions(payment_ids)):
             if composition == self.composition:
-                strangers = tuple(pointing[count:])
-                return changed(self.paying(pointing[:count]), strangers=strangers)
-        return self.paying(pointing)
+                return count
+        return None
 
     def with_status(
         self,

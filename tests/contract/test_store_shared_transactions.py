@@ -31,7 +31,7 @@ from tests.fixtures.ledger import (
     stored,
     transaction,
 )
-from tests.support.audit import record
+from tests.support.audit import overruled, record
 from tests.support.keys import key_at
 
 
@@ -187,3 +187,116 @@ def test_a_signature_compares_each_payment(
     assert found.status is TransactionStatus.RESERVED
     assert store.attempts(shared) == ()
     assert stored(store, first).status is Status.RESERVED
+
+
+def _move(
+    store: SQLStore, before: Transaction, *statuses: TransactionStatus
+) -> Transaction:
+    """Return *before* after each of *statuses* was saved."""
+    for status in statuses:
+        attempt = None
+        changes: dict[str, Any] = {}
+        if status is TransactionStatus.SIGNED:
+            attempt = transaction(before.payments[0])
+            changes = {"tx_hash": attempt.tx_hash}
+        elif status is TransactionStatus.MINED:
+            changes = BLOCK
+        after = before.with_status(status, now(), **changes)
+        save(store, before, after, attempt)
+        before = after
+    return before
+
+
+FINAL = (
+    TransactionStatus.SIGNED,
+    TransactionStatus.BROADCAST,
+    TransactionStatus.MINED,
+    TransactionStatus.CONFIRMED,
+)
+
+
+QUEUE_AGAIN = f"UPDATE refunds SET state = 'queued', {NOWHERE} WHERE id = '{{}}'"
+
+
+@pytest.mark.parametrize("left", [0, 1], ids=["first", "last"])
+def test_a_final_transaction_keeps_the_payments_that_are_queued_again(
+    store: SQLStore, database_url: str, shared: Transaction, left: int
+) -> None:
+    """Memberships say which it had; its digest proves it."""
+    confirmed = _move(store, shared, *FINAL)
+    ids = [each.id for each in shared.payments]
+    overruled(
+        database_url,
+        f"INSERT INTO transaction_payments VALUES ('{accepted(store).id}',"
+        f" 31337, '{WALLET}', 0, 2)",
+    )
+    overruled(database_url, QUEUE_AGAIN.format(shared.payments[left].id))
+
+    found = store.find_transaction(31337, WALLET, 0)
+
+    assert found is not None
+    assert found.payment_ids == (*ids,)
+    assert [each.id for each in found.payments] == [ids[1 - left]]
+    store.require_authentic(found)
+    store.require_authentic(stored(store, confirmed.payments[0]))
+    store.require_authentic(stored(store, confirmed.payments[1]))
+
+
+def test_an_open_transaction_has_all_of_its_payments(
+    store: SQLStore, database_url: str, shared: Transaction
+) -> None:
+    """One is taken out of it by another program only: the others wait."""
+    first, second = shared.payments
+    overruled(database_url, QUEUE_AGAIN.format(second.id))
+
+    found = store.find_transaction(31337, WALLET, 0)
+
+    assert found is not None
+    for moving in (found, stored(store, first)):
+        with pytest.raises(RowNotAuthenticError):
+            store.require_authentic(moving)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM transaction_payments WHERE payment_id = '{}'",
+        "UPDATE transaction_payments SET position = 7 WHERE payment_id = '{}'",
+    ],
+    ids=["deleted", "moved"],
+)
+def test_a_final_transaction_with_another_membership_is_not_authentic(
+    store: SQLStore, database_url: str, shared: Transaction, change: str
+) -> None:
+    first, second = _move(store, shared, *FINAL).payments
+    overruled(database_url, change.format(first.id))
+    overruled(database_url, QUEUE_AGAIN.format(first.id))
+
+    found = store.find_transaction(31337, WALLET, 0)
+
+    assert found is not None
+    for moving in (found, stored(store, second)):
+        with pytest.raises(RowNotAuthenticError):
+            store.require_authentic(moving)
+
+
+def test_a_stranger_of_a_final_transaction_is_not_its_payment(
+    store: SQLStore, database_url: str, shared: Transaction
+) -> None:
+    """Also in the place of one that is queued again."""
+    _, second = _move(store, shared, *FINAL).payments
+    other = accepted(store)
+    overruled(database_url, QUEUE_AGAIN.format(second.id))
+    overruled(
+        database_url,
+        f"UPDATE refunds SET state = 'assigned', sender = '{WALLET}', nonce = 0,"
+        f" position = 1 WHERE id = '{other.id}'",
+    )
+
+    found = store.find_transaction(31337, WALLET, 0)
+
+    assert found is not None
+    assert [each.id for each in found.strangers] == [other.id]
+    store.require_authentic(found)
+    with pytest.raises(RowNotAuthenticError):
+        store.require_authentic(stored(store, other))

@@ -43,7 +43,7 @@ MUTABLE = MOVED | {
 OUTCOME = MOVED | {"status", "tx_hash", "block_number", "block_hash"}
 
 # What other rows have; the composition, which is covered, names the payments.
-ELSEWHERE = {"payments", "strangers", "intent"}
+ELSEWHERE = {"payments", "strangers", "members", "intent"}
 
 # The MAC itself, what is not stored, and what decides nothing about signatures.
 NOT_COVERED = {"mac", "is_authentic", "proved_at", "next_nonce", "is_held"}
