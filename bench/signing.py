@@ -146,7 +146,8 @@ class _PinnedRing:
 
 
 def _reserved(signer: Signer) -> Transaction:
-    transaction = _QUEUED.draft_transaction(
+    transaction = Transaction.draft(
+        [_QUEUED],
         _QUEUED.created_at,
         sender=signer.address,
         nonce=7,

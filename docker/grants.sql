@@ -78,7 +78,7 @@ GRANT SELECT, INSERT (id, tenant, idempotency_key, fingerprint, reference,
     bound_sender), UPDATE (cancel_requested_at, state, updated_at, version, due_at,
     attempts, blocked_by, sender, nonce, position) ON refunds TO hotwallet_admin;
 GRANT SELECT, INSERT (chain_id, sender, nonce, network, kind, composition, key_id,
-    gas_limit, created_at, mac, status, updated_at, version, due_at, attempts,
+    gas_limit, created_at, vault, mac, status, updated_at, version, due_at, attempts,
     blocked_by), UPDATE (updated_at), DELETE ON transactions TO hotwallet_admin;
 GRANT SELECT, INSERT, DELETE ON transaction_payments TO hotwallet_admin;
 GRANT SELECT ON attempts TO hotwallet_admin;

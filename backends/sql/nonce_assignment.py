@@ -264,7 +264,8 @@ class ReservationTables(Tables):
 
         def draft(reservation: Reservation, nonce: int) -> Refund:
             refund = reservation.refund
-            transaction = refund.draft_transaction(
+            transaction = Transaction.draft(
+                [refund],
                 at,
                 sender=sender,
                 nonce=nonce,

@@ -242,6 +242,7 @@ transactions = declare(
     ),
     # Nothing else may have the composition of nothing.
     CheckConstraint(f"({IS_FILLER}) = (composition = '{compose(())}')", "filler"),
+    CheckConstraint("(kind = 'batch') = (vault IS NOT NULL)", "vault"),
     # Also if another program removes the payments of a transaction: while it exists, no
     # other one pays the same.
     partial(

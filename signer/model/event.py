@@ -10,7 +10,7 @@ from typing import Annotated, Self
 from signer.config.tenants import EventType
 from signer.model.refund import Refund, Status
 from signer.model.sealed_fields import PrimaryKey, Small, Unprotected, changed, sealed
-from signer.model.transaction import EPOCH, TransactionStatus
+from signer.model.transaction import EPOCH, Transaction, TransactionStatus
 
 
 # The other statuses are steps between two of these.
@@ -99,7 +99,8 @@ class Event:
         """Return *refund*, which may have changed since, as it was at this event."""
         asked_at = refund.cancel_requested_at
         if self.sender is not None and self.nonce is not None:
-            transaction = refund.draft_transaction(
+            transaction = Transaction.draft(
+                [refund],
                 self.at,
                 sender=self.sender,
                 nonce=self.nonce,

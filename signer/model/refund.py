@@ -34,7 +34,6 @@ from signer.model.transaction import (
     Transaction,
     TransactionKind,
     TransactionStatus,
-    compose,
 )
 
 
@@ -311,38 +310,6 @@ class Refund:
             raise ValueError("the refund is not reserved")
         return changed(self.transaction, payments=(self,))
 
-    def draft_transaction(
-        self,
-        at: datetime,
-        *,
-        sender: str,
-        nonce: int,
-        key_id: str,
-        gas_limit: int,
-        status: TransactionStatus = TransactionStatus.RESERVED,
-        **outcome: Any,
-    ) -> Transaction:
-        """
-        Return a new transaction that pays this refund alone.
-
-        Its *status* is mined, with its *outcome*, if the ledger had lost it.
-        """
-        return Transaction(
-            self.chain_id,
-            sender,
-            nonce,
-            self.network,
-            self.kind,
-            compose([self.id]),
-            key_id,
-            gas_limit,
-            at,
-            status,
-            at,
-            due_at=at + CLAIM_TIME,
-            **outcome,
-        )
-
     def inside(self, transaction: Transaction, position: int = 0) -> Self:
         """
         Return a copy with its place in *transaction*, and the same state.
@@ -360,9 +327,9 @@ class Refund:
             ),
         )
 
-    def assigned(self, transaction: Transaction) -> Self:
+    def assigned(self, transaction: Transaction, position: int = 0) -> Self:
         """
-        Return a copy that *transaction*, which is new, pays.
+        Return a copy that *transaction*, which is new, pays in its *position*.
 
         One that awaits an approval is paid only if it was before a restore.
 
@@ -373,7 +340,7 @@ class Refund:
         if self.state is PaymentState.AWAITING_APPROVAL and not is_lost:
             raise ValueError(f"a refund cannot go from {self.state} to reserved")
         at = transaction.created_at
-        return self.with_state(PaymentState.ASSIGNED, at).inside(transaction)
+        return self.with_state(PaymentState.ASSIGNED, at).inside(transaction, position)
 
     def with_state(
         self,

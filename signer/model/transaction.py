@@ -36,6 +36,9 @@ class TransactionKind(TextEnum):
     """
     What the attempts of a transaction do, unless a no-op is mined.
 
+    A batch calls ``pay`` of a vault, which holds the tokens; the others pay from the
+    wallet's own address, one refund each.
+
     A filler makes no payments.  It consumes a nonce that a restored ledger does not
     know: a forgotten transaction may wait in a node's pool, above a gap that no count
     shows.  Either that is mined or a no-op, and both are seen before anything new is
@@ -45,6 +48,7 @@ class TransactionKind(TextEnum):
     TRANSFER = "transfer"
     COIN = "coin"
     CALL = "call"
+    BATCH = "batch"
     FILLER = "filler"
 
 
@@ -96,7 +100,8 @@ class Transaction:
     What one nonce of a wallet does: the row that a worker claims and moves.
 
     ``composition`` is the digest of the payments that it makes, in their order
-    (``compose``).  It has them for life.  Gas is in units of gas.
+    (``compose``).  It has them for life.  Gas is in units of gas.  ``vault`` is the
+    address that a batch calls; the other kinds have none.
 
     ``version`` counts the changes: each is a compare-and-set on it.  A worker may claim
     the transaction from ``due_at`` on; until then another process has it.  ``attempts``
@@ -120,6 +125,7 @@ class Transaction:
     created_at: datetime
     status: Moved[TransactionStatus]
     updated_at: Moved[datetime]
+    vault: str | None = None
     version: Moved[Small] = 0
     due_at: Moved[datetime] = EPOCH
     attempts: Moved[Small] = 0
@@ -134,6 +140,43 @@ class Transaction:
     # Not stored.  Only the process that reserved the nonce has the audit record of the
     # intent to sign, which it wrote.  A process that continues later writes a new one.
     intent: NotStored[Record | None] = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def draft(
+        cls,
+        payments: Sequence["Refund"],
+        at: datetime,
+        *,
+        sender: str,
+        nonce: int,
+        key_id: str,
+        gas_limit: int,
+        vault: str | None = None,
+        status: TransactionStatus = TransactionStatus.RESERVED,
+        **outcome: Any,
+    ) -> Self:
+        """
+        Return a new transaction that will make *payments*; several need a *vault*.
+
+        Its *status* is mined, with its *outcome*, if the ledger had lost it.
+        """
+        first = payments[0]
+        return cls(
+            first.chain_id,
+            sender,
+            nonce,
+            first.network,
+            first.kind if vault is None else TransactionKind.BATCH,
+            compose(each.id for each in payments),
+            key_id,
+            gas_limit,
+            at,
+            status,
+            at,
+            vault=vault,
+            due_at=at + CLAIM_TIME,
+            **outcome,
+        )
 
     @property
     def id(self) -> str:

@@ -176,7 +176,8 @@ class NonceManager:
             self._store.save(refund, after)
             return after
         after = refund.assigned(
-            refund.draft_transaction(
+            Transaction.draft(
+                [refund],
                 self._clock(),
                 sender=payment.sender,
                 key_id=self._key_id(payment.sender),

@@ -316,8 +316,8 @@ class TransactionSigner:
 def expect(refund: Refund, sender: str, gas: int) -> Transaction:
     """Return what would pay *refund* with a nonce of *sender*, before it has one."""
     at = refund.created_at
-    expected = refund.draft_transaction(
-        at, sender=sender, nonce=refund.nonce or 0, key_id="", gas_limit=gas
+    expected = Transaction.draft(
+        [refund], at, sender=sender, nonce=refund.nonce or 0, key_id="", gas_limit=gas
     )
     return refund.inside(expected).reserved()
 

@@ -14,7 +14,7 @@ from signer.alerts import Alert
 from signer.errors import RowNotAuthenticError
 from signer.model.payment import PaymentState
 from signer.model.refund import Refund, Status
-from signer.model.transaction import compose
+from signer.model.transaction import Transaction, compose
 from signer.row_macs import RowMACs
 from tests.attacks.theft import QUEUED_AGAIN, RESERVED_AGAIN, THIEF, let_work
 from tests.support.audit import overruled
@@ -134,7 +134,8 @@ def test_an_inserted_transaction(world: World, steal: Attack, mac: str | None) -
     first = world.step(world.accepted())
     refund = world.accepted(amount="7.00")
     drafted = first.reserved()
-    invented = refund.draft_transaction(
+    invented = Transaction.draft(
+        [refund],
         world.clock(),
         sender=drafted.sender,
         nonce=1,

@@ -5,6 +5,7 @@ import pytest
 from backends.sql import SQLStore
 from signer.errors import StaleStateError, StoreError
 from signer.model.refund import Status
+from signer.model.transaction import Transaction
 from signer.model.wallet import Pause
 from tests.fixtures.ledger import (
     OTHER_WALLET,
@@ -34,7 +35,9 @@ def test_a_reservation_is_stored(store: SQLStore) -> None:
     )
 
     assert after == refund.assigned(
-        refund.draft_transaction(at, sender=WALLET, key_id=KEY_ID, gas_limit=7, nonce=3)
+        Transaction.draft(
+            [refund], at, sender=WALLET, key_id=KEY_ID, gas_limit=7, nonce=3
+        )
     )
     assert after == store.get(refund.id)
 

@@ -42,8 +42,13 @@ BLOCK: dict[str, Any] = {"block_number": 7, "block_hash": "0x" + "7" * 64}
 def _shared(store: SQLStore, *refunds: Refund, nonce: int = 0) -> Transaction:
     """Return a new transaction of *refunds*, as a vault would reserve it."""
     macs = store._macs
-    drafted = refunds[0].draft_transaction(
-        now(), sender=WALLET, nonce=nonce, key_id=key_at(WALLET).key_id, gas_limit=9
+    drafted = Transaction.draft(
+        [refunds[0]],
+        now(),
+        sender=WALLET,
+        nonce=nonce,
+        key_id=key_at(WALLET).key_id,
+        gas_limit=9,
     )
     composition = compose(each.id for each in refunds)
     row = macs.sealed(replace(drafted, composition=composition))

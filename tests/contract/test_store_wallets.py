@@ -7,6 +7,7 @@ import pytest
 from backends.sql import SQLStore
 from signer.errors import RowNotAuthenticError, StaleStateError, StoreError
 from signer.model.refund import Refund, Status
+from signer.model.transaction import Transaction
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 from tests.fixtures.ledger import (
     OTHER_WALLET,
@@ -261,8 +262,8 @@ def test_a_refund_is_adopted_once(store: SQLStore) -> None:
 
 def _held(refund: Refund, nonce: int) -> Refund:
     return refund.assigned(
-        refund.draft_transaction(
-            now(), sender=WALLET, key_id="01", nonce=nonce, gas_limit=65_000
+        Transaction.draft(
+            [refund], now(), sender=WALLET, key_id="01", nonce=nonce, gas_limit=65_000
         )
     )
 

@@ -211,7 +211,8 @@ class Restorer:
             refund.purpose is PaymentPurpose.CALL or refund.token in network.tokens
         )
         held = refund.assigned(
-            refund.draft_transaction(
+            Transaction.draft(
+                [refund],
                 self._clock(),
                 sender=sender,
                 key_id=self._key_id(sender),

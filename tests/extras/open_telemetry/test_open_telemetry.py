@@ -19,7 +19,7 @@ from signer.config.models import read_model
 from signer.errors import ConfigurationError
 from signer.model.payment import PaymentState
 from signer.model.refund import Refund, Status, new_refund_id
-from signer.model.transaction import TransactionStatus
+from signer.model.transaction import Transaction, TransactionStatus
 from tests.fixtures.ledger import WALLET, queued, status_moves, step_to
 
 
@@ -70,8 +70,14 @@ def _moved(refund: Refund, status: Status, at: datetime) -> Refund:
     if status.state is not PaymentState.ASSIGNED or refund.transaction is not None:
         return step_to(refund, status, at)
     first = TransactionStatus(status)
-    drafted = refund.draft_transaction(
-        at, sender=WALLET, nonce=0, key_id="01", gas_limit=65_000, status=first
+    drafted = Transaction.draft(
+        [refund],
+        at,
+        sender=WALLET,
+        nonce=0,
+        key_id="01",
+        gas_limit=65_000,
+        status=first,
     )
     return refund.assigned(drafted)
 

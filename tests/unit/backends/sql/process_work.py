@@ -37,6 +37,7 @@ from signer.model.hold import EVERYTHING, Hold, name_of_chain
 from signer.model.key import SERVING, SigningCondition
 from signer.model.refund import Refund, Status
 from signer.model.spending_limits import NO_LIMITS, Spending
+from signer.model.transaction import Transaction
 from signer.model.wallet import Pause, Wallet
 from signer.policy.facts import Caller, Path
 from signer.ports.audit_journal import Checkpoint
@@ -334,8 +335,13 @@ def _restore(admin: World, queued: Refund) -> None:
     assert admin.store.request_cancellation(queued, admin.clock(), record())
     lost = queued_call(network="another", chain_id=7)
     call, _ = accept(admin.store, lost, is_restored=True)
-    held = call.draft_transaction(
-        admin.clock(), sender=SECOND.address, nonce=0, key_id="02", gas_limit=21_000
+    held = Transaction.draft(
+        [call],
+        admin.clock(),
+        sender=SECOND.address,
+        nonce=0,
+        key_id="02",
+        gas_limit=21_000,
     )
     assert admin.store.adopt(call, call.assigned(held)).status is Status.RESERVED
 

@@ -49,7 +49,7 @@ def _refund(status: Status) -> Refund:
 
 def _draft(refund: Refund, **given: Any) -> Transaction:
     wallet = {"sender": WALLET, "nonce": 7, "key_id": "01", "gas_limit": 60_000}
-    return refund.draft_transaction(NOW, **{**wallet, **given})
+    return Transaction.draft([refund], NOW, **{**wallet, **given})
 
 
 def _moved(refund: Refund, after: Status) -> Refund:
