@@ -88,7 +88,9 @@ class _Holding(Document):
 
     network: str = says("The network's name.")
     gas: Amount | None = says("The coin that pays for gas, in whole coins.")
-    tokens: dict[str, Amount] = says("Balances in whole tokens, by the token's name.")
+    tokens: dict[str, Amount] = says(
+        "Balances in whole tokens, by the token's name; of the vault, if there is one."
+    )
     nonce: Count | None = says("The next nonce.")
     error: str | None = says("A code, if no node answered.")
 

@@ -241,6 +241,10 @@ class Network(StrictModel):
             return self.max_in_flight or None
         return None if self.chain_id == _LOCAL_CHAIN else _GUARANTEED_SLOTS
 
+    def token_holder(self, wallet: str) -> str:
+        """Return the address that holds the tokens: the vault, or else *wallet*."""
+        return self.vault or wallet
+
     @property
     def topped_up(self) -> Mapping[str, Token]:
         """The tokens that a treasury tops up, by symbol."""

@@ -21,9 +21,10 @@ class AddressBalance:
     What an address holds on one network.
 
     ``gas`` is the balance of the coin that pays for gas, ``tokens`` has the balances by
-    token symbol; both are decimal strings in whole units.  ``nonce`` is the next nonce,
-    counting transactions in the nodes' pools.  ``error`` is an error code if the nodes
-    did not answer; all other values are unknown then.
+    token symbol; both are decimal strings in whole units.  The tokens are those of
+    ``vault``, if the network has one.  ``nonce`` is the next nonce, counting
+    transactions in the nodes' pools.  ``error`` is an error code if the nodes did not
+    answer; all other values are unknown then.
     """
 
     network: str
@@ -31,6 +32,7 @@ class AddressBalance:
     tokens: Mapping[str, str] = field(default_factory=dict)
     nonce: int | None = None
     error: str | None = None
+    vault: str | None = None
 
     @property
     def is_funded(self) -> bool:
@@ -43,9 +45,10 @@ class AddressBalance:
             return
         if _is_zero(self.gas or "0"):
             yield f"{self.network}: the new address has no coin for gas"
+        holder = "the new address" if self.vault is None else f"the vault {self.vault}"
         for symbol, amount in self.tokens.items():
             if _is_zero(amount):
-                yield f"{self.network}: the new address holds no {symbol}"
+                yield f"{self.network}: {holder} holds no {symbol}"
         if self.nonce:
             yield (
                 f"{self.network}: the new address has sent {self.nonce} transactions;"
@@ -82,18 +85,20 @@ def _is_zero(amount: str) -> bool:
 
 
 def _read_balance(name: str, chain: Chain, address: str) -> AddressBalance:
-    client = chain.client
+    client, network = chain.client, chain.network
+    holder = network.token_holder(address)
     try:
         return AddressBalance(
             name,
             gas=format_units(client.balance(address), COIN_DECIMALS),
             tokens={
                 symbol: format_units(
-                    chain.token_balance(token.address, address), token.decimals
+                    chain.token_balance(token.address, holder), token.decimals
                 )
-                for symbol, token in chain.network.tokens.items()
+                for symbol, token in network.tokens.items()
             },
             nonce=client.pending_count(address),
+            vault=network.vault,
         )
     except HotWalletError as e:
         return AddressBalance(name, error=e.code)

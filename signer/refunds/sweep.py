@@ -1,6 +1,8 @@
 """
 Moves everything from a former key's address to the active one: tokens first, coin last.
 
+Where a vault holds the tokens, only the coin moves: the new key pays from the vault.
+
 Each asset becomes a payment that is bound to the address: it has one row and one nonce,
 and is audited, tracked, replaced and confirmed like any refund.  At most one sweep is
 open per network and asset.  Its reference has a running number, so that administrators
@@ -136,10 +138,11 @@ class SweepPlanner:
         waits_for = "the sweep of the coin" if coin else None
         tokens = []
         for symbol, token in chain.network.tokens.items():
-            amount = chain.token_balance(token.address, address)
             if symbol in moving:
                 tokens.append(moving[symbol])
-            elif amount:
+            elif chain.network.vault is not None:
+                continue
+            elif amount := chain.token_balance(token.address, address):
                 tokens.append(
                     SweepItem(
                         name, symbol, token.address, token.decimals, amount, waits_for

@@ -156,6 +156,7 @@ def read_funds(
     """
     Return what *address* holds of the coin and of each token, and how long it lasts.
 
+    The tokens are those of the vault, if the network has one.
     A refund is taken to be like the average of the last ones, and an hour like the
     average of the last 24.  The coin is counted at the max fee, which nodes require to
     be available, so it lasts longer.
@@ -174,10 +175,10 @@ def read_funds(
     if balance == 0:
         refunds = 0  # Also before the first refund, whose cost is unknown.
     found = [Funds(COIN, balance, COIN_DECIMALS, refunds, hours)]
-    by_token = _amounts(payments)
+    by_token, holder = _amounts(payments), network.token_holder(address)
     for symbol, token in network.tokens.items():
         balance, refunds, hours = _runway(
-            chain.token_balance(token.address, address),
+            chain.token_balance(token.address, holder),
             by_token.get(token.address, ()),
             spent.get(token.address, SpentLately()).day,
         )

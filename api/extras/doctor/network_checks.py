@@ -158,10 +158,11 @@ def _check_delegation(context: NetworkContext) -> Finding:
 
 def _check_token(context: NetworkContext, symbol: str) -> Finding:
     token = context.chain.network.tokens[symbol]
-    balance = context.chain.token_balance(token.address, context.address)
+    holder = context.chain.network.token_holder(context.address)
+    balance = context.chain.token_balance(token.address, holder)
     if balance == 0:
-        return Finding(f"{context.address} holds no {symbol}", _WALLET_EMPTY)
-    return Finding(f"{format_units(balance, token.decimals)} on {context.address}")
+        return Finding(f"{holder} holds no {symbol}", _WALLET_EMPTY)
+    return Finding(f"{format_units(balance, token.decimals)} on {holder}")
 
 
 def _check_runway(context: NetworkContext) -> Finding:

@@ -80,8 +80,12 @@ class _Asset:
         """The payment session of all its top-ups: files may rename the token."""
         return f"top-up-{self.chain.network.chain_id}-{self.token.address}"
 
-    def balance(self, address: str) -> int:
-        return self.chain.token_balance(self.token.address, address)
+    def holder(self, active: Key) -> str:
+        """Return the address that the treasury pays: the vault, or that of *active*."""
+        return self.chain.network.token_holder(active.address)
+
+    def balance(self, active: Key) -> int:
+        return self.chain.token_balance(self.token.address, self.holder(active))
 
 
 class _Asked(NamedTuple):
@@ -108,7 +112,9 @@ def worker_loops(container: Container) -> Iterator[tuple[str, Callable[..., None
 
 
 class TopUps:
-    """Tops up the active key's address; raises alerts while that fails."""
+    """
+    Tops up the active key's address, or the vault; raises alerts while that fails.
+    """
 
     def __init__(
         self,
@@ -176,7 +182,7 @@ class TopUps:
             return None
 
     def _top_up(self, asset: _Asset, active: Key) -> str | None:
-        if asset.balance(active.address) >= asset.below:
+        if asset.balance(active) >= asset.below:
             return None
         self._low.add(asset.name)
         obstacle = self._find_obstacle(asset.chain, active)
@@ -226,7 +232,7 @@ class TopUps:
         head = asset.chain.client.latest_block().number
         if paid_in is not None and head < paid_in:
             return NODES_LAG
-        balance = asset.balance(active.address)
+        balance = asset.balance(active)
         if balance >= asset.below:
             return None
         amount = format_units(asset.target - balance, asset.token.decimals)
@@ -236,7 +242,7 @@ class TopUps:
             reference=key,
             network=known.network,
             token=known.symbol,
-            recipient=active.address,
+            recipient=asset.holder(active),
             amount=amount,
             reason="automatic top-up",
         )

@@ -17,12 +17,14 @@ from api.extras.top_ups.top_ups import (
 )
 from api.extras.top_ups.treasury import TopUp
 from signer.alerts import Alert, Alerts
+from signer.chain.erc20 import encode_balance_of
 from signer.config.networks import Network
 from signer.errors import ChainUnavailableError, StoreUnavailableError, TreasuryError
 from signer.model.key import KeyState
 from signer.model.refund import Status, new_refund_id
 from signer.model.wallet import Pause, Wallet
 from signer.model.worker_row import WorkerRow
+from signer.ports.chain import Call
 from signer.ports.ledger import Ledger
 from signer.ports.meter import Meter
 from tests.extras.top_ups.treasury import LedgerTreasury
@@ -139,6 +141,22 @@ def test_a_low_balance_is_topped_up(system: System) -> None:
     assert (event["amount"], event["refund_id"]) == ("501.500000", refund.id)
     assert system.meter.seen == [False] * 3
     assert system.alerts == 0
+
+
+def test_a_vault_is_topped_up(system: System) -> None:
+    """What the wallet holds does not matter, and the wallet gets nothing."""
+    vault = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+    world = system.world
+    world.network = world.network.model_copy(update={"vault": vault})
+
+    def call(call: Call) -> bytes:
+        amount = LOW if call.data == encode_balance_of(vault) else 10**12
+        return amount.to_bytes(32, "big")
+
+    system.look(system.top_ups(call=call), times=2)
+
+    (refund,) = system.treasury.top_ups()
+    assert (refund.recipient, refund.amount) == (vault, 600_500_000 - LOW)
 
 
 def test_enough_asks_nothing(system: System) -> None:

@@ -5,15 +5,19 @@ import pytest
 from backends.json_rpc import JSONRPCChain
 from dev import stablecoin as coin
 from signer.chain.chain import Chain
+from signer.chain.erc20 import encode_balance_of
 from signer.config.networks import Network
 from signer.deadline import Deadlines
 from signer.errors import ChainUnavailableError
 from signer.keys.balances import AddressBalance, BalanceReader
-from signer.ports.chain import ChainClient
+from signer.ports.chain import Call, ChainClient
 from tests.fixtures.chain import DevChain
 from tests.fixtures.scripted_chain import ScriptedChain
 from tests.support.refunds import CUSTOMER, NETWORK, altered
 from tests.unit.signer.keys.conftest import Hang
+
+
+NEW = "0x000000000000000000000000000000000000dEaD"
 
 
 def _reader(**clients: ChainClient) -> BalanceReader:
@@ -38,10 +42,9 @@ def test_balances_on_anvil(fresh_anvil: DevChain) -> None:
     )
     client = JSONRPCChain([fresh_anvil.url], timeout=10, chain_id=31337)
     reader = BalanceReader({"local": Chain(network, client)}, Deadlines())
-    address = "0x000000000000000000000000000000000000dEaD"
-    (before,) = reader(address)
-    coin.fund(fresh_anvil.url, address, token=fresh_anvil.token)
-    (after,) = reader(address)
+    (before,) = reader(NEW)
+    coin.fund(fresh_anvil.url, NEW, token=fresh_anvil.token)
+    (after,) = reader(NEW)
 
     assert before.nonce == after.nonce == 0
     assert (before.is_funded, after.is_funded) == (False, True)
@@ -52,6 +55,25 @@ def test_balances_on_anvil(fresh_anvil: DevChain) -> None:
         "local: the new address has no coin for gas",
         "local: the new address holds no TUSD",
     ]
+
+
+def test_tokens_are_those_of_the_vault() -> None:
+    """A new key needs coin only; the address of the tokens stays the same."""
+    vault = CUSTOMER
+
+    def call(call: Call) -> bytes:
+        amount = 7 if call.data == encode_balance_of(vault) else 0
+        return amount.to_bytes(32, "big")
+
+    network = NETWORK.model_copy(update={"vault": vault})
+    client = altered(_funded(), call=call)
+    reader = BalanceReader({"one": Chain(network, client)}, Deadlines())
+    (found,) = reader(NEW)
+
+    assert found.is_funded
+    assert found.tokens == {"TUSD": "0.000007"}
+    empty = AddressBalance("one", "1", {"TUSD": "0.0"}, 0, vault=vault)
+    assert [*empty.warnings()] == [f"one: the vault {vault} holds no TUSD"]
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,23 @@ def test_the_coin_is_moved_last(world: World, left: Left) -> None:
     assert world.stored(sent).status is Status.CONFIRMED
 
 
+def test_where_a_vault_holds_the_tokens_only_the_coin_moves(
+    world: World, left: Left
+) -> None:
+    """The coin waits for no token, except for one that was on its way before."""
+    (moving,) = swept(world)
+    world.network = world.network.model_copy(update={"vault": THIRD.address})
+    tokens, waiting = sweeper(world).plan(world.signer.address)
+    world.step(moving, times=3)
+    world.settle()
+    (coin,) = sweeper(world).plan(world.signer.address)
+
+    assert (tokens.refund and tokens.refund.id) == moving.id
+    assert waiting.waits_for is not None
+    assert left.tokens > 0
+    assert (coin.symbol, coin.waits_for) == (COIN, None)
+
+
 @pytest.mark.parametrize("steps", [0, 1, 2, 3])
 def test_a_repeated_sweep_moves_assets_once(
     world: World, left: Left, steps: int

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from signer.alerts import Alert, Alerts
 from signer.chain.chain import Chain
+from signer.chain.erc20 import encode_balance_of
 from signer.errors import (
     ChainError,
     ChainUnavailableError,
@@ -20,7 +21,7 @@ from signer.errors import (
 from signer.model.network_view import Funds, NetworkView, NodeView
 from signer.model.refund import Status
 from signer.model.worker_row import WorkerRow
-from signer.ports.chain import NodeStatus
+from signer.ports.chain import Call, NodeStatus
 from signer.ports.meter import Meter
 from signer.ports.refund_reports import OpenRefunds
 from signer.refunds.wallet_monitor import (
@@ -141,6 +142,24 @@ def test_the_runway_is_that_of_recent_refunds(system: System) -> None:
     coin = funds["coin"]
     assert coin.refunds_left is not None
     assert coin.hours_left == pytest.approx(coin.refunds_left * 6, rel=0.01)
+
+
+def test_a_vault_is_low_and_the_wallet_has_its_coin(system: System) -> None:
+    """The wallet holds no token, and needs none."""
+    vault = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+
+    def call(call: Call) -> bytes:
+        amount = 5 * AMOUNT if call.data == encode_balance_of(vault) else 0
+        return amount.to_bytes(32, "big")
+
+    system.pay(2)
+    world = system.world
+    world.network = world.network.model_copy(update={"vault": vault})
+    world.client = altered_chain(world.chain, call=call)
+    funds = _funds(system)
+
+    assert (funds["TUSD"].balance, funds["TUSD"].refunds_left) == (5 * AMOUNT, 5)
+    assert funds["coin"].balance == world.chain.coin
 
 
 @pytest.mark.parametrize(
