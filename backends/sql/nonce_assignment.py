@@ -1,9 +1,10 @@
 """
 Reservations: assigns the next nonces of a wallet to queued refunds.
 
-All refunds of a batch get theirs in one transaction, under the lock of the chain: they
-are counted once.  The conditions are part of each statement.  If a refund no longer
-fulfils them, the transaction is repeated without it, so it leaves no gap.
+All refunds of a claim get theirs in one transaction, under the lock of the chain: they
+are counted once.  Those that a vault pays share a nonce.  The conditions are part of
+each statement.  If a refund no longer fulfils them, the transaction is repeated without
+it, so it leaves no gap.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -40,6 +41,8 @@ from backends.sql.tables import keys, refunds, transactions, unrecorded, wallets
 from backends.sql.validation import is_address
 from backends.sql.wallet_rows import find_wallet
 from backends.sql.write_path import all_or_each, find_reason
+from signer.chain.vault import batch_gas
+from signer.crypto.transactions import MAX_GAS
 from signer.errors import (
     HotWalletError,
     KeyRotatedError,
@@ -126,19 +129,19 @@ def reserve_together(
     connection: Connection,
     macs: RowMACs,
     reservations: Sequence[Reservation],
-    draft: Callable[[Reservation, int], Refund],
+    draft: Callable[[Sequence[Reservation], int], Transaction],
     *,
-    sender: str,
     counted: int,
     hour: int | None,
     window: int | None,
+    per_batch: int,
 ) -> Mapping[str, Transaction | HotWalletError]:
     """
-    Assign nonces of *sender* in the transaction of *connection*.
+    Assign nonces of one wallet in the transaction of *connection*.
 
     It has the lock of the chain, which all *reservations* have in common.  If the lock
     were missing, the unique constraint on nonces would still hold.  *draft* returns
-    what a refund becomes with a nonce.
+    the transaction that pays some of them with a nonce.
 
     Returns:
         By refund id, its transaction or what forbids it.
@@ -150,6 +153,7 @@ def reserve_together(
         _UnreservedError: The conditions of some refunds do not hold.
     """
     chain_id = reservations[0].refund.chain_id
+    sender = draft(reservations[:1], 0).sender
     lock_chain_and_keys(connection, chain_id)
     # The statement has the same conditions, and cannot verify MACs.
     holds = find_holds_of(connection, macs, [each.refund for each in reservations])
@@ -162,43 +166,47 @@ def reserve_together(
     places = len(reservations)
     if window is not None:
         places = window - count_in_flight(connection, sender).get(chain_id, 0)
-    forbidden = _count_all(spendings, reservations, holds, approved, places)
-    allowed = [each for each in reservations if each.refund.id not in forbidden]
-    if not allowed:
+    batches = _Batches(places, per_batch)
+    forbidden = _count_all(spendings, reservations, holds, approved, batches)
+    if not batches.composed:
         return forbidden
     if wallet is None or wallet.next_nonce < counted:
-        raise _UnreservedError([each.refund.id for each in allowed])
+        raise _UnreservedError([r.refund.id for some in batches.composed for r in some])
     reserved = [
-        _with_mac(macs, draft(each, wallet.next_nonce + place))
-        for place, each in enumerate(allowed)
+        _sealed(macs, draft(some, wallet.next_nonce + place), some)
+        for place, some in enumerate(batches.composed)
     ]
     rows = [
-        _row(macs, each, after) for each, after in zip(allowed, reserved, strict=True)
+        _row(macs, each.refund, after)
+        for some, transaction in zip(batches.composed, reserved, strict=True)
+        for each, after in zip(some, transaction.payments, strict=True)
     ]
     if execute(connection, _RESERVE, rows).rowcount != len(rows):
         first = {**rows[0], "first": wallet.next_nonce}
         done = {row.id for row in connection.execute(_RESERVED, first)}
         raise _UnreservedError({row["refunds_id"] for row in rows} - done)
     spendings.save()
-    for statement in (RESERVE_TRANSACTION, INSERT_MEMBERSHIP, INSERT_MOVE):
+    inserted = [fields_of(transactions, each) for each in reserved]
+    execute(connection, RESERVE_TRANSACTION, inserted)
+    for statement in (INSERT_MEMBERSHIP, INSERT_MOVE):
         execute(connection, statement, rows)
-    intents = {
-        after.id: each.draft_intent(after.nonce)
-        for each, after in zip(allowed, reserved, strict=True)
-        if each.draft_intent is not None and after.nonce is not None
-    }
+    # All of a batch would draft the same record.
+    drafts = [some[0].draft_intent for some in batches.composed]
+    reserved = [
+        each if draft_intent is None else changed(each, intent=draft_intent(each))
+        for each, draft_intent in zip(reserved, drafts, strict=True)
+    ]
+    intents = [each.intent for each in reserved if each.intent is not None]
     if intents:
-        records = [record_values(macs, intent) for intent in intents.values()]
+        records = [record_values(macs, intent) for intent in intents]
         execute(connection, INSERT_AUDIT_RECORD, records)
     return forbidden | {
-        each.id: changed(each.reserved(), intent=intents.get(each.id))
-        for each in reserved
+        payment.id: each for each in reserved for payment in each.payments
     }
 
 
-def _row(macs: RowMACs, reservation: Reservation, after: Refund) -> Values:
+def _row(macs: RowMACs, before: Refund, after: Refund) -> Values:
     """Return the parameters of ``_RESERVE``, and of what is inserted after it."""
-    before = reservation.refund
     return {
         **refund_values(macs, before, after),
         **fields_of(transactions, after.transaction),
@@ -207,8 +215,53 @@ def _row(macs: RowMACs, reservation: Reservation, after: Refund) -> Values:
     }
 
 
-def _with_mac(macs: RowMACs, draft: Refund) -> Refund:
-    return draft.inside(macs.sealed(draft.reserved()))
+def _sealed(
+    macs: RowMACs, draft: Transaction, paying: Sequence[Reservation]
+) -> Transaction:
+    """Return *draft* with its MAC and its payments."""
+    row = macs.sealed(draft)
+    return row.paying(
+        each.refund.assigned(row, position) for position, each in enumerate(paying)
+    )
+
+
+class _Batches:
+    """Composes transactions: up to *places*, each of up to *per_batch* refunds."""
+
+    def __init__(self, places: int, per_batch: int) -> None:
+        self.composed: list[list[Reservation]] = []
+        self._places = places
+        self._per_batch = per_batch
+        self._open: dict[tuple[str, str], list[Reservation]] = {}
+
+    def has_place(self, reservation: Reservation) -> bool:
+        """Return whether *reservation* gets a transaction, its own or another's."""
+        is_shared = self._find_open(reservation) is not None
+        return is_shared or len(self.composed) < self._places
+
+    def add(self, reservation: Reservation) -> None:
+        """Add *reservation*, which has a place."""
+        batch = self._find_open(reservation)
+        if batch is None:
+            batch = []
+            self.composed.append(batch)
+            if reservation.vault is not None:
+                self._open[reservation.vault, reservation.refund.token_address] = batch
+        batch.append(reservation)
+
+    def _find_open(self, reservation: Reservation) -> list[Reservation] | None:
+        refund, vault = reservation.refund, reservation.vault
+        batch = self._open.get((vault or "", refund.token_address))
+        if batch is None or len(batch) == self._per_batch:
+            return None
+        fits = find_gas([*batch, reservation]) <= MAX_GAS
+        return batch if fits else None
+
+
+def find_gas(paying: Sequence[Reservation]) -> int:
+    """Return the gas limit of the transaction of *paying*."""
+    limits = [each.gas_limit for each in paying]
+    return limits[0] if paying[0].vault is None else batch_gas(limits)
 
 
 def _count_all(
@@ -216,15 +269,15 @@ def _count_all(
     reservations: Sequence[Reservation],
     holds: Mapping[str, Hold],
     approved: Collection[str],
-    places: int,
+    batches: _Batches,
 ) -> dict[str, HotWalletError]:
     """
     Count what may be reserved; return what forbids the others, by refund id.
 
-    The first ones that nothing forbids have the *places* in the wallet's window.
+    The first ones that nothing forbids are in *batches* then.
     """
     forbidden: dict[str, HotWalletError] = {}
-    for number, each in enumerate(reservations):
+    for each in reservations:
         refund = each.refund
         if refund.id in holds:
             forbidden[refund.id] = holds[refund.id].error()
@@ -232,7 +285,7 @@ def _count_all(
             forbidden[refund.id] = StaleStateError(
                 f"the approval of the refund {refund.id} has changed"
             )
-        elif number - len(forbidden) >= places:
+        elif not batches.has_place(each):
             forbidden[refund.id] = TooManyInFlightError(
                 "as many transactions as are allowed have no receipt"
             )
@@ -241,6 +294,8 @@ def _count_all(
                 spendings.add(each)
             except (LimitReachedError, PolicyViolationError) as e:
                 forbidden[refund.id] = e
+        if refund.id not in forbidden:
+            batches.add(each)
     return forbidden
 
 
@@ -256,29 +311,29 @@ class ReservationTables(Tables):
         counted: int,
         at: datetime,
         window: int | None = None,
+        per_batch: int = 1,
     ) -> Sequence[Transaction | HotWalletError]:
         if not is_address(sender):
             raise ValueError("sender is not an address with an EIP-55 checksum")
         if len({each.refund.chain_id for each in reservations}) > 1:
             raise ValueError("the refunds are of several chains")
 
-        def draft(reservation: Reservation, nonce: int) -> Refund:
-            refund = reservation.refund
-            transaction = Transaction.draft(
-                [refund],
+        def draft(paying: Sequence[Reservation], nonce: int) -> Transaction:
+            return Transaction.draft(
+                [each.refund for each in paying],
                 at,
                 sender=sender,
                 nonce=nonce,
                 key_id=key_id,
-                gas_limit=reservation.gas_limit,
+                gas_limit=find_gas(paying),
+                vault=paying[0].vault,
             )
-            return refund.assigned(transaction)
 
         def reserve(
             some: Sequence[Reservation],
         ) -> Sequence[Transaction | HotWalletError]:
             return self._reserve(
-                some, draft, sender=sender, counted=counted, window=window
+                some, draft, counted=counted, window=window, per_batch=per_batch
             )
 
         return all_or_each(reservations, reserve)
@@ -301,11 +356,11 @@ class ReservationTables(Tables):
     def _reserve(
         self,
         reservations: Sequence[Reservation],
-        draft: Callable[[Reservation, int], Refund],
+        draft: Callable[[Sequence[Reservation], int], Transaction],
         *,
-        sender: str,
         counted: int,
         window: int | None,
+        per_batch: int,
     ) -> Sequence[Transaction | HotWalletError]:
         """Reserve in one transaction, and in another one without what cannot be."""
         for each in reservations:
@@ -320,10 +375,10 @@ class ReservationTables(Tables):
                     self._macs,
                     some,
                     draft,
-                    sender=sender,
                     counted=counted,
                     hour=self._database.hour(),
                     window=window,
+                    per_batch=per_batch,
                 )
             )
 
@@ -335,19 +390,19 @@ class ReservationTables(Tables):
             others = [r for r in reservations if r.refund.id not in unreserved]
             found = reserve(others) if others else {}
         return [
-            self._find_reason(each.refund, draft(each, counted))
+            self._find_reason(each.refund, draft([each], counted))
             if each.refund.id in unreserved
             else found[each.refund.id]
             for each in reservations
         ]
 
-    def _find_reason(self, before: Refund, reserved: Refund) -> StoreError:
+    def _find_reason(self, before: Refund, draft: Transaction) -> StoreError:
         """Return why the conditions of a reservation do not hold."""
         active = self._database.run(lambda c: KeyRows(c, self._macs).active())
-        is_swept = reserved.purpose is PaymentPurpose.SWEEP
-        address = reserved.recipient if is_swept else reserved.sender
+        is_swept = before.purpose is PaymentPurpose.SWEEP
+        address = before.recipient if is_swept else draft.sender
         if active is None or active.address != address:
             return KeyRotatedError("another key is active now")
-        if not is_swept and active.key_id != reserved.key_id:
+        if not is_swept and active.key_id != draft.key_id:
             return KeyRotatedError("the active key was moved to its replica meanwhile")
         return self._database.run(lambda c: find_reason(c, before))

@@ -35,7 +35,12 @@ MAX_AMOUNT = 2**96 - 1
 _ADDRESS_SIZE, _AMOUNT_SIZE = 20, 12
 _ITEM_SIZE = _ADDRESS_SIZE + _AMOUNT_SIZE + MARK_SIZE
 
-_GAS, _GAS_PER_ITEM = 100_000, 156_000
+ITEM_GAS = 150_000
+"""What a token may use for one item: ``Vault.ITEM_GAS``."""
+
+# 21,000 of each transaction, the caps and the day's sum, and ``Vault.MIN_GAS``, which
+# must be left before the last item.
+_BATCH_GAS = 220_000
 
 
 class Reason(IntEnum):
@@ -75,13 +80,18 @@ def has_vault_code(code: bytes) -> bool:
     return keccak(code) == CODE_HASH
 
 
-def gas_bound(count: int) -> int:
+def batch_gas(limits: Iterable[int]) -> int:
     """
-    Return a gas limit with which no token can make *count* items revert.
+    Return the gas limit of a batch whose transfers alone would have these *limits*.
 
-    An estimate is much lower.  It can be too low if a token needs more gas than before.
+    A vault adds less to each than a transaction of its own would.
     """
-    return _GAS + _GAS_PER_ITEM * count
+    return _BATCH_GAS + sum(limits)
+
+
+def item_gas(gas: int, count: int) -> int:
+    """Return the share of each of *count* items in the gas limit of a batch."""
+    return max(0, gas - _BATCH_GAS) // count
 
 
 def encode_pay(token: str, items: Iterable[Item]) -> bytes:

@@ -235,6 +235,11 @@ class Network(StrictModel):
         return self
 
     @property
+    def per_batch(self) -> int:
+        """How many refunds one transaction may pay."""
+        return 1 if self.vault is None else self.max_batch
+
+    @property
     def window(self) -> int | None:
         """How many transactions of a wallet may have no receipt; None: any number."""
         if self.max_in_flight is not None:

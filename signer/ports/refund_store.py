@@ -25,7 +25,8 @@ class Reservation:
     A queued refund that is to get a nonce.
 
     *limits* bound what all refunds together may spend.  *draft_intent* drafts the audit
-    record of the intent to sign with the nonce, which is written in the same commit.
+    record of the intent to sign its transaction, which is written in the same commit.
+    With *vault*, other refunds of its token may have the same transaction.
     *approvals* are the digests of the proposals that must be approved.
 
     *permit* decides about the totals, if a rule of the policy reads them.  It is called
@@ -35,9 +36,10 @@ class Reservation:
     refund: Refund
     gas_limit: int
     limits: Limits = NO_LIMITS
-    draft_intent: Callable[[int], Record] | None = None
+    draft_intent: Callable[[Transaction], Record] | None = None
     approvals: frozenset[str] = frozenset()
     permit: Permit | None = None
+    vault: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,13 +317,16 @@ class RefundStore(Protocol):
         counted: int,
         at: datetime,
         window: int | None = None,
+        per_batch: int = 1,
     ) -> Sequence[Transaction | HotWalletError]:
         """
         Assign the next nonces of one wallet to queued refunds, permanently.
 
         Each nonce is one past the highest that any row has for this chain and sender,
-        in the order of *reservations*.  All are assigned in one transaction.  A refund
-        that gets no nonce leaves no gap, and does not keep the others from theirs.
+        in the order of *reservations*.  Up to *per_batch* of one vault and token have
+        one together, within the largest gas limit of a transaction (EIP-7825).  All are
+        assigned in one commit.  A refund that gets no nonce leaves no gap, and does not
+        keep the others from theirs.
 
         *counted* is the transaction count of *sender* on the chain.  Limits and totals
         count refunds that other processes reserve at the same time, in the hours of the

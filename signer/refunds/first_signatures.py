@@ -86,6 +86,9 @@ class FirstSignatures:
         objection = self._find_objection(transaction, chain)
         if objection is not None:
             return self._attempts.start(transaction, chain, objection)
+        if transaction.kind is TransactionKind.BATCH:
+            # A vault skips an item that the token would refuse, and pays the others.
+            return self._attempts.start(transaction, chain)
         payment = transaction.payment
         try:
             estimate = estimate_gas(payment, chain, sender)

@@ -7,14 +7,15 @@ from signer.model.payment import PaymentPurpose
 from signer.model.refund import Refund
 from signer.model.transaction import TransactionKind
 from signer.ports.chain import Call
-from signer.refunds.payload import payload_of
+from signer.refunds.payload import find_vault, transfer_of
 from signer.refunds.payment_checks import NOOP_GAS, max_gas
 
 
-def build_call(refund: Refund, sender: str) -> Call:
-    """Return the call that pays the refund, as *sender* would make it."""
-    payload = payload_of(refund)
-    return Call(sender, payload.to, payload.data, payload.value)
+def build_call(refund: Refund, chain: Chain, sender: str) -> Call:
+    """Return the call that pays the refund, as *sender* or its vault would make it."""
+    payload = transfer_of(refund)
+    holder = find_vault(refund, chain.network) or sender
+    return Call(holder, payload.to, payload.data, payload.value)
 
 
 def estimate_gas(refund: Refund, chain: Chain, sender: str) -> int:
@@ -30,7 +31,7 @@ def estimate_gas(refund: Refund, chain: Chain, sender: str) -> int:
     if refund.kind is TransactionKind.CALL:
         require_funds(refund, chain, sender)  # Nodes do not estimate without the coin.
     try:
-        return chain.client.estimate_gas(build_call(refund, sender))
+        return chain.client.estimate_gas(build_call(refund, chain, sender))
     except ExecutionRevertedError as e:
         require_funds(refund, chain, sender)
         raise e from None
@@ -38,7 +39,7 @@ def estimate_gas(refund: Refund, chain: Chain, sender: str) -> int:
 
 def require_funds(refund: Refund, chain: Chain, sender: str) -> None:
     """
-    Require that *sender* holds enough of what *refund* pays.
+    Require that *sender*, or its vault, holds enough of what *refund* pays.
 
     A node's answer to a transfer of more is a revert, or no estimate.
 
@@ -49,13 +50,14 @@ def require_funds(refund: Refund, chain: Chain, sender: str) -> None:
     """
     if refund.purpose is PaymentPurpose.SWEEP:
         return  # A sweep does not wait for more of the token.
+    holder = find_vault(refund, chain.network) or sender
     if refund.kind is TransactionKind.CALL:
-        balance = chain.client.balance(sender) if refund.amount else 0
+        balance = chain.client.balance(holder) if refund.amount else 0
     else:
-        balance = chain.token_balance(refund.token_address, sender)
+        balance = chain.token_balance(refund.token_address, holder)
     if balance < refund.amount:
         raise InsufficientFundsError(
-            f"{sender} holds less {refund.token} than the refund: top it up"
+            f"{holder} holds less {refund.token} than the refund: top it up"
         )
 
 

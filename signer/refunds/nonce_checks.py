@@ -11,6 +11,7 @@ from dataclasses import replace
 import structlog
 
 from signer.chain.chain import Chain
+from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
 from signer.errors import (
     AuditLogUnwritableError,
@@ -99,7 +100,7 @@ class NonceManager:
         *,
         counted: int,
         active: ActiveKey,
-        window: int | None = None,
+        network: Network,
     ) -> Sequence[Transaction | HotWalletError]:
         """
         Give queued refunds their nonces for life, and record the intents to sign.
@@ -113,9 +114,10 @@ class NonceManager:
             key_id=active.key.key_id,
             counted=counted,
             at=self._clock(),
-            window=window,
+            window=network.window,
+            per_batch=network.per_batch,
         )
-        return [_log_intent(outcome, active.signer) for outcome in reserved]
+        return _log_intents(reserved, active.signer)
 
     def find_token_objection(self, transaction: Transaction) -> Objection | None:
         """
@@ -232,17 +234,27 @@ class NonceManager:
         return key.key_id
 
 
-def _log_intent(
-    outcome: Transaction | HotWalletError, signer: Signer
-) -> Transaction | HotWalletError:
-    """Return *outcome*, without its intent if the line of that cannot be written."""
-    if isinstance(outcome, Transaction) and outcome.intent is not None:
+def _log_intents(
+    outcomes: Sequence[Transaction | HotWalletError], signer: Signer
+) -> Sequence[Transaction | HotWalletError]:
+    """Return *outcomes*, without the intents whose line cannot be written."""
+    logged: dict[str, Transaction] = {}  # The payments of a batch have the same one.
+    for each in outcomes:
+        if isinstance(each, Transaction) and each.id not in logged:
+            logged[each.id] = _log_intent(each, signer)
+    return [
+        logged[each.id] if isinstance(each, Transaction) else each for each in outcomes
+    ]
+
+
+def _log_intent(reserved: Transaction, signer: Signer) -> Transaction:
+    if reserved.intent is not None:
         try:
-            signer.log_intent(outcome.intent)
+            signer.log_intent(reserved.intent)
         except AuditLogUnwritableError:
-            # The nonce stays.  The refund is signed once a new intent has its line.
-            return replace(outcome, intent=None)
-    return outcome
+            # The nonce stays.  It is signed once a new intent has its line.
+            return replace(reserved, intent=None)
+    return reserved
 
 
 def _describe_earlier_payment(tx_hash: str, chain: Chain) -> Objection:

@@ -210,9 +210,11 @@ class PaymentApprovals:
                 why = "the refund ended meanwhile"
                 self._changes.move(found, rejected, action, WORKER, why)
 
-    def require_signable(self, transaction: Transaction, need: ApprovalNeed) -> None:
+    def require_signable(
+        self, transaction: Transaction, payment: Refund, need: ApprovalNeed
+    ) -> None:
         """
-        Require that what pays, and demands *need*, may be signed for *transaction*.
+        Require that *payment* of *transaction*, which demands *need*, may be signed.
 
         The amount alone keeps no replacement of a signed transfer back: at most one of
         the two is mined, and all higher nonces wait for it.  A nonce or a status proves
@@ -226,8 +228,7 @@ class PaymentApprovals:
             _signs(transaction, each) for each in self._store.attempts(transaction)
         ):
             return
-        for payment in transaction.payments:
-            self.require_approved(payment, need)
+        self.require_approved(payment, need)
 
     def require_approved(self, refund: Refund, need: ApprovalNeed) -> Approval:
         """

@@ -7,6 +7,7 @@ functions.
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from eth_utils.address import is_checksum_address
@@ -14,6 +15,7 @@ from eth_utils.address import is_checksum_address
 from signer.amounts import parse_units
 from signer.chain.chain import COIN_DECIMALS
 from signer.chain.erc20 import decode_transfer
+from signer.chain.vault import ITEM_GAS, Item, batch_gas, decode_pay
 from signer.config.networks import GWEI, Network, Token
 from signer.config.tenants import NO_LIMITS, Tenant
 from signer.crypto.transaction_json import read_data
@@ -27,7 +29,7 @@ from signer.errors import InvalidInputError, PolicyViolationError
 from signer.model.payment import PaymentPurpose, PaymentState
 from signer.model.refund import AS_REQUESTED, COIN_ADDRESS, Refund, RefundRequest
 from signer.model.transaction import Transaction, TransactionKind
-from signer.refunds.payload import payload_of
+from signer.refunds.payload import find_vault, items_of, transfer_of
 
 
 ZERO_ADDRESS = "0x" + "0" * 40
@@ -138,7 +140,8 @@ def find_violation(refund: Refund, network: Network) -> PolicyViolationError | N
     if refund.purpose is PaymentPurpose.REFUND and refund.amount > largest:
         message = f"one refund may pay at most {token.max_amount} {refund.token}"
         return PolicyViolationError(message, rule="max-amount")
-    if (refund.gas_limit or 0) > token.max_gas:
+    is_alone = refund.transaction is None or refund.transaction.vault is None
+    if is_alone and (refund.gas_limit or 0) > token.max_gas:
         message = f"the gas limit is above {token.max_gas}, the token's max_gas"
         return PolicyViolationError(message, rule="gas")
     return None
@@ -149,9 +152,12 @@ def max_gas(refund: Refund, network: Network) -> int:
     Return the largest gas limit of what pays *refund*, whose token is configured.
 
     A call has that of the token which it calls, or that of any transaction (EIP-7825).
+    A vault gives an item less than some tokens may use.
     """
     if refund.kind is not TransactionKind.CALL:
-        return network.tokens[refund.token].max_gas
+        largest = network.tokens[refund.token].max_gas
+        is_item = find_vault(refund, network) is not None
+        return min(largest, ITEM_GAS) if is_item else largest
     called = (
         token.max_gas
         for token in network.tokens.values()
@@ -190,6 +196,39 @@ def check_transfer(
     )
 
 
+def check_batch(
+    transaction: AnyTransaction, batch: Transaction, network: Network, *, gas: int
+) -> None:
+    """
+    Compare a call of ``pay`` with the payments of *batch*, item by item.
+
+    *gas* is the gas limit of this attempt.  Raises as ``check_transfer``;
+    ``EncodingError`` if the calldata is not exactly one of ``pay``.
+    """
+    for payment in batch.payments:
+        violation = find_violation(payment, network)
+        if violation is not None:
+            raise violation
+    token, items = decode_pay(transaction.data)
+    purposes = {each.purpose for each in batch.payments}
+    tokens = {each.token_address.lower() for each in batch.payments}
+    largest = [max_gas(each, network) for each in batch.payments]
+    _require(
+        transaction,
+        batch,
+        network,
+        vault=transaction.to == batch.vault == network.vault,
+        purpose=purposes == {PaymentPurpose.REFUND},
+        token={token} == tokens,
+        items=list(items) == [_lower(each) for each in items_of(batch)],
+        gas=transaction.gas == gas <= batch_gas(largest),
+    )
+
+
+def _lower(item: Item) -> Item:
+    return replace(item, recipient=item.recipient.lower())
+
+
 def check_noop(
     transaction: AnyTransaction, reserved: Transaction, network: Network
 ) -> None:
@@ -221,7 +260,7 @@ def check_call(
     transaction: AnyTransaction, refund: Refund, network: Network, *, gas: int
 ) -> None:
     """Compare a transaction with the call that it makes; as ``check_transfer``."""
-    payload = payload_of(refund)
+    payload = transfer_of(refund)
     _require(
         transaction,
         refund,

@@ -2,14 +2,20 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 
+from eth_utils.address import to_checksum_address
+
+from signer.chain.erc20 import encode_transfer
+from signer.chain.vault import decode_pay, item_gas
 from signer.config.deny_list import DenyList
 from signer.config.networks import Network
 from signer.config.tenants import NO_LIMITS, TenantRegistry
 from signer.crypto.transactions import AnyTransaction, SignedBytes
 from signer.errors import PolicyViolationError, ScreeningUnavailableError
 from signer.keys.keyring import KeyRing
+from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import WORKER
 from signer.model.decision import Decision, Verdict
 from signer.model.key import Key, KeyState
@@ -38,6 +44,9 @@ from signer.ports.refund_store import Permit
 
 Answers = Mapping[Question, bool | None]
 """Whether recipients may be paid; None if there is no answer."""
+
+ApprovePayment = Callable[[Refund, ApprovalNeed], object]
+"""Raises an error unless people have approved what the rules demand of a refund."""
 
 _OF_TENANTS = frozenset({Path.REFUND, Path.CALL})
 """The paths on which people can approve what rules demand."""
@@ -80,22 +89,30 @@ class PaymentPolicy:
         kind: Kind,
         network: Network,
         *,
-        approve: Approve | None = None,
+        approve: ApprovePayment | None = None,
     ) -> Decision:
         """
         Return the decision that *transaction* may be signed for *paid*.
 
         *digest* is the transaction's.  *approve* is asked about a refund that needs
-        approvals; a sweep or a no-op that would need one is refused.
+        approvals; a sweep or a no-op that would need one is refused.  The rules decide
+        about each item of a batch by itself; the decision about the first is returned.
 
         Raises:
             PolicyViolationError: It may not.
             ScreeningUnavailableError: The deny list cannot be read.
             StoreError: The ring could not be read.
         """
-        facts = self._facts(transaction, digest, paid, kind, network)
-        may_wait = facts.caller.path in _OF_TENANTS
-        return self.policy.require(facts, approve if may_wait else None)
+        decisions = []
+        payments = (None,) if kind is Kind.NOOP else paid.payments
+        shown = _split(transaction, paid, kind)
+        for payment, made in zip(payments, shown, strict=True):
+            facts = self._facts(made, digest, paid, payment, network)
+            asked = None
+            if payment and approve and facts.caller.path in _OF_TENANTS:
+                asked = partial(approve, payment)
+            decisions.append(self.policy.require(facts, asked))
+        return decisions[0]
 
     def evaluate(
         self,
@@ -112,7 +129,7 @@ class PaymentPolicy:
         Unless *is_reserved*, rules also know what was paid until now; but not about a
         call without coin, which may move anything.
         """
-        facts = self._facts(transaction, digest, paid, Kind.TRANSFER, network)
+        facts = self._facts(transaction, digest, paid, paid.payment, network)
         if not is_reserved:
             facts = self._with_totals(facts, paid.payment) or facts
         return self.policy.evaluate(facts)
@@ -137,7 +154,7 @@ class PaymentPolicy:
             ApprovalRequiredError: *approve* raised it.
             StoreError: The totals cannot be read.
         """
-        facts = self._facts(transaction, digest, paid, Kind.TRANSFER, network)
+        facts = self._facts(transaction, digest, paid, paid.payment, network)
         until_now = self._with_totals(facts, paid.payment)
         if until_now is None:
             return None
@@ -256,10 +273,10 @@ class PaymentPolicy:
         transaction: AnyTransaction,
         digest: bytes,
         paid: Transaction,
-        kind: Kind,
+        payment: Refund | None,
         network: Network,
     ) -> TransactionFacts:
-        payment = None if kind is Kind.NOOP else paid.payment
+        """Return the facts about what makes *payment*; None: it is a no-op."""
         caller = build_caller(payment)
         is_refund = caller.path is Path.REFUND
         surroundings = Surroundings(
@@ -291,6 +308,35 @@ class PaymentPolicy:
             own = own_keys(keys)
             self._own = (keys, own)
         return own
+
+
+def _split(
+    transaction: AnyTransaction, paid: Transaction, kind: Kind
+) -> Sequence[AnyTransaction]:
+    """
+    Return what the rules decide about: *transaction*, or a transfer for each item.
+
+    An item of a batch is shown as the transfer that would make the same payment alone,
+    with its share of the gas.  It is read from the bytes, not from the row.
+    """
+    is_batch = kind is Kind.TRANSFER and paid.vault is not None
+    return _show_items(transaction) if is_batch else [transaction]
+
+
+def _show_items(transaction: AnyTransaction) -> Sequence[AnyTransaction]:
+    token, items = decode_pay(transaction.data)
+    gas = item_gas(transaction.gas, len(items))
+    return [
+        replace(
+            transaction,
+            to=to_checksum_address(token),
+            data=encode_transfer(
+                to_checksum_address(each.recipient), each.amount, each.mark
+            ),
+            gas=gas,
+        )
+        for each in items
+    ]
 
 
 def build_caller(payment: Refund | None) -> Caller:
@@ -371,6 +417,9 @@ class PolicyReview:
         """Yield each transaction of *refund*, oldest first."""
         for signed in self._store.transactions(refund.id):
             transaction = SignedBytes.decode(signed.raw).transaction
+            digest = transaction.signing_digest()
+            shown = _split(transaction, refund.reserved(), signed.kind)
+            transaction = shown[0 if len(shown) == 1 else refund.position or 0]
             recipient = refund.recipient.lower()
             is_own = recipient in self._own.addresses
             surroundings = Surroundings(
@@ -380,7 +429,6 @@ class PolicyReview:
                 self._networks.get(refund.network),
                 OwnKeys(self._own.addresses, recipient) if is_own else self._own,
             )
-            digest = transaction.signing_digest()
             facts = payment_facts(transaction, digest, surroundings, refund)
             yield Reviewed(refund, signed, self._policy.evaluate(facts))
 

@@ -292,7 +292,7 @@ class Previewer:
         self, refund: Refund, chain: Chain, sender: str, facts: _Facts
     ) -> None:
         """Simulate the transfer, and quote its fee; raises an error of ``DELAYS``."""
-        preflight = chain.client.preflight(sender, [build_call(refund, sender)])
+        preflight = chain.client.preflight(sender, [build_call(refund, chain, sender)])
         with facts.noting_delays():
             self._require_wallet(chain, sender, preflight.pending_count)
         (estimate,) = preflight.estimates

@@ -179,8 +179,10 @@ class Pricing:
         max_fee, priority_fee = quote_fees(fees, chain.network)
         # A no-op may not wait: it competes with a transfer that must not be made.
         if kind is Kind.TRANSFER:
-            sender, payment = transaction.sender, transaction.payment
-            self._gas_price_check.require_normal(payment, chain, sender, max_fee)
+            first, *_ = transaction.payments
+            self._gas_price_check.require_normal(
+                first, chain, transaction.sender, max_fee
+            )
         return max_fee, priority_fee, fees.is_legacy
 
     def _find_objection(
@@ -213,7 +215,8 @@ def _follow(latest: SignedTransaction, gas: int, fees: _Quote) -> Attempt:
 
 def _find_gas(transaction: Transaction, chain: Chain, latest: SignedTransaction) -> int:
     """Return the gas limit of *latest*, unless the transfer needs another one."""
-    if latest.kind is Kind.NOOP:
+    # A batch has gas to spare, and a vault skips an item that needs more.
+    if latest.kind is Kind.NOOP or transaction.kind is TransactionKind.BATCH:
         return latest.gas_limit
     try:
         estimate = estimate_gas(transaction.payment, chain, latest.sender)
@@ -231,5 +234,5 @@ def _is_affordable(transaction: Transaction, attempt: Attempt, chain: Chain) -> 
 
 def _cost(transaction: Transaction, kind: Kind, gas: int, max_fee: int) -> int:
     """Return what an address must hold for a node to accept a transaction, in wei."""
-    value = payload_of(transaction.payment).value if kind is Kind.TRANSFER else 0
+    value = payload_of(transaction).value if kind is Kind.TRANSFER else 0
     return value + gas * max_fee

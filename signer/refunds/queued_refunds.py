@@ -21,7 +21,7 @@ from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import WORKER, Operation, Record
 from signer.model.payment import PaymentPurpose, PaymentState
 from signer.model.refund import Refund, Status
-from signer.model.transaction import TransactionKind
+from signer.model.transaction import Transaction, TransactionKind
 from signer.model.wallet import UnrecordedTransaction
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
@@ -30,15 +30,15 @@ from signer.refunds.attempts import Attempts
 from signer.refunds.gas import bound_gas, build_call, require_funds
 from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.nonce_checks import NonceManager
-from signer.refunds.payload import payload_of
+from signer.refunds.payload import find_vault, transfer_of
 from signer.refunds.payment_approvals import PaymentApprovals
 from signer.refunds.payment_checks import NOOP_GAS
 from signer.refunds.saved_steps import Outcomes, SavedSteps
 from signer.refunds.sweep_policy import Objection, build_objection, find_fee_objection
 from signer.refunds.transaction_signer import (
     TransactionSigner,
-    build_purpose,
     describe_refund,
+    purpose_of,
 )
 
 
@@ -116,7 +116,7 @@ class _Coin:
         Raises:
             InsufficientFundsError: It does not, besides what other calls send.
         """
-        value = payload_of(reservation.refund).value
+        value = transfer_of(reservation.refund).value
         if not (reservation.refund.purpose is PaymentPurpose.CALL and value):
             return
         if self._left is None:
@@ -242,7 +242,7 @@ class QueuedRefunds:
             return
         # A sweep of coin has a constant.
         estimated = [r for r in refunds if r.kind is not TransactionKind.COIN]
-        calls = [build_call(each, sender) for each in estimated]
+        calls = [build_call(each, chain, sender) for each in estimated]
         preflight = chain.client.preflight(sender, calls)
         counted = preflight.pending_count
         self._nonces.check_against_chain(chain, sender, counted)
@@ -275,7 +275,7 @@ class QueuedRefunds:
             reservations,
             counted=counted,
             active=active,
-            window=chain.network.window,
+            network=chain.network,
         )
         for reservation, outcome in zip(reservations, reserved, strict=True):
             outcomes[reservation.refund.id] = outcome
@@ -296,7 +296,7 @@ class QueuedRefunds:
         if window is None:
             return refunds
         used = self._store.count_in_flight(sender).get(chain.network.chain_id, 0)
-        places = max(0, window - used)
+        places = max(0, window - used) * chain.network.per_batch
         error = TooManyInFlightError(f"{used} transactions of {sender} have no receipt")
         outcomes.update(dict.fromkeys((each.id for each in refunds[places:]), error))
         return refunds[:places]
@@ -349,10 +349,10 @@ class QueuedRefunds:
         if objection is not None:
             return self._endings.refuse(refund, objection)
 
-        def draft_intent(nonce: int) -> Record:
+        def draft_intent(reserved: Transaction) -> Record:
             epoch = active.key.epoch or 0
             policy = self._transaction_signer.policy_hash
-            purpose = build_purpose(refund, epoch=epoch, nonce=nonce, policy=policy)
+            purpose = purpose_of(reserved, epoch=epoch, policy=policy)
             return active.signer.intent(purpose)
 
         # A sweep records its intent when it is signed: until then, the ring may not
@@ -360,7 +360,8 @@ class QueuedRefunds:
         is_sweep = refund.purpose is PaymentPurpose.SWEEP
         limits = self._nonces.limits(refund, chain)
         draft = None if is_sweep else draft_intent
-        return Reservation(refund, gas, limits, draft)
+        vault = find_vault(refund, chain.network)
+        return Reservation(refund, gas, limits, draft, vault=vault)
 
 
 def _find_fee_objection(refund: Refund, chain: Chain, gas: int) -> Objection | None:

@@ -145,8 +145,9 @@ def report_strangers(alarm: Alerts, moving: Iterable[Moving]) -> None:
 
 def count_moves(meter: Meter, before: Moving, after: Moving) -> None:
     """Count with *meter* that a refund, or each of a transaction's, has moved."""
-    for old, new in zip(before.payments, after.payments, strict=True):
-        meter.moved(old, new)
+    found = {each.id: each for each in after.payments}
+    for old in before.payments:
+        meter.moved(old, found[old.id])
 
 
 def log_ends(log: structlog.stdlib.BoundLogger, transaction: Transaction) -> None:

@@ -36,12 +36,13 @@ from signer.ports.clock import Clock
 from signer.ports.refund_store import Permit, Reservation
 from signer.refunds.payload import Payload, payload_of
 from signer.refunds.payment_checks import (
+    check_batch,
     check_call,
     check_coin,
     check_noop,
     check_transfer,
 )
-from signer.refunds.payment_policy import PaymentPolicy
+from signer.refunds.payment_policy import ApprovePayment, PaymentPolicy
 from signer.refunds.saved_steps import is_just_committed
 from signer.refunds.sweep_policy import Objection, find_ring_objection
 
@@ -119,11 +120,7 @@ def describe_acceptance(refund: Refund) -> dict[str, Any]:
 def build_purpose(
     refund: Refund, decision: Decision | None = None, **details: str | int
 ) -> Purpose:
-    """
-    Return the audit's purpose of a signature, which the policy decided about.
-
-    A reservation has no *decision* yet: there is no transaction.
-    """
+    """Return the audit's purpose of a signature that pays *refund* alone."""
     is_sweep = refund.purpose is PaymentPurpose.SWEEP
     operation = Operation.KEY_SWEEP if is_sweep else Operation.TRANSACTION_SIGNING
     return Purpose(
@@ -136,18 +133,40 @@ def build_purpose(
     )
 
 
-def _purpose_of(
-    transaction: Transaction, decision: Decision, **details: str | int
+def describe_batch(batch: Transaction) -> dict[str, Any]:
+    """
+    Return what an audit record of *batch* has: its payments, and their digest.
+
+    ``composition`` is ``compose`` of ``payments``, so one record of a payment and this
+    list prove that the signature was for it.
+    """
+    return {
+        "vault": batch.vault,
+        "composition": batch.composition,
+        "payments": list(batch.payment_ids),
+    }
+
+
+def purpose_of(
+    transaction: Transaction, decision: Decision | None = None, **details: str | int
 ) -> Purpose:
-    """Return the audit's purpose of a signature for *transaction*."""
+    """
+    Return the audit's purpose of a signature for *transaction*.
+
+    At the reservation there is no *decision* yet.
+    """
     details["nonce"] = transaction.nonce
-    if transaction.kind is not TransactionKind.FILLER:
+    if transaction.kind is TransactionKind.FILLER:
+        operation, paid = Operation.NONCE_FILL, {}
+    elif transaction.kind is TransactionKind.BATCH:
+        operation, paid = Operation.TRANSACTION_SIGNING, describe_batch(transaction)
+    else:
         return build_purpose(transaction.payment, decision, **details)
     return Purpose(
-        Operation.NONCE_FILL,
+        operation,
         network=transaction.network,
         actor=WORKER.name,
-        details={"chain_id": transaction.chain_id, **details},
+        details={"chain_id": transaction.chain_id, **paid, **details},
         decision=decision,
     )
 
@@ -213,7 +232,12 @@ class TransactionSigner:
         )
         # As at the signature, which is decided about without the totals.
         self.policy.require(
-            built, digest, expected, Kind.TRANSFER, network, approve=approve
+            built,
+            digest,
+            expected,
+            Kind.TRANSFER,
+            network,
+            approve=lambda _, need: approve(need),
         )
         return permit
 
@@ -234,7 +258,7 @@ class TransactionSigner:
         attempt: Attempt,
         network: Network,
         *,
-        approve: Approve | None = None,
+        approve: ApprovePayment | None = None,
     ) -> SignedAttempt:
         """
         Return the signed bytes of *attempt*, with the nonce of *transaction*.
@@ -256,7 +280,7 @@ class TransactionSigner:
         decision = self.policy.require(
             built, digest, transaction, attempt.kind, network, approve=approve
         )
-        purpose = _purpose_of(
+        purpose = purpose_of(
             transaction, decision, attempt=attempt.number, kind=str(attempt.kind)
         )
         signer = self._open_signer(transaction, attempt.kind, digest, purpose)
@@ -326,7 +350,7 @@ def build_transaction(transaction: Transaction, attempt: Attempt) -> AnyTransact
     """Return what *attempt* of *transaction* signs."""
     sender, nonce = transaction.sender, transaction.nonce
     is_noop = attempt.kind is Kind.NOOP
-    payload = Payload(sender, 0, b"") if is_noop else payload_of(transaction.payment)
+    payload = Payload(sender, 0, b"") if is_noop else payload_of(transaction)
     if attempt.is_legacy:
         return LegacyTransaction(
             chain_id=transaction.chain_id,
@@ -366,6 +390,9 @@ def _check(
 ) -> None:
     if attempt.kind is Kind.NOOP:
         check_noop(built, transaction, network)
+        return
+    if transaction.kind is TransactionKind.BATCH:
+        check_batch(built, transaction, network, gas=attempt.gas)
         return
     payment = transaction.payment
     if transaction.kind is TransactionKind.CALL:

@@ -28,7 +28,7 @@ from signer.model.wallet import NOOP_MEMO, Pause, UnrecordedTransaction, Wallet
 from signer.ports.chain import MinedTransaction
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
-from signer.refunds.payload import payload_of
+from signer.refunds.payload import transfer_of
 
 
 MOST_OPEN = 500
@@ -419,7 +419,7 @@ class WalletReconciler:
         memos = {
             each.memo: each
             for each in self._store.open_calls(wallet.chain_id)
-            if each.status is not Status.MINED and payload_of(each).is_of(mined)
+            if each.status is not Status.MINED and transfer_of(each).is_of(mined)
         }
         if not memos:
             return None

@@ -16,16 +16,16 @@ from signer.ports.refund_store import ANY_PLACES, Places
 
 def find_places(store: Ledger, networks: Iterable[Network], sender: str) -> Places:
     """Return how many refunds *sender* can pay now; raises ``StoreError``."""
-    windows = {each.chain_id: each.window for each in networks}
-    if not any(windows.values()):
+    networks = tuple(networks)
+    if not any(each.window for each in networks):
         return ANY_PLACES
     used = store.count_in_flight(sender)
     left = {
-        chain_id: max(0, window - used.get(chain_id, 0))
-        for chain_id, window in windows.items()
-        if window is not None
+        each.chain_id: max(0, each.window - used.get(each.chain_id, 0)) * each.per_batch
+        for each in networks
+        if each.window is not None
     }
-    is_bounded = len(left) == len(windows)
+    is_bounded = len(left) == len(networks)
     return Places(
         sum(left.values()) if is_bounded else None,
         frozenset(chain_id for chain_id, places in left.items() if not places),

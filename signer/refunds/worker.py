@@ -407,7 +407,9 @@ class Worker:
             changed = [(b, a) for b, a in moved if b.status != a.status]
             for before, after in changed:
                 count_moves(self._meter, before, after)
-            moving = [after for _, after in changed if Status(after.status) in UNSENT]
+            # The payments of a batch have the same one.
+            unsent = {a.id: a for _, a in changed if Status(a.status) in UNSENT}
+            moving = list(unsent.values())
         return steps
 
     def _report(self, tried: Sequence[Moving], outcomes: Sequence[Outcome]) -> Failed:

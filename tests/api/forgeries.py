@@ -64,7 +64,7 @@ def _resigned(token: str) -> str:
     return f"{text}.{'A' if signature[0] != 'A' else 'B'}{signature[1:]}"
 
 
-def _with_payload_of(token: str, payload: str) -> str:
+def _with_transfer_of(token: str, payload: str) -> str:
     head, _, signature = token.split(".")
     return f"{head}.{payload}.{signature}"
 
@@ -108,7 +108,7 @@ FORGERIES: dict[str, tuple[str, str]] = {
         "token-signature",
     ),
     "another token's payload": (
-        _with_payload_of(_GOOD, segment(claims(sub="gateway-2"))),
+        _with_transfer_of(_GOOD, segment(claims(sub="gateway-2"))),
         "token-signature",
     ),
     # H2: every claim is required.

@@ -157,5 +157,5 @@ def test_a_path_that_asks_nobody_signs_nothing(world: World, kind: Kind) -> None
     if kind is Kind.NOOP:  # Nor with people: only refunds can be approved.
         with pytest.raises(PolicyViolationError):
             signer.build_and_sign(
-                refund.reserved(), attempt, world.network, approve=lambda need: None
+                refund.reserved(), attempt, world.network, approve=lambda _, need: None
             )

@@ -16,10 +16,10 @@ from eth_account.signers.local import LocalAccount
 
 from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
-from signer.chain.vault import MAX_AMOUNT, PAY, Item, encode_pay, gas_bound
+from signer.chain.vault import MAX_AMOUNT, PAY, Item, encode_pay
 from tests.fixtures.chain import DevChain
 from tests.support.payments import signed
-from tests.support.vault import DELAY, LocalVault, deploy_vault
+from tests.support.vault import DELAY, LocalVault, deploy_vault, gas_bound
 from tests.support.waiting import eventually
 
 

@@ -140,7 +140,7 @@ def test_nonces_follow_the_order_of_the_batch(store: SQLStore) -> None:
     outcomes = store.reserve_all(
         [
             # The first of them gets nonce 1.
-            Reservation(refund, GAS, draft_intent=lambda nonce: intents[nonce - 1])
+            Reservation(refund, GAS, draft_intent=lambda each: intents[each.nonce - 1])
             for refund in refunds
         ],
         sender=WALLET,

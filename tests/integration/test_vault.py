@@ -14,11 +14,10 @@ from signer.chain.vault import (
     Reason,
     decode_pay,
     encode_pay,
-    gas_bound,
     has_vault_code,
 )
 from tests.fixtures.chain import DevChain
-from tests.support.vault import LocalVault, deploy_vault
+from tests.support.vault import LocalVault, deploy_vault, gas_bound
 
 
 PER_ITEM, PER_DAY = 10**9, 50 * 10**9

@@ -25,7 +25,7 @@ from signer.model.transaction import Kind, SignedTransaction
 from signer.ports.ledger import Ledger
 from signer.ports.refund_reports import RefundFilter
 from signer.refunds.explanation import Explanation
-from signer.refunds.payload import payload_of
+from signer.refunds.payload import transfer_of
 
 
 PAGE_SIZE = 50
@@ -139,7 +139,7 @@ def _describe(stored: SignedTransaction, refund: Refund) -> tuple[str, bool | No
         transaction = SignedBytes.decode(stored.raw).transaction
         if stored.kind is Kind.NOOP:
             return "sends nothing to the wallet itself, and uses the nonce up", None
-        is_payment = payload_of(refund).is_of(transaction)
+        is_payment = transfer_of(refund).is_of(transaction)
         to, amount = _read_payment(transaction, refund)
     except (EncodingError, InvalidInputError):
         return "cannot be decoded: another program may have changed the row", False

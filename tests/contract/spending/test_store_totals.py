@@ -34,7 +34,7 @@ from signer.policy.policy import Policy
 from signer.policy.rules import PolicyFile
 from signer.policy.transaction_facts import transaction_facts
 from signer.ports.refund_store import Permit, Reservation
-from signer.refunds.payload import payload_of
+from signer.refunds.payload import transfer_of
 from signer.refunds.payment_policy import path_of
 from tests.fixtures.ledger import (
     OTHER_WALLET,
@@ -96,7 +96,7 @@ def _policy(condition: str) -> Policy:
 
 
 def _facts(refund: Refund) -> TransactionFacts:
-    payload = payload_of(refund)
+    payload = transfer_of(refund)
     transaction = DynamicFeeTransaction(
         chain_id=refund.chain_id,
         nonce=0,

@@ -21,10 +21,11 @@ from signer.chain.vault import (
     End,
     Item,
     Reason,
+    batch_gas,
     decode_pay,
     encode_pay,
-    gas_bound,
     has_vault_code,
+    item_gas,
     read_ends,
 )
 from signer.errors import EncodingError
@@ -73,8 +74,9 @@ def test_the_artefact_has_the_function_and_the_events() -> None:
 
 def test_the_bound_of_100_items_fits_into_a_transaction() -> None:
     """A transaction has at most 2^24 gas (EIP-7825)."""
-    assert gas_bound(1) == 256_000
-    assert gas_bound(100) <= 2**24
+    assert batch_gas([70_000, 90_000]) == 380_000
+    assert item_gas(380_000, 2) == 80_000
+    assert item_gas(21_000, 1) == 0
 
 
 @given(token=addresses, items=items_of_batches)

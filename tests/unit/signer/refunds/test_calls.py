@@ -23,7 +23,7 @@ from signer.model.payment import PaymentPurpose
 from signer.model.refund import COIN, COIN_ADDRESS, Refund, Status
 from signer.model.spending_limits import Limits
 from signer.model.transaction import Kind
-from signer.refunds.payload import Payload, payload_of
+from signer.refunds.payload import Payload, transfer_of
 from signer.refunds.payment_checks import MAX_CALLDATA, check_call
 from signer.refunds.transaction_signer import Attempt, build_transaction
 from tests.fixtures.scripted_chain import TOKEN, Sent
@@ -137,7 +137,7 @@ def test_a_permitted_call_is_sent(
         COIN_ADDRESS,
         PaymentPurpose.CALL,
     )
-    assert payload_of(call) == payload
+    assert transfer_of(call) == payload
     assert (transaction.to, transaction.value, transaction.data) == (
         payload.to,
         payload.value,

@@ -25,7 +25,7 @@ from signer.model.wallet import NOOP_MEMO, Pause
 from signer.ports.chain import Fees
 from signer.ports.ledger import Ledger
 from signer.ports.meter import Meter
-from signer.refunds.payload import payload_of
+from signer.refunds.payload import transfer_of
 from signer.refunds.saved_steps import Moving
 from tests.fixtures.ledger import forge
 from tests.fixtures.scripted_chain import CHAIN_ID, Sent
@@ -151,7 +151,7 @@ def test_a_used_nonce_is_not_signed(world: World) -> None:
     """The transaction that used it is recorded (R24)."""
     filler = _filler(world, 0)
     refund = world.accepted()
-    world.chain.mine_foreign(world.signer.address, payload_of(refund).data)
+    world.chain.mine_foreign(world.signer.address, transfer_of(refund).data)
     waiting = world.move(filler)
     world.chain.mine_empty(2)
 

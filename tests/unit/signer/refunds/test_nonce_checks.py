@@ -16,11 +16,12 @@ from signer.errors import (
 )
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
+from signer.model.transaction import Transaction
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 from signer.ports.chain import MinedTransaction
 from signer.ports.refund_store import Reservation
 from signer.refunds.nonce_checks import NonceManager
-from signer.refunds.payload import payload_of
+from signer.refunds.payload import transfer_of
 from signer.refunds.transaction_signer import build_purpose, expect
 from signer.refunds.wallet_reconciliation import HISTORY, WalletReconciler, WalletStatus
 from tests.fixtures.ledger import stopped
@@ -36,12 +37,14 @@ def _reserved(nonces: NonceManager, world: World, refund: Refund) -> Refund:
     counted = chain.client.pending_count(active.key.address)
     nonces.check_against_chain(chain, active.key.address, counted)
 
-    def draft_intent(nonce: int) -> Record:
-        return active.signer.intent(build_purpose(refund, nonce=nonce))
+    def draft_intent(reserved: Transaction) -> Record:
+        return active.signer.intent(build_purpose(refund, nonce=reserved.nonce))
 
     limits = nonces.limits(refund, chain)
     reservation = Reservation(refund, 60_000, limits, draft_intent)
-    (outcome,) = nonces.assign_nonces([reservation], counted=counted, active=active)
+    (outcome,) = nonces.assign_nonces(
+        [reservation], counted=counted, active=active, network=chain.network
+    )
     return require(outcome).payment
 
 
@@ -328,7 +331,7 @@ def test_our_own_lost_transactions_wait_for_a_restore(world: World) -> None:
     world.paid()
     refund = world.accepted()
     lost = replace(refund, reference="forgotten")
-    world.chain.mine_foreign(world.signer.address, payload_of(lost).data)
+    world.chain.mine_foreign(world.signer.address, transfer_of(lost).data)
     world.chain.mine_empty(2)
 
     waiting = [world.reconcile() for _ in range(2)]
@@ -386,9 +389,9 @@ def test_an_unrecorded_transaction_is_logged(world: World) -> None:
     """Each one is an error in the log, ours or foreign (R23)."""
     _reserve(world)
     (taken, ours) = world.accepted(), world.accepted()
-    _foreign(world, 1, payload_of(taken).data)
+    _foreign(world, 1, transfer_of(taken).data)
     world.chain.mine_foreign(world.signer.address, b"")
-    world.chain.mine_foreign(world.signer.address, payload_of(ours).data)
+    world.chain.mine_foreign(world.signer.address, transfer_of(ours).data)
     world.chain.mine_empty(2)
 
     with capture_logs() as logs:
@@ -427,7 +430,7 @@ def test_a_foreign_transaction_with_a_refunds_nonce_pauses_the_wallet(
 def test_our_own_transaction_with_a_refunds_nonce_pauses_nothing(world: World) -> None:
     """A lost payment of another refund has the nonce."""
     refund, other = world.broadcast(), world.accepted()
-    _foreign(world, 1, payload_of(other).data)
+    _foreign(world, 1, transfer_of(other).data)
     found = _mined(world)
 
     world.wallets.record_nonce_taken(refund.reserved(), found)
@@ -462,7 +465,7 @@ def test_a_lost_payment_is_adopted(world: World) -> None:
     _reserve(world)
     refund = world.accepted()
     _foreign(world, 1)
-    (hash_,) = _foreign(world, 1, payload_of(refund).data, final=True)
+    (hash_,) = _foreign(world, 1, transfer_of(refund).data, final=True)
     world.reconcile()
 
     with capture_logs() as logs:
@@ -488,7 +491,7 @@ def test_a_lost_payment_is_adopted(world: World) -> None:
 def test_a_lost_payment_whose_nonce_another_refund_has(world: World) -> None:
     """The refund cannot adopt it and is refused: it was already paid (R24)."""
     holder, refund = world.broadcast(), world.accepted()
-    (hash_,) = _foreign(world, 1, payload_of(refund).data, final=True)
+    (hash_,) = _foreign(world, 1, transfer_of(refund).data, final=True)
     failed = world.step(holder)
 
     refused = world.step(refund)
@@ -504,7 +507,7 @@ def test_a_refund_that_is_paid_meanwhile_gets_no_nonce(world: World) -> None:
     """A payment recorded between check and reservation prevents it (R24)."""
     world.paid()
     refund = world.accepted()
-    _foreign(world, 1, payload_of(refund).data, final=True)
+    _foreign(world, 1, transfer_of(refund).data, final=True)
     world.state_marks()
     assert not world.reconcile().wallet.is_paused
 
@@ -561,7 +564,7 @@ def test_an_adopted_refund_is_not_contested(world: World) -> None:
     """Its transaction is mined, and the ledger has no bytes of it (R24)."""
     world.paid()
     refund = world.accepted()
-    _foreign(world, 1, payload_of(refund).data, final=True)
+    _foreign(world, 1, transfer_of(refund).data, final=True)
     world.state_marks()
     world.reconcile()
     assert world.step(refund).status is Status.MINED

@@ -13,7 +13,7 @@ from signer.model.refund import Refund, Status
 from signer.model.transaction import Kind
 from signer.model.wallet import Pause
 from signer.ports.chain import Fees
-from signer.refunds.payload import payload_of
+from signer.refunds.payload import transfer_of
 from signer.refunds.saved_steps import REBROADCAST_AFTER
 from tests.fixtures.scripted_chain import Sent
 from tests.support.refunds import AMOUNT, CUSTOMER, World, altered, altered_chain
@@ -288,7 +288,7 @@ def test_a_foreign_transaction_takes_a_nonce_once_it_is_final(world: World) -> N
         lambda refund: encode_transfer(CUSTOMER, AMOUNT),
         lambda refund: encode_transfer(CUSTOMER, AMOUNT, bytes(16)),
         lambda refund: (
-            payload_of(refund).data
+            transfer_of(refund).data
         ),  # Foreign transactions call another contract.
     ],
     ids=["no memo", "another memo", "another contract"],

@@ -26,7 +26,7 @@ from signer.model.payment import PaymentState
 from signer.model.refund import Refund
 from signer.model.transaction import Kind, SignedTransaction
 from signer.ports.chain import Fees
-from signer.refunds.payload import payload_of
+from signer.refunds.payload import transfer_of
 from signer.refunds.transaction_signer import (
     Attempt,
     SignedAttempt,
@@ -66,7 +66,7 @@ def test_a_transfer_has_the_refunds_fields(world: World, reserved: Refund) -> No
         gas=62_500,
         to=reserved.token_address,
         value=0,
-        data=payload_of(reserved).data,
+        data=transfer_of(reserved).data,
     )
     assert signed.tx_hash == record.tx_hash
     assert (record.attempt, record.kind) == (0, Kind.TRANSFER)
@@ -85,7 +85,7 @@ def test_a_transfer_has_the_refunds_fields(world: World, reserved: Refund) -> No
 
 def test_a_transfer_carries_the_refunds_memo(reserved: Refund) -> None:
     """Recipient, amount, and 16 bytes that identify the refund."""
-    assert decode_transfer(payload_of(reserved).data) == (
+    assert decode_transfer(transfer_of(reserved).data) == (
         CUSTOMER.lower(),
         12_500_000,
         reserved.memo,
