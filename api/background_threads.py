@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from threading import Event, Thread
 
-from api.bootstrap import accept_rules, prepare_rules
+from api.bootstrap import accept_rules, check_network, prepare_rules
 from api.container import Container
 from api.extension import find_hooks
 from api.process_parts import open_dispatcher
@@ -18,7 +18,6 @@ from signer.loops import Wait
 from signer.model.audit_record import WORKER
 from signer.refunds.wallet_monitor import WalletMonitor
 from signer.refunds.worker_monitor import WorkerMonitor
-from signer.startup.dependency_checks import check_chain
 from signer.startup.policy_reload import PolicyReload
 
 
@@ -79,7 +78,7 @@ def _loops_of_worker(container: Container) -> Iterator[tuple[str, Run]]:
         name=container.heartbeat.name,
         clock=container.ledger_clock,
         meter=container.meter,
-        check=lambda name, chain: check_chain(name, chain.network, chain.client),
+        check=partial(check_network, container),
     )
     yield "wallet-monitor", monitor.run
     for find_loops in find_hooks("worker_loops"):

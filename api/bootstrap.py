@@ -25,6 +25,7 @@ from signer.model.audit_record import WORKER
 
 
 if TYPE_CHECKING:
+    from signer.chain.chain import Chain
     from signer.keys.signer import Signer
     from signer.policy.policy import Policy
 
@@ -79,8 +80,17 @@ def open_container(
     container.warnings = (*warnings, *key_warnings)
     _require_separate_audit_key(container, signer, serving=serving)
     for name, chain in container.chains.items():
-        dependency_checks.check_chain(name, chain.network, chain.client)
+        check_network(container, name, chain)
     return container
+
+
+def check_network(container: Container, name: str, chain: Chain) -> None:
+    """Refuse a *chain* whose id, tokens or vault are not as the configuration says."""
+    from signer.startup.dependency_checks import check_chain, check_vault
+
+    check_chain(name, chain.network, chain.client)
+    is_production = container.settings.is_production
+    check_vault(name, chain, container.store.keys(), is_production=is_production)
 
 
 def _require_separate_audit_key(

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from signer.keys.keyring import KeyRing
     from signer.keys.rotation import Rotation
     from signer.keys.signer import SignerFactory
+    from signer.keys.vault_operators import VaultOperators
     from signer.policy.policy import LivePolicy, Policy
     from signer.refunds.explanation import Explainer
     from signer.refunds.nonce_admin import NonceAdmin
@@ -407,11 +408,20 @@ class Container:
             self.store,
             self.signers,
             read_balances=BalanceReader(self.chains, Deadlines()),
+            require_operator=self.vault_operators.require,
             alerts=self.alerts,
             clock=self.clock,
             needs_funds=self.settings.rotation_needs_funds,
             approvals=self.approvals,
         )
+
+    @cached_property
+    def vault_operators(self) -> VaultOperators:
+        """Asks the vaults which keys may pay; create it after a fork."""
+        from signer.deadline import Deadlines
+        from signer.keys.vault_operators import VaultOperators
+
+        return VaultOperators(self.chains, Deadlines())
 
     @cached_property
     def revocation(self) -> Revocation:

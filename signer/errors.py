@@ -217,6 +217,12 @@ class RotationInProgressError(ConflictError):
     retryable = True
 
 
+class VaultOperatorMissingError(ConflictError):
+    """The key may not pay from the vault of a network, so it cannot become active."""
+
+    code = "vault-operator-missing"
+
+
 class ApprovalRequiredError(ConflictError):
     """
     Another administrator must approve the change first.

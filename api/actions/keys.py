@@ -161,8 +161,8 @@ ROTATE = Action(
     about="""
     Make another key the active one, on all hosts, after it has signed a self-test.
 
-    If the self-test fails, the old key stays active. A new key has a new address, which
-    must be funded. Repeating it is safe.
+    If the self-test fails, or a vault does not let the new key pay, the old key stays
+    active. A new key has a new address, which must be funded. Repeating it is safe.
     """,
     more_help="""
     NEW_KEY_ID is a key id, ARN or alias of AWS KMS, a CKA_ID in hex, or the id that
@@ -203,7 +203,7 @@ ROTATE = Action(
             for name in ("compromised", "withoutFunds")
         ]
     },
-    problems=_CHANGES,
+    problems=_CHANGES | {"vault-operator-missing", "chain-unavailable"},
 )
 
 

@@ -1,6 +1,11 @@
-"""The rules of a vault (``contracts/``), as a quorum of nodes reads them."""
+"""
+The rules of a vault (``contracts/``), as a quorum of nodes reads them.
 
-from collections.abc import Sequence
+``find_problems`` compares them with the configuration and the key ring, at the start of
+a process, while it runs, and for ``hotwallet vault status``.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +14,11 @@ from eth_abi.exceptions import DecodingError
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
+from signer.amounts import format_units, parse_units
 from signer.chain.vault import has_vault_code
-from signer.errors import EncodingError, ExecutionRevertedError
+from signer.config.networks import Network, Token
+from signer.errors import EncodingError, ExecutionRevertedError, Refusal
+from signer.model.key import Key, find_active_key
 from signer.ports.chain import Call, ChainClient
 
 
@@ -20,6 +28,21 @@ class Caps:
 
     per_item: int
     per_day: int
+
+
+@dataclass(frozen=True, slots=True)
+class VaultFacts:
+    """
+    The rules of a vault, as far as a network and its keys depend on them.
+
+    ``operators`` are those of the keys that were asked about which may pay, and
+    ``caps`` has the caps of each token, by symbol.  ``delay`` is in seconds.
+    """
+
+    guardian: str
+    delay: int
+    operators: frozenset[str]
+    caps: Mapping[str, Caps]
 
 
 class VaultRules:
@@ -37,6 +60,15 @@ class VaultRules:
     def is_vault(self) -> bool:
         """Return whether the address has the code of a vault."""
         return has_vault_code(self._client.code(self.address))
+
+    def read(self, network: Network, addresses: Iterable[str]) -> VaultFacts:
+        """Return the rules for *network*, and which of *addresses* may pay."""
+        return VaultFacts(
+            self.guardian(),
+            self.delay(),
+            frozenset(filter(self.is_operator, addresses)),
+            {name: self.caps(each.address) for name, each in network.tokens.items()},
+        )
 
     def guardian(self) -> str:
         """Return the address that sets the rules."""
@@ -90,3 +122,83 @@ def encode_call(signature: str, *arguments: object) -> bytes:
     kinds = signature.partition("(")[2].removesuffix(")")
     types = kinds.split(",") if kinds else []
     return keccak(text=signature)[:4] + encode(types, arguments)
+
+
+NO_VAULT = Refusal(
+    "vault-code-wrong",
+    "the address does not have the code of a vault; correct it, or deploy a vault with"
+    " `hotwallet vault deploy`",
+)
+
+
+def find_problems(
+    name: str,
+    network: Network,
+    facts: VaultFacts,
+    ring: Sequence[Key],
+    *,
+    is_production: bool,
+) -> Iterator[Refusal]:
+    """
+    Yield why the vault of the network *name* must not pay, or cannot.
+
+    *facts* know whether the active key of *ring* may pay.
+    """
+    propose = f"`hotwallet vault propose --network {name}"
+    active = find_active_key(ring)
+    if facts.guardian in {key.address for key in ring}:
+        yield Refusal(
+            "vault-guardian-own",
+            f"the guardian {facts.guardian} is a key of the service, whose thief could"
+            f" raise the caps; let another address take over: {propose} --guardian"
+            " ADDRESS`",
+        )
+    if active is not None and active.address not in facts.operators:
+        yield missing_operator(name, active.address)
+    if is_production and facts.delay == 0:
+        yield Refusal(
+            "vault-delay-missing",
+            "it has no delay, so a raised cap cannot be cancelled before it is used;"
+            " deploy another vault, because a delay cannot be changed",
+        )
+    for symbol, token in network.tokens.items():
+        yield from _find_cap_problems(symbol, token, facts.caps[symbol], propose)
+
+
+def missing_operator(name: str, address: str) -> Refusal:
+    """Return the refusal of a key that may not pay on the network *name*."""
+    return Refusal(
+        "vault-operator-missing",
+        f"the key of {address} may not pay; its guardian adds it: `"
+        f"{change_operator('add', name, address)}`",
+    )
+
+
+def change_operator(verb: str, name: str, address: str) -> str:
+    """Return the command that proposes to *verb* (add, remove) an operator."""
+    return f"hotwallet vault propose --network {name} --{verb}-operator {address}"
+
+
+def _find_cap_problems(
+    symbol: str, token: Token, caps: Caps, propose: str
+) -> Iterator[Refusal]:
+    if 0 in (caps.per_item, caps.per_day):
+        yield Refusal(
+            "vault-caps-missing",
+            f"the caps of {symbol} are 0, so nothing can be paid; its guardian sets"
+            f" them: {propose} --caps {symbol}=ITEM/DAY`",
+        )
+    # Without a daily limit, the chain's cap is the only one.
+    given = (
+        ("an item", caps.per_item, "max_amount", token.max_amount),
+        ("a day", caps.per_day, "daily_limit", token.daily_limit),
+    )
+    for what, cap, setting, limit in given:
+        if limit is not None and cap > parse_units(limit, token.decimals):
+            shown = format_units(cap, token.decimals)
+            yield Refusal(
+                "vault-caps-above-limits",
+                f"the cap of {symbol} for {what} is {shown}, above {setting}, which is"
+                f" {limit}; lower the cap: {propose} --caps {symbol}=ITEM/DAY`, or"
+                " raise the limit",
+            )

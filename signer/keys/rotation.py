@@ -7,6 +7,7 @@ Rotates the wallet to another key, so that exactly one key is active at any mome
     view       read the ring: which key is active, and may the new key replace it?
     begin      insert the new key as pending, which excludes other rotations
     self-test  sign with the new key; the signature must recover to it
+    operator   each vault must let its address pay
     balances   read what its address holds on each network
     activate   one commit: new key active, old key draining, audit record written
 
@@ -31,6 +32,7 @@ from signer.approvals import Approvals
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.errors import (
+    ChainUnavailableError,
     ConflictError,
     HotWalletError,
     InvalidInputError,
@@ -246,19 +248,21 @@ class Rotation:
         signers: SignerFactory,
         *,
         read_balances: Callable[[str], Sequence[AddressBalance]],
+        require_operator: Callable[[str], None],
         alerts: Alerts,
         clock: Clock,
         needs_funds: bool = False,
         approvals: Approvals | None = None,
     ) -> None:
         """
+        *require_operator* raises an error if a vault does not let an address pay.
         With *needs_funds*, a new key is not activated before it has funds.
-
         With *approvals*, another administrator must approve that a key is compromised.
         """
         self._store = store
         self._tester = CandidateTester(signers, alerts, clock)
         self._read_balances = read_balances
+        self._require_operator = require_operator
         self._audit = signers.audit
         self._admin_audit = AdminAudit(signers.audit, _OPERATION, alerts, approvals)
         self._revocation = Revocation(store, audit=signers.audit, clock=clock)
@@ -277,6 +281,8 @@ class Rotation:
                 the options do not fit together.
             RotationInProgressError: Another rotation is in progress.
             ConflictError: As ``RingView.require_possible``.
+            VaultOperatorMissingError: A vault does not let the key pay.
+            ChainUnavailableError: The nodes do not say whether it does.
             NewKeyUnhealthyError, SelfTestPendingError: As ``CandidateTester.find``.
             StoreError: The ledger does not answer; a repeated call continues.
         """
@@ -361,6 +367,7 @@ class Rotation:
         if view.is_done:
             key = view.active or view.candidate
             return RotationResult("would-rotate", key, view.replaced, (), (ALREADY,))
+        self._require_operator(view.candidate.address)
         holdings = self._read_balances(view.candidate.address)
         waits = self._must_wait(holdings, options)
         status = WOULD_AWAIT_FUNDS if waits else "would-rotate"
@@ -400,7 +407,8 @@ class Rotation:
     ) -> RotationResult:
         try:
             self._tester.self_test(pending, actor, _OPERATION)
-        except SigningError as e:
+            self._require_operator(pending.address)
+        except (SigningError, ConflictError, ChainUnavailableError) as e:
             self._reject(pending, failure_code(e))
             raise
         holdings = self._read_balances(pending.address)

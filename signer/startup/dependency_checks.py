@@ -5,7 +5,7 @@ The guard (``guard``) runs them after those of the settings.  Each refusal has a
 code and says what to do (``docs/reference/codes.md``).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -15,7 +15,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_public_key,
 )
 
+from signer.chain.chain import Chain
 from signer.chain.erc20 import DECIMALS
+from signer.chain.vault_rules import NO_VAULT, VaultRules, find_problems
 from signer.config.networks import Network, Token
 from signer.config.settings import PKCS11, Role, Settings
 from signer.deadline import Deadlines
@@ -29,6 +31,7 @@ from signer.errors import (
     StoreError,
 )
 from signer.keys.signer import Signer
+from signer.model.key import Key, find_active_key
 from signer.ports.audit_journal import Journal
 from signer.ports.chain import Call, ChainClient
 
@@ -93,15 +96,47 @@ def check_chain(name: str, network: Network, client: ChainClient) -> None:
             for problem in _chain_problems(network, client)
         ]
     except ChainError as e:
-        raise ConfigurationError(
-            Refusal(
-                "chain-unavailable",
-                f"networks.{name}: {e}; check rpc_urls",
-                is_transient=e.retryable,
-            )
-        ) from None
+        raise ConfigurationError(_unavailable(name, e)) from None
     if refusals:
         raise ConfigurationError(*refusals)
+
+
+def check_vault(
+    name: str, chain: Chain, ring: Sequence[Key], *, is_production: bool
+) -> None:
+    """
+    Refuse a vault whose rules do not fit the network *name* and the keys of *ring*.
+
+    Refuse also if no node answers (``chain-unavailable``).
+    """
+    network = chain.network
+    if network.vault is None:
+        return
+    rules = VaultRules(chain.client, network.vault)
+    active = find_active_key(ring)
+    payers = [] if active is None else [active.address]
+    try:
+        refusals = [NO_VAULT]
+        if rules.is_vault():
+            facts = rules.read(network, payers)
+            refusals = [
+                *find_problems(name, network, facts, ring, is_production=is_production)
+            ]
+    except ChainError as e:
+        raise ConfigurationError(_unavailable(name, e)) from None
+    if refusals:
+        where = f"networks.{name}.vault"
+        raise ConfigurationError(
+            *(Refusal(each.code, f"{where}: {each.message}") for each in refusals)
+        )
+
+
+def _unavailable(name: str, error: ChainError) -> Refusal:
+    return Refusal(
+        "chain-unavailable",
+        f"networks.{name}: {error}; check rpc_urls",
+        is_transient=error.retryable,
+    )
 
 
 def check_journal(

@@ -7,7 +7,7 @@ _FILE = """
 [networks.local]
 chain_id = 31337
 rpc_urls = ["{url}"]
-confirmations = {confirmations}
+confirmations = {confirmations}{vault}
 rpc_timeout_ms = 2000
 
 [networks.local.tokens.TUSD]
@@ -22,8 +22,10 @@ def write_networks(
     url: str = "http://127.0.0.1:9",
     token: str = "0x5FbDB2315678afecb367f032d93F642f64180aa3",
     confirmations: int = 1,
+    vault: str | None = None,
 ) -> Path:
     """Write a file with the network ``local``, by default without a working node."""
-    text = _FILE.format(url=url, token=token, confirmations=confirmations)
+    line = "" if vault is None else f'\nvault = "{vault}"'
+    text = _FILE.format(url=url, token=token, confirmations=confirmations, vault=line)
     path.write_text(text, encoding="utf-8")
     return path

@@ -558,6 +558,7 @@ def _client_that_rotates(
         store,
         SignerFactory(backend, audit),
         read_balances=lambda address: (),
+        require_operator=lambda address: None,
         alerts=Alerts(store),
         clock=clock,
     )

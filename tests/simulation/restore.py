@@ -153,6 +153,7 @@ def _build_restorer(environment: Environment, components: Components) -> Restore
             store,
             signers,
             read_balances=lambda address: (),
+            require_operator=lambda address: None,
             alerts=alerts,
             clock=clock,
         ),

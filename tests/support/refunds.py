@@ -473,6 +473,7 @@ class World:
                 store,
                 signers,
                 read_balances=lambda address: (),
+                require_operator=lambda address: None,
                 alerts=alerts,
                 clock=clock,
             ),

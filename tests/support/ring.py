@@ -11,12 +11,15 @@ from backends.sql import SQLStore
 from signer.alerts import Alerts
 from signer.approvals import Approvals
 from signer.audit.log import AuditLog
+from signer.chain.chain import Chain
 from signer.crypto.der import parse_public_key
+from signer.deadline import Deadlines
 from signer.keys.balances import AddressBalance
 from signer.keys.failover import Failover
 from signer.keys.revocation import Revocation
 from signer.keys.rotation import Rotation
 from signer.keys.signer import SignerFactory
+from signer.keys.vault_operators import VaultOperators
 from signer.model.audit_record import Actor
 from signer.model.key import Key
 from signer.ports.key_backend import KeyId
@@ -44,6 +47,7 @@ class System:
         self.store = store
         self.clock = FakeClock()
         self.holdings: Sequence[AddressBalance] = (RICH,)
+        self.chains: dict[str, Chain] = {}
         self.directory = Directory()
         self.directory.devices = {
             name: honest(key) for name, key in zip((OLD, NEW, OTHER), keys, strict=True)
@@ -88,6 +92,7 @@ class System:
             store or self.store,
             self.signers,
             read_balances=lambda address: self.holdings,
+            require_operator=VaultOperators(self.chains, Deadlines()).require,
             alerts=Alerts(self.store, self),
             clock=self.clock,
             needs_funds=needs_funds,

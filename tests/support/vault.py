@@ -96,6 +96,7 @@ def deploy_vault(
     funds: int,
     operators: Iterable[str] = (),
     guardian: str | None = None,
+    delay: int = DELAY,
 ) -> LocalVault:
     """Deploy a vault with *caps* per item and day, and mint *funds* to it."""
     rpc = RPC(url)
@@ -103,7 +104,7 @@ def deploy_vault(
     guardian, chosen = guardian or keeper, tuple(operators) or (first, second)
     arguments = encode(
         ["address", "uint64", "address[]", "(address,(uint96,uint96))[]"],
-        [guardian, DELAY, chosen, [(token, caps)]],
+        [guardian, delay, chosen, [(token, caps)]],
     )
     code = json.loads(_ARTEFACT.read_text("utf-8"))["bytecode"] + arguments.hex()
     sender = coin.issuer(url)

@@ -33,10 +33,11 @@ from signer.refunds.wallet_monitor import (
     waited_seconds,
 )
 from signer.refunds.wallet_reconciliation import WalletReconciler
-from signer.startup.dependency_checks import check_chain
+from signer.startup.dependency_checks import check_chain, check_vault
 
 
 _NETWORKS_FILE = f"correct the networks file; {EXPLAIN}"
+_VAULT = "run: hotwallet vault status"
 _NO_WORKER = "start `hotwallet worker`"
 _WALLET_PAUSED = "run: hotwallet nonce repair --dry-run"
 _WALLET_EMPTY = "send funds to the address"
@@ -104,6 +105,8 @@ def network_checks(context: DoctorContext) -> Iterator[Check]:
         yield network.check("nodes", _check_nodes, _RPC_DOWN)
         yield network.check("chain", _check_chain, _NETWORKS_FILE, f"{name} nodes")
         yield network.check("gas", _check_gas, _WALLET_EMPTY, chain, *key)
+        if section.vault is not None:
+            yield network.check("vault", _check_vault, _VAULT, chain, "database")
         run = _check_delegation
         yield network.check("delegation", run, _DELEGATED, chain, *key)
         for symbol in section.tokens:
@@ -139,6 +142,18 @@ def _check_chain(context: NetworkContext) -> Finding:
     check_chain(context.name, context.chain.network, context.chain.client)
     symbols = ", ".join(context.chain.network.tokens) or "no tokens"
     return Finding(f"chain {context.chain.network.chain_id}; {symbols} as configured")
+
+
+def _check_vault(context: NetworkContext) -> Finding:
+    """Compare the vault with the configuration, and look for revoked operators."""
+    container, chain = context.doctor.container, context.chain
+    ring, is_production = container.store.keys(), container.settings.is_production
+    check_vault(context.name, chain, ring, is_production=is_production)
+    revoked = container.vault_operators.revoked(ring)
+    found = [each for each in revoked if each.network == context.name]
+    if found:
+        return Finding("; ".join(each.problem.message for each in found), _VAULT)
+    return Finding(f"{chain.network.vault} as configured")
 
 
 def _check_gas(context: NetworkContext) -> Finding:

@@ -12,21 +12,26 @@ import click
 from api.cli.output import Result, reports
 from signer.amounts import format_units, parse_units
 from signer.errors import InvalidInputError
+from signer.model.key import KeyState
 
 
 if TYPE_CHECKING:
     from api.container import Container
     from api.extras.vault.changes import Change, Step
     from signer.chain.chain import Chain
-    from signer.chain.vault_rules import Caps, VaultRules
+    from signer.chain.vault_rules import Caps, VaultFacts, VaultRules
     from signer.config.networks import Network
+    from signer.errors import Refusal
 
 
 _SECONDS_OF_DAY = 86_400
 
 _network = click.option("--network", required=True, help="A name of the networks file.")
 _vault = click.option(
-    "--vault", "address", required=True, metavar="ADDRESS", help="The vault."
+    "--vault",
+    "address",
+    metavar="ADDRESS",
+    help="The vault, if it is not that of the networks file.",
 )
 
 
@@ -110,18 +115,20 @@ def deploy(
 @_network
 @_vault
 @reports
-def status(container: Container, network: str, address: str) -> Result:
+def status(container: Container, network: str, address: str | None) -> Result:
     """
     Show the rules of a vault and what is left of the day.
 
-    Exits with 1 if it is no vault, if its guardian is a key of the service, if the
-    active key may not pay, or if a token has no caps.
+    Exits with 1 if the service would refuse to start with the vault, or if a key that
+    was revoked may still pay.
     """
+    from signer.chain.vault_rules import NO_VAULT
+
     chain, rules = _open_rules(container, network, address)
     if not rules.is_vault():
-        problem = "it does not have the code of a vault"
-        return Result({"vault": rules.address, "problems": [problem]}, [problem], False)
-    document = _read_status(container, chain, rules)
+        problems = _show_problems([NO_VAULT])
+        return Result({"vault": rules.address, **problems}, [str(NO_VAULT)], False)
+    document = _read_status(container, network, chain, rules)
     return Result(document, _status_lines(document), ok=not document["problems"])
 
 
@@ -143,7 +150,7 @@ def status(container: Container, network: str, address: str) -> Result:
 def propose(
     container: Container,
     network: str,
-    address: str,
+    address: str | None,
     *,
     cancels: bool,
     safe_file: Path | None,
@@ -182,14 +189,16 @@ def _find_chain(container: Container, name: str) -> Chain:
 
 
 def _open_rules(
-    container: Container, network: str, address: str
+    container: Container, network: str, address: str | None
 ) -> tuple[Chain, VaultRules]:
     from signer.addresses import parse_address
     from signer.chain.vault_rules import VaultRules
 
     chain = _find_chain(container, network)
-    checked = parse_address(address, field="vault")
-    return chain, VaultRules(chain.client, checked)
+    given = address or chain.network.vault
+    if given is None:
+        raise InvalidInputError("is not in the networks file: name it", field="vault")
+    return chain, VaultRules(chain.client, parse_address(given, field="vault"))
 
 
 def _parse_caps(network: Network, text: str) -> tuple[str, Caps]:
@@ -241,38 +250,42 @@ def _find_change(
 
 
 def _read_status(
-    container: Container, chain: Chain, rules: VaultRules
+    container: Container, name: str, chain: Chain, rules: VaultRules
 ) -> dict[str, Any]:
+    from signer.chain.vault_rules import find_problems
+    from signer.keys.vault_operators import RevokedOperator
+
     today = int(container.clock().timestamp()) // _SECONDS_OF_DAY
-    guardian = rules.guardian()
-    keys = {each: rules.is_operator(each) for each in _own_addresses(container)}
-    active = container.store.active_key()
-    tokens = [*_read_tokens(chain, rules, today)]
-    problems = [
-        *(["the guardian is a key of the service"] if guardian in keys else []),
-        *(
-            ["the active key is no operator"]
-            if active is not None and not keys[active.address]
-            else []
-        ),
-        *(f"{each['token']} has no caps" for each in tokens if not each["hasCaps"]),
+    network, ring = chain.network, container.store.keys()
+    keys = [key.address for key in ring]
+    facts = rules.read(network, keys)
+    is_production = container.settings.is_production
+    problems = [*find_problems(name, network, facts, ring, is_production=is_production)]
+    revoked = [
+        RevokedOperator(name, key.address, is_known=True).problem
+        for key in ring
+        if key.state is KeyState.BLOCKED and key.address in facts.operators
     ]
     return {
         "vault": rules.address,
-        "guardian": guardian,
-        "delaySeconds": rules.delay(),
-        "operators": [key for key, is_operator in keys.items() if is_operator],
-        "otherKeys": [key for key, is_operator in keys.items() if not is_operator],
-        "tokens": tokens,
-        "problems": problems,
+        "guardian": facts.guardian,
+        "delaySeconds": facts.delay,
+        "operators": [key for key in keys if key in facts.operators],
+        "otherKeys": [key for key in keys if key not in facts.operators],
+        "tokens": [*_read_tokens(chain, rules, facts, today)],
+        **_show_problems([*problems, *revoked]),
     }
 
 
+def _show_problems(problems: Sequence[Refusal]) -> dict[str, Any]:
+    return {"problems": [{"code": e.code, "detail": e.message} for e in problems]}
+
+
 def _read_tokens(
-    chain: Chain, rules: VaultRules, today: int
+    chain: Chain, rules: VaultRules, facts: VaultFacts, today: int
 ) -> Iterator[dict[str, Any]]:
     for symbol, token in chain.network.tokens.items():
-        caps, spent = rules.caps(token.address), rules.spent(token.address, today)
+        caps, spent = facts.caps[symbol], rules.spent(token.address, today)
         amounts = {
             "perItem": caps.per_item,
             "perDay": caps.per_day,
@@ -280,8 +293,7 @@ def _read_tokens(
             "balance": chain.token_balance(token.address, rules.address),
         }
         shown = {key: format_units(n, token.decimals) for key, n in amounts.items()}
-        has_caps = min(caps.per_item, caps.per_day) > 0
-        yield {"token": symbol, **shown, "hasCaps": has_caps}
+        yield {"token": symbol, **shown}
 
 
 def _status_lines(document: Mapping[str, Any]) -> Iterator[str]:
@@ -297,7 +309,7 @@ def _status_lines(document: Mapping[str, Any]) -> Iterator[str]:
             f" {each['leftToday']} left today, {each['balance']} in the vault"
         )
     for problem in document["problems"]:
-        yield f"problem: {problem}"
+        yield f"problem: {problem['code']}: {problem['detail']}"
 
 
 def _step_document(chain: Chain, rules: VaultRules, step: Step) -> dict[str, Any]:

@@ -60,8 +60,10 @@ def networks(
     path = tmp_path / "networks.toml"
     monkeypatch.setenv("NETWORKS_FILE", str(path))
 
-    def write(url: str = fresh_anvil.url, confirmations: int = 1) -> Path:
-        return write_networks(path, url, fresh_anvil.token, confirmations)
+    def write(
+        url: str = fresh_anvil.url, confirmations: int = 1, vault: str | None = None
+    ) -> Path:
+        return write_networks(path, url, fresh_anvil.token, confirmations, vault)
 
     write()
     return write

@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 from falcon.testing import Result, TestClient
 
+from signer.chain.chain import Chain
 from signer.keys.balances import AddressBalance
 from tests.api.administrators import authorized, post_as_admin
+from tests.fixtures.scripted_chain import ScriptedChain
+from tests.support.refunds import CUSTOMER, NETWORK
 from tests.support.ring import NEW, OLD, OTHER, POOR, RICH, System
 
 
@@ -91,6 +94,26 @@ def test_checks_the_address_of_the_active_key(
     assert unchanged == {OLD: "active"}
     assert [answer.status_code for answer in answers] == [200, 200]
     assert system.states == {NEW: "active", OLD: "blocked"}
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_key_that_may_not_pay_from_the_vault_is_refused(
+    admin_client: TestClient, system: System, *, dry_run: bool
+) -> None:
+    """409 has the address, the network and the command; a rehearsal as well."""
+    network = NETWORK.model_copy(update={"vault": CUSTOMER})
+    system.chains["local"] = Chain(network, ScriptedChain())
+    answer = _rotate(admin_client, {"newKeyId": NEW, "dryRun": dry_run})
+
+    assert answer.status_code == 409
+    assert answer.json["code"] == "vault-operator-missing"
+    assert f"the vault of local ({CUSTOMER})" in answer.json["detail"]
+    assert answer.json["detail"].endswith(
+        "Run: hotwallet vault propose --network local --add-operator"
+        f" {system.address(NEW)}"
+    )
+    assert "retry-after" not in answer.headers
+    assert system.states[OLD] == "active"
 
 
 @pytest.mark.parametrize("needs_funds", [True])

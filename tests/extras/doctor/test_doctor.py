@@ -41,6 +41,7 @@ from signer.ports.event_store import DeliveryAttempt
 from signer.ports.key_backend import KeyId
 from signer.webhooks.signatures import Secret
 from tests.api.cli.test_lazy_commands import DEVICE_READ, NODES_READ, RUN
+from tests.api.networks import write_networks
 from tests.api.readings import measured
 from tests.extras.doctor.doctor import make_environ, run_doctor, sealing, states
 from tests.extras.screening.screened import screened, screening_service
@@ -48,9 +49,12 @@ from tests.fixtures import ledger
 from tests.fixtures.chain import DevChain
 from tests.fixtures.ledger import save
 from tests.support.audit import chain, checkpoint, record
+from tests.support.keys import key_at, made_active
 from tests.support.ledgers import open_ledger, seal
 from tests.support.programs import run_python
+from tests.support.refunds import SECOND
 from tests.support.ring import SILENCE
+from tests.support.vault import deploy_vault
 
 
 CANARY = "canary-48213"
@@ -116,6 +120,35 @@ def test_a_healthy_system(home: dict[str, str]) -> None:
     assert "has been mined yet" in results["local mined"].detail
     short = build_container(home).configuration.short
     assert results["networks"].detail == f"local; configuration {short}"
+
+
+def test_a_vault_is_checked(home: dict[str, str], fresh_anvil: DevChain) -> None:
+    """Its rules, its tokens, and whether a revoked key may still pay."""
+    address = _address(home)
+    vault = deploy_vault(
+        fresh_anvil.url,
+        fresh_anvil.token,
+        caps=(5, 9),
+        funds=0,
+        operators=[address],
+    )
+    file = Path(home["NETWORKS_FILE"])
+    write_networks(file, fresh_anvil.url, fresh_anvil.token, vault=vault.address)
+    fine = run_doctor(home)
+    store = _store(home)
+    made_active(store, key_at(address))
+    made_active(store, key_at(SECOND.address), block=True)
+    vault.after_delay("addOperator(address)", SECOND.address)
+    revoked = run_doctor(home)["local vault"]
+    vault.call(vault.guardian, "removeOperator(address)", SECOND.address)
+    missing = run_doctor(home)["local vault"]
+
+    assert fine["local vault"].state is State.OK
+    assert fine["local TUSD"].detail == f"{vault.address} holds no TUSD"
+    assert revoked.state is State.WARNING
+    assert f"--remove-operator {address}" in revoked.detail
+    assert missing.state is State.FAILED
+    assert f"--add-operator {SECOND.address}" in missing.detail
 
 
 def test_it_loads_only_the_libraries_that_it_uses(home: dict[str, str]) -> None:

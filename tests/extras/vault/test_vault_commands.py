@@ -1,6 +1,7 @@
 """``hotwallet vault`` with a real vault; its guardian is an account of anvil."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from dev import stablecoin as coin
 from signer.chain.vault import Item
 from tests.api.commands import Finished, Run
 from tests.fixtures.chain import DevChain
-from tests.support.refunds import World
+from tests.support.refunds import SECOND, World
 from tests.support.vault import DELAY, LocalVault, deploy_vault
 
 
@@ -98,7 +99,6 @@ def test_the_printed_data_creates_a_vault(
                 "perDay": "500.500000",
                 "leftToday": "500.500000",
                 "balance": "0.000000",
-                "hasCaps": True,
             }
         ],
         "problems": [],
@@ -163,8 +163,16 @@ def test_the_status_names_each_problem(
             "TUSD: 0.000000 an item, 500.000000 a day, 500.000000 left today,"
             " 1000.000000 in the vault"
         ),
-        "problem: the active key is no operator",
-        "problem: TUSD has no caps",
+        (
+            f"problem: vault-operator-missing: the key of {world.signer.address} may"
+            " not pay; its guardian adds it: `hotwallet vault propose --network local"
+            f" --add-operator {world.signer.address}`"
+        ),
+        (
+            "problem: vault-caps-missing: the caps of TUSD are 0, so nothing can be"
+            " paid; its guardian sets them: `hotwallet vault propose --network local"
+            " --caps TUSD=ITEM/DAY`"
+        ),
     ]
 
 
@@ -184,16 +192,45 @@ def test_a_guardian_that_is_a_key_is_a_problem(
     shown = _status(run, vault.address, "--json")
 
     assert shown.status == 1
-    assert shown.json["problems"] == ["the guardian is a key of the service"]
+    (problem,) = shown.json["problems"]
+    assert problem["code"] == "vault-guardian-own"
+
+
+def test_a_revoked_key_that_may_pay_is_a_problem(
+    run: Run, world: World, vault: LocalVault
+) -> None:
+    """Until the guardian has removed it."""
+    revoked = world.signer.address
+    vault.after_delay("addOperator(address)", SECOND.address)
+    world.rotate(block=True)
+    (problem,) = _status(run, vault.address, "--json").json["problems"]
+
+    assert problem["code"] == "vault-operator-revoked"
+    assert f"--remove-operator {revoked}" in problem["detail"]
+    _sign(vault, _propose(run, vault, f"--remove-operator={revoked}"))
+    assert _status(run, vault.address).status == 0
+
+
+def test_the_vault_of_the_networks_file_need_not_be_named(
+    run: Run, vault: LocalVault, networks: Callable[..., Path]
+) -> None:
+    """The commands in messages do not name it."""
+    for arguments in (("status",), ("propose", f"--add-operator={OTHER}")):
+        finished = run("vault", *arguments, "--network=local", "--json")
+        assert finished.status == 1
+        assert "vault is not in the networks file: name it" in finished.err
+    networks(vault=vault.address)
+    for arguments in (("status",), ("propose", f"--add-operator={OTHER}")):
+        finished = run("vault", *arguments, "--network=local", "--json")
+        assert finished.status == 0, finished.err
+        assert vault.address in finished.out
 
 
 def test_another_contract_is_no_vault(run: Run, vault: LocalVault) -> None:
     """Its answers would mean nothing."""
     finished = _status(run, vault.token)
-    assert (finished.status, finished.out) == (
-        1,
-        "it does not have the code of a vault\n",
-    )
+    assert finished.status == 1
+    assert finished.out.startswith("vault-code-wrong: the address does not have the")
     where = ("--network=local", f"--vault={vault.token}")
     finished = run("vault", "propose", *where, f"--add-operator={OTHER}")
     assert finished.status == 1

@@ -42,6 +42,7 @@ def _rotation(store: SQLStore, device: KeyDirectory) -> Rotation:
         store,
         SignerFactory(device, audit),
         read_balances=lambda address: (),
+        require_operator=lambda address: None,
         alerts=Alerts(store),
         clock=utc_now,
     )
