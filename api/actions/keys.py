@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from api.actions.action import (
 )
 from signer.audit.actions import AuditAction
 from signer.model.audit_record import Actor
+from signer.model.key import KeyState, find_key
 
 
 if TYPE_CHECKING:
@@ -109,6 +110,10 @@ def _rotate(container: Container, values: Values, actor: Actor) -> Answer:
         will_retry=bool(values.get("will_retry")),
     )
     result = container.rotation.rotate(values["key_id"], actor, options)
+    if options.compromised and result.previous is not None and not options.dry_run:
+        previous = find_key(container.store.keys(), result.previous.address)
+        steps = find_revoked_operators(container, filter(None, [previous]))
+        result = replace(result, warnings=(*result.warnings, *steps))
     waits = result.status == AWAITING_FUNDS
     document = RotationDocument.of(result).dump()
     return Answer(
@@ -118,6 +123,15 @@ def _rotate(container: Container, values: Values, actor: Actor) -> Answer:
         is_pending=waits,
         problem=AWAITING_FUNDS if waits else None,
     )
+
+
+def find_revoked_operators(container: Container, keys: Iterable[Key]) -> list[str]:
+    """Return what to do about those of *keys* that were revoked and may pay."""
+    revoked = [key for key in keys if key.state is KeyState.BLOCKED]
+    if not revoked:
+        return []  # No node is asked.
+    found = container.vault_operators.revoked(revoked)
+    return [each.problem.message for each in found]
 
 
 def _format_rotation(
@@ -281,8 +295,11 @@ def _revoke(container: Container, values: Values, actor: Actor) -> Answer:
     else:
         key, signed = revocation.revoke(address, actor)
         status = str(key.state)
-    document = RevokedKeyDocument.of(key, strandedRefunds=signed).dump()
+    steps = find_revoked_operators(container, [key])
+    extra = {"strandedRefunds": signed, "nextSteps": steps}
+    document = RevokedKeyDocument.of(key, **extra).dump()
     lines = [f"  signed by the old key, and still open: {each}" for each in signed]
+    lines += [f"  next: {each}" for each in steps]
     return Answer(document, [f"{status}: {key.address}", *lines])
 
 

@@ -14,7 +14,7 @@ import click
 
 from api.actions import holds
 from api.actions.action import Answer, Values
-from api.actions.keys import ROTATE
+from api.actions.keys import ROTATE, find_revoked_operators
 from api.cli.actions import Run, add_commands, command_of
 from api.cli.output import Result, reports
 from signer.errors import NewKeyUnhealthyError
@@ -43,11 +43,17 @@ def keys() -> None:
 @keys.command("list")
 @reports
 def list_keys(container: Container) -> Result:
-    """List every key of the key ring, the active one first."""
+    """
+    List every key of the key ring, the active one first.
+
+    The last lines are what is to be done about revoked keys that a vault lets pay.
+    """
     from api.views.administration import KeyDocument
 
     ring = container.store.keys()
-    return Result([KeyDocument.of(key).dump() for key in ring], _format_ring(ring))
+    steps = find_revoked_operators(container, ring)
+    lines = [*_format_ring(ring), *(f"next: {step}" for step in steps)]
+    return Result([KeyDocument.of(key).dump() for key in ring], lines)
 
 
 def _format_ring(ring: Sequence[Key]) -> Iterator[str]:

@@ -241,6 +241,11 @@ WALLET_DELEGATED = OF_WORKERS.declare(
     "1 if the active key's address has code, which is a delegation (EIP-7702), else 0.",
     "network",
 )
+REVOKED_OPERATORS = OF_WORKERS.declare(
+    "vault_revoked_operators",
+    "How many revoked keys the network's vault still lets pay.",
+    "network",
+)
 NETWORK_LOOKED = OF_WORKERS.declare(
     "network_looked_timestamp_seconds",
     "When a worker last asked the network's nodes, in seconds since 1970.",

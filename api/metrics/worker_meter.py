@@ -148,6 +148,7 @@ def _show(readings: Readings, network: str, view: NetworkView) -> None:
         (metric_names.CHAIN_NONCE, view.chain_nonce),
         (metric_names.MISSING_NONCES, view.missing_nonces),
         (metric_names.WALLET_DELEGATED, view.is_delegated),
+        (metric_names.REVOKED_OPERATORS, view.revoked_operators),
         (metric_names.NETWORK_QUORUM, view.has_quorum),
         (metric_names.HEAD_AGE, view.head_age),
         (metric_names.NETWORK_LOOKED, None if view.at is None else view.at.timestamp()),

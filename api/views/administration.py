@@ -75,6 +75,7 @@ class RevokedKeyDocument(KeyDocument):
     strandedRefunds: list[RefundId] = says(
         "Up to 1,000 open refunds that it has signed, which may be mined."
     )
+    nextSteps: list[str] = says("What is left to do, in sentences.")
 
 
 class ReinstatedKeyDocument(KeyDocument):

@@ -73,8 +73,9 @@ class NetworkView:
     ``max_fee`` is the max fee of a first transaction, in wei per gas.  ``chain_nonce``
     is the address's next nonce in a block.  ``missing_nonces`` is how many nonces no
     refund has, and later ones wait for.  ``is_delegated`` is whether the address has
-    code: only a delegation (EIP-7702) gives it some.  All are None, and ``funds`` is
-    empty, if the nodes did not answer.
+    code: only a delegation (EIP-7702) gives it some.  ``revoked_operators`` is how many
+    revoked keys may still pay from the vault.  All are None, and ``funds`` is empty, if
+    the nodes did not answer.
 
     ``has_quorum`` is whether enough nodes answered and agreed.  ``head_age`` is for how
     many seconds the newest block has not changed; None if no node answered.
@@ -89,6 +90,7 @@ class NetworkView:
     chain_nonce: int | None = None
     missing_nonces: int | None = None
     is_delegated: bool | None = None
+    revoked_operators: int | None = None
     has_quorum: bool = True
     head_age: float | None = None
     problem: str | None = None

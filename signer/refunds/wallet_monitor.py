@@ -22,8 +22,10 @@ import structlog
 from signer.alerts import Alert, Alerts
 from signer.chain.chain import COIN_DECIMALS, Chain
 from signer.chain.fees import quote_fees
+from signer.chain.vault_rules import VaultRules
 from signer.errors import ChainUnavailableError, ConfigurationError, HotWalletError
 from signer.loops import Wait, repeat
+from signer.model.key import KeyState
 from signer.model.network_view import Funds, NetworkView, NodeView
 from signer.model.refund import COIN, OPEN, Status
 from signer.model.worker_row import find_running
@@ -221,6 +223,9 @@ AGAIN_SECONDS = 3.0
 """How soon it looks again at a node that seems to be down, or to lag, and while no
 quorum answers: ``/readyz`` reads what it saw."""
 
+_Read = tuple[str, str, frozenset[str]]
+"""A network, the active key's address, and those of revoked keys."""
+
 _PAIR = 2  # Of so many nodes, one that answers decides.
 
 """How often alerts are repeated: a top-up takes hours."""
@@ -253,7 +258,7 @@ class WalletMonitor:
         self._clock = clock
         self._meter = meter
         self._check = check
-        self._read: dict[tuple[str, str], tuple[float, NetworkView]] = {}
+        self._read: dict[_Read, tuple[float, NetworkView]] = {}
         self._checked: dict[str, float] = {}
         self._nodes = NodeAlarm(alerts, timer)
         self._timer = timer
@@ -297,12 +302,13 @@ class WalletMonitor:
     def _view(self, name: str, chain: Chain, address: str) -> NetworkView:
         statuses = chain.client.node_statuses(None, ())
         nodes, age = compare_nodes(statuses), self._head_age(name, statuses)
-        at, view = self._read.get((name, address), (-math.inf, NetworkView(nodes)))
+        key = name, address, self._find_revoked(chain)
+        at, view = self._read.get(key, (-math.inf, NetworkView(nodes)))
         now = self._timer()
         is_due = now - at >= _FUNDS_SECONDS or _is_worrying(view, chain)
         if is_due or self._has_first_payment(chain, view):
-            view = self._read_all(name, chain, address)
-            self._read[name, address] = now, view
+            view = self._read_all(*key, chain)
+            self._read[key] = now, view
         view = replace(view, nodes=nodes, head_age=age, at=self._clock())
         if view.problem is not None or _has_quorum(nodes):
             return view
@@ -315,7 +321,14 @@ class WalletMonitor:
             return False
         return bool(self._ledger.last_payments(chain.network.chain_id, 1))
 
-    def _read_all(self, name: str, chain: Chain, address: str) -> NetworkView:
+    def _find_revoked(self, chain: Chain) -> frozenset[str]:
+        """Return the addresses of revoked keys, if the network has a vault."""
+        ring = [] if chain.network.vault is None else self._ledger.keys()
+        return frozenset(key.address for key in ring if key.state is KeyState.BLOCKED)
+
+    def _read_all(
+        self, name: str, address: str, revoked: frozenset[str], chain: Chain
+    ) -> NetworkView:
         try:
             if self._timer() - self._checked.get(name, -math.inf) >= _TOKENS_SECONDS:
                 self._check(name, chain)
@@ -325,12 +338,13 @@ class WalletMonitor:
             nonce = chain.client.transaction_count(address)
             missing = self._count_missing(chain, address, nonce)
             is_delegated = chain.client.code(address) != b""
+            operators = _count_operators(chain, revoked)
         except HotWalletError as e:
             code = e.refusals[0].code if isinstance(e, ConfigurationError) else e.code
             self._log.warning("wallet-look-failed", network=name, code=code)
             has_quorum = code != ChainUnavailableError.code
             return NetworkView((), has_quorum=has_quorum, problem=code)
-        return NetworkView((), funds, fee, nonce, missing, is_delegated)
+        return NetworkView((), funds, fee, nonce, missing, is_delegated, operators)
 
     def _head_age(self, name: str, statuses: Sequence[NodeStatus]) -> float | None:
         """
@@ -395,7 +409,16 @@ class WalletMonitor:
 def _is_worrying(view: NetworkView, chain: Chain) -> bool:
     """Return whether *view* shows something that may end soon."""
     is_low = any(each.is_low(chain.network) for each in view.funds)
-    return is_low or view.problem is not None or bool(view.is_delegated)
+    is_open = bool(view.is_delegated or view.revoked_operators)
+    return is_low or view.problem is not None or is_open
+
+
+def _count_operators(chain: Chain, addresses: Iterable[str]) -> int | None:
+    """Return how many of *addresses* may pay from the vault; None without one."""
+    if chain.network.vault is None:
+        return None
+    rules = VaultRules(chain.client, chain.network.vault)
+    return sum(map(rules.is_operator, addresses))
 
 
 def _has_quorum(nodes: Sequence[NodeView]) -> bool:

@@ -56,7 +56,12 @@ from api.extras.console.trends import (
     plot_checkpoints,
     plot_refunds,
 )
-from api.extras.console.wallets import read_key_ring, read_measurements, read_wallets
+from api.extras.console.wallets import (
+    find_open_vaults,
+    read_key_ring,
+    read_measurements,
+    read_wallets,
+)
 from api.http import problems, query
 from api.http.concurrency import WaitingRequests
 from api.http.middleware import AuthorizationMiddleware
@@ -162,7 +167,13 @@ def _keys(container: Container, _: Given) -> Shown:
     """List the keys that sign or have signed, the active key first."""
     keys = container.store.keys()
     waiting = find_waiting(container, "/console/keys")
-    return {"keys": keys, "ring": read_key_ring(container, keys), "waiting": waiting}
+    measured = read_measurements(container.store.workers(), container.ledger_clock())
+    return {
+        "keys": keys,
+        "ring": read_key_ring(container, keys),
+        "open_vaults": find_open_vaults(container, keys, measured),
+        "waiting": waiting,
+    }
 
 
 @_page("/wallets", "wallets.html")

@@ -12,6 +12,7 @@ from api.extras.console.trends import share
 from api.metrics import metric_names
 from api.metrics.metric_names import Spec
 from api.metrics.readings import read
+from signer.chain.vault_rules import change_operator
 from signer.config.networks import Network
 from signer.model.key import Key, KeyState, find_active_key
 from signer.model.network_view import is_low
@@ -86,6 +87,8 @@ class Measurements:
     without_quorum: Sequence[str] = ()
     """Networks of which too few nodes answer and agree."""
     head_ages: Mapping[str, float] = field(default_factory=dict)
+    revoked_operators: Mapping[str, float] = field(default_factory=dict)
+    """How many revoked keys the vault of a network lets pay."""
 
 
 def read_measurements(workers: Collection[WorkerRow], now: datetime) -> Measurements:
@@ -121,6 +124,7 @@ def read_measurements(workers: Collection[WorkerRow], now: datetime) -> Measurem
         sorted(network for network, value in delegated.items() if value),
         sorted(network for network, value in quorums.items() if not value),
         of_networks[metric_names.HEAD_AGE],
+        of_networks[metric_names.REVOKED_OPERATORS],
     )
 
 
@@ -133,6 +137,24 @@ def _add(asset: MeasuredBalance, spec: Spec, value: float) -> None:
         asset.hours_left = value
     elif spec is metric_names.TOP_UP_FAILING:
         asset.is_top_up_failing = bool(value)
+
+
+def find_open_vaults(
+    container: Container, keys: Sequence[Key], measured: Measurements
+) -> Mapping[str, Sequence[str]]:
+    """
+    Return the commands that remove revoked *keys* from vaults, by network.
+
+    Without a network of which a worker *measured* that they cannot pay.
+    """
+    revoked = [key.address for key in keys if key.state is KeyState.BLOCKED]
+    return {
+        name: [change_operator("remove", name, address) for address in revoked]
+        for name, network in container.networks.items()
+        if revoked
+        and network.vault is not None
+        and measured.revoked_operators.get(name) != 0
+    }
 
 
 def read_key_ring(container: Container, keys: Sequence[Key]) -> Mapping[str, object]:

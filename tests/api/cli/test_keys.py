@@ -1,6 +1,8 @@
 """``hotwallet keys``, with a token and a chain."""
 
 import secrets
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,7 @@ from signer.ports.key_backend import KeyDirectory, KeyId
 from tests.api.commands import Run
 from tests.fixtures.chain import DevChain
 from tests.support.keys import key_at
+from tests.support.vault import LocalVault, deploy_vault
 
 
 @pytest.fixture
@@ -209,6 +212,51 @@ def test_revokes_a_former_key(
     assert again.json["keyId"] == f"{old.key_id[:8]}..."
     assert again.json["strandedRefunds"] == []
     assert [key.state for key in ring] == ["active", "blocked"]
+
+
+@pytest.fixture
+def vault(old: Key, networks: Callable[..., Path], fresh_anvil: DevChain) -> LocalVault:
+    """The vault of the network: only the old key may pay."""
+    vault = deploy_vault(
+        fresh_anvil.url,
+        fresh_anvil.token,
+        caps=(5, 9),
+        funds=100,
+        operators=[old.address],
+    )
+    networks(vault=vault.address)
+    return vault
+
+
+def test_a_rotation_with_a_vault(
+    run: Run, old: Key, new: str, softhsm: PKCS11Backend, vault: LocalVault
+) -> None:
+    """The new key must be an operator; a revoked one is shown until it is none."""
+    address = _address(softhsm, new)
+    refused = run("keys", "rotate", new, "--yes")
+    vault.after_delay("addOperator(address)", address)
+    coin.fund(vault.url, address)
+    compromised = ("--compromised", "--from", old.address, "--yes")
+    rotated = run("keys", "rotate", new, *compromised)
+    revoked = run("keys", "revoke", old.address, "--yes")
+    as_json = run("keys", "revoke", old.address, "--yes", "--json")
+    listed = run("keys", "list").out
+    vault.call(vault.guardian, "removeOperator(address)", old.address)
+    removed = run("keys", "list").out
+
+    assert refused.status == 1
+    assert "error: vault-operator-missing: the key of" in refused.err
+    assert f"--network local --add-operator {address}" in refused.err
+    assert rotated.status == 0
+    step = f"hotwallet vault propose --network local --remove-operator {old.address}"
+    assert step in rotated.out
+    assert step in revoked.out
+    assert [step in each for each in as_json.json["nextSteps"]] == [True]
+    assert "next: the revoked key of" in listed
+    assert step in listed
+    assert "next:" not in removed
+    # The tokens are in the vault: nothing waited for them on the new address.
+    assert "the new address holds no TUSD" not in rotated.out
 
 
 def test_reinstates_a_revoked_key(

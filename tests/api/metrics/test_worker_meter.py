@@ -36,6 +36,7 @@ VIEW = NetworkView(
     chain_nonce=17,
     missing_nonces=2,
     is_delegated=True,
+    revoked_operators=1,
     head_age=12,
 )
 
@@ -181,6 +182,7 @@ def test_the_newest_view_counts(meter: WorkerMeter) -> None:
         "hotwallet_wallet_chain_nonce local": 17,
         "hotwallet_wallet_missing_nonces local": 2,
         "hotwallet_wallet_delegated local": 1,
+        "hotwallet_vault_revoked_operators local": 1,
         "hotwallet_network_max_fee_gwei local": 3,
         "hotwallet_node_up local node-1": 1,
         "hotwallet_node_up local node-2": 0,

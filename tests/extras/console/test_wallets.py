@@ -31,6 +31,7 @@ from tests.fixtures.ledger import (
     unrecorded,
 )
 from tests.fixtures.scripted_chain import CHAIN_ID
+from tests.support.keys import key_at, made_active
 
 
 def _shown(container: Container, **measured: Any) -> dict[str, ShownWallet]:
@@ -115,6 +116,28 @@ def test_wallets_of_former_keys_stay_in_the_list(
     assert (former.is_delegated, active.is_delegated) == (False, True)
     assert 'class="badge key-draining">draining' in page
     assert 'class="badge warn">finishes' in page
+
+
+def test_a_revoked_key_that_may_pay_from_a_vault_is_shown(
+    container: Container, sqlite_store: SQLStore, browser: Browser, clock: SettableClock
+) -> None:
+    """Until a worker has seen that it cannot; unknown is not done."""
+    made_active(sqlite_store, key_at(WALLET))
+    made_active(sqlite_store, key_at(OTHER_WALLET), block=True)
+    vault = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+    local = container.networks["local"].model_copy(update={"vault": vault})
+    container.networks = {"local": local, "plain": container.networks["local"]}
+    step = f"hotwallet vault propose --network local --remove-operator {WALLET}"
+    shown = [step in browser.get("/console/keys").text]
+    for count in (1, 0):
+        text = f'hotwallet_vault_revoked_operators{{network="local"}} {count}\n'
+        row = WorkerRow(f"w{count}", clock.now, clock.now, measured(text))
+        sqlite_store.record_pass(row)
+        clock.advance(seconds=1)
+        shown.append(step in browser.get("/console/keys").text)
+
+    assert shown == [True, True, False]
+    assert "network plain" not in browser.get("/console/keys").text
 
 
 def test_a_pause_and_code_of_others_are_shown(

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from signer.alerts import Alert, Alerts
 from signer.chain.chain import Chain
 from signer.chain.erc20 import encode_balance_of
+from signer.chain.vault_rules import encode_call
 from signer.errors import (
     ChainError,
     ChainUnavailableError,
@@ -36,7 +37,7 @@ from signer.refunds.wallet_monitor import (
     read_max_fee,
 )
 from tests.fixtures.ledger import unrecorded
-from tests.support.refunds import AMOUNT, World, altered, altered_chain
+from tests.support.refunds import AMOUNT, SECOND, World, altered, altered_chain
 
 
 class _Views(Meter):
@@ -160,6 +161,37 @@ def test_a_vault_is_low_and_the_wallet_has_its_coin(system: System) -> None:
 
     assert (funds["TUSD"].balance, funds["TUSD"].refunds_left) == (5 * AMOUNT, 5)
     assert funds["coin"].balance == world.chain.coin
+
+
+def test_revoked_keys_that_may_pay_are_counted(system: System) -> None:
+    """At the next look after the revocation, and again while there is one."""
+    vault = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+    world, operators = system.world, {system.world.signer.address}
+
+    def call(call: Call) -> bytes:
+        asked = next((each for each in operators if is_about(call, each)), None)
+        return int(asked is not None).to_bytes(32, "big")
+
+    def is_about(call: Call, address: str) -> bool:
+        return call.data == encode_call("isOperator(address)", address)
+
+    world.network = world.network.model_copy(update={"vault": vault})
+    monitor = system.monitor(call=call)
+
+    def look() -> int | None:
+        world.clock.advance(seconds=LOOK_SECONDS)
+        system.record("a")
+        monitor.look()
+        view = system.views.seen[-1]
+        return None if view is None else view.revoked_operators
+
+    counts = [look()]
+    world.rotate(SECOND, block=True)
+    counts += [look(), look()]
+    operators.clear()
+    counts += [look()]
+
+    assert counts == [0, 1, 1, 0]
 
 
 @pytest.mark.parametrize(
