@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Boolean, Connection, bindparam, exists, select, text
+from sqlalchemy import Boolean, Connection, Integer, bindparam, exists, select, text
 
 from backends.sql.advisory_locks import lock_chain_and_keys
 from backends.sql.approvals import find_approved
@@ -23,6 +23,7 @@ from backends.sql.queries import count_in_flight
 from backends.sql.spending import Spendings
 from backends.sql.statements import (
     ASSIGNED,
+    HAS_OTHERS,
     INSERT_AUDIT_RECORD,
     INSERT_MEMBERSHIP,
     INSERT_MOVE,
@@ -30,7 +31,7 @@ from backends.sql.statements import (
     UNCHANGED,
     Values,
     fields_of,
-    had_transaction,
+    had_others_than,
     names_stopped_token,
     parameter,
     parameters,
@@ -48,6 +49,7 @@ from signer.errors import (
     KeyRotatedError,
     LimitReachedError,
     PolicyViolationError,
+    RowNotAuthenticError,
     StaleStateError,
     StoreError,
     TooManyInFlightError,
@@ -102,7 +104,7 @@ def _may_reserve() -> tuple[Any, ...]:
         ~is_blocked(tenant),
         ~paid,
         refunds.c.cancel_requested_at.is_(None),
-        ~had_transaction(),
+        ~had_others_than(bindparam("earlier", type_=Integer)),
     )
 
 
@@ -177,7 +179,7 @@ def reserve_together(
         for place, some in enumerate(batches.composed)
     ]
     rows = [
-        _row(macs, each.refund, after)
+        _row(macs, each, after)
         for some, transaction in zip(batches.composed, reserved, strict=True)
         for each, after in zip(some, transaction.payments, strict=True)
     ]
@@ -205,13 +207,15 @@ def reserve_together(
     }
 
 
-def _row(macs: RowMACs, before: Refund, after: Refund) -> Values:
+def _row(macs: RowMACs, reservation: Reservation, after: Refund) -> Values:
     """Return the parameters of ``_RESERVE``, and of what is inserted after it."""
+    before = reservation.refund
     return {
         **refund_values(macs, before, after),
         **fields_of(transactions, after.transaction),
         "memo": before.memo,
         "sweeps": before.purpose is PaymentPurpose.SWEEP,
+        "earlier": reservation.earlier,
     }
 
 
@@ -390,14 +394,15 @@ class ReservationTables(Tables):
             others = [r for r in reservations if r.refund.id not in unreserved]
             found = reserve(others) if others else {}
         return [
-            self._find_reason(each.refund, draft([each], counted))
+            self._find_reason(each, draft([each], counted))
             if each.refund.id in unreserved
             else found[each.refund.id]
             for each in reservations
         ]
 
-    def _find_reason(self, before: Refund, draft: Transaction) -> StoreError:
+    def _find_reason(self, given: Reservation, draft: Transaction) -> StoreError:
         """Return why the conditions of a reservation do not hold."""
+        before = given.refund
         active = self._database.run(lambda c: KeyRows(c, self._macs).active())
         is_swept = before.purpose is PaymentPurpose.SWEEP
         address = before.recipient if is_swept else draft.sender
@@ -405,4 +410,16 @@ class ReservationTables(Tables):
             return KeyRotatedError("another key is active now")
         if not is_swept and active.key_id != draft.key_id:
             return KeyRotatedError("the active key was moved to its replica meanwhile")
-        return self._database.run(lambda c: find_reason(c, before))
+        had = {
+            "refunds_id": before.id,
+            "refunds_before": before.version,
+            "earlier": given.earlier,
+        }
+        reason = self._database.run(lambda c: find_reason(c, before))
+        is_forged = isinstance(reason, RowNotAuthenticError)
+        if not is_forged and self._database.rows(HAS_OTHERS, **had)[0][0]:
+            return RowNotAuthenticError(
+                f"the refund {before.id} was given transactions of which its row does"
+                " not know: another program changed it"
+            )
+        return reason

@@ -35,6 +35,7 @@ from backends.sql.tables import (
     refund_moves,
     refunds,
     request_signatures,
+    transaction_payments,
     transactions,
 )
 from signer.errors import OpenRefundsLimitError, StoreError
@@ -163,6 +164,12 @@ SIGNED_REQUEST = select(*request_signatures.columns[1:]).where(
 
 TRANSACTIONS = ATTEMPTS.where(refunds.c.id == bindparam("refund_id")).order_by(
     attempts.c.attempt
+)
+
+EARLIER_NONCES = (
+    select(*(transaction_payments.c[name] for name in NONCE))
+    .where(transaction_payments.c.payment_id == bindparam("refund_id"))
+    .order_by(*(transaction_payments.c[name] for name in NONCE))
 )
 
 _LAST_CONFIRMED = (

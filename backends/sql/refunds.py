@@ -215,6 +215,9 @@ class RefundTables(Tables):
         require_texts(refund)
         return self._database.run(lambda c: queries.find_earlier(c, refund, tenants))
 
+    def earlier_nonces(self, refund_id: str) -> Sequence[Nonce]:
+        return [(*row,) for row in self._rows(queries.EARLIER_NONCES, refund_id)]
+
     def get(self, refund_id: str) -> Refund | None:
         rows = self._rows(queries.BY_ID, refund_id)
         return read_refund(rows[0]) if rows else None

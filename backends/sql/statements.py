@@ -5,7 +5,7 @@ Their parameters are named after table and column, such as ``refunds_state``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from operator import attrgetter
 from typing import Any
 
@@ -14,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Executable,
+    Integer,
     Select,
     Table,
     Update,
@@ -87,20 +88,43 @@ def _unchanged(table: Table) -> Update:
     return update(table).where(*key, table.c.version == before)
 
 
-def had_transaction() -> Any:
-    """
-    Return the condition that the refund was ever given a transaction.
+def _membership(payment_id: Any, *conditions: Any) -> Any:
+    """Return the condition that a payment was given a transaction, of *conditions*."""
+    return exists().where(transaction_payments.c.payment_id == payment_id, *conditions)
 
-    A changed row could ask for a second one; memberships are never deleted once
-    something was signed.
+
+def _is_other(values: Callable[[str], Any]) -> Any:
+    """Return the condition that a membership has not the nonce of *values*."""
+    return or_(*(transaction_payments.c[name] != values(name) for name in NONCE))
+
+
+_ended = transactions.alias("ended_batch")
+
+# A final batch may have skipped a payment, which then gets another transaction.
+_MAY_PAY = ~exists().where(
+    same_nonce(_ended, transaction_payments),
+    text(
+        "ended_batch.kind = 'batch' AND ended_batch.status IN ('confirmed', 'failed')"
+    ),
+)
+
+
+def had_others_than(earlier: Any) -> Any:
     """
-    return exists().where(transaction_payments.c.payment_id == parameter(refunds, "id"))
+    Return the condition that the refund was given other transactions than *earlier*.
+
+    They are so many final batches.  A changed row could ask for a second transaction;
+    memberships are never deleted once something was signed.
+    """
+    own = parameter(refunds, "id")
+    of_own = select(func.count()).where(transaction_payments.c.payment_id == own)
+    return or_(of_own.scalar_subquery() != earlier, _membership(own, _MAY_PAY))
 
 
 def is_elsewhere() -> Any:
-    """Return the condition that the refund was ever given another transaction."""
-    other = [transaction_payments.c[name] != parameter(refunds, name) for name in NONCE]
-    return had_transaction().where(or_(*other))
+    """Return the condition that another transaction of the refund may pay it."""
+    own = partial(parameter, refunds)
+    return _membership(own("id"), _is_other(own), _MAY_PAY)
 
 
 def _is_taken(table: Table) -> Any:
@@ -133,15 +157,7 @@ def _pays(*conditions: Any) -> Any:
     return exists().where(*keys, refunds.c.position < count, *conditions)
 
 
-_WAS_ELSEWHERE = exists().where(
-    transaction_payments.c.payment_id == refunds.c.id,
-    or_(
-        *(
-            transaction_payments.c[each.name] != refunds.c[each.name]
-            for each in transactions.primary_key
-        )
-    ),
-)
+_IS_ELSEWHERE = _membership(refunds.c.id, _is_other(refunds.c.__getitem__), _MAY_PAY)
 
 
 UNCHANGED = _unchanged(refunds)
@@ -154,6 +170,9 @@ _UNCHANGED_TRANSACTION = _unchanged(transactions).where(
 
 SAVE = UNCHANGED.values(parameters(refunds, SAVED))
 """Changes the state of a refund, or when it is due."""
+
+RELEASE = UNCHANGED.values(parameters(refunds, (*SAVED, "sender", "nonce", "position")))
+"""Takes a refund out of its final transaction, which has not paid it."""
 
 KEEP = UNCHANGED.where(
     *(refunds.c[name] == parameter(refunds, name) for name in NONCE)
@@ -175,7 +194,7 @@ SAVE_TRANSACTION = _UNCHANGED_TRANSACTION.values(
 # Signed bytes that are not recorded are not broadcast.  A no-op consumes the nonce of a
 # transfer of a held token.  One statement changes both kinds in the order of nonces.
 RECORD = SAVE_TRANSACTION.where(
-    ~_pays(_WAS_ELSEWHERE),
+    ~_pays(_IS_ELSEWHERE),
     ~is_stopped(parameter(transactions, "chain_id")),
     or_(
         bindparam("is_noop", type_=Boolean),
@@ -221,21 +240,30 @@ INSERT_EVENT = RowInsert(events, parameters(events, _EVENT))
 
 INSERT_AUDIT_RECORD = audit_rows.INSERT
 
-COMPARED = (RECORD, SAVE_TRANSACTION, PLACE, SAVE, KEEP)
+COMPARED = (RECORD, SAVE_TRANSACTION, PLACE, SAVE, RELEASE, KEEP)
 """Statements that change one row, or none if it is not what was read."""
 
 HAS_FORGED_PAYMENT = select(
     exists().where(
         refunds.c.id == parameter(refunds, "id"),
         refunds.c.version == bindparam("refunds_before"),
-        transaction_payments.c.payment_id == refunds.c.id,
-        or_(
-            refunds.c.nonce.is_(None),
-            *(transaction_payments.c[name] != refunds.c[name] for name in NONCE),
+        _membership(
+            refunds.c.id,
+            or_(refunds.c.nonce.is_(None), _is_other(refunds.c.__getitem__)),
+            _MAY_PAY,
         ),
     )
 )
-"""Whether an unchanged refund belongs to a transaction that is not its own."""
+"""Whether another transaction than its own may pay an unchanged refund."""
+
+HAS_OTHERS = select(
+    exists().where(
+        refunds.c.id == parameter(refunds, "id"),
+        refunds.c.version == bindparam("refunds_before"),
+        had_others_than(bindparam("earlier", type_=Integer)),
+    )
+)
+"""Whether an unchanged refund was given other transactions than so many."""
 
 HAS_FORGED_ATTEMPT = select(
     exists().where(

@@ -243,12 +243,12 @@ transactions = declare(
     # Nothing else may have the composition of nothing.
     CheckConstraint(f"({IS_FILLER}) = (composition = '{compose(())}')", "filler"),
     CheckConstraint("(kind = 'batch') = (vault IS NOT NULL)", "vault"),
-    # Also if another program removes the payments of a transaction: while it exists, no
-    # other one pays the same.
+    # Also if another program removes the payment of a transaction: while it exists, no
+    # other one pays the same.  A batch may, once the chain shows what it has not paid.
     partial(
         "uq_transactions_composition",
         "composition",
-        where=f"NOT ({IS_FILLER})",
+        where="kind NOT IN ('batch', 'filler')",
         unique=True,
     ),
     partial("ix_transactions_fillers", "due_at", where=IS_FILLER),
@@ -283,7 +283,8 @@ transaction_payments = declare(
     ),
     doc="the refunds of each transaction, also those that had another one later",
     unprotected="the MAC of the transaction covers a digest of them; a row that is"
-    " added only keeps its refund from being signed, with an alert",
+    " added only keeps its refund from being signed, with an alert. Before a refund"
+    " gets another transaction, the chain must show that no earlier one has paid it",
     grants={
         "worker admin": "SELECT, INSERT",
         "admin": "DELETE",

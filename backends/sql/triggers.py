@@ -219,10 +219,14 @@ _LEAVES_STATE = "OLD.state = 'assigned' AND NEW.state <> 'assigned'"
 _FOLLOWED = """
     SELECT 1 FROM transactions WHERE chain_id = OLD.chain_id AND sender = OLD.sender
     AND nonce = OLD.nonce
-    AND status = CASE NEW.state WHEN 'queued' THEN 'reserved' ELSE NEW.state END
+    AND (status = CASE NEW.state WHEN 'queued' THEN 'reserved' ELSE NEW.state END
+    OR (kind = 'batch' AND (
+        status = 'confirmed' AND NEW.state IN ('failed', 'queued')
+        OR status = 'failed' AND NEW.state = 'queued'
+    )))
 """
 
-_FOLLOW = "a refund ends as its transaction does, or before that is signed"
+_FOLLOW = "a refund ends as its transaction allows, or before that is signed"
 
 _REFUNDS_FOLLOW = f"""
 CREATE FUNCTION refunds_follow() RETURNS trigger LANGUAGE plpgsql
@@ -246,9 +250,10 @@ _refuse(
     " OR NEW.attempts <> 0 OR NEW.cancel_requested_at IS NOT NULL",
 )
 
-# A refund keeps what it pays, and its nonce.  Only a revocation takes a nonce back,
-# from a refund that was never signed.  A final refund never changes.  A request to
-# cancel is made once, while the refund has no nonce.
+# A refund keeps what it pays, and its nonce.  A revocation takes a nonce back from a
+# refund that was never signed, and so does a final batch that has not paid the refund.
+# A final refund never changes.  A request to cancel is made once, while the refund has
+# no nonce.
 _refuse(
     refunds,
     "keep",
@@ -264,7 +269,8 @@ _refuse(
     " AND NOT (OLD.state = 'assigned' AND NEW.state = 'queued'))",
 )
 
-# Its transaction, which changes first, says whether a refund was paid.
+# Its transaction, which changes first, says whether a refund was paid.  A vault pays
+# some of a batch: before the others get another transaction, a worker asks the chain.
 _on(
     SQLITE,
     refunds,

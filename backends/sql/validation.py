@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, cast
@@ -115,7 +116,10 @@ def require_step(change: Change) -> None:
         payments = [(before, new)]
     else:
         before, after = change.transactions
-        payments = zip(before.payments, after.payments, strict=True)
+        payments = [
+            (_as_left(old) if later.nonce is None else old, later)
+            for old, later in zip(before.payments, after.payments, strict=True)
+        ]
         rows = [(_OF_TRANSACTION, before, after)]
     if signed and (not rows or nonce_of(after) != nonce_of(signed)):
         raise ValueError("the attempt belongs to another nonce")
@@ -125,3 +129,8 @@ def require_step(change: Change) -> None:
         raise ValueError("the new version must be one more than the old version")
     if any(permanent(old) != permanent(later) for permanent, old, later in rows):
         raise ValueError("a permanent field was changed")
+
+
+def _as_left(refund: Refund) -> Refund:
+    """Return *refund* as if it had left its transaction, with all that both changed."""
+    return replace(refund.placed_nowhere(), version=refund.revision)

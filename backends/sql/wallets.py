@@ -12,9 +12,12 @@ from sqlalchemy import (
     Integer,
     Select,
     Table,
+    and_,
     bindparam,
+    exists,
     func,
     insert,
+    or_,
     select,
     text,
     union_all,
@@ -37,7 +40,7 @@ from backends.sql.wallet_rows import (
 )
 from signer.errors import StaleStateError
 from signer.model.approval import ApprovalUse
-from signer.model.transaction import Transaction
+from signer.model.transaction import Transaction, TransactionKind
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 
 
@@ -118,9 +121,19 @@ _GAPS = (
 )
 
 
-_FILLERS = select(transactions).where(
-    text(IS_FILLER), of_wallet(transactions), transactions.c.nonce < _below
+_UNPOINTED = select(transactions).where(
+    # All payments of a final batch may be queued again.
+    or_(
+        text(IS_FILLER),
+        and_(
+            transactions.c.kind == TransactionKind.BATCH,
+            ~exists().where(same_nonce(refunds, transactions)),
+        ),
+    ),
+    of_wallet(transactions),
+    transactions.c.nonce < _below,
 )
+"""Transactions that no refund points to."""
 
 
 class WalletTables(Tables):
@@ -181,9 +194,10 @@ class WalletTables(Tables):
         self, chain_id: int, sender: str, below: int, limit: int
     ) -> Sequence[int]:
         wallet = {**wallet_key(chain_id, sender), "below": below}
-        fillers = (Transaction(*row) for row in self._database.rows(_FILLERS, **wallet))
+        rows = self._database.rows(_UNPOINTED, **wallet)
+        found = (Transaction(*row) for row in rows)
         # An invented one must not hide what the chain has.
-        filled = {each.nonce for each in fillers if self._macs.is_valid(each.mac, each)}
+        filled = {each.nonce for each in found if self._macs.is_valid(each.mac, each)}
         most = limit + len(filled)
         gaps = self._database.rows(_GAPS, **wallet, limit=most)
         nonces = chain.from_iterable(range(first, end) for first, end in gaps)

@@ -33,6 +33,7 @@ from backends.sql.statements import (
     ORDER,
     PLACE,
     RECORD,
+    RELEASE,
     RESERVE_TRANSACTION,
     SAVE,
     SAVE_TRANSACTION,
@@ -57,6 +58,7 @@ from signer.model.transaction import (
     Kind,
     SignedTransaction,
     Transaction,
+    TransactionKind,
     TransactionStatus,
 )
 from signer.ports.refund_store import Change
@@ -119,13 +121,15 @@ def _moves_of(
     else:
         yield Write(RECORD, key, values)
         yield Write(INSERT_ATTEMPT, key, fields_of(attempts, attempt))
-    # A refund that is paid alone gets no second transaction while this one exists,
-    # since no two have the same composition.  One of several may be in another one.
-    is_kept = is_paying and len(before.payments) > 1
+    # No two transfers have the same composition, so a refund that one pays is in no
+    # other while it exists.  One of a batch may be.
+    is_kept = is_paying and before.kind is TransactionKind.BATCH
     for old, new in zip(before.payments, after.payments, strict=True):
         if is_kept or old.version != new.version:
             paid = refund_values(macs, old, new)
-            yield Write(KEEP if old.version == new.version else SAVE, (old.id,), paid)
+            compared = KEEP if old.version == new.version else SAVE
+            is_left = new.nonce is None
+            yield Write(RELEASE if is_left else compared, (old.id,), paid)
         else:
             paid = history_values(macs, old, new)
         yield from _history(old, new, paid)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from signer.chain.erc20 import encode_balance_of
 from signer.config.networks import Network
-from signer.ports.chain import Call, ChainClient, MinedTransaction
+from signer.ports.chain import Call, ChainClient, MinedTransaction, Receipt
 
 
 COIN_DECIMALS = 18
@@ -23,7 +23,7 @@ class Chain:
         data = self.client.call(Call(None, token, encode_balance_of(owner)))
         return int.from_bytes(data, "big")
 
-    def is_final(self, transaction: MinedTransaction) -> bool:
-        """Return whether *transaction* has the confirmations that the network needs."""
-        depth = self.client.latest_block().number - transaction.block.number + 1
+    def is_final(self, mined: MinedTransaction | Receipt) -> bool:
+        """Return whether *mined* has the confirmations that the network needs."""
+        depth = self.client.latest_block().number - mined.block.number + 1
         return depth >= self.network.confirmations

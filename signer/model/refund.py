@@ -31,6 +31,7 @@ from signer.model.transaction import (
     CLAIM_TIME,
     EPOCH,
     Moved,
+    PaymentEnd,
     Transaction,
     TransactionKind,
     TransactionStatus,
@@ -393,6 +394,31 @@ class Refund:
         if all(getattr(self, name) == value for name, value in failure.items()):
             return self
         return changed(self, version=self.version + 1, **failure)
+
+    def ended(self, end: PaymentEnd, at: datetime) -> Self:
+        """
+        Return a copy after its batch is final, with its own *end*.
+
+        One that is queued again has no transaction, and a version above each revision
+        that it had with this one.  One that another program ended stays.
+        """
+        if self.state is not PaymentState.ASSIGNED:
+            return self
+        if end.state is not PaymentState.QUEUED:
+            return self.with_state(end.state, at, **end.failure)
+        queued = self.with_state(
+            end.state, at, due_at=end.due_at or at, failure_code=None
+        )
+        return changed(
+            queued.placed_nowhere(),
+            version=self.revision + 1,
+            failure_detail=None,
+            blocked_by=end.blocked_by,
+        )
+
+    def placed_nowhere(self) -> Self:
+        """Return a copy without a place in a transaction."""
+        return changed(self, sender=None, nonce=None, position=None, transaction=None)
 
     def with_due_at(
         self, due_at: datetime, *, attempts: int = 0, blocked_by: str | None = None

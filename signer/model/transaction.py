@@ -9,6 +9,7 @@ from operator import not_
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 from signer.model.audit_record import Record
+from signer.model.payment import PaymentState
 from signer.model.sealed_fields import (
     NotStored,
     PrimaryKey,
@@ -86,11 +87,36 @@ TRANSACTION_MOVES: dict[TransactionStatus, frozenset[TransactionStatus]] = {
 }
 
 
+# How its payments may end, each on its own, if a vault pays them.
+BATCH_ENDS: dict[TransactionStatus, frozenset[PaymentState]] = {
+    TransactionStatus.CONFIRMED: frozenset(
+        {PaymentState.CONFIRMED, PaymentState.FAILED, PaymentState.QUEUED}
+    ),
+    TransactionStatus.FAILED: frozenset({PaymentState.FAILED, PaymentState.QUEUED}),
+}
+
+
 _T = TypeVar("_T")
 
 Moved = Annotated[
     _T, Unprotected("it changes with each step; legal moves and triggers limit it")
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentEnd:
+    """
+    How one payment of a batch ends: confirmed, failed or queued again.
+
+    *failure* has ``failure_code`` and ``failure_detail``.  What is queued again waits
+    until *due_at* for *blocked_by*.  A worker takes a time that is more than two
+    minutes away for that of a wrong clock, and the payment for due.
+    """
+
+    state: PaymentState
+    failure: Mapping[str, Any] = field(default_factory=dict)
+    due_at: datetime | None = None
+    blocked_by: str | None = None
 
 
 @sealed("transaction")
@@ -210,7 +236,8 @@ class Transaction:
     def is_composed(self) -> bool:
         """Whether it has the payments that were reserved for it, in their order."""
         ids = dict(enumerate(self.payment_ids))
-        places = {each.position: each.id for each in self.payments}
+        inside = (each for each in self.payments if each.nonce is not None)
+        places = {each.position: each.id for each in inside}
         may_lack_some = not TRANSACTION_MOVES[self.status]
         fits = places.items() <= ids.items() if may_lack_some else places == ids
         return fits and compose(ids.values()) == self.composition
@@ -219,7 +246,12 @@ class Transaction:
         """Return a copy that makes *payments*, each of which is in it."""
         row = changed(self, payments=(), strangers=(), members=(), intent=None)
         return changed(
-            self, payments=tuple(changed(each, transaction=row) for each in payments)
+            self,
+            payments=tuple(
+                # One that is queued again is not in it any more.
+                each if each.nonce is None else changed(each, transaction=row)
+                for each in payments
+            ),
         )
 
     def paying_own(
@@ -264,20 +296,24 @@ class Transaction:
         *,
         due_at: datetime | None = None,
         failure: Mapping[str, Any] | None = None,
+        ends: Mapping[str, PaymentEnd] | None = None,
         **changes: Any,
     ) -> Self:
         """
         Return a copy with *status* and *changes*, one version later.
 
         The process that makes the move keeps its claim until *due_at*, by default for
-        ``CLAIM_TIME``.  *failure* is why its payments fail, or will.  They end with it.
+        ``CLAIM_TIME``.  *failure* is why its payments fail, or will.  They end with it,
+        or each as *ends* has it by its id.
 
         Raises:
-            ValueError: The move is not in ``TRANSACTION_MOVES``, which is a programming
-                error.
+            ValueError: The move is not in ``TRANSACTION_MOVES``, or *ends* are not in
+                ``BATCH_ENDS`` or not those of its payments; a programming error.
         """
         if status not in TRANSACTION_MOVES[self.status]:
             raise ValueError(f"a transaction cannot go from {self.status} to {status}")
+        if ends is not None:
+            self._require_ends(status, ends)
         due_at = due_at or at + CLAIM_TIME
         moved = changed(
             self,
@@ -291,8 +327,22 @@ class Transaction:
             **changes,
         )
         return moved.paying(
-            each.following(status, at, due_at, failure or {}) for each in self.payments
+            each.following(status, at, due_at, failure or {})
+            if ends is None
+            else each.ended(ends[each.id], at)
+            for each in self.payments
         )
+
+    def _require_ends(
+        self, status: TransactionStatus, ends: Mapping[str, PaymentEnd]
+    ) -> None:
+        if self.kind is not TransactionKind.BATCH or ends.keys() != {*self.payment_ids}:
+            raise ValueError(
+                "each payment of a batch, and of no other kind, has an end"
+            )
+        states = {each.state for each in ends.values()}
+        if not states <= BATCH_ENDS.get(status, frozenset()):
+            raise ValueError(f"no payment of a batch that is {status} ends like that")
 
     def with_due_at(
         self, due_at: datetime, *, attempts: int = 0, blocked_by: str | None = None

@@ -31,6 +31,9 @@ class Reservation:
 
     *permit* decides about the totals, if a rule of the policy reads them.  It is called
     in the transaction, and may neither read nor write the store.
+
+    *earlier* counts the transactions of which the chain has shown that they did not pay
+    the refund (``NonceManager.count_earlier``).  It gets no nonce if it had others.
     """
 
     refund: Refund
@@ -40,6 +43,7 @@ class Reservation:
     approvals: frozenset[str] = frozenset()
     permit: Permit | None = None
     vault: str | None = None
+    earlier: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +159,13 @@ class RefundStore(Protocol):
             IdempotencyMismatchError: One of *tenants* used the key with another
                 fingerprint.
             ConflictError: One of *tenants* used the reference with another key.
+        """
+
+    def earlier_nonces(self, refund_id: str) -> Sequence[tuple[int, str, int]]:
+        """
+        Return chain, sender and nonce of each transaction that a refund was given.
+
+        Only the chain says whether one of them paid it.
         """
 
     def get(self, refund_id: str) -> Refund | None:

@@ -30,6 +30,7 @@ from signer.model.wallet import Pause, UnrecordedTransaction
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Reservation
+from signer.refunds.earlier_transactions import EarlierTransactions
 from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.sweep_policy import Objection, build_objection
 from signer.refunds.wallet_reconciliation import WalletReconciler
@@ -48,6 +49,7 @@ class NonceManager:
         self._log = structlog.get_logger("nonces")
         self.wallets = WalletReconciler(store, clock)
         self._former = FormerWallets(store, self.wallets, clock)
+        self._earlier = EarlierTransactions(store)
 
     def select_key(self, refund: Refund) -> ActiveKey:
         """Return the key whose nonce *refund* gets; raises as ``KeyRing.active``."""
@@ -93,6 +95,10 @@ class NonceManager:
             if key.epoch and key.address != address:
                 may_pause = if_restored and key.epoch < own_epoch
                 self._former.require_known(chain, key, if_restored=may_pause)
+
+    def count_earlier(self, refund: Refund, chain: Chain) -> int:
+        """Return ``Reservation.earlier``; as ``EarlierTransactions.count_unpaid``."""
+        return self._earlier.count_unpaid(refund, chain)
 
     def assign_nonces(
         self,

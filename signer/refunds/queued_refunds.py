@@ -360,8 +360,14 @@ class QueuedRefunds:
         is_sweep = refund.purpose is PaymentPurpose.SWEEP
         limits = self._nonces.limits(refund, chain)
         draft = None if is_sweep else draft_intent
-        vault = find_vault(refund, chain.network)
-        return Reservation(refund, gas, limits, draft, vault=vault)
+        return Reservation(
+            refund,
+            gas,
+            limits,
+            draft,
+            vault=find_vault(refund, chain.network),
+            earlier=self._nonces.count_earlier(refund, chain),
+        )
 
 
 def _find_fee_objection(refund: Refund, chain: Chain, gas: int) -> Objection | None:

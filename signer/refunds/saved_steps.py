@@ -155,7 +155,15 @@ def log_ends(log: structlog.stdlib.BoundLogger, transaction: Transaction) -> Non
     if TRANSACTION_MOVES[transaction.status]:
         return
     for payment in transaction.payments:
-        log_final_status(log, payment)
+        if payment.status.is_final:
+            log_final_status(log, payment)
+        else:
+            log.warning(
+                "refund-queued-again",
+                refund_id=payment.id,
+                transaction=transaction.id,
+                code=payment.blocked_by,
+            )
     if transaction.kind is TransactionKind.FILLER:
         names = {"transaction": transaction.id, "status": str(transaction.status)}
         log.info("filler-ended", **names)

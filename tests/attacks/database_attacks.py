@@ -75,7 +75,8 @@ class Attacks:
         first = self._worker.step(self._refunds.accepted())
         refund = self._refunds.accepted(amount="7.00")
         copied = (
-            "network, kind, '{}', key_id, gas_limit, created_at, mac, 'reserved', now()"
+            "network, kind, '{}', key_id, gas_limit, created_at, vault, mac,"
+            " 'reserved', now()"
         )
         names = ", ".join(HELD[:-4])
         refusal = self._thief.steal(

@@ -150,7 +150,8 @@ def test_an_inserted_transaction(world: World, steal: Attack, mac: str | None) -
     steal(
         "INSERT INTO transactions SELECT chain_id, sender, 1, network, kind,"
         f" '{invented.composition}', key_id, gas_limit, created_at, status, updated_at,"
-        " version, due_at, attempts, blocked_by, tx_hash, block_number, block_hash,"
+        " vault, version, due_at, attempts, blocked_by, tx_hash, block_number,"
+        " block_hash,"
         f" {'NULL' if given is None else repr(given)} FROM transactions",
         "INSERT INTO transaction_payments SELECT"
         f" '{refund.id}', chain_id, sender, 1, 0 FROM transaction_payments",
@@ -165,8 +166,8 @@ def test_an_inserted_transaction(world: World, steal: Attack, mac: str | None) -
 
 INVENTED = (
     "INSERT INTO transactions SELECT chain_id, sender, 1000, network, kind, '{}',"
-    " key_id, gas_limit, created_at, status, updated_at, version, due_at, attempts,"
-    " blocked_by, tx_hash, block_number, block_hash, mac FROM transactions"
+    " key_id, gas_limit, created_at, status, updated_at, vault, version, due_at,"
+    " attempts, blocked_by, tx_hash, block_number, block_hash, mac FROM transactions"
 )
 
 
@@ -212,8 +213,8 @@ def _spend_elsewhere(world: World, amount: str) -> None:
 
 INVENTED_FILLER = (
     "INSERT INTO transactions SELECT chain_id, sender, {}, network, 'filler',"
-    f" '{compose(())}', key_id, gas_limit, created_at, 'reserved', updated_at, 0,"
-    " due_at, 0, NULL, NULL, NULL, NULL, mac FROM transactions WHERE nonce = 0"
+    f" '{compose(())}', key_id, gas_limit, created_at, 'reserved', updated_at, vault,"
+    " 0, due_at, 0, NULL, NULL, NULL, NULL, mac FROM transactions WHERE nonce = 0"
 )
 
 

@@ -127,7 +127,7 @@ def test_a_nonce_that_the_thief_chose(processes: Processes, thief: Thief) -> Non
 
     thief.steal(
         f"INSERT INTO transactions SELECT chain_id, '{THIEF}', 7, network, 'transfer',"
-        " '', 'thief', 21000, now(), 'reserved', now(), 0, now() FROM refunds",
+        " '', 'thief', 21000, now(), 'reserved', now(), NULL, 0, now() FROM refunds",
         f"UPDATE refunds SET state = 'assigned', nonce = 7, sender = '{THIEF}',"
         " position = 0",
     )

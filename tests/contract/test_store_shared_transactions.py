@@ -1,24 +1,12 @@
 """One transaction that pays several refunds: claimed, moved and ended together."""
 
-from dataclasses import replace
-from typing import Any
-
 import pytest
-from sqlalchemy import Connection
 
 from backends.sql import SQLStore
-from backends.sql.prepared import execute
-from backends.sql.statements import (
-    INSERT_MEMBERSHIP,
-    PLACE,
-    RESERVE_TRANSACTION,
-    fields_of,
-    refund_values,
-)
-from backends.sql.tables import transactions
 from signer.errors import RowNotAuthenticError, StaleStateError
-from signer.model.refund import Refund, Status
-from signer.model.transaction import Transaction, TransactionStatus, compose
+from signer.model.refund import Status
+from signer.model.transaction import Transaction, TransactionStatus
+from tests.fixtures.batches import BLOCK, MINED, batch_of, moved
 from tests.fixtures.ledger import (
     WALLET,
     accepted,
@@ -32,50 +20,16 @@ from tests.fixtures.ledger import (
     transaction,
 )
 from tests.support.audit import overruled, record
-from tests.support.keys import key_at
 
 
 NOWHERE = "sender = NULL, nonce = NULL, position = NULL"
-BLOCK: dict[str, Any] = {"block_number": 7, "block_hash": "0x" + "7" * 64}
-
-
-def _shared(store: SQLStore, *refunds: Refund, nonce: int = 0) -> Transaction:
-    """Return a new transaction of *refunds*, as a vault would reserve it."""
-    macs = store._macs
-    drafted = Transaction.draft(
-        [refunds[0]],
-        now(),
-        sender=WALLET,
-        nonce=nonce,
-        key_id=key_at(WALLET).key_id,
-        gas_limit=9,
-    )
-    composition = compose(each.id for each in refunds)
-    row = macs.sealed(replace(drafted, composition=composition))
-    placed = [
-        replace(each.assigned(row), position=position)
-        for position, each in enumerate(refunds)
-    ]
-    values = [
-        {**refund_values(macs, before, after), **fields_of(transactions, row)}
-        for before, after in zip(refunds, placed, strict=True)
-    ]
-
-    def work(connection: Connection) -> None:
-        for each in values:
-            connection.execute(PLACE, each)
-        execute(connection, RESERVE_TRANSACTION, values[:1])
-        execute(connection, INSERT_MEMBERSHIP, values)
-
-    store._database.transaction(work)
-    return row.paying(placed)
 
 
 @pytest.fixture
 def shared(store: SQLStore) -> Transaction:
     """A reserved transaction that pays two refunds."""
     opened(store)
-    return _shared(store, accepted(store), accepted(store))
+    return batch_of(store, accepted(store), accepted(store))
 
 
 def test_payments_come_with_their_transaction(
@@ -150,7 +104,7 @@ def test_transactions_in_flight_are_whole(store: SQLStore) -> None:
     """A limit counts transactions, not what they pay."""
     opened(store)
     for nonce in range(2):
-        made = _shared(store, accepted(store), accepted(store), nonce=nonce)
+        made = batch_of(store, accepted(store), accepted(store), nonce=nonce)
         attempt = transaction(made.payments[0])
         signed = made.with_status(
             TransactionStatus.SIGNED, now(), tx_hash=attempt.tx_hash
@@ -194,30 +148,7 @@ def test_a_signature_compares_each_payment(
     assert stored(store, first).status is Status.RESERVED
 
 
-def _move(
-    store: SQLStore, before: Transaction, *statuses: TransactionStatus
-) -> Transaction:
-    """Return *before* after each of *statuses* was saved."""
-    for status in statuses:
-        attempt = None
-        changes: dict[str, Any] = {}
-        if status is TransactionStatus.SIGNED:
-            attempt = transaction(before.payments[0])
-            changes = {"tx_hash": attempt.tx_hash}
-        elif status is TransactionStatus.MINED:
-            changes = BLOCK
-        after = before.with_status(status, now(), **changes)
-        save(store, before, after, attempt)
-        before = after
-    return before
-
-
-FINAL = (
-    TransactionStatus.SIGNED,
-    TransactionStatus.BROADCAST,
-    TransactionStatus.MINED,
-    TransactionStatus.CONFIRMED,
-)
+FINAL = (*MINED, TransactionStatus.CONFIRMED)
 
 
 QUEUE_AGAIN = f"UPDATE refunds SET state = 'queued', {NOWHERE} WHERE id = '{{}}'"
@@ -228,7 +159,7 @@ def test_a_final_transaction_keeps_the_payments_that_are_queued_again(
     store: SQLStore, database_url: str, shared: Transaction, left: int
 ) -> None:
     """Memberships say which it had; its digest proves it."""
-    confirmed = _move(store, shared, *FINAL)
+    confirmed = moved(store, shared, *FINAL)
     ids = [each.id for each in shared.payments]
     overruled(
         database_url,
@@ -273,7 +204,7 @@ def test_an_open_transaction_has_all_of_its_payments(
 def test_a_final_transaction_with_another_membership_is_not_authentic(
     store: SQLStore, database_url: str, shared: Transaction, change: str
 ) -> None:
-    first, second = _move(store, shared, *FINAL).payments
+    first, second = moved(store, shared, *FINAL).payments
     overruled(database_url, change.format(first.id))
     overruled(database_url, QUEUE_AGAIN.format(first.id))
 
@@ -289,7 +220,7 @@ def test_a_stranger_of_a_final_transaction_is_not_its_payment(
     store: SQLStore, database_url: str, shared: Transaction
 ) -> None:
     """Also in the place of one that is queued again."""
-    _, second = _move(store, shared, *FINAL).payments
+    _, second = moved(store, shared, *FINAL).payments
     other = accepted(store)
     overruled(database_url, QUEUE_AGAIN.format(second.id))
     overruled(

@@ -1,0 +1,368 @@
+"""Payments of one batch end each on their own; what was skipped gets another one."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from backends.sql import SQLStore
+from signer.errors import (
+    RowNotAuthenticError,
+    StaleStateError,
+    StoreError,
+)
+from signer.model.payment import PaymentState
+from signer.model.refund import Refund, Status
+from signer.model.transaction import PaymentEnd, Transaction, TransactionStatus
+from tests.fixtures.batches import (
+    BLOCK,
+    CAPPED,
+    MINED,
+    PAID,
+    REFUSED,
+    VAULT,
+    batch_of,
+    ended,
+    moved,
+    reserve_again,
+)
+from tests.fixtures.ledger import (
+    OTHER_WALLET,
+    WALLET,
+    accepted,
+    forge,
+    now,
+    opened,
+    save,
+    stored,
+    transaction,
+)
+from tests.support.audit import overruled
+from tests.support.keys import key_at, made_active
+
+
+CONFIRMED, FAILED = TransactionStatus.CONFIRMED, TransactionStatus.FAILED
+NOWHERE = "sender = NULL, nonce = NULL, position = NULL"
+
+
+@pytest.fixture
+def batch(store: SQLStore) -> Transaction:
+    """A reserved batch of three refunds."""
+    opened(store)
+    return batch_of(store, *(accepted(store) for _ in range(3)))
+
+
+def _found(store: SQLStore, payments: Sequence[Refund]) -> list[Refund]:
+    return [stored(store, each) for each in payments]
+
+
+def test_each_payment_has_its_own_end(store: SQLStore, batch: Transaction) -> None:
+    """It is what was computed, with a history and an event of its own."""
+    after = ended(store, batch, PAID, REFUSED, CAPPED)
+
+    paid, refused, capped = found = _found(store, batch.payments)
+
+    assert tuple(found) == after.payments
+    assert paid.status is Status.CONFIRMED
+    assert (refused.status, refused.failure_code) == (Status.FAILED, "reverted")
+    assert refused.failure_detail == "the token refused it"
+    assert (paid.failure_code, capped.failure_code) == (None, None)
+    assert (capped.status, capped.blocked_by) == (Status.QUEUED, "above-day-cap")
+    assert (capped.nonce, capped.sender, capped.position) == (None, None, None)
+    assert capped.due_at == CAPPED.due_at
+    for each in found:
+        history = store.history(each.id)
+        assert history[-2].status is Status.MINED
+        assert history[-1].status is each.status
+        assert history[-1].version == each.revision > history[-2].version
+        store.require_authentic(each)
+
+
+def test_a_final_batch_keeps_its_payments(store: SQLStore, batch: Transaction) -> None:
+    after = ended(store, batch, CAPPED, PAID, CAPPED)
+
+    found = store.find_transaction(31337, WALLET, 0)
+
+    assert found is not None
+    assert found.payment_ids == batch.payment_ids == after.payment_ids
+    assert [each.id for each in found.payments] == [batch.payment_ids[1]]
+    store.require_authentic(found)
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [(CAPPED, CAPPED, CAPPED), (CAPPED, REFUSED, CAPPED)],
+    ids=["reverted", "a no-op for one"],
+)
+def test_payments_of_a_failed_batch_are_queued_again(
+    store: SQLStore, batch: Transaction, ends: Sequence[PaymentEnd]
+) -> None:
+    """None was paid: only one that was rejected fails."""
+    ended(store, batch, *ends, status=FAILED)
+
+    found = _found(store, batch.payments)
+
+    assert [each.state for each in found] == [each.state for each in ends]
+
+
+def test_the_nonce_of_a_batch_without_payments_is_known(
+    store: SQLStore, batch: Transaction
+) -> None:
+    """Another program could invent such a batch, to hide what the chain has."""
+    ended(store, batch, CAPPED, CAPPED, CAPPED)
+    assert store.unknown_nonces(31337, WALLET, 1, 9) == ()
+
+    last = batch_of(store, accepted(store), nonce=1)
+    ended(store, last, CAPPED)
+    assert store.unknown_nonces(31337, WALLET, 2, 9) == ()
+
+
+def test_an_invented_batch_hides_no_nonce(
+    store: SQLStore, database_url: str, batch: Transaction
+) -> None:
+    ended(store, batch, CAPPED, CAPPED, CAPPED)
+    overruled(database_url, "UPDATE transactions SET mac = NULL")
+
+    assert store.unknown_nonces(31337, WALLET, 1, 9) == (0,)
+
+
+def test_an_end_compares_each_payment(store: SQLStore, batch: Transaction) -> None:
+    """A payment that is changed meanwhile keeps all from their ends."""
+    mined = moved(store, batch, *MINED)
+    forge(
+        store,
+        f"UPDATE refunds SET version = version + 1 WHERE id = '{batch.payment_ids[2]}'",
+    )
+    ends = dict(zip(batch.payment_ids, (PAID, PAID, CAPPED), strict=True))
+
+    with pytest.raises(StaleStateError):
+        save(store, mined, mined.with_status(CONFIRMED, now(), ends=ends))
+
+    assert {each.status for each in _found(store, batch.payments)} == {Status.MINED}
+
+
+def test_a_payment_ends_once(store: SQLStore, batch: Transaction) -> None:
+    """Two workers have seen different ends: the first one is kept."""
+    mined = moved(store, batch, *MINED)
+    ids = batch.payment_ids
+    first = mined.with_status(
+        CONFIRMED, now(), ends=dict(zip(ids, (PAID, PAID, CAPPED), strict=True))
+    )
+    second = mined.with_status(
+        CONFIRMED, now(), ends=dict(zip(ids, (CAPPED, PAID, PAID), strict=True))
+    )
+    save(store, mined, first)
+
+    with pytest.raises(StaleStateError):
+        save(store, mined, second)
+    assert tuple(_found(store, batch.payments)) == first.payments
+
+
+@pytest.mark.parametrize("state", ["queued", "confirmed", "failed"])
+@pytest.mark.parametrize("statuses", [(), MINED[:1], MINED[:2], MINED])
+def test_a_payment_of_an_open_batch_does_not_end(
+    store: SQLStore,
+    batch: Transaction,
+    statuses: Sequence[TransactionStatus],
+    state: str,
+) -> None:
+    """Unless its key is revoked before the batch is signed."""
+    open_batch = moved(store, batch, *statuses)
+    place = f", {NOWHERE}" if state == "queued" else ""
+    if state == "queued" and not statuses:
+        return
+
+    with pytest.raises(StoreError, match="constraint"):
+        forge(store, f"UPDATE refunds SET state = '{state}'{place}")
+
+    assert tuple(_found(store, batch.payments)) == open_batch.payments
+
+
+@pytest.mark.parametrize("kind", ["batch", "plain"])
+@pytest.mark.parametrize("state", ["queued", "confirmed", "failed"])
+@pytest.mark.parametrize("status", [CONFIRMED, FAILED])
+def test_only_payments_of_a_batch_end_otherwise(
+    store: SQLStore, status: TransactionStatus, state: str, kind: str
+) -> None:
+    """And what failed as a whole has paid none of them."""
+    opened(store)
+    vault = VAULT if kind == "batch" else None
+    mined = moved(store, batch_of(store, accepted(store), vault=vault), *MINED)
+    place = f", {NOWHERE}" if state == "queued" else ""
+    is_legal = state == str(status) or (
+        kind == "batch" and (status is CONFIRMED or state == "queued")
+    )
+    forge(store, f"UPDATE transactions SET status = '{status}'")
+    end = f"UPDATE refunds SET state = '{state}'{place}"
+
+    if is_legal:
+        forge(store, end)
+    else:
+        with pytest.raises(StoreError, match="constraint"):
+            forge(store, end)
+    assert stored(store, mined.payment).state == (
+        PaymentState(state) if is_legal else PaymentState.ASSIGNED
+    )
+
+
+def test_a_skipped_payment_gets_another_nonce(
+    store: SQLStore, batch: Transaction
+) -> None:
+    """Once the chain has shown that its earlier transaction has not paid it."""
+    *_, capped = ended(store, batch, PAID, PAID, CAPPED).payments
+    assert store.earlier_nonces(capped.id) == [(31337, WALLET, 0)]
+
+    (reserved,) = reserve_again(store, capped)
+
+    assert (reserved.nonce, reserved.payment_ids) == (1, (capped.id,))
+    signed = moved(store, reserved, *MINED, CONFIRMED)
+    assert stored(store, capped) == signed.payment
+    assert store.earlier_nonces(capped.id) == [(31337, WALLET, n) for n in (0, 1)]
+    assert len({(m.version) for m in store.history(capped.id)}) == len(
+        store.history(capped.id)
+    )
+
+
+def test_a_payment_alone_may_be_paid_alone_again(store: SQLStore) -> None:
+    """Both batches have the same composition."""
+    opened(store)
+    (capped,) = ended(store, batch_of(store, accepted(store)), CAPPED).payments
+
+    again = batch_of(store, capped, nonce=1)
+    (paid,) = ended(store, again, PAID).payments
+
+    assert stored(store, paid).status is Status.CONFIRMED
+
+
+@pytest.mark.parametrize("earlier", [0, 2], ids=["none", "more"])
+def test_a_reservation_compares_the_earlier_transactions(
+    store: SQLStore, batch: Transaction, earlier: int
+) -> None:
+    """A row that hides them, or one that was added meanwhile, keeps it from a nonce."""
+    *_, capped = ended(store, batch, PAID, PAID, CAPPED).payments
+    last = accepted(store)
+
+    refused, *_ = reserve_again(store, capped, earlier=earlier)
+    (reserved,) = reserve_again(store, last, earlier=0)
+
+    assert isinstance(refused, RowNotAuthenticError)
+    assert reserved.nonce == 1
+    assert stored(store, capped).status is Status.QUEUED
+
+
+def test_an_open_earlier_transaction_keeps_a_payment_from_another(
+    store: SQLStore, database_url: str, batch: Transaction
+) -> None:
+    """Also if the caller says that the chain was asked."""
+    moved(store, batch, *MINED)
+    overruled(
+        database_url,
+        f"UPDATE refunds SET state = 'queued', {NOWHERE}"
+        f" WHERE id = '{batch.payment_ids[0]}'",
+    )
+    queued = stored(store, batch.payments[0])
+
+    (refused,) = reserve_again(store, queued)
+
+    assert isinstance(refused, RowNotAuthenticError)
+
+
+def test_a_plain_earlier_transaction_keeps_a_payment_from_another(
+    store: SQLStore, database_url: str
+) -> None:
+    """It ends for good with that."""
+    opened(store)
+    paid = moved(store, batch_of(store, accepted(store), vault=None), *MINED, CONFIRMED)
+    overruled(database_url, f"UPDATE refunds SET state = 'queued', {NOWHERE}")
+
+    (refused,) = reserve_again(store, stored(store, paid.payment))
+
+    assert isinstance(refused, RowNotAuthenticError)
+
+
+def test_a_membership_elsewhere_keeps_a_batch_from_its_signature(
+    store: SQLStore, batch: Transaction
+) -> None:
+    """One in a batch that is final does not: the reservation has asked the chain."""
+    *_, capped = ended(store, batch, PAID, PAID, CAPPED).payments
+    again = batch_of(store, capped, accepted(store), nonce=1)
+    other = batch_of(store, accepted(store), nonce=2)
+    forge(
+        store,
+        f"INSERT INTO transaction_payments VALUES ('{again.payment_ids[1]}',"
+        f" 31337, '{WALLET}', 0, 3)",
+    )
+    signed = moved(store, again, TransactionStatus.SIGNED)
+    forge(
+        store,
+        f"INSERT INTO transaction_payments VALUES ('{other.payment_ids[0]}',"
+        f" 31337, '{WALLET}', 1, 3)",
+    )
+    attempt = transaction(other.payments[0])
+
+    with pytest.raises(RowNotAuthenticError):
+        save(
+            store,
+            other,
+            other.with_status(TransactionStatus.SIGNED, now(), tx_hash=attempt.tx_hash),
+            attempt,
+        )
+    assert stored(store, again.payments[0]) == signed.payments[0]
+
+
+def test_a_second_signature_compares_a_payment_that_is_alone(store: SQLStore) -> None:
+    """No index keeps it from another batch."""
+    opened(store)
+    batch = batch_of(store, accepted(store))
+    attempt = transaction(batch.payments[0])
+    forge(store, "UPDATE refunds SET version = version + 1")
+
+    with pytest.raises(StaleStateError):
+        save(
+            store,
+            batch,
+            batch.with_status(TransactionStatus.SIGNED, now(), tx_hash=attempt.tx_hash),
+            attempt,
+        )
+
+
+def test_a_lost_payment_is_adopted_after_a_batch_that_skipped_it(
+    store: SQLStore, batch: Transaction
+) -> None:
+    """A restored ledger may know the first batch, and not the second."""
+    *_, capped = ended(store, batch, PAID, PAID, CAPPED).payments
+    lost = Transaction.draft(
+        [capped],
+        now(),
+        sender=WALLET,
+        nonce=1,
+        key_id=key_at(WALLET).key_id,
+        gas_limit=9,
+        vault=batch.vault,
+        status=TransactionStatus.MINED,
+        tx_hash="0x" + "1" * 64,
+        **BLOCK,
+    )
+
+    adopted = store.adopt(capped, capped.assigned(lost))
+
+    assert stored(store, capped) == adopted
+    assert adopted.status is Status.MINED
+
+
+def test_a_revocation_releases_each_payment_of_a_batch(
+    store: SQLStore, batch: Transaction
+) -> None:
+    """Of one that is not signed; of another one, none."""
+    signed = moved(
+        store,
+        batch_of(store, accepted(store), accepted(store), nonce=1),
+        TransactionStatus.SIGNED,
+    )
+    made_active(store, key_at(OTHER_WALLET), block=True)
+
+    released = _found(store, batch.payments)
+
+    assert {(each.status, each.nonce) for each in released} == {(Status.QUEUED, None)}
+    assert store.find_transaction(31337, WALLET, 0) is None
+    assert [store.earlier_nonces(each.id) for each in released] == [[], [], []]
+    assert tuple(_found(store, signed.payments)) == signed.payments
