@@ -44,6 +44,7 @@ class Alert(StrEnum):
     WORKER_STOPPED = "worker-stopped"
     LOW_BALANCE = "low-balance"
     TOP_UP_FAILING = "top-up-failing"
+    VAULT_LIMIT = "vault-limit"
     WALLET_DELEGATED = "wallet-delegated"
     BOOKS_DIFFER = "books-differ"
     WEBHOOK_FAILING = "webhook-failing"
@@ -89,6 +90,7 @@ LASTING: Mapping[Alert, float] = {
     **dict.fromkeys((Alert.CHAIN_STALLED, Alert.REFUNDS_LATE), _HOURS),
     **dict.fromkeys((Alert.LOW_BALANCE, Alert.WALLET_DELEGATED), _HOURS),
     **dict.fromkeys((Alert.BACKEND_THROTTLED, Alert.FEES_ABOVE_RECENT), _HOURS),
+    Alert.VAULT_LIMIT: _HOURS,
 }
 """
 Problems whose end is reported, and after how many seconds each is repeated.

@@ -446,6 +446,13 @@ class TooManyInFlightError(ChainError):
     retryable = True
 
 
+class VaultLimitError(ChainError):
+    """The vault's caps or its list of operators do not permit the payment now."""
+
+    code = "vault-limit"
+    retryable = True
+
+
 class WalletPausedError(ChainError):
     """The chain has transactions that are not in the ledger; no nonce is reserved."""
 

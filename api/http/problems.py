@@ -86,6 +86,9 @@ _TABLE: dict[type[Exception], _Row] = {
     errors.TooManyInFlightError: _Row(
         503, "Too many transactions of the wallet have no receipt.", retry_after=5
     ),
+    errors.VaultLimitError: _Row(
+        503, "The vault's limits do not permit it now.", retry_after=30
+    ),
     errors.SigningStoppedError: _Row(503, "Signing is stopped.", retry_after=30),
     errors.TokenStoppedError: _Row(503, "The token is stopped.", retry_after=30),
     errors.WalletPausedError: _Row(503, "The wallet is paused.", retry_after=30),

@@ -128,7 +128,8 @@ class TransactionFacts(Facts):
     *extra_bytes* counts the bytes after them.  *grants_allowance* means that another
     address could take tokens later.  *exceeded* names the limits of the configuration
     that the transaction exceeds.  *is_denied* means that the deny list has the
-    recipient, the spender or the address that is called.  *totals* are known before a
+    recipient, the spender or the address that is called, and *calls_vault* that this is
+    the vault of the network.  *totals* are known before a
     refund gets its nonce, and None for all other signatures.  *is_service_wallet* is
     that of ``Surroundings``.
     """
@@ -162,6 +163,7 @@ class TransactionFacts(Facts):
     exceeded: frozenset[str]
     reference_price: int | None = None
     is_denied: bool = False
+    calls_vault: bool = False
     totals: PaymentTotals | None = None
     is_service_wallet: bool = False
 
@@ -275,13 +277,15 @@ class KnownNetwork:
     """
     A configured network, in the form in which transactions are compared with it.
 
-    ``max_fee_per_gas`` is in wei, and ``tokens`` are by their address in lower case.
+    ``max_fee_per_gas`` is in wei.  ``tokens`` are by their address in lower case, which
+    that of the ``vault`` has, too.
     """
 
     name: str
     chain_id: int
     max_fee_per_gas: int
     tokens: Mapping[str, KnownToken]
+    vault: str | None = None
 
     @classmethod
     def of(cls, name: str, network: Network) -> Self:
@@ -298,7 +302,9 @@ class KnownNetwork:
             )
             for symbol, token in network.tokens.items()
         }
-        return cls(name, network.chain_id, network.max_fee_per_gas_gwei * _GWEI, tokens)
+        max_fee = network.max_fee_per_gas_gwei * _GWEI
+        vault = network.vault and network.vault.lower()
+        return cls(name, network.chain_id, max_fee, tokens, vault)
 
 
 def _parse(amount: str | None, decimals: int) -> int | None:

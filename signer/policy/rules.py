@@ -48,6 +48,7 @@ RULES: Mapping[str, str] = {
     "chain-id": "the chain id is 0, or not the network's",
     "calldata": "the arguments of a known function are not in canonical encoding",
     "extra-calldata": "there are bytes after the arguments of a known function",
+    "vault": "it calls the vault, which only batches of refunds may do",
     "delegation": "an authorisation (EIP-7702) gives the whole account to a contract",
     "service-wallet": "the service pays refunds from this address, and pauses when it"
     " finds a nonce that it did not reserve: send with eth_sendTransaction or POST"

@@ -135,6 +135,7 @@ def transaction_facts(
         exceeded=_find_exceeded(transaction, surroundings, token, amount, data),
         reference_price=None if token is None else token.reference_price,
         is_denied=not {recipient, spender, to}.isdisjoint(surroundings.denied),
+        calls_vault=to is not None and network is not None and to == network.vault,
         totals=surroundings.totals,
         is_service_wallet=surroundings.is_service_wallet,
     )

@@ -144,7 +144,8 @@ class Attempts:
             after = plan.transaction.with_status(
                 TransactionStatus.SIGNED,
                 self._clock(),
-                failure=plan.objection,
+                # A no-op fails no payment of a batch: each is decided about again.
+                failure=None if plan.transaction.vault else plan.objection,
                 tx_hash=payment.attempt.tx_hash,
             )
             changes.append(

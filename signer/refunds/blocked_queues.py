@@ -22,6 +22,7 @@ from signer.errors import (
     SigningStoppedError,
     TenantBlockedError,
     TokenStoppedError,
+    VaultLimitError,
     WalletPausedError,
 )
 from signer.model.payment import PaymentPurpose
@@ -37,6 +38,7 @@ _OF_TOKEN = (
     | PolicyViolationError
     | InsufficientFundsError
     | FeesAboveRecentError
+    | VaultLimitError
 )
 
 

@@ -27,6 +27,7 @@ from signer.errors import (
     HotWalletError,
     RowNotAuthenticError,
     StaleStateError,
+    VaultLimitError,
 )
 from signer.model.refund import InFlight
 from signer.model.transaction import (
@@ -41,6 +42,7 @@ from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.meter import NO_METER, Meter
 from signer.ports.refund_store import Change
+from signer.refunds.batch_ends import find_ends, queue_again
 from signer.refunds.head_looks import HeadLook, HeadLooks
 from signer.refunds.saved_steps import (
     REBROADCAST_AFTER,
@@ -49,6 +51,7 @@ from signer.refunds.saved_steps import (
     report_strangers,
 )
 from signer.refunds.sweep_policy import build_objection
+from signer.refunds.vault_limits import report_limit
 
 
 _BATCH = 500
@@ -253,6 +256,8 @@ class ConfirmationTracker:
 
     def _as_final(self, in_flight: InFlight, receipt: Receipt) -> Transaction:
         transaction, now = in_flight.transaction, self._clock()
+        if transaction.kind is TransactionKind.BATCH:
+            return self._end_batch(in_flight, receipt)
         is_filler = transaction.kind is TransactionKind.FILLER
         if receipt.tx_hash in in_flight.noops and not is_filler:
             # The failure code was saved when the no-op was signed.
@@ -277,6 +282,21 @@ class ConfirmationTracker:
             )
         failed = TransactionStatus.FAILED
         return transaction.with_status(failed, now, failure=objection)
+
+    def _end_batch(self, in_flight: InFlight, receipt: Receipt) -> Transaction:
+        batch, now = in_flight.transaction, self._clock()
+        if receipt.tx_hash in in_flight.noops:
+            ends, status = queue_again(batch, now), TransactionStatus.FAILED
+        elif receipt.succeeded:
+            ends, status = find_ends(batch, receipt, now), TransactionStatus.CONFIRMED
+        else:
+            # ``pay`` reverts if the operator was removed meanwhile; no item was paid.
+            ends = queue_again(batch, now, VaultLimitError.code)
+            status = TransactionStatus.FAILED
+        if any(each.blocked_by for each in ends.values()):
+            problem = f"transaction {receipt.tx_hash} skipped refunds or reverted"
+            report_limit(self._alarm, batch.payments[0], problem)
+        return batch.with_status(status, now, ends=ends)
 
 
 class _ChainView:

@@ -43,6 +43,8 @@ ADVICE = {
     "limit-reached": "wait, or raise the limit in the networks file",
     "too-many-in-flight": "wait for a block; if none has one of the wallet, see why"
     " the first refund ahead is stuck",
+    "vault-limit": "see `hotwallet vault status`: wait for the next day (UTC), or let"
+    " the guardian raise the caps or add the operator",
     "wallet-paused": "run `hotwallet nonce repair`",
     "signing-stopped": "find out who stopped signing and why (`hotwallet stops`), and"
     " then run `hotwallet resume`",
@@ -92,6 +94,7 @@ TENANT_ADVICE = {
     "fees-above-recent": _WAIT,
     "limit-reached": _WAIT,
     "too-many-in-flight": _WAIT,
+    "vault-limit": _WAIT,
     "tenant-blocked": "ask the operator of the service, who blocked your tenant",
 }
 """

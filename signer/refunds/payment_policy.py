@@ -8,7 +8,7 @@ from itertools import chain, islice
 from eth_utils.address import to_checksum_address
 
 from signer.chain.erc20 import encode_transfer
-from signer.chain.vault import decode_pay, item_gas
+from signer.chain.vault import PAY, decode_pay, item_gas
 from signer.config.deny_list import DenyList
 from signer.config.networks import Network
 from signer.config.tenants import NO_LIMITS, TenantRegistry
@@ -105,7 +105,8 @@ class PaymentPolicy:
         """
         decisions = []
         payments = (None,) if kind is Kind.NOOP else paid.payments
-        shown = _split(transaction, paid, kind)
+        is_batch = kind is Kind.TRANSFER and paid.vault is not None
+        shown = _split(transaction) if is_batch else [transaction]
         for payment, made in zip(payments, shown, strict=True):
             facts = self._facts(made, digest, paid, payment, network)
             asked = None
@@ -310,20 +311,13 @@ class PaymentPolicy:
         return own
 
 
-def _split(
-    transaction: AnyTransaction, paid: Transaction, kind: Kind
-) -> Sequence[AnyTransaction]:
+def _split(transaction: AnyTransaction) -> Sequence[AnyTransaction]:
     """
-    Return what the rules decide about: *transaction*, or a transfer for each item.
+    Return what the rules decide about, if a vault pays: a transfer for each item.
 
-    An item of a batch is shown as the transfer that would make the same payment alone,
-    with its share of the gas.  It is read from the bytes, not from the row.
+    It is what would make the same payment alone, with the item's share of the gas.  It
+    is read from the bytes, not from the rows.
     """
-    is_batch = kind is Kind.TRANSFER and paid.vault is not None
-    return _show_items(transaction) if is_batch else [transaction]
-
-
-def _show_items(transaction: AnyTransaction) -> Sequence[AnyTransaction]:
     token, items = decode_pay(transaction.data)
     gas = item_gas(transaction.gas, len(items))
     return [
@@ -418,8 +412,10 @@ class PolicyReview:
         for signed in self._store.transactions(refund.id):
             transaction = SignedBytes.decode(signed.raw).transaction
             digest = transaction.signing_digest()
-            shown = _split(transaction, refund.reserved(), signed.kind)
-            transaction = shown[0 if len(shown) == 1 else refund.position or 0]
+            is_refund = refund.purpose is PaymentPurpose.REFUND
+            if is_refund and transaction.data.startswith(PAY):
+                shown = _split(transaction)
+                transaction = next(s for s in shown if s.data.endswith(refund.memo))
             recipient = refund.recipient.lower()
             is_own = recipient in self._own.addresses
             surroundings = Surroundings(

@@ -59,7 +59,7 @@ class Pricing:
         clock: Clock,
     ) -> None:
         self._transaction_signer = transaction_signer
-        self._gas_price_check = gas_price_check
+        self.gas_price_check = gas_price_check
         self._clock = clock
         self._fees: dict[int, tuple[datetime, Fees]] = {}  # By chain id.
         self._log = structlog.get_logger("refunds")
@@ -180,7 +180,7 @@ class Pricing:
         # A no-op may not wait: it competes with a transfer that must not be made.
         if kind is Kind.TRANSFER:
             first, *_ = transaction.payments
-            self._gas_price_check.require_normal(
+            self.gas_price_check.require_normal(
                 first, chain, transaction.sender, max_fee
             )
         return max_fee, priority_fee, fees.is_legacy

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from signer.alerts import Alerts
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
@@ -28,7 +29,6 @@ from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Reservation
 from signer.refunds.attempts import Attempts
 from signer.refunds.gas import bound_gas, build_call, require_funds
-from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.nonce_checks import NonceManager
 from signer.refunds.payload import find_vault, transfer_of
 from signer.refunds.payment_approvals import PaymentApprovals
@@ -40,6 +40,7 @@ from signer.refunds.transaction_signer import (
     describe_refund,
     purpose_of,
 )
+from signer.refunds.vault_limits import VaultLimits
 
 
 Ending = tuple[Refund, Objection | None]
@@ -149,16 +150,17 @@ class QueuedRefunds:
         transaction_signer: TransactionSigner,
         *,
         attempts: Attempts,
-        gas_price_check: GasPriceCheck,
         approvals: PaymentApprovals,
         endings: Endings,
+        alerts: Alerts,
         clock: Clock,
     ) -> None:
+        self._alerts = alerts
+        self._clock = clock
         self._store = store
         self._nonces = nonces
         self._transaction_signer = transaction_signer
         self._attempts = attempts
-        self._gas_price_check = gas_price_check
         self._approvals = approvals
         self._endings = endings
         self._saved_steps = SavedSteps(store, clock)
@@ -252,6 +254,7 @@ class QueuedRefunds:
         estimates = iter(preflight.estimates)
         max_fee, _ = quote_fees(preflight.fees, chain.network)
         coin = _Coin(self._store, chain, sender)
+        vault = VaultLimits(chain, sender, self._alerts, self._clock)
         reservations = []
         for refund, memo in zip(refunds, memos, strict=True):
             is_coin = refund.kind is TransactionKind.COIN
@@ -262,12 +265,15 @@ class QueuedRefunds:
                 )
                 if isinstance(prepared, Reservation):
                     # A refund that has to wait takes no nonce, and may be cancelled.
-                    self._gas_price_check.require_normal(refund, chain, sender, max_fee)
+                    self._attempts.pricing.gas_price_check.require_normal(
+                        refund, chain, sender, max_fee
+                    )
                     digests = approved.get(refund.id, frozenset())
                     prepared = replace(prepared, approvals=digests)
                     prepared = self._permit(prepared, sender, max_fee, chain)
                 if isinstance(prepared, Reservation):
                     coin.require(prepared, max_fee)
+                    vault.require(refund)
                     reservations.append(prepared)
                 else:
                     outcomes[refund.id] = prepared

@@ -99,9 +99,9 @@ def build_steps(
         nonces,
         transaction_signer,
         attempts=attempts,
-        gas_price_check=gas_price_check,
         approvals=approvals,
         endings=endings,
+        alerts=alerts,
         clock=clock,
     )
     pending = PendingTransactions(store, transaction_signer, attempts, nonces, clock)

@@ -156,7 +156,12 @@ class Worker:
         self._passes = 0
         self._wallets_at: datetime | None = None  # When this worker checked them.
         self._unclaimed_id: str | None = None  # The last refund taken without a claim.
-        self._claim_size = _FIRST_CLAIM
+        # A vault pays one claim with one signature.
+        batch = max((each.network.per_batch for each in chains.values()), default=1)
+        self._claim_sizes = (_SMALLEST_CLAIM, _LARGEST_CLAIM)
+        if batch > 1:
+            self._claim_sizes = (batch, batch)
+        self._claim_size = max(_FIRST_CLAIM, self._claim_sizes[0])
         self._recent: deque[float] = deque(maxlen=_RECENT)  # Seconds of batches.
         self._shared = 0  # Batches that were taken while tenants shared the worker.
         self._tenants: dict[str, float] = {}  # When each had a refund last.
@@ -296,9 +301,10 @@ class Worker:
         if seconds > fixed:
             fits = (longest - fixed) / (seconds - fixed)
             size = min(size, int(len(batch) * fits))
+        smallest, largest = self._claim_sizes
         if fixed and self._shared % _SMALL_EVERY == 0:
-            size = _SMALLEST_CLAIM
-        self._claim_size = max(_SMALLEST_CLAIM, min(size, _LARGEST_CLAIM))
+            size = smallest
+        self._claim_size = max(smallest, min(size, largest))
 
     def _find_cancellations(self) -> Sequence[Refund]:
         """Return refunds to cancel, each once in a pass: it may have to wait."""

@@ -278,6 +278,7 @@ def test_alert_names_are_stable() -> None:
         "worker-stopped",
         "low-balance",
         "top-up-failing",
+        "vault-limit",
         "wallet-delegated",
         "books-differ",
         "webhook-failing",

@@ -377,6 +377,7 @@ _WITHOUT_OPERATOR = {
     "fees-above-recent",
     "limit-reached",
     "too-many-in-flight",
+    "vault-limit",
 }
 
 

@@ -1,0 +1,93 @@
+"""What a vault can pay now: asked before nonces are assigned, and counted down."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from signer.alerts import Alert, Alerts
+from signer.chain.chain import Chain
+from signer.chain.vault_rules import VaultRules
+from signer.errors import InsufficientFundsError, VaultLimitError
+from signer.model.refund import Refund
+from signer.ports.clock import Clock
+from signer.refunds.payload import find_vault
+
+
+_SECONDS_A_DAY = 86_400
+
+
+@dataclass(slots=True)
+class _Left:
+    """What a vault may still pay of a token, in base units."""
+
+    balance: int
+    today: int
+    per_item: int
+
+
+class VaultLimits:
+    """
+    The limits of the vault of *chain*, for refunds that *sender* is to pay.
+
+    They spare a refund the wait for a transaction that would skip it.  The contract
+    decides: other processes pay meanwhile, and what is in a pool is not counted.
+    """
+
+    def __init__(self, chain: Chain, sender: str, alerts: Alerts, clock: Clock) -> None:
+        self._chain = chain
+        self._sender = sender
+        self._alerts = alerts
+        self._clock = clock
+        self._left: dict[str, _Left] = {}
+
+    def require(self, refund: Refund) -> None:
+        """
+        Require that a vault can pay *refund* now, if one pays it, and count it.
+
+        Raises:
+            InsufficientFundsError: It holds less, besides what was counted.
+            VaultLimitError: *sender* is no operator, or a cap does not permit it.
+        """
+        vault = find_vault(refund, self._chain.network)
+        if vault is None:
+            return
+        left = self._left.get(refund.token_address)
+        if left is None:
+            left = self._left[refund.token_address] = self._read(vault, refund)
+        if refund.amount > left.per_item:
+            raise self._refusal(refund, "the cap of an item is lower than the refund")
+        if refund.amount > left.today:
+            raise self._refusal(refund, "the cap of the day is reached")
+        if refund.amount > left.balance:
+            raise InsufficientFundsError(
+                f"the vault {vault} holds less {refund.token} than is to be paid: top"
+                " it up"
+            )
+        self._alerts.resolve(
+            Alert.VAULT_LIMIT, network=refund.network, token=refund.token
+        )
+        left.balance -= refund.amount
+        left.today -= refund.amount
+
+    def _read(self, vault: str, refund: Refund) -> _Left:
+        rules, token = VaultRules(self._chain.client, vault), refund.token_address
+        if not rules.is_operator(self._sender):
+            raise self._refusal(refund, f"{self._sender} is not one of its operators")
+        caps = rules.caps(token)
+        spent = rules.spent(token, find_day(self._clock()))
+        balance = self._chain.token_balance(token, vault)
+        return _Left(balance, caps.per_day - spent, caps.per_item)
+
+    def _refusal(self, refund: Refund, problem: str) -> VaultLimitError:
+        report_limit(self._alerts, refund, problem)
+        return VaultLimitError(f"the vault does not pay the refund now: {problem}")
+
+
+def report_limit(alerts: Alerts, refund: Refund, problem: str) -> None:
+    """Remind operators that a vault does not pay, which lasts until it does."""
+    names = {"network": refund.network, "token": refund.token}
+    alerts.remind(Alert.VAULT_LIMIT, **names, problem=problem)
+
+
+def find_day(at: datetime) -> int:
+    """Return the day of *at* as a vault counts it: in UTC, from 1970-01-01."""
+    return int(at.astimezone(UTC).timestamp()) // _SECONDS_A_DAY
