@@ -26,7 +26,7 @@ export UV_SYSTEM_CERTS := true
 unexport PYTHONDONTWRITEBYTECODE
 UV := $(BIN)/uv
 
-.PHONY: help demo demo-kms demo-google dev check test test-ten test-bare test-lowest model mutants contracts clients docs dist image screenshots soak size lint format bench bench-quick flame-graph lock clean
+.PHONY: help demo demo-kms demo-google dev check compile test test-ten test-bare test-lowest model mutants contracts clients docs dist image screenshots soak size lint format bench bench-quick flame-graph lock clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -53,6 +53,9 @@ test: WORKERS := $(shell echo $$(($(CORES) < 5 ? $(CORES) + 4 : 8)))
 test: .venv/.ready node_modules/.ready programs ## All tests.
 	@$(PYTEST) --durations=25 $(ARGS)
 
+compile: .venv/.ready ## Compile what the tests import once, which each of their workers would do.
+	@$(BIN)/python -m pytest -q --collect-only >/dev/null
+
 test-ten: .venv/.ready ## All tests ten times from fresh clones, in other orders, under load: hours; RUNS=3 ARGS=tests/api for less.
 	@$(BIN)/python -m dev.repeated_tests $(ARGS)
 
@@ -62,7 +65,8 @@ test-bare: ## The tests that need other programs, as an ordinary user of a machi
 test-lowest: .venv-lowest/.ready node_modules/.ready ## The tests of the core and their coverage, on the oldest supported dependencies.
 	@.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q --cov --cov-report=term signer tests/unit/signer $(LEDGERS)
 
-model: programs ## Search the model of the nonce lifecycle exhaustively: a minute.
+model: .venv-servers/.ready ## Search the model of the nonce lifecycle exhaustively: a minute.
+	@$(BIN)/python -m dev.programs spin cc
 	@$(BIN)/python -m tests.model
 
 mutants: .venv/.ready .venv-mutation/.ready ## Change 500 places of the core, one at a time: which changes does no test notice?  An hour.

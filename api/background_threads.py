@@ -46,6 +46,7 @@ def start_sealer(container: Container) -> None:
         container.clock,
         audit=container.audit,
         sealing_alert=container.sealing_alert,
+        patience=container.standby,
     )
     _start("sealer", sealer.run)
 

@@ -45,6 +45,7 @@ from signer.ports.outside_services import (
     WebhookSender,
 )
 from signer.refunds.hold_admin import Holds
+from signer.refunds.standby import Standby
 from signer.refunds.worker_monitor import Heartbeat
 from signer.startup.policy_approval import LimitsGuard
 from signer.webhooks.delivery_admin import DeliveryAdmin
@@ -550,6 +551,12 @@ class Container:
         from api.process_parts import open_worker
 
         return open_worker(self)
+
+    @cached_property
+    def standby(self) -> Standby:
+        """Returns for how long to leave work to the worker that leads."""
+        name = self.heartbeat.name if self.is_worker else ""
+        return Standby(self.store, name, self.ledger_clock)
 
     @cached_property
     def heartbeat(self) -> Heartbeat:

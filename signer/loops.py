@@ -9,6 +9,9 @@ from signer.errors import HotWalletError
 Wait = Callable[[float], bool]
 """Waits for these seconds; returns true, perhaps earlier, if the loop is to end."""
 
+IDLE_SECONDS = 5.0
+"""How long a loop that a change of the ledger wakes waits for one at most."""
+
 
 def repeat(
     work: Callable[[], float | None],

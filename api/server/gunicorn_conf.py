@@ -106,6 +106,9 @@ def warm() -> None:
     if _values.serve_role in {Role.ALL, Role.ADMIN}:
         import api.http.administration  # noqa: F401, PLC0415
     list(find_routes(_values.serve_role))
+    if _values.serve_role is Role.SIGN:
+        # Elsewhere the first signed message imports it, and most processes sign none.
+        import eth_account.messages  # noqa: F401, PLC0415
     with _exiting_on_refusals():
         preload(_values)
     # Garbage collection would write to the shared pages, and so copy them.

@@ -1,6 +1,7 @@
 """The chain client: one network, reached through one or more nodes."""
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from signer.errors import (
     require,
 )
 from signer.ports.chain import (
+    NOWHERE,
     Block,
     Call,
     Fees,
@@ -132,12 +134,34 @@ class JSONRPCChain:
                 errors += [e] * len(chunk)
         return errors
 
-    def receipts(self, tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:
+    def receipts(
+        self, tx_hashes: Sequence[str], blocks: Mapping[str, int] = NOWHERE
+    ) -> Mapping[str, Receipt]:
         hashes = list(dict.fromkeys(tx_hash.lower() for tx_hash in tx_hashes))
-        results = self._ask_each(quorum.RECEIPT, requests.receipts, hashes)
-        if results and all(isinstance(result, ChainError) for result in results):
-            require(results[0])
-        return {each.tx_hash: each for each in results if isinstance(each, Receipt)}
+        found = self._receipts_in_blocks(hashes, blocks)
+        # Also those that are not in the block in which they were expected.
+        missing = [tx_hash for tx_hash in hashes if tx_hash not in found]
+        results = self._ask_each(quorum.RECEIPT, requests.receipts, missing)
+        if len(missing) == len(hashes) and all(
+            isinstance(result, ChainError) for result in results
+        ):
+            results = [require(result) for result in results]
+        return found | _by_hash(results)
+
+    def _receipts_in_blocks(
+        self, hashes: Sequence[str], blocks: Mapping[str, int]
+    ) -> dict[str, Receipt]:
+        """Return those receipts that are in *blocks*."""
+        expected: dict[int, list[str]] = defaultdict(list)
+        for tx_hash in hashes:
+            if tx_hash in blocks:
+                expected[blocks[tx_hash]].append(tx_hash)
+        found: dict[str, Receipt] = {}
+        for number, members in expected.items():
+            ask = partial(requests.receipts_in, number=number, tx_hashes=members)
+            rules = [quorum.RECEIPT] * len(members)
+            found |= _by_hash(self._get_pool().decide_all(ask, rules))
+        return found
 
     def find_transaction(self, sender: str, nonce: int) -> MinedTransaction | None:
         # The nodes' past states are searched; what is found needs a quorum.
@@ -207,6 +231,10 @@ class JSONRPCChain:
         name = node_name(position)
         observe = None if self._observe is None else partial(self._observe, name)
         return Node(url, self._timeout, self.max_bytes, observe)
+
+
+def _by_hash(results: Sequence[Any]) -> dict[str, Receipt]:
+    return {each.tx_hash: each for each in results if isinstance(each, Receipt)}
 
 
 def _chunks(items: Sequence[T], size: int = LARGEST_BATCH) -> Iterator[Sequence[T]]:

@@ -218,16 +218,23 @@ Observed = Sequence[tuple[str, str]]
 _OK = 200
 _MISSING = object()
 
+_AVOIDED_SECONDS = 600.0
+"""How long a node is not asked again with a method to which it did not respond."""
+
 LARGEST_BATCH = 50
 """The largest batch that public endpoints with a limit accept."""
 
 # Results are hex strings, except for these methods.
 _RESULT_TYPES: dict[str, tuple[type, ...]] = {
     "eth_getBlockByNumber": (dict, NoneType),
+    "eth_getBlockReceipts": (list, NoneType),
     "eth_getLogs": (list,),
     "eth_getTransactionByHash": (dict, NoneType),
     "eth_getTransactionReceipt": (dict, NoneType),
 }
+
+
+_OF_BLOCK = frozenset({"eth_getBlockByNumber", "eth_getBlockReceipts"})
 
 
 class Node:
@@ -247,11 +254,22 @@ class Node:
         timeout: float,
         max_bytes: int = MAX_RESPONSE_BYTES,
         observe: Callable[[Observed, float], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._observe = observe
         self._connection = NodeConnection(url, timeout, max_bytes)
         self._timeout = timeout
         self._ids = itertools.count(1)
+        self._clock = clock
+        self._avoided: dict[str, float] = {}  # Methods, and until when.
+
+    def serves(self, method: str) -> bool:
+        """Return whether to ask with *method*, for which there is another way."""
+        return self._clock() >= self._avoided.get(method, 0.0)
+
+    def avoid(self, method: str) -> None:
+        """Use the other way for a while, since the node failed to respond."""
+        self._avoided[method] = self._clock() + _AVOIDED_SECONDS
 
     def request(self, method: str, params: list[Any]) -> Any:
         """Return the node's result, as JSON."""
@@ -383,7 +401,7 @@ def _read(method: str, response: dict[str, Any]) -> Any:
     """Return the result in *response*, or the error as a value."""
     error = response.get("error")
     if error is not None:
-        if method == "eth_getBlockByNumber" and is_not_found(error):
+        if method in _OF_BLOCK and is_not_found(error):
             return None
         return map_error(method, error)
     result = response.get("result", _MISSING)

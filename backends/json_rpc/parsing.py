@@ -109,8 +109,10 @@ def transaction_state(result: Result | None, tx_hash: str) -> TransactionState:
 
 
 def block(result: Result) -> Block:
-    """Parse a block's number and hash."""
-    return Block(quantity(result["number"]), digest(result["hash"]))
+    """Parse a block's number and hash, and count its transactions."""
+    listed = result.get("transactions")
+    count = len(listed) if isinstance(listed, list) else None
+    return Block(quantity(result["number"]), digest(result["hash"]), count)
 
 
 def quantity(value: object) -> int:

@@ -141,6 +141,34 @@ def receipts(
     ]
 
 
+def receipts_in(
+    node: Node, number: int, tx_hashes: Sequence[str]
+) -> Sequence[Receipt | ChainError | None]:
+    """
+    Return, as ``receipts``, those that are in the block at height *number*.
+
+    All of the block come in one response, in which the others are not parsed: each
+    rollup has its own types of them.  A node that fails to respond so is asked for
+    single ones for a while.
+    """
+    method = "eth_getBlockReceipts"
+    if node.serves(method):
+        ask = partial(_request_by_hash, method=method, number=number)
+        found = attempt(lambda: send(ask, node))
+        if not isinstance(found, ChainError):
+            return [
+                _parse(partial(parsing.receipt, tx_hash=each), found.get(each))
+                for each in tx_hashes
+            ]
+        node.avoid(method)
+    return receipts(node, tx_hashes)
+
+
+def _request_by_hash(node: Node, method: str, number: int) -> dict[str, Result]:
+    entries = node.request(method, [hex(number)]) or ()
+    return {entry["transactionHash"].lower(): entry for entry in entries}
+
+
 def transaction(node: Node, tx_hash: str) -> MinedTransaction | None:
     """Return a mined transaction, or None if the node does not have it mined."""
     result = node.request("eth_getTransactionByHash", [tx_hash])

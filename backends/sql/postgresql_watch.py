@@ -136,6 +136,7 @@ class PostgreSQLWatches:
             for channel in notified:
                 channels[channel].publish()
             if notified:
+                self._channels[Topic.CHANGED].publish()
                 self._channels[Topic.ANY].publish()
 
     def _wait_for_input(self, seconds: float, *sockets: int) -> bool:

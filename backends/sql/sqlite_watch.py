@@ -28,8 +28,10 @@ _GROWTH = 1.4  # So a pause adds at most 40 % to the time that has passed.
 _COMMIT_SECONDS = 0.05
 """After this time, a change that was written is visible, or takes unusually long."""
 
-_LONGEST_WAIT = 0.25
+_LONGEST_WAIT = 1.0
 """How often it polls while nothing is written, in seconds."""
+
+_IN_NO_HURRY = (Topic.CHANGED, Topic.ANY)
 
 Version = tuple[int, int]
 """A number of the connection, and SQLite's ``data_version`` on that connection."""
@@ -54,13 +56,14 @@ class SQLiteWatches:
         self._is_closed = False
 
     @contextmanager
-    def watch(self, _topic: Topic) -> Iterator[Watch]:
-        """Watch for every change of the file."""
+    def watch(self, topic: Topic) -> Iterator[Watch]:
+        """Watch for every change of the file, whatever the topic."""
         with ExitStack() as cleanup:
             events: FileEvents | None = None
             with suppress(OSError):  # Without them, it polls.
                 events = cleanup.enter_context(FileEvents(self._file.path))
-            yield _SQLiteWatch(self.version, events)
+            pause = _COMMIT_SECONDS if topic in _IN_NO_HURRY else _PAUSE
+            yield _SQLiteWatch(self.version, events, pause)
 
     def version(self) -> Version | None:
         """
@@ -106,17 +109,24 @@ class _SQLiteWatch:
     """Implements ``signer.ports.Watch``."""
 
     def __init__(
-        self, version: Callable[[], Version | None], events: FileEvents | None
+        self,
+        version: Callable[[], Version | None],
+        events: FileEvents | None,
+        pause: float = _PAUSE,
     ) -> None:
+        """*pause* is the shortest one between two polls, in seconds."""
         self._read = version
         self._seen = version()
         self._events = events
+        self._pause = pause
         # What was written before the events began may be committed now.
         self._polls_until = time.monotonic() + _COMMIT_SECONDS
+        self._was_seen = False  # A change, since the last event.
 
     def wait(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
-        pause = _PAUSE
+        pause = self._pause
+        self._was_written(0)  # Before the first poll, which may show that commit.
         while True:
             version = self._read()
             if version is None:
@@ -124,15 +134,26 @@ class _SQLiteWatch:
                 time.sleep(max(0.0, min(seconds, UNREADABLE_SECONDS)))
                 return True
             if version != self._seen:
-                self._seen = version
+                self._seen, self._was_seen = version, True
                 return True
             now = time.monotonic()
             left = deadline - now
             if left <= 0:
                 return False
-            if self._events is None or now < self._polls_until:
+            may_appear = self._polls_until - now
+            if self._events is None or (may_appear > 0 and not self._was_seen):
                 time.sleep(min(pause, left))
-                pause = min(pause * _GROWTH, _LONGEST_PAUSE)
-            elif self._events.wait(min(left, _LONGEST_WAIT)):
-                self._polls_until = time.monotonic() + _COMMIT_SECONDS
-                pause = _PAUSE
+                pause = max(self._pause, min(pause * _GROWTH, _LONGEST_PAUSE))
+            # Another commit may have begun before the event was read: one more poll.
+            elif self._was_written(
+                min(left, may_appear if may_appear > 0 else _LONGEST_WAIT)
+            ):
+                pause = self._pause
+
+    def _was_written(self, seconds: float) -> bool:
+        """Return whether the file was written since the last call, or in *seconds*."""
+        if self._events is None or not self._events.wait(seconds):
+            return False
+        self._polls_until = time.monotonic() + _COMMIT_SECONDS
+        self._was_seen = False
+        return True

@@ -10,6 +10,7 @@ from eth_abi.abi import decode, encode
 from signer.crypto.transactions import SignedBytes
 from signer.errors import ChainError
 from signer.ports.chain import (
+    NOWHERE,
     Block,
     Call,
     ChainClient,
@@ -77,7 +78,9 @@ class InstantChain:
         self.sent_at = time.perf_counter()
         return [None] * len(raws)
 
-    def receipts(self, tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:
+    def receipts(
+        self, tx_hashes: Sequence[str], blocks: Mapping[str, int] = NOWHERE
+    ) -> Mapping[str, Receipt]:
         known = self._receipts
         return {each: known[each] for each in tx_hashes if each in known}
 

@@ -1,9 +1,10 @@
 """
 Seals audit records in the background: gives each its place in the hash chain.
 
-Writers do not wait for the head of the chain; one sealer of all processes at a time
-does that for them.  Each batch is one transaction, so a killed sealer leaves nothing
-half done and the next one continues.
+Writers do not wait for the head of the chain; the sealer of the worker that leads does
+that for them.  The other processes seal what it has left, and verify what it sealed.
+Each batch is one transaction, so a killed sealer leaves nothing half done and the next
+one continues.
 """
 
 import time
@@ -18,7 +19,7 @@ from signer.alerts import Alert, Alerts
 from signer.audit.checkpointer import Checkpointer, CheckpointSettings
 from signer.audit.hash_chain import BATCH
 from signer.audit.log import AuditLog
-from signer.loops import Wait, repeat
+from signer.loops import IDLE_SECONDS, Wait, repeat
 from signer.model.audit_record import Operation, Record, made_at
 from signer.ports.audit_journal import Checkpoint, Journal
 from signer.ports.clock import Clock, utc_now
@@ -88,8 +89,8 @@ LOOK_SECONDS = 0.25
 REST_SECONDS = 0.05
 """The shortest pause between two rounds, even if a round took longer."""
 
-MOST_LEFT = 40
-"""How many rounds in a row are left to another process that seals: ten seconds."""
+FOLLOW_SECONDS = 3.0
+"""How often a process looks for what the one that leads left: what it finds twice."""
 
 _CHECK_INTERVAL = timedelta(seconds=30)
 """How often the records are checked while nothing is written."""
@@ -120,6 +121,7 @@ class Sealer:
         *,
         audit: AuditLog | None = None,
         sealing_alert: SealingAlert | None = None,
+        patience: Callable[[], timedelta] = timedelta,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         """
@@ -127,7 +129,7 @@ class Sealer:
 
         The records of administrators' changes are logged to *audit* once they are
         sealed: a command's own log goes to a terminal, and the lines of this process to
-        the log store.
+        the log store.  While *patience* returns a time, another process leads.
         """
         alerts = alerts or Alerts(clock=clock)
         self._journal = journal
@@ -144,8 +146,8 @@ class Sealer:
             self._interval = min(_CHECK_INTERVAL, settings.interval)
         self._log = structlog.get_logger("audit")
         self._checked_at: datetime | None = None
-        self._size: int | None = None  # Of the chain, at the end of the last round.
-        self._left = 0  # Rounds in a row that another process sealed for this one.
+        self._patience = patience
+        self._left: str | None = None  # The oldest record that the last look left.
         self._is_waiting = False  # A record was left unsealed.
         self._is_idle = False  # There is nothing to do until something is written.
 
@@ -160,7 +162,7 @@ class Sealer:
         """
         Seal what waits, sign a checkpoint if due, and return the number sealed.
 
-        With *leave*, another process that seals may go on instead.
+        With *leave*, what was not there at the last look is left to another process.
         """
         sealed = self._seal_all(leave=leave)
         now = self._clock()
@@ -175,31 +177,32 @@ class Sealer:
         return self._checkpointer.checkpoint()
 
     def _round(self, watch: Watch) -> float:
+        """Work if something was written; return the seconds until the next round."""
+        follows = bool(self._patience())
+        # What is written wakes one process, and not all of them.
+        may_rest = self._is_idle and not follows
+        is_news = watch.wait(IDLE_SECONDS if may_rest else 0)
         began = self._timer()
-        is_news = watch.wait(0)
         if is_news or not self._is_idle or self._is_check_due(self._clock()):
             self._is_idle = False  # Also if this fails.
-            self.work(leave=True)
+            self.work(leave=follows)
+        elif may_rest:
+            return 0.0
+        if follows:
+            return FOLLOW_SECONDS
         return max(REST_SECONDS, LOOK_SECONDS - (self._timer() - began))
 
-    def _is_led(self) -> bool:
-        """
-        Return whether another process has sealed since the last round, and may go on.
-
-        Not for long: each process verifies what the others sealed.
-        """
-        last = self._size
-        self._size, _ = self._journal.head()
-        is_led = last not in {None, self._size} and self._left < MOST_LEFT
-        self._left = self._left + 1 if is_led else 0
-        return is_led
+    def _is_left(self, waiting: str) -> bool:
+        """Return whether *waiting*, the oldest record, is newer than the last look."""
+        before, self._left = self._left, waiting
+        return before is None or waiting > before
 
     def _seal_all(self, *, leave: bool) -> int:
         """Seal waiting records, and report how long the oldest one left has waited."""
         waiting = self._journal.oldest_unsealed()
         # A record that another program sealed does not wait.
         is_due = self._is_check_due(self._clock()) or (
-            waiting is not None and not (leave and self._is_led())
+            waiting is not None and not (leave and self._is_left(waiting))
         )
         sealed = 0
         try:
@@ -214,8 +217,6 @@ class Sealer:
                 self._log_changes(done.records)
                 if done.count < BATCH:
                     waiting, is_due = None, False
-            if sealed:
-                self._size, _ = self._journal.head()
         finally:
             self._is_waiting = waiting is not None
             now = self._clock()

@@ -6,12 +6,15 @@ The leading 0x19 ensures that no message is a valid transaction.
 
 import re
 from dataclasses import dataclass, field
-from typing import Self
-
-from eth_account.messages import SignableMessage, encode_defunct
+from typing import TYPE_CHECKING, Self
 
 from signer.crypto.keccak import keccak
 from signer.errors import InvalidInputError
+
+
+# eth-account takes 5 MB, and few processes sign messages: it is imported by the first.
+if TYPE_CHECKING:
+    from eth_account.messages import SignableMessage
 
 
 MAX_MESSAGE_SIZE = 2**16
@@ -77,12 +80,18 @@ class PersonalMessage:
         except UnicodeDecodeError:
             return None
 
+    def signable(self) -> "SignableMessage":
+        """Return the message as eth-account writes it."""
+        from eth_account.messages import encode_defunct  # noqa: PLC0415
+
+        return encode_defunct(self.body)
+
     def digest(self) -> bytes:
         """Return the digest to sign."""
-        return message_digest(encode_defunct(self.body))
+        return message_digest(self.signable())
 
 
-def message_digest(message: SignableMessage) -> bytes:
+def message_digest(message: "SignableMessage") -> bytes:
     """
     Return keccak256(0x19 || version || header || body) (EIP-191).
 
@@ -97,6 +106,8 @@ def message_digest(message: SignableMessage) -> bytes:
 
 
 def _require_valid(message: object) -> None:
+    from eth_account.messages import SignableMessage  # noqa: PLC0415
+
     if not isinstance(message, SignableMessage) or not all(
         isinstance(part, bytes) for part in message
     ):

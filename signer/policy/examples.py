@@ -29,7 +29,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
-from eth_account.messages import encode_defunct
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from signer.amounts import parse_units
@@ -298,7 +297,7 @@ def _add_totals(facts: TransactionFacts, example: Example) -> TransactionFacts:
 
 def _build_message(example: Example, around: Surroundings) -> AnyFacts:
     if example.message is not None:
-        message = encode_defunct(PersonalMessage.parse(example.message).body)
+        message = PersonalMessage.parse(example.message).signable()
         return message_facts(message, message_digest(message), around)
     if example.typed_data is not None:
         document = TypedData.parse(example.typed_data)

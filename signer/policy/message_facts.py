@@ -2,9 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from eth_account.messages import SignableMessage
 from eth_utils.address import to_checksum_address
 
 from signer.chain.calldata import decode_call
@@ -26,6 +25,10 @@ from signer.policy.facts import (
 )
 
 
+if TYPE_CHECKING:
+    from eth_account.messages import SignableMessage
+
+
 UNSEEN = "unseen"
 
 _NO_ALLOWANCE = frozenset(
@@ -34,7 +37,7 @@ _NO_ALLOWANCE = frozenset(
 
 
 def message_facts(
-    message: SignableMessage, digest: bytes, surroundings: Surroundings
+    message: "SignableMessage", digest: bytes, surroundings: Surroundings
 ) -> MessageFacts | TypedDataFacts:
     """
     Return the facts about *message*, which is valid (``message_digest``).

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal, Protocol
 
 from signer.errors import ChainError
@@ -55,10 +56,15 @@ class Preflight:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block's height and hash."""
+    """
+    A block's height and hash, and how many transactions it has if a node said so.
+
+    The number of transactions decides nothing, so nodes need not agree about it.
+    """
 
     number: int
     hash: str
+    transactions: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +109,9 @@ class MinedTransaction:
     gas_limit: int
     block: Block
 
+
+NOWHERE: Mapping[str, int] = MappingProxyType({})
+"""No height is known of any transaction."""
 
 TransactionState = Literal["mined", "pending", "unknown"]
 """Where one node has a transaction; ``unknown`` proves nothing."""
@@ -197,8 +206,15 @@ class ChainClient(Protocol):
         ``ChainUnavailableError`` means that each node may have them.
         """
 
-    def receipts(self, tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:
-        """Return the known receipts by hash.  A missing one is not evidence."""
+    def receipts(
+        self, tx_hashes: Sequence[str], blocks: Mapping[str, int] = NOWHERE
+    ) -> Mapping[str, Receipt]:
+        """
+        Return the known receipts by hash.  A missing one is not evidence.
+
+        *blocks* has, by hash, heights of blocks which probably have several of them and
+        few others: their receipts come in one response.  It changes no result.
+        """
 
     def find_transaction(self, sender: str, nonce: int) -> MinedTransaction | None:
         """

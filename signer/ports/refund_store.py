@@ -99,6 +99,9 @@ class Topic(StrEnum):
     MOVED = "moved"
     """A refund changed its status, or why it waits: news for its caller."""
 
+    CHANGED = "changed"
+    """Any of these, and no caller waits for it: there is an event to deliver."""
+
     ANY = "any"
     """Anything was written.  A watch that cannot see all of it returns True at least
     every three quarters of a second."""

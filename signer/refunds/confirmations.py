@@ -56,6 +56,13 @@ from signer.refunds.vault_limits import report_limit
 
 _BATCH = 500
 
+_FEWEST_SHARED, _MOST_OTHERS = 3, 4
+"""
+How many receipts of a block are requested with all of its others in one response.
+
+It has at most so many times as many receipts, which may be large.
+"""
+
 _MOST_RESENT = 256
 """How many dropped transactions are sent again after a block: more than a full pool
 takes of one address."""
@@ -117,7 +124,8 @@ class ConfirmationTracker:
             asked = self._select(in_flight, look, head, view)
             if asked:
                 receipts = chain.client.receipts(
-                    [tx_hash for each in asked for tx_hash in each.tx_hashes]
+                    [tx_hash for each in asked for tx_hash in each.tx_hashes],
+                    view.find_shared(asked, head if look.follows(head) else None),
                 )
             for each in asked:
                 change = self._look(each, receipts, view)
@@ -338,6 +346,36 @@ class _ChainView:
         with suppress(ChainError):  # The next head shows it again.
             return self.has_lost_block(newest, None)
         return False
+
+    def find_shared(
+        self, asked: Sequence[InFlight], newest: Block | None
+    ) -> Mapping[str, int]:
+        """
+        Return the heights of blocks that have many of *asked*, by transaction hash.
+
+        Those that were just mined are in *newest*, if no other block came with it.
+        """
+        members: dict[int, list[str]] = defaultdict(list)
+        for each in asked:
+            number = each.transaction.block_number
+            if number is None and newest is not None:
+                number = newest.number
+            if number is not None:
+                members[number] += each.tx_hashes
+        heights: dict[str, int] = {}
+        for number, tx_hashes in members.items():
+            if len(tx_hashes) >= _FEWEST_SHARED:
+                is_newest = newest is not None and newest.number == number
+                block = newest if is_newest else self._find_block(number)
+                count = block and block.transactions
+                if count and count <= _MOST_OTHERS * len(tx_hashes):
+                    heights |= dict.fromkeys(tx_hashes, number)
+        return heights
+
+    def _find_block(self, number: int) -> Block | None:
+        with suppress(ChainError):  # It is requested again where it decides.
+            return self._block(number)
+        return None
 
     def count(self, senders: Collection[str]) -> Mapping[str, int]:
         """Return the next nonce of each of *senders* in the newest block."""

@@ -1,11 +1,12 @@
 """
-Lets one worker lead where processes write one after the other.
+Lets one worker lead in what only one process should do at a time.
 
 Two workers that share a SQLite file wait for each other's commits, and split what is
 due into two batches, each with all that a batch costs.  So the worker that started
 first takes it, and another one only what the first has left for a while: it hangs, was
-killed, or has too much to do.  No MAC covers the rows of workers.  A false one delays
-payments by that while, and no longer.
+killed, or has too much to do.  Audit records are sealed in the same way, on PostgreSQL
+too.  No MAC covers the rows of workers.  A false one delays payments and seals by that
+while, and no longer.
 """
 
 import time
@@ -26,7 +27,7 @@ LOOK_SECONDS = 5.0
 
 
 class Standby:
-    """Whether another worker of the same ledger leads."""
+    """Whether another worker of the same ledger leads; threads may share it."""
 
     def __init__(
         self,
@@ -35,7 +36,7 @@ class Standby:
         clock: Clock,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        """*name* is that of this worker; *clock* is the ledger's."""
+        """*name* is that of this worker, if it is one; *clock* is the ledger's."""
         self._store = store
         self._name = name
         self._clock = clock

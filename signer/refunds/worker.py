@@ -82,6 +82,9 @@ _SHARING = frozenset({Status.QUEUED, Status.SIGNED})
 
 _CANCELLATIONS = 100
 
+_CANCEL_SECONDS = 0.2
+"""How long requests to cancel wait for payments that are due again and again."""
+
 _DECIDED = 100
 """How many refunds whose approval was decided are taken in one pass."""
 
@@ -168,7 +171,9 @@ class Worker:
         self._has_more = False  # Refunds are due that were not claimed yet.
         self._is_full = False  # A wallet may send no more before a receipt.
         self._receipts_due = -math.inf  # When to look for receipts if one is full.
-        self._cancelling: set[str] = set()  # The ids tried in this pass.
+        self._cancel_due = -math.inf  # When to look also if payments were due.
+        self._cancelling: set[str] = set()  # The ids tried in this round.
+        self._is_round_over = True  # Each request was tried: a pass begins a new one.
         self._log = structlog.get_logger("worker")
 
     def run(self, is_stopping: Callable[[], bool], interval: float) -> None:
@@ -203,7 +208,8 @@ class Worker:
         if self._passes % _PASSES_PER_WALLET_CHECK == 0:
             self._check_wallets()
         self._passes += 1
-        self._cancelling.clear()
+        if self._is_round_over:
+            self._cancelling.clear()
         steps = self._track() + self.advance()
         now = self._clock()
         decided = self._store.decided_refunds(now, now - VALID_FOR, _DECIDED)
@@ -220,8 +226,21 @@ class Worker:
         return self._confirmation_tracker.track()
 
     def advance(self) -> int:
-        """Advance refunds that are due, and return the steps; raises ``StoreError``."""
+        """
+        Advance refunds that are due, and return the steps; raises ``StoreError``.
+
+        Requests to cancel come last, so that they delay no payment.
+        """
         failing: dict[str, HotWalletError] = {}
+        steps = self._advance_due(failing)
+        # What was due woke the worker, unless requests have waited for long.
+        if steps and self._timer() < self._cancel_due:
+            return steps
+        self._cancel_due = self._timer() + _CANCEL_SECONDS
+        return steps + self._advance(self._find_cancellations(), failing)
+
+    def _advance_due(self, failing: dict[str, HotWalletError]) -> int:
+        """Advance refunds that are due, or cancel them; *failing* as ``_advance``."""
         steps = 0
         for taken in self._take():
             # No payment waits for those that take several requests each.
@@ -232,8 +251,7 @@ class Worker:
                 for each in taken
                 if isinstance(each, Refund) and each.cancel_requested_at
             )
-        # Last, so that they delay no payment; the steps above cancel as well.
-        return steps + self._advance(self._find_cancellations(), failing)
+        return steps
 
     def _take(self) -> Iterator[Sequence[Moving]]:
         """Yield what is due, many at once, until there is no more."""
@@ -307,13 +325,14 @@ class Worker:
         self._claim_size = max(smallest, min(size, largest))
 
     def _find_cancellations(self) -> Sequence[Refund]:
-        """Return refunds to cancel, each once in a pass: it may have to wait."""
+        """Return refunds to cancel, each once in a round: it may have to wait."""
         asked = self._store.cancellation_requests(_CANCELLATIONS)
         found = self._untried(asked)
         if not found and len(asked) == _CANCELLATIONS:
             last = max(self._cancelling)  # Ids rise with time: read on after it.
-            found = self._untried(self._store.cancellation_requests(len(asked), last))
+            found = asked = self._store.cancellation_requests(_CANCELLATIONS, last)
         self._cancelling.update(refund.id for refund in found)
+        self._is_round_over = len(asked) < _CANCELLATIONS
         return found
 
     def _untried(self, asked: Sequence[Refund]) -> Sequence[Refund]:

@@ -11,9 +11,7 @@ durable before anything leaves.
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
-
-from eth_account.messages import SignableMessage, encode_defunct
+from typing import TYPE_CHECKING, Any
 
 from signer.clear_signing.calls import AddressBook, describe_transaction
 from signer.clear_signing.typed_data import (
@@ -53,6 +51,10 @@ from signer.policy.policy import AnyPolicy
 from signer.policy.transaction_facts import transaction_facts
 from signer.ports.clock import Clock
 from signer.ports.control_store import ControlStore
+
+
+if TYPE_CHECKING:
+    from eth_account.messages import SignableMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,12 +200,12 @@ class SigningService:
         self, message: PersonalMessage, requester: Requester, sender: str | None = None
     ) -> MessageSignature:
         """Sign *message* (EIP-191); raises as ``sign_transaction``."""
-        signable = encode_defunct(message.body)
-        return self.sign_message(signable, requester, sender, describe_message(message))
+        summary = describe_message(message)
+        return self.sign_message(message.signable(), requester, sender, summary)
 
     def sign_message(
         self,
-        message: SignableMessage,
+        message: "SignableMessage",
         requester: Requester,
         sender: str | None = None,
         summary: str = "sign a message",

@@ -22,7 +22,7 @@ import structlog
 
 from signer.alerts import Alert, Alerts
 from signer.deadline import Deadlines, Pending
-from signer.loops import repeat
+from signer.loops import IDLE_SECONDS, repeat
 from signer.model.event import NOT_AUTHENTIC, DeliveryState, Event
 from signer.ports.clock import Clock
 from signer.ports.event_store import DeliveryAttempt, DueDelivery, EventStore
@@ -154,21 +154,26 @@ class WebhookDispatcher:
         self._log = structlog.get_logger("webhooks")
 
     def run(self, is_stopping: Callable[[], bool]) -> None:
-        """Work until *is_stopping*, which is asked every quarter of a second."""
+        """Work until *is_stopping*, which is asked after five idle seconds at most."""
         log, event = self._log, "webhooks-failed"
-        with self._store.watch(Topic.ANY) as watch:
+        with self._store.watch(Topic.CHANGED) as watch:
             work = partial(self._round, watch)
             repeat(work, lambda _: is_stopping(), 0.0, log=log, event=event)
 
     def _round(self, watch: Watch) -> None:
-        began = self._timer()
         has_ended = bool(self._unstored) or not self._ended.empty()
+        is_idle = not (has_ended or self._running.total())
+        left = self._look_at - self._timer() if is_idle else 0.0
+        is_news = watch.wait(min(max(0.0, left), IDLE_SECONDS))
+        began = self._timer()
+        is_due = is_news or has_ended or began >= self._look_at
         try:
-            if watch.wait(0) or has_ended or began >= self._look_at:
+            if is_due:
                 self._look_at = began  # Also if this fails.
                 self.work()
         finally:
-            self._wait(LOOK_SECONDS - (self._timer() - began))
+            if is_due or not is_idle:
+                self._wait(LOOK_SECONDS - (self._timer() - began))
 
     def work(self) -> None:
         """

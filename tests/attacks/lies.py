@@ -55,6 +55,14 @@ def _with_another_log(receipt: Any, params: Params) -> object:
     return receipt | {"logs": [first, first | {"data": "0x" + "ff" * 32}]}
 
 
+def _all_invented(receipts: Any, params: Params) -> object:
+    return [_receipt([each["transactionHash"]]) for each in receipts]
+
+
+def _all_with_another_log(receipts: Any, params: Params) -> object:
+    return [_with_another_log(each, params) for each in receipts]
+
+
 def _hash_of(params: Params) -> object:
     return "0x" + keccak(hexstr=params[0]).hex()
 
@@ -93,6 +101,9 @@ LIES: Mapping[str, Mapping[str, Reply]] = {
         "eth_getTransactionByHash": Result(None),
     },
     "log-invented": {"eth_getTransactionReceipt": Altered(_with_another_log)},
+    "block-receipts-invented": {"eth_getBlockReceipts": Altered(_all_invented)},
+    "block-receipts-missing": {"eth_getBlockReceipts": Result([])},
+    "block-logs-invented": {"eth_getBlockReceipts": Altered(_all_with_another_log)},
     "empty-wallet": _EMPTY,
     "no-contract": {"eth_getCode": Result("0x")},
     "already-known": _DROPPED,

@@ -17,6 +17,7 @@ from tests.support.rpc import (
     ADDRESS,
     BLOCK,
     HASH_OF_SENT,
+    RECEIPT,
     Three,
     client,
 )
@@ -28,6 +29,10 @@ REVERT = Error(3, "execution reverted", "0x75e91ce7")
 CALLS = [Call(ADDRESS, ADDRESS, bytes([number])) for number in range(4)]
 RAWS = [b"\x02signed" + bytes([number]) for number in range(4)]
 HONEST = (65_000, 65_001, 65_002, 65_003)
+
+HASHES = ["0x" + f"{number:02x}" * 32 for number in range(1, 5)]
+RECEIPTS = [RECEIPT | {"transactionHash": each} for each in HASHES]
+FAKE = RECEIPTS[0] | {"status": "0x0", "blockHash": "0x" + "cd" * 32}
 
 positions = pytest.mark.parametrize("liar", [0, 1, 2])
 members = pytest.mark.parametrize("member", range(len(CALLS)))
@@ -260,3 +265,49 @@ def test_only_a_liar_is_left(three_nodes: Three) -> None:
     estimates = client(*three_nodes).preflight(ADDRESS, CALLS).estimates
 
     assert all(isinstance(each, ChainUnavailableError) for each in estimates)
+
+
+@positions
+@pytest.mark.parametrize(
+    "lie",
+    [
+        Result([]),
+        Result(None),
+        Result([FAKE, *RECEIPTS[1:]]),
+        Result([FAKE, *RECEIPTS]),
+        Result([*RECEIPTS[1:], RECEIPTS[1]]),
+        Result("0x"),
+        Error(-32601, "no such method"),
+        Body(b"{", status=200),
+    ],
+    ids=["empty", "late", "other", "twice", "missing", "no-list", "refused", "text"],
+)
+@pytest.mark.parametrize("single", [Result(None), Result(FAKE)])
+def test_a_lie_about_a_block_changes_no_receipt(
+    three_nodes: Three, liar: int, lie: Reply, single: Reply
+) -> None:
+    """Each receipt of a block needs a quorum, as one that is requested alone."""
+    for node in three_nodes:
+        node.script("eth_getBlockReceipts", Result(RECEIPTS))
+    three_nodes[liar].script("eth_getBlockReceipts", lie)
+    three_nodes[liar].script("eth_getTransactionReceipt", single)
+
+    found = client(*three_nodes).receipts(HASHES, dict.fromkeys(HASHES, 16))
+
+    assert list(found) == HASHES
+    assert {each.block.hash for each in found.values()} == {RECEIPT["blockHash"]}
+    assert all(each.succeeded for each in found.values())
+
+
+def test_a_node_that_invents_receipts_of_a_block_is_distrusted(
+    three_nodes: Three,
+) -> None:
+    for node in three_nodes:
+        node.script("eth_getBlockReceipts", Result(RECEIPTS))
+    three_nodes[0].script("eth_getBlockReceipts", Result([FAKE, *RECEIPTS[1:]]))
+
+    with capture_logs() as logs:
+        client(*three_nodes).receipts(HASHES, dict.fromkeys(HASHES, 16))
+        assert eventually(lambda: "node-distrusted" in [e["event"] for e in logs], 10)
+
+    assert {(e["node"], e["reason"]) for e in logs} == {(1, "contradiction")}

@@ -178,6 +178,21 @@ def test_one_liar_changes_nothing(
     laboratory.require_sound(2 + count * len(lies))
 
 
+@pytest.mark.parametrize("position", POSITIONS)
+def test_one_liar_changes_no_receipt_of_a_block(
+    laboratory: Laboratory, fresh_anvil: DevChain, liar: FakeNode, position: int
+) -> None:
+    """Several refunds share a block, whose receipts come in one response."""
+    laboratory.pay(None, position)
+    fresh_anvil.rpc("evm_setAutomine", False)
+    lies = [lie for lie in LIES if lie.startswith("block-")]
+    for lie in lies:
+        liar.requests.clear()
+        laboratory.pay(lie, position, 4)
+        assert liar.calls("eth_getBlockReceipts"), lie
+    laboratory.require_sound(1 + 4 * len(lies))
+
+
 @pytest.mark.parametrize(
     ("lie", "max_gas"),
     [

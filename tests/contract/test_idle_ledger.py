@@ -8,20 +8,31 @@ from functools import partial
 from threading import Event, Thread
 from typing import Self
 
+import pytest
+
 from backends.sql import SQLStore
-from signer.audit.sealer import Sealer
+from signer.audit import sealer
 from signer.errors import StoreUnavailableError
 from signer.ports.clock import utc_now
+from signer.webhooks import dispatcher
 from tests.fixtures.ledger import accepted
 from tests.support.audit import record
 from tests.support.ledgers import collected_statements, open_ledger
 from tests.support.waiting import eventually
-from tests.support.webhooks import Receiver, dispatcher
+from tests.support.webhooks import Receiver
+from tests.support.webhooks import dispatcher as open_dispatcher
 
 
 ROUNDS = 16
 LOOKS = 4
 """How many statements a second both threads may take on PostgreSQL."""
+
+
+@pytest.fixture(autouse=True)
+def _short_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without news, a round is as short as with them."""
+    for module in (sealer, dispatcher):
+        monkeypatch.setattr(module, "IDLE_SECONDS", sealer.LOOK_SECONDS)
 
 
 class _Threads:
@@ -30,7 +41,7 @@ class _Threads:
     def __init__(self, store: SQLStore) -> None:
         self._stopped = Event()
         self._rounds: Counter[str] = Counter()
-        sealing, sending = Sealer(store), dispatcher(store, Receiver(), {})
+        sealing, sending = sealer.Sealer(store), open_dispatcher(store, Receiver(), {})
         self._threads = [
             Thread(target=sealing.run, args=(self._wait,)),
             Thread(target=sending.run, args=(self._is_stopping,)),

@@ -5,7 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from eth_abi.abi import encode
 
 from signer.errors import ExecutionRevertedError
-from signer.ports.chain import Block, Call, Fees, MinedTransaction, NodeStatus, Receipt
+from signer.ports.chain import (
+    NOWHERE,
+    Block,
+    Call,
+    Fees,
+    MinedTransaction,
+    NodeStatus,
+    Receipt,
+)
 from tests.fixtures.unbatched import Unbatched
 from tests.simulation.chain import GWEI, Head, SimulatedChain
 from tests.simulation.transaction import CHAIN_ID, TOKEN, checksummed, decode
@@ -63,7 +71,9 @@ class Node(Unbatched):
     def receipt(self, tx_hash: str) -> Receipt | None:
         return self._head().receipt(tx_hash)
 
-    def receipts(self, tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:
+    def receipts(
+        self, tx_hashes: Sequence[str], blocks: Mapping[str, int] = NOWHERE
+    ) -> Mapping[str, Receipt]:
         head = self._head()
         found = ((tx_hash, head.receipt(tx_hash)) for tx_hash in tx_hashes)
         return {tx_hash: receipt for tx_hash, receipt in found if receipt}

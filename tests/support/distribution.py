@@ -2,8 +2,8 @@
 A pytest plugin that distributes the tests so that all cores compute until the end.
 
 With ``--dist loadfile`` a worker runs whole files, except for the longest tests, which
-are distributed one by one, the longest first.  The first worker prefers crash tests:
-they mostly wait for other processes, while the other workers compute.
+are distributed one by one, the longest first.  Every second worker prefers tests that
+mostly wait for other processes, while the others compute.
 """
 
 import os
@@ -25,23 +25,28 @@ LONG = (
 )
 """Their tests run for seconds to minutes, and share no fixture that is slow to make."""
 
+WAITING = (_CRASH, "tests/e2e/")
+
 # What begins late and runs for long would leave the other workers without work.
 LONGEST_FIRST = (
+    "tests/e2e/test_faults.py",
     "tests/crash/test_key_change_kills.py",
     "tests/crash/test_replacements.py",
     "tests/crash/test_kills.py",
     "tests/crash/test_random_faults.py",
     "tests/crash/test_lost_replies.py",
-    "tests/crash/",
-    "tests/simulation/test_planted_bugs.py",
-    "tests/e2e/test_faults.py",
     "tests/e2e/",
+    "tests/crash/",
+    "tests/api/server/test_schemathesis.py",
+    "tests/simulation/test_planted_bugs.py",
     "tests/browser/",
     "tests/signatures/",
     "tests/simulation/",
     "tests/integration/",
     "tests/unit/signer/refunds/test_crashes.py",
     "tests/extras/restore/test_restore_crashes.py",
+    "tests/unit/dev/test_contracts.py",
+    "tests/unit/signer/startup/test_guard_everywhere.py",
     "tests/attacks/",
     "tests/contract/",
     "tests/api/",
@@ -55,11 +60,10 @@ class Distribution(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no t
         return nodeid if nodeid.startswith(LONG) else nodeid.partition("::")[0]
 
     def _assign_work_unit(self, node: Any) -> None:
-        crashes_first = node is self.nodes[0]
+        waits = node in self.nodes[::2]
 
         def rank(unit: str) -> tuple[bool, int]:
-            is_preferred = unit.startswith(_CRASH) is crashes_first
-            return not is_preferred, place(unit)
+            return unit.startswith(WAITING) is not waits, place(unit)
 
         self.workqueue.move_to_end(min(self.workqueue, key=rank), last=False)
         super()._assign_work_unit(node)

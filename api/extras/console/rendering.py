@@ -14,10 +14,8 @@ from decimal import ROUND_DOWN, Context, Decimal
 from functools import cache
 from importlib.resources import files
 from math import isfinite
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import segno
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from api.views.document import format_time
@@ -26,6 +24,11 @@ from signer.amounts import format_units
 from signer.chain.fees import format_gwei
 from signer.config.networks import Network
 from signer.redact import key_prefix
+
+
+# Imported by the first page: most processes never render one.
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 CONTENT_POLICY = (
@@ -136,7 +139,9 @@ def show_invisible(value: Any) -> Any:
 
 
 @cache
-def _environment() -> Environment:
+def _environment() -> "Environment":
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
         loader=PackageLoader("api.extras.console"),
         autoescape=True,
@@ -241,6 +246,8 @@ def draw_qr_code(text: str) -> Markup:
     It has no quiet zone: the style sheet adds one, in white also on dark pages, because
     readers of QR codes need dark modules on a light ground.
     """
+    import segno
+
     code = segno.make(text, error="m", micro=False)
     svg = code.svg_inline(
         border=0,

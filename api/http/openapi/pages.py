@@ -6,23 +6,22 @@ is escaped, although none of it is the caller's.
 """
 
 import json
-import re
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
 from hashlib import sha256
-from html import escape
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markdown_it import MarkdownIt
-from markdown_it.renderer import RendererHTML
-from markdown_it.token import Token
 from markupsafe import Markup
 
 from api.http.problems import code_statuses
 from api.views.codes import problem_codes
+
+
+# Imported by the first page: most processes never render one.
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 _CSS = (
@@ -40,15 +39,15 @@ CONTENT_POLICY = (
 )
 """The ``Content-Security-Policy`` of the pages."""
 
-_HEADING = "### "
-
 
 def render_document(document: Mapping[str, Any]) -> str:
     """Return the page of an OpenAPI *document*."""
+    from api.http.openapi.markdown import headings  # noqa: PLC0415
+
     tags = [
         (
             tag,
-            [*_headings(tag["description"])],
+            [*headings(tag["description"])],
             [*_operations(document, tag["name"])],
         )
         for tag in document["tags"]
@@ -92,41 +91,16 @@ def _operations(
                 yield path, method, operation
 
 
-def _headings(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the anchor and the words of each heading of *text*."""
-    for line in text.splitlines():
-        if line.startswith(_HEADING):
-            words = line.removeprefix(_HEADING)
-            yield _anchor(words), words
-
-
-def _anchor(words: str) -> str:
-    return "guide-" + re.sub("[^a-z]+", "-", words.lower())
-
-
-class _Renderer(RendererHTML):
-    """Headings have anchors, and code can be scrolled with the keyboard."""
-
-    def heading_open(
-        self, tokens: Sequence[Token], idx: int, options: Any, env: Any
-    ) -> str:
-        return f'<h3 id="{_anchor(tokens[idx + 1].content)}">'
-
-    def fence(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-        return f'<pre tabindex="0">{escape(tokens[idx].content.strip())}</pre>'
-
-
-_MARKDOWN = MarkdownIt("commonmark", {"html": False}, renderer_cls=_Renderer).enable(
-    "table"
-)
-
-
 def _render(template: str, **values: object) -> str:
     return _environment().get_template(template).render(values)
 
 
 @cache
-def _environment() -> Environment:
+def _environment() -> "Environment":
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
+
+    from api.http.openapi.markdown import MARKDOWN  # noqa: PLC0415
+
     environment = Environment(
         loader=PackageLoader("api.http.openapi"),
         autoescape=True,
@@ -137,8 +111,8 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         json=lambda value: json.dumps(value, indent=2),
-        markdown=lambda text: Markup(_MARKDOWN.render(text)),  # noqa: S704  No HTML.
-        inline=lambda text: Markup(_MARKDOWN.renderInline(text)),  # noqa: S704
+        markdown=lambda text: Markup(MARKDOWN.render(text)),  # noqa: S704  No HTML.
+        inline=lambda text: Markup(MARKDOWN.renderInline(text)),  # noqa: S704
     )
     environment.globals.update(
         css=Markup(_CSS),  # noqa: S704  It is a file of this package.

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from eth_account.messages import encode_typed_data
-
 from signer.crypto.messages import message_digest
 from signer.crypto.typed_data.struct_types import (
     DOMAIN,
@@ -136,6 +134,8 @@ class TypedData:
 
     def digest(self) -> bytes:
         """Return keccak256(0x1901 || domain separator || hash of the message)."""
+        from eth_account.messages import encode_typed_data  # noqa: PLC0415
+
         types = {
             name: [{"name": each.name, "type": each.type} for each in members]
             for name, members in self.types.items()

@@ -41,6 +41,17 @@ def test_what_is_missing_is_named_in_one_line(
     assert status == is_ci
 
 
+def test_only_what_is_named_is_fetched(
+    machine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``make model`` needs no browser."""
+    programs.main(["spin", "cc"])
+
+    fetching, line = capsys.readouterr().err.splitlines()
+    assert fetching == "Fetching spin ..."
+    assert line.startswith("Missing here: spin; ")
+
+
 def test_a_fetched_program_is_found_after_the_systems(machine: Path) -> None:
     fetched = program(machine / "fetched" / "spin", "exit 0")
     assert programs.missing(["cc", "spin"]) == ["spin"]

@@ -33,11 +33,12 @@ from signer.audit.hash_chain import (
     hash_id,
 )
 from signer.audit.log import AuditLog, parse_line
-from signer.audit.sealer import LOOK_SECONDS, REST_SECONDS, Sealer
+from signer.audit.sealer import FOLLOW_SECONDS, LOOK_SECONDS, REST_SECONDS, Sealer
 from signer.audit.verify import verify
 from signer.errors import InvalidInputError, StoreError
 from signer.model.audit_record import Actor, Operation, Record
 from signer.ports.audit_journal import Sealing
+from signer.refunds.standby import PATIENCE
 from tests.support.audit import (
     KEY,
     ORIGIN,
@@ -575,12 +576,13 @@ def test_a_round_without_news_reads_nothing(
     assert 1 <= len(worked) < 5
 
 
-def test_a_process_leaves_some_rounds_to_another_one(
-    journal: AuditTables, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_process_that_follows_seals_what_it_finds_twice(
+    journal: AuditTables, clock: FakeClock, *, leads: bool
 ) -> None:
-    """Another process seals all the time: this one does so in one round of four."""
-    monkeypatch.setattr("signer.audit.sealer.MOST_LEFT", 3)
-    other, rounds, worked = sealer(journal, clock), count(1), list[int]()
+    """It leaves new records to the process that leads, as long as that seals them."""
+    other, rounds = sealer(journal, clock), count(1)
+    pauses, worked = list[float](), list[int]()
 
     class Counting(Sealer):
         def work(self, *, leave: bool = False) -> int:
@@ -588,34 +590,35 @@ def test_a_process_leaves_some_rounds_to_another_one(
             return worked[-1]
 
     def wait(seconds: float) -> bool:
+        pauses.append(seconds)
+        if leads:
+            other.work()
         number = next(rounds)
-        journal.append([record(2 * number)])
-        other.work()
-        journal.append([record(2 * number + 1)])
-        return number == 10
+        journal.append([record(number, at=START + timedelta(seconds=number))])
+        return number == 6
 
-    Counting(journal, clock=clock).run(wait)
+    Counting(journal, clock=clock, patience=lambda: PATIENCE).run(wait)
 
-    assert worked == [0, 1, 0, 0, 0, 1, 0, 0, 0, 1]
+    assert worked == [0] * 6 if leads else [0, 0, 2, 0, 2, 0]
+    assert set(pauses) == {FOLLOW_SECONDS}
 
 
-def test_a_process_seals_what_another_one_left(
-    journal: AuditTables, clock: FakeClock
+def test_a_process_that_leads_waits_for_news(
+    journal: AuditTables, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other process sealed, and died."""
-    rounds = count(1)
+    """It is woken by what is written, and pauses only after it has worked."""
+    monkeypatch.setattr("signer.audit.sealer.IDLE_SECONDS", 0.01)
+    pauses = list[float]()
 
     def wait(seconds: float) -> bool:
-        number = next(rounds)
-        journal.append([record(number)])
-        if number == 2:
-            sealer(journal, clock).work()
-            journal.append([record(3)])
-        return number == 4
+        pauses.append(seconds)
+        return len(pauses) == 20
 
-    Sealer(journal, clock=clock).run(wait)
+    journal.append([record(1)])
+    sealer(journal, clock).run(wait)
 
-    assert journal.head()[0] == 4
+    assert pauses[0] > 0
+    assert pauses[-1] == 0
 
 
 def _slow_sealer(journal: AuditTables, clock: FakeClock) -> Sealer:

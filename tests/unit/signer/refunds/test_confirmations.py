@@ -105,9 +105,9 @@ def _measuring(world: World) -> tuple[ConfirmationTracker, list[tuple[str, int]]
 
 
 STALE: dict[str, dict[str, Any]] = {
-    "no receipt": {"receipts": lambda tx_hashes: {}},
+    "no receipt": {"receipts": lambda *_: {}},
     "no receipt or block": {
-        "receipts": lambda tx_hashes: {},
+        "receipts": lambda *_: {},
         "block": lambda number: None,
     },
     "an older head": {"latest_block": lambda: Block(0, "0x")},
@@ -158,7 +158,7 @@ def test_a_block_that_arrives_meanwhile_does_not_count(world: World) -> None:
     mined = _mined(world)
     world.chain.mine_empty(1)
 
-    def receipts(tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:
+    def receipts(tx_hashes: Sequence[str], *_: Any) -> Mapping[str, Receipt]:
         world.chain.mine_empty(1)
         return world.chain.receipts(tx_hashes)
 
@@ -364,6 +364,65 @@ def test_all_refunds_of_a_network_share_requests(world: World) -> None:
 
     assert {world.stored(refund).status for refund in refunds} == {Status.CONFIRMED}
     assert world.chain.calls == {"latest_block": 1, "receipts": 1, "block": 1}
+
+
+def _sent_together(world: World, count: int, others: int, later: int) -> list[Refund]:
+    """Return *count* refunds that a look finds in one block, with *later* ones."""
+    refunds = [world.broadcast() for _ in range(count)]
+    world.confirmation_tracker.track()
+    world.chain.others = others
+    world.chain.mine()
+    world.chain.mine_empty(later)
+    world.chain.expected.clear()
+    world.confirmation_tracker.track()
+    assert {world.stored(each).status for each in refunds} == {Status.MINED}
+    return refunds
+
+
+def test_transactions_that_share_a_block_are_expected_in_it(world: World) -> None:
+    """When they were just mined, and at their depth: it is read only once (R19)."""
+    refunds = _sent_together(world, 3, others=9, later=0)
+    in_block = dict.fromkeys((str(world.stored(r).tx_hash) for r in refunds), 1)
+    assert world.chain.expected == [in_block]
+
+    world.chain.mine_empty(2)
+    world.chain.calls.clear()
+    assert world.confirmation_tracker.track() == 3
+    assert world.chain.expected == [in_block] * 2
+    assert world.chain.calls == {"latest_block": 1, "receipts": 1, "block": 1}
+
+
+@pytest.mark.parametrize(
+    ("count", "others", "later"),
+    [(2, 0, 0), (3, 10, 0), (5, 0, 1)],
+    ids=["few", "many-others", "two-blocks"],
+)
+def test_transactions_are_expected_in_no_block(
+    world: World, count: int, others: int, later: int
+) -> None:
+    """The receipts of a full block are large, and the newest of several is a guess."""
+    _sent_together(world, count, others, later)
+
+    assert world.chain.expected == [{}]
+
+
+@pytest.mark.parametrize("is_down", [True, False])
+def test_a_block_that_cannot_be_read_is_not_asked_for(
+    world: World, is_down: bool
+) -> None:
+    """Only its own read decides whether a refund is final."""
+    refunds = _sent_together(world, 3, others=0, later=2)
+    if is_down:
+        world.chain.fail("block", ChainUnavailableError("gone"))
+    else:
+        world.client = altered_chain(world.chain, block=lambda number: None)
+    world.chain.mine_empty(1)
+    world.chain.expected.clear()
+    world.confirmation_tracker.track()
+
+    assert world.chain.expected == [{}]
+    expected = Status.CONFIRMED if is_down else Status.MINED
+    assert {world.stored(each).status for each in refunds} == {expected}
 
 
 def test_a_pass_continues_after_each_batch(world: World) -> None:

@@ -1,5 +1,6 @@
 """The worker cancels refunds that their tenant asked to cancel."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -171,3 +172,69 @@ def test_more_failing_cancellations_than_a_batch(world: World) -> None:
 
     assert tried == [refund.id for refund in refunds]
     assert world.statuses(refunds[200:]) == [Status.CANCELLED] * 50
+
+
+def test_payments_that_are_due_wait_for_no_look(world: World) -> None:
+    """What woke the worker is seldom a request to cancel (R26)."""
+    looks: list[int] = []
+    asked = world.store.cancellation_requests
+
+    def requests(limit: int, after: str | None = None) -> Sequence[Refund]:
+        looks.append(limit)
+        return asked(limit, after)
+
+    world.store = altered(world.store, cancellation_requests=requests)
+    worker = world.worker
+    worker.work()
+
+    world.accepted()
+    assert (worker.advance(), len(looks)) == (3, 1)
+    assert (worker.advance(), len(looks)) == (0, 2)
+
+
+def test_constant_load_does_not_hold_up_a_cancellation(world: World) -> None:
+    """A tenant whose refunds are always due delays another one's by 0.2 s (R26)."""
+    late = world.accepted()
+    world.lifecycle.postpone([(late, ChainUnavailableError("gone"))])
+    begun = world.clock()
+    took: list[timedelta] = []
+
+    def wait(_: float) -> bool:
+        world.clock.advance(milliseconds=10)
+        world.accepted()
+        if len(took) == 1:
+            _asked(world, late)
+        if world.stored(late).status is Status.QUEUED:
+            took.append(world.clock() - begun)
+        return True
+
+    worker = world.waiting_worker(wait)
+    worker.run(lambda: world.clock() - begun > timedelta(seconds=1), 3600)
+
+    assert max(took) <= timedelta(milliseconds=220)
+    assert world.stored(late).status is Status.CANCELLED
+
+
+def test_failing_cancellations_hold_up_none_in_the_next_passes(world: World) -> None:
+    """A pass reads on where the last one stopped, until each was tried (R26)."""
+    refunds = [_asked(world, world.accepted()) for _ in range(250)]
+    stuck = {refund.id for refund in refunds[:240]}
+    lifecycle = world.lifecycle
+    tried: list[str] = []
+
+    def step(refund: Refund) -> Refund:
+        tried.append(refund.id)
+        if refund.id in stuck:
+            raise ChainUnavailableError("gone")
+        return lifecycle.step(refund)
+
+    world.store = altered(world.store, claim=lambda *_, **__: ())
+    worker = world.worker_with(stepping(lifecycle, step))
+    worker._find_cause = lambda moving, error: ()  # type: ignore[method-assign]
+    with capture_logs():
+        for _ in range(4):
+            worker.work()
+
+    ids = [refund.id for refund in refunds]
+    assert tried == [*ids, *ids[:100]]
+    assert world.statuses(refunds[240:]) == [Status.CANCELLED] * 10
