@@ -383,9 +383,12 @@ unrecorded = declare(
         ["wallets.chain_id", "wallets.sender"],
         "fk_unrecorded_transactions_wallet",
     ),
-    CheckConstraint("nonce >= 0 AND gas_limit > 0 AND block_number >= 0", "ranges"),
+    CheckConstraint(
+        "nonce >= 0 AND position >= 0 AND gas_limit > 0 AND block_number >= 0", "ranges"
+    ),
     Index("ix_unrecorded_transactions_memo", "chain_id", "memo"),
-    doc="final transactions of a wallet that the database did not have, one per nonce",
+    doc="final transactions of a wallet that the database did not have, one row per"
+    " nonce, or per item of a batch",
     verified="with the memo of a refund: before the refund counts as paid. The one with"
     " the highest nonce: whenever its wallet is read. All of a wallet: before the"
     " wallet is resumed",

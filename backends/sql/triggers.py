@@ -384,7 +384,8 @@ _stay(wallets, "versions of wallets only rise")
 # Times and memos that Python cannot read, or that would fill its memory.
 _UNREADABLE_TRANSACTION = (
     f"{_unreadable(unrecorded)} OR octet_length(NEW.memo) > 64"
-    " OR octet_length(NEW.tx_hash || NEW.block_hash || coalesce(NEW.mac, '')) > 1000"
+    " OR octet_length(NEW.tx_hash || NEW.block_hash || coalesce(NEW.item_end, '')"
+    " || coalesce(NEW.mac, '')) > 1000"
 )
 _on(
     SQLITE,
@@ -392,7 +393,7 @@ _on(
     "CREATE TRIGGER unrecorded_transactions_begin"
     " BEFORE INSERT ON unrecorded_transactions"
     " WHEN EXISTS (SELECT 1 FROM unrecorded_transactions WHERE chain_id = NEW.chain_id"
-    " AND sender = NEW.sender AND nonce = NEW.nonce)"
+    " AND sender = NEW.sender AND nonce = NEW.nonce AND position = NEW.position)"
     " BEGIN SELECT RAISE(ABORT, 'a transaction is recorded once'); END",
 )
 _on(

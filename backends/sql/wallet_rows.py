@@ -107,11 +107,17 @@ def _is_last(alias: FromClause, table: Table) -> ColumnElement[bool]:
     return of_wallet(alias) & (alias.c.nonce == last)
 
 
+# Of a batch, its first item shows that it is not invented.
+_is_last_unrecorded = _is_last(_last_unrecorded, unrecorded) & (
+    _last_unrecorded.c.position == 0
+)
+
+
 _WALLET = (
     select(*_columns(next_nonce(_chain, _sender)), *_last_sent.c, *_last_unrecorded.c)
     .select_from(
         wallets.outerjoin(_last_sent, _is_last(_last_sent, transactions)).outerjoin(
-            _last_unrecorded, _is_last(_last_unrecorded, unrecorded)
+            _last_unrecorded, _is_last_unrecorded
         )
     )
     .where(of_wallet(wallets))

@@ -60,7 +60,9 @@ _UNRECORDED = select(unrecorded, transactions.c.nonce.is_not(None)).outerjoin(
     transactions, same_nonce(transactions, unrecorded)
 )
 
-_OF_WALLET = _UNRECORDED.where(of_wallet(unrecorded)).order_by(unrecorded.c.nonce)
+_OF_WALLET = _UNRECORDED.where(of_wallet(unrecorded)).order_by(
+    unrecorded.c.nonce, unrecorded.c.position
+)
 
 _UNACCEPTED = _OF_WALLET.where(
     unrecorded.c.memo.is_(None), unrecorded.c.accepted_at.is_(None)
@@ -86,7 +88,11 @@ _KNOWN = select(unrecorded.c.nonce).where(
 
 _ACCEPT = (
     update(unrecorded)
-    .where(of_wallet(unrecorded), unrecorded.c.nonce == bindparam("of_nonce"))
+    .where(
+        of_wallet(unrecorded),
+        unrecorded.c.nonce == bindparam("of_nonce"),
+        unrecorded.c.position == bindparam("of_position"),
+    )
     .values(
         accepted_at=bindparam("new_accepted_at", type_=UTCDateTime),
         mac=bindparam("new_mac"),
@@ -232,8 +238,9 @@ class WalletTables(Tables):
                 raise StaleStateError("a foreign transaction was recorded meanwhile")
             for each in unaccepted:
                 after = self._macs.sealed(replace(each, accepted_at=at))
+                own = {"of_nonce": each.nonce, "of_position": each.position}
                 new = {"new_accepted_at": at, "new_mac": after.mac}
-                connection.execute(_ACCEPT, {**key, "of_nonce": each.nonce, **new})
+                connection.execute(_ACCEPT, {**key, **own, **new})
             use_approval(connection, self._macs, use)
 
         self._with_chain(wallet.chain_id, work)
@@ -246,7 +253,9 @@ class WalletTables(Tables):
         if dialect == SQLITE:
             given = json.dumps([each.hex() for each in memos])
         found = self._unrecorded(_WITH_MEMOS[dialect], of_chain=chain_id, memos=given)
-        # The highest nonces come first, so that the lowest one of a memo is kept.
+        # The highest nonces come first, so that the lowest one of a memo is kept: the
+        # lowest that paid, if one did.
+        found = sorted(found, key=lambda each: each.has_paid)
         return {each.memo: each for each in found if each.memo is not None}
 
     def _unrecorded(

@@ -17,6 +17,9 @@ from signer.model.sealed_fields import NotStored, PrimaryKey, Small, sealed
 NOOP_MEMO = bytes(16)
 """The memo of a no-op that a restored ledger has forgotten; no refund has it."""
 
+PAID = "paid"
+"""The end of an item that a vault has paid."""
+
 
 class Pause(StrEnum):
     """Why a wallet assigns no new nonces; refunds that have one continue."""
@@ -94,6 +97,10 @@ class UnrecordedTransaction:
     paused until an operator accepts it.  ``is_held``: the ledger has a transaction with
     the same nonce, which can never be mined.  ``is_authentic`` is not stored: it is
     False if the MAC of the stored row is not valid.
+
+    A batch has a row for each of its items, by ``position``.  ``item_end`` is ``PAID``,
+    or the failure code of a refund that the vault did not pay for good.  An item that
+    may still be paid has the memo of a no-op.
     """
 
     chain_id: PrimaryKey[int]
@@ -106,6 +113,8 @@ class UnrecordedTransaction:
     block_hash: str
     seen_at: datetime
     accepted_at: datetime | None = None
+    position: PrimaryKey[int] = 0
+    item_end: str | None = None
     mac: str | None = field(default=None, compare=False, repr=False)
     is_held: NotStored[bool] = False
     is_authentic: NotStored[bool] = True
@@ -114,6 +123,11 @@ class UnrecordedTransaction:
     def is_unaccepted(self) -> bool:
         """Whether it is foreign, and no operator has accepted it."""
         return self.memo is None and self.accepted_at is None
+
+    @property
+    def has_paid(self) -> bool:
+        """Whether the refund with its memo got the money, unless it reverted."""
+        return self.memo is not None and self.item_end in {None, PAID}
 
     def require_authentic(self) -> None:
         """Raise ``RowNotAuthenticError`` if another program changed the row."""

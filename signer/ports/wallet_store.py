@@ -78,7 +78,7 @@ class WalletStore(Protocol):
         """
         Record final transactions that the chain has and the ledger did not.
 
-        A nonce that is already recorded keeps its first record.
+        A nonce that is already recorded keeps its first records.
         """
 
     def foreign_transactions(
@@ -90,7 +90,8 @@ class WalletStore(Protocol):
         self, chain_id: int, memos: Collection[bytes]
     ) -> Mapping[bytes, UnrecordedTransaction]:
         """
-        Return the transactions that paid refunds with *memos*, by ``Refund.memo``.
+        Return the transactions that ended refunds with *memos*, by ``Refund.memo``.
 
-        Any wallet may have sent them; the one with the lowest nonce counts.
+        Any wallet may have sent them.  One that paid counts, and of several the one
+        with the lowest nonce.
         """

@@ -175,11 +175,10 @@ class NonceManager:
         """Save that *payment* paid a queued *refund*; as ``adopt_earlier_payment``."""
         payment.require_authentic()
         self._log.warning("refund-adopted", refund_id=refund.id, nonce=payment.nonce)
-        if payment.is_held:
+        if payment.is_held or payment.item_end is not None:
+            # The transaction is another row's, or that of several refunds.
             after = refund.with_state(
-                PaymentState.REFUSED,
-                self._clock(),
-                **_describe_earlier_payment(payment.tx_hash, chain),
+                PaymentState.REFUSED, self._clock(), **describe_end(payment, chain)
             )
             self._store.save(refund, after)
             return after
@@ -217,7 +216,7 @@ class NonceManager:
         for earlier in found.values():
             if (earlier.sender, earlier.nonce) != own:
                 earlier.require_authentic()
-                return _describe_earlier_payment(earlier.tx_hash, chain)
+                return describe_end(earlier, chain)
         return None
 
     def limits(self, refund: Refund, chain: Chain) -> Limits:
@@ -263,8 +262,14 @@ def _log_intent(reserved: Transaction, signer: Signer) -> Transaction:
     return reserved
 
 
-def _describe_earlier_payment(tx_hash: str, chain: Chain) -> Objection:
-    """Return why a refund ends for which *tx_hash* was sent; raises ``ChainError``."""
+def describe_end(earlier: UnrecordedTransaction, chain: Chain) -> Objection:
+    """Return why a refund ends for which *earlier* was sent; raises ``ChainError``."""
+    tx_hash = earlier.tx_hash
+    if earlier.item_end is not None:
+        if earlier.has_paid:
+            return paid_earlier(tx_hash)
+        detail = f"the vault did not pay it in transaction {tx_hash}"
+        return build_objection(earlier.item_end, detail)
     receipt = chain.client.receipts([tx_hash]).get(tx_hash)
     if receipt is not None and not receipt.succeeded:
         # As the ledger said before it was restored: the customer was not paid.

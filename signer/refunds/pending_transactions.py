@@ -111,7 +111,7 @@ class PendingTransactions:
             return self._adopt(transaction, mined)
         if not chain.is_final(mined):
             return self._saved_steps.recheck_later(transaction)
-        self._nonces.wallets.record_nonce_taken(transaction, mined)
+        self._nonces.wallets.record_nonce_taken(transaction, mined, chain)
         detail = f"transaction {mined.tx_hash} has the refund's nonce"
         return self._saved_steps.move_transaction(
             transaction,

@@ -14,7 +14,7 @@ until every nonce below the mark is final.
 """
 
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -28,6 +28,7 @@ from signer.model.wallet import NOOP_MEMO, Pause, UnrecordedTransaction, Wallet
 from signer.ports.chain import MinedTransaction
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
+from signer.refunds.lost_batches import read_lost_items
 from signer.refunds.payload import transfer_of
 
 
@@ -299,6 +300,8 @@ class WalletReconciler:
         """
         unrecorded = list(self._find_unrecorded(wallet, chain_nonce, chain))
         for transaction in unrecorded:
+            if transaction.position:
+                continue  # Another item of the same batch.
             self._log.error(
                 "unrecorded-transaction-found",
                 chain_id=transaction.chain_id,
@@ -316,15 +319,21 @@ class WalletReconciler:
             self.pause(wallet, Pause.RESTORED, wallet.high_water)
 
     def record_nonce_taken(
-        self, transaction: Transaction, mined: MinedTransaction
-    ) -> None:
-        """Record that *mined* has the nonce; pause the wallet if it is foreign."""
+        self, transaction: Transaction, mined: MinedTransaction, chain: Chain
+    ) -> Sequence[UnrecordedTransaction]:
+        """
+        Record that *mined* has the nonce; pause the wallet if it is foreign.
+
+        Return what was recorded, of a batch each item.
+        """
         wallet = self._get(transaction.chain_id, mined.sender)
-        unrecorded = self._build_unrecorded(wallet, mined)
-        self._store.add_unrecorded(wallet, [unrecorded])
-        if unrecorded.memo is None and not wallet.is_paused:
+        unrecorded = self._build_unrecorded(wallet, mined, chain)
+        self._store.add_unrecorded(wallet, unrecorded)
+        is_foreign = any(each.memo is None for each in unrecorded)
+        if is_foreign and not wallet.is_paused:
             wallet = self._get(transaction.chain_id, mined.sender)
             self.pause(wallet, Pause.FOREIGN_TRANSACTION)
+        return unrecorded
 
     def _find_gaps(self, wallet: Wallet, chain_nonce: int) -> Sequence[int]:
         """Return nonces that the chain or the mark shows, and nothing here has."""
@@ -384,28 +393,39 @@ class WalletReconciler:
             mined = chain.client.find_transaction(wallet.sender, nonce)
             if mined is None or not chain.is_final(mined):
                 return
-            unrecorded = self._build_unrecorded(wallet, mined, found)
-            if unrecorded.memo is not None:
-                found.add(unrecorded.memo)
-            yield unrecorded
+            unrecorded = self._build_unrecorded(wallet, mined, chain, found)
+            found |= {each.memo for each in unrecorded if each.memo is not None}
+            yield from unrecorded
 
     def _build_unrecorded(
-        self, wallet: Wallet, mined: MinedTransaction, found: Container[bytes] = ()
-    ) -> UnrecordedTransaction:
-        memo = read_memo(mined.data) or self._find_call(wallet, mined, found)
-        if mined.nonce < (wallet.high_water or 0) and _is_noop(mined):
-            memo = NOOP_MEMO
-        return UnrecordedTransaction(
+        self,
+        wallet: Wallet,
+        mined: MinedTransaction,
+        chain: Chain,
+        found: Container[bytes] = (),
+    ) -> Sequence[UnrecordedTransaction]:
+        """Return a row for *mined*, or for each item of a batch."""
+        items = read_lost_items(mined, chain)
+        if not items:
+            memo = read_memo(mined.data) or self._find_call(wallet, mined, found)
+            if mined.nonce < (wallet.high_water or 0) and _is_noop(mined):
+                memo = NOOP_MEMO
+            items = [(memo, None)]
+        first = UnrecordedTransaction(
             chain_id=wallet.chain_id,
             sender=mined.sender,
             nonce=mined.nonce,
             tx_hash=mined.tx_hash,
-            memo=memo,
+            memo=None,
             gas_limit=mined.gas_limit,
             block_number=mined.block.number,
             block_hash=mined.block.hash,
             seen_at=self._clock(),
         )
+        return [
+            replace(first, position=position, memo=memo, item_end=end)
+            for position, (memo, end) in enumerate(items)
+        ]
 
     def _find_call(
         self, wallet: Wallet, mined: MinedTransaction, found: Container[bytes]

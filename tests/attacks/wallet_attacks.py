@@ -177,7 +177,7 @@ def inserted_unrecorded(row: UnrecordedTransaction, is_sqlite: bool) -> str:
     }
     if row.memo is not None:
         texts["memo"] = blob.format(row.memo.hex())
-    for name in ("chain_id", "nonce", "gas_limit", "block_number"):
+    for name in ("chain_id", "nonce", "position", "gas_limit", "block_number"):
         texts[name] = str(getattr(row, name))
     for name in ("sender", "tx_hash", "block_hash"):
         texts[name] = f"'{getattr(row, name)}'"

@@ -8,7 +8,7 @@ from backends.sql import SQLStore
 from signer.errors import RowNotAuthenticError, StaleStateError, StoreError
 from signer.model.refund import Refund, Status
 from signer.model.transaction import Transaction
-from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
+from signer.model.wallet import PAID, Pause, UnrecordedTransaction, Wallet
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
@@ -339,9 +339,9 @@ def test_only_queued_refunds_are_adopted(store: SQLStore) -> None:
 ACCEPTED = "UPDATE unrecorded_transactions SET accepted_at"
 
 FORGED = (
-    "INSERT INTO unrecorded_transactions (chain_id, sender, nonce, tx_hash, memo,"
-    " gas_limit, block_number, block_hash, seen_at) VALUES"
-    f" ({CHAIN}, '{WALLET}', {{}}, '0xf0', {{}}, 1, 1, '0x1',"
+    "INSERT INTO unrecorded_transactions (chain_id, sender, nonce, position, tx_hash,"
+    " memo, gas_limit, block_number, block_hash, seen_at) VALUES"
+    f" ({CHAIN}, '{WALLET}', {{}}, {{position}}, '0xf0', {{}}, 1, 1, '0x1',"
     " '2026-11-26T00:00:00.000000+00:00')"
 )
 """A transaction that another program inserts, with a nonce and a memo."""
@@ -380,11 +380,14 @@ def test_a_wallet_that_is_opened_again_looks_back(store: SQLStore) -> None:
     assert _wallet(store).first_nonce == 2
 
 
-def test_an_invented_transaction_raises_no_nonce(store: SQLStore) -> None:
+@pytest.mark.parametrize("position", [0, 1])
+def test_an_invented_transaction_raises_no_nonce(
+    store: SQLStore, position: int
+) -> None:
     """The wallet is paused, and opening it again does not help."""
     refund = accepted(store)
     opened(store)
-    forge(store, FORGED.format(9, "NULL"))
+    forge(store, FORGED.format(9, "NULL", position=position))
     store.open_wallet(Wallet(CHAIN, WALLET, 0, 0, Pause.UNKNOWN_HISTORY, now()))
 
     assert not _wallet(store).is_authentic
@@ -392,13 +395,37 @@ def test_an_invented_transaction_raises_no_nonce(store: SQLStore) -> None:
         reserved(store, refund)
 
 
+def test_a_batch_has_a_row_for_each_item(store: SQLStore) -> None:
+    """They are recorded together, once; and each ends its own refund."""
+    marks = [bytes([number]) * 16 for number in range(1, 4)]
+    items = [
+        unrecorded(nonce=2, position=position, memo=mark, item_end=end)
+        for position, (mark, end) in enumerate(
+            zip(marks, (PAID, "reverted", PAID), strict=True)
+        )
+    ]
+    store.add_unrecorded(opened(store), items)
+    store.add_unrecorded(_wallet(store), items[:1])
+
+    found = store.find_unrecorded(CHAIN, marks)
+
+    assert [found[mark].position for mark in marks] == [0, 1, 2]
+    assert [found[mark].has_paid for mark in marks] == [True, False, True]
+    assert all(each.is_authentic for each in found.values())
+    assert _wallet(store).is_authentic
+    assert (_wallet(store).next_nonce, store.unknown_nonces(CHAIN, WALLET, 5, 9)) == (
+        3,
+        (0, 1, 3, 4),
+    )
+
+
 def test_an_invented_transaction_is_not_authentic(store: SQLStore) -> None:
     """Readers return it so: it neither pays a refund nor may it be accepted."""
     ours = unrecorded(nonce=4, memo=b"m" * 16)
     store.add_unrecorded(opened(store), [ours])
     blob = "x'6d'" if store._database.path else "'\\x6d'"
-    forge(store, FORGED.format(1, blob))
-    forge(store, FORGED.format(2, "NULL"))
+    forge(store, FORGED.format(1, blob, position=0))
+    forge(store, FORGED.format(2, "NULL", position=0))
     wallet = _wallet(store)
     (foreign,) = store.foreign_transactions(CHAIN, WALLET)
     found = store.find_unrecorded(CHAIN, [b"m", b"m" * 16])

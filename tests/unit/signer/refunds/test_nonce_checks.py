@@ -416,7 +416,9 @@ def test_a_foreign_transaction_with_a_refunds_nonce_pauses_the_wallet(
 
     for _ in range(2):
         # A process that dies in between finds the work half done.
-        world.wallets.record_nonce_taken(refund.reserved(), found)
+        world.wallets.record_nonce_taken(
+            refund.reserved(), found, world.chains["local"]
+        )
         world.clock.advance(seconds=10)
 
     (transaction,) = world.store.foreign_transactions(
@@ -433,7 +435,7 @@ def test_our_own_transaction_with_a_refunds_nonce_pauses_nothing(world: World) -
     _foreign(world, 1, transfer_of(other).data)
     found = _mined(world)
 
-    world.wallets.record_nonce_taken(refund.reserved(), found)
+    world.wallets.record_nonce_taken(refund.reserved(), found, world.chains["local"])
 
     assert world.wallet.paused_by is None
     assert (
@@ -449,7 +451,7 @@ def test_a_taken_nonce_of_an_unknown_wallet_is_an_error(world: World) -> None:
     found = _mined(world)
 
     with pytest.raises(StaleStateError):
-        world.wallets.record_nonce_taken(paying, found)
+        world.wallets.record_nonce_taken(paying, found, world.chains["local"])
 
 
 def test_a_refund_without_an_earlier_payment_is_not_adopted(world: World) -> None:

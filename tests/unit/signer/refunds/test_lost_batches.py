@@ -1,0 +1,279 @@
+"""
+A restored ledger recognises the items of batches that it has lost, by their marks.
+
+The chain says how each ended.  ``tests/integration/test_lost_batches.py`` has a vault.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from eth_abi.abi import encode
+
+from signer.chain.erc20 import TRANSFER_EVENT
+from signer.chain.vault import (
+    PAID_EVENT,
+    SKIPPED_EVENT,
+    Item,
+    Reason,
+    encode_pay,
+)
+from signer.errors import ChainUnavailableError
+from signer.model.refund import Refund, Status
+from signer.model.wallet import NOOP_MEMO, PAID, Pause
+from signer.ports.chain import Log, Receipt
+from tests.fixtures.scripted_chain import TOKEN
+from tests.support.refunds import World, altered_chain
+
+
+VAULT = "0x0165878A594ca255338adfa4d48449f69242Eb8F"
+
+
+@pytest.fixture
+def world(world: World) -> World:
+    """Return a process of the service, whose wallet has not paid yet."""
+    assert world.ring
+    world.wallets.get_or_open(world.chains["local"], world.signer.address, 0)
+    return world
+
+
+def item_of(refund: Refund) -> Item:
+    return Item(refund.recipient, refund.amount, refund.memo)
+
+
+def transfer(item: Item) -> Log:
+    words = (encode(("address",), (each,)) for each in (VAULT, item.recipient))
+    amount = encode(("uint256",), (item.amount,))
+    return Log(TOKEN, (TRANSFER_EVENT, *words), amount)
+
+
+def paid(item: Item) -> Log:
+    return Log(VAULT, (PAID_EVENT, item.mark.ljust(32, b"\0")), b"")
+
+
+def skipped(item: Item, index: int, reason: Reason) -> Log:
+    data = encode(("uint256", "uint8"), (index, reason))
+    return Log(VAULT, (SKIPPED_EVENT, item.mark.ljust(32, b"\0")), data)
+
+
+def payouts(world: World) -> list[Log]:
+    """Return each transfer of the token on the chain."""
+    mined = (receipt for _, receipt in world.chain._mined.values() if receipt.succeeded)
+    logs = [log for receipt in mined for log in receipt.logs]
+    return [log for log in logs if log.topics[0] == TRANSFER_EVENT]
+
+
+def logs_of(items: Sequence[Item], ends: Sequence[Reason | None]) -> list[Log]:
+    """Return the events of a batch whose *items* have these *ends*."""
+    logs = []
+    for index, (item, end) in enumerate(zip(items, ends, strict=True)):
+        if end is None:
+            logs += [transfer(item), paid(item)]
+        else:
+            logs.append(skipped(item, index, end))
+    return logs
+
+
+def mine_lost(
+    world: World, items: Sequence[Item], logs: Sequence[Log], **changes: Any
+) -> str:
+    """Let the chain have a final batch that the ledger does not; return its hash."""
+    data = encode_pay(TOKEN, items)
+    tx_hash = world.chain.send_foreign(world.signer.address, data, to=VAULT)
+
+    def change(receipt: Receipt) -> Receipt:
+        return replace(receipt, logs=tuple(logs), **changes)
+
+    world.chain.mine(change)
+    world.chain.mine_empty(world.network.confirmations - 1)
+    return tx_hash
+
+
+def recorded(world: World, refunds: Sequence[Refund]) -> list[tuple[int, str | None]]:
+    """Return position and end of what is recorded for each of *refunds*."""
+    memos = [each.memo for each in refunds]
+    found = world.store.find_unrecorded(world.network.chain_id, memos)
+    seen = [found[memo] for memo in memos if memo in found]
+    assert all(each.is_authentic for each in seen)
+    return [(each.position, each.item_end) for each in seen]
+
+
+def _restored(
+    world: World, ends: Sequence[Reason | None], **changes: Any
+) -> tuple[list[Refund], str]:
+    """Return queued refunds of a lost batch that ended like this, and its hash."""
+    refunds = [world.accepted() for _ in ends]
+    items = [item_of(each) for each in refunds]
+    tx_hash = mine_lost(world, items, logs_of(items, ends), **changes)
+    world.reconcile()
+    assert world.wallet.paused_by is Pause.RESTORED
+    return refunds, tx_hash
+
+
+def test_each_item_that_was_paid_counts_as_paid(world: World) -> None:
+    """Not the first one alone; and none is paid again (R24)."""
+    refunds, tx_hash = _restored(world, [None, None, None])
+    assert recorded(world, refunds) == [(0, PAID), (1, PAID), (2, PAID)]
+    world.state_marks()
+
+    ended = world.finish(*refunds)
+
+    assert {each.status for each in ended} == {Status.REFUSED}
+    assert {each.failure_code for each in ended} == {"already-paid"}
+    assert all(tx_hash in str(each.failure_detail) for each in ended)
+    assert len(payouts(world)) == 3
+    assert world.wallet.paused_by is None
+
+
+def test_an_item_above_the_cap_of_its_day_is_paid_once(world: World) -> None:
+    """The vault skipped it, so the refund is paid now (R24)."""
+    (paid_one, capped), _ = _restored(world, [None, Reason.ABOVE_DAY_CAP])
+    assert recorded(world, [paid_one, capped]) == [(0, PAID)]
+    world.state_marks()
+
+    first, second = world.finish(paid_one, capped)
+
+    assert (first.status, first.failure_code) == (Status.REFUSED, "already-paid")
+    assert (second.status, second.nonce) == (Status.CONFIRMED, 1)
+    assert len(payouts(world)) == 2
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        (Reason.NOT_WITHIN_ITEM_CAP, "above-item-cap"),
+        (Reason.NO_CODE, "reverted"),
+        (Reason.REVERTED, "reverted"),
+        (Reason.NOT_TRUE, "transfer-mismatch"),
+    ],
+)
+def test_an_item_that_was_skipped_for_good_fails_again(
+    world: World, reason: Reason, code: str
+) -> None:
+    """As before the restore: its gateway may have paid it elsewhere (R24)."""
+    refunds, tx_hash = _restored(world, [reason, None])
+    assert recorded(world, refunds) == [(0, code), (1, PAID)]
+    world.state_marks()
+
+    first, second = world.finish(*refunds)
+
+    assert (first.status, first.failure_code) == (Status.REFUSED, code)
+    assert tx_hash in str(first.failure_detail)
+    assert second.failure_code == "already-paid"
+    assert len(payouts(world)) == 1
+
+
+def test_a_batch_that_reverted_has_paid_nothing(world: World) -> None:
+    """All of its refunds are paid now (R24)."""
+    refunds, _ = _restored(world, [None, None], succeeded=False)
+    assert recorded(world, refunds) == []
+    world.state_marks()
+
+    ended = world.finish(*refunds)
+
+    assert [each.status for each in ended] == [Status.CONFIRMED] * 2
+    assert len(payouts(world)) == 2
+
+
+def test_a_refund_that_is_requested_again_after_its_batch(world: World) -> None:
+    """The ledger never had it, beside others of the batch that it had (R24)."""
+    known = world.accepted()
+    forgotten = replace(known, reference="forgotten")
+    items = [item_of(known), item_of(forgotten)]
+    mine_lost(world, items, logs_of(items, [None, None]))
+    world.reconcile()
+    world.state_marks()
+    (first,) = world.finish(known)
+    again = world.accepted(reference="forgotten")
+
+    (second,) = world.finish(again)
+
+    assert [first.failure_code, second.failure_code] == ["already-paid"] * 2
+    assert len(payouts(world)) == 2
+
+
+def _lying(item: Item, kind: str) -> list[Log]:
+    return {
+        "paid without a transfer": [paid(item)],
+        "skipped with a transfer": [
+            transfer(item),
+            skipped(item, 0, Reason.ABOVE_DAY_CAP),
+        ],
+        "no event": [],
+        "another event": [skipped(item, 1, Reason.ABOVE_DAY_CAP)],
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "paid without a transfer",
+        "skipped with a transfer",
+        "no event",
+        "another event",
+    ],
+)
+def test_events_that_contradict_each_other_pay_nothing_again(
+    world: World, kind: str
+) -> None:
+    """People must decide; the refund neither waits nor is paid (R24)."""
+    refund = world.accepted()
+    mine_lost(world, [item_of(refund)], _lying(item_of(refund), kind))
+    world.reconcile()
+    assert recorded(world, [refund]) == [(0, "transfer-mismatch")]
+    world.state_marks()
+
+    (ended,) = world.finish(refund)
+
+    assert (ended.status, ended.failure_code) == (Status.REFUSED, "transfer-mismatch")
+
+
+def test_a_batch_without_a_receipt_is_not_recorded(world: World) -> None:
+    """Nor with one of another block: the wallet stays paused until then (R24)."""
+    refund = world.accepted()
+    mine_lost(world, [item_of(refund)], logs_of([item_of(refund)], [None]))
+    receipts = world.chain.receipts
+
+    for answer in (
+        lambda _: {},
+        lambda hashes: {
+            tx_hash: replace(each, block=replace(each.block, hash="0x" + "f" * 64))
+            for tx_hash, each in receipts(hashes).items()
+        },
+    ):
+        world.client = altered_chain(world.chain, receipts=answer)
+        with pytest.raises(ChainUnavailableError):
+            world.reconcile()
+        assert recorded(world, [refund]) == []
+        assert world.wallet.is_paused
+
+
+def test_a_call_without_items_is_foreign(world: World) -> None:
+    """This service signs none."""
+    mine_lost(world, [], [])
+
+    status = world.reconcile()
+
+    (foreign,) = status.foreign
+    assert (foreign.memo, foreign.position, foreign.item_end) == (None, 0, None)
+
+
+def test_an_item_without_a_payment_has_the_memo_of_a_noop(world: World) -> None:
+    refunds, _ = _restored(world, [Reason.ABOVE_DAY_CAP, None])
+
+    found = world.store.find_unrecorded(world.network.chain_id, [NOOP_MEMO])
+
+    assert found[NOOP_MEMO].position == 0
+    assert not recorded(world, refunds[:1])
+
+
+def test_a_payment_counts_before_another_batch_that_skipped_it(world: World) -> None:
+    """Also if the skipped item has the lower nonce."""
+    refund = world.accepted()
+    for reason in (Reason.REVERTED, None):
+        items = [item_of(refund)]
+        mine_lost(world, items, logs_of(items, [reason]))
+    world.reconcile()
+
+    assert recorded(world, [refund]) == [(0, PAID)]
