@@ -136,6 +136,18 @@ OPEN_CALLS = REFUNDS.where(
     refunds.c.calldata.is_not(None),
 ).order_by(refunds.c.id)
 
+UNMINED = (
+    select(refunds.c.amount)
+    .join_from(transactions, refunds, same_nonce(transactions, refunds))
+    .where(
+        text(IS_MOVABLE),
+        transactions.c.chain_id == bindparam("chain_id"),
+        transactions.c.vault == bindparam("vault"),
+        transactions.c.status != TransactionStatus.MINED,
+        refunds.c.token_address == bindparam("token_address"),
+    )
+)
+
 _below = (
     select(transactions)
     .where(

@@ -312,6 +312,11 @@ class RefundTables(Tables):
         rows = self._database.rows(queries.OPEN_CALLS, chain_id=chain_id)
         return read_refunds(rows)
 
+    def unmined_amount(self, chain_id: int, vault: str, token_address: str) -> int:
+        named = {"vault": vault, "token_address": token_address}
+        rows = self._database.rows(queries.UNMINED, chain_id=chain_id, **named)
+        return sum(amount for (amount,) in rows)
+
     def adopt(self, before: Refund, after: Refund) -> Refund:
         if before.transaction is not None:
             raise StaleStateError(f"refund {before.id} has a transaction")

@@ -203,7 +203,7 @@ class Network(StrictModel):
     # It decides whose tokens pay: every change needs an approval.
     vault: Address | None = None
     max_batch: Annotated[int, MOST] = Field(100, ge=1, le=100)
-    batch_wait: Annotated[int, NOT_LIMITING] = Field(0, ge=0, le=300)
+    batch_wait: Annotated[int, NOT_LIMITING] = Field(0, ge=0, le=60)
     gas_per_hour: Annotated[int | None, MOST] = Field(None, gt=0)
     low_balance_refunds: Annotated[int, NOT_LIMITING] = Field(50, ge=0)
     low_balance_hours: Annotated[int, NOT_LIMITING] = Field(12, ge=0)

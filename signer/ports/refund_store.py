@@ -209,6 +209,9 @@ class RefundStore(Protocol):
     def open_calls(self, chain_id: int) -> Sequence[Refund]:
         """Return the calls of a chain that are not final, oldest first."""
 
+    def unmined_amount(self, chain_id: int, vault: str, token_address: str) -> int:
+        """Return the sum of a token that *vault* is to pay, and that no block has."""
+
     def open_below(
         self, chain_id: int, sender: str, nonce: int, limit: int
     ) -> Sequence[Transaction]:

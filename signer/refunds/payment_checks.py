@@ -6,6 +6,7 @@ with its refund before it is signed, and trust no earlier decision.  All are pur
 functions.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -107,11 +108,23 @@ def admit(
         state=PaymentState.QUEUED,
         created_at=now,
         updated_at=now,
-        due_at=now - _CLOCK_TOLERANCE,
+        due_at=_find_due_time(now, 0 if calldata else network.batch_wait),
         calldata=calldata,
         purpose=purpose,
         **requested,
     )
+
+
+def _find_due_time(now: datetime, wait: int) -> datetime:
+    """
+    Return when a new refund is due; with *wait*, at the end of its span of so long.
+
+    All that are accepted in one span of these seconds are due together.
+    """
+    if not wait:
+        return now - _CLOCK_TOLERANCE
+    seconds = math.ceil(now.timestamp() / wait) * wait
+    return datetime.fromtimestamp(seconds, now.tzinfo)
 
 
 def find_violation(refund: Refund, network: Network) -> PolicyViolationError | None:

@@ -254,7 +254,9 @@ class QueuedRefunds:
         estimates = iter(preflight.estimates)
         max_fee, _ = quote_fees(preflight.fees, chain.network)
         coin = _Coin(self._store, chain, sender)
-        vault = VaultLimits(chain, sender, self._alerts, self._clock)
+        vault = VaultLimits(
+            self._store, chain, sender, alerts=self._alerts, clock=self._clock
+        )
         reservations = []
         for refund, memo in zip(refunds, memos, strict=True):
             is_coin = refund.kind is TransactionKind.COIN

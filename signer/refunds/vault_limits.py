@@ -9,6 +9,7 @@ from signer.chain.vault_rules import VaultRules
 from signer.errors import InsufficientFundsError, VaultLimitError
 from signer.model.refund import Refund
 from signer.ports.clock import Clock
+from signer.ports.ledger import Ledger
 from signer.refunds.payload import find_vault
 
 
@@ -29,10 +30,19 @@ class VaultLimits:
     The limits of the vault of *chain*, for refunds that *sender* is to pay.
 
     They spare a refund the wait for a transaction that would skip it.  The contract
-    decides: other processes pay meanwhile, and what is in a pool is not counted.
+    decides: other processes pay meanwhile.
     """
 
-    def __init__(self, chain: Chain, sender: str, alerts: Alerts, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Ledger,
+        chain: Chain,
+        sender: str,
+        *,
+        alerts: Alerts,
+        clock: Clock,
+    ) -> None:
+        self._store = store
         self._chain = chain
         self._sender = sender
         self._alerts = alerts
@@ -73,9 +83,12 @@ class VaultLimits:
         if not rules.is_operator(self._sender):
             raise self._refusal(refund, f"{self._sender} is not one of its operators")
         caps = rules.caps(token)
-        spent = rules.spent(token, find_day(self._clock()))
+        today = caps.per_day - rules.spent(token, find_day(self._clock()))
         balance = self._chain.token_balance(token, vault)
-        return _Left(balance, caps.per_day - spent, caps.per_item)
+        if balance < today:
+            # Otherwise it holds enough for all that may be in a pool.
+            balance -= self._store.unmined_amount(refund.chain_id, vault, token)
+        return _Left(balance, today, caps.per_item)
 
     def _refusal(self, refund: Refund, problem: str) -> VaultLimitError:
         report_limit(self._alerts, refund, problem)

@@ -366,3 +366,19 @@ def test_a_revocation_releases_each_payment_of_a_batch(
     assert store.find_transaction(31337, WALLET, 0) is None
     assert [store.earlier_nonces(each.id) for each in released] == [[], [], []]
     assert tuple(_found(store, signed.payments)) == signed.payments
+
+
+def test_what_a_vault_is_to_pay(store: SQLStore, batch: Transaction) -> None:
+    """Until a block has it: then its balance shows it."""
+    token = batch.payments[0].token_address
+    other = batch_of(store, accepted(store), nonce=1)
+    batch_of(store, accepted(store), nonce=2, vault=None)
+
+    def unmined(vault: str = VAULT) -> int:
+        return store.unmined_amount(batch.chain_id, vault, token)
+
+    assert unmined() == sum(each.amount for each in (*batch.payments, *other.payments))
+    assert unmined(OTHER_WALLET) == 0
+    assert store.unmined_amount(batch.chain_id, VAULT, VAULT) == 0
+    moved(store, batch, *MINED)
+    assert unmined() == other.payments[0].amount

@@ -272,7 +272,7 @@ def test_a_new_network_shows_all_of_its_values() -> None:
     [
         (f"{POLYGON}/rpc_urls", ["https://four.example"]),
         (f"{POLYGON}/rpc_timeout_ms", 9999),
-        ("networks/base/batch_wait", 300),
+        ("networks/base/batch_wait", 60),
         (f"{POLYGON}/stuck_after_seconds", 1),
         (f"{USDC}/daily_limit", "9000"),
     ],

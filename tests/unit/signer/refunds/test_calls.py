@@ -151,6 +151,16 @@ def test_a_permitted_call_is_sent(
     assert len(signed) >= 3  # The acceptance, the intent and the signature.
 
 
+def test_no_tenant_calls_the_vault(ruling: World) -> None:
+    """Not even if a rule of the operator permits its address and function."""
+    ruling.network = ruling.network.model_copy(update={"vault": CONTRACT})
+
+    with pytest.raises(PolicyViolationError) as caught:
+        called(ruling, **CALL_REQUEST)
+
+    assert caught.value.rule == "vault"
+
+
 def test_a_call_that_reverts_on_the_chain_fails(ruling: World) -> None:
     """Its receipt decides: it has no event that would have to fit."""
     call = called(ruling, **CALL_REQUEST)

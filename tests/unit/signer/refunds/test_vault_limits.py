@@ -1,0 +1,85 @@
+"""What a vault can pay is looked at before a refund gets its nonce."""
+
+import pytest
+
+from signer.model.refund import Refund, Status
+from signer.refunds.vault_limits import find_day
+from tests.fixtures.scripted_chain import TOKEN
+from tests.fixtures.scripted_vault import ScriptedVault
+from tests.support.refunds import AMOUNT, NETWORK, World
+
+
+VAULT = "0x0165878A594ca255338adfa4d48449f69242Eb8F"
+OTHER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+
+
+@pytest.fixture
+def vault(world: World) -> ScriptedVault:
+    """The vault of the network of *world*."""
+    vault = ScriptedVault(VAULT, TOKEN, {world.signer.address})
+    vault.day = find_day(world.clock())
+    world.chain.vaults[VAULT] = vault
+    world.network = NETWORK.model_copy(update={"vault": VAULT})
+    return vault
+
+
+def _worked(world: World, *refunds: Refund) -> list[Refund]:
+    world.work()
+    return [world.stored(each) for each in refunds]
+
+
+def test_a_batch_within_the_limits(world: World, vault: ScriptedVault) -> None:
+    """Three refunds have one nonce, and each its end."""
+    refunds = [world.accepted() for _ in range(3)]
+
+    found = _worked(world, *refunds)
+
+    assert {each.nonce for each in found} == {0}
+    assert {each.status for each in found} == {Status.BROADCAST}
+
+
+@pytest.mark.parametrize(
+    ("caps", "paid"),
+    [
+        ({"per_day": 2 * AMOUNT}, 2),
+        ({"per_day": 2 * AMOUNT - 1}, 1),
+        ({"per_item": AMOUNT - 1}, 0),
+        ({"operators": {OTHER}}, 0),
+    ],
+)
+def test_what_is_above_a_limit_waits(
+    world: World, vault: ScriptedVault, caps: dict[str, int], paid: int
+) -> None:
+    """It has no nonce, can be cancelled, and operators get an alert."""
+    for name, value in caps.items():
+        setattr(vault, name, value)
+    refunds = [world.accepted() for _ in range(3)]
+
+    found = _worked(world, *refunds)
+
+    assert [each.nonce for each in found] == [0] * paid + [None] * (3 - paid)
+    assert {each.blocked_by for each in found[paid:]} == {"vault-limit"}
+
+
+def test_what_was_spent_today_counts(world: World, vault: ScriptedVault) -> None:
+    """By other operators as well."""
+    vault.per_day = 2 * AMOUNT
+    first, second, third = (world.accepted() for _ in range(3))
+    _worked(world, first, second)
+    world.chain.mine()
+
+    (found,) = _worked(world, third)
+
+    assert found.blocked_by == "vault-limit"
+
+
+def test_what_is_in_the_pool_counts_if_the_vault_holds_little(
+    world: World, vault: ScriptedVault
+) -> None:
+    """Two are sent and not mined; the third would be more than the vault holds."""
+    world.chain.balance_left = 3 * AMOUNT - 1
+    _worked(world, world.accepted(), world.accepted())
+
+    (found,) = _worked(world, world.accepted())
+
+    assert (found.nonce, found.blocked_by) == (None, "insufficient-funds")
