@@ -27,7 +27,7 @@ from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Reservation
 from signer.refunds.attempts import Attempts
-from signer.refunds.gas import bound_gas, build_call, require_funds
+from signer.refunds.gas import GasMemory, bound_gas, require_funds
 from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.nonce_checks import NonceManager
 from signer.refunds.payload import payload_of
@@ -161,6 +161,7 @@ class QueuedRefunds:
         self._gas_price_check = gas_price_check
         self._approvals = approvals
         self._endings = endings
+        self._gas = GasMemory(clock)
         self._saved_steps = SavedSteps(store, clock)
 
     def take_step(
@@ -242,8 +243,7 @@ class QueuedRefunds:
             return
         # A sweep of coin has a constant.
         estimated = [r for r in refunds if r.kind is not TransactionKind.COIN]
-        calls = [build_call(each, sender) for each in estimated]
-        preflight = chain.client.preflight(sender, calls)
+        preflight = self._gas.preflight(estimated, chain, sender)
         counted = preflight.pending_count
         self._nonces.check_against_chain(chain, sender, counted)
         self._attempts.pricing.remember_fees(chain, preflight.fees)
