@@ -14,7 +14,8 @@ WORKERS ?= $(shell echo $$(($(CORES) < 5 ? $(CORES) + 1 : 6)))
 # These start programs or a chain, so `make check` leaves them to `make test`.
 SLOW := refunds/test_crashes refunds/test_on_chain startup/test_guard_everywhere
 # Extras whose tests reach lines of the core.
-LEDGERS := tests/extras/books tests/extras/restore tests/extras/top_ups tests/extras/cloudtrail
+LEDGERS := tests/extras/top_ups/test_top_ups.py \
+  $(addprefix tests/extras/restore/,test_evidence.py test_restored_calls.py test_restorer.py)
 PACKAGES := signer backends api softhsm dev bench tests clients/python
 # tests/support/distribution.py refines this.
 FORGE = $(firstword $(wildcard $(CURDIR)/node_modules/@foundry-rs/forge-*/bin))

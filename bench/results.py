@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,20 @@ FILE = FOLDER / "results.json"
 
 
 def run_scenarios(
-    names: Sequence[str], options: Sequence[str], report: Callable[[str], None]
+    names: Sequence[str],
+    options: Sequence[str],
+    report: Callable[[str], None],
+    *,
+    at_once: int = 1,
 ) -> Document:
     """
     Run each scenario in a process of its own; return the document of the run.
 
     A scenario that fails has an ``error`` in the place of its figures.
     """
-    scenarios = []
-    for number, name in enumerate(names, 1):
-        report(f"[{number}/{len(names)}] {name}")
+
+    def run(name: str) -> Document:
+        report(name)
         moment, started = describe_moment(), time.monotonic()
         finished = subprocess.run(
             [sys.executable, "-m", "bench.run_scenario", name, *options],
@@ -38,11 +43,13 @@ def run_scenarios(
             text=True,
             check=False,
         )
+        report(f"{name}: {time.monotonic() - started:.0f} s")
         if finished.returncode == 0:
-            scenarios.append({**json.loads(finished.stdout), **moment})
-        else:
-            scenarios.append({"name": name, "error": "it failed; see standard error"})
-        report(f"  {time.monotonic() - started:.0f} s")
+            return {**json.loads(finished.stdout), **moment}
+        return {"name": name, "error": "it failed; see standard error"}
+
+    with ThreadPoolExecutor(at_once) as pool:
+        scenarios = [*pool.map(run, names)]
     return {"machine": describe_machine(), "scenarios": scenarios}
 
 

@@ -80,20 +80,34 @@ def preflight(node: Node, sender: str, calls: Sequence[Call]) -> Sequence[Any]:
         [
             ("eth_getTransactionCount", [sender, "pending"]),
             *_FEES,
-            *map(_estimate, calls),
+            *map(_try, calls),
         ]
     )
     return [
         _parse(quantity, count),
         _parse(lambda block: _parse_fees(node, block, tip), block),
-        *(_parse(quantity, estimate) for estimate in estimates),
+        *map(_parse_gas, calls, estimates),
     ]
 
 
 def estimates(node: Node, calls: Sequence[Call]) -> Sequence[int | ChainError]:
-    """Return an estimate per call, or its error."""
-    results = node.request_all([_estimate(call) for call in calls])
-    return [_parse(quantity, result) for result in results]
+    """Return an estimate per call, or its gas limit if it suffices, or its error."""
+    return [*map(_parse_gas, calls, node.request_all([*map(_try, calls)]))]
+
+
+def _try(call: Call) -> MethodCall:
+    """Return the request that shows whether *call* succeeds."""
+    if call.gas is None:
+        return _estimate(call)
+    return "eth_call", [_build_transaction(call), "latest"]
+
+
+def _parse_gas(call: Call, outcome: Any) -> int | ChainError:
+    """Return the gas that *call* needs, or its limit, which suffices, or the error."""
+    if call.gas is None:
+        return _parse(quantity, outcome)
+    ran = _parse(data, outcome)
+    return ran if isinstance(ran, ChainError) else call.gas
 
 
 def broadcast_all(node: Node, raws: Sequence[bytes]) -> Sequence[ChainError | None]:
@@ -210,6 +224,7 @@ def _build_transaction(call: Call) -> dict[str, str]:
         "to": call.to,
         "data": f"0x{call.data.hex()}",
         "value": hex(call.value),
+        **({} if call.gas is None else {"gas": hex(call.gas)}),
     }
 
 

@@ -28,7 +28,7 @@ NAMES: Mapping[str, str] = {
 }
 
 # Their code is that of others, so a quick run leaves them out.
-NOT_QUICK = frozenset({"sweep-sqlite"})
+NOT_QUICK = frozenset({"refunds-sqlite", "sweep-sqlite"})
 
 
 def load_scenario(name: str) -> Scenario:

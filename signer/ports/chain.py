@@ -13,13 +13,15 @@ class Call:
     """
     An unsigned contract call, with ``value`` in wei.
 
-    ``sender`` is None if the result does not need it.
+    ``sender`` is None if the result does not need it.  ``gas`` is the gas limit; None
+    is the node's.
     """
 
     sender: str | None
     to: str
     data: bytes
     value: int = 0
+    gas: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,8 @@ class Preflight:
     What the next transactions of a sender need to be built.
 
     ``estimates`` has an entry for each call: the gas that it would use, or the error
-    that ``ChainClient.estimate_gas`` would raise for it.
+    that ``ChainClient.estimate_gas`` would raise for it.  A call with a gas limit is
+    only run, and its entry is the limit, which suffices.
     """
 
     pending_count: int

@@ -1,14 +1,94 @@
 """Estimates the gas of what pays a refund, and bounds the gas limit that is signed."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
 from signer.chain.chain import Chain
 from signer.chain.fees import add_gas_margin
-from signer.errors import ExecutionRevertedError, GasLimitError, InsufficientFundsError
+from signer.errors import (
+    ChainError,
+    ExecutionRevertedError,
+    GasLimitError,
+    InsufficientFundsError,
+)
 from signer.model.payment import PaymentPurpose
 from signer.model.refund import Refund
 from signer.model.transaction import TransactionKind
-from signer.ports.chain import Call
+from signer.ports.chain import Call, Preflight
+from signer.ports.clock import Clock
 from signer.refunds.payload import find_vault, transfer_of
 from signer.refunds.payment_checks import NOOP_GAS, max_gas
+
+
+_REMEMBERED = timedelta(minutes=1)
+"""How long an estimate is used: on some rollups, gas follows the fees of Ethereum."""
+
+_Kind = tuple[int, str, str]
+"""Chain id, holder and token of transfers that need nearly the same gas."""
+
+
+class GasMemory:
+    """
+    The most that transfers of each token needed a moment ago.
+
+    To run a transfer costs a node a fraction of what an estimate does.  It is run with
+    less gas than will be signed, which shows that the signed gas limit suffices.  What
+    fails is estimated: the token refuses it, or has become more expensive.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._known: dict[_Kind, tuple[datetime, int]] = {}
+
+    def preflight(
+        self, refunds: Sequence[Refund], chain: Chain, sender: str
+    ) -> Preflight:
+        """Return the preflight of *sender* with an estimate for each of *refunds*."""
+        self._forget()
+        calls = [build_call(refund, chain, sender) for refund in refunds]
+        chain_id, holders = chain.network.chain_id, [str(c.sender) for c in calls]
+        tokens = [refund.token_address for refund in refunds]
+        kinds = [(chain_id, *held) for held in zip(holders, tokens, strict=True)]
+        known: dict[int, int] = {}  # By place.
+        for place, (kind, refund) in enumerate(zip(kinds, refunds, strict=True)):
+            if kind in self._known and refund.kind is TransactionKind.TRANSFER:
+                _, known[place] = self._known[kind]
+                calls[place] = _limit(calls[place], known[place], refund, chain)
+        preflight = chain.client.preflight(sender, calls)
+        estimates = [*preflight.estimates]
+        failed = [each for each in known if isinstance(estimates[each], ChainError)]
+        for place in known.keys() - failed:
+            estimates[place] = known[place]
+        if failed:
+            unlimited = [replace(calls[place], gas=None) for place in failed]
+            again = chain.client.preflight(sender, unlimited)
+            for place, estimate in zip(failed, again.estimates, strict=True):
+                estimates[place] = estimate
+        for kind, refund, estimate in zip(kinds, refunds, estimates, strict=True):
+            if refund.kind is TransactionKind.TRANSFER and isinstance(estimate, int):
+                self._remember(kind, estimate, max_gas(refund, chain.network))
+        return replace(preflight, estimates=tuple(estimates))
+
+    def _remember(self, kind: _Kind, estimate: int, largest: int) -> None:
+        """Remember *estimate*, if it is possible and no other is higher."""
+        _, known = self._known.get(kind, (None, 0))
+        if known < estimate <= largest:
+            self._known[kind] = self._clock(), estimate
+
+    def _forget(self) -> None:
+        now = self._clock()
+        self._known = {
+            kind: (at, estimate)
+            for kind, (at, estimate) in self._known.items()
+            if abs(now - at) < _REMEMBERED
+        }
+
+
+def _limit(call: Call, estimate: int, refund: Refund, chain: Chain) -> Call:
+    """Return *call* with half of the margin that the gas limit of *estimate* has."""
+    signed = bound_gas(estimate, refund, chain)
+    return replace(call, gas=(estimate + signed) // 2)
 
 
 def build_call(refund: Refund, chain: Chain, sender: str) -> Call:

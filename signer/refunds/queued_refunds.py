@@ -28,7 +28,7 @@ from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Reservation
 from signer.refunds.attempts import Attempts
-from signer.refunds.gas import bound_gas, build_call, require_funds
+from signer.refunds.gas import GasMemory, bound_gas, require_funds
 from signer.refunds.nonce_checks import NonceManager
 from signer.refunds.payload import find_vault, transfer_of
 from signer.refunds.payment_approvals import PaymentApprovals
@@ -163,6 +163,7 @@ class QueuedRefunds:
         self._attempts = attempts
         self._approvals = approvals
         self._endings = endings
+        self._gas = GasMemory(clock)
         self._saved_steps = SavedSteps(store, clock)
 
     def take_step(
@@ -244,8 +245,7 @@ class QueuedRefunds:
             return
         # A sweep of coin has a constant.
         estimated = [r for r in refunds if r.kind is not TransactionKind.COIN]
-        calls = [build_call(each, chain, sender) for each in estimated]
-        preflight = chain.client.preflight(sender, calls)
+        preflight = self._gas.preflight(estimated, chain, sender)
         counted = preflight.pending_count
         self._nonces.check_against_chain(chain, sender, counted)
         self._attempts.pricing.remember_fees(chain, preflight.fees)

@@ -6,6 +6,7 @@ transfers and reverts.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import coincurve
 import pytest
@@ -17,7 +18,7 @@ from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
 from signer.chain.erc20 import encode_transfer
 from signer.crypto.transactions import LegacyTransaction
-from signer.errors import BroadcastRejectedError, ExecutionRevertedError
+from signer.errors import BroadcastRejectedError, ChainError, ExecutionRevertedError
 from signer.model.audit_record import Operation
 from signer.ports.chain import Call, ChainClient, Fees
 from tests.fixtures.chain import DevChain
@@ -92,6 +93,26 @@ def test_a_preflight_estimates_each_call(
     assert preflight.fees == client.fees()
     assert preflight.estimates[::2] == tuple(map(client.estimate_gas, calls[::2]))
     assert isinstance(preflight.estimates[1], ExecutionRevertedError)
+
+
+def test_a_preflight_runs_calls_that_have_a_gas_limit(
+    client: ChainClient, dev_chain: DevChain, payer: LocalAccount
+) -> None:
+    """It shows whether the limit suffices, and whether the contract refuses a call."""
+    coin.fund(dev_chain.url, payer.address, token=dev_chain.token, amount=10)
+    data = encode_transfer(RECIPIENT, 1)
+    call = Call(payer.address, dev_chain.token, data)
+    needed = client.estimate_gas(call)
+    too_much = replace(call, data=encode_transfer(RECIPIENT, 10**9))
+    limits = (needed, 10 * needed, needed // 2, 21_000, 1)
+    calls = [replace(call, gas=gas) for gas in limits]
+
+    found = client.preflight(payer.address, [*calls, replace(too_much, gas=needed)])
+
+    assert found.estimates[:2] == limits[:2]
+    assert all(isinstance(each, ChainError) for each in found.estimates[2:])
+    for without_gas in (found.estimates[2], found.estimates[5]):
+        assert isinstance(without_gas, ExecutionRevertedError)
 
 
 @pytest.mark.parametrize(

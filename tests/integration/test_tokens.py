@@ -19,6 +19,7 @@ from signer.keys.signer import Signer
 from signer.model.refund import IN_FLIGHT, Refund, Status
 from signer.ports.key_backend import KeyId
 from signer.ports.ledger import Ledger
+from signer.refunds.worker import Worker
 from tests.fixtures.chain import DevChain
 from tests.support.devices import recording
 from tests.support.refunds import CUSTOMER, World
@@ -84,8 +85,18 @@ class Shop:
         assert refund.status is Status.SIGNED
         return refund
 
+    @property
+    def worker(self) -> Worker:
+        """A worker that keeps what it has read."""
+        return self._world.worker
+
+    def gas_limit(self, refund: Refund) -> int:
+        """Return the gas limit that was signed for *refund*."""
+        return self._world.sent(self._world.stored(refund)).gas_limit
+
     def finished(self, refund: Refund) -> Refund:
         """Take steps until the refund is final."""
+        refund = self._world.stored(refund)
         deadline = time.monotonic() + 20
         while not refund.status.is_final and time.monotonic() < deadline:
             if refund.status in IN_FLIGHT:
@@ -213,3 +224,18 @@ def test_a_token_that_is_paused_after_signing_fails_the_refund(
     assert shop.received(shop.good) == 0
     following = shop.finished(shop.accepted("WUSD"))
     assert (following.status, following.nonce) == (Status.CONFIRMED, 1)
+
+
+def test_a_token_becomes_more_expensive(shop: Shop) -> None:
+    """What the last transfer needed no longer suffices, and none runs out of gas."""
+    worker = shop.worker
+    limits = []
+    for behaviour in (Behaviour.GOOD, Behaviour.GOOD, Behaviour.CHARGES_SENDER):
+        coin.behave(shop.url, shop.weird, behaviour)
+        refund = shop.accepted("WUSD")
+        worker.work()
+        limits.append(shop.gas_limit(refund))
+        assert shop.finished(refund).status is Status.CONFIRMED
+
+    assert limits[0] == limits[1]  # Otherwise nothing was remembered.
+    assert limits[2] > limits[1]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from signer.errors import ChainError, ChainUnavailableError, ExecutionRevertedEr
 from signer.ports.chain import Call, Fees, Preflight
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Body, Computed, Delay, Drop, Error, Reply, Result
-from tests.support.rpc import ADDRESS, BLOCK, Three, client
+from tests.support.rpc import ADDRESS, BLOCK, CALL, RESULTS, Three, client
 
 
 FEES = Fees(base_fee=100, priority_fee=7)
@@ -299,3 +300,32 @@ def test_one_refund_is_read_from_one_node_at_once(fake_node: FakeNode) -> None:
 
     assert len(fake_node.calls("eth_chainId")) == 1
     assert fake_node.batches == [4, 4, 4]
+
+
+def test_a_call_with_a_gas_limit_is_run(fake_node: FakeNode) -> None:
+    """Its entry is the limit, whatever the contract returns."""
+    for method, result in RESULTS.items():
+        fake_node.script(method, Result(result))
+    limited = replace(CALL, gas=50_000)
+
+    found = client(fake_node).preflight(ADDRESS, [limited, CALL, *[limited] * 99])
+
+    assert found.estimates == (50_000, 4, *[50_000] * 99)
+    assert len(fake_node.calls("eth_estimateGas")) == 1
+    runs = fake_node.calls("eth_call")
+    assert len(runs) == 100
+    assert {(params[0]["gas"], params[1]) for params in runs} == {("0xc350", "latest")}
+
+
+@pytest.mark.parametrize(
+    "reply", [Result("what?"), Result(None), Error(-32000, "busy")]
+)
+def test_a_run_without_a_result_is_an_error(fake_node: FakeNode, reply: Reply) -> None:
+    for method, result in RESULTS.items():
+        fake_node.script(method, Result(result))
+    fake_node.script("eth_call", reply)
+
+    found = client(fake_node).preflight(ADDRESS, [replace(CALL, gas=50_000), CALL])
+
+    assert isinstance(found.estimates[0], ChainUnavailableError)
+    assert found.estimates[1] == 4

@@ -247,7 +247,7 @@ def test_a_used_nonce_without_a_transaction_changes_nothing(world: World) -> Non
     world.client = altered(
         world.chain,
         find_transaction=lambda sender, nonce: None,
-        receipts=lambda tx_hashes: {},
+        receipts=lambda *_: {},
     )
 
     for _ in range(90):
