@@ -173,6 +173,7 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
     kms: "KMSEmulator | GoogleKMSEmulator | None" = None,
     rpc_urls: Callable[[str], Sequence[str]] = lambda url: [url],
     edit_networks: Callable[[str], str] = lambda text: text,
+    prepare: "Callable[[Stack], None]" = lambda stack: None,
     report: Report = lambda _: None,
 ) -> Iterator[Stack]:
     """
@@ -184,7 +185,8 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
     the events of the tenant "developer" are sent to ``hotwallet listen``.  *program* is
     `hotwallet`, if not the one of this checkout.  *kms* holds the key if it
     is given, and *rpc_urls* returns the nodes before the chain's URL.
-    *edit_networks* returns what is written as the networks file.
+    *edit_networks* returns what is written as the networks file, and *prepare* is
+    called before the first process of the service starts.
 
     Raises:
         RuntimeError: A process did not start (the message has the end of its log),
@@ -234,6 +236,7 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
             program=program,
         )
         _provide_token_keys(environ)
+        prepare(stack)
         report("Starting the API and the worker")
         stack.processes["serve"] = cleanup.enter_context(stack.service("serve"))
         for number in range(1, workers + 1):
