@@ -27,7 +27,7 @@ export UV_SYSTEM_CERTS := true
 unexport PYTHONDONTWRITEBYTECODE
 UV := $(BIN)/uv
 
-.PHONY: help demo demo-kms demo-google dev check compile test test-ten test-bare test-lowest model mutants contracts clients docs dist image screenshots soak size lint format bench bench-quick flame-graph lock clean
+.PHONY: help demo demo-kms demo-google demo-vault dev check compile test test-ten test-bare test-lowest model mutants contracts clients docs dist image screenshots soak size lint format bench bench-quick flame-graph lock clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -40,6 +40,9 @@ demo-kms: .venv/.ready ## The same through AWS KMS's API, on a local emulator.
 
 demo-google: $(DEMO)/.ready ## The same through Google Cloud KMS's API, on a local emulator.
 	@KEY_BACKEND=google-cloud-kms $(DEMO)/bin/python -m dev.demo
+
+demo-vault: .venv/.ready node_modules/.ready ## A hundred refunds with one signature from a vault; a thief gets the rest of a day.
+	@$(BIN)/python -m dev.demo_vault
 
 dev: $(DEMO)/.ready ## The same stack, left running; PORT=8081 for another port.
 	@$(DEMO)/bin/python -m dev.stack

@@ -4,14 +4,14 @@
 Prints each step as it happens, and exits with status 0 only if all steps succeeded.
 """
 
-import json
+import logging
 import os
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eth_typing import HexStr
@@ -22,7 +22,7 @@ from dev.anvil import ROOT, obtain_anvil
 from dev.demo import DemoError, Progress
 from dev.rpc import RPC, RPCError
 from dev.stack import NETWORK, SYMBOL, Stack, default_home, request, running_stack
-from dev.vault import StackVault, configure, deploy_vault, pass_time
+from dev.vault import StackVault, configure, create_key, deploy_vault
 
 
 if TYPE_CHECKING:
@@ -31,10 +31,9 @@ if TYPE_CHECKING:
 
 UNIT = 10**6
 PER_ITEM, PER_DAY = 20 * UNIT, 2_000 * UNIT
-REFUNDS, AMOUNT = 100, 12_500_000
+REFUNDS, AFTERWARDS, AMOUNT = 100, 10, 12_500_000
 FUNDS = 1_000_000 * UNIT
 THIEF = "0x" + "7f" * 20
-DAY = 86_400
 
 _PAYEES = 0x70 << 152
 
@@ -42,7 +41,7 @@ _CONFIRM_SECONDS = 60.0
 
 
 def main() -> int:
-    """Run the demo; return 0 if it succeeded."""
+    """Run the demo, in the folder that an argument names; return 0 if it succeeded."""
     for number in (signal.SIGINT, signal.SIGTERM):
         # A shell starts background jobs with SIGINT ignored.
         signal.signal(number, signal.default_int_handler)
@@ -50,18 +49,20 @@ def main() -> int:
     if obtain_anvil(ROOT) is None:
         print("The contract needs anvil: run make node_modules/.ready", file=sys.stderr)
         return 1
+    home = Path(sys.argv[1]) if sys.argv[1:] else default_home()
     made: list[tuple[StackVault, str, str]] = []
     try:
         with running_stack(
-            default_home(),
+            home,
             settings={"WEB_CONCURRENCY": "1"},
             prepare=lambda stack: made.append(_prepare(progress, stack)),
             report=lambda text: progress.step(f"{text} ..."),
         ):
             ((vault, next_id, next_address),) = made
             pay_together(progress, vault)
-            steal(progress, vault)
-            replace_key(progress, vault, next_id, next_address)
+            rotate(progress, vault, next_id, next_address)
+            steal(progress, vault, next_id)
+            revoke(progress, vault, next_id, next_address)
             progress.step("Stopping all processes ...")
     except KeyboardInterrupt:
         print("\nStopped all processes.", file=sys.stderr)
@@ -76,10 +77,7 @@ def main() -> int:
 def _prepare(progress: Progress, stack: Stack) -> tuple[StackVault, str, str]:
     """Deploy and fund a vault for the wallet's key and a standby key."""
     progress.step("Deploying a vault, whose operators are two keys of the token ...")
-    created = json.loads(
-        _with_id(stack, "02", "softhsm", "init", "--label", "next", "--json")
-    )
-    standby = created["address"]
+    standby_id, standby = create_key(stack, "02")
     stack.command("db", "upgrade")
     caps = f"{PER_ITEM // UNIT}/{PER_DAY // UNIT}"
     vault = deploy_vault(stack, [stack.address, standby], caps=caps)
@@ -90,17 +88,7 @@ def _prepare(progress: Progress, stack: Stack) -> tuple[StackVault, str, str]:
     progress.detail("guardian", vault.guardian)
     progress.detail("caps", f"{caps} {SYMBOL} for an item and a day")
     progress.detail("it holds", _shown(vault.balance))
-    return vault, created["key_id"], standby
-
-
-def _with_id(stack: Stack, key_id: str, *command: str) -> str:
-    before = dict(stack.environ)
-    stack.environ["PKCS11_KEY_ID"] = key_id
-    try:
-        return stack.command(*command)
-    finally:
-        stack.environ.clear()
-        stack.environ.update(before)
+    return vault, standby_id, standby
 
 
 def pay_together(progress: Progress, vault: StackVault) -> None:
@@ -161,7 +149,7 @@ def _pay(stack: Stack, count: int) -> Sequence[Any]:
         time.sleep(0.3)
 
 
-def steal(progress: Progress, vault: StackVault) -> None:
+def steal(progress: Progress, vault: StackVault, key_id: str) -> None:
     """
     Sign whatever a thief of the key wants.
 
@@ -170,15 +158,14 @@ def steal(progress: Progress, vault: StackVault) -> None:
     """
     progress.step("A thief takes over the host. He signs any bytes with the key.")
     stack = vault.stack
-    left = PER_DAY - REFUNDS * AMOUNT
-    with _stolen_account(stack) as account:
-        for what, to, data in _strategies(vault, account):
-            before = _loot(stack)
-            status = _send(stack, account, to, data)
-            got = _loot(stack) - before
-            outcome = "reverts" if status == 0 else f"moves {_shown(got)}"
-            progress.detail(what, outcome)
+    left = PER_DAY - (REFUNDS + AFTERWARDS) * AMOUNT
     progress.detail("left today", _shown(left))
+    account = _stolen_account(stack, key_id)
+    for what, to, data in _strategies(vault, account):
+        before = _loot(stack)
+        status = _send(stack, account, to, data)
+        got = _loot(stack) - before
+        progress.detail(what, "reverts" if status == 0 else f"moves {_shown(got)}")
     progress.detail("the thief has", _shown(_loot(stack)))
     progress.detail("vault holds", _shown(vault.balance))
     _expect(_loot(stack) <= left, "the thief got more than the cap of the day")
@@ -207,15 +194,19 @@ def _strategies(
     yield "transferFrom", token, taken
 
 
-@contextmanager
-def _stolen_account(stack: Stack) -> Iterator["HSMAccount"]:
-    """Open the wallet's key with a policy of the thief's."""
+def _stolen_account(stack: Stack, key_id: str) -> "HSMAccount":
+    """Open a key of the wallet with a policy of the thief's, and without a log."""
+    import structlog  # noqa: PLC0415
+
     from signer.policy.default_rules import account_policy  # noqa: PLC0415
     from softhsm.account import open_account  # noqa: PLC0415
 
     anything = '@id("thief") permit (principal, action, resource);'
     os.environ |= {name: stack.environ[name] for name in ("HOTWALLET_HOME", "APP_ENV")}
-    yield open_account(policy=account_policy(anything))
+    os.environ["PKCS11_KEY_ID"] = key_id
+    silent = structlog.make_filtering_bound_logger(logging.CRITICAL)
+    structlog.configure(wrapper_class=silent)
+    return open_account(policy=account_policy(anything))
 
 
 def _send(stack: Stack, account: "HSMAccount", to: str, data: bytes) -> int:
@@ -223,7 +214,7 @@ def _send(stack: Stack, account: "HSMAccount", to: str, data: bytes) -> int:
     rpc = RPC(stack.chain_url)
     signed = account.sign_transaction(
         {
-            "to": to,
+            "to": HexStr(to),
             "data": HexStr("0x" + data.hex()),
             "gas": 16_000_000,
             "maxFeePerGas": 10**10,
@@ -244,34 +235,43 @@ def _loot(stack: Stack) -> int:
     return stablecoin.balance_of(stack.chain_url, stack.token, THIEF)
 
 
-def replace_key(
-    progress: Progress, vault: StackVault, key_id: str, address: str
-) -> None:
+def rotate(progress: Progress, vault: StackVault, key_id: str, address: str) -> None:
     """
-    Remove the stolen key, and pay with the standby key.
+    Activate the standby key, and pay with it.
 
     Raises:
-        DemoError: Tokens were moved, or the next refunds were not paid.
+        DemoError: Tokens were moved, or the next refunds were not paid by the new key.
     """
     stack, before = vault.stack, vault.balance
-    progress.step("The guardian removes the stolen key, which needs no delay.")
-    vault.sign("--remove-operator", stack.address)
-    with _stolen_account(stack) as account:
-        _, to, data = next(_strategies(vault, account))
-        status = _send(stack, account, to, data)
-        progress.detail("the thief", "reverts" if status == 0 else "may still pay")
-        _expect(status == 0, "the removed key may still pay")
-    progress.step("An administrator activates the standby key, an operator already.")
-    command = ("keys", "rotate", key_id, "--compromised", "--from", stack.address)
-    progress.detail("rotated", stack.command(*command, "--yes").partition("\n")[0])
+    progress.step("An administrator rotates to the standby key.")
+    command = ("keys", "rotate", key_id, "--from", stack.address, "--yes")
+    progress.detail("command", stack.command(*command).partition("\n")[0])
     _expect(vault.balance == before, "the rotation moved tokens")
     progress.detail("tokens moved", _shown(0))
-    progress.step("A day later the gateway requests 10 refunds more.")
-    pass_time(stack, DAY)
-    paid = _pay(stack, 10)
-    _expect({each["sender"] for each in paid} == {address}, "the old key paid a refund")
-    _expect(before - vault.balance == 10 * AMOUNT, "the vault paid another sum")
-    progress.step("They are paid from the same vault, by the new key.")
+    paid = _pay(stack, AFTERWARDS)
+    _expect({each["sender"] for each in paid} == {address}, "the old key paid")
+    _expect(before - vault.balance == AFTERWARDS * AMOUNT, "the vault paid another sum")
+    progress.step(f"The new key has paid {AFTERWARDS} refunds from the same vault.")
+
+
+def revoke(progress: Progress, vault: StackVault, key_id: str, address: str) -> None:
+    """
+    Remove the stolen key with *address*, and activate the first key again.
+
+    Raises:
+        DemoError: The stolen key may still pay.
+    """
+    stack = vault.stack
+    progress.step("The guardian removes the stolen key, which needs no delay.")
+    vault.sign("--remove-operator", address)
+    account = _stolen_account(stack, key_id)
+    _, to, data = next(_strategies(vault, account))
+    status = _send(stack, account, to, data)
+    progress.detail("the thief", "reverts" if status == 0 else "may still pay")
+    _expect(status == 0, "the removed key may still pay")
+    progress.step("An administrator revokes it, and goes back to the first key.")
+    command = ("keys", "rotate", stack.key_id, "--compromised", "--from", address)
+    progress.detail("command", stack.command(*command, "--yes").partition("\n")[0])
 
 
 def _await(look: Callable[[], Any]) -> Any:

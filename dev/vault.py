@@ -9,10 +9,7 @@ from eth_utils.address import to_checksum_address
 
 from dev import stablecoin
 from dev.rpc import RPC
-from dev.stack import NETWORK, SYMBOL, Stack
-
-
-DELAY = 48 * 3600
+from dev.stack import NETWORK, SYMBOL, Stack, hotwallet
 
 
 @dataclass(frozen=True)
@@ -47,11 +44,12 @@ class StackVault:
         RPC(self.stack.chain_url).transact({**call, "gas": hex(500_000)})
 
 
-def pass_time(stack: Stack, seconds: int) -> None:
-    """Let time pass on the chain only."""
-    rpc = RPC(stack.chain_url)
-    rpc("evm_increaseTime", seconds)
-    rpc("evm_mine")
+def create_key(stack: Stack, key_id: str) -> tuple[str, str]:
+    """Create another key in the stack's SoftHSM token; return its id and address."""
+    environ = {**stack.environ, "PKCS11_KEY_ID": key_id}
+    command = ("softhsm", "init", "--label", f"key-{key_id}", "--json")
+    created = json.loads(hotwallet(environ, *command, program=stack.program))
+    return created["key_id"], created["address"]
 
 
 def deploy_vault(

@@ -27,6 +27,7 @@ COMPARED = {
     "how-to/several-wallets.md": _GUIDES,
     "how-to/softhsm.md": _GUIDES,
     "how-to/verify-an-export.md": _OPERATORS,
+    "how-to/vault.md": "tests/e2e/test_vault.py",
     "how-to/webhooks.md": _OPERATORS,
     "reference/auth.md": _OPERATORS,
     "reference/configuration.md": _GUIDES,

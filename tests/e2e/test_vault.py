@@ -1,0 +1,109 @@
+"""Real processes pay from a vault: the guide of operators, and the demo."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from signal import SIGTERM
+
+from dev import stablecoin
+from dev.anvil import ROOT
+from dev.stack import Stack, exports, is_ready, running_stack
+from dev.vault import StackVault, configure, create_key, deploy_vault
+from tests.e2e.console import Console, Guide
+from tests.e2e.gateway import Gateway
+from tests.support.programs import run_python
+from tests.support.waiting import eventually
+
+
+UNIT = 10**6
+GUIDE = ROOT / "docs" / "how-to" / "vault.md"
+
+
+def test_the_guide_is_followed(tmp_path: Path) -> None:
+    """*Pay from a vault*: move from a plain wallet, rotate and revoke."""
+    with running_stack(tmp_path / "home") as stack:
+        gateway = Gateway(stack)
+        _, standby = create_key(stack, "02")
+        third_id, third = create_key(stack, "03")
+        stablecoin.fund(stack.chain_url, standby)
+        vault = deploy_vault(stack, [stack.address, standby])
+        console = Console(tmp_path, {})
+        console.run(exports(stack.environ))
+        guide = Guide(
+            console,
+            GUIDE,
+            texts={
+                "polygon": "local",
+                "USDC": "TUSD",
+                "0x90F79bf6EB2c4f870365E785982E1f101E93b906": vault.guardian,
+                "0xf46A67d11981675043Ba93976F6081753cA5347B": stack.address,
+                "0x2B104909c54b3AC05A81FF0d97f29D0d66b93228": standby,
+                "0x15d34AAf54267DB7D7c367839AAf71A00a2C6A65": third,
+                "0x5FbDB2315678afecb367f032d93F642f64180aa3": vault.address,
+                "1234abcd-12ab-34cd-56ef-1234567890ab": third_id,
+            },
+        )
+        try:
+            guide.follow("hotwallet vault deploy")
+            guide.follow("hotwallet vault status")
+            _move(gateway, vault)
+            with _restarted(stack):
+                _pay(gateway, vault, stack.address)
+                guide.follow("hotwallet keys rotate")
+                guide.follow("hotwallet vault propose --network polygon --add-op")
+                _rotate(stack, "02")
+                _pay(gateway, vault, standby)
+                guide.follow("hotwallet vault propose --network polygon --remove-op")
+                assert "next: the revoked key" in stack.command("keys", "list")
+                vault.sign("--remove-operator", stack.address)
+                assert "next:" not in stack.command("keys", "list")
+        finally:
+            console.close()
+        assert guide.unused() == []
+
+
+def _move(gateway: Gateway, vault: StackVault) -> None:
+    """Pay what the plain wallet holds to the vault, and configure that."""
+    _, _, refund = gateway.post(recipient=vault.address, amount="1000")
+    gateway.wait(refund["id"], "confirmed")
+    assert vault.balance == 1000 * UNIT
+    configure(vault.stack, vault.address)
+
+
+@contextmanager
+def _restarted(stack: Stack) -> Iterator[None]:
+    """Start the service again, with its new networks file."""
+    for process in stack.processes.values():
+        process.send_signal(SIGTERM)
+    for process in stack.processes.values():
+        process.wait(30)
+    with stack.service("serve", log="again"), stack.service("worker", log="worker-2"):
+        assert eventually(lambda: is_ready(stack.url), 60)
+        yield
+
+
+def _pay(gateway: Gateway, vault: StackVault, sender: str) -> None:
+    """Pay a refund from the vault, with the key of *sender*."""
+    before = vault.balance
+    _, _, refund = gateway.post(amount="1.25")
+    paid = gateway.wait(refund["id"], "confirmed")
+
+    assert paid["sender"] == sender
+    assert before - vault.balance == 1_250_000
+
+
+def _rotate(stack: Stack, key_id: str) -> None:
+    before = ("--compromised", "--from", stack.address, "--yes")
+    assert "rotated" in stack.command("keys", "rotate", key_id, *before)
+
+
+def test_the_demo_pays_and_is_robbed(softhsm_module: Path, tmp_path: Path) -> None:
+    """One signature pays a hundred; the thief gets what is left of the day."""
+    environ = {"PKCS11_MODULE": str(softhsm_module)}
+    home = str(tmp_path / "home")
+    ran = run_python("-m", "dev.demo_vault", home, environ=environ, cwd=ROOT)
+
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "One signature has paid 100 refunds." in ran.stdout
+    assert "the thief has  620.00 TUSD" in ran.stdout
+    assert "vault holds    998,005.00 TUSD" in ran.stdout
