@@ -326,6 +326,19 @@ class RefundTables(Tables):
         self._apply([Change(before, adopted)])
         return adopted
 
+    def adopt_batch(self, payments: Sequence[Refund], draft: Transaction) -> None:
+        for each in payments:
+            if each.transaction is not None:
+                raise StaleStateError(f"refund {each.id} has a transaction")
+            self._macs.require(each)
+        row = self._macs.sealed(draft)
+        self._apply(
+            [
+                Change(each, each.assigned(row, position))
+                for position, each in enumerate(payments)
+            ]
+        )
+
     def fill(self, transaction: Transaction) -> None:
         values = fields_of(transactions, self._macs.sealed(transaction))
 

@@ -101,6 +101,12 @@ def _steps_of(macs: RowMACs, before: Refund, after: Refund) -> Iterator[Write]:
     yield from _history(before, after, values)
 
 
+def _inserts_again(write: Write) -> bool:
+    """Return whether another payment's write inserts the same transaction."""
+    is_new = write.statement in {RESERVE_TRANSACTION, ADOPT_TRANSACTION}
+    return is_new and write.values["refunds_position"] != 0
+
+
 def _moves_of(
     macs: RowMACs,
     before: Transaction,
@@ -151,7 +157,8 @@ def apply_all(connection: Connection, writes: Iterable[Write]) -> None:
     """
     rows: dict[Statement, list[Write]] = defaultdict(list)
     for write in writes:
-        rows[write.statement].append(write)
+        if not _inserts_again(write):
+            rows[write.statement].append(write)
     for statement in ORDER:
         # In one order, so that two processes with the same rows do not deadlock.  A
         # revocation changes transactions in the order of their nonces.

@@ -435,6 +435,14 @@ class RefundStore(Protocol):
             StaleStateError: Another refund has the nonce.
         """
 
+    def adopt_batch(self, payments: Sequence[Refund], draft: Transaction) -> None:
+        """
+        Give *payments* the batch that they had before the restore, in this order.
+
+        Raises:
+            StaleStateError: One has a transaction, or another one has the nonce.
+        """
+
     def fill(self, transaction: Transaction) -> None:
         """
         Store a new filler, which consumes a nonce that nothing has.

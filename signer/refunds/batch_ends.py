@@ -54,12 +54,13 @@ def find_ends(
         # The code of the vault is known, so these are not its events.
         ends = tuple(End(None, has_transfer=False) for _ in items)
     return {
-        payment.id: _end(each, at)
+        payment.id: end_payment(each, at)
         for payment, each in zip(batch.payments, ends, strict=True)
     }
 
 
-def _end(end: End, at: datetime) -> PaymentEnd:
+def end_payment(end: End, at: datetime) -> PaymentEnd:
+    """Return how the payment ends whose item has this *end*."""
     if end.has_transfer is not (end.reason is None):
         return _failed(
             "transfer-mismatch",

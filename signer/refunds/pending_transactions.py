@@ -20,11 +20,14 @@ from signer.errors import (
     ScreeningUnavailableError,
     SigningStoppedError,
 )
+from signer.model.payment import PaymentState
 from signer.model.refund import Status
 from signer.model.transaction import (
     Kind,
+    PaymentEnd,
     SignedTransaction,
     Transaction,
+    TransactionKind,
     TransactionStatus,
 )
 from signer.ports.chain import MinedTransaction
@@ -32,7 +35,7 @@ from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.refunds.attempts import Attempts
 from signer.refunds.broadcasts import broadcast
-from signer.refunds.nonce_checks import NonceManager
+from signer.refunds.nonce_checks import NonceManager, describe_end
 from signer.refunds.payload import pays_by
 from signer.refunds.saved_steps import Outcomes, SavedSteps
 from signer.refunds.sweep_policy import NO_OBJECTION, Objection, build_objection
@@ -111,12 +114,32 @@ class PendingTransactions:
             return self._adopt(transaction, mined)
         if not chain.is_final(mined):
             return self._saved_steps.recheck_later(transaction)
-        self._nonces.wallets.record_nonce_taken(transaction, mined, chain)
+        return self._end_without_nonce(transaction, mined, chain)
+
+    def _end_without_nonce(
+        self, transaction: Transaction, mined: MinedTransaction, chain: Chain
+    ) -> Transaction:
+        """Save that *mined*, which is final, has the nonce of *transaction*."""
+        found = self._nonces.wallets.record_nonce_taken(transaction, mined, chain)
+        # A batch that a restored ledger has lost may have paid some of the refunds.
+        items = {each.memo: each for each in found if each.item_end is not None}
         detail = f"transaction {mined.tx_hash} has the refund's nonce"
+        taken = build_objection("nonce-taken", detail)
+        failures = {
+            each.id: describe_end(items[each.memo], chain)
+            if each.memo in items
+            else taken
+            for each in transaction.payments
+        }
+        is_batch = transaction.kind is TransactionKind.BATCH
+        ends = {
+            id_: PaymentEnd(PaymentState.FAILED, each) for id_, each in failures.items()
+        }
         return self._saved_steps.move_transaction(
             transaction,
             TransactionStatus.FAILED,
-            failure=build_objection("nonce-taken", detail),
+            failure=next(iter(failures.values()), taken),
+            ends=ends if is_batch else None,
         )
 
     def _settle_or_replace(

@@ -65,7 +65,8 @@ class LostRefund:
 
     ``accepted``, ``cancelled`` and ``refused`` are the records of its acceptance, of
     the first request to cancel it, and of its refusal by a worker.  ``nonces`` has the
-    last one that it had in each wallet.
+    highest one that it had in each wallet: a refund that a vault did not pay gets a
+    higher one.
     """
 
     accepted: Record | None = None
@@ -96,6 +97,14 @@ class LostRefund:
 
 
 @dataclass(frozen=True, slots=True)
+class LostBatch:
+    """The refunds of a batch in their order, by their ids, and the vault that pays."""
+
+    payments: tuple[str, ...]
+    vault: str
+
+
+@dataclass(frozen=True, slots=True)
 class KeyChange:
     """
     A change of the key ring: a rotation, a revocation or a failover to a replica.
@@ -120,11 +129,13 @@ class LostChanges:
     The changes in *records*, which the ledger does not have, sorted by their ids.
 
     All of them were written by processes of the service: their MACs are verified.
-    ``administrative`` are the records of changes of keys, stops and blocks.
+    ``administrative`` are the records of changes of keys, stops and blocks, and
+    ``batches`` the batches by wallet and nonce.
     """
 
     def __init__(self, records: Iterable[Record]) -> None:
         self.refunds: dict[str, LostRefund] = defaultdict(LostRefund)
+        self.batches: dict[tuple[WalletId, int], LostBatch] = {}
         self.key_changes: list[KeyChange] = []
         self.stops: dict[StopOf, str] = {}
         self.blocked_tenants: set[str] = set()
@@ -192,9 +203,15 @@ class LostChanges:
             return  # Of a release before this one; its outcome has the nonce.
         # A filler is no refund, also of a release that gave it an id of one.
         if fields.get("operation") != Operation.NONCE_FILL:
-            if refund_id is None:
+            payments = details.get("payments") or []
+            if refund_id is None and payments:
+                batch = LostBatch(tuple(payments), details["vault"])
+                self.batches[wallet, nonce] = batch
+            elif refund_id is None:
                 return
-            self.refunds[refund_id].nonces[wallet] = nonce
+            for each in payments or [refund_id]:
+                nonces = self.refunds[each].nonces
+                nonces[wallet] = max(nonce, nonces.get(wallet, nonce))
         self._high_waters[wallet] = max(nonce + 1, self.high_water(wallet))
 
     def _forget_revocation(self, address: str) -> None:
@@ -307,9 +324,9 @@ class PlannedRefund:
     """
     A refund as the ledger has it, or as it will be created from ``record``.
 
-    With ``nonce`` it is held for the refund, in the wallet of ``sender``.
-    ``cancellation`` is the record of a request to cancel it, or of its refusal: the
-    gateway has the answer that it is not paid.
+    With ``nonce`` it is held for the refund, in the wallet of ``sender``; with
+    ``batch``, for all refunds of that.  ``cancellation`` is the record of a request to
+    cancel it, or of its refusal: the gateway has the answer that it is not paid.
     """
 
     refund: Refund
@@ -317,6 +334,7 @@ class PlannedRefund:
     sender: str | None = None
     nonce: int | None = None
     cancellation: Record | None = None
+    batch: LostBatch | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Finds what a restored ledger has lost: key changes, nonces and refunds."""
 
+from collections import defaultdict
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
@@ -362,7 +363,7 @@ class RestorePlanner:
                 change := _plan_refund(stored, record, known, revoked)
             ):
                 planned.append(change)
-        return planned, incomplete
+        return [*_find_batches(planned, lost)], incomplete
 
     def _rebuild(self, known: LostRefund) -> tuple[Refund | None, Record | None]:
         """
@@ -399,6 +400,34 @@ def _plan_refund(
         _, sender = wallet
         return replace(planned, sender=sender, nonce=lost.nonces[wallet])
     return None if record is None else planned
+
+
+def _find_batches(
+    planned: Sequence[PlannedRefund], lost: LostChanges
+) -> Iterator[PlannedRefund]:
+    """
+    Yield *planned*, those of a batch with that.
+
+    A batch has its payments for life.  Without one of them, its nonce is held for none:
+    the chain shows which were paid, or a filler takes the nonce.
+    """
+    held: dict[tuple[WalletId, int], set[str]] = defaultdict(set)
+    for each in planned:
+        if each.nonce is not None:
+            held[(each.refund.chain_id, str(each.sender)), each.nonce].add(
+                each.refund.id
+            )
+    for each in planned:
+        wallet = each.refund.chain_id, str(each.sender)
+        batch = None
+        if each.nonce is not None:
+            batch = lost.batches.get((wallet, each.nonce))
+        if batch is None or each.refund.id not in batch.payments:
+            yield each
+        elif held[wallet, each.nonce or 0] >= {*batch.payments}:
+            yield replace(each, batch=batch)
+        elif each.record is not None:
+            yield replace(each, sender=None, nonce=None)
 
 
 def _held(refunds: Sequence[PlannedRefund], wallet: WalletId) -> Collection[int]:

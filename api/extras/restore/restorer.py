@@ -11,7 +11,9 @@ import structlog
 from api.container import Container
 from api.extras.restore.plan import KeyChange, PlannedRefund, RestorePlan, WalletPlan
 from signer.audit.actions import AuditAction
+from signer.chain.vault import batch_gas
 from signer.config.networks import Network
+from signer.crypto.transactions import MAX_GAS
 from signer.deadline import Deadlines
 from signer.errors import ConflictError, NotFoundError, StaleStateError, require
 from signer.keys.admin_audit import AdminAudit
@@ -139,6 +141,8 @@ class Restorer:
             self._holds.stop(network, reason, actor, token=token)
         for refund in plan.refunds:
             self._restore_refund(refund)
+        for batch in {each.batch: each for each in plan.refunds if each.batch}.values():
+            self._hold_batch(batch)
         # After the refunds: without a tenants file, a tenant exists by its refunds.
         for tenant in plan.blocked_tenants:
             with suppress(NotFoundError):  # It left the file since.
@@ -199,6 +203,8 @@ class Restorer:
             refund, _ = require(accepted)
         if refund.status is not Status.QUEUED:
             return
+        if planned.batch is not None:
+            return  # It gets its nonce with the others.
         if planned.nonce is not None:
             self._hold(refund, str(planned.sender), planned.nonce)
         elif planned.cancellation is not None:
@@ -208,10 +214,6 @@ class Restorer:
 
     def _hold(self, refund: Refund, sender: str, nonce: int) -> None:
         """Give *refund* the nonce that it had."""
-        network = self._networks[refund.network]
-        is_paid = (
-            refund.purpose is PaymentPurpose.CALL or refund.token in network.tokens
-        )
         held = refund.assigned(
             Transaction.draft(
                 [refund],
@@ -219,7 +221,7 @@ class Restorer:
                 sender=sender,
                 key_id=self._key_id(sender),
                 nonce=nonce,
-                gas_limit=max_gas(refund, network) if is_paid else NOOP_GAS,
+                gas_limit=self._max_gas(refund),
             )
         )
         try:
@@ -228,6 +230,41 @@ class Restorer:
             # Another row has the nonce, for example a filler of an earlier restore.  A
             # payment of the refund is found by its memo.
             self._log.warning("nonce-not-restored", refund_id=refund.id, nonce=nonce)
+
+    def _hold_batch(self, planned: PlannedRefund) -> None:
+        """Give all refunds of a batch the nonce that they had."""
+        batch, nonce = planned.batch, planned.nonce
+        if batch is None or nonce is None:
+            return
+        sender = str(planned.sender)
+        stored = [self._store.get(each) for each in batch.payments]
+        payments = [e for e in stored if e is not None and e.status is Status.QUEUED]
+        if len(payments) < len(stored):
+            return  # A restore that was interrupted gave them the nonce.
+        gas_limit = batch_gas(self._max_gas(each) for each in payments)
+        draft = Transaction.draft(
+            payments,
+            self._clock(),
+            sender=sender,
+            key_id=self._key_id(sender),
+            nonce=nonce,
+            gas_limit=min(gas_limit, MAX_GAS),
+            vault=batch.vault,
+        )
+        try:
+            self._store.adopt_batch(payments, draft)
+        except StaleStateError:
+            # As for one refund; the chain has how each item ended.
+            self._log.warning(
+                "nonce-not-restored", transaction=draft.id, refunds=len(payments)
+            )
+
+    def _max_gas(self, refund: Refund) -> int:
+        network = self._networks[refund.network]
+        is_call = refund.purpose is PaymentPurpose.CALL
+        if is_call or refund.token in network.tokens:
+            return max_gas(refund, network)
+        return NOOP_GAS
 
     def _fill(self, plan: WalletPlan) -> None:
         if not plan.fillers:

@@ -4,13 +4,16 @@ A restored ledger recognises the items of batches that it has lost, by their mar
 The chain says how each ended.  ``tests/integration/test_lost_batches.py`` has a vault.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from eth_abi.abi import encode
 
+from signer.chain.chain import Chain
 from signer.chain.erc20 import TRANSFER_EVENT
 from signer.chain.vault import (
     PAID_EVENT,
@@ -21,9 +24,13 @@ from signer.chain.vault import (
 )
 from signer.errors import ChainUnavailableError
 from signer.model.refund import Refund, Status
+from signer.model.transaction import CLAIM_TIME
 from signer.model.wallet import NOOP_MEMO, PAID, Pause
-from signer.ports.chain import Log, Receipt
+from signer.ports.chain import Log, MinedTransaction, Receipt
+from signer.refunds import lost_batches, wallet_reconciliation
+from signer.refunds.lost_batches import LostItem, read_lost_items
 from tests.fixtures.scripted_chain import TOKEN
+from tests.fixtures.scripted_vault import ScriptedVault
 from tests.support.refunds import World, altered_chain
 
 
@@ -35,6 +42,16 @@ def world(world: World) -> World:
     """Return a process of the service, whose wallet has not paid yet."""
     assert world.ring
     world.wallets.get_or_open(world.chains["local"], world.signer.address, 0)
+    return world
+
+
+@pytest.fixture
+def vault_world(world: World) -> World:
+    """Return a process of the service, with a vault that holds the tokens."""
+    own = {world.signer.address}
+    world.chain.vaults[VAULT] = ScriptedVault(VAULT, TOKEN, own)
+    world.network = world.network.model_copy(update={"vault": VAULT})
+    world.compile_policy()
     return world
 
 
@@ -55,13 +72,6 @@ def paid(item: Item) -> Log:
 def skipped(item: Item, index: int, reason: Reason) -> Log:
     data = encode(("uint256", "uint8"), (index, reason))
     return Log(VAULT, (SKIPPED_EVENT, item.mark.ljust(32, b"\0")), data)
-
-
-def payouts(world: World) -> list[Log]:
-    """Return each transfer of the token on the chain."""
-    mined = (receipt for _, receipt in world.chain._mined.values() if receipt.succeeded)
-    logs = [log for receipt in mined for log in receipt.logs]
-    return [log for log in logs if log.topics[0] == TRANSFER_EVENT]
 
 
 def logs_of(items: Sequence[Item], ends: Sequence[Reason | None]) -> list[Log]:
@@ -122,13 +132,14 @@ def test_each_item_that_was_paid_counts_as_paid(world: World) -> None:
     assert {each.status for each in ended} == {Status.REFUSED}
     assert {each.failure_code for each in ended} == {"already-paid"}
     assert all(tx_hash in str(each.failure_detail) for each in ended)
-    assert len(payouts(world)) == 3
+    assert len(world.chain.payouts()) == 3
     assert world.wallet.paused_by is None
 
 
-def test_an_item_above_the_cap_of_its_day_is_paid_once(world: World) -> None:
+@pytest.mark.parametrize("reason", [Reason.ABOVE_DAY_CAP, Reason.NOT_WITHIN_ITEM_CAP])
+def test_an_item_above_a_cap_is_paid_once(world: World, reason: Reason) -> None:
     """The vault skipped it, so the refund is paid now (R24)."""
-    (paid_one, capped), _ = _restored(world, [None, Reason.ABOVE_DAY_CAP])
+    (paid_one, capped), _ = _restored(world, [None, reason])
     assert recorded(world, [paid_one, capped]) == [(0, PAID)]
     world.state_marks()
 
@@ -136,16 +147,15 @@ def test_an_item_above_the_cap_of_its_day_is_paid_once(world: World) -> None:
 
     assert (first.status, first.failure_code) == (Status.REFUSED, "already-paid")
     assert (second.status, second.nonce) == (Status.CONFIRMED, 1)
-    assert len(payouts(world)) == 2
+    assert len(world.chain.payouts()) == 2
 
 
 @pytest.mark.parametrize(
     ("reason", "code"),
     [
-        (Reason.NOT_WITHIN_ITEM_CAP, "above-item-cap"),
         (Reason.NO_CODE, "reverted"),
         (Reason.REVERTED, "reverted"),
-        (Reason.NOT_TRUE, "transfer-mismatch"),
+        (Reason.NOT_TRUE, "reverted"),
     ],
 )
 def test_an_item_that_was_skipped_for_good_fails_again(
@@ -161,7 +171,7 @@ def test_an_item_that_was_skipped_for_good_fails_again(
     assert (first.status, first.failure_code) == (Status.REFUSED, code)
     assert tx_hash in str(first.failure_detail)
     assert second.failure_code == "already-paid"
-    assert len(payouts(world)) == 1
+    assert len(world.chain.payouts()) == 1
 
 
 def test_a_batch_that_reverted_has_paid_nothing(world: World) -> None:
@@ -173,7 +183,7 @@ def test_a_batch_that_reverted_has_paid_nothing(world: World) -> None:
     ended = world.finish(*refunds)
 
     assert [each.status for each in ended] == [Status.CONFIRMED] * 2
-    assert len(payouts(world)) == 2
+    assert len(world.chain.payouts()) == 2
 
 
 def test_a_refund_that_is_requested_again_after_its_batch(world: World) -> None:
@@ -190,7 +200,7 @@ def test_a_refund_that_is_requested_again_after_its_batch(world: World) -> None:
     (second,) = world.finish(again)
 
     assert [first.failure_code, second.failure_code] == ["already-paid"] * 2
-    assert len(payouts(world)) == 2
+    assert len(world.chain.payouts()) == 2
 
 
 def _lying(item: Item, kind: str) -> list[Log]:
@@ -268,6 +278,34 @@ def test_an_item_without_a_payment_has_the_memo_of_a_noop(world: World) -> None:
     assert not recorded(world, refunds[:1])
 
 
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_lost_batch_has_the_nonce_of_another_one(
+    vault_world: World, steps: int
+) -> None:
+    """What it paid ends as paid, and is not to be paid elsewhere (R24)."""
+    world = vault_world
+    paid_one, capped, other = (world.accepted() for _ in range(3))
+    world.clock.now += CLAIM_TIME
+    world.worker.advance() if steps > 1 else world.step(paid_one)
+    held = world.found(0)
+    assert held.payment_ids == tuple(each.id for each in held.payments)
+    world.chain.forget()
+    items = [item_of(paid_one), item_of(capped)]
+    world.chain.vaults.clear()
+    tx_hash = mine_lost(world, items, logs_of(items, [None, Reason.ABOVE_DAY_CAP]))
+
+    world.work(after=timedelta(seconds=31))
+    ended = [world.stored(each) for each in held.payments]
+
+    assert {each.status for each in ended} == {Status.FAILED}
+    assert [each.failure_code for each in ended] == [
+        "already-paid",
+        *["nonce-taken"] * (len(ended) - 1),
+    ]
+    assert all(tx_hash in str(each.failure_detail) for each in ended)
+    assert other.id
+
+
 def test_a_payment_counts_before_another_batch_that_skipped_it(world: World) -> None:
     """Also if the skipped item has the lower nonce."""
     refund = world.accepted()
@@ -277,3 +315,54 @@ def test_a_payment_counts_before_another_batch_that_skipped_it(world: World) -> 
     world.reconcile()
 
     assert recorded(world, [refund]) == [(0, PAID)]
+
+
+def _payouts(world: World) -> Counter[int]:
+    """Return how often each amount is paid: by a lost batch, and after the restore."""
+    refunds = [world.accepted(amount=amount) for amount in ("1", "2", "3", "4")]
+    items = [item_of(each) for each in refunds]
+    ends = [None, Reason.ABOVE_DAY_CAP, None, Reason.REVERTED]
+    mine_lost(world, items, logs_of(items, ends))
+    world.reconcile()
+    world.state_marks()
+    world.finish(*refunds)
+    return Counter(amount // 10**6 for _, amount in world.chain.payouts())
+
+
+def _first_alone(mined: MinedTransaction, chain: Chain) -> Sequence[LostItem]:
+    return read_lost_items(mined, chain)[:1]
+
+
+PLANTED: dict[str, tuple[object, str, Callable[..., object]]] = {
+    "what was skipped counts as paid": (
+        lost_batches,
+        "_as_lost",
+        lambda mark, _: (mark, PAID),
+    ),
+    "what was paid counts as skipped": (
+        lost_batches,
+        "_as_lost",
+        lambda *_: (NOOP_MEMO, None),
+    ),
+    "the first mark is recognised alone": (
+        wallet_reconciliation,
+        "read_lost_items",
+        _first_alone,
+    ),
+}
+
+
+def test_what_a_lost_batch_skipped_below_a_cap_is_paid_and_nothing_twice(
+    world: World,
+) -> None:
+    assert _payouts(world) == {1: 1, 2: 1, 3: 1}
+
+
+@pytest.mark.parametrize("bug", PLANTED)
+def test_planted_bugs_are_found(
+    world: World, bug: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each pays a refund twice or never (R24)."""
+    monkeypatch.setattr(*PLANTED[bug])
+
+    assert _payouts(world) != {1: 1, 2: 1, 3: 1}
