@@ -16,6 +16,7 @@ from backends.json_rpc.quorum import QuorumRule, agreed, differs
 from backends.json_rpc.requests import ImpossibleResponseError, send
 from signer.chain.erc20 import TRANSFER_EVENT, encode_balance_of
 from signer.errors import ChainError, ChainUnavailableError, require
+from signer.ports.chain import Log
 from signer.ports.chain_history import Header, Settled, TokenTransfer
 
 
@@ -73,6 +74,24 @@ def transfers(query: TransferQuery, node: Node) -> tuple[TokenTransfer, ...]:
             if not _is_wanted(transfer, query):
                 raise ImpossibleResponseError("the node returned an unwanted event")
             found[transfer.block.number, transfer.index] = transfer
+    return tuple(found[place] for place in sorted(found))
+
+
+def events(
+    contract: str, topic: bytes, first: int, last: int, node: Node
+) -> tuple[Log, ...]:
+    """Return the events of *contract* with *topic*, in the chain's order."""
+    limits = {"fromBlock": hex(first), "toBlock": hex(last)}
+    wanted = {**limits, "address": contract, "topics": [f"0x{topic.hex()}"]}
+    found: dict[tuple[int, int], Log] = {}
+    for each in node.request("eth_getLogs", [wanted]):
+        log, block = parsing.log(each), parsing.containing_block(each)
+        is_wanted = (log.address, log.topics[:1]) == (contract, (topic,))
+        if not is_wanted or not first <= block.number <= last:
+            raise ImpossibleResponseError("the node returned an unwanted event")
+        if each.get("removed", False):
+            raise ValueError("not an event of a canonical block")
+        found[block.number, quantity(each["logIndex"])] = log
     return tuple(found[place] for place in sorted(found))
 
 
@@ -197,13 +216,35 @@ class JSONRPCHistory(JSONRPCChain):
         first: int,
         last: int,
     ) -> Sequence[TokenTransfer]:
-        found = list[TokenTransfer]()
-        while tokens and wallets and first <= last:
+        if not tokens or not wallets:
+            return []
+
+        def read(start: int, end: int, node: Node) -> Sequence[TokenTransfer]:
+            query = TransferQuery(tuple(tokens), tuple(wallets), start, end)
+            return transfers(query, node)
+
+        return self._by_ranges(read, first, last, "the transfers of some blocks")
+
+    def events(
+        self, contract: str, topic: bytes, first: int, last: int
+    ) -> Sequence[Log]:
+        read = partial(events, contract, topic)
+        return self._by_ranges(read, first, last, "the events of some blocks")
+
+    def _by_ranges(
+        self,
+        read: Callable[[int, int, Node], Sequence[T]],
+        first: int,
+        last: int,
+        what: str,
+    ) -> list[T]:
+        """Return what *read* returns for all blocks, in ranges that the nodes allow."""
+        found = list[T]()
+        while first <= last:
             end = last if self._span is None else min(last, first + self._span - 1)
-            query = TransferQuery(tuple(tokens), tuple(wallets), first, end)
-            part = attempt(partial(self._decide, partial(transfers, query)))
+            part = attempt(partial(self._decide, partial(read, first, end)))
             if not isinstance(part, ChainError):
-                found += require_agreement(part, "the transfers of some blocks")
+                found += require_agreement(part, what)
                 first = end + 1
             elif end == first:
                 raise part

@@ -49,7 +49,7 @@ def receipt(result: Result | None, tx_hash: str) -> Receipt | None:
         tx_hash=tx_hash.lower(),
         block=containing_block(result),
         succeeded=status == 1,
-        logs=tuple(_parse_log(log) for log in result["logs"]),
+        logs=tuple(log(each) for each in result["logs"]),
         fee=_find_fee(result),
     )
 
@@ -151,9 +151,10 @@ def address(value: object) -> str:
     return to_checksum_address(content)
 
 
-def _parse_log(log: Result) -> Log:
+def log(value: Result) -> Log:
+    """Return an event, without its place."""
     return Log(
-        address=address(log["address"]),
-        topics=tuple(data(topic) for topic in log["topics"]),
-        data=data(log["data"]),
+        address=address(value["address"]),
+        topics=tuple(data(topic) for topic in value["topics"]),
+        data=data(value["data"]),
     )

@@ -19,7 +19,10 @@ from signer.chain.vault import has_vault_code
 from signer.config.networks import Network, Token
 from signer.errors import EncodingError, ExecutionRevertedError, Refusal
 from signer.model.key import Key, find_active_key
-from signer.ports.chain import Call, ChainClient
+from signer.ports.chain import Call, ChainClient, Log
+
+
+PROPOSED_EVENT = keccak(text="Proposed(bytes,uint256)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,16 @@ class VaultRules:
         (second,) = self._read(["uint256"], "dueAt(address,bytes32)", *arguments)
         return int(second)
 
+    def pending(self, events: Iterable[Log]) -> Mapping[bytes, int]:
+        """
+        Return the calls that are proposed, and the second from which each may be made.
+
+        *events* are all of ``PROPOSED_EVENT``: the contract keeps hashes only.
+        """
+        calls = dict.fromkeys(_parse_proposal(each) for each in events)
+        due = {call: self.due_at(call) for call in calls}
+        return {call: second for call, second in due.items() if second}
+
     def permits(self, sender: str, call: bytes) -> bool:
         """Return whether *sender* can make *call* now."""
         try:
@@ -122,6 +135,14 @@ def encode_call(signature: str, *arguments: object) -> bytes:
     kinds = signature.partition("(")[2].removesuffix(")")
     types = kinds.split(",") if kinds else []
     return keccak(text=signature)[:4] + encode(types, arguments)
+
+
+def _parse_proposal(event: Log) -> bytes:
+    try:
+        call, _ = decode(["bytes", "uint256"], event.data)
+    except DecodingError:
+        raise EncodingError("an event of the vault is no proposal") from None
+    return bytes(call)
 
 
 NO_VAULT = Refusal(

@@ -36,7 +36,10 @@ class AddressBalance:
 
     @property
     def is_funded(self) -> bool:
-        amounts = [self.gas or "0", *self.tokens.values()]
+        """Whether it has some of each asset; the tokens of a vault do not count."""
+        # A vault that is empty is no reason to go on with a compromised key.
+        tokens = self.tokens.values() if self.vault is None else ()
+        amounts = [self.gas or "0", *tokens]
         return self.error is None and not any(map(_is_zero, amounts))
 
     def warnings(self) -> Iterator[str]:

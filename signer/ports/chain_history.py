@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from signer.ports.chain import Block, MinedTransaction
+from signer.ports.chain import Block, Log, MinedTransaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,15 @@ class ChainHistory(Protocol):
 
         They are those of the blocks from *first* to *last*.  The range is split where
         the nodes return no more at once.
+        """
+
+    def events(
+        self, contract: str, topic: bytes, first: int, last: int
+    ) -> Sequence[Log]:
+        """
+        Return the events of *contract* whose first topic is *topic*, in their order.
+
+        They are those of the blocks from *first* to *last*, as for ``transfers``.
         """
 
     def settled(self, tx_hashes: Sequence[str]) -> Mapping[str, Settled]:

@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from eth_abi.abi import decode
+from eth_utils.crypto import keccak
+
 from signer.chain.vault_rules import Caps, VaultRules, encode_call
+
+
+_PROPOSED = _ADD_OPERATOR, _SET_GUARDIAN, _SET_CAPS = (
+    "addOperator(address)",
+    "setGuardian(address)",
+    "setCaps(address,uint96,uint96)",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +58,7 @@ class Step:
 
 def add_operator(address: str) -> Change:
     """Return the change that lets *address* pay."""
-    return Change("addOperator(address)", (address,), waits=True)
+    return Change(_ADD_OPERATOR, (address,), waits=True)
 
 
 def remove_operator(address: str) -> Change:
@@ -58,19 +68,29 @@ def remove_operator(address: str) -> Change:
 
 def set_guardian(address: str) -> Change:
     """Return the change that makes *address* the guardian; it makes the call itself."""
-    return Change("setGuardian(address)", (address,), waits=True, signer=address)
+    return Change(_SET_GUARDIAN, (address,), waits=True, signer=address)
 
 
 def set_caps(token: str, caps: Caps, now: Caps) -> Change:
     """Return the change of the caps of *token* from *now* to *caps*."""
     is_more = caps.per_item > now.per_item or caps.per_day > now.per_day
     arguments = (token, caps.per_item, caps.per_day)
-    return Change("setCaps(address,uint96,uint96)", arguments, waits=is_more)
+    return Change(_SET_CAPS, arguments, waits=is_more)
 
 
 def withdraw(token: str, amount: int) -> Change:
     """Return the change that sends *amount* base units to the guardian."""
     return Change("withdraw(address,uint256)", (token, amount), waits=False)
+
+
+def describe(call: bytes) -> str:
+    """Return a proposed *call* as text, such as ``addOperator(0x...)``."""
+    for function in _PROPOSED:
+        name, _, kinds = function.removesuffix(")").partition("(")
+        if call[:4] == keccak(text=function)[:4]:
+            values = decode(kinds.split(","), call[4:])
+            return f"{name}({', '.join(map(str, values))})"
+    return f"0x{call.hex()}"
 
 
 def find_step(rules: VaultRules, change: Change, *, cancels: bool = False) -> Step:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,11 +115,21 @@ def deploy(
 @vault.command()
 @_network
 @_vault
+@click.option(
+    "--proposals-since",
+    "since",
+    type=click.IntRange(min=0),
+    metavar="BLOCK",
+    help="Show what is proposed, of the blocks from this one on.",
+)
 @reports
-def status(container: Container, network: str, address: str | None) -> Result:
+def status(
+    container: Container, network: str, address: str | None, since: int | None
+) -> Result:
     """
     Show the rules of a vault and what is left of the day.
 
+    The contract keeps no list of proposals: name a block before the first one.
     Exits with 1 if the service would refuse to start with the vault, or if a key that
     was revoked may still pay.
     """
@@ -129,6 +140,8 @@ def status(container: Container, network: str, address: str | None) -> Result:
         problems = _show_problems([NO_VAULT])
         return Result({"vault": rules.address, **problems}, [str(NO_VAULT)], False)
     document = _read_status(container, network, chain, rules)
+    if since is not None:
+        document["proposals"] = _read_proposals(container, network, rules, since)
     return Result(document, _status_lines(document), ok=not document["problems"])
 
 
@@ -277,6 +290,22 @@ def _read_status(
     }
 
 
+def _read_proposals(
+    container: Container, name: str, rules: VaultRules, since: int
+) -> list[dict[str, str]]:
+    from api.backend_factories import open_histories
+    from api.extras.vault.changes import describe
+    from signer.chain.vault_rules import PROPOSED_EVENT
+
+    history = open_histories({name: container.networks[name]})[name]
+    last = history.latest_block().number
+    events = history.events(rules.address, PROPOSED_EVENT, since, last)
+    return [
+        {"call": describe(call), "dueAt": datetime.fromtimestamp(due, UTC).isoformat()}
+        for call, due in rules.pending(events).items()
+    ]
+
+
 def _show_problems(problems: Sequence[Refusal]) -> dict[str, Any]:
     return {"problems": [{"code": e.code, "detail": e.message} for e in problems]}
 
@@ -308,6 +337,8 @@ def _status_lines(document: Mapping[str, Any]) -> Iterator[str]:
             f"{each['token']}: {each['perItem']} an item, {each['perDay']} a day,"
             f" {each['leftToday']} left today, {each['balance']} in the vault"
         )
+    for each in document.get("proposals", ()):
+        yield f"proposed: {each['call']}, from {each['dueAt']} on"
     for problem in document["problems"]:
         yield f"problem: {problem['code']}: {problem['detail']}"
 

@@ -39,7 +39,7 @@ from signer.model.transaction import (
     compose,
 )
 from signer.model.wallet import UnrecordedTransaction, Wallet
-from signer.ports.chain import Block, MinedTransaction
+from signer.ports.chain import Block, Log, MinedTransaction
 from signer.ports.chain_history import Header, Settled, TokenTransfer
 from tests.fixtures.ledger import as_if
 from tests.support.ledgers import ROW_MACS
@@ -186,6 +186,12 @@ class PaperChain:
             for each in self.moves[start:end]
             if each.token in tokens and {each.sender, each.recipient} & {*wallets}
         ]
+
+    def events(
+        self, contract: str, topic: bytes, first: int, last: int
+    ) -> Sequence[Log]:
+        """There are none besides transfers."""
+        return ()
 
     def settled(self, tx_hashes: Sequence[str]) -> Mapping[str, Settled]:
         known = self.settled_by_hash

@@ -310,6 +310,37 @@ def test_a_proposal_is_cancelled(run: Run, vault: LocalVault) -> None:
     assert _propose(run, vault, change)["function"] == "propose(bytes)"
 
 
+def test_pending_proposals_are_shown(
+    run: Run, vault: LocalVault, fresh_anvil: DevChain
+) -> None:
+    """Those that were neither made nor cancelled; also of a guardian's thief."""
+    for change in (
+        f"--add-operator={OTHER}",
+        "--caps=TUSD=101/1",
+        f"--guardian={OTHER}",
+        f"--add-operator={vault.guardian}",
+    ):
+        _sign(vault, _propose(run, vault, change))
+    cancelled = f"--add-operator={vault.guardian}"
+    _sign(vault, _propose(run, vault, cancelled, "--cancel"))
+    vault.call(vault.guardian, "propose(bytes)", bytes.fromhex("c0ffee"))
+    since = ("--proposals-since", "0")
+    shown = _status(run, vault.address, *since, "--json").json["proposals"]
+    lines = _status(run, vault.address, *since).out
+
+    assert [each["call"] for each in shown] == [
+        f"addOperator({OTHER.lower()})",
+        f"setCaps({vault.token.lower()}, {101 * UNIT}, {UNIT})",
+        f"setGuardian({OTHER.lower()})",
+        "0xc0ffee",
+    ]
+    assert f"proposed: addOperator({OTHER.lower()}), from 20" in lines
+    assert "proposed:" not in _status(run, vault.address).out
+    head = int(vault.rpc("eth_blockNumber"), 16)
+    later = _status(run, vault.address, "--proposals-since", str(head + 1), "--json")
+    assert later.json["proposals"] == []
+
+
 def test_a_safe_reads_the_file(run: Run, vault: LocalVault, tmp_path: Path) -> None:
     """The transaction builder's format: chain, address, value and data."""
     path = tmp_path / "safe.json"

@@ -9,7 +9,7 @@ from backends.json_rpc.history import JSONRPCHistory
 from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
 from signer.errors import ChainError, ChainUnavailableError
-from signer.ports.chain import Block
+from signer.ports.chain import Block, Log
 from signer.ports.chain_history import ChainHistory, Settled, TokenTransfer
 from tests.fixtures.chain import DevChain
 from tests.fixtures.fake_node import FakeNode
@@ -379,3 +379,39 @@ def test_a_node_that_hides_a_transaction(
     mined(JSONRPCHistory([fresh_anvil.url], timeout=5), raw)
 
     assert history.settled([hash_of(raw)]) == {}
+
+
+TOPIC = bytes.fromhex("ab" * 32)
+_PLACES: dict[str, Any] = {"topics": ["0x" + "ab" * 32], "data": "0x01"}
+
+
+def test_events_are_in_the_order_of_the_chain(fake_node: FakeNode) -> None:
+    """Each once, although a node may repeat one."""
+    logs = [_log(3, **_PLACES), _log(2, index=7, **_PLACES), _log(3, **_PLACES)]
+    fake_node.script("eth_getLogs", Result(logs))
+    found = _history(fake_node).events(TOKEN, TOPIC, 1, 9)
+
+    assert found == [Log(TOKEN, (TOPIC,), b"\x01")] * 2
+    (asked,) = (each[0] for each in fake_node.calls("eth_getLogs"))
+    limits = {"fromBlock": "0x1", "toBlock": "0x9"}
+    assert asked == {**limits, "address": TOKEN, "topics": [f"0x{TOPIC.hex()}"]}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"address": WALLET.lower()},
+        {"topics": [EVENT]},
+        {"topics": []},
+        {"blockNumber": "0xa"},
+        {"removed": True},
+    ],
+)
+def test_events_of_others_are_refused(
+    fake_node: FakeNode, wrong: dict[str, Any]
+) -> None:
+    log = _log(3, **{**_PLACES, **wrong})
+    fake_node.script("eth_getLogs", Result([log]))
+
+    with pytest.raises(ChainUnavailableError):
+        _history(fake_node).events(TOKEN, TOPIC, 1, 9)

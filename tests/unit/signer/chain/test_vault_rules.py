@@ -1,12 +1,14 @@
 """The rules of a vault, read from a real one on anvil."""
 
 import pytest
+from eth_abi.abi import encode
 from eth_utils.address import to_checksum_address
 
 from backends.json_rpc import JSONRPCChain
 from signer.chain.vault import Item
-from signer.chain.vault_rules import Caps, VaultRules, encode_call
+from signer.chain.vault_rules import PROPOSED_EVENT, Caps, VaultRules, encode_call
 from signer.errors import ChainError, EncodingError
+from signer.ports.chain import Log
 from tests.fixtures.chain import DevChain
 from tests.support.vault import DELAY, LocalVault, deploy_vault
 
@@ -60,6 +62,27 @@ def test_a_proposal_has_a_time(vault: LocalVault, rules: VaultRules) -> None:
     assert rules.due_at(change) == int(block["timestamp"], 16) + DELAY
     vault.call(vault.guardian, "cancel(bytes)", change)
     assert rules.due_at(change) == 0
+
+
+def test_what_is_no_proposal_is_refused(vault: LocalVault, rules: VaultRules) -> None:
+    event = Log(vault.address, (PROPOSED_EVENT,), b"\0" * 31)
+
+    with pytest.raises(EncodingError, match="no proposal"):
+        rules.pending([event])
+
+
+def test_a_proposal_is_pending_until_it_is_cancelled(
+    vault: LocalVault, rules: VaultRules
+) -> None:
+    """Also if it was proposed twice."""
+    change = encode_call("addOperator(address)", OTHER)
+    data = encode(["bytes", "uint256"], [change, 5])
+    events = [Log(vault.address, (PROPOSED_EVENT,), data)] * 2
+    vault.call(vault.guardian, "propose(bytes)", change)
+
+    assert rules.pending(events) == {change: rules.due_at(change)}
+    vault.call(vault.guardian, "cancel(bytes)", change)
+    assert rules.pending(events) == {}
 
 
 def test_a_call_is_permitted_or_not(vault: LocalVault, rules: VaultRules) -> None:

@@ -74,6 +74,7 @@ def test_tokens_are_those_of_the_vault() -> None:
     assert found.tokens == {"TUSD": "0.000007"}
     empty = AddressBalance("one", "1", {"TUSD": "0.0"}, 0, vault=vault)
     assert [*empty.warnings()] == [f"one: the vault {vault} holds no TUSD"]
+    assert empty.is_funded  # A key is replaced also while there is nothing to pay.
 
 
 @pytest.mark.parametrize(
