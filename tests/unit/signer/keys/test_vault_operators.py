@@ -56,7 +56,7 @@ def _operators(system: System) -> VaultOperators:
 def test_a_key_that_may_not_pay_does_not_become_active(
     system: System, vault: LocalVault, *, dry_run: bool
 ) -> None:
-    """The error has the address, the networks and the commands; a retry continues."""
+    """O9: the error has address, networks and commands; a retry continues."""
     options = RotationOptions(dry_run=dry_run)
     new = system.address(NEW)
     with pytest.raises(VaultOperatorMissingError) as caught:

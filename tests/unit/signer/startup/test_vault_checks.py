@@ -1,4 +1,4 @@
-"""The guard compares a vault on a real chain with the configuration and the ring."""
+"""T12: a vault on a real chain is compared with the configuration and the ring."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
