@@ -145,6 +145,7 @@ def _parse_settled(tx_hash: str, content: Result, paid: Result) -> Settled | Non
         succeeded=receipt.succeeded,
         execution_fee=execution_fee,
         fee=fee,
+        logs=receipt.logs,
     )
 
 

@@ -40,7 +40,7 @@ class Settled:
     Amounts are in wei.  ``execution_fee`` is the gas that it used times its price,
     which the transaction's own fields bound.  ``fee`` has what a rollup adds for its
     data and operator as well.  A transaction that failed costs its fee, and moves no
-    ``value``.
+    ``value``.  ``logs`` are its events.
     """
 
     tx_hash: str
@@ -53,6 +53,7 @@ class Settled:
     succeeded: bool
     execution_fee: int
     fee: int
+    logs: tuple[Log, ...] = ()
 
 
 class ChainHistory(Protocol):

@@ -105,11 +105,12 @@ class Accounts:
         """Add what a nonce paid, and its fee."""
         for payment in used.payments:
             self._pay(used, payment)
-        if used.settled is not None and used.settled.sender == used.wallet:
-            self.of(used.wallet, COIN_ADDRESS).fees += used.settled.fee
+        settled = used.settled
+        if used.has_fee and settled is not None and settled.sender == used.wallet:
+            self.of(used.wallet, COIN_ADDRESS).fees += settled.fee
 
     def _pay(self, used: UsedNonce, payment: Outflow) -> None:
-        account = self.of(used.wallet, payment.asset)
+        account = self.of(payment.payer or used.wallet, payment.asset)
         if used.kind in {"other", "earlier"}:
             account.other += payment.amount
         elif used.kind == "sweep":

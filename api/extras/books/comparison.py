@@ -2,10 +2,11 @@
 
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from api.extras.books.accounts import Account, Accounts, Openings
+from api.extras.books.batches import split_batch
 from api.extras.books.entries import (
     NO_NONCE,
     REORGANISED,
@@ -232,12 +233,16 @@ class Comparison:
             wallet: NonceWalk(history, reader, chain_id, wallet)
             for wallet in sorted({*addresses, *self._opened})
         }
+        of_network = [] if network.vault is None else [network.vault]
+        self._vaults = {*reader.vaults(chain_id), *of_network}
         self._matcher = Matcher(
             name,
             self._assets,
+            self._vaults,
             is_late=lambda number: number < blocks.late_before,
             is_authentic=self._is_authentic,
         )
+        self._authentic: tuple[object, bool] = None, False
         self._with_memo: list[UsedNonce] = []
         for walk in self._walks.values():
             walk.open(blocks)
@@ -256,7 +261,7 @@ class Comparison:
             yield Progress(end - first + 1, self._blocks.count)
         yield from self._finish()
         accounts, counts = self._accounts, self._counts
-        gaps = accounts.fill([*self._walks])
+        gaps = accounts.fill([*self._walks, *sorted(self._vaults)])
         accounts.settle_coin(self._unfound)
         yield from accounts.differences(self._network)
         if header_at(self._history, last) != self._blocks.last:
@@ -275,20 +280,30 @@ class Comparison:
 
     def _read_window(self, start: int, end: int) -> Iterator[Difference | UsedNonce]:
         """Yield the used nonces of the next blocks, and their differences."""
-        transfers = self._history.transfers(
-            self._assets.tokens, [*self._walks], start, end
-        )
+        own = [*self._walks, *sorted(self._vaults)]
+        transfers = self._history.transfers(self._assets.tokens, own, start, end)
         outgoing: dict[tuple[str, str], list[TokenTransfer]] = {}
         for each in transfers:
-            if each.recipient in self._walks:
+            if each.recipient in own:
                 self._accounts.receive(each.recipient, each.token, each.amount)
-            if each.sender in self._walks:
+            if each.sender in own:
                 outgoing.setdefault((each.sender, each.tx_hash), []).append(each)
         for wallet, walk in self._walks.items():
             for entry, settled in walk.until(end):
-                moved = outgoing.pop((wallet, settled.tx_hash), [])
+                moved = self._take_moved(outgoing, wallet, settled.tx_hash)
                 yield from self._add(_use(wallet, entry, settled, moved))
         yield from self._read_unexplained(outgoing)
+
+    def _take_moved(
+        self,
+        outgoing: dict[tuple[str, str], list[TokenTransfer]],
+        wallet: str,
+        tx_hash: str,
+    ) -> Sequence[TokenTransfer]:
+        """Remove and return what left *wallet* and the vaults in its transaction."""
+        payers = wallet, *sorted(self._vaults)
+        moved = [outgoing.pop((payer, tx_hash), []) for payer in payers]
+        return [each for some in moved for each in some]
 
     def _finish(self) -> Iterator[Difference | UsedNonce]:
         """Yield what can be compared only after the last window."""
@@ -340,26 +355,35 @@ class Comparison:
             )
 
     def _is_authentic(self, row: Refund | Transaction) -> bool:
-        try:
-            self._reader.require_authentic(row)
-        except RowNotAuthenticError:
-            return False
-        return True
+        if row is not self._authentic[0]:  # The items of a batch have the same one.
+            try:
+                self._reader.require_authentic(row)
+            except RowNotAuthenticError:
+                self._authentic = row, False
+            else:
+                self._authentic = row, True
+        return self._authentic[1]
 
     def _read_unexplained(
-        self, outgoing: Mapping[tuple[str, str], Sequence[TokenTransfer]]
+        self, outgoing: dict[tuple[str, str], list[TokenTransfer]]
     ) -> Iterator[Difference | UsedNonce]:
         """Compare transfers by transactions that the ledger does not know."""
         found = self._history.settled(sorted({tx_hash for _, tx_hash in outgoing}))
-        for (wallet, tx_hash), moved in outgoing.items():
+        while outgoing:
+            wallet, tx_hash = next(iter(outgoing))
             settled = found.get(tx_hash)
             if settled is None:
                 raise ChainUnavailableError(
                     "the nodes have a transfer whose transaction they do not agree on"
                 )
             entry = NonceEntry(NO_NONCE)
-            if settled.sender == wallet:
+            is_payer = settled.sender == wallet or wallet in self._vaults
+            if is_payer and settled.sender in self._walks:
+                wallet = settled.sender
                 entry = _take(self._walks[wallet].unknown, settled.nonce)
+                moved = self._take_moved(outgoing, wallet, tx_hash)
+            else:
+                moved = outgoing.pop((wallet, tx_hash))
             yield from self._add(_use(wallet, entry, settled, moved))
 
     def _read_unknown(self) -> Iterator[Difference | UsedNonce]:
@@ -384,6 +408,10 @@ class Comparison:
         opened = self._opened.get(used.wallet)
         if opened is not None and NO_NONCE < used.entry.nonce < opened.first_nonce:
             used = replace(used, precedes_ledger=True)
+        for each in split_batch(used, self._vaults):
+            yield from self._add_one(each)
+
+    def _add_one(self, used: UsedNonce) -> Iterator[Difference | UsedNonce]:
         self._accounts.spend(used)
         self._counts[used.kind] += 1
         yield used
@@ -446,7 +474,7 @@ def _use(
         raise ChainUnavailableError(REORGANISED)
     # The coin of another account's transaction is not the wallet's.
     coin = settled if settled.sender == wallet else None
-    return UsedNonce(wallet, entry, settled, read_payments(coin, moved))
+    return UsedNonce(wallet, entry, settled, read_payments(wallet, coin, moved))
 
 
 def _take(unknown: list[NonceEntry], nonce: int) -> NonceEntry:

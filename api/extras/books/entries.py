@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Self
@@ -189,6 +189,8 @@ class Code(StrEnum):
     MINED_BUT_OPEN = "mined-but-open"
     FEE_MISMATCH = "fee-mismatch"
     BALANCE_MISMATCH = "balance-mismatch"
+    VAULT_WITHDRAWAL = "vault-withdrawal"
+    OTHER_OPERATOR = "other-operator"
     ROW_CHANGED = "row-changed"
     UNKNOWN_SENDER = "unknown-sender"
 
@@ -220,11 +222,16 @@ NO_NONCE = -1
 
 @dataclass(frozen=True, slots=True)
 class Outflow:
-    """An amount that left a wallet, in base units; the coin is ``COIN_ADDRESS``."""
+    """
+    An amount that left a wallet, in base units; the coin is ``COIN_ADDRESS``.
+
+    ``payer`` is the vault that held it; None if the wallet's own address did.
+    """
 
     asset: str
     recipient: str
     amount: int
+    payer: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +241,9 @@ class UsedNonce:
 
     ``settled`` is None if no transaction was found.  ``precedes_ledger`` is whether the
     nonce was used before this service had the wallet.
+
+    Of a batch, each ``item`` is one by its position, and ``has_fee`` is true for the
+    first.  ``mark`` is that of an item whose refund is not known.
     """
 
     wallet: str
@@ -241,6 +251,9 @@ class UsedNonce:
     settled: Settled | None
     payments: tuple[Outflow, ...] = ()
     precedes_ledger: bool = False
+    item: int | None = None
+    mark: bytes | None = None
+    has_fee: bool = True
 
     @property
     def attempt(self) -> TransactionCost | None:
@@ -283,16 +296,26 @@ class UsedNonce:
     @property
     def memo(self) -> bytes | None:
         """The memo in the calldata of a transaction that no row of a refund has."""
+        if self.mark is not None:
+            return self.mark
         if self.is_own or self.settled is None:
             return None
         return read_memo(self.settled.data)
 
 
 def read_payments(
-    settled: Settled | None, transfers: Sequence[TokenTransfer]
+    wallet: str, settled: Settled | None, transfers: Sequence[TokenTransfer]
 ) -> tuple[Outflow, ...]:
-    """Return what left a wallet: *transfers*, and the coin of its own *settled*."""
-    moved = [Outflow(each.token, each.recipient, each.amount) for each in transfers]
+    """Return what left *wallet*: *transfers*, and the coin of its own *settled*."""
+    moved = [
+        Outflow(
+            each.token,
+            each.recipient,
+            each.amount,
+            None if each.sender == wallet else each.sender,
+        )
+        for each in transfers
+    ]
     if settled is None:
         return tuple(moved)
     if settled.succeeded and settled.value and settled.to != settled.sender:

@@ -1,6 +1,6 @@
 """Compares one used nonce of a wallet with its rows: pure rules."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from api.extras.books.entries import (
     UsedNonce,
 )
 from api.extras.books.tables import NonceEntry
+from signer.chain.vault import PAY
 from signer.model.payment import PaymentPurpose
 from signer.model.refund import COIN_ADDRESS, Refund, Status
 from signer.model.transaction import Kind, Transaction
@@ -23,7 +24,7 @@ from signer.refunds.sweep_policy import build_objection
 
 class Matcher:
     """
-    Finds the differences of the used nonces of one network.
+    Finds the differences of the used nonces of one network, which may have *vaults*.
 
     *is_late* returns whether a block is so old that the ledger should know its refunds;
     *is_authentic* whether the row of a refund or a filler is what this service stored.
@@ -33,21 +34,24 @@ class Matcher:
         self,
         network: str,
         assets: Assets,
+        vaults: Collection[str],
         *,
         is_late: Callable[[int], bool],
         is_authentic: Callable[[Refund | Transaction], bool],
     ) -> None:
         self._network = network
         self._assets = assets
+        self._vaults = vaults
         self._is_late = is_late
         self._is_authentic = is_authentic
 
     def compare(self, used: UsedNonce) -> Iterator[Difference]:
         """Yield the differences, but not those that ``explain_memo`` decides."""
         entry = used.entry
-        if entry.row is not None and not self._is_authentic(entry.row):
+        row = entry.batch or entry.row
+        if row is not None and not self._is_authentic(row):
             # What a changed row says is not compared.
-            yield self._changed(used, "refund" if entry.refund else "filler")
+            yield self._changed(used, _name(entry))
         elif used.is_own and used.settled is not None:
             yield from self._compare_fee(used, used.settled)
             if entry.refund is not None:
@@ -92,7 +96,8 @@ class Matcher:
 
     def _compare_fee(self, used: UsedNonce, settled: Settled) -> Iterator[Difference]:
         attempt = used.attempt
-        if attempt is not None and settled.execution_fee > attempt.most_fee:
+        is_above = attempt is not None and settled.execution_fee > attempt.most_fee
+        if attempt is not None and is_above and used.has_fee:
             yield self._build(
                 Code.FEE_MISMATCH,
                 used,
@@ -229,6 +234,9 @@ class Matcher:
         is_coin = payment.asset == COIN_ADDRESS
         code = Code.COIN_WITHOUT_REFUND if is_coin else Code.TRANSFER_WITHOUT_REFUND
         detail = "no refund, sweep or accepted transaction explains this payment"
+        settled = used.settled
+        if used.wallet in self._vaults and settled is not None:
+            code, detail = _explain_vault(settled, used.wallet)
         return self._build(code, used, detail, found=payment)
 
     def _changed(self, used: UsedNonce, name: str) -> Difference:
@@ -270,6 +278,22 @@ class Matcher:
             else:
                 fields[name] = value
         return Difference(code, self._network, used.wallet, detail, **fields)
+
+
+def _name(entry: NonceEntry) -> str:
+    if entry.refund:
+        return "refund"
+    return "batch" if entry.batch else "filler"
+
+
+def _explain_vault(settled: Settled, vault: str) -> tuple[Code, str]:
+    """Return what moved tokens out of *vault* that is no transaction of our wallets."""
+    sender = settled.sender
+    if settled.to == vault and settled.data.startswith(PAY):
+        detail = f"an operator that is no key of ours, {sender}, paid out of the vault"
+        return Code.OTHER_OPERATOR, detail
+    detail = f"{sender} took it out of the vault, as its guardian may"
+    return Code.VAULT_WITHDRAWAL, detail
 
 
 _PAID_OPEN = (

@@ -254,7 +254,7 @@ def settlement_row(network: str, used: UsedNonce, header: Header) -> dict[str, A
     }
     if settled is not None:
         paid |= {
-            "network_fee": COIN_ASSET.format(settled.fee),
+            "network_fee": COIN_ASSET.format(settled.fee if used.has_fee else 0),
             "block_time": block_time(header),
             "block_number": settled.block.number,
             "tx_hash": settled.tx_hash,

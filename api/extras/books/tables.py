@@ -14,7 +14,9 @@ from backends.sql.refund_rows import (
     REFUNDS,
     read_moving,
     read_refunds,
+    read_transactions,
     same_nonce,
+    with_members,
 )
 from backends.sql.refunds import RefundTables
 from backends.sql.tables import (
@@ -51,8 +53,8 @@ class NonceEntry:
     """
     All that the ledger has about one nonce of a wallet.
 
-    It has a refund, or a filler, which pays none.  ``unrecorded`` is a transaction that
-    the chain had and the ledger did not.
+    It has a refund, a batch of them, or a filler, which pays none.  ``unrecorded`` is a
+    transaction that the chain had and the ledger did not; of a batch, an item of it.
     """
 
     nonce: int
@@ -60,11 +62,12 @@ class NonceEntry:
     attempts: tuple[TransactionCost, ...] = ()
     unrecorded: UnrecordedTransaction | None = None
     filler: Transaction | None = None
+    batch: Transaction | None = None
 
     @property
     def row(self) -> Refund | Transaction | None:
-        """The refund or the filler that has the nonce."""
-        return self.refund or self.filler
+        """The refund, the filler or the batch that has the nonce."""
+        return self.refund or self.filler or self.batch
 
     @property
     def status(self) -> Status | None:
@@ -86,6 +89,12 @@ _last = bindparam("last", type_=refunds.c.nonce.type)
 _at_most = bindparam("at_most", type_=Integer)
 
 
+_IS_BATCH = "kind = 'batch'"
+
+# No index has the batches: no more nonces than the page has are looked at.
+_in_page = transactions.c.nonce < _first + _at_most
+
+
 def _nonces(table: Any, *conditions: Any) -> Any:
     return (
         select(table.c.nonce)
@@ -99,11 +108,29 @@ def _nonces(table: Any, *conditions: Any) -> Any:
 _page = union(
     *(select(_nonces(table).c.nonce) for table in (refunds, unrecorded)),
     select(_nonces(transactions, text(IS_FILLER)).c.nonce),
+    # All of its refunds may be queued again.
+    select(_nonces(transactions, text(_IS_BATCH), _in_page).c.nonce),
 )
 NONCES = select(_page.subquery().c.nonce).order_by("nonce").limit(_at_most)
 
 _REFUNDS = REFUNDS.where(
     of_wallet(refunds), refunds.c.nonce >= _first, refunds.c.nonce <= _last
+)
+
+_BATCHES = PAYING.where(
+    text("transactions.kind = 'batch'"),
+    of_wallet(transactions),
+    transactions.c.nonce >= _first,
+    transactions.c.nonce <= _last,
+)
+
+_VAULTS = (
+    select(transactions.c.vault)
+    .where(
+        transactions.c.chain_id == bindparam("of_chain"),
+        transactions.c.vault.is_not(None),
+    )
+    .distinct()
 )
 
 _FILLERS = select(transactions).where(
@@ -229,6 +256,11 @@ class BookTables(RefundTables, WalletTables):
             BookToken(*row) for row in self._database.rows(_TOKENS, of_chain=chain_id)
         ]
 
+    def vaults(self, chain_id: int) -> Sequence[str]:
+        """Return each vault that a batch of the chain names."""
+        rows = self._database.rows(_VAULTS, of_chain=chain_id)
+        return sorted(row.vault for row in rows)
+
     def nonce_entries(
         self, chain_id: int, sender: str, first: int, limit: int
     ) -> Sequence[NonceEntry]:
@@ -245,9 +277,12 @@ class BookTables(RefundTables, WalletTables):
             if not nonces:
                 return ()
             span = {**wallet, "first": nonces[0], "last": nonces[-1]}
+            rows = read_transactions(connection.execute(_BATCHES, span))
+            batches = {each.nonce: each for each in with_members(connection, rows)}
             of_nonce = {
                 each.nonce: each
                 for each in read_refunds(connection.execute(_REFUNDS, span))
+                if each.nonce not in batches
             }
             fillers = {
                 row.nonce: Transaction(*row)
@@ -259,6 +294,8 @@ class BookTables(RefundTables, WalletTables):
             ):
                 costs[nonce].append(TransactionCost(tx_hash, Kind(kind), max_fee * gas))
             seen = select_unrecorded(connection, self._macs, UNRECORDED, **span)
+            # Of a batch, an item that another program changed, or the last one.
+            seen = sorted(seen, key=lambda each: not each.is_authentic)
             unrecorded = {each.nonce: each for each in seen}
             return [
                 NonceEntry(
@@ -267,6 +304,7 @@ class BookTables(RefundTables, WalletTables):
                     tuple(costs[nonce]),
                     unrecorded.get(nonce),
                     fillers.get(nonce),
+                    batches.get(nonce),
                 )
                 for nonce in nonces
             ]

@@ -9,6 +9,7 @@ from itertools import count
 from operator import attrgetter
 from typing import Any
 
+from eth_abi.abi import encode
 from sqlalchemy import Connection, Table, delete, insert
 
 from api.extras.books.accounts import Openings
@@ -24,7 +25,8 @@ from backends.sql.tables import (
     unrecorded,
     wallets,
 )
-from signer.chain.erc20 import encode_transfer
+from signer.chain.erc20 import TRANSFER_EVENT, encode_transfer
+from signer.chain.vault import PAID_EVENT, SKIPPED_EVENT, Item, Reason, encode_pay
 from signer.config.networks import Network
 from signer.errors import ChainUnavailableError
 from signer.model.payment import PaymentPurpose, PaymentState
@@ -51,6 +53,7 @@ BLOCK_SECONDS = 12
 
 TOKEN, OTHER_TOKEN = ("0x" + digit * 40 for digit in "56")
 WALLET, SECOND = ("0x" + digit * 40 for digit in "12")
+VAULT, GUARDIAN = ("0x" + digit * 40 for digit in "78")
 SWEEP = {
     "tenant": OPERATOR,
     "purpose": PaymentPurpose.SWEEP,
@@ -163,6 +166,41 @@ class PaperChain:
         self.transfer(sender, recipient, amount, settled.tx_hash)
         return settled
 
+    def pay_out(
+        self,
+        sender: str,
+        items: Sequence[Item],
+        ends: Sequence[Reason | None],
+        *,
+        moved: Sequence[bool] = (),
+    ) -> Settled:
+        """
+        Mine a batch of the vault; items end as *ends* says.
+
+        *moved* says which of them move tokens, if that is not what the vault says.
+        """
+        settled = self.send(sender, to=VAULT, data=encode_pay(TOKEN, items))
+        logs: list[Log] = []
+        for index, (item, end) in enumerate(zip(items, ends, strict=True)):
+            if moved[index] if moved else end is None:
+                self.transfer(VAULT, item.recipient, item.amount, settled.tx_hash)
+                words = [encode(["address"], [e]) for e in (VAULT, item.recipient)]
+                amount = encode(["uint256"], [item.amount])
+                logs.append(Log(TOKEN, (TRANSFER_EVENT, *words), amount))
+            topic = item.mark.ljust(32, b"\0")
+            logs.append(
+                Log(VAULT, (PAID_EVENT, topic), b"")
+                if end is None
+                else Log(
+                    VAULT,
+                    (SKIPPED_EVENT, topic),
+                    encode(["uint256", "uint8"], [index, end]),
+                )
+            )
+        settled = replace(settled, logs=tuple(logs))
+        self.settled_by_hash[settled.tx_hash] = settled
+        return settled
+
     def latest_block(self) -> Block:
         return self.block(self.head)
 
@@ -239,6 +277,7 @@ NETWORK = Network.model_validate(
         "chain_id": CHAIN_ID,
         "rpc_urls": ["http://127.0.0.1:9"],
         "confirmations": 3,
+        "vault": VAULT,
         "tokens": {
             "TUSD": {"address": TOKEN, "decimals": 6, "max_amount": "1000"},
             "OUSD": {"address": OTHER_TOKEN, "decimals": 6, "max_amount": "1000"},
@@ -267,6 +306,12 @@ def _membership(refund: Refund) -> Membership:
     return Membership(refund.id, CHAIN_ID, refund.sender, refund.nonce, 0)
 
 
+def _memberships(batches: Sequence[Transaction]) -> Iterator[Membership]:
+    for batch in batches:
+        for position, id_ in enumerate(batch.members):
+            yield Membership(id_, CHAIN_ID, batch.sender, batch.nonce, position)
+
+
 def _signed(sender: str, entry: NonceEntry) -> Iterator[SignedTransaction]:
     for number, each in enumerate(reversed(entry.attempts)):
         yield SignedTransaction(
@@ -282,6 +327,14 @@ def _signed(sender: str, entry: NonceEntry) -> Iterator[SignedTransaction]:
             raw=b"signed",
             signed_at=START,
         )
+
+
+_STATES: dict[Reason | None, str] = {
+    None: "confirmed",
+    Reason.NOT_WITHIN_ITEM_CAP: "queued",
+    Reason.ABOVE_DAY_CAP: "queued",
+    **dict.fromkeys((Reason.NO_CODE, Reason.REVERTED, Reason.NOT_TRUE), "failed"),
+}
 
 
 class Books:
@@ -378,6 +431,50 @@ class Books:
         self.chain.mine()
         settled = self.chain.pay(wallet, refund.recipient, refund.amount, refund.memo)
         return self.write(refund, settled)
+
+    def batch(self, *ends: Reason | None, moved: Sequence[bool] = ()) -> list[Refund]:
+        """Pay a batch honestly, whose items have *ends*; return its refunds."""
+        refunds = [self.refund() for _ in ends]
+        self.chain.mine()
+        items = [Item(each.recipient, each.amount, each.memo) for each in refunds]
+        settled = self.chain.pay_out(WALLET, items, ends, moved=moved)
+        return self.write_batch(refunds, settled, [_STATES[end] for end in ends])
+
+    def write_batch(
+        self, refunds: Sequence[Refund], settled: Settled, states: Sequence[str]
+    ) -> list[Refund]:
+        """Write the rows of a batch, settled by *settled*, with the *states* of all."""
+        drafted = Transaction.draft(
+            refunds,
+            START,
+            sender=WALLET,
+            nonce=settled.nonce,
+            key_id="01",
+            gas_limit=500_000,
+            vault=VAULT,
+        )
+        row = replace(
+            drafted,
+            status=TransactionStatus.CONFIRMED,
+            tx_hash=settled.tx_hash,
+            block_number=settled.block.number,
+            block_hash=settled.block.hash,
+            members=tuple(each.id for each in refunds),
+        )
+        ended = [
+            replace(refund, state=PaymentState(state))
+            for refund, state in zip(refunds, states, strict=True)
+        ]
+        payments = [
+            each.inside(row, position)
+            for position, each in enumerate(ended)
+            if each.state is not PaymentState.QUEUED
+        ]
+        self.others += [each for each in ended if each.state is PaymentState.QUEUED]
+        cost = TransactionCost(settled.tx_hash, Kind.TRANSFER, MOST_FEE)
+        batch = replace(row, payments=tuple(payments))
+        self.put(WALLET, NonceEntry(settled.nonce, attempts=(cost,), batch=batch))
+        return ended
 
     def reverted(self) -> NonceEntry:
         """Let a refund's transaction fail on the chain."""
@@ -503,6 +600,8 @@ class Books:
             for each in own.values()
         ]
         paid = [each.refund for _, each in entries if each.refund is not None]
+        batches = [each.batch for _, each in entries if each.batch is not None]
+        parts = [each for batch in batches for each in batch.payments]
         fillers = [each.filler for _, each in entries if each.filler is not None]
         seen = [each.unrecorded for _, each in entries if each.unrecorded is not None]
         return {
@@ -512,14 +611,15 @@ class Books:
             ],
             refunds: [
                 _row(refunds, each, is_forged=each.id in self.forged)
-                for each in (*paid, *self.others)
+                for each in (*paid, *parts, *self.others)
             ],
             transactions: [
                 _row(transactions, each, is_forged=each.id in self.forged)
-                for each in (*map(_transaction, paid), *fillers)
+                for each in (*map(_transaction, paid), *fillers, *batches)
             ],
             transaction_payments: [
-                _fields(transaction_payments, _membership(each)) for each in paid
+                _fields(transaction_payments, each)
+                for each in (*map(_membership, paid), *_memberships(batches))
             ],
             attempts: [
                 _fields(attempts, each)

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.extras.books.comparison import NetworkBooks
+from signer.chain.vault import Reason
 from signer.model.refund import COIN_ADDRESS
 from tests.extras.books.paid_books import (
     FEE,
@@ -24,6 +25,9 @@ STEPS: dict[str, Callable[[Books], object]] = {
     "reverted": Books.reverted,
     "cancelled": Books.cancelled,
     "filler": Books.filler,
+    "batch": lambda books: books.batch(None, None, None),
+    "batch with all ends": lambda books: books.batch(None, *Reason, None),
+    "batch that paid none": lambda books: books.batch(Reason.ABOVE_DAY_CAP),
     "sweep": Books.swept,
     "coin sweep": Books.swept_coin,
     "call": Books.called,

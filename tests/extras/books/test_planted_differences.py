@@ -8,6 +8,7 @@ import pytest
 
 from api.extras.books.entries import Code, Difference
 from api.extras.books.tables import NonceEntry, TransactionCost
+from signer.chain.vault import Item
 from signer.model.refund import COIN_ADDRESS, Refund, Status
 from signer.model.transaction import Kind, TransactionStatus
 from signer.model.wallet import NOOP_MEMO
@@ -15,12 +16,14 @@ from signer.ports.chain import Block
 from signer.refunds.nonce_checks import paid_earlier
 from tests.extras.books.paid_books import (
     CUSTOMER,
+    GUARDIAN,
     MOST_FEE,
     NETWORK,
     OTHER_TOKEN,
     SECOND,
     STRANGER,
     TOKEN,
+    VAULT,
     WALLET,
     Books,
     PaperChain,
@@ -263,6 +266,17 @@ def _filler_of_an_unused_nonce(books: Books) -> None:
     books.put(WALLET, NonceEntry(unused.nonce, filler=unused))
 
 
+def _withdrawal(books: Books) -> None:
+    books.chain.mine()
+    settled = books.chain.send(GUARDIAN, to=VAULT, data=b"withdraw")
+    books.chain.transfer(VAULT, GUARDIAN, 70, settled.tx_hash)
+
+
+def _payment_of_another_operator(books: Books) -> None:
+    books.chain.mine()
+    books.chain.pay_out(STRANGER, [Item(CUSTOMER, 5, bytes(16))], [None])
+
+
 PLANTED: list[tuple[Callable[[Books], None], Code]] = [
     (_refund_without_transfer, Code.REFUND_WITHOUT_TRANSFER),
     (_cancelled_but_confirmed, Code.REFUND_WITHOUT_TRANSFER),
@@ -305,6 +319,8 @@ PLANTED: list[tuple[Callable[[Books], None], Code]] = [
     (_filler_left_open, Code.MINED_BUT_OPEN),
     (_changed_filler, Code.ROW_CHANGED),
     (_filler_of_an_unused_nonce, Code.CONFIRMED_BUT_MISSING),
+    (_withdrawal, Code.VAULT_WITHDRAWAL),
+    (_payment_of_another_operator, Code.OTHER_OPERATOR),
 ]
 
 
