@@ -98,6 +98,7 @@ _in_page = transactions.c.nonce < _first + _at_most
 def _nonces(table: Any, *conditions: Any) -> Any:
     return (
         select(table.c.nonce)
+        .distinct()  # All refunds of a batch, and all items of one, have the same.
         .where(of_wallet(table), table.c.nonce >= _first, *conditions)
         .order_by(table.c.nonce)
         .limit(_at_most)
