@@ -57,9 +57,17 @@ def test_the_guide_is_followed(tmp_path: Path) -> None:
                 assert "next: the revoked key" in stack.command("keys", "list")
                 vault.sign("--remove-operator", stack.address)
                 assert "next:" not in stack.command("keys", "list")
+                _audit(console)
         finally:
             console.close()
         assert guide.unused() == []
+
+
+def _audit(console: Console) -> None:
+    """*Verify an export*: the auditor finds no problem with the vault."""
+    page = ROOT / "docs" / "how-to" / "verify-an-export.md"
+    guide = Guide(console, page, texts={"polygon": "local", "BLOCK": "0"})
+    guide.follow("hotwallet vault status")
 
 
 def _move(gateway: Gateway, vault: StackVault) -> None:
