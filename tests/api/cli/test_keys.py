@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from api.auth.dev_tokens import provide_signing_key
 from backends.aws_kms.backend import KMSBackend
 from backends.pkcs11 import PKCS11Backend
 from backends.sql import SQLStore
@@ -215,17 +216,40 @@ def test_revokes_a_former_key(
 
 
 @pytest.fixture
-def vault(old: Key, networks: Callable[..., Path], fresh_anvil: DevChain) -> LocalVault:
-    """The vault of the network: only the old key may pay."""
+def vault(
+    networks: Callable[..., Path],
+    fresh_anvil: DevChain,
+    softhsm: PKCS11Backend,
+    softhsm_key: KeyId,
+) -> LocalVault:
+    """The vault of the network: only the first key may pay."""
     vault = deploy_vault(
         fresh_anvil.url,
         fresh_anvil.token,
         caps=(5, 9),
         funds=100,
-        operators=[old.address],
+        operators=[_address(softhsm, softhsm_key)],
     )
     networks(vault=vault.address)
     return vault
+
+
+def test_no_process_starts_with_a_vault_that_does_not_fit(
+    run: Run, vault: LocalVault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T12: the guard asks the chain, with the key that is active."""
+    provide_signing_key(tmp_path / "private.pem", tmp_path / "public.pem")
+    monkeypatch.setenv("JWT_PUBLIC_KEY_FILE", str(tmp_path / "public.pem"))
+    (address,) = vault.operators
+    fits = run("guard", "--json")
+    vault.call(vault.guardian, "removeOperator(address)", address)
+    refused = run("guard", "--json")
+    (refusal,) = refused.json["refusals"]
+
+    assert fits.status == 0, fits.out
+    assert fits.json["address"] == address
+    assert (refused.status, refusal["code"]) == (78, "vault-operator-missing")
+    assert f"--network local --add-operator {address}" in refusal["message"]
 
 
 def test_a_rotation_with_a_vault(
