@@ -232,6 +232,19 @@ def hash_id(id_: str) -> str:
     return hashlib.sha256(id_.encode(errors="surrogatepass")).hexdigest()
 
 
+def signed_work(fields: Mapping[str, Any]) -> str | None:
+    """
+    Return what a record of a signature is about: a refund, or a batch by its digest.
+
+    Their intent may precede the digest that is signed.  None: it is about the digest.
+    """
+    refund_id, details = fields.get("refund_id"), fields.get("details")
+    if refund_id is not None:
+        return str(refund_id)
+    composition = details.get("composition") if isinstance(details, dict) else None
+    return None if composition is None else f"batch {composition}"
+
+
 def read_fields(record: Record) -> Mapping[str, Any]:
     """Return the fields of *record*, or none if its body is no JSON object."""
     if is_deeper(record.body, _MAX_DEPTH):

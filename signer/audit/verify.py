@@ -26,7 +26,14 @@ from signer.audit.export import (
     Note,
     RawRecord,
 )
-from signer.audit.hash_chain import GENESIS, Forgeries, hash_id, link, read_fields
+from signer.audit.hash_chain import (
+    GENESIS,
+    Forgeries,
+    hash_id,
+    link,
+    read_fields,
+    signed_work,
+)
 from signer.errors import HotWalletError, InvalidInputError
 from signer.model.audit_record import Record, Sealed, made_at
 
@@ -180,10 +187,9 @@ class RecordIndex:
         """Match the outcome of a signature with an intent, in any order."""
         # The order of records that are sealed together is that of a clock.
         fields = read_fields(record)
-        names = ("address", "refund_id", "node", "pid")
-        work = tuple(str(fields.get(name)) for name in names)
-        if fields.get("refund_id") is None:
-            work += (str(fields.get("digest")),)
+        of = signed_work(fields)
+        work = tuple(str(fields.get(name)) for name in ("address", "node", "pid"))
+        work += (f"digest {fields.get('digest')}" if of is None else of,)
         if fields.get("event") in SIGN_REQUESTED:
             mine, others = self._intents, self._unrequested
         elif fields.get("event") in SIGN_FINISHED:

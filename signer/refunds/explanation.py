@@ -131,7 +131,8 @@ class Explanation:
     the first open transactions with lower nonces.  ``tenant_blocked_at`` is when an
     operator blocked the refund's tenant.  ``decision`` is the state of the approval
     that the refund awaits, or awaited.  ``in_flight`` is how many transactions of the
-    wallet have no receipt, if the network allows no more.  ``unanswered`` has the error
+    wallet have no receipt, if the network allows no more.  ``batch`` is how many
+    refunds its transaction pays, if a vault pays it.  ``unanswered`` has the error
     code of each question that could not be answered.
 
     With ``for_tenant`` the reader is the refund's tenant, and not an operator: it gets
@@ -154,6 +155,7 @@ class Explanation:
     tenant_blocked_at: datetime | None = None
     decision: ApprovalState = ApprovalState.WAITING
     in_flight: int | None = None
+    batch: int | None = None
     for_tenant: bool = False
 
     @property
@@ -175,6 +177,8 @@ class Explanation:
             f" {refund.failure_detail}",
         }[refund.status]
         moving = refund.moving
+        if self.batch is not None:
+            sentence += f", in a batch of {self.batch}"
         if moving.blocked_by is None:
             return f"{sentence}."
         return (
@@ -349,6 +353,7 @@ class Explainer:
             ahead=self._find_ahead(refund),
             tenant_blocked_at=None if blocked is None else blocked.at,
             decision=self._find_decision(refund),
+            batch=None if for_tenant else self._count_batch(refund),
             for_tenant=for_tenant,
         )
         chain = self._chains.get(refund.network)
@@ -365,6 +370,13 @@ class Explainer:
             if each.is_authentic
         }
         return min(found, key=_DECIDING.index, default=ApprovalState.WAITING)
+
+    def _count_batch(self, refund: Refund) -> int | None:
+        own = refund.transaction
+        if own is None or own.vault is None:
+            return None
+        found = self._store.find_transaction(own.chain_id, own.sender, own.nonce)
+        return None if found is None else len(found.payment_ids)
 
     def _find_ahead(self, refund: Refund) -> Sequence[Transaction]:
         if refund.sender is None or refund.nonce is None or refund.status.is_final:

@@ -57,6 +57,51 @@ def test_a_trace_of_the_service_is_accepted() -> None:
     assert (found.refunds, found.signatures, found.unfinished) == (4, 5, 1)
 
 
+def test_batches_are_accepted() -> None:
+    """A refund that a vault skipped is in another one, or is cancelled (I2, I3)."""
+    trace = Recorder()
+    for refund in range(4):
+        trace.accept(refund)
+    trace.batch(0, 1, 2)
+    trace.batch(1, 3, nonce=1)
+    trace.cancel(2)
+
+    found = check_conformance(trace.records)
+
+    assert found.violations == []
+    assert (found.signatures, found.unfinished) == (2, 0)
+
+
+def _cancelled_in_a_batch(trace: Recorder) -> None:
+    trace.cancel(0)
+    trace.batch(0)
+
+
+def _other_batch(trace: Recorder) -> None:
+    trace.accept(1)
+    trace.batch(0)
+    trace.batch(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("play", "rule"),
+    [
+        (_cancelled_in_a_batch, Rule.CANCELLED_IS_FINAL),
+        (_other_batch, Rule.ONE_OWNER),
+        (lambda trace: trace.batch(0, 9), Rule.ACCEPTED_FIRST),
+        (lambda trace: trace.batch(0, composition="00"), Rule.SAME_PAYMENT),
+        (lambda trace: trace.batch(0, key=1), Rule.ACTIVE_KEY_RESERVES),
+    ],
+)
+def test_a_batch_breaks_a_rule(play: Callable[[Recorder], None], rule: Rule) -> None:
+    trace = Recorder()
+    trace.rotate(None, 0)
+    trace.accept(0)
+    play(trace)
+
+    assert rule in _rules(trace)
+
+
 def test_an_approved_refund_is_accepted() -> None:
     """A replacement and a no-op need no further approval."""
     trace = Recorder()

@@ -43,6 +43,17 @@ def log_at(seconds: float) -> AuditLog:
     return AuditLog(_Quiet(), clock=lambda: at(seconds))
 
 
+def batch_purpose(composition: str) -> Purpose:
+    """Return the purpose of a signature for a batch."""
+    operation = Operation.TRANSACTION_SIGNING
+    details: Any = {
+        "chain_id": 1,
+        "composition": composition,
+        "payments": ["rf_1", "rf_2"],
+    }
+    return Purpose(operation, "local", "worker", details=details)
+
+
 def intent(
     seconds: float, refund_id: str | None = "rf_1", subject: Subject = SUBJECT
 ) -> Record:

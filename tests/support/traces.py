@@ -1,7 +1,7 @@
 """Audit records as a trace: made one by one, and ways to break a real one."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,6 +18,7 @@ from signer.model.audit_record import (
     made_at,
 )
 from signer.model.refund import new_refund_id
+from signer.model.transaction import compose
 from tests.support.audit import START
 from tests.support.conformance.events import ACCEPTED, INTENT, SIGNED
 from tests.support.conformance.verdict import Rule
@@ -104,6 +105,36 @@ class Recorder:
             seconds=0.001,
         )
         self._add(record)
+
+    def batch(
+        self, *refunds: int, key: int = 0, nonce: int = 0, **changes: Any
+    ) -> None:
+        """Record the intent of a batch in its reservation, and its signature."""
+        ids = [self.refund_id(each) for each in refunds]
+        details = {
+            "chain_id": 31337,
+            "vault": address_of(91),
+            "composition": compose(ids),
+            "payments": ids,
+            "nonce": nonce,
+            **changes,
+        }
+        log, subject = self._log(0), _subject(key)
+        reserved = Purpose(
+            Operation.TRANSACTION_SIGNING, _NETWORK, WORKER.name, details=details
+        )
+        self._add(log.intent(reserved, subject))
+        signed = {**details, "attempt": 0, "kind": "transfer"}
+        digest = _digest(key, signed)
+        self._add(
+            log.outcome(
+                replace(reserved, details=signed),
+                subject,
+                digest=digest,
+                outcome="success",
+                seconds=0.001,
+            )
+        )
 
     def rotate(self, before: int | None, after: int, **details: Any) -> None:
         """Record a rotation from one key to another."""

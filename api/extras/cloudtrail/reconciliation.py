@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from signer.audit.actions import SIGN_FINISHED, SIGN_REQUESTED, SUCCESS
-from signer.audit.hash_chain import genuine, is_canonical, read_fields
+from signer.audit.hash_chain import (
+    genuine,
+    is_canonical,
+    read_fields,
+    signed_work,
+)
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record
 from signer.redact import key_prefix
@@ -366,13 +371,13 @@ def _crash(request: SigningRecord, ends: datetime) -> _Trace:
 
 def _work(record: SigningRecord) -> tuple[object, ...]:
     """Return what a request and its result have in common."""
-    # For a refund that is the refund: the request in its reservation has no digest yet,
-    # and another process may continue the work.
+    # For a refund or a batch that is its name: the request in its reservation has no
+    # digest yet, and another process may continue the work.
     fields = record.fields
-    refund_id = fields.get("refund_id")
+    of = signed_work(fields)
     key = (fields["key_id"], fields.get("operation"), fields.get("network"))
-    if refund_id is not None:
-        return (*key, refund_id)
+    if of is not None:
+        return (*key, of)
     names = ("digest", "actor", "request_id", "node", "pid")
     return (*key, *map(fields.get, names))
 

@@ -11,6 +11,7 @@ from api.container import Container
 from api.extras.console.rendering import format_amount
 from api.extras.console.tables import ConsoleTables
 from signer.chain.erc20 import decode_transfer
+from signer.chain.vault import Item, decode_pay
 from signer.crypto.transactions import AnyTransaction, SignedBytes
 from signer.deadline import Deadlines
 from signer.errors import (
@@ -21,7 +22,7 @@ from signer.errors import (
     RowNotAuthenticError,
 )
 from signer.model.refund import COIN_ADDRESS, UNRESERVED, Refund, is_refund_id
-from signer.model.transaction import Kind, SignedTransaction
+from signer.model.transaction import Kind, SignedTransaction, Transaction
 from signer.ports.ledger import Ledger
 from signer.ports.refund_reports import RefundFilter
 from signer.refunds.explanation import Explanation
@@ -102,6 +103,7 @@ class RefundDetailsReader:
         stored = store.transactions(refund.id)
         return {
             "refund": refund,
+            "batch": self._find_batch(refund),
             "is_authentic": self._is_authentic(refund),
             "is_cancellable": refund.status in UNRESERVED,
             "moves": store.history(refund.id),
@@ -121,6 +123,15 @@ class RefundDetailsReader:
         except HotWalletError as e:
             return None, e.code
 
+    def _find_batch(self, refund: Refund) -> Transaction | None:
+        """Return the batch that pays *refund* with others; None if it has none."""
+        own = refund.transaction
+        if own is None or own.vault is None:
+            return None
+        return self._container.store.find_transaction(
+            own.chain_id, own.sender, own.nonce
+        )
+
     def _is_authentic(self, refund: Refund) -> bool:
         try:
             self._container.store.require_authentic(refund)
@@ -139,6 +150,8 @@ def _describe(stored: SignedTransaction, refund: Refund) -> tuple[str, bool | No
         transaction = SignedBytes.decode(stored.raw).transaction
         if stored.kind is Kind.NOOP:
             return "sends nothing to the wallet itself, and uses the nonce up", None
+        if refund.transaction is not None and refund.transaction.vault is not None:
+            return _describe_item(transaction, refund, refund.transaction.vault)
         is_payment = transfer_of(refund).is_of(transaction)
         to, amount = _read_payment(transaction, refund)
     except (EncodingError, InvalidInputError):
@@ -148,6 +161,29 @@ def _describe(stored: SignedTransaction, refund: Refund) -> tuple[str, bool | No
     if refund.calldata:
         does += f", and calls it with {len(transaction.data)} bytes"
     return does, is_payment
+
+
+def _describe_item(
+    transaction: AnyTransaction, refund: Refund, vault: str
+) -> tuple[str, bool]:
+    """
+    Return what the item of *refund* in a batch does, and whether that pays it.
+
+    Raises:
+        EncodingError: The transaction is no batch, or has no such item.
+    """
+    token, items = decode_pay(transaction.data)
+    position = refund.position or 0
+    if position >= len(items):
+        raise EncodingError("the batch has fewer items")
+    found = items[position]
+    own = Item(refund.recipient.lower(), refund.amount, refund.memo)
+    is_call = (transaction.to, transaction.value) == (vault, 0)
+    is_payment = is_call and token == refund.token_address.lower() and found == own
+    whole = format_amount(found.amount, refund.decimals)
+    to = to_checksum_address(found.recipient)
+    does = f"lets the vault pay {len(items)} refunds: in place {position + 1},"
+    return f"{does} {whole} {refund.token} to {to}", is_payment
 
 
 def _read_payment(transaction: AnyTransaction, refund: Refund) -> tuple[str, int]:

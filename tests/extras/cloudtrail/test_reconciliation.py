@@ -16,6 +16,7 @@ from tests.support.signings import (
     DIGEST,
     SUBJECT,
     at,
+    batch_purpose,
     intent,
     log_at,
     outcome,
@@ -183,6 +184,24 @@ def test_a_request_with_its_result_explains_nothing(tmp_path: Path) -> None:
     found = _reconcile(
         tmp_path, records, sign_event("a", at(0)), sign_event("x", at(0))
     )
+
+    assert _intruders(found) == ["x"]
+
+
+def test_a_batch_is_continued_by_another_process(tmp_path: Path) -> None:
+    """Its request has no digest yet, and one signature explains no more."""
+    purpose = batch_purpose("a0")
+    signed = log_at(1).outcome(
+        purpose,
+        SUBJECT,
+        digest=DIGEST,
+        outcome="success",
+        seconds=0.01,
+        device_request_ids=["a"],
+    )
+    events = [sign_event(name, at(1)) for name in "ax"]
+
+    found = _reconcile(tmp_path, [log_at(0).intent(purpose, SUBJECT), signed], *events)
 
     assert _intruders(found) == ["x"]
 

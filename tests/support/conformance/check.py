@@ -109,6 +109,7 @@ class _Trace:
         if self._history.is_stopped(event):
             yield Rule.STOP_IS_SILENT, "signing was stopped"
         if event.refund_id is None:
+            yield from self._intend_batch(event)
             return
         refund = self.refunds[event.refund_id]
         if refund.cancelled is not None:
@@ -129,10 +130,46 @@ class _Trace:
         else:
             yield from self._require_attempt(event, refund)
 
+    def _intend_batch(self, event: Event) -> Iterator[tuple[Rule, str]]:
+        yield from self._require_batch(event)
+        for each in event.each_payment:
+            refund = self.refunds[str(each.refund_id)]
+            if refund.cancelled is not None:
+                yield (
+                    Rule.CANCELLED_IS_FINAL,
+                    f"record {refund.cancelled} cancelled refund {each.refund_id}",
+                )
+            yield from self._require_accepted(each)
+            yield from self._require_approved(each, refund)
+        is_active = self._history.is_active(event.address, event)
+        if event.is_reservation and not is_active:
+            yield (
+                Rule.ACTIVE_KEY_RESERVES,
+                f"a nonce of {event.address} is reserved, which is not active",
+            )
+
+    def _require_batch(self, event: Event) -> Iterator[tuple[Rule, str]]:
+        """Check that a batch has one list of refunds, and its nonce."""
+        if not event.has_composition:
+            yield Rule.SAME_PAYMENT, "the digest is not that of the refunds"
+        nonce, name = event.details.get("nonce"), event.details.get("composition")
+        if nonce is None or name is None:
+            return
+        owner = self._owners.setdefault((event.wallet, nonce), str(name))
+        if owner != name and not (
+            self._history.may_be_reinstated(event.address, event)
+        ):
+            yield (
+                Rule.ONE_OWNER,
+                f"nonce {nonce} of {event.address} belongs to {owner}",
+            )
+
     def _sign(self, event: Event) -> Iterator[tuple[Rule, str]]:
         self.signatures += 1
         yield from self._answer(event)
-        if event.refund_id is not None:
+        if event.refund_id is None:
+            yield from self._require_batch(event)
+        else:
             refund = self.refunds[event.refund_id]
             yield from self._compare(event, refund)
             yield from self._require_attempt(event, refund)

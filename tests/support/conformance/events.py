@@ -7,7 +7,7 @@ that no process of the service can have written end no reading: they are malform
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ from signer.audit.actions import AuditAction
 from signer.audit.hash_chain import Forgeries, hash_id, is_canonical, read_fields
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, made_at
+from signer.model.transaction import compose
 
 
 INTENT = AuditAction.DIGEST_SIGN.requested
@@ -106,9 +107,24 @@ class Event:
 
     @property
     def is_reservation(self) -> bool:
-        """Whether it is the intent that is stored with the nonce of a refund."""
-        is_intent = self.name == INTENT and self.refund_id is not None
-        return is_intent and self.fields.get("digest") is None
+        """Whether it is the intent that is stored with a nonce, of refunds."""
+        pays = self.refund_id is not None or self.each_payment
+        return self.name == INTENT and bool(pays) and self.fields.get("digest") is None
+
+    @property
+    def each_payment(self) -> Sequence["Event"]:
+        """Of a batch, what the record would be for each of its refunds alone."""
+        ids = self.details.get("payments")
+        return [
+            replace(self, fields={**self.fields, "refund_id": id_})
+            for id_ in (ids if isinstance(ids, list) else ())
+        ]
+
+    @property
+    def has_composition(self) -> bool:
+        """Whether the digest of a batch is that of its refunds."""
+        ids = [str(each.refund_id) for each in self.each_payment]
+        return self.details.get("composition") in {None, compose(ids)}
 
     @property
     def proposed_refund_id(self) -> str | None:

@@ -38,7 +38,14 @@ from tests.support.audit import (
     record,
 )
 from tests.support.ledgers import DRAFTS
-from tests.support.signings import intent, outcome
+from tests.support.signings import (
+    DIGEST,
+    SUBJECT,
+    batch_purpose,
+    intent,
+    log_at,
+    outcome,
+)
 
 
 LINKS = chain(6)
@@ -384,6 +391,24 @@ def test_every_outcome_of_a_signature_has_an_intent() -> None:
         "unrequested", 2, 3,
     )  # fmt: skip
     assert _signatures(intents[1], outcomes[0]) == ("unrequested", 2, 3)
+
+
+def test_the_outcome_of_a_batch_has_the_intent_of_its_reservation() -> None:
+    """Which has no digest yet; the list of refunds names it."""
+    reserved = log_at(1).intent(batch_purpose("a0"), SUBJECT)
+    signed = [
+        log_at(second).outcome(
+            batch_purpose(composition),
+            SUBJECT,
+            digest=DIGEST,
+            outcome="success",
+            seconds=0.01,
+        )
+        for second, composition in ((2, "a0"), (3, "b1"))
+    ]
+
+    assert _signatures(reserved, signed[0]) is None
+    assert _signatures(reserved, *signed) == ("unrequested", 3, 4)
 
 
 def test_a_forged_outcome_is_not_a_finding() -> None:

@@ -23,7 +23,10 @@ from signer.refunds.explanation import (
     Explanation,
     FeeStatus,
 )
+from tests.fixtures.batches import VAULT
 from tests.fixtures.ledger import save, stopped
+from tests.fixtures.scripted_chain import TOKEN
+from tests.fixtures.scripted_vault import ScriptedVault
 from tests.support.refunds import World, altered
 
 
@@ -50,6 +53,25 @@ def test_a_queued_refund(world: World) -> None:
     assert (found.wallet_status, found.fees) == (None, None)
     assert (found.head, found.confirmations) == (0, 3)
     assert found.unanswered == {}
+
+
+def test_a_refund_in_a_batch(world: World) -> None:
+    """Operators read how many refunds its transaction pays."""
+    own = {world.signer.address}
+    world.chain.vaults[VAULT] = ScriptedVault(VAULT, TOKEN, own)
+    world.network = world.network.model_copy(update={"vault": VAULT})
+    world.compile_policy()
+    refunds = [world.accepted() for _ in range(3)]
+    world.work()
+
+    found = [_explain(world, each) for each in refunds]
+
+    assert [each.batch for each in found] == [3, 3, 3]
+    assert {each.summary for each in found} == {
+        "1 of 1 nodes have it, and it waits to be mined, in a batch of 3."
+    }
+    as_tenant = world.explainer.explain(world.stored(refunds[0]), for_tenant=True)
+    assert as_tenant.batch is None
 
 
 def test_a_queued_refund_in_a_paused_wallet(world: World) -> None:
