@@ -243,7 +243,8 @@ class ConfirmationTracker:
             before, after = change.transactions
             if error is None:
                 saved += 1
-                count_moves(self._meter, before, after)
+                paid = {each.id: each for each in before.payments}
+                count_moves(self._meter, paid, after)
                 if not TRANSACTION_MOVES[after.status]:
                     self._count_fee(network, after, receipts)
                     self._meter.ended(network, signatures=signed[after.id])

@@ -1,6 +1,6 @@
 """Saves what a step moved: another status, or the same one with a later due date."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -143,11 +143,10 @@ def report_strangers(alarm: Alerts, moving: Iterable[Moving]) -> None:
             alarm.report_row(error, stranger.id)
 
 
-def count_moves(meter: Meter, before: Moving, after: Moving) -> None:
-    """Count with *meter* that a refund, or each of a transaction's, has moved."""
-    found = {each.id: each for each in after.payments}
-    for old in before.payments:
-        meter.moved(old, found[old.id])
+def count_moves(meter: Meter, before: Mapping[str, Refund], after: Moving) -> None:
+    """Count that each refund of *after* has moved; *before* has them by their ids."""
+    for each in after.payments:
+        meter.moved(before[each.id], each)
 
 
 def log_ends(log: structlog.stdlib.BoundLogger, transaction: Transaction) -> None:

@@ -421,20 +421,21 @@ class Worker:
             ]
             steps += len(moved)
             errors = self._report(tried, outcomes)
-            works = {need for _, after in moved for need in self._needs(after)}
+            # The refunds of a batch have become the same transaction.
+            afters = {after.id: after for _, after in moved}
+            works = {need for each in afters.values() for need in self._needs(each)}
             for each, error in errors:
                 causes = set(self._find_cause(each, error)) - works
                 failing |= dict.fromkeys(causes, error)
             delayed = [*failed, *errors]
             problems = self._lifecycle.postpone(delayed)
-            counted = self._queues.postpone(errors, [a for _, a in moved], failing)
+            counted = self._queues.postpone(errors, afters.values(), failing)
             self._log_delayed(delayed, problems, counted)
-            changed = [(b, a) for b, a in moved if b.status != a.status]
-            for before, after in changed:
-                count_moves(self._meter, before, after)
-            # The payments of a batch have the same one.
-            unsent = {a.id: a for _, a in changed if Status(a.status) in UNSENT}
-            moving = list(unsent.values())
+            changed = {a.id: a for b, a in moved if b.status != a.status}
+            paid = {each.id: each for before, _ in moved for each in before.payments}
+            for each in changed.values():
+                count_moves(self._meter, paid, each)
+            moving = [a for a in changed.values() if Status(a.status) in UNSENT]
         return steps
 
     def _report(self, tried: Sequence[Moving], outcomes: Sequence[Outcome]) -> Failed:
