@@ -430,7 +430,8 @@ SWEEP = Action(
     name="sweep-key",
     title="Sweep a former key",
     about="""
-    Move all funds of a former key's address to the active key's address.
+    Move all funds of a former key's address to the active key's address; only the coin
+    on a network with a vault.
 
     Tokens go first, since moving them costs gas. When those transfers are confirmed,
     repeat it to move the network's coin. A worker sends the transfers like refunds.

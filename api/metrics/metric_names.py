@@ -207,7 +207,7 @@ FEES_PAID = OF_WORKERS.declare(
 )
 WALLET_BALANCE = OF_WORKERS.declare(
     "wallet_balance",
-    "Balance of the active key's address, in whole units.",
+    "Balance of the active key's address, or of the vault, in whole units.",
     "network asset",
 )
 WALLET_REFUNDS = OF_WORKERS.declare(

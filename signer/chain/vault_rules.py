@@ -183,7 +183,7 @@ def find_problems(
             " deploy another vault, because a delay cannot be changed",
         )
     for symbol, token in network.tokens.items():
-        yield from _find_cap_problems(symbol, token, facts.caps[symbol], propose)
+        yield from find_cap_problems(name, symbol, token, facts.caps[symbol])
 
 
 def missing_operator(name: str, address: str) -> Refusal:
@@ -200,9 +200,11 @@ def change_operator(verb: str, name: str, address: str) -> str:
     return f"hotwallet vault propose --network {name} --{verb}-operator {address}"
 
 
-def _find_cap_problems(
-    symbol: str, token: Token, caps: Caps, propose: str
+def find_cap_problems(
+    name: str, symbol: str, token: Token, caps: Caps
 ) -> Iterator[Refusal]:
+    """Yield why a vault of the network *name* must not have *caps* of a token."""
+    propose = f"`hotwallet vault propose --network {name}"
     if 0 in (caps.per_item, caps.per_day):
         yield Refusal(
             "vault-caps-missing",

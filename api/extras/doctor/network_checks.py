@@ -177,7 +177,13 @@ def _check_token(context: NetworkContext, symbol: str) -> Finding:
     balance = context.chain.token_balance(token.address, holder)
     if balance == 0:
         return Finding(f"{holder} holds no {symbol}", _WALLET_EMPTY)
-    return Finding(f"{format_units(balance, token.decimals)} on {holder}")
+    detail = f"{format_units(balance, token.decimals)} on {holder}"
+    if holder != context.address:
+        unused = context.chain.token_balance(token.address, context.address)
+        if unused:
+            shown = format_units(unused, token.decimals)
+            detail += f"; {shown} on {context.address}, from which no refund is paid"
+    return Finding(detail)
 
 
 def _check_runway(context: NetworkContext) -> Finding:

@@ -100,9 +100,11 @@ def deploy(
         raise InvalidInputError(
             "must be no key of the service, which it limits", field="guardian"
         )
+    given = dict(_parse_caps(configured, each) for each in caps)
+    _require_fitting(network, configured, given)
     rows = [
-        (configured.tokens[symbol].address, (given.per_item, given.per_day))
-        for symbol, given in (_parse_caps(configured, each) for each in caps)
+        (configured.tokens[symbol].address, (each.per_item, each.per_day))
+        for symbol, each in given.items()
     ]
     arguments = encode(
         ["address", "uint64", "address[]", "(address,(uint96,uint96))[]"],
@@ -188,6 +190,19 @@ def propose(
         content = vault_changes.safe_file(chain_id, rules.address, step, now)
         safe_file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return Result(_step_document(chain, rules, step), _step_lines(rules, step))
+
+
+def _require_fitting(name: str, network: Network, given: Mapping[str, Caps]) -> None:
+    """Refuse caps with which no process would start."""
+    from signer.chain.vault_rules import Caps, find_cap_problems
+
+    for symbol, token in network.tokens.items():
+        caps = given.get(symbol, Caps(0, 0))
+        for problem in find_cap_problems(name, symbol, token, caps):
+            raise InvalidInputError(
+                f"do not fit the networks file ({problem.code}): {problem.message}",
+                field="caps",
+            )
 
 
 def _own_addresses(container: Container) -> list[str]:

@@ -135,6 +135,10 @@ def test_a_vault_is_checked(home: dict[str, str], fresh_anvil: DevChain) -> None
     file = Path(home["NETWORKS_FILE"])
     write_networks(file, fresh_anvil.url, fresh_anvil.token, vault=vault.address)
     fine = run_doctor(home)
+    coin.administer(
+        vault.url, vault.token, "mint(address,uint256)", vault.address, 7 * 10**6
+    )
+    funded = run_doctor(home)["local TUSD"]
     store = _store(home)
     made_active(store, key_at(address))
     made_active(store, key_at(SECOND.address), block=True)
@@ -145,6 +149,8 @@ def test_a_vault_is_checked(home: dict[str, str], fresh_anvil: DevChain) -> None
 
     assert fine["local vault"].state is State.OK
     assert fine["local TUSD"].detail == f"{vault.address} holds no TUSD"
+    assert funded.detail.startswith(f"7.000000 on {vault.address}; 1000000.000000 on")
+    assert funded.detail.endswith(f"{address}, from which no refund is paid")
     assert revoked.state is State.WARNING
     assert f"--remove-operator {address}" in revoked.detail
     assert missing.state is State.FAILED

@@ -130,6 +130,8 @@ def test_a_guardian_is_no_key_of_the_service(run: Run, world: World) -> None:
         (("--network=local", "--caps=TUSD"), "caps must begin with TOKEN="),
         (("--network=local", f"--caps=TUSD=1/{10**23}"), "more than a vault can count"),
         (("--network=local", "--caps=TUSD=1/-1"), "amount"),
+        (("--network=local", "--caps=TUSD=1001/9000"), "vault-caps-above-limits"),
+        (("--network=local", "--caps=TUSD=1/0"), "vault-caps-missing"),
     ],
 )
 def test_wrong_options_are_refused(
