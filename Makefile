@@ -58,7 +58,7 @@ test: .venv/.ready node_modules/.ready programs ## All tests.
 	@$(PYTEST) --durations=25 $(ARGS)
 
 compile: .venv/.ready ## Compile what the tests import once, which each of their workers would do.
-	@$(BIN)/python -m pytest -q --collect-only >/dev/null
+	@said=$$($(BIN)/python -m pytest -q --collect-only) || { tail -n 40 <<<"$$said"; exit 1; }
 
 test-ten: .venv/.ready ## All tests ten times from fresh clones, in other orders, under load: hours; RUNS=3 ARGS=tests/api for less.
 	@$(BIN)/python -m dev.repeated_tests $(ARGS)

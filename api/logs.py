@@ -64,6 +64,7 @@ def install(
     handler.setFormatter(formatter)
     # Do not collect what no line shows ("Optimization" in Python's logging HOWTO).
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # noqa: SLF001  The HOWTO names it: half of a line's time.
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.DEBUG if debug else logging.INFO)

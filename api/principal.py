@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -73,6 +74,7 @@ def parse_hop(text: str) -> Address | None:
     return address if match["six"] is None or ":" in match["six"] else None
 
 
+@lru_cache(256)
 def parse_address(text: str) -> Address | None:
     try:
         address = ip_address(text)

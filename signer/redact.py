@@ -44,7 +44,11 @@ _SECRETS = re.compile(
 
 # One word or number, such as a hash, an address, a refund id or an amount, can only be
 # an access key or an account.  A search for the other patterns takes ten times as long.
-_HARMLESS = re.compile(r"(?!AKIA|ASIA|AROA|AIDA|\d{12}\Z)\w*(?:\.\d+)?\Z")
+# The time of the line is neither.
+_HARMLESS = re.compile(
+    r"(?:(?!AKIA|ASIA|AROA|AIDA|\d{12}\Z)\w*(?:\.\d+)?"
+    r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z)\Z"
+)
 
 
 # The lowest level at which each library may log.  At DEBUG they log requests,

@@ -12,8 +12,9 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -40,6 +41,25 @@ def _format(value: datetime | bytes) -> str:
 _JSON = json.JSONEncoder(separators=(",", ":"), default=_format)
 
 
+_REMEMBERED = 1024
+"""
+How many MACs are kept, each with the values that it covers.
+
+The steps of a payment verify the same rows several times each.
+"""
+
+_LONGEST_REMEMBERED = 4096
+"""The longest message whose MAC is kept, so that none fills the memory."""
+
+
+class _LongError(Exception):
+    """A MAC that is not kept: ``lru_cache`` keeps no error."""
+
+    def __init__(self, mac: str) -> None:
+        super().__init__()
+        self.mac = mac
+
+
 class RowMACs:
     """Makes and verifies the MACs of rows; safe for threads."""
 
@@ -47,6 +67,13 @@ class RowMACs:
         """Make MACs with the first of *keys*, by id, and verify them with all."""
         self._keys = dict(keys)
         self._current = next(iter(self._keys))
+        # A copy of a state costs half as much as to begin with the key.
+        self._states = {
+            key_id: hmac.new(key, digestmod="sha256")
+            for key_id, key in self._keys.items()
+        }
+        # With types, since 1, True and 1.0 are equal and have different MACs.
+        self._remembered = lru_cache(_REMEMBERED, typed=True)(self._make)
 
     def __repr__(self) -> str:
         return "RowMACs()"
@@ -154,15 +181,26 @@ class RowMACs:
         # The kind comes first, so that the MAC of one kind of row fits no other.
         kind = KINDS[type(row)]
         values = kind.values(row)
-        return self._mac(key_id, [f"hotwallet {kind.name} 1", *values])
+        return self._mac(key_id, f"hotwallet {kind.name} 1", *values)
 
     def _compute_of_text(self, key_id: str, purpose: str, text: str) -> str:
         # No kind of row begins with this word.
-        return self._mac(key_id, [f"hotwallet text for {purpose} 1", text])
+        return self._mac(key_id, f"hotwallet text for {purpose} 1", text)
 
-    def _mac(self, key_id: str, values: Sequence[object]) -> str:
+    def _mac(self, key_id: str, *values: object) -> str:
+        try:
+            return self._remembered(key_id, *values)
+        except _LongError as e:
+            return e.mac
+
+    def _make(self, key_id: str, *values: object) -> str:
         message = _JSON.encode(values).encode()
-        return f"{key_id}:{hmac.digest(self._keys[key_id], message, 'sha256').hex()}"
+        state = self._states[key_id].copy()
+        state.update(message)
+        mac = f"{key_id}:{state.hexdigest()}"
+        if len(message) > _LONGEST_REMEMBERED:
+            raise _LongError(mac)
+        return mac
 
 
 def key_number(key_id: str) -> int:

@@ -12,6 +12,7 @@ import math
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import accumulate
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -182,6 +183,7 @@ class Readings:
         return values.setdefault(labels, [0.0] * _size(spec))
 
 
+@cache
 def bucket_names(spec: Spec) -> Sequence[str]:
     """Return the bounds of the buckets of *spec*, as Prometheus writes them."""
     # Commands measure without it; it is slow to import.

@@ -180,17 +180,16 @@ class Sealer:
         """Work if something was written; return the seconds until the next round."""
         follows = bool(self._patience())
         # What is written wakes one process, and not all of them.
-        may_rest = self._is_idle and not follows
-        is_news = watch.wait(IDLE_SECONDS if may_rest else 0)
+        is_news = watch.wait(IDLE_SECONDS if self._is_idle and not follows else 0)
         began = self._timer()
-        if is_news or not self._is_idle or self._is_check_due(self._clock()):
+        is_due = is_news or not self._is_idle or self._is_check_due(self._clock())
+        if is_due:
             self._is_idle = False  # Also if this fails.
             self.work(leave=follows)
-        elif may_rest:
-            return 0.0
         if follows:
             return FOLLOW_SECONDS
-        return max(REST_SECONDS, LOOK_SECONDS - (self._timer() - began))
+        rest = max(REST_SECONDS, LOOK_SECONDS - (self._timer() - began))
+        return rest if is_due else 0.0
 
     def _is_left(self, waiting: str) -> bool:
         """Return whether *waiting*, the oldest record, is newer than the last look."""

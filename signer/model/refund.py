@@ -5,7 +5,7 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Annotated, Any, Self, get_type_hints
@@ -135,7 +135,8 @@ class RefundRequest:
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the request, to detect a reused idempotency key."""
-        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 

@@ -125,7 +125,7 @@ class ConfirmationTracker:
             if asked:
                 receipts = chain.client.receipts(
                     [tx_hash for each in asked for tx_hash in each.tx_hashes],
-                    view.find_shared(asked, head if look.follows(head) else None),
+                    view.find_shared(asked, head),
                 )
             for each in asked:
                 change = self._look(each, receipts, view)
@@ -348,26 +348,20 @@ class _ChainView:
             return self.has_lost_block(newest, None)
         return False
 
-    def find_shared(
-        self, asked: Sequence[InFlight], newest: Block | None
-    ) -> Mapping[str, int]:
+    def find_shared(self, asked: Sequence[InFlight], head: Block) -> Mapping[str, int]:
         """
         Return the heights of blocks that have many of *asked*, by transaction hash.
 
-        Those that were just mined are in *newest*, if no other block came with it.
+        Those that were just mined are probably in *head*.
         """
         members: dict[int, list[str]] = defaultdict(list)
         for each in asked:
             number = each.transaction.block_number
-            if number is None and newest is not None:
-                number = newest.number
-            if number is not None:
-                members[number] += each.tx_hashes
+            members[head.number if number is None else number] += each.tx_hashes
         heights: dict[str, int] = {}
         for number, tx_hashes in members.items():
             if len(tx_hashes) >= _FEWEST_SHARED:
-                is_newest = newest is not None and newest.number == number
-                block = newest if is_newest else self._find_block(number)
+                block = head if number == head.number else self._find_block(number)
                 count = block and block.transactions
                 if count and count <= _MOST_OTHERS * len(tx_hashes):
                     heights |= dict.fromkeys(tx_hashes, number)

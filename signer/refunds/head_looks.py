@@ -53,10 +53,6 @@ class HeadLook:
         """Return whether the last look did not see *head*, or left work to do."""
         return self.last is None or _encode(head) != self.last.seen
 
-    def follows(self, head: Block) -> bool:
-        """Return whether the last look saw *head* or the block below."""
-        return self.last is not None and head.number - _number(self.last) in {0, 1}
-
     def is_new(self, transaction: Transaction) -> bool:
         """Return whether *transaction* was broadcast after the last look began."""
         return self.last is None or transaction.updated_at >= self.last.at

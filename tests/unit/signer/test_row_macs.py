@@ -277,3 +277,24 @@ def test_the_first_key_of_a_file_has_the_number_one() -> None:
     key_id, _, _ = RowMACs.generate().decode().partition(" ")
 
     assert key_number(key_id) == 1
+
+
+def test_an_equal_value_of_another_type_is_another_row() -> None:
+    """Although the MAC of the row is remembered."""
+    hold = MACS.sealed(Hold("network 7", now(), "1", "worker", version=1))
+    assert MACS.is_valid(hold.mac, hold)
+
+    values: list[Any] = [True, 1.0]
+    for value in values:
+        assert not MACS.is_valid(hold.mac, replace(hold, version=value))
+
+
+def test_long_rows_have_macs_too() -> None:
+    """They are not remembered, so that they do not fill the memory."""
+    macs = RowMACs({"new": NEW})
+    record = Record("au_1", "x" * 5000)
+    mac = macs.compute(record)
+
+    assert macs.is_valid(mac, record)
+    assert not macs.is_valid(mac, Record("au_1", "x" * 5001))
+    assert macs._remembered.cache_info().currsize == 0

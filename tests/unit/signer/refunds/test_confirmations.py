@@ -395,12 +395,12 @@ def test_transactions_that_share_a_block_are_expected_in_it(world: World) -> Non
 @pytest.mark.parametrize(
     ("count", "others", "later"),
     [(2, 0, 0), (3, 10, 0), (5, 0, 1)],
-    ids=["few", "many-others", "two-blocks"],
+    ids=["few", "many-others", "empty-head"],
 )
 def test_transactions_are_expected_in_no_block(
     world: World, count: int, others: int, later: int
 ) -> None:
-    """The receipts of a full block are large, and the newest of several is a guess."""
+    """The receipts of a full block are large, and an empty one has none (R19)."""
     _sent_together(world, count, others, later)
 
     assert world.chain.expected == [{}]
