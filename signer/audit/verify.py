@@ -135,8 +135,8 @@ _SIGNING = tuple(f'"{event}"' for event in SIGN_REQUESTED | SIGN_FINISHED)
 _Unmatched = dict[tuple[str, ...], list[tuple[str, int]]]
 
 _UNREQUESTED = (
-    "no intent of the same process, key and refund or digest belongs to this outcome of"
-    " a signature: follow docs/how-to/key-compromise.md"
+    "no intent of the same process, key and refund, batch or digest belongs to this"
+    " outcome of a signature: follow docs/how-to/key-compromise.md"
 )
 
 

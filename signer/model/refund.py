@@ -292,7 +292,7 @@ class Refund:
         them.  A ledger that was restored from a backup recognises its payments by them.
         The calldata of a call is not changed, so no transaction has its memo.
         """
-        return _make_memo(self.chain_id, self.tenant, self.reference)
+        return make_memo(self.chain_id, self.tenant, self.reference)
 
     @property
     def named(self) -> str:
@@ -436,7 +436,8 @@ class Refund:
 
 # It is compared several times before each signature.
 @lru_cache(maxsize=1024)
-def _make_memo(chain_id: int, tenant: str, reference: str) -> bytes:
+def make_memo(chain_id: int, tenant: str, reference: str) -> bytes:
+    """Return the ``Refund.memo`` of a reference of *tenant*."""
     name = json.dumps(["hotwallet", chain_id, tenant, reference])
     return hashlib.sha256(name.encode()).digest()[:16]
 
