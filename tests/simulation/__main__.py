@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from tests.simulation.ledger import open_ledger
-from tests.simulation.plan import RESTORED, SHORT
+from tests.simulation.plan import RESTORED, SHORT, VAULT_RESTORED, WITH_VAULT
 from tests.simulation.schedule import play
 
 
@@ -15,6 +15,8 @@ def main() -> int:
     for name, changes, meaning in (
         ("--restore", RESTORED, "restore a ledger in it"),
         ("--short-restore", SHORT, "the same in a schedule that takes less time"),
+        ("--vault", WITH_VAULT, "let a vault pay"),
+        ("--vault-restore", VAULT_RESTORED, "the same with a restore without the log"),
     ):
         parser.add_argument(
             name, dest="changes", action="store_const", const=changes, help=meaning

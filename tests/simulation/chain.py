@@ -14,7 +14,8 @@ from random import Random
 from eth_utils.crypto import keccak
 
 from signer.errors import BroadcastRejectedError
-from signer.ports.chain import Block, Receipt
+from signer.ports.chain import Block, Log, Receipt
+from tests.fixtures.scripted_vault import ScriptedVault
 from tests.simulation.balances import (
     INITIAL,
     Account,
@@ -24,7 +25,7 @@ from tests.simulation.balances import (
     can_afford,
     has_tokens,
 )
-from tests.simulation.transaction import Transaction
+from tests.simulation.transaction import TOKEN, VAULT, Transaction, checksummed
 
 
 GWEI = 10**9
@@ -53,10 +54,20 @@ _REVEALED = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Mined:
-    """A transaction in a block, and whether it succeeded."""
+    """A transaction in a block, whether it succeeded, and its events."""
 
     transaction: Transaction
     succeeded: bool
+    logs: tuple[Log, ...] = ()
+
+    @property
+    def paid(self) -> tuple[tuple[str, int], ...]:
+        """Recipient and amount of each transfer of the token."""
+        return tuple(
+            (checksummed(log.topics[2][-20:]), int.from_bytes(log.data, "big"))
+            for log in self.logs
+            if log.address == TOKEN
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +111,7 @@ class Head:
         for block in reversed(self.blocks):
             for mined in block.mined:
                 if mined.transaction.hash == tx_hash:
-                    logs = mined.transaction.logs() if mined.succeeded else ()
-                    return Receipt(tx_hash, block.block, mined.succeeded, logs)
+                    return Receipt(tx_hash, block.block, mined.succeeded, mined.logs)
         return None
 
 
@@ -116,10 +126,17 @@ class SimulatedChain:
     With *kept*, a pool keeps so many transactions of a sender, and drops the highest
     nonces: ``dropped`` counts them.  ``most`` is how many of one sender any pool was
     sent, without those that a reorganisation took out of blocks.
+
+    *vault* may be called.  ``begin_day`` ends the day that its cap is for.  ``early``
+    has what was sent for a payment before its earlier nonce was final without it.
     """
 
     def __init__(
-        self, random: Random, is_recorded: Callable[[str], bool], kept: int = 0
+        self,
+        random: Random,
+        is_recorded: Callable[[str], bool],
+        kept: int = 0,
+        vault: ScriptedVault | None = None,
     ) -> None:
         self._random = random
         self._kept = kept
@@ -131,7 +148,11 @@ class SimulatedChain:
         self.heads = [Head((genesis,))]
         self.pools: tuple[Pool, Pool] = ({}, {})
         self.sent: dict[str, Transaction] = {}
-        self.blocklist: set[str] = set()
+        self.vault = vault
+        self.blocklist: set[str] = set() if vault is None else vault.refused
+        self.early: list[str] = []
+        self._asked: dict[tuple[str, int], set[Slot]] = {}
+        self._day = 0
         self._funding: Counter[Account] = Counter()
         self.calm = False
 
@@ -208,6 +229,7 @@ class SimulatedChain:
             raise BroadcastRejectedError("nonce too low", reason="nonce-too-low")
         if not can_afford(self.balance_of, tx):
             raise BroadcastRejectedError("too poor", reason="insufficient-funds")
+        self.early += self._find_early(tx)
         first = self._random.randrange(2)
         if not self._offer(tx, self.pools[first]):
             raise BroadcastRejectedError("underpriced", reason="underpriced")
@@ -215,6 +237,14 @@ class SimulatedChain:
         self.most = max(self.most, len(self._waiting(tx.sender)) - self._removed)
         if self._random.random() < _GOSSIPED:
             self._offer(tx, self.pools[1 - first])
+
+    def begin_day(self) -> None:
+        """Let what the vault paid until now count against no cap."""
+        self._day += 1
+
+    def spent(self, block: MinedBlock) -> int:
+        """Return what the vault has paid on this day, after *block*."""
+        return block.changes.get(self._today, 0)
 
     def inject_foreign(self, tx: Transaction) -> None:
         """Put a foreign transaction into both pools, with any fee."""
@@ -299,12 +329,44 @@ class SimulatedChain:
                     break
                 if not can_afford(balance_of, tx):
                     break
-                paid = tx.payment
-                is_refused = paid is not None and paid[0] in self.blocklist
-                succeeded = not is_refused and has_tokens(balance_of, tx)
-                apply(changes, tx, base_fee, succeeded=succeeded)
-                yield Mined(tx, succeeded)
+                mined = self._execute(tx, changes, balance_of)
+                apply(changes, tx, base_fee, succeeded=mined.succeeded)
+                if tx.is_batch:
+                    for recipient, amount in mined.paid:
+                        changes["token", VAULT] -= amount
+                        changes["token", recipient] += amount
+                        changes[self._today] += amount
+                yield mined
                 nonce += 1
+
+    @property
+    def _today(self) -> Account:
+        return "spent", str(self._day)
+
+    def _execute(
+        self, tx: Transaction, changes: Changes, balance_of: BalanceOf
+    ) -> Mined:
+        if tx.is_batch and self.vault is not None:
+            logs = self.vault.pay(tx.sender, tx.data, changes.get(self._today, 0))
+            return Mined(tx, logs is not None, logs or ())
+        is_refused = tx.payment is not None and tx.payment[0] in self.blocklist
+        succeeded = not is_refused and has_tokens(balance_of, tx)
+        return Mined(tx, succeeded, tx.logs() if succeeded else ())
+
+    def _find_early(self, tx: Transaction) -> Iterator[str]:
+        """Yield the payments of *tx* that another nonce may still make, or has made."""
+        for payment in tx.asked:
+            others = self._asked.setdefault(payment, set())
+            final = self.head.blocks[: 1 - CONFIRMATIONS]
+            ended = {
+                mined.transaction.slot
+                for block in final
+                for mined in block.mined
+                if payment not in mined.paid
+            }
+            for slot in others - ended - {tx.slot}:
+                yield f"{payment} was sent with {tx.slot} beside {slot}"
+            others.add(tx.slot)
 
     def _balance_of(self, changes: Changes) -> BalanceOf:
         def balance_of(asset: str, address: str) -> int:

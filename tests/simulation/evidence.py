@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.simulation.chain import SimulatedChain
+from tests.simulation.chain import Mined, SimulatedChain
 from tests.simulation.clients import Clients, Journal, Order
 from tests.simulation.ledger import Ledger
 from tests.simulation.observer import Observer
@@ -56,7 +56,11 @@ class Evidence:
 
     ``mined`` has the transactions on the canonical chain and whether they succeeded,
     ``sent`` all that a node ever accepted, and ``unrecorded`` the hashes that a node
-    got before the ledger had them.  ``history`` has (version, status) of each refund,
+    got before the ledger had them.  ``early`` has what was sent for a payment before
+    its earlier nonce was final.  ``recorded`` has hash, refund and nonce of attempts,
+    ``batches`` the nonces of batches, and ``skipped`` refund and nonce of the payments
+    that have left a final one.  The token refuses ``blocked`` recipients.  ``history``
+    has (version, status) of each refund,
     ``audit`` the records in the order of their commits, and ``sighted`` the hashes that
     the ledger found on the chain; ``unaccepted`` is whether some of them wait for an
     operator.  ``revoked`` has the addresses of revoked keys, and ``stuck`` those whose
@@ -68,14 +72,18 @@ class Evidence:
     plan: Plan
     rows: tuple[Row, ...]
     history: dict[str, list[tuple[int, str]]]
-    recorded: dict[str, tuple[str, str]]
+    recorded: tuple[tuple[str, str, str], ...]
+    skipped: frozenset[tuple[str, str]]
+    batches: frozenset[str]
     audit: tuple[dict[str, Any], ...]
     sighted: frozenset[str]
     unaccepted: bool
     is_paused: bool
-    mined: tuple[tuple[Transaction, bool], ...]
+    mined: tuple[Mined, ...]
     sent: tuple[Transaction, ...]
     unrecorded: tuple[str, ...]
+    early: tuple[str, ...]
+    blocked: frozenset[str]
     revoked: frozenset[str]
     stuck: frozenset[str]
     key_states: tuple[str, ...]
@@ -119,6 +127,26 @@ _FILLERS = (
     " 0, 1, 0"
     " FROM transactions WHERE kind = 'filler'"
 )
+
+
+_RECORDED = (
+    "SELECT tx_hash, payment_id, sender || ' n' || nonce FROM attempts"
+    " JOIN transaction_payments USING (chain_id, sender, nonce)"
+    " UNION ALL SELECT attempts.tx_hash, sender || ' n' || nonce,"
+    " sender || ' n' || nonce FROM attempts"
+    " JOIN transactions USING (chain_id, sender, nonce)"
+    " WHERE transactions.kind = 'filler'"
+)
+
+_SKIPPED = (
+    "SELECT payment_id, sender || ' n' || nonce FROM transaction_payments AS given"
+    " JOIN transactions USING (chain_id, sender, nonce)"
+    " WHERE kind = 'batch' AND status IN ('confirmed', 'failed') AND NOT EXISTS"
+    " (SELECT 1 FROM refunds WHERE id = payment_id AND sender = given.sender"
+    " AND nonce = given.nonce)"
+)
+
+_BATCHES = "SELECT sender || ' n' || nonce FROM transactions WHERE kind = 'batch'"
 
 
 def is_settled(ledger: Ledger, chain: SimulatedChain, plan: Plan) -> bool:
@@ -205,28 +233,18 @@ def gather(
         plan=plan,
         rows=tuple(rows),
         history=history,
-        recorded={
-            tx_hash: (refund_id, nonce)
-            for tx_hash, refund_id, nonce in ledger.select(
-                "SELECT tx_hash, payment_id, sender || ' n' || nonce FROM attempts"
-                " JOIN transaction_payments USING (chain_id, sender, nonce)"
-                " UNION ALL SELECT attempts.tx_hash, sender || ' n' || nonce,"
-                " sender || ' n' || nonce FROM attempts"
-                " JOIN transactions USING (chain_id, sender, nonce)"
-                " WHERE transactions.kind = 'filler'"
-            )
-        },
+        recorded=tuple(ledger.select(_RECORDED)),
+        skipped=frozenset(ledger.select(_SKIPPED)),
+        batches=frozenset(nonce for (nonce,) in ledger.select(_BATCHES)),
         audit=tuple(json.loads(body) for (body,) in ledger.select(_AUDIT)),
         sighted=_unrecorded(ledger),
         unaccepted=_unaccepted(ledger),
         is_paused=_is_paused(ledger),
-        mined=tuple(
-            (mined.transaction, mined.succeeded)
-            for block in chain.head.blocks
-            for mined in block.mined
-        ),
+        mined=tuple(mined for block in chain.head.blocks for mined in block.mined),
         sent=tuple(chain.sent.values()),
         unrecorded=tuple(chain.unrecorded),
+        early=tuple(chain.early),
+        blocked=frozenset(chain.blocklist),
         revoked=_revoked(ledger),
         stuck=find_stuck(ledger, chain, plan),
         key_states=tuple(s for (s,) in ledger.select("SELECT state FROM keys")),

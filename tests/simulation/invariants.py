@@ -18,6 +18,9 @@ from tests.support.invariants import AFTER_REVOCATION, FINAL
 # A restored ledger finds transactions on the chain that it does not know.
 _AFTER_RESTORE = frozenset({("queued", "mined"), ("reserved", "mined")})
 
+# Its batch is final, and has not paid it.
+_SKIPPED = ("mined", "queued")
+
 # The failures of a refund that was paid before a restore, perhaps another amount.
 _FORGOTTEN = frozenset({"already-paid", "transfer-mismatch"})
 
@@ -44,15 +47,29 @@ def _paid_iff_confirmed(evidence: Evidence) -> Iterator[str]:
     )
 
 
+def _failed_for_a_reason(evidence: Evidence) -> Iterator[str]:
+    """I1: what fails in a batch was refused itself, or the nonce was used elsewhere."""
+    for row in evidence.rows:
+        is_refused = row.recipient in evidence.blocked or row.failure == "nonce-taken"
+        is_refund = not (row.is_sweep or row.is_filler) and evidence.plan.per_batch
+        if is_refund and row.status == "failed" and not is_refused:
+            yield f"{row.id} is failed ({row.failure}), and was not refused"
+
+
 def _one_owner(evidence: Evidence) -> Iterator[str]:
-    yield from shared.one_owner(_holdings(evidence))
+    yield from shared.one_owner(
+        (refund_id, nonce)
+        for refund_id, nonce in _holdings(evidence)
+        if nonce not in evidence.batches
+    )
 
 
 def _one_nonce(evidence: Evidence) -> Iterator[str]:
     """
     I3: a refund has one nonce, in all that was recorded and ever seen of it.
 
-    The exception is a nonce that a revoked key reserved and never signed.
+    The exceptions are a nonce that a revoked key reserved and never signed, and that
+    of a final batch that has not paid the refund.
     """
     seen = (
         (refund_id, nonce)
@@ -60,18 +77,25 @@ def _one_nonce(evidence: Evidence) -> Iterator[str]:
         for nonce in nonces
         if nonce.split(maxsplit=1)[0] not in evidence.revoked
     )
-    yield from shared.one_nonce((*seen, *_holdings(evidence)))
+    held = {*seen, *_holdings(evidence)}
+    yield from shared.one_nonce(sorted(held - evidence.skipped))
+
+
+def _one_live_nonce(evidence: Evidence) -> Iterator[str]:
+    """I3: nothing is sent for a payment that another nonce may still make."""
+    yield from () if evidence.plan.is_restored else evidence.early
 
 
 def _one_payment_per_nonce(evidence: Evidence) -> Iterator[str]:
     """I2 and I3, from the network: one payment per nonce, one nonce per payment."""
-    sent = {(tx.slot, tx.payment) for tx in evidence.sent if tx.payment is not None}
+    sent = {(tx.slot, tx.asked) for tx in evidence.sent if tx.asked}
     for slot, times in Counter(slot for slot, _ in sent).items():
         if times > 1:
             yield f"nonce {slot} was sent for {times} refunds"
+    sent = {(slot, asked) for slot, asked in sent if not evidence.plan.per_batch}
     if evidence.has_forgotten:
         return  # A refund gets another nonce once a filler has used its own.
-    paid = Counter(payment for _, payment in sent if payment[0] not in ADDRESSES)
+    paid = Counter(asked[0] for _, asked in sent if asked[0][0] not in ADDRESSES)
     for payment, times in paid.items():
         if times > 1:
             yield f"{payment} was sent with {times} nonces"
@@ -87,6 +111,8 @@ def _legal_history(evidence: Evidence) -> Iterator[str]:
     exceptions = set(_AFTER_RESTORE) if evidence.plan.is_restored else set()
     if evidence.revoked:
         exceptions.add(AFTER_REVOCATION)
+    if evidence.plan.per_batch:
+        exceptions.add(_SKIPPED)
     for row in evidence.rows:
         if not row.is_filler:  # A transaction has no history of its own.
             yield from shared.legal_history(row, evidence.history[row.id], exceptions)
@@ -158,10 +184,10 @@ def _fillers_pay_nothing(evidence: Evidence) -> Iterator[str]:
         waits |= bool(evidence.stuck)
         if row.status not in {"failed", "confirmed"} and not waits:
             yield f"filler {row.id} is {row.status}"
+    filled = {tx_hash: id_ for tx_hash, id_, _ in evidence.recorded if id_ in fillers}
     for tx in evidence.sent:
-        refund_id, _ = evidence.recorded.get(tx.hash, ("", ""))
-        if refund_id in fillers and (tx.value or tx.data):
-            yield f"filler {refund_id} sent {tx.hash}, which is not a no-op"
+        if tx.hash in filled and (tx.value or tx.data):
+            yield f"filler {filled[tx.hash]} sent {tx.hash}, which is not a no-op"
 
 
 def _rightly_rejected(evidence: Evidence) -> Iterator[str]:
@@ -192,9 +218,10 @@ def _one_active_key(evidence: Evidence) -> Iterator[str]:
 
 def _swept_iff_confirmed(evidence: Evidence) -> Iterator[str]:
     """O8: a sweep is confirmed if and only if the chain moved exactly its amount."""
+    chain = ((each.transaction, each.succeeded) for each in evidence.mined)
     moved = {
         tx.slot: tx.payment or (tx.to, tx.value)
-        for tx, succeeded in evidence.mined
+        for tx, succeeded in chain
         if succeeded and (tx.value or (tx.payment or ("",))[0] in ADDRESSES)
     }
     for row in evidence.rows:
@@ -240,11 +267,13 @@ CHECKS: tuple[tuple[str, Callable[[Evidence], Iterator[str]]], ...] = (
     ("I1", _paid_as_requested),
     ("I1", _paid_iff_confirmed),
     ("I1", _found_paid),
+    ("I1", _failed_for_a_reason),
     ("I1", _fillers_pay_nothing),
     ("I2", _one_owner),
     ("I2", _one_payment_per_nonce),
     ("I2", _recorded_first),
     ("I3", _one_nonce),
+    ("I3", _one_live_nonce),
     ("I4", _legal_history),
     ("I5", _equal_sums),
     ("I6", _signed_with_intent),
@@ -266,7 +295,8 @@ def _terms(row: Row) -> tuple[str, int]:
 
 def _holdings(evidence: Evidence) -> Iterator[tuple[str, str]]:
     """Yield refund id and nonce, from rows and from signed bytes."""
-    yield from evidence.recorded.values()
+    for _, refund_id, nonce in evidence.recorded:
+        yield refund_id, nonce
     for row in evidence.rows:
         if row.nonce is not None:
             yield row.id, f"{row.sender} n{row.nonce}"
@@ -275,9 +305,10 @@ def _holdings(evidence: Evidence) -> Iterator[tuple[str, str]]:
 def _paid(evidence: Evidence) -> list[tuple[str, int]]:
     """Return recipient and amount of every transfer to a customer on the chain."""
     return [
-        tx.payment
-        for tx, succeeded in evidence.mined
-        if succeeded and tx.payment is not None and tx.payment[0] not in ADDRESSES
+        payment
+        for mined in evidence.mined
+        for payment in mined.paid
+        if payment[0] not in ADDRESSES
     ]
 
 

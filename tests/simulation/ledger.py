@@ -134,9 +134,12 @@ class Ledger:
         return bool(found)
 
     def has_nonce(self, slot: tuple[str, int]) -> bool:
-        """Whether a refund has this nonce of this sender."""
+        """Whether a refund or a batch has this nonce of this sender."""
         found = self.select(
-            "SELECT 1 FROM refunds WHERE sender = ? AND nonce = ?", *slot
+            "SELECT 1 FROM refunds WHERE sender = ?1 AND nonce = ?2 UNION ALL"
+            " SELECT 1 FROM transactions"
+            " WHERE sender = ?1 AND nonce = ?2 AND kind = 'batch'",
+            *slot,
         )
         return bool(found)
 

@@ -16,7 +16,7 @@ from signer.ports.chain import (
 )
 from tests.fixtures.unbatched import Unbatched
 from tests.simulation.chain import GWEI, Head, SimulatedChain
-from tests.simulation.transaction import CHAIN_ID, TOKEN, checksummed, decode
+from tests.simulation.transaction import CHAIN_ID, TOKEN, VAULT, checksummed, decode
 
 
 class Node(Unbatched):
@@ -35,14 +35,17 @@ class Node(Unbatched):
         return CHAIN_ID
 
     def code(self, address: str) -> bytes:
-        return b"code" if address == TOKEN else b""
+        return b"code" if address in {TOKEN, VAULT} else b""
 
     def balance(self, address: str) -> int:
         return self._chain.balance_of("coin", address, self._head().tip)
 
     def call(self, call: Call) -> bytes:
+        vault, tip = self._chain.vault, self._head().tip
+        if vault is not None and call.to == VAULT:
+            return vault.answer(call.data, self._chain.spent(tip))
         owner = checksummed(call.data[16:36])
-        balance_of = self._chain.balance_of("token", owner, self._head().tip)
+        balance_of = self._chain.balance_of("token", owner, tip)
         return encode(("uint256",), (balance_of,))
 
     def estimate_gas(self, call: Call) -> int:

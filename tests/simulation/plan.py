@@ -19,6 +19,18 @@ same with a revocation of the active key; or revoke the former key.
 RESTORED: dict[str, Any] = {"is_restored": True}
 """Changes of a plan so that a ledger is restored."""
 
+WITH_VAULT: dict[str, Any] = {"has_vault": True}
+"""Changes of a plan so that a vault pays, and no ledger is restored."""
+
+VAULT_RESTORED: dict[str, Any] = {
+    **WITH_VAULT,
+    **RESTORED,
+    "has_log": False,
+    "asks_again": True,
+    "repeats_keys": False,
+}
+"""The same, with a restore without the log."""
+
 SHORT: dict[str, Any] = {**RESTORED, "requests": 3, "calm_at": 50.0}
 """The same, in a schedule that takes less time."""
 
@@ -28,6 +40,7 @@ _LOGGED = 0.65
 _ASKED_AGAIN = 0.5
 _HIDDEN = 0.6
 _REPEATED = 0.6
+_RESIGNS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +65,11 @@ class Plan:
     have it again later.  With ``repeats_keys`` the command repeats the changes of keys,
     and otherwise an administrator has done so.  Without ``runs_restore`` the operator
     forgets the command.
+
+    With ``per_batch`` a vault pays, so many refunds with one transaction.  Another
+    generator draws it.  ``day_cap``, in base units, is for what it pays until
+    ``calm_at``; then another day begins, whose cap is higher.  With ``resigns`` no key
+    may pay for some time.
     """
 
     requests: int
@@ -79,6 +97,9 @@ class Plan:
     hides: bool = False
     repeats_keys: bool = False
     runs_restore: bool = False
+    per_batch: int = 0
+    day_cap: int = 0
+    resigns: bool = False
 
     @classmethod
     def draw(cls, random: Random) -> "Plan":
@@ -118,6 +139,17 @@ class Plan:
     def draw_window(random: Random) -> int:
         """Draw a window; mostly there is none, which 0 means."""
         return random.randint(1, 3) if random.random() < _NARROW else 0
+
+    @staticmethod
+    def draw_vault(random: Random) -> dict[str, Any]:
+        """Draw a vault: fields of a plan."""
+        return {
+            "requests": random.randint(2, 10),
+            "blocked": random.randint(0, 3),
+            "per_batch": random.randint(1, 4),
+            "day_cap": random.choice((10**12, random.randint(2, 20) * 10**6)),
+            "resigns": random.random() < _RESIGNS,
+        }
 
     @staticmethod
     def draw_restore(random: Random) -> dict[str, Any]:

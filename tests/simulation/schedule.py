@@ -7,6 +7,8 @@ from random import Random
 from typing import Any
 
 from signer.model.audit_record import Record
+from tests.fixtures.scripted_vault import ScriptedVault
+from tests.simulation.balances import INITIAL
 from tests.simulation.chain import CONFIRMATIONS, DEEPEST, GWEI, SimulatedChain
 from tests.simulation.clients import Clients, Job, customer, draw_orders
 from tests.simulation.evidence import (
@@ -20,7 +22,7 @@ from tests.simulation.faults import Faults
 from tests.simulation.invariants import violations
 from tests.simulation.key_admin import KeyAdmin
 from tests.simulation.ledger import Ledger
-from tests.simulation.observer import ADDRESS, Observer
+from tests.simulation.observer import ADDRESS, ADDRESSES, Observer
 from tests.simulation.plan import Plan
 from tests.simulation.processes import (
     Build,
@@ -31,9 +33,9 @@ from tests.simulation.processes import (
     work,
 )
 from tests.simulation.restore import Facts, Restore, find_marks
-from tests.simulation.scheduler import Process, Scheduler
+from tests.simulation.scheduler import EPOCH, Process, Scheduler
 from tests.simulation.trace import Trace
-from tests.simulation.transaction import foreign
+from tests.simulation.transaction import TOKEN, VAULT, foreign
 from tests.support.conformance.check import check_conformance
 from tests.support.devices import KEY_ID
 from tests.support.keys import key_at
@@ -51,6 +53,7 @@ _SWEPT = 0.6
 _SWEEPS_ON = 90.0
 _STUCK_SECONDS = 300.0
 _REVEALED_AFTER = (5.0, 120.0)
+_RESIGNED = (5.0, 60.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,9 @@ class Schedule:
         plan = replace(plan, turns=turns, sweeps=bool(turns) and sweeps)
         window = Plan.draw_window(Random(f"{seed} waits"))
         plan = replace(plan, window=window)
+        if changes.pop("has_vault", False):
+            drawn = Plan.draw_vault(Random(f"{seed} batches"))
+            plan = replace(plan, is_restored=False, **drawn)
         plan = replace(plan, **changes)
         self._restores = restores = Random(f"{seed} restores")
         if plan.is_restored:
@@ -90,15 +96,21 @@ class Schedule:
         self.scheduler = Scheduler(random, trace)
         self._ledger = ledger
         ledger.clock = self.scheduler.clock
-        self._chain = SimulatedChain(random, ledger.has_recorded, self.plan.window)
+        self._chain = SimulatedChain(
+            random,
+            ledger.has_recorded,
+            self.plan.window,
+            _build_vault(self.plan) if self.plan.per_batch else None,
+        )
         self._faults = Faults(self.plan, random)
         self._observer = Observer(build.loses)
         self._key_admin = KeyAdmin(
             self.scheduler, ledger, self._chain, self._observer.write
         )
-        bounded = build.network.model_copy(
-            update={"max_in_flight": self.plan.window or None}
-        )
+        bounds: dict[str, Any] = {"max_in_flight": self.plan.window or None}
+        if self.plan.per_batch:
+            bounds |= {"vault": VAULT, "max_batch": self.plan.per_batch}
+        bounded = build.network.model_copy(update=bounds)
         build = replace(build, network=bounded)
         self._environment = Environment(
             self.scheduler, self._chain, ledger, self._faults, self._observer, build
@@ -157,6 +169,7 @@ class Schedule:
             *((True, self._block_customer) for _ in range(self.plan.blocked)),
             (self.plan.has_foreign, self._use_key),
             (self.plan.is_restored, self._back_up),
+            (self.plan.resigns, self._resign),
         ):
             if is_planned:
                 self._schedule(event)
@@ -178,6 +191,10 @@ class Schedule:
     def _calm(self) -> None:
         self.scheduler.log("scheduler", "no more faults")
         self._faults.calm = self._chain.calm = True
+        if self._chain.vault is not None:
+            self._chain.begin_day()
+            self._chain.vault.per_day = INITIAL["token"]
+            self.scheduler.log("vault", "has another day")
         if self._random.random() < 0.5:
             for process in self._processes:
                 process.skew = 0.0
@@ -232,6 +249,14 @@ class Schedule:
         tx = foreign(address, self._random.choice(nonces), _FOREIGN_FEE)
         self._chain.inject_foreign(tx)
         self.scheduler.log("foreign", f"uses {address[:6]} nonce {tx.nonce}")
+
+    def _resign(self) -> None:
+        assert self._chain.vault is not None
+        operators = self._chain.vault.operators
+        operators.clear()
+        self.scheduler.log("vault", "has no operator")
+        seconds = self._random.uniform(*_RESIGNED)
+        self.scheduler.after(seconds, partial(operators.update, ADDRESSES))
 
     def _back_up(self) -> None:
         backup, actions = self._ledger.copy(), self._key_admin.actions
@@ -301,6 +326,11 @@ class Schedule:
         )
 
 
+def _build_vault(plan: Plan) -> ScriptedVault:
+    day = int(EPOCH.timestamp()) // 86_400
+    return ScriptedVault(VAULT, TOKEN, {*ADDRESSES}, per_day=plan.day_cap, day=day)
+
+
 def play(
     seed: int,
     ledger: Ledger,
@@ -312,7 +342,7 @@ def play(
     """
     Run the schedule of *seed* on *ledger*, which it empties first.
 
-    *changes* replace fields of its plan.
+    *changes* replace fields of its plan; ``has_vault`` draws those of a vault.
     """
     ledger.clear()
     trace = Trace(wanted=traced)

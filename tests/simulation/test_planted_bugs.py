@@ -19,15 +19,18 @@ from signer.config.tenants import TenantRegistry
 from signer.errors import BroadcastRejectedError, HotWalletError, StaleStateError
 from signer.model.audit_record import Record
 from signer.model.key import Key
+from signer.model.payment import PaymentState
 from signer.model.refund import InFlight, Refund, Status
-from signer.model.transaction import Transaction, TransactionStatus
+from signer.model.transaction import PaymentEnd, Transaction, TransactionStatus
 from signer.policy.default_rules import service_files
 from signer.policy.policy import Policy
 from signer.policy.rules import PolicyFile
+from signer.ports.chain import Receipt
 from signer.ports.ledger import Ledger as Store
 from signer.ports.refund_store import Change
 from signer.refunds.attempts import Attempts
 from signer.refunds.broadcasts import broadcast
+from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonce_checks import NonceManager
@@ -247,6 +250,46 @@ def _plant_new_nonce(ledger: Ledger) -> Build:
     return Build(lifecycle=NewNonceLifecycle)
 
 
+class OneReceiptForAll(ConfirmationTracker):
+    """Confirms all payments of a batch that succeeded."""
+
+    def _end_batch(self, in_flight: InFlight, receipt: Receipt) -> Transaction:
+        batch, now = in_flight.transaction, self._clock()
+        return batch.with_status(TransactionStatus.CONFIRMED, now)
+
+
+class QueuesAllAgain(ConfirmationTracker):
+    """Queues all payments of a batch again, as if it had reverted."""
+
+    def _end_batch(self, in_flight: InFlight, receipt: Receipt) -> Transaction:
+        batch, now = in_flight.transaction, self._clock()
+        again = PaymentEnd(PaymentState.QUEUED, due_at=now)
+        ends = dict.fromkeys(batch.payment_ids, again)
+        return batch.with_status(TransactionStatus.FAILED, now, ends=ends)
+
+
+class FailsWhatIsSkipped(ConfirmationTracker):
+    """Fails a payment that is above the cap of the day."""
+
+    def _end_batch(self, in_flight: InFlight, receipt: Receipt) -> Transaction:
+        batch, now = in_flight.transaction, self._clock()
+        after = super()._end_batch(in_flight, receipt)
+        failed = PaymentEnd(PaymentState.FAILED, {"failure_code": "reverted"})
+        ends = {
+            each.id: PaymentEnd(each.state) if each.status.is_final else failed
+            for each in after.payments
+        }
+        return batch.with_status(after.status, now, ends=ends)
+
+
+class TrustingNonces(NonceManager):
+    """Believes what rows say about earlier transactions of a payment."""
+
+    def count_earlier(self, refund: Refund, chain: Chain) -> int:
+        """Return how many there were."""
+        return len(self._store.earlier_nonces(refund.id))
+
+
 class PlannerWithoutFillers(RestorePlanner):
     """Fills no nonce."""
 
@@ -336,6 +379,63 @@ def test_unchecked_former_wallets_are_found(
     options: dict[str, Any] = {"is_restored": True, **restore, "turns": turns}
 
     assert _finds(_PAID_TWICE, ledger, build, likely=likely, **options)
+
+
+# A vault whose cap of the day is reached, and whose token refuses some recipients.
+_SKIPPING: dict[str, Any] = {
+    **_QUIET,
+    "calm_at": 80.0,
+    "is_restored": False,
+    "per_batch": 3,
+    "day_cap": 12_000_000,
+    "blocked": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("build", "errors", "likely", "options"),
+    [
+        (Build(tracker=OneReceiptForAll), "I1", 1, {}),
+        (Build(tracker=FailsWhatIsSkipped), "I1: .* was not refused", 1, {}),
+        (Build(store=_overwriting), "I3|I4", 1, {"stall": 0.01, "store": 0.1}),
+        (
+            Build(network=_ONE_CONFIRMATION),
+            "I1: .* was paid",
+            10,
+            {"reorg": 0.5, "drop": 0.5, "calm_at": 120.0},
+        ),
+        (
+            Build(tracker=QueuesAllAgain, nonces=TrustingNonces),
+            "I1: .* was paid .* times",
+            0,
+            {},
+        ),
+    ],
+    ids=[
+        "one receipt for all payments",
+        "a day's cap that fails a payment",
+        "a payment that ends twice",
+        "an end before finality",
+        "a payment that was paid is queued again",
+    ],
+)
+def test_a_planted_bug_of_batches_is_found(
+    ledger: Ledger, build: Build, errors: str, likely: int, options: dict[str, Any]
+) -> None:
+    """A few hundred schedules with a vault find it."""
+    given = {**_SKIPPING, **options}
+
+    assert _finds(errors, ledger, build, likely=likely, **given)
+
+
+def test_what_was_paid_is_not_paid_again(ledger: Ledger) -> None:
+    """Also if a bug queues it again: the chain decides, and the payment waits."""
+    build = Build(tracker=QueuesAllAgain)
+
+    for seed in range(5):
+        found = play(seed, ledger, build, window=0, **_SKIPPING).violations
+        assert not _matches(_PAID_TWICE, found)
+        assert _matches("G2: .* is still queued", found)
 
 
 def test_a_sweep_to_a_former_key_is_found(ledger: Ledger) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from itertools import pairwise
 
 from tests.simulation.ledger import Ledger
-from tests.simulation.plan import SHORT
+from tests.simulation.plan import SHORT, WITH_VAULT
 from tests.simulation.schedule import Outcome, play
 
 
@@ -126,5 +126,46 @@ def test_the_schedules_reach_every_situation(ledger: Ledger) -> None:
         outcome = play(seed, ledger)
         assert not outcome.violations, seed
         missing -= set(+_count_events(ledger, outcome))
+
+    assert missing == set()
+
+
+_WITH_VAULT = {
+    "several payments",
+    "some are paid",
+    "none is paid",
+    "a batch reverts",
+    "a batch is replaced",
+    "mined-queued",
+    "broadcast-signed",
+    "mined-broadcast",
+    "a key is blocked",
+    "a window is full",
+}
+
+
+def _count_batches(outcome: Outcome) -> Counter[str]:
+    evidence = outcome.evidence
+    events = Counter[str]()
+    for mined in evidence.mined:
+        if mined.transaction.is_batch:
+            asked, paid = len(mined.transaction.asked), len(mined.paid)
+            events["several payments"] += asked > 1
+            events["some are paid"] += 0 < paid < asked
+            events["none is paid"] += mined.succeeded and not paid
+            events["a batch reverts"] += not mined.succeeded
+    slots = Counter(tx.slot for tx in evidence.sent if tx.is_batch)
+    events["a batch is replaced"] += sum(count > 1 for count in slots.values())
+    return events
+
+
+def test_the_vaults_reach_every_situation(ledger: Ledger) -> None:
+    """Batches that are paid in part, revert, are replaced or queued again."""
+    missing = set(_WITH_VAULT)
+    for seed in range(100):
+        outcome = play(seed, ledger, **WITH_VAULT)
+        assert not outcome.violations, seed
+        missing -= set(+_count_events(ledger, outcome))
+        missing -= set(+_count_batches(outcome))
 
     assert missing == set()

@@ -9,10 +9,12 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from signer.ports.chain import Log
+from tests.fixtures.scripted_vault import PAY, read_pay
 
 
 CHAIN_ID = 31337
 TOKEN = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
+VAULT = "0x0165878A594ca255338adfa4d48449f69242Eb8F"
 DECIMALS = 6
 
 _TRANSFER = keccak(text="transfer(address,uint256)")[:4]
@@ -55,6 +57,19 @@ class Transaction:
         if self.to != TOKEN or self.data[:4] != _TRANSFER:
             return None
         return checksummed(self.data[16:36]), int.from_bytes(self.data[36:68], "big")
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether it calls ``pay`` of the vault."""
+        return self.to == VAULT and self.data[:4] == PAY
+
+    @property
+    def asked(self) -> tuple[tuple[str, int], ...]:
+        """Recipient and amount of each payment that it asks for, in their order."""
+        if self.is_batch:
+            _, items = read_pay(self.data)
+            return tuple((each.recipient, each.amount) for each in items)
+        return () if self.payment is None else (self.payment,)
 
     def outbids(self, other: "Transaction") -> bool:
         """Whether geth's pool lets it replace *other*: both fees are 10 % higher."""
