@@ -195,6 +195,17 @@ REFUND_SIGNATURES = OF_WORKERS.declare(
     "network",
     buckets=_COUNT_BUCKETS,
 )
+BATCH_SIZE = OF_WORKERS.declare(
+    "batch_size",
+    "Refunds of a final batch of a vault.",
+    "network",
+    buckets=(1, 2, 5, 10, 20, 50, 100),
+)
+BATCH_UNPAID = OF_WORKERS.declare(
+    "batch_unpaid_total",
+    "Refunds that a final batch did not pay, by code: failed or queued again.",
+    "network code",
+)
 REFUND_DELAYS = OF_WORKERS.declare(
     "refund_delays_total",
     "Steps of refunds that failed and are repeated, by code.",

@@ -118,6 +118,11 @@ class WorkerMeter(Meter):
         spec = metric_names.REFUND_SIGNATURES
         self._readings.observe(spec, network, value=signatures)
 
+    def ended_batch(self, network: str, size: int, unpaid: Sequence[str]) -> None:
+        self._readings.observe(metric_names.BATCH_SIZE, network, value=size)
+        for code in unpaid:
+            self._readings.add(metric_names.BATCH_UNPAID, network, code)
+
     def looked(self, network: str, view: NetworkView | None) -> None:
         with self._lock:
             self._views.pop(network, None)

@@ -1,5 +1,6 @@
 """The port that measures what a process does; by itself it measures nothing."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from signer.errors import HotWalletError
@@ -42,6 +43,9 @@ class Meter:
 
     def ended(self, network: str, *, signatures: int) -> None:
         """Count a refund that ended, for whose nonce so many *signatures* were made."""
+
+    def ended_batch(self, network: str, size: int, unpaid: Sequence[str]) -> None:
+        """Count a final batch of *size* refunds, and those it did not pay, by code."""
 
     def accepted(self, refund: Refund, seconds: float, trace: str | None) -> None:
         """

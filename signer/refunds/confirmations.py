@@ -29,6 +29,7 @@ from signer.errors import (
     StaleStateError,
     VaultLimitError,
 )
+from signer.model.payment import PaymentState
 from signer.model.refund import InFlight
 from signer.model.transaction import (
     CLAIM_TIME,
@@ -248,6 +249,7 @@ class ConfirmationTracker:
                 if not TRANSACTION_MOVES[after.status]:
                     self._count_fee(network, after, receipts)
                     self._meter.ended(network, signatures=signed[after.id])
+                    self._count_batch(after)
                     log_ends(self._log, after)
             elif isinstance(error, RowNotAuthenticError):
                 # What the chain shows cannot be compared with a changed row.
@@ -255,6 +257,16 @@ class ConfirmationTracker:
             elif not isinstance(error, StaleStateError):
                 raise error  # A stale one was saved by another process first.
         return saved
+
+    def _count_batch(self, after: Transaction) -> None:
+        if after.kind is not TransactionKind.BATCH:
+            return
+        unpaid = [
+            each.failure_code or each.blocked_by or ""
+            for each in after.payments
+            if each.state is not PaymentState.CONFIRMED
+        ]
+        self._meter.ended_batch(after.network, len(after.payment_ids), unpaid)
 
     def _count_fee(
         self, network: str, after: Transaction, receipts: Mapping[str, Receipt]

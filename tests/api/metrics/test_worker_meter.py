@@ -215,6 +215,17 @@ def test_signatures_of_a_refund_are_counted(meter: WorkerMeter) -> None:
     assert samples["hotwallet_refund_signatures_count local"] == 3
 
 
+def test_batches_and_what_they_did_not_pay_are_counted(meter: WorkerMeter) -> None:
+    meter.ended_batch("local", 3, ["reverted", "vault-limit", "vault-limit"])
+    meter.ended_batch("local", 2, [])
+    samples = _samples(exposed(meter.text()))
+
+    assert samples["hotwallet_batch_size_sum local"] == 5
+    assert samples["hotwallet_batch_size_count local"] == 2
+    assert samples["hotwallet_batch_unpaid_total reverted local"] == 1
+    assert samples["hotwallet_batch_unpaid_total vault-limit local"] == 2
+
+
 def test_failing_top_ups_are_shown_by_the_worker_that_asks(meter: WorkerMeter) -> None:
     for asset, is_failing in (("TUSD", True), ("TEUR", False)):
         meter.topped_up("local", asset, is_failing=is_failing)
@@ -336,6 +347,7 @@ def test_a_worker_measures_what_the_catalogue_has() -> None:
     ):
         meter.moved(as_if(refund, status=before), as_if(refund, status=after))
     meter.ended("local", signatures=1)
+    meter.ended_batch("local", 2, ["x"])
     meter.topped_up("local", "TUSD", is_failing=True)
     meter.called("local", "node-1", [("eth_call", "ok")], 0.1)
     meter.looked("local", replace(VIEW, at=NOW))
