@@ -4,6 +4,7 @@ import random
 from dataclasses import replace
 
 import pytest
+from eth_utils.address import to_checksum_address
 
 from dev import stablecoin as coin
 from dev.rpc import RPCError
@@ -17,6 +18,7 @@ from signer.chain.vault import (
     has_vault_code,
 )
 from tests.fixtures.chain import DevChain
+from tests.fixtures.scripted_vault import ScriptedVault
 from tests.support.vault import LocalVault, deploy_vault, gas_bound
 
 
@@ -131,6 +133,52 @@ def test_what_is_left_of_the_day_decides(fiat: LocalVault) -> None:
     over = End(Reason.ABOVE_DAY_CAP, has_transfer=False)
     assert fiat.ends(last) == (PAID, over, PAID)
     assert fiat.balance() == 10**12 - PER_DAY
+
+
+def test_the_vault_in_memory_emits_the_same_events(fiat: LocalVault) -> None:
+    """Other tests and the simulation use it in place of the contract."""
+    items = [
+        replace(each, amount=amount)
+        for each, amount in zip(
+            _items(8),
+            (AMOUNT, PER_ITEM + 1, AMOUNT, PER_ITEM, PER_ITEM, AMOUNT, PER_ITEM, 1),
+            strict=True,
+        )
+    ]
+    blocked = to_checksum_address(items[2].recipient)
+    coin.administer(fiat.url, fiat.token, "setBlocked(address,bool)", blocked, True)
+    operator, stranger = fiat.operators[0], fiat.guardian
+    fake = ScriptedVault(
+        to_checksum_address(fiat.address),
+        to_checksum_address(fiat.token),
+        {to_checksum_address(operator)},
+        per_item=PER_ITEM,
+        per_day=PER_DAY,
+        refused={blocked},
+    )
+    # Both have three items of the largest amount left.
+    full = [replace(each, amount=PER_ITEM) for each in _items(47, seed=2)]
+    spent = 47 * PER_ITEM
+    assert set(fiat.ends(full)) == {PAID}
+
+    receipt = fiat.pay(items)
+    data = encode_pay(fiat.token, items)
+
+    found = fake.pay(to_checksum_address(operator), data, spent)
+    assert found is not None
+    assert [(log.address.lower(), log.topics, log.data) for log in receipt.logs] == [
+        (log.address.lower(), log.topics, log.data) for log in found
+    ]
+    assert fake.pay(to_checksum_address(stranger), data, spent) is None
+    with pytest.raises(RPCError):
+        fiat.send(stranger, data, gas_bound(len(items)))
+    for view in ("isOperator(address)", "caps(address)"):
+        asked = operator if "Operator" in view else fiat.token
+        call = coin.calldata(view, asked)
+        answer = fiat.rpc(
+            "eth_call", {"to": fiat.address, "data": "0x" + call.hex()}, "latest"
+        )
+        assert bytes.fromhex(answer[2:]) == fake.answer(call, spent)
 
 
 # A lie is an end that the token's event does not prove.

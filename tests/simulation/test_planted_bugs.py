@@ -176,7 +176,7 @@ class EarlyBroadcastLifecycle(Lifecycle):
         store, _, transaction_signer, _, clock = components
         sign: Any = self._steps.transactions[TransactionStatus.RESERVED]
         first = sign.__self__
-        gas_price_check = first._attempts.pricing._gas_price_check
+        gas_price_check = first._attempts.pricing.gas_price_check
         first._attempts = EarlyBroadcasts(
             store, transaction_signer, gas_price_check, clock, first._approvals
         )
