@@ -57,6 +57,7 @@ from signer.refunds.hold_admin import require_tenant_unblocked
 from signer.refunds.payment_approvals import decide
 from signer.refunds.payment_checks import admit
 from signer.refunds.payment_policy import PaymentPolicy
+from signer.refunds.vault_limits import VaultLimits
 
 
 DELAYS: tuple[type[HotWalletError], ...] = (
@@ -295,6 +296,9 @@ class Previewer:
         preflight = chain.client.preflight(sender, [build_call(refund, chain, sender)])
         with facts.noting_delays():
             self._require_wallet(chain, sender, preflight.pending_count)
+        with facts.noting_delays():
+            limits = VaultLimits(self._store, chain, sender, clock=self._clock)
+            limits.require(refund)
         (estimate,) = preflight.estimates
         if isinstance(estimate, ExecutionRevertedError):
             facts.simulation = Simulation(str(estimate), None)

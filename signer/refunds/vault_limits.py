@@ -39,9 +39,10 @@ class VaultLimits:
         chain: Chain,
         sender: str,
         *,
-        alerts: Alerts,
         clock: Clock,
+        alerts: Alerts | None = None,
     ) -> None:
+        """Report to *alerts*, if the refunds are accepted."""
         self._store = store
         self._chain = chain
         self._sender = sender
@@ -72,9 +73,10 @@ class VaultLimits:
                 f"the vault {vault} holds less {refund.token} than is to be paid: top"
                 " it up"
             )
-        self._alerts.resolve(
-            Alert.VAULT_LIMIT, network=refund.network, token=refund.token
-        )
+        if self._alerts is not None:
+            self._alerts.resolve(
+                Alert.VAULT_LIMIT, network=refund.network, token=refund.token
+            )
         left.balance -= refund.amount
         left.today -= refund.amount
 
@@ -91,7 +93,8 @@ class VaultLimits:
         return _Left(balance, today, caps.per_item)
 
     def _refusal(self, refund: Refund, problem: str) -> VaultLimitError:
-        report_limit(self._alerts, refund, problem)
+        if self._alerts is not None:
+            report_limit(self._alerts, refund, problem)
         return VaultLimitError(f"the vault does not pay the refund now: {problem}")
 
 

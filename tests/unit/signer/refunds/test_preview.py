@@ -26,7 +26,10 @@ from signer.model.refund import Status
 from signer.ports.chain import Fees, Preflight
 from signer.refunds.gas_price_check import FEWEST, GasPriceCheck
 from signer.refunds.preview import Preview, Previewer, PreviewOutcome, Simulation
+from tests.fixtures.batches import VAULT
 from tests.fixtures.ledger import forged_end, stopped
+from tests.fixtures.scripted_chain import TOKEN
+from tests.fixtures.scripted_vault import ScriptedVault
 from tests.support.approvals import rule, ruled
 from tests.support.refunds import (
     ACTOR,
@@ -65,6 +68,29 @@ def _previewer(world: World) -> Previewer:
 
 def _preview(world: World) -> Preview:
     return _previewer(world).preview("gateway", PREVIEWED)
+
+
+@pytest.mark.parametrize(
+    ("per_item", "per_day", "delays"),
+    [
+        (AMOUNT, AMOUNT, []),
+        (AMOUNT - 1, AMOUNT, ["vault-limit"]),
+        (AMOUNT, AMOUNT - 1, ["vault-limit"]),
+    ],
+)
+def test_a_vault_that_would_not_pay_now(
+    world: World, per_item: int, per_day: int, delays: list[str]
+) -> None:
+    """The refund would wait; a preview raises no alert."""
+    own = {world.signer.address}
+    world.chain.vaults[VAULT] = ScriptedVault(VAULT, TOKEN, own, per_item, per_day)
+    world.network = world.network.model_copy(update={"vault": VAULT})
+    _enrol(world)
+
+    found = _preview(world)
+
+    assert [*found.delays] == delays
+    assert world.store.alert_counts() == {}
 
 
 def _enrol(world: World) -> None:
