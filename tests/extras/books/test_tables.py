@@ -10,6 +10,7 @@ from signer.errors import RowNotAuthenticError
 from signer.model.audit_record import Record
 from signer.model.refund import Status
 from signer.model.transaction import Kind, SignedTransaction, TransactionStatus
+from tests.fixtures.batches import CAPPED, PAID, VAULT, batch_of, ended
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
@@ -83,6 +84,29 @@ def test_unrecorded_transactions_have_entries(store: SQLStore) -> None:
     assert alone.refund is None
     assert alone.unrecorded is not None
     assert not alone.unrecorded.is_authentic
+
+
+def test_a_batch_is_one_entry(store: SQLStore) -> None:
+    """With its refunds, also after all of them were queued again."""
+    opened(store)
+    paid, capped = accepted(store), accepted(store)
+    ended(store, batch_of(store, paid, capped), PAID, CAPPED)
+    again = stored(store, capped)
+    ended(store, batch_of(store, again, nonce=1), CAPPED)
+    lost = [unrecorded(nonce=2, position=place) for place in range(3)]
+    store.add_unrecorded(opened(store), lost)
+    books = store.tables(BookTables)
+
+    first, second, third = books.nonce_entries(CHAIN, WALLET, 0, 3)
+
+    assert first.batch is not None
+    assert first.batch.payment_ids == (paid.id, capped.id)
+    assert [each.id for each in first.batch.payments] == [paid.id]
+    assert second.batch is not None
+    assert (second.batch.payments, second.refund) == ((), None)
+    assert second.batch.payment_ids == (capped.id,)
+    assert third.unrecorded is not None
+    assert books.vaults(CHAIN) == [VAULT]
 
 
 def test_entries_are_pages_in_the_order_of_nonces(store: SQLStore) -> None:
