@@ -19,7 +19,6 @@ from api.actions.action import (
 )
 from signer.audit.actions import AuditAction
 from signer.model.audit_record import Actor
-from signer.model.key import KeyState, find_key
 
 
 if TYPE_CHECKING:
@@ -111,6 +110,8 @@ def _rotate(container: Container, values: Values, actor: Actor) -> Answer:
     )
     result = container.rotation.rotate(values["key_id"], actor, options)
     if options.compromised and result.previous is not None and not options.dry_run:
+        from signer.model.key import find_key
+
         previous = find_key(container.store.keys(), result.previous.address)
         steps = find_revoked_operators(container, filter(None, [previous]))
         result = replace(result, warnings=(*result.warnings, *steps))
@@ -127,6 +128,8 @@ def _rotate(container: Container, values: Values, actor: Actor) -> Answer:
 
 def find_revoked_operators(container: Container, keys: Iterable[Key]) -> list[str]:
     """Return what to do about those of *keys* that were revoked and may pay."""
+    from signer.model.key import KeyState
+
     revoked = [key for key in keys if key.state is KeyState.BLOCKED]
     if not revoked:
         return []  # No node is asked.

@@ -42,8 +42,6 @@ from backends.sql.tables import keys, refunds, transactions, unrecorded, wallets
 from backends.sql.validation import is_address
 from backends.sql.wallet_rows import find_wallet
 from backends.sql.write_path import all_or_each, find_reason
-from signer.chain.vault import batch_gas
-from signer.crypto.transactions import MAX_GAS
 from signer.errors import (
     HotWalletError,
     KeyRotatedError,
@@ -258,12 +256,17 @@ class _Batches:
         batch = self._open.get((vault or "", refund.token_address))
         if batch is None or len(batch) == self._per_batch:
             return None
+        # Commands that look at the ledger load no library of transactions.
+        from signer.crypto.transactions import MAX_GAS  # noqa: PLC0415
+
         fits = find_gas([*batch, reservation]) <= MAX_GAS
         return batch if fits else None
 
 
 def find_gas(paying: Sequence[Reservation]) -> int:
     """Return the gas limit of the transaction of *paying*."""
+    from signer.chain.vault import batch_gas  # noqa: PLC0415  As above.
+
     limits = [each.gas_limit for each in paying]
     return limits[0] if paying[0].vault is None else batch_gas(limits)
 

@@ -13,7 +13,6 @@ import click
 from api.cli.output import Result, reports
 from signer.amounts import format_units, parse_units
 from signer.errors import InvalidInputError
-from signer.model.key import KeyState
 
 
 if TYPE_CHECKING:
@@ -282,6 +281,7 @@ def _read_status(
 ) -> dict[str, Any]:
     from signer.chain.vault_rules import find_problems
     from signer.keys.vault_operators import RevokedOperator
+    from signer.model.key import KeyState
 
     today = int(container.clock().timestamp()) // _SECONDS_OF_DAY
     network, ring = chain.network, container.store.keys()
