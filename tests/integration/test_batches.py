@@ -112,6 +112,11 @@ class Shop:
         for _ in range(passes):
             self.world.work(after=timedelta(seconds=31))
 
+    def work_until_nothing_is_due(self) -> None:
+        self.world.clock.advance(seconds=6)
+        while self.world.work(after=timedelta(0)):
+            pass
+
     def stored(self, refunds: list[Refund]) -> list[Refund]:
         return [self.world.stored(each) for each in refunds]
 
@@ -200,3 +205,33 @@ def test_a_cap_is_lowered_after_the_signature(shop: Shop) -> None:
     assert {each.status for each in shop.stored(refunds)} == {Status.CONFIRMED}
     assert {shop.received(n) for n in range(20)} == {9_000_000}
     assert len({each.nonce for each in shop.stored(refunds)}) == 2
+
+
+@pytest.mark.parametrize(
+    ("refunds", "per_batch"),
+    [(400, 8), pytest.param(5_000, 100, marks=pytest.mark.soak)],
+)
+def test_a_burst_keeps_within_the_window(
+    fresh_anvil: DevChain, sqlite_store: Ledger, refunds: int, per_batch: int
+) -> None:
+    """
+    At most 16 transactions wait for a block, and few blocks pay all.
+
+    What waits has no nonce, and can be cancelled.
+    """
+    limits = {"max_in_flight": 16, "max_batch": per_batch}
+    shop = Shop(fresh_anvil, sqlite_store, **limits)
+    fresh_anvil.rpc("evm_setAutomine", False)
+    accepted = shop.accepted(refunds, amount="0.01")
+    shop.work_until_nothing_is_due()
+    shop.world.cancel(accepted[-1])
+
+    for _ in range(6):  # Blocks.
+        pending = int(fresh_anvil.rpc("txpool_status")["pending"], 16)
+        assert pending <= 16
+        fresh_anvil.rpc("anvil_mine", "0x1")
+        shop.work_until_nothing_is_due()
+
+    ended = [each.status for each in shop.stored(accepted)]
+    assert ended == [Status.CONFIRMED] * (refunds - 1) + [Status.CANCELLED]
+    assert shop.vault.balance() == FUNDS - 10_000 * (refunds - 1)
