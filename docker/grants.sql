@@ -17,6 +17,7 @@ GRANT SELECT, INSERT (id, tenant, idempotency_key, fingerprint, reference,
     amount, reason, created_at, state, updated_at, due_at, mac), UPDATE
     (cancel_requested_at) ON refunds TO hotwallet_refunds;
 GRANT SELECT ON transactions TO hotwallet_refunds;
+GRANT SELECT ON transaction_payments TO hotwallet_refunds;
 GRANT SELECT ON attempts TO hotwallet_refunds;
 GRANT SELECT, INSERT (refund_id, status, at) ON refund_moves TO hotwallet_refunds;
 GRANT INSERT ON request_signatures TO hotwallet_refunds;
@@ -116,6 +117,7 @@ GRANT SELECT, INSERT (id, tenant, idempotency_key, fingerprint, reference,
     amount, reason, created_at, state, updated_at, due_at, mac, purpose, calldata) ON
     refunds TO hotwallet_sign;
 GRANT SELECT ON transactions TO hotwallet_sign;
+GRANT SELECT ON transaction_payments TO hotwallet_sign;
 GRANT INSERT (refund_id, status, at) ON refund_moves TO hotwallet_sign;
 GRANT INSERT ON request_signatures TO hotwallet_sign;
 GRANT SELECT ON wallets TO hotwallet_sign;

@@ -286,7 +286,8 @@ transaction_payments = declare(
     " added only keeps its refund from being signed, with an alert. Before a refund"
     " gets another transaction, the chain must show that no earlier one has paid it",
     grants={
-        "worker admin": "SELECT, INSERT",
+        "all": "SELECT",
+        "worker admin": "INSERT",
         "admin": "DELETE",
     },
     sqlite_with_rowid=False,

@@ -54,6 +54,7 @@ from signer.refunds.payment_policy import own_keys
 from signer.refunds.token_transfer import TransferRequest
 from signer.refunds.worker_monitor import Heartbeat, WorkerMonitor
 from signer.signing.service import KnownAddresses, Requester, SigningService
+from tests.fixtures.batches import CAPPED, PAID, batch_of, ended
 from tests.fixtures.ledger import (
     FORGED_APPROVAL,
     accept,
@@ -183,6 +184,21 @@ def work_on_refunds(processes: Processes) -> None:
         assert explanation.refund.status is Status.BROADCAST
     store.list("gateway", status=Status.BROADCAST, limit=1)
     _work_on_large_refunds(processes)
+
+
+def work_on_batches(processes: Processes) -> None:
+    """Read a batch of which one refund is queued again."""
+    worker, stores = processes.worker, processes.stores
+    chain_id, sender = worker.network.chain_id, worker.signer.address
+    wallet = worker.store.wallet(chain_id, sender)
+    assert wallet is not None
+    refunds = [processes.refunds.accepted() for _ in range(2)]
+    batch = batch_of(worker.store, *refunds, nonce=wallet.next_nonce, sender=sender)
+    ended(worker.store, batch, PAID, CAPPED)
+    for store in stores.values():
+        found = store.find_transaction(chain_id, sender, batch.nonce)
+        assert found is not None
+        assert found.payment_ids == batch.payment_ids
 
 
 def work_on_signing(processes: Processes) -> None:

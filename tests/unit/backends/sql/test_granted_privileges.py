@@ -11,6 +11,7 @@ from tests.fixtures.roles import PROCESSES, Processes, Roles
 from tests.support.ledgers import open_ledger
 from tests.unit.backends.sql.process_work import (
     Statements,
+    work_on_batches,
     work_on_events,
     work_on_keys,
     work_on_limits,
@@ -65,6 +66,7 @@ def test_no_process_needs_more_or_less(shipped: Roles, processes: Processes) -> 
     work_on_limits(processes)
     work_on_the_audit_log(processes)
     work_on_workers(processes)
+    work_on_batches(processes)
     for name in PROCESSES:
         granted = _privileges(shipped, name)
         readable = {row[1] for row in granted if row[0] == "SELECT"}
