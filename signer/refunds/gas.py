@@ -46,8 +46,9 @@ class GasMemory:
     ) -> Preflight:
         """Return the preflight of *sender* with an estimate for each of *refunds*."""
         self._forget()
-        calls = [build_call(refund, chain, sender) for refund in refunds]
-        chain_id, holders = chain.network.chain_id, [str(c.sender) for c in calls]
+        chain_id = chain.network.chain_id
+        holders = [find_holder(refund, chain, sender) for refund in refunds]
+        calls = [*map(build_call, refunds, holders)]
         tokens = [refund.token_address for refund in refunds]
         kinds = [(chain_id, *held) for held in zip(holders, tokens, strict=True)]
         known: dict[int, int] = {}  # By place.
@@ -91,16 +92,22 @@ def _limit(call: Call, estimate: int, refund: Refund, chain: Chain) -> Call:
     return replace(call, gas=(estimate + signed) // 2)
 
 
-def build_call(refund: Refund, chain: Chain, sender: str) -> Call:
-    """Return the call that pays the refund, as *sender* or its vault would make it."""
+def find_holder(refund: Refund, chain: Chain, sender: str) -> str:
+    """Return who holds what pays a queued *refund*: *sender*, or the vault."""
+    return find_vault(refund, chain.network) or sender
+
+
+def build_call(refund: Refund, holder: str) -> Call:
+    """Return the call that pays *refund* alone, as *holder* would make it."""
     payload = transfer_of(refund)
-    holder = find_vault(refund, chain.network) or sender
     return Call(holder, payload.to, payload.data, payload.value)
 
 
 def estimate_gas(refund: Refund, chain: Chain, sender: str) -> int:
     """
-    Return the gas that the transfer or call would use; a sweep of coin has a constant.
+    Return the gas that the transfer or call of *sender* itself would use.
+
+    A sweep of coin has a constant.
 
     Raises:
         ExecutionRevertedError: The contract refuses it.
@@ -111,15 +118,15 @@ def estimate_gas(refund: Refund, chain: Chain, sender: str) -> int:
     if refund.kind is TransactionKind.CALL:
         require_funds(refund, chain, sender)  # Nodes do not estimate without the coin.
     try:
-        return chain.client.estimate_gas(build_call(refund, chain, sender))
+        return chain.client.estimate_gas(build_call(refund, sender))
     except ExecutionRevertedError as e:
         require_funds(refund, chain, sender)
         raise e from None
 
 
-def require_funds(refund: Refund, chain: Chain, sender: str) -> None:
+def require_funds(refund: Refund, chain: Chain, holder: str) -> None:
     """
-    Require that *sender*, or its vault, holds enough of what *refund* pays.
+    Require that *holder* has enough of what *refund* pays.
 
     A node's answer to a transfer of more is a revert, or no estimate.
 
@@ -130,7 +137,6 @@ def require_funds(refund: Refund, chain: Chain, sender: str) -> None:
     """
     if refund.purpose is PaymentPurpose.SWEEP:
         return  # A sweep does not wait for more of the token.
-    holder = find_vault(refund, chain.network) or sender
     if refund.kind is TransactionKind.CALL:
         balance = chain.client.balance(holder) if refund.amount else 0
     else:

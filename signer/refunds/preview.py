@@ -51,7 +51,7 @@ from signer.ports.clock import Clock
 from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
 from signer.refunds.acceptance import require_gas
-from signer.refunds.gas import bound_gas, build_call, require_funds
+from signer.refunds.gas import bound_gas, build_call, find_holder, require_funds
 from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.hold_admin import require_tenant_unblocked
 from signer.refunds.payment_approvals import decide
@@ -293,7 +293,8 @@ class Previewer:
         self, refund: Refund, chain: Chain, sender: str, facts: _Facts
     ) -> None:
         """Simulate the transfer, and quote its fee; raises an error of ``DELAYS``."""
-        preflight = chain.client.preflight(sender, [build_call(refund, chain, sender)])
+        holder = find_holder(refund, chain, sender)
+        preflight = chain.client.preflight(sender, [build_call(refund, holder)])
         with facts.noting_delays():
             self._require_wallet(chain, sender, preflight.pending_count)
         with facts.noting_delays():
@@ -302,7 +303,7 @@ class Previewer:
         (estimate,) = preflight.estimates
         if isinstance(estimate, ExecutionRevertedError):
             facts.simulation = Simulation(str(estimate), None)
-            require_funds(refund, chain, sender)
+            require_funds(refund, chain, holder)
             return
         if isinstance(estimate, ChainError):
             raise estimate

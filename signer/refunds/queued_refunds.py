@@ -28,7 +28,7 @@ from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Reservation
 from signer.refunds.attempts import Attempts
-from signer.refunds.gas import GasMemory, bound_gas, require_funds
+from signer.refunds.gas import GasMemory, bound_gas, find_holder, require_funds
 from signer.refunds.nonce_checks import NonceManager
 from signer.refunds.payload import find_vault, transfer_of
 from signer.refunds.payment_approvals import PaymentApprovals
@@ -342,11 +342,12 @@ class QueuedRefunds:
         """Return the reservation for *refund*, or the refund if it has ended."""
         if payment is not None:
             return self._nonces.adopt(refund, payment, chain)
+        holder = find_holder(refund, chain, active.key.address)
         if refund.purpose is PaymentPurpose.CALL:
             # Nodes do not estimate what the address cannot pay.
-            require_funds(refund, chain, active.key.address)
+            require_funds(refund, chain, holder)
         if isinstance(estimate, ExecutionRevertedError):
-            require_funds(refund, chain, active.key.address)
+            require_funds(refund, chain, holder)
             # Do not use a nonce for a transfer that the token would refuse.
             reason = build_objection(estimate.code, str(estimate))
             return self._endings.refuse(refund, reason)

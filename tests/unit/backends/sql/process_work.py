@@ -193,8 +193,8 @@ def work_on_batches(processes: Processes) -> None:
     wallet = worker.store.wallet(chain_id, sender)
     assert wallet is not None
     refunds = [processes.refunds.accepted() for _ in range(2)]
-    batch = batch_of(worker.store, *refunds, nonce=wallet.next_nonce, sender=sender)
-    ended(worker.store, batch, PAID, CAPPED)
+    batch = batch_of(stores["worker"], *refunds, nonce=wallet.next_nonce, sender=sender)
+    ended(stores["worker"], batch, PAID, CAPPED)
     for store in stores.values():
         found = store.find_transaction(chain_id, sender, batch.nonce)
         assert found is not None

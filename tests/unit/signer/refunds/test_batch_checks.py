@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from signer.chain.chain import Chain
 from signer.chain.vault import Item, batch_gas, decode_pay, encode_pay
 from signer.config.networks import Network
 from signer.crypto.transactions import AnyTransaction
 from signer.errors import EncodingError, PolicyViolationError
 from signer.model.payment import PaymentPurpose
 from signer.model.transaction import Kind, Transaction
+from signer.ports.chain import Call
+from signer.refunds.gas import estimate_gas
 from signer.refunds.payload import payload_of
 from signer.refunds.payment_checks import admit, check_batch
 from signer.refunds.payment_policy import PolicyReview
@@ -21,7 +24,7 @@ from signer.refunds.transaction_signer import Attempt, build_transaction
 from tests.fixtures.scripted_chain import TOKEN
 from tests.fixtures.scripted_vault import ScriptedVault
 from tests.support.policy import SERVICE_POLICY
-from tests.support.refunds import NETWORK, NOON, REQUEST, World
+from tests.support.refunds import NETWORK, NOON, REQUEST, World, altered_chain
 
 
 VAULT = "0x0165878A594ca255338adfa4d48449f69242Eb8F"
@@ -154,6 +157,22 @@ def test_the_policy_reviews_each_payment(world: World, batch: Transaction) -> No
     for payment in batch.payments:
         (found,) = review.review(payment)
         assert found.decision.rules == ("refund",)
+
+
+def test_a_transfer_of_before_the_vault_is_estimated_as_the_wallet(
+    world: World,
+) -> None:
+    """It has a nonce, and the wallet still holds what it pays."""
+    asked = []
+
+    def estimate(call: Call) -> int:
+        asked.append(call.sender)
+        return 60_000
+
+    client = altered_chain(world.chain, estimate_gas=estimate)
+    estimate_gas(world.accepted(), Chain(PAYS, client), OTHER)
+
+    assert asked == [OTHER]
 
 
 def test_refunds_of_one_span_are_due_together() -> None:
