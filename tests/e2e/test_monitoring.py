@@ -26,14 +26,17 @@ _MAY_BE_ABSENT = frozenset(
     {
         "hotwallet_approvals_waiting",
         "hotwallet_audit_checkpoint_age_seconds",
+        "hotwallet_batch_size",
+        "hotwallet_batch_unpaid",
         "hotwallet_refund_delays",
         "hotwallet_refunds_open",
         "hotwallet_refusals",
         "hotwallet_top_up_failing",
+        "hotwallet_vault_revoked_operators",
         "hotwallet_webhook_deliveries",
     }
 )
-"""What has no sample while nothing waits, or no treasury is configured."""
+"""What has no sample while nothing waits, or no treasury or vault is configured."""
 
 _ALL = metric_names.ALL
 

@@ -46,6 +46,8 @@ _TWINS = {
     "test_a_mark_that_is_two_too_low_is_found": "a high-water mark that is too low",
     "test_a_log_without_signatures_is_found": "a log that is written after the commit",
     "test_a_restore_without_fillers_is_found": "gaps that are not filled",
+    "test_a_planted_bug_of_batches_is_found": "one receipt for all payments",
+    "test_what_was_paid_is_not_paid_again": None,  # It shows a protection.
 }
 
 _SEEDS = range(20)

@@ -890,7 +890,7 @@ export interface components {
              * @description A stable code.
              * @enum {string}
              */
-            code: "approval-required" | "audit-log-unwritable" | "backend-access-denied" | "backend-failed" | "backend-throttled" | "backend-unavailable" | "bad-gateway" | "bad-request" | "body-too-large" | "chain-unavailable" | "conflict" | "cursor-expired" | "expectation-failed" | "fees-above-recent" | "forbidden" | "gas-above-limit" | "gateway-timeout" | "headers-too-large" | "idempotency-mismatch" | "insufficient-funds" | "internal-error" | "invalid-input" | "key-ambiguous" | "key-not-found" | "key-rotated" | "key-unusable" | "limit-reached" | "method-not-allowed" | "new-key-unhealthy" | "nonce-used" | "not-cancellable" | "not-found" | "not-through-proxy" | "operator-not-identified" | "policy-violation" | "proofs-pending" | "proxy-overloaded" | "request-signature-invalid" | "request-timeout" | "rotation-in-progress" | "row-not-authentic" | "same-person" | "screening-unavailable" | "signature-encoding" | "signature-recovery" | "signing-failed" | "signing-stopped" | "stale-state" | "store-failed" | "store-unavailable" | "tenant-blocked" | "token-stopped" | "too-many-in-flight" | "too-many-open-refunds" | "too-many-requests" | "unauthenticated" | "unknown-tenant" | "unsupported-media-type" | "unsupported-transfer-coding" | "uri-too-long" | "wallet-paused";
+            code: "approval-required" | "audit-log-unwritable" | "backend-access-denied" | "backend-failed" | "backend-throttled" | "backend-unavailable" | "bad-gateway" | "bad-request" | "body-too-large" | "chain-unavailable" | "conflict" | "cursor-expired" | "expectation-failed" | "fees-above-recent" | "forbidden" | "gas-above-limit" | "gateway-timeout" | "headers-too-large" | "idempotency-mismatch" | "insufficient-funds" | "internal-error" | "invalid-input" | "key-ambiguous" | "key-not-found" | "key-rotated" | "key-unusable" | "limit-reached" | "method-not-allowed" | "new-key-unhealthy" | "nonce-used" | "not-cancellable" | "not-found" | "not-through-proxy" | "operator-not-identified" | "policy-violation" | "proofs-pending" | "proxy-overloaded" | "request-signature-invalid" | "request-timeout" | "rotation-in-progress" | "row-not-authentic" | "same-person" | "screening-unavailable" | "signature-encoding" | "signature-recovery" | "signing-failed" | "signing-stopped" | "stale-state" | "store-failed" | "store-unavailable" | "tenant-blocked" | "token-stopped" | "too-many-in-flight" | "too-many-open-refunds" | "too-many-requests" | "unauthenticated" | "unknown-tenant" | "unsupported-media-type" | "unsupported-transfer-coding" | "uri-too-long" | "vault-limit" | "vault-operator-missing" | "wallet-paused";
             /** @description What is wrong with this request. */
             detail?: string;
             /** @description Names the request in the service's log. */
@@ -1012,6 +1012,7 @@ export interface components {
          *     * `nonce-used`: Another transaction has the nonce.
          *     * `not-cancellable`: The refund cannot be cancelled.
          *     * `rotation-in-progress`: Another rotation or failover is under way.
+         *     * `vault-operator-missing`: The new key may not pay from a vault.
          */
         "problem-409": {
             headers: {
@@ -1179,6 +1180,7 @@ export interface components {
          *     * `store-unavailable`: The database does not answer.
          *     * `token-stopped`: The token is stopped.
          *     * `too-many-in-flight`: Too many transactions have no receipt.
+         *     * `vault-limit`: The vault does not permit it now.
          *     * `wallet-paused`: The wallet is paused.
          */
         "problem-503": {

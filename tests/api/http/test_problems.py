@@ -54,7 +54,8 @@ STATUSES = {
     404: "NotFoundError",
     409: (
         "ConflictError IdempotencyMismatchError NonceUsedError "
-        "RotationInProgressError NotCancellableError ApprovalRequiredError"
+        "RotationInProgressError NotCancellableError ApprovalRequiredError "
+        "VaultOperatorMissingError"
     ),
     410: "CursorExpiredError",
     421: "NotThroughProxyError",
@@ -73,7 +74,7 @@ STATUSES = {
         "AuditLogUnwritableError "
         "ChainUnavailableError InsufficientFundsError GasLimitError WalletPausedError "
         "SigningStoppedError TokenStoppedError FeesAboveRecentError "
-        "TooManyInFlightError "
+        "TooManyInFlightError VaultLimitError "
         "StoreError StoreUnavailableError StaleStateError "
         "RowNotAuthenticError ScreeningUnavailableError"
     ),

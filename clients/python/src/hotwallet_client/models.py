@@ -538,6 +538,8 @@ class Problem(TypedDict):
         "unsupported-media-type",
         "unsupported-transfer-coding",
         "uri-too-long",
+        "vault-limit",
+        "vault-operator-missing",
         "wallet-paused",
     ]
     detail: NotRequired[str]
