@@ -8,6 +8,7 @@ it, so it leaves no gap.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -241,6 +242,12 @@ class _Batches:
         is_shared = self._find_open(reservation) is not None
         return is_shared or len(self.composed) < self._places
 
+    def counted(self, reservation: Reservation) -> Reservation:
+        """Return *reservation* with the gas that it adds to what is signed."""
+        if reservation.vault is None or self._find_open(reservation) is not None:
+            return reservation
+        return replace(reservation, gas_limit=find_gas([reservation]))
+
     def add(self, reservation: Reservation) -> None:
         """Add *reservation*, which has a place."""
         batch = self._find_open(reservation)
@@ -298,7 +305,7 @@ def _count_all(
             )
         elif refund.bound_sender is None:
             try:
-                spendings.add(each)
+                spendings.add(batches.counted(each))
             except (LimitReachedError, PolicyViolationError) as e:
                 forbidden[refund.id] = e
         if refund.id not in forbidden:

@@ -6,6 +6,7 @@ from typing import Any
 
 from signer.chain.calldata import DecodedCall, decode_call
 from signer.chain.erc20 import TRANSFER, decode_transfer
+from signer.chain.vault import PAY
 from signer.crypto.transactions import MAX_GAS, AnyTransaction
 from signer.errors import EncodingError
 from signer.policy.amount_limits import compare_amount
@@ -135,10 +136,19 @@ def transaction_facts(
         exceeded=_find_exceeded(transaction, surroundings, token, amount, data),
         reference_price=None if token is None else token.reference_price,
         is_denied=not {recipient, spender, to}.isdisjoint(surroundings.denied),
-        calls_vault=to is not None and network is not None and to == network.vault,
+        calls_vault=_calls_vault(transaction, to, surroundings),
         totals=surroundings.totals,
         is_service_wallet=surroundings.is_service_wallet,
     )
+
+
+def _calls_vault(
+    transaction: AnyTransaction, to: str | None, surroundings: Surroundings
+) -> bool:
+    """Return whether the vault is called, or another contract as if it were one."""
+    network = surroundings.network
+    is_vault = to is not None and network is not None and to == network.vault
+    return is_vault or transaction.data.startswith(PAY)
 
 
 def _read(data: bytes, memo: bytes | None) -> _Data:
@@ -217,12 +227,14 @@ def _classify(recipient: str | None, surroundings: Surroundings) -> RecipientKin
         return RecipientKind.NONE
     if recipient == _lower(surroundings.sender):
         return RecipientKind.SELF
+    network = surroundings.network
+    if network is not None and recipient == network.vault:
+        return RecipientKind.OWN
     if recipient in surroundings.own.addresses:
         is_active = recipient == surroundings.own.active
         return RecipientKind.ACTIVE if is_active else RecipientKind.OWN
     if recipient == _ZERO:
         return RecipientKind.ZERO
-    network = surroundings.network
     is_token = network is not None and recipient in network.tokens
     return RecipientKind.TOKEN if is_token else RecipientKind.OTHER
 

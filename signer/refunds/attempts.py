@@ -18,10 +18,13 @@ import structlog
 from signer.chain.chain import Chain
 from signer.crypto.transactions import MAX_GAS
 from signer.errors import (
+    ApprovalRequiredError,
     AuditLogUnwritableError,
     BackendError,
+    HotWalletError,
     KeyNotFoundError,
     KeyUnusableError,
+    PolicyViolationError,
     StoreError,
     StoreUnavailableError,
     TokenStoppedError,
@@ -132,8 +135,9 @@ class Attempts:
         outcomes: dict[str, Transaction | Exception] = {}
         changes, payments, held = [], [], []
         for plan, payment in zip(plans, made, strict=True):
-            if isinstance(payment, TokenStoppedError):
-                # The nonce must not hold up those of other tokens.
+            if isinstance(payment, HotWalletError) and _needs_noop(plan, payment):
+                # The nonce must not hold up those of other tokens, nor one refund of a
+                # batch the others.
                 reason = build_objection(payment.code, str(payment))
                 noop = replace(plan.attempt, kind=Kind.NOOP, gas=NOOP_GAS)
                 held.append(AttemptPlan(plan.transaction, noop, reason))
@@ -215,6 +219,20 @@ class Attempts:
                 self._log.warning(
                     "outcome-not-recorded", **transaction.names, code=e.code
                 )
+
+
+def _needs_noop(plan: AttemptPlan, error: HotWalletError) -> bool:
+    """
+    Return whether a no-op has to use the nonce of *plan*, which was not signed.
+
+    After that of a batch, its refunds are queued again, and are decided about alone.
+    """
+    is_first = plan.attempt.kind is Kind.TRANSFER and not plan.attempt.number
+    is_refused = isinstance(error, ApprovalRequiredError | PolicyViolationError)
+    is_batch = plan.transaction.vault is not None
+    return isinstance(error, TokenStoppedError) or (
+        is_batch and is_first and is_refused
+    )
 
 
 def is_device_failure(error: Exception) -> bool:

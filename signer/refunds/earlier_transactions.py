@@ -14,7 +14,7 @@ from signer.chain.erc20 import read_memo
 from signer.chain.vault import decode_pay, read_ends
 from signer.crypto.transactions import SignedBytes
 from signer.errors import (
-    ChainUnavailableError,
+    ChainError,
     EncodingError,
     HotWalletError,
     RowNotAuthenticError,
@@ -44,7 +44,7 @@ class EarlierTransactions:
         Return how many transactions a queued *refund* was given, of which none paid it.
 
         Raises:
-            ChainUnavailableError: The nodes do not show yet how one of them ended.
+            ChainError: The nodes do not show yet how one of them ended.
             RowNotAuthenticError: One may have paid it: another program queued it again.
         """
         if refund.updated_at == refund.created_at:
@@ -84,12 +84,12 @@ class EarlierTransactions:
         _, sender, number = nonce
         mined = None if receipts else chain.client.find_transaction(sender, number)
         if mined is None or not chain.is_final(mined):
-            raise ChainUnavailableError(
+            raise ChainError(
                 f"the nodes have no final transaction with nonce {number} of {sender}"
             )
         found = chain.client.receipts([mined.tx_hash]).get(mined.tx_hash)
         if found is None:
-            raise ChainUnavailableError(f"the nodes have no receipt of {mined.tx_hash}")
+            raise ChainError(f"the nodes have no receipt of {mined.tx_hash}")
         return mined.data, mined.to or "", found
 
     def _signed(self, nonce: _Nonce) -> Iterator[SignedBytes]:

@@ -42,7 +42,11 @@ from signer.errors import (
 )
 from signer.model.payment import PaymentState
 from signer.model.refund import UNSIGNED, Refund
-from signer.model.transaction import Transaction, TransactionStatus
+from signer.model.transaction import (
+    Transaction,
+    TransactionKind,
+    TransactionStatus,
+)
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Change
@@ -190,7 +194,9 @@ class Lifecycle:
             violation = find_violation(payment, network)
             # A no-op, which has the reason of the failure, pays nothing.
             is_noop = payment.failure_code and payment.status not in UNSIGNED
-            if violation is not None and not is_noop:
+            # One refund must not hold up the others: the signature decides.
+            is_batch = transaction.kind is TransactionKind.BATCH
+            if violation is not None and not (is_noop or is_batch):
                 raise violation
 
     def _network(self, moving: Moving) -> Network:

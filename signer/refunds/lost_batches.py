@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from signer.chain.chain import Chain
-from signer.chain.vault import End, decode_pay, read_ends
+from signer.chain.vault import End, decode_pay, has_vault_code, read_ends
 from signer.errors import ChainUnavailableError, EncodingError
 from signer.model.payment import PaymentState
 from signer.model.transaction import EPOCH
@@ -29,6 +29,8 @@ def read_lost_items(mined: MinedTransaction, chain: Chain) -> Sequence[LostItem]
         token, items = decode_pay(mined.data)
     except EncodingError:
         return ()
+    if not _is_vault(mined.to or "", chain) or not _is_configured(token, chain):
+        return ()  # Another contract can emit any event, and a token as well.
     receipt = chain.client.receipts([mined.tx_hash]).get(mined.tx_hash)
     if receipt is None or receipt.block != mined.block:
         raise ChainUnavailableError(f"the nodes have no receipt of {mined.tx_hash}")
@@ -41,6 +43,16 @@ def read_lost_items(mined: MinedTransaction, chain: Chain) -> Sequence[LostItem]
         # People must decide: it may have been paid, and may not.
         ends = tuple(End(None, has_transfer=False) for _ in items)
     return [_as_lost(item.mark, end) for item, end in zip(items, ends, strict=True)]
+
+
+def _is_vault(address: str, chain: Chain) -> bool:
+    """Return whether *address* is the network's vault, or was one of another time."""
+    return address == chain.network.vault or has_vault_code(chain.client.code(address))
+
+
+def _is_configured(token: str, chain: Chain) -> bool:
+    known = (each.address.lower() for each in chain.network.tokens.values())
+    return token in known
 
 
 def _as_lost(mark: bytes, end: End) -> LostItem:

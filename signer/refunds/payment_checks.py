@@ -357,6 +357,7 @@ def _check_recipient(
         (ZERO_ADDRESS, "the zero address"),
         *((wallet, "the hot wallet itself") for wallet in wallets),
         *((address, "a token's own contract") for address in tokens),
+        *(((network.vault, "the vault that pays"),) if network.vault else ()),
     ):
         if recipient.lower() == forbidden.lower():
             raise InvalidInputError(f"must not be {whose}", field="recipient")

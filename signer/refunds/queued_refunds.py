@@ -32,7 +32,7 @@ from signer.refunds.gas import GasMemory, bound_gas, find_holder, require_funds
 from signer.refunds.nonce_checks import NonceManager
 from signer.refunds.payload import find_vault, transfer_of
 from signer.refunds.payment_approvals import PaymentApprovals
-from signer.refunds.payment_checks import NOOP_GAS
+from signer.refunds.payment_checks import NOOP_GAS, max_gas
 from signer.refunds.saved_steps import Outcomes, SavedSteps
 from signer.refunds.sweep_policy import Objection, build_objection, find_fee_objection
 from signer.refunds.transaction_signer import (
@@ -353,7 +353,11 @@ class QueuedRefunds:
             return self._endings.refuse(refund, reason)
         if isinstance(estimate, ChainError):
             raise estimate
+        earlier = self._nonces.count_earlier(refund, chain)
         gas = bound_gas(estimate, refund, chain)
+        if earlier:
+            # Its batch may have reverted, since another item used too much.
+            gas = max_gas(refund, chain.network)
         objection = _find_fee_objection(refund, chain, gas)
         if objection is not None:
             return self._endings.refuse(refund, objection)
@@ -375,7 +379,7 @@ class QueuedRefunds:
             limits,
             draft,
             vault=find_vault(refund, chain.network),
-            earlier=self._nonces.count_earlier(refund, chain),
+            earlier=earlier,
         )
 
 

@@ -85,12 +85,10 @@ class VaultLimits:
         if not rules.is_operator(self._sender):
             raise self._refusal(refund, f"{self._sender} is not one of its operators")
         caps = rules.caps(token)
-        today = caps.per_day - rules.spent(token, find_day(self._clock()))
+        spent = rules.spent(token, find_day(self._clock()))
         balance = self._chain.token_balance(token, vault)
-        if balance < today:
-            # Otherwise it holds enough for all that may be in a pool.
-            balance -= self._store.unmined_amount(refund.chain_id, vault, token)
-        return _Left(balance, today, caps.per_item)
+        unmined = self._store.unmined_amount(refund.chain_id, vault, token)
+        return _Left(balance - unmined, caps.per_day - spent - unmined, caps.per_item)
 
     def _refusal(self, refund: Refund, problem: str) -> VaultLimitError:
         if self._alerts is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from signer.chain.vault import Item, encode_pay
 from signer.config.deny_list import DenyList
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.crypto.transactions import MAX_GAS
@@ -157,6 +158,21 @@ def test_no_tenant_calls_the_vault(ruling: World) -> None:
 
     with pytest.raises(PolicyViolationError) as caught:
         called(ruling, **CALL_REQUEST)
+
+    assert caught.value.rule == "vault"
+
+
+def test_no_tenant_makes_a_call_that_looks_like_a_batch(world: World) -> None:
+    """It could bear the memo of another tenant's refund."""
+    everything = ruled(
+        world,
+        '@id("all") permit'
+        ' (principal, action == Action::"sign-transaction", resource);',
+    )
+    data = encode_pay(TOKEN, [Item(CUSTOMER, 1, bytes(16))])
+
+    with pytest.raises(PolicyViolationError) as caught:
+        called(everything, recipient=CONTRACT, amount="0", calldata=f"0x{data.hex()}")
 
     assert caught.value.rule == "vault"
 

@@ -4,10 +4,12 @@ A restored ledger recognises the items of batches that it has lost, by their mar
 The chain says how each ended.  ``tests/integration/test_lost_batches.py`` has a vault.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -36,11 +38,15 @@ from tests.support.refunds import World, altered_chain
 
 VAULT = "0x0165878A594ca255338adfa4d48449f69242Eb8F"
 
+_ARTEFACT = json.loads(files("signer.chain").joinpath("vault.json").read_text("utf-8"))
+_CODE = bytes.fromhex(_ARTEFACT["code"].removeprefix("0x"))
+
 
 @pytest.fixture
 def world(world: World) -> World:
     """Return a process of the service, whose wallet has not paid yet."""
     assert world.ring
+    world.chain.codes[VAULT] = _CODE
     world.wallets.get_or_open(world.chains["local"], world.signer.address, 0)
     return world
 
@@ -257,6 +263,25 @@ def test_a_batch_without_a_receipt_is_not_recorded(world: World) -> None:
             world.reconcile()
         assert recorded(world, [refund]) == []
         assert world.wallet.is_paused
+
+
+@pytest.mark.parametrize("forged", ["contract", "token"])
+def test_another_contract_has_paid_nothing(world: World, forged: str) -> None:
+    """It can emit the events of a vault and of a token, with any mark."""
+    item = item_of(world.accepted())
+    if forged == "contract":
+        del world.chain.codes[VAULT]
+    else:
+        tokens = {"TUSD": world.network.tokens["TUSD"]}
+        tokens["TUSD"] = tokens["TUSD"].model_copy(update={"address": VAULT})
+        world.network = world.network.model_copy(update={"tokens": tokens})
+    tx_hash = mine_lost(world, [item], logs_of([item], [None]))
+    chain = world.chains["local"]
+    mined = chain.client.find_transaction(world.signer.address, 0)
+
+    assert mined is not None
+    assert mined.tx_hash == tx_hash
+    assert not read_lost_items(mined, chain)
 
 
 def test_a_call_without_items_is_foreign(world: World) -> None:

@@ -1,0 +1,110 @@
+"""Neither one refund nor a changed configuration holds up the others of a batch."""
+
+from datetime import timedelta
+
+import pytest
+
+from signer.errors import InvalidInputError
+from signer.model.refund import Refund, Status
+from signer.refunds.payment_checks import max_gas
+from signer.refunds.vault_limits import find_day
+from tests.fixtures.scripted_chain import TOKEN
+from tests.fixtures.scripted_vault import ScriptedVault
+from tests.support.refunds import AMOUNT, NETWORK, World
+
+
+VAULT = "0x0165878A594ca255338adfa4d48449f69242Eb8F"
+NEXT = "0xCf7Ed3AccA5a467e9e704C703E8D87F634fB0Fc9"
+
+
+@pytest.fixture
+def vault(world: World) -> ScriptedVault:
+    """The vault of the network of *world*."""
+    vault = ScriptedVault(VAULT, TOKEN, {world.signer.address})
+    vault.day = find_day(world.clock())
+    world.chain.vaults[VAULT] = vault
+    world.network = NETWORK.model_copy(update={"vault": VAULT, "max_batch": 9})
+    return vault
+
+
+def _reserved(world: World, *refunds: Refund) -> None:
+    world.lifecycle.step_all(refunds)
+    assert {world.stored(each).status for each in refunds} == {Status.RESERVED}
+
+
+def _pass(world: World, times: int = 8) -> None:
+    for _ in range(times):
+        world.work(after=timedelta(seconds=31))
+        world.mine_deep()
+
+
+def test_another_vault_pays_what_was_reserved(
+    world: World, vault: ScriptedVault
+) -> None:
+    """A no-op uses the nonce, and later refunds are not behind it for ever."""
+    refunds = [world.accepted() for _ in range(2)]
+    _reserved(world, *refunds)
+    following = ScriptedVault(NEXT, TOKEN, {world.signer.address}, day=vault.day)
+    world.chain.vaults[NEXT] = following
+    world.network = world.network.model_copy(update={"vault": NEXT})
+
+    _pass(world)
+    refunds.append(world.accepted())
+    _pass(world)
+
+    found = [world.stored(each) for each in refunds]
+    assert {each.status for each in found} == {Status.CONFIRMED}
+    assert world.store.attempts(found[0].reserved())[0].nonce > 0
+
+
+def test_one_refund_above_a_lowered_limit(world: World, vault: ScriptedVault) -> None:
+    """It waits alone; the others of its batch are paid by the next one."""
+    small, large = world.accepted(), world.accepted(amount="20")
+    _reserved(world, small, large)
+    world.change_token(max_amount="15")
+
+    _pass(world)
+
+    assert world.stored(small).status is Status.CONFIRMED
+    waiting = world.stored(large)
+    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "policy-violation")
+
+
+def test_passes_reserve_no_more_than_the_cap(
+    world: World, vault: ScriptedVault
+) -> None:
+    """What is in the pool counts: the contract would skip it."""
+    vault.per_day = 4 * AMOUNT
+    refunds = []
+    for _ in range(3):
+        refunds += [world.accepted() for _ in range(3)]
+        world.work()
+
+    nonces = [world.stored(each).nonce for each in refunds]
+    assert sum(each is not None for each in nonces) == 4
+
+
+def test_a_batch_that_reverted_gets_all_the_gas(
+    world: World, vault: ScriptedVault
+) -> None:
+    """No item of the second one can use up what the others need."""
+    refunds = [world.accepted() for _ in range(2)]
+    world.work()
+    first = world.stored(refunds[0]).gas_limit
+    operators, vault.operators = vault.operators, {NEXT}
+    world.mine_deep()
+    world.work(after=timedelta(seconds=31))
+    vault.operators = operators
+
+    _pass(world)
+
+    found = world.stored(refunds[0])
+    assert found.status is Status.CONFIRMED
+    assert first is not None
+    assert found.gas_limit == 220_000 + 2 * max_gas(found, world.network) > first
+
+
+def test_the_vault_is_no_recipient(world: World, vault: ScriptedVault) -> None:
+    """Its transfer to itself would look like a payment."""
+    with pytest.raises(InvalidInputError, match="the vault that pays"):
+        world.accepted(recipient=VAULT)
