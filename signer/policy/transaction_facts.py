@@ -145,10 +145,15 @@ def transaction_facts(
 def _calls_vault(
     transaction: AnyTransaction, to: str | None, surroundings: Surroundings
 ) -> bool:
-    """Return whether the vault is called, or another contract as if it were one."""
+    """
+    Return whether the vault is called, or another contract as if it were one.
+
+    An account of the library has its own nonces, which no ledger reads.
+    """
     network = surroundings.network
     is_vault = to is not None and network is not None and to == network.vault
-    return is_vault or transaction.data.startswith(PAY)
+    is_ours = surroundings.caller.path is not Path.ACCOUNT
+    return is_vault or (is_ours and transaction.data.startswith(PAY))
 
 
 def _read(data: bytes, memo: bytes | None) -> _Data:

@@ -119,7 +119,6 @@ STATEMENTS: Mapping[str, Sequence[str]] = {
         "UPDATE transactions SET status = 'reserved'",
         "INSERT INTO transactions DEFAULT VALUES",
         "DELETE FROM transactions",
-        "SELECT * FROM transaction_payments",
         "INSERT INTO transaction_payments DEFAULT VALUES",
         "DELETE FROM transaction_payments",
         "UPDATE refunds SET cancel_requested_at = now()",
