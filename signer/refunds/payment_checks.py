@@ -133,8 +133,9 @@ def find_violation(refund: Refund, network: Network) -> PolicyViolationError | N
 
     The row may be older than the configuration, or another party may have changed it.
     ``rule`` is ``chain-id`` or ``token`` if the row has another chain or contract than
-    the configuration, ``max-amount``, or ``gas`` if the gas limit is above the token's
-    ``max_gas``.  A sweep moves the whole balance, and has no largest amount.
+    the configuration, ``recipient`` if that is the vault, ``max-amount``, or ``gas`` if
+    the gas limit is above the token's ``max_gas``.  A sweep moves the whole balance,
+    and has no largest amount.
     ``min_amount`` is checked by ``admit`` only: a small refund that was accepted costs
     gas, which has its own limit, and to withhold it would break a promise to a
     customer.
@@ -149,6 +150,15 @@ def find_violation(refund: Refund, network: Network) -> PolicyViolationError | N
     if token is None or row != (token.address, token.decimals):
         message = f"the networks file has another contract as {refund.token}, or none"
         return PolicyViolationError(message, rule="token")
+    return _find_excess(refund, token, network)
+
+
+def _find_excess(
+    refund: Refund, token: Token, network: Network
+) -> PolicyViolationError | None:
+    if refund.recipient == network.vault:
+        message = "the recipient is the vault that pays"
+        return PolicyViolationError(message, rule="recipient")
     largest = parse_units(token.max_amount, token.decimals)
     if refund.purpose is PaymentPurpose.REFUND and refund.amount > largest:
         message = f"one refund may pay at most {token.max_amount} {refund.token}"

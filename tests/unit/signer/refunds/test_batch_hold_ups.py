@@ -6,6 +6,7 @@ import pytest
 
 from signer.errors import InvalidInputError
 from signer.model.refund import Refund, Status
+from signer.refunds.payment_approvals import decide
 from signer.refunds.payment_checks import max_gas
 from signer.refunds.vault_limits import find_day
 from tests.fixtures.scripted_chain import TOKEN
@@ -108,3 +109,18 @@ def test_the_vault_is_no_recipient(world: World, vault: ScriptedVault) -> None:
     """Its transfer to itself would look like a payment."""
     with pytest.raises(InvalidInputError, match="the vault that pays"):
         world.accepted(recipient=VAULT)
+
+
+def test_a_refund_to_what_became_the_vault_waits(world: World) -> None:
+    """It was accepted before; the policy refuses it as well."""
+    refund = world.accepted(recipient=VAULT)
+    own = {world.signer.address}
+    world.chain.vaults[VAULT] = ScriptedVault(VAULT, TOKEN, own)
+    world.network = NETWORK.model_copy(update={"vault": VAULT})
+
+    _pass(world, times=2)
+
+    found = world.stored(refund)
+    assert (found.nonce, found.blocked_by) == (None, "policy-violation")
+    decision = decide(world.payment_policy, refund, world.network)
+    assert decision.rules == ("recipient",)
