@@ -49,7 +49,7 @@ The steps of a payment verify the same rows several times each.
 """
 
 _LONGEST_REMEMBERED = 4096
-"""The longest message whose MAC is kept, so that none fills the memory."""
+"""The longest message of which a MAC is kept: none may fill the memory."""
 
 
 class _LongError(Exception):

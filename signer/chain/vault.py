@@ -82,7 +82,7 @@ def has_vault_code(code: bytes) -> bool:
 
 def batch_gas(limits: Iterable[int]) -> int:
     """
-    Return the gas limit of a batch whose transfers alone would have these *limits*.
+    Return the gas limit of a batch of transfers that alone would have *limits*.
 
     A vault adds less to each than a transaction of its own would.
     """

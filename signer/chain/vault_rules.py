@@ -170,7 +170,7 @@ def find_problems(
     if facts.guardian in {key.address for key in ring}:
         yield Refusal(
             "vault-guardian-own",
-            f"the guardian {facts.guardian} is a key of the service, whose thief could"
+            f"the guardian {facts.guardian} is a key of the service: its thief could"
             f" raise the caps; let another address take over: {propose} --guardian"
             " ADDRESS`",
         )

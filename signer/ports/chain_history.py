@@ -89,7 +89,7 @@ class ChainHistory(Protocol):
         self, contract: str, topic: bytes, first: int, last: int
     ) -> Sequence[Log]:
         """
-        Return the events of *contract* whose first topic is *topic*, in their order.
+        Return the events of *contract* with *topic* as first topic, in their order.
 
         They are those of the blocks from *first* to *last*, as for ``transfers``.
         """

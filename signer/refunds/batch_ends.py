@@ -60,7 +60,7 @@ def find_ends(
 
 
 def end_payment(end: End, at: datetime) -> PaymentEnd:
-    """Return how the payment ends whose item has this *end*."""
+    """Return how a payment ends, from the *end* of its item."""
     if end.has_transfer is not (end.reason is None):
         return _failed(
             "transfer-mismatch",

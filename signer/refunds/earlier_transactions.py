@@ -48,7 +48,7 @@ class EarlierTransactions:
             RowNotAuthenticError: One may have paid it: another program queued it again.
         """
         if refund.updated_at == refund.created_at:
-            return 0  # If the row lies, the reservation refuses it.
+            return 0  # The reservation refuses a false row.
         nonces = self._store.earlier_nonces(refund.id)
         for nonce in nonces:
             is_here = nonce[0] == refund.chain_id
@@ -107,7 +107,7 @@ class EarlierTransactions:
 
 
 def _read_paid(data: bytes, to: str, receipt: Receipt) -> set[bytes]:
-    """Return the memos in calldata whose payments *receipt* does not show as unpaid."""
+    """Return the memos in calldata, but those that *receipt* shows as unpaid."""
     if not receipt.succeeded:
         return set()
     try:

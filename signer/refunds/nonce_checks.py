@@ -242,7 +242,7 @@ class NonceManager:
 def _log_intents(
     outcomes: Sequence[Transaction | HotWalletError], signer: Signer
 ) -> Sequence[Transaction | HotWalletError]:
-    """Return *outcomes*, without the intents whose line cannot be written."""
+    """Return *outcomes*, each without its intent if the line cannot be written."""
     logged: dict[str, Transaction] = {}  # The payments of a batch have the same one.
     for each in outcomes:
         if isinstance(each, Transaction) and each.id not in logged:

@@ -105,7 +105,7 @@ def check_vault(
     name: str, chain: Chain, ring: Sequence[Key], *, is_production: bool
 ) -> None:
     """
-    Refuse a vault whose rules do not fit the network *name* and the keys of *ring*.
+    Refuse a vault if its rules do not fit the network *name* and the keys of *ring*.
 
     Refuse also if no node answers (``chain-unavailable``).
     """

@@ -310,5 +310,5 @@ def test_a_node_that_invents_receipts_of_a_block_is_distrusted(
         client(*three_nodes).receipts(HASHES, dict.fromkeys(HASHES, 16))
         assert eventually(lambda: "node-distrusted" in [e["event"] for e in logs], 10)
 
-    # Before the third one answers, nothing shows which of two lies.
+    # Until the third node answers, either of the two may be wrong.
     assert (1, "contradiction") in {(e["node"], e["reason"]) for e in logs}

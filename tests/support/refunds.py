@@ -61,6 +61,7 @@ from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.saved_steps import Moving, Outcome, Outcomes
 from signer.refunds.service import RefundService
 from signer.refunds.transaction_signer import TransactionSigner
+from signer.refunds.vault_limits import find_day
 from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
 from signer.refunds.worker import Worker
 from tests.fixtures.ledger import accept
@@ -71,6 +72,7 @@ from tests.fixtures.scripted_chain import (
     ScriptedChain,
     Sent,
 )
+from tests.fixtures.scripted_vault import ScriptedVault
 from tests.fixtures.unbatched import Unbatched
 from tests.support.devices import Device, Directory, honest, recording, signer_over
 from tests.support.keys import key_at, key_of, made_active, ring_over
@@ -86,6 +88,7 @@ SECOND, THIRD = (
 )
 AMOUNT = 12_500_000
 CUSTOMER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+VAULT = "0x0165878A594ca255338adfa4d48449f69242Eb8F"
 ACTOR = Actor("gateway", "req-1")
 OPERATOR = Actor("cli:operator")
 
@@ -330,6 +333,14 @@ class World:
     def reconcile(self) -> WalletStatus:
         """Reconcile the signer's wallet, and return its status."""
         return self.wallets.reconcile(self.chains["local"], self.signer.address)
+
+    def use_vault(self, **changes: Any) -> ScriptedVault:
+        """Let a vault hold the tokens of the network, with *changes*; return it."""
+        vault = ScriptedVault(VAULT, TOKEN, {self.signer.address})
+        vault.day = find_day(self.clock())
+        self.chain.vaults[VAULT] = vault
+        self.network = self.network.model_copy(update={"vault": VAULT, **changes})
+        return vault
 
     @property
     def payment_policy(self) -> PaymentPolicy:

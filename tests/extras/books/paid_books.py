@@ -433,7 +433,7 @@ class Books:
         return self.write(refund, settled)
 
     def batch(self, *ends: Reason | None, moved: Sequence[bool] = ()) -> list[Refund]:
-        """Pay a batch honestly, whose items have *ends*; return its refunds."""
+        """Pay a batch with these *ends* of its items, and return its refunds."""
         refunds = [self.refund() for _ in ends]
         self.chain.mine()
         items = [Item(each.recipient, each.amount, each.memo) for each in refunds]

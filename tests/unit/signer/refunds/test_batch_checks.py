@@ -22,12 +22,10 @@ from signer.refunds.payment_checks import admit, check_batch
 from signer.refunds.payment_policy import PolicyReview
 from signer.refunds.transaction_signer import Attempt, build_transaction
 from tests.fixtures.scripted_chain import TOKEN
-from tests.fixtures.scripted_vault import ScriptedVault
 from tests.support.policy import SERVICE_POLICY
-from tests.support.refunds import NETWORK, NOON, REQUEST, World, altered_chain
+from tests.support.refunds import NETWORK, NOON, REQUEST, VAULT, World, altered_chain
 
 
-VAULT = "0x0165878A594ca255338adfa4d48449f69242Eb8F"
 OTHER = "0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512"
 PAYS = NETWORK.model_copy(update={"vault": VAULT})
 GAS = batch_gas([60_000] * 3)
@@ -36,8 +34,7 @@ GAS = batch_gas([60_000] * 3)
 @pytest.fixture
 def batch(world: World) -> Transaction:
     """A batch of three refunds that was broadcast."""
-    world.chain.vaults[VAULT] = ScriptedVault(VAULT, TOKEN, {world.signer.address})
-    world.network = PAYS
+    world.use_vault()
     refunds = [world.accepted() for _ in range(3)]
     world.work()
     found = world.store.find_transaction(

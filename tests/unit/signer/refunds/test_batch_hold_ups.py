@@ -8,24 +8,18 @@ from signer.errors import InvalidInputError
 from signer.model.refund import Refund, Status
 from signer.refunds.payment_approvals import decide
 from signer.refunds.payment_checks import max_gas
-from signer.refunds.vault_limits import find_day
 from tests.fixtures.scripted_chain import TOKEN
 from tests.fixtures.scripted_vault import ScriptedVault
-from tests.support.refunds import AMOUNT, NETWORK, World
+from tests.support.refunds import AMOUNT, VAULT, World
 
 
-VAULT = "0x0165878A594ca255338adfa4d48449f69242Eb8F"
 NEXT = "0xCf7Ed3AccA5a467e9e704C703E8D87F634fB0Fc9"
 
 
 @pytest.fixture
 def vault(world: World) -> ScriptedVault:
     """The vault of the network of *world*."""
-    vault = ScriptedVault(VAULT, TOKEN, {world.signer.address})
-    vault.day = find_day(world.clock())
-    world.chain.vaults[VAULT] = vault
-    world.network = NETWORK.model_copy(update={"vault": VAULT, "max_batch": 9})
-    return vault
+    return world.use_vault(max_batch=9)
 
 
 def _reserved(world: World, *refunds: Refund) -> None:
@@ -42,7 +36,7 @@ def _pass(world: World, times: int = 8) -> None:
 def test_another_vault_pays_what_was_reserved(
     world: World, vault: ScriptedVault
 ) -> None:
-    """A no-op uses the nonce, and later refunds are not behind it for ever."""
+    """A no-op uses the nonce, and later refunds do not wait for the old vault."""
     refunds = [world.accepted() for _ in range(2)]
     _reserved(world, *refunds)
     following = ScriptedVault(NEXT, TOKEN, {world.signer.address}, day=vault.day)
@@ -114,9 +108,7 @@ def test_the_vault_is_no_recipient(world: World, vault: ScriptedVault) -> None:
 def test_a_refund_to_what_became_the_vault_waits(world: World) -> None:
     """It was accepted before; the policy refuses it as well."""
     refund = world.accepted(recipient=VAULT)
-    own = {world.signer.address}
-    world.chain.vaults[VAULT] = ScriptedVault(VAULT, TOKEN, own)
-    world.network = NETWORK.model_copy(update={"vault": VAULT})
+    world.use_vault()
 
     _pass(world, times=2)
 

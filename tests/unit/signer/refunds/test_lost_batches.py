@@ -32,11 +32,8 @@ from signer.ports.chain import Log, MinedTransaction, Receipt
 from signer.refunds import lost_batches, wallet_reconciliation
 from signer.refunds.lost_batches import LostItem, read_lost_items
 from tests.fixtures.scripted_chain import TOKEN
-from tests.fixtures.scripted_vault import ScriptedVault
-from tests.support.refunds import World, altered_chain
+from tests.support.refunds import VAULT, World, altered_chain
 
-
-VAULT = "0x0165878A594ca255338adfa4d48449f69242Eb8F"
 
 _ARTEFACT = json.loads(files("signer.chain").joinpath("vault.json").read_text("utf-8"))
 _CODE = bytes.fromhex(_ARTEFACT["code"].removeprefix("0x"))
@@ -54,9 +51,7 @@ def world(world: World) -> World:
 @pytest.fixture
 def vault_world(world: World) -> World:
     """Return a process of the service, with a vault that holds the tokens."""
-    own = {world.signer.address}
-    world.chain.vaults[VAULT] = ScriptedVault(VAULT, TOKEN, own)
-    world.network = world.network.model_copy(update={"vault": VAULT})
+    world.use_vault()
     world.compile_policy()
     return world
 

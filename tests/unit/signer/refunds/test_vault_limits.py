@@ -3,24 +3,17 @@
 import pytest
 
 from signer.model.refund import Refund, Status
-from signer.refunds.vault_limits import find_day
-from tests.fixtures.scripted_chain import TOKEN
 from tests.fixtures.scripted_vault import ScriptedVault
-from tests.support.refunds import AMOUNT, NETWORK, World
+from tests.support.refunds import AMOUNT, World
 
 
-VAULT = "0x0165878A594ca255338adfa4d48449f69242Eb8F"
 OTHER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 
 
 @pytest.fixture
 def vault(world: World) -> ScriptedVault:
     """The vault of the network of *world*."""
-    vault = ScriptedVault(VAULT, TOKEN, {world.signer.address})
-    vault.day = find_day(world.clock())
-    world.chain.vaults[VAULT] = vault
-    world.network = NETWORK.model_copy(update={"vault": VAULT})
-    return vault
+    return world.use_vault()
 
 
 def _worked(world: World, *refunds: Refund) -> list[Refund]:

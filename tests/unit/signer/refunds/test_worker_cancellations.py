@@ -13,6 +13,7 @@ from signer.errors import (
 from signer.model.payment import PaymentState
 from signer.model.refund import Refund, Status
 from signer.model.transaction import CLAIM_TIME
+from signer.refunds.worker import Worker
 from tests.support.devices import recording
 from tests.support.refunds import (
     ACTOR,
@@ -27,6 +28,24 @@ def _asked(world: World, refund: Refund) -> Refund:
     """Return *refund* after a request to cancel it."""
     world.service.request_cancellation("gateway", refund.id, ACTOR)
     return world.stored(refund)
+
+
+def _failing_for(world: World, stuck: set[str]) -> tuple[Worker, list[str]]:
+    """Return a worker with steps that fail for *stuck*, and the ids that it tries."""
+    lifecycle = world.lifecycle
+    tried: list[str] = []
+
+    def step(refund: Refund) -> Refund:
+        tried.append(refund.id)
+        if refund.id in stuck:
+            raise ChainUnavailableError("gone")
+        return lifecycle.step(refund)
+
+    world.store = altered(world.store, claim=lambda *_, **__: ())
+    worker = world.worker_with(stepping(lifecycle, step))
+    # So that the outage of one is not that of all.
+    worker._find_cause = lambda moving, error: ()  # type: ignore[method-assign]
+    return worker, tried
 
 
 def test_a_request_to_cancel_precedes_the_queue(world: World) -> None:
@@ -152,19 +171,7 @@ def test_more_failing_cancellations_than_a_batch(world: World) -> None:
     """The worker reads on after those that it tried in this pass (R26)."""
     refunds = [_asked(world, world.accepted()) for _ in range(250)]
     stuck = {refund.id for refund in refunds[:200]}
-    lifecycle = world.lifecycle
-    tried: list[str] = []
-
-    def step(refund: Refund) -> Refund:
-        tried.append(refund.id)
-        if refund.id in stuck:
-            raise ChainUnavailableError("gone")
-        return lifecycle.step(refund)
-
-    world.store = altered(world.store, claim=lambda *_, **__: ())
-    worker = world.worker_with(stepping(lifecycle, step))
-    # So that the outage of one is not that of all.
-    worker._find_cause = lambda moving, error: ()  # type: ignore[method-assign]
+    worker, tried = _failing_for(world, stuck)
     with capture_logs():
         worker.work()
         worker.advance()
@@ -219,18 +226,7 @@ def test_failing_cancellations_hold_up_none_in_the_next_passes(world: World) -> 
     """A pass reads on where the last one stopped, until each was tried (R26)."""
     refunds = [_asked(world, world.accepted()) for _ in range(250)]
     stuck = {refund.id for refund in refunds[:240]}
-    lifecycle = world.lifecycle
-    tried: list[str] = []
-
-    def step(refund: Refund) -> Refund:
-        tried.append(refund.id)
-        if refund.id in stuck:
-            raise ChainUnavailableError("gone")
-        return lifecycle.step(refund)
-
-    world.store = altered(world.store, claim=lambda *_, **__: ())
-    worker = world.worker_with(stepping(lifecycle, step))
-    worker._find_cause = lambda moving, error: ()  # type: ignore[method-assign]
+    worker, tried = _failing_for(world, stuck)
     with capture_logs():
         for _ in range(4):
             worker.work()
