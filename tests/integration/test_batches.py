@@ -1,16 +1,22 @@
 """Refunds that a vault pays: the real contract on a real chain, the whole worker."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from eth_utils.address import to_checksum_address
 
+from api.extras.books.comparison import Comparison, NetworkBooks
+from api.extras.books.entries import Difference, Period
+from api.extras.books.tables import BookTables
 from backends.json_rpc import JSONRPCChain
+from backends.json_rpc.history import JSONRPCHistory
+from backends.sql import SQLStore
 from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
 from signer.config.networks import Network
 from signer.model.refund import Refund, Status
-from signer.ports.ledger import Ledger
 from tests.fixtures.chain import DevChain
 from tests.support.refunds import World
 from tests.support.vault import deploy_vault
@@ -27,8 +33,8 @@ def _address(number: int) -> str:
 class Shop:
     """A service whose network has a vault."""
 
-    def __init__(self, dev: DevChain, store: Ledger, **given: object) -> None:
-        self.dev = dev
+    def __init__(self, dev: DevChain, store: SQLStore, **given: object) -> None:
+        self.dev, self._tables = dev, store.tables(BookTables)
         operator = World(store).signer.address
         self.vault = deploy_vault(
             dev.url,
@@ -60,9 +66,43 @@ class Shop:
         """Return what the payee *number* has."""
         return coin.balance_of(self.dev.url, self.dev.token, _address(number))
 
+    def gas_used(self, tx_hash: str | None) -> int:
+        """Return the gas that a transaction used, which was not reverted."""
+        receipt = self.dev.rpc("eth_getTransactionReceipt", tx_hash)
+        assert receipt["status"] == "0x1"
+        return int(receipt["gasUsed"], 16)
+
+    def books(self) -> tuple[list[Difference], NetworkBooks]:
+        """Return how the ledger and the chain differ, and what they have."""
+        start = datetime(2000, 1, 1, tzinfo=UTC)
+        *events, result = Comparison(
+            "local",
+            self.world.network,
+            JSONRPCHistory([self.dev.url], timeout=10),
+            self._tables,
+            Period(start, start.replace(year=2100)),
+            addresses=[self.world.signer.address],
+        ).run()
+        assert isinstance(result, NetworkBooks)
+        return [each for each in events if isinstance(each, Difference)], result
+
+    def paid_by_the_books(self) -> int:
+        """Return what refunds took out of the vault; the chain must say the same."""
+        differences, books = self.books()
+        assert differences == []
+        owner = self.vault.address
+        (vault,) = [each for each in books.accounts if each.wallet == owner]
+        assert vault.closing == self.vault.balance()
+        return vault.refunds
+
     def blocking(self, number: int) -> bytes:
         """Return the call that blocks the payee *number*."""
         return coin.calldata("setBlocked(address,bool)", _address(number), True)
+
+    def capping(self, per_item: int, per_day: int) -> bytes:
+        """Return the call that lowers the caps."""
+        caps = "setCaps(address,uint96,uint96)"
+        return coin.calldata(caps, self.dev.token, per_item, per_day)
 
     def block(self, number: int) -> None:
         """Let the token's issuer block the payee *number*."""
@@ -88,10 +128,10 @@ class Shop:
         self.dev.rpc("evm_setAutomine", True)
         self.dev.rpc("anvil_mine", "0x1")
 
-    def sent(self, count: int, amount: str = "1") -> list[Refund]:
+    def sent(self, amounts: Sequence[str]) -> list[Refund]:
         """Return refunds whose transaction waits in the pool."""
         self.dev.rpc("evm_setAutomine", False)
-        refunds = self.accepted(count, amount)
+        refunds = self.accepted(amounts)
         self.work(passes=1)
         assert {each.status for each in self.stored(refunds)} == {Status.BROADCAST}
         return refunds
@@ -102,10 +142,10 @@ class Shop:
         self.dev.rpc("anvil_mine", "0x1")
         self.world.clock.advance(days=1)
 
-    def accepted(self, count: int, amount: str = "1") -> list[Refund]:
+    def accepted(self, amounts: Sequence[str]) -> list[Refund]:
         return [
             self.world.accepted(recipient=_address(number), amount=amount)
-            for number in range(count)
+            for number, amount in enumerate(amounts)
         ]
 
     def work(self, passes: int = 6) -> None:
@@ -122,14 +162,21 @@ class Shop:
 
 
 @pytest.fixture
-def shop(fresh_anvil: DevChain, sqlite_store: Ledger) -> Shop:
+def shop(fresh_anvil: DevChain, sqlite_store: SQLStore) -> Shop:
     """A service whose network has a vault, on a chain that mines at once."""
     return Shop(fresh_anvil, sqlite_store)
 
 
+@pytest.fixture
+def fiat_shop(fresh_anvil: DevChain, sqlite_store: SQLStore) -> Shop:
+    """The same with a token that is a proxy with a blocklist, like USDC."""
+    token = coin.deploy(fresh_anvil.url, "FiatUSD")
+    return Shop(replace(fresh_anvil, token=token), sqlite_store)
+
+
 def test_one_signature_pays_a_hundred(shop: Shop) -> None:
     """Refunds that are due together have one nonce, and each is paid exactly once."""
-    refunds = shop.accepted(100)
+    refunds = shop.accepted(["1"] * 100)
     shop.work()
 
     paid = shop.stored(refunds)
@@ -141,10 +188,25 @@ def test_one_signature_pays_a_hundred(shop: Shop) -> None:
         assert held == 1_000_000
 
 
+def test_a_hundred_known_payees_cost_at_most_13300_gas_each(fiat_shop: Shop) -> None:
+    """Marks, calldata and events included; the token costs what USDC costs."""
+    shop = fiat_shop
+    for _ in range(2):
+        refunds = shop.accepted(["1"] * 100)
+        shop.work()
+
+    assert {each.status for each in shop.stored(refunds)} == {Status.CONFIRMED}
+    (tx_hash,) = {each.tx_hash for each in shop.stored(refunds)}
+    assert shop.gas_used(tx_hash) <= 13_300 * 100
+
+
 @pytest.mark.parametrize("count", [1, 5, 50])
-def test_the_token_refuses_payees_after_the_signature(shop: Shop, count: int) -> None:
+def test_the_token_refuses_payees_after_the_signature(
+    fiat_shop: Shop, count: int
+) -> None:
     """Exactly the others are paid; the refused ones fail with their reason."""
-    refunds = shop.sent(100)
+    shop = fiat_shop
+    refunds = shop.sent(["1"] * 100)
     issuer = coin.issuer(shop.dev.url)
     shop.overtake(issuer, shop.dev.token, *map(shop.blocking, range(count)))
     shop.work()
@@ -157,11 +219,47 @@ def test_the_token_refuses_payees_after_the_signature(shop: Shop, count: int) ->
     assert [shop.received(n) for n in range(100)] == (
         [0] * count + [1_000_000] * (100 - count)
     )
+    assert shop.gas_used(ended[0].tx_hash)
+    assert shop.paid_by_the_books() == 1_000_000 * (100 - count)
+
+
+@pytest.mark.parametrize("count", [1, 5, 50])
+def test_items_are_above_a_cap_that_is_lowered_after_the_signature(
+    fiat_shop: Shop, count: int
+) -> None:
+    """Exactly the others are paid; these wait for the cap."""
+    shop = fiat_shop
+    refunds = shop.sent([*["9"] * count, *["1"] * (100 - count)])
+    shop.overtake(
+        shop.vault.guardian, shop.vault.address, shop.capping(PER_ITEM - 1, PER_DAY)
+    )
+    shop.work()
+
+    ended = shop.stored(refunds)
+    assert [each.status for each in ended] == (
+        [Status.QUEUED] * count + [Status.CONFIRMED] * (100 - count)
+    )
+    assert {each.blocked_by for each in ended[:count]} == {"vault-limit"}
+    assert shop.paid_by_the_books() == 1_000_000 * (100 - count)
+
+
+def test_the_token_is_paused_after_the_signature(fiat_shop: Shop) -> None:
+    """No payment is made, the transaction does not revert, and each fails."""
+    shop = fiat_shop
+    refunds = shop.sent(["1"] * 100)
+    issuer = coin.issuer(shop.dev.url)
+    shop.overtake(issuer, shop.dev.token, coin.calldata("setPaused(bool)", True))
+    shop.work()
+
+    ended = shop.stored(refunds)
+    assert {each.status for each in ended} == {Status.FAILED}
+    assert shop.gas_used(ended[0].tx_hash)
+    assert shop.paid_by_the_books() == 0
 
 
 def test_the_token_refuses_a_payee_before_the_signature(shop: Shop) -> None:
     """The item leaves the batch, and needs no place in it."""
-    refunds = shop.accepted(3)
+    refunds = shop.accepted(["1"] * 3)
     shop.block(1)
     shop.work()
 
@@ -175,7 +273,7 @@ def test_the_token_refuses_a_payee_before_the_signature(shop: Shop) -> None:
 
 def test_the_cap_of_the_day_holds_refunds_back(shop: Shop) -> None:
     """What is above it waits in the queue, and is paid on the next day."""
-    refunds = shop.accepted(60, amount="9")
+    refunds = shop.accepted(["9"] * 60)
     shop.work()
 
     ended = shop.stored(refunds)
@@ -191,9 +289,8 @@ def test_the_cap_of_the_day_holds_refunds_back(shop: Shop) -> None:
 
 def test_a_cap_is_lowered_after_the_signature(shop: Shop) -> None:
     """Skipped items are queued again, and paid by another transaction once."""
-    refunds = shop.sent(20, amount="9")
-    caps = "setCaps(address,uint96,uint96)"
-    lower = coin.calldata(caps, shop.dev.token, PER_ITEM, 90_000_000)
+    refunds = shop.sent(["9"] * 20)
+    lower = shop.capping(PER_ITEM, 90_000_000)
     shop.overtake(shop.vault.guardian, shop.vault.address, lower)
     shop.work()
 
@@ -212,7 +309,7 @@ def test_a_cap_is_lowered_after_the_signature(shop: Shop) -> None:
     [(400, 8), pytest.param(5_000, 100, marks=pytest.mark.soak)],
 )
 def test_a_burst_keeps_within_the_window(
-    fresh_anvil: DevChain, sqlite_store: Ledger, refunds: int, per_batch: int
+    fresh_anvil: DevChain, sqlite_store: SQLStore, refunds: int, per_batch: int
 ) -> None:
     """
     At most 16 transactions wait for a block, and few blocks pay all.
@@ -222,7 +319,7 @@ def test_a_burst_keeps_within_the_window(
     limits = {"max_in_flight": 16, "max_batch": per_batch}
     shop = Shop(fresh_anvil, sqlite_store, **limits)
     fresh_anvil.rpc("evm_setAutomine", False)
-    accepted = shop.accepted(refunds, amount="0.01")
+    accepted = shop.accepted(["0.01"] * refunds)
     shop.work_until_nothing_is_due()
     shop.world.cancel(accepted[-1])
 

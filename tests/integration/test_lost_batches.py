@@ -1,19 +1,13 @@
 """A ledger that lost a batch of a real vault pays nothing twice; the books agree."""
 
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from api.extras.books.comparison import Comparison, NetworkBooks
-from api.extras.books.entries import Difference, Period
-from api.extras.books.tables import BookTables
-from backends.json_rpc.history import JSONRPCHistory
 from backends.sql import SQLStore
 from dev import stablecoin as coin
 from signer.model.refund import COIN_ADDRESS, Refund, Status
-from signer.ports.ledger import Ledger
 from tests.fixtures.chain import DevChain
 from tests.integration.test_batches import FUNDS, Shop, _address
 from tests.support.ledgers import copy_ledger, open_ledger
@@ -25,7 +19,7 @@ PAYEES, BLOCKED = 6, 2
 
 
 @pytest.fixture
-def shop(fresh_anvil: DevChain, sqlite_store: Ledger) -> Shop:
+def shop(fresh_anvil: DevChain, sqlite_store: SQLStore) -> Shop:
     """Return a service whose network has a vault, on a chain that mines at once."""
     return Shop(fresh_anvil, sqlite_store)
 
@@ -65,22 +59,6 @@ def _lose(shop: Shop, copy: Path, known: int) -> list[Refund]:
     return [*(each for each in known_rows if each is not None), *requested]
 
 
-def _differences(shop: Shop) -> tuple[list[Difference], NetworkBooks]:
-    world = shop.world
-    store = cast("SQLStore", world.store)
-    end = datetime.now(UTC) + timedelta(days=30)
-    *events, result = Comparison(
-        "local",
-        world.network,
-        JSONRPCHistory([shop.dev.url], timeout=10),
-        store.tables(BookTables),
-        Period(datetime(2020, 1, 1, tzinfo=UTC), end),
-        addresses=[world.signer.address],
-    ).run()
-    assert isinstance(result, NetworkBooks)
-    return [each for each in events if isinstance(each, Difference)], result
-
-
 @pytest.mark.parametrize("known", [0, 3, PAYEES])
 def test_a_lost_batch_of_a_real_vault_is_recognised(
     shop: Shop, tmp_path: Path, known: int
@@ -103,19 +81,19 @@ def test_a_lost_batch_of_a_real_vault_is_recognised(
     received[BLOCKED] = 0
     assert [shop.received(number) for number in range(PAYEES)] == received
     assert not world.wallet.is_paused
-    differences, _ = _differences(shop)
+    differences, _ = shop.books()
     assert differences == []
 
 
 def test_the_books_of_a_batch(shop: Shop) -> None:
     """The vault pays, the wallet has the fee of one transaction, and all adds up."""
-    refunds = shop.sent(4)
+    refunds = shop.sent(["1"] * 4)
     issuer_call = shop.blocking(1)
     shop.overtake(coin.issuer(shop.dev.url), shop.dev.token, issuer_call)
     shop.work()
     paid = [each for each in shop.stored(refunds) if each.status is Status.CONFIRMED]
 
-    differences, result = _differences(shop)
+    differences, result = shop.books()
 
     assert len(paid) == 3
     assert differences == []
@@ -133,6 +111,6 @@ def test_what_the_guardian_withdraws_is_named(shop: Shop) -> None:
         shop.vault.guardian, "withdraw(address,uint256)", shop.dev.token, TOKEN
     )
 
-    differences, _ = _differences(shop)
+    differences, _ = shop.books()
 
     assert [str(each.code) for each in differences] == ["vault-withdrawal"]
