@@ -32,6 +32,7 @@ from backends.sql.tables import (
     IS_MOVABLE,
     IS_OPEN,
     attempts,
+    keys,
     refund_moves,
     refunds,
     request_signatures,
@@ -39,6 +40,7 @@ from backends.sql.tables import (
     transactions,
 )
 from signer.errors import OpenRefundsLimitError, StoreError
+from signer.model.key import KeyState
 from signer.model.payment import OPEN_STATES, PaymentState
 from signer.model.refund import IN_FLIGHT, Refund, Status
 from signer.model.repeated_requests import find_repeated
@@ -136,9 +138,14 @@ OPEN_CALLS = REFUNDS.where(
     refunds.c.calldata.is_not(None),
 ).order_by(refunds.c.id)
 
+_signs = (keys.c.address == transactions.c.sender) & (keys.c.state != KeyState.BLOCKED)
+
 UNMINED = (
-    select(refunds.c.amount)
+    select(
+        *transactions.c["sender", "nonce", "composition"], *refunds.c["id", "amount"]
+    )
     .join_from(transactions, refunds, same_nonce(transactions, refunds))
+    .join(keys, _signs)
     .where(
         text(IS_MOVABLE),
         transactions.c.chain_id == bindparam("chain_id"),
@@ -146,6 +153,7 @@ UNMINED = (
         transactions.c.status != TransactionStatus.MINED,
         refunds.c.token_address == bindparam("token_address"),
     )
+    .order_by(transactions.c.sender, transactions.c.nonce, refunds.c.position)
 )
 
 _below = (

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import chain
-from operator import attrgetter
+from itertools import chain, groupby
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, Executable, Select, bindparam, text, update
@@ -77,7 +77,12 @@ from signer.model.audit_record import Record
 from signer.model.payment import PaymentPurpose
 from signer.model.refund import UNRESERVED, InFlight, Move, Queue, Refund, Status
 from signer.model.sealed_fields import from_row
-from signer.model.transaction import Kind, SignedTransaction, Transaction
+from signer.model.transaction import (
+    Kind,
+    SignedTransaction,
+    Transaction,
+    count_own,
+)
 from signer.ports.refund_store import ANY_PLACES, Change, Places
 from signer.row_macs import RowMACs
 
@@ -312,10 +317,17 @@ class RefundTables(Tables):
         rows = self._database.rows(queries.OPEN_CALLS, chain_id=chain_id)
         return read_refunds(rows)
 
-    def unmined_amount(self, chain_id: int, vault: str, token_address: str) -> int:
+    def unmined_amounts(
+        self, chain_id: int, vault: str, token_address: str
+    ) -> Mapping[str, int]:
         named = {"vault": vault, "token_address": token_address}
         rows = self._database.rows(queries.UNMINED, chain_id=chain_id, **named)
-        return sum(amount for (amount,) in rows)
+        amounts = Counter[str]()
+        for (sender, _, composition), batch in groupby(rows, itemgetter(0, 1, 2)):
+            *_, ids, own = zip(*batch, strict=True)
+            count = count_own(ids, composition) or 0
+            amounts[sender] += sum(own[:count])
+        return amounts
 
     def adopt(self, before: Refund, after: Refund) -> Refund:
         if before.transaction is not None:

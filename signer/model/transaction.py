@@ -266,11 +266,11 @@ class Transaction:
         it has all of *pointing*, and is not authentic.
         """
         pointing = sorted(pointing, key=lambda each: each.position or 0)
-        count = self._count_own(each.id for each in pointing)
+        count = count_own((each.id for each in pointing), self.composition)
         if count is not None:
             strangers = tuple(pointing[count:])
             return changed(self.paying(pointing[:count]), strangers=strangers)
-        count = self._count_own(members)
+        count = count_own(members, self.composition)
         if not count:
             return self.paying(pointing)
         own = tuple(members[:count])
@@ -281,13 +281,6 @@ class Transaction:
             strangers=tuple(compress(pointing, map(not_, is_own))),
             members=own,
         )
-
-    def _count_own(self, payment_ids: Iterable[str]) -> int | None:
-        """Return how many of *payment_ids*, the first ones, have its digest."""
-        for count, composition in enumerate(_compositions(payment_ids)):
-            if composition == self.composition:
-                return count
-        return None
 
     def with_status(
         self,
@@ -363,6 +356,14 @@ def compose(payment_ids: Iterable[str]) -> str:
     """Return the SHA-256 of the ids of payments, in the order of their positions."""
     *_, last = _compositions(payment_ids)
     return last
+
+
+def count_own(payment_ids: Iterable[str], composition: str) -> int | None:
+    """Return how many of *payment_ids*, the first ones, have the *composition*."""
+    for count, each in enumerate(_compositions(payment_ids)):
+        if each == composition:
+            return count
+    return None
 
 
 def _compositions(payment_ids: Iterable[str]) -> Iterator[str]:

@@ -209,8 +209,14 @@ class RefundStore(Protocol):
     def open_calls(self, chain_id: int) -> Sequence[Refund]:
         """Return the calls of a chain that are not final, oldest first."""
 
-    def unmined_amount(self, chain_id: int, vault: str, token_address: str) -> int:
-        """Return the sum of a token that *vault* is to pay, and that no block has."""
+    def unmined_amounts(
+        self, chain_id: int, vault: str, token_address: str
+    ) -> Mapping[str, int]:
+        """
+        Return the sums of a token that *vault* is to pay, and that no block has.
+
+        They are by sender.  What a revoked key has signed may never be mined.
+        """
 
     def open_below(
         self, chain_id: int, sender: str, nonce: int, limit: int

@@ -87,7 +87,10 @@ class VaultLimits:
         caps = rules.caps(token)
         spent = rules.spent(token, find_day(self._clock()))
         balance = self._chain.token_balance(token, vault)
-        unmined = self._store.unmined_amount(refund.chain_id, vault, token)
+        amounts = self._store.unmined_amounts(refund.chain_id, vault, token)
+        # What a removed operator has sent reverts: it may wait for ever.
+        paying = filter(rules.is_operator, amounts)
+        unmined = sum(amounts[sender] for sender in paying)
         return _Left(balance - unmined, caps.per_day - spent - unmined, caps.per_item)
 
     def _refusal(self, refund: Refund, problem: str) -> VaultLimitError:

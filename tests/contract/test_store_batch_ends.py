@@ -375,10 +375,24 @@ def test_what_a_vault_is_to_pay(store: SQLStore, batch: Transaction) -> None:
     batch_of(store, accepted(store), nonce=2, vault=None)
 
     def unmined(vault: str = VAULT) -> int:
-        return store.unmined_amount(batch.chain_id, vault, token)
+        return store.unmined_amounts(batch.chain_id, vault, token).get(WALLET, 0)
 
     assert unmined() == sum(each.amount for each in (*batch.payments, *other.payments))
     assert unmined(OTHER_WALLET) == 0
-    assert store.unmined_amount(batch.chain_id, VAULT, VAULT) == 0
+    assert store.unmined_amounts(batch.chain_id, VAULT, VAULT) == {}
     moved(store, batch, *MINED)
     assert unmined() == other.payments[0].amount
+
+
+def test_a_stranger_does_not_use_up_a_cap(store: SQLStore, batch: Transaction) -> None:
+    """Another program may point any refund to a batch, which does not pay it."""
+    large = accepted(store, amount=10**12)
+    forge(
+        store,
+        f"UPDATE refunds SET state = 'assigned', sender = '{WALLET}', nonce = 0,"
+        f" position = 7, version = version + 1 WHERE id = '{large.id}'",
+    )
+
+    amounts = store.unmined_amounts(batch.chain_id, VAULT, large.token_address)
+
+    assert amounts == {WALLET: sum(each.amount for each in batch.payments)}

@@ -1,10 +1,12 @@
 """What a vault can pay is looked at before a refund gets its nonce."""
 
+from datetime import timedelta
+
 import pytest
 
 from signer.model.refund import Refund, Status
 from tests.fixtures.scripted_vault import ScriptedVault
-from tests.support.refunds import AMOUNT, World
+from tests.support.refunds import AMOUNT, SECOND, World
 
 
 OTHER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
@@ -76,3 +78,23 @@ def test_what_is_in_the_pool_counts_if_the_vault_holds_little(
     (found,) = _worked(world, world.accepted())
 
     assert (found.nonce, found.blocked_by) == (None, "insufficient-funds")
+
+
+@pytest.mark.parametrize("is_revoked", [True, False])
+def test_what_a_removed_operator_sent_does_not_count(
+    world: World, vault: ScriptedVault, *, is_revoked: bool
+) -> None:
+    """Its key may have no coin left, so that it is never mined."""
+    vault.operators.add(SECOND.address)
+    vault.per_day = 4 * AMOUNT
+    world.chain.balance_left = 4 * AMOUNT
+    _worked(world, *(world.accepted() for _ in range(4)))
+    world.rotate(SECOND, block=is_revoked)
+    if not is_revoked:
+        vault.operators.discard(world.signer.address)
+    world.chain.forget()
+
+    found = world.accepted()
+    world.work(after=timedelta(seconds=31))
+
+    assert world.stored(found).sender == SECOND.address
