@@ -129,7 +129,7 @@ class NetworkListDocument(Document):
 
 
 class _Decision(Document):
-    """The decision of the service's policy; null if it has no own rules."""
+    """The decision of the service's policy; null if the request would be refused."""
 
     verdict: Verdict = says(
         """

@@ -126,7 +126,6 @@ class Policy:
         self._meter = meter
         self.files = tuple(files)
         self.own_files = tuple(own_files)
-        self.is_extended = bool(own_files)
         self.rules = tuple(rules)
         self.hash = _hash(files)
         self._deciding = _RuleSet(self.rules)

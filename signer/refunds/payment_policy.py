@@ -132,7 +132,7 @@ class PaymentPolicy:
         """
         facts = self._facts(transaction, digest, paid, paid.payment, network)
         if not is_reserved:
-            facts = self._with_totals(facts, paid.payment) or facts
+            facts = self._with_totals(facts, paid.payment)
         return self.policy.evaluate(facts)
 
     def require_within_totals(
@@ -155,10 +155,10 @@ class PaymentPolicy:
             ApprovalRequiredError: *approve* raised it.
             StoreError: The totals cannot be read.
         """
+        if not self._counts(paid.payment):
+            return None
         facts = self._facts(transaction, digest, paid, paid.payment, network)
         until_now = self._with_totals(facts, paid.payment)
-        if until_now is None:
-            return None
         approved = self.policy.require(until_now, approve).need
 
         def permit(totals: PaymentTotals) -> None:
@@ -171,13 +171,6 @@ class PaymentPolicy:
                 decision.require_allowed()
 
         return permit
-
-    @property
-    def is_extended(self) -> bool:
-        """Whether rules or a list can refuse, or hold back, what was accepted."""
-        policy = self.policy
-        is_extended = policy.is_extended or policy.has_approvals
-        return is_extended or self._deny_list is not None
 
     @property
     def screens(self) -> bool:
@@ -256,17 +249,19 @@ class PaymentPolicy:
         keys = self._ring.cached_keys()
         return next((k.address for k in keys if k.state is KeyState.ACTIVE), None)
 
-    def _with_totals(
-        self, facts: TransactionFacts, refund: Refund
-    ) -> TransactionFacts | None:
+    def _counts(self, refund: Refund) -> bool:
         """
-        Return *facts* with what was paid until now; None if no rule reads it.
+        Return whether a rule reads what was paid before *refund*.
 
-        Rules know nothing of it about a call without coin, which may move anything.
+        None knows it about a call without coin, which may move anything.
         """
         sends = refund.amount > 0 or refund.purpose is not PaymentPurpose.CALL
-        if self._totals is None or not (self.policy.reads_totals and sends):
-            return None
+        return self._totals is not None and self.policy.reads_totals and sends
+
+    def _with_totals(self, facts: TransactionFacts, refund: Refund) -> TransactionFacts:
+        """Return *facts* with what was paid until now, if a rule reads it."""
+        if self._totals is None or not self._counts(refund):
+            return facts
         return replace(facts, totals=self._totals(refund))
 
     def _facts(

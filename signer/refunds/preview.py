@@ -133,7 +133,7 @@ class Preview:
     ``refund`` is what would be stored.  ``delays`` are the codes of what would keep it
     waiting.  ``sender`` is the address that would pay.  ``simulation`` and ``quote``
     are None if the nodes do not answer, or were not asked.  ``decision`` is the
-    policy's; None if there are no own rules.
+    policy's; None if the request would be refused.
     """
 
     refusal: RequestError | LimitReachedError | None = None
@@ -197,7 +197,7 @@ class Previewer:
         clock: Clock,
         tenants: TenantRegistry,
         gas_price_check: GasPriceCheck,
-        policy: PaymentPolicy | None = None,
+        policy: PaymentPolicy,
     ) -> None:
         self._store = store
         self._keys = keys
@@ -255,15 +255,13 @@ class Previewer:
 
     def _decide(
         self, refund: Refund, chain: Chain, facts: _Facts
-    ) -> tuple[Refund, Decision | None]:
-        """Return the refund as it would be stored, and the decision of own rules."""
-        policy, decision = self._policy, None
-        if policy is not None and policy.is_extended:
-            decision = decide(policy, refund, chain.network)
-            if decision.need is not None:
-                refund = replace(refund, state=PaymentState.AWAITING_APPROVAL)
-            elif decision.verdict is not Verdict.ALLOW:
-                facts.note(PolicyViolationError.code)
+    ) -> tuple[Refund, Decision]:
+        """Return the refund as it would be stored, and the policy's decision."""
+        decision = decide(self._policy, refund, chain.network)
+        if decision.need is not None:
+            refund = replace(refund, state=PaymentState.AWAITING_APPROVAL)
+        elif decision.verdict is not Verdict.ALLOW:
+            facts.note(PolicyViolationError.code)
         if refund.state is PaymentState.AWAITING_APPROVAL:
             facts.note(ApprovalRequiredError.code)
         return refund, decision
@@ -284,8 +282,7 @@ class Previewer:
             limits=self._tenants.limits(tenant),
         )
         require_gas(self._store, refund, self._tenants.limits(tenant))
-        if self._policy is not None:
-            self._policy.screen(refund)
+        self._policy.screen(refund)
         self._store.find_earlier(refund, self._tenants.owners(tenant))
         return refund
 

@@ -208,9 +208,8 @@ class TransactionSigner:
         Ask the policy about a refund before it gets a nonce.
 
         A refund that only the signature refused would keep its nonce, and all later
-        ones would wait.  The rules of this project allow what the configuration does,
-        which was checked: only those of an operator, and a deny list, refuse more.  Of
-        calls they allow none.
+        ones would wait.  What was accepted may be refused now: a rotation can make its
+        recipient one of the service's keys.
 
         Return what decides again in the transaction that reserves the nonce; None if
         no rule reads what was paid before.
@@ -219,9 +218,6 @@ class TransactionSigner:
             PolicyViolationError: Its transfer would be refused now.
             ApprovalRequiredError: *approve* raised it.
         """
-        is_call = reservation.refund.purpose is PaymentPurpose.CALL
-        if not (self.policy.is_extended or is_call):
-            return None
         gas = reservation.gas_limit
         attempt = Attempt(Kind.TRANSFER, 0, gas, max_fee, 0, is_legacy=False)
         expected = expect(reservation.refund, sender, gas)

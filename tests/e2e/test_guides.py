@@ -141,4 +141,4 @@ def test_the_units_share_no_file(tmp_path: Path) -> None:
 def test_the_rule_of_the_treasury_is_valid() -> None:
     (rule,) = _RULE.findall(GUIDE.read_text(encoding="utf-8"))
 
-    assert compiled({"own.cedar": rule}).is_extended
+    assert compiled({"own.cedar": rule}).own_files

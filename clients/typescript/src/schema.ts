@@ -830,7 +830,7 @@ export interface components {
              *     its answer.
              */
             waits_for: ("approval-required" | "policy-violation" | "signing-stopped" | "wallet-paused" | "limit-reached" | "insufficient-funds" | "fees-above-recent" | "gas-above-limit" | "chain-unavailable" | "chain-failed" | "key-not-found" | "row-not-authentic")[];
-            /** @description The decision of the service's policy; null if it has no own rules. */
+            /** @description The decision of the service's policy; null if the request would be refused. */
             policy: {
                 /**
                  * @description `allow`; `needs-approval`: it would wait for `approvals` people; or `refuse`: it

@@ -76,7 +76,7 @@ LETS = {
 @pytest.mark.parametrize("name", RULES)
 def test_the_rules_of_a_guide_are_valid(name: str) -> None:
     """A fact or an annotation that was renamed would be refused."""
-    assert compiled({"own.cedar": RULES[name]}).is_extended
+    assert compiled({"own.cedar": RULES[name]}).own_files
 
 
 def test_rules_are_found_and_a_wrong_one_is_refused() -> None:

@@ -439,7 +439,7 @@ class NetworkList(TypedDict):
 
 class Policy1(TypedDict):
     """
-    The decision of the service's policy; null if it has no own rules.
+    The decision of the service's policy; null if the request would be refused.
     """
 
     verdict: Literal["allow", "refuse", "needs-approval"]

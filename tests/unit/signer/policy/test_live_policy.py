@@ -27,7 +27,6 @@ def test_it_is_the_policy_that_it_has() -> None:
         assert (live.hash, live.short_hash) == (policy.hash, policy.short_hash)
         assert live.own_files == policy.own_files
         assert live.reads_totals is policy.reads_totals
-        assert live.is_extended is policy.is_extended
         assert live.has_approvals is policy.has_approvals
 
 

@@ -459,9 +459,3 @@ def test_calls_in_calls_are_read_to_a_depth(levels: int, calldata: str) -> None:
         data = keccak(text="multicall(bytes[])")[:4] + encode(["bytes[]"], [[data]])
 
     assert _facts(data=data).calldata == calldata
-
-
-def test_an_extended_policy_knows_it() -> None:
-    """Only then a refund is asked about twice."""
-    assert not service_policy().is_extended
-    assert service_policy(f'@id("a") forbid {ALL};').is_extended

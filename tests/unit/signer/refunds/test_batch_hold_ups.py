@@ -10,7 +10,7 @@ from signer.refunds.payment_approvals import decide
 from signer.refunds.payment_checks import max_gas
 from tests.fixtures.scripted_chain import TOKEN
 from tests.fixtures.scripted_vault import ScriptedVault
-from tests.support.refunds import AMOUNT, VAULT, World
+from tests.support.refunds import AMOUNT, SECOND, VAULT, World
 
 
 NEXT = "0xCf7Ed3AccA5a467e9e704C703E8D87F634fB0Fc9"
@@ -116,3 +116,21 @@ def test_a_refund_to_what_became_the_vault_waits(world: World) -> None:
     assert (found.nonce, found.blocked_by) == (None, "policy-violation")
     decision = decide(world.payment_policy, refund, world.network)
     assert decision.rules == ("recipient",)
+
+
+@pytest.mark.parametrize("has_vault", [True, False])
+def test_a_recipient_that_becomes_a_key(world: World, *, has_vault: bool) -> None:
+    """A vault names the next key in public: a refund to it waits without a nonce."""
+    if has_vault:
+        world.use_vault(max_batch=9).operators.add(SECOND.address)
+    bad = world.accepted(recipient=SECOND.address)
+    world.rotate(SECOND)
+    good = [world.accepted() for _ in range(5)]
+
+    _pass(world)
+
+    found = world.stored(bad)
+    assert (found.status, found.nonce) == (Status.QUEUED, None)
+    assert found.moving.blocked_by == "policy-violation"
+    assert {world.stored(each).status for each in good} == {Status.CONFIRMED}
+    assert len(world.chain.broadcasts) == (1 if has_vault else 5)

@@ -106,14 +106,14 @@ class Counting(Policy):
         return super().evaluate(facts)
 
 
-def test_a_refund_costs_one_evaluation(world: World) -> None:
-    """Without own rules: the signature's."""
+def test_a_refund_costs_two_evaluations(world: World) -> None:
+    """One before its nonce, and the signature's."""
     world.policy = policy = Counting.compile(service_files({}, TenantRegistry()))
     policy.asked = []
 
     world.step(world.accepted(), times=3)
 
-    assert [facts.caller.path for facts in policy.asked] == [Path.REFUND]
+    assert [facts.caller.path for facts in policy.asked] == [Path.REFUND] * 2
 
 
 def test_a_transfer_of_another_refund_is_refused(world: World) -> None:

@@ -49,11 +49,6 @@ PREVIEWED = replace(REQUEST, reference="previewed")
 
 def _previewer(world: World) -> Previewer:
     alerts = Alerts(world.store, clock=world.clock)
-    # The ring registers the first key, which some tests do without.
-    policy = None
-    rules = world.policy
-    if rules.is_extended or rules.has_approvals or world.deny_list or world.screening:
-        policy = world.payment_policy
     return Previewer(
         world.store,
         world.store,
@@ -62,7 +57,7 @@ def _previewer(world: World) -> Previewer:
         clock=world.clock,
         tenants=world.tenants,
         gas_price_check=GasPriceCheck(world.store, alerts, world.clock),
-        policy=policy,
+        policy=world.payment_policy,
     )
 
 
@@ -268,6 +263,7 @@ def test_a_code_is_reported_once(world: World) -> None:
 def test_a_service_without_a_key(world: World) -> None:
     """Refunds are accepted; the limits are known."""
     world.change_token(hourly_limit="1000")
+    world._enrolled = world.store
     found = _preview(world)
 
     assert (found.outcome, list(found.delays)) == (
