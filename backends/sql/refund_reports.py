@@ -110,9 +110,25 @@ ACCEPTED = (
     .group_by(refunds.c.network, refunds.c.tenant)
 )
 
+_payments = refunds.alias()
+_PAYMENTS = (
+    select(func.count())
+    .where(same_nonce(_payments, transactions))
+    .correlate(transactions)
+    .scalar_subquery()
+)
+
+
+def _share(gas: ColumnElement[int], payments: ColumnElement[int]) -> ColumnElement[int]:
+    """Return a refund's share of *gas*, rounded up; the payments are one or more."""
+    return (gas + payments - 1) // payments
+
+
 LAST_PAYMENTS = (
     PAID.with_only_columns(
-        refunds.c.token_address, refunds.c.amount, transactions.c.gas_limit
+        refunds.c.token_address,
+        refunds.c.amount,
+        _share(transactions.c.gas_limit, _PAYMENTS),
     )
     .where(
         text(_RESULTS),
@@ -154,19 +170,24 @@ _signed = (
     attempts.c.signed_at >= _since,
 )
 
-# SQLite would add amounts as floats, so they are added here.
-BY_TENANT = (
+_of_attempt = func.count().over(partition_by=attempts.c.tx_hash)
+_paid_by = (
     select(
-        refunds.c.tenant,
-        refunds.c.token_address,
-        refunds.c.amount,
-        func.count().filter(attempts.c.attempt == 0),
-        func.sum(attempts.c.gas_limit),
+        *refunds.c["tenant", "token_address", "amount"],
+        attempts.c.attempt,
+        _share(attempts.c.gas_limit, _of_attempt).label("gas"),
     )
     .outerjoin_from(attempts, refunds, same_nonce(refunds, attempts))
     .where(*_signed)
-    .group_by(refunds.c.tenant, refunds.c.token_address, refunds.c.amount)
+    .subquery()
+    .c
 )
+_kind = _paid_by["tenant", "token_address", "amount"]
+
+# SQLite would add amounts as floats, so they are added here.
+BY_TENANT = select(
+    *_kind, func.count().filter(_paid_by.attempt == 0), func.sum(_paid_by.gas)
+).group_by(*_kind)
 
 _LAST_RESULTS = (
     select(refunds.c.tenant, refunds.c.state, refunds.c.updated_at)

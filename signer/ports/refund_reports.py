@@ -69,11 +69,11 @@ class OpenRefunds(NamedTuple):
 
 
 class RecentPayment(NamedTuple):
-    """The token's address, the base units and the gas limit of a refund."""
+    """The token's address, the base units, and the share of the gas of a refund."""
 
     token_address: str
     amount: int
-    gas_limit: int
+    gas: int
 
 
 class SpentLately(NamedTuple):

@@ -171,7 +171,7 @@ def read_funds(
     addresses = [token.address for token in network.tokens.values()]
     spent = statistics.spent_lately(network.chain_id, [GAS, *addresses])
     payments = statistics.last_payments(network.chain_id, _LAST_PAYMENTS)
-    gas = [payment.gas_limit * max_fee for payment in payments]
+    gas = [payment.gas * max_fee for payment in payments]
     daily_gas = spent.get(GAS, SpentLately()).day * max_fee
     balance, refunds, hours = _runway(client.balance(address), gas, daily_gas)
     if balance == 0:

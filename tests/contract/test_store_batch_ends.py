@@ -1,6 +1,7 @@
 """Payments of one batch end each on their own; what was skipped gets another one."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 import pytest
 
@@ -396,3 +397,18 @@ def test_a_stranger_does_not_use_up_a_cap(store: SQLStore, batch: Transaction) -
     amounts = store.unmined_amounts(batch.chain_id, VAULT, large.token_address)
 
     assert amounts == {WALLET: sum(each.amount for each in batch.payments)}
+
+
+def test_the_payments_of_a_batch_share_its_gas(store: SQLStore) -> None:
+    """It is counted once, by tenant and by payment."""
+    began, tenants = now(), ("shop", "shop", "other")
+    batch = batch_of(store, *(accepted(store, tenant=each) for each in tenants))
+
+    ended(store, batch, PAID, PAID, PAID)
+
+    totals = store.signed_by_tenant(batch.chain_id, began - timedelta(days=9999))
+    assert {tenant: each.gas for tenant, each in totals.items()} == {
+        "shop": 6,
+        "other": 3,
+    }
+    assert [each.gas for each in store.last_payments(batch.chain_id, 9)] == [3, 3, 3]
