@@ -77,7 +77,8 @@ class RotationOptions:
     began.  ``active_address`` is the address of the key to replace: if another key is
     active, the rotation is refused.  ``compromised`` requires it, and funds on the new
     address unless ``without_funds``: otherwise one administrator could leave all funds
-    on an address whose key is blocked.  ``will_retry`` means that the caller retries a
+    on an address whose key is blocked.  With both, the new key need not be an operator
+    of each vault yet.  ``will_retry`` means that the caller retries a
     refusal that may be temporary, so that such a refusal raises no alert.
     """
 
@@ -86,6 +87,11 @@ class RotationOptions:
     active_address: str | None = None
     without_funds: bool = False
     will_retry: bool = False
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether the old key must be blocked before refunds can be paid again."""
+        return self.compromised and self.without_funds
 
     def facts(self) -> Facts:
         facts: Facts = {"rehearsal": self.dry_run, "compromised": self.compromised}
@@ -367,11 +373,12 @@ class Rotation:
         if view.is_done:
             key = view.active or view.candidate
             return RotationResult("would-rotate", key, view.replaced, (), (ALREADY,))
-        self._require_operator(view.candidate.address)
+        unpaid = self._check_operator(view.candidate.address, options)
         holdings = self._read_balances(view.candidate.address)
         waits = self._must_wait(holdings, options)
         status = WOULD_AWAIT_FUNDS if waits else "would-rotate"
-        return build_result(status, view.candidate, view.replaced, holdings)
+        result = build_result(status, view.candidate, view.replaced, holdings)
+        return replace(result, warnings=(*result.warnings, *unpaid))
 
     def _finish(
         self,
@@ -407,7 +414,7 @@ class Rotation:
     ) -> RotationResult:
         try:
             self._tester.self_test(pending, actor, _OPERATION)
-            self._require_operator(pending.address)
+            unpaid = self._check_operator(pending.address, options)
         except (SigningError, ConflictError, ChainUnavailableError) as e:
             self._reject(pending, failure_code(e))
             raise
@@ -435,8 +442,28 @@ class Rotation:
         stranded = () if active is None else self._revocation.stranded(active.address)
         unfunded = () if _is_funded(holdings) else (_UNFUNDED,)
         return replace(
-            result, stranded=stranded, warnings=(*result.warnings, *unfunded)
+            result,
+            stranded=stranded,
+            warnings=(*result.warnings, *unfunded, *unpaid),
         )
+
+    def _check_operator(self, address: str, options: RotationOptions) -> Sequence[str]:
+        """
+        Return why the key of *address* cannot pay from each vault yet.
+
+        Only an emergency goes on: the compromised key must not stay active because of
+        another network.
+
+        Raises:
+            VaultOperatorMissingError, ChainUnavailableError: The rotation can wait.
+        """
+        try:
+            self._require_operator(address)
+        except (ConflictError, ChainUnavailableError) as e:
+            if not options.is_urgent:
+                raise
+            return (f"{e}; until then refunds wait",)
+        return ()
 
     def _activate(
         self,

@@ -161,10 +161,9 @@ class Worker:
         self._unclaimed_id: str | None = None  # The last refund taken without a claim.
         # A vault pays one claim with one signature.
         batch = max((each.network.per_batch for each in chains.values()), default=1)
-        self._claim_sizes = (_SMALLEST_CLAIM, _LARGEST_CLAIM)
-        if batch > 1:
-            self._claim_sizes = (batch, batch)
-        self._claim_size = max(_FIRST_CLAIM, self._claim_sizes[0])
+        self._per_batch = batch
+        self._largest_claim = batch if batch > 1 else _LARGEST_CLAIM
+        self._claim_size = max(_FIRST_CLAIM, batch)
         self._recent: deque[float] = deque(maxlen=_RECENT)  # Seconds of batches.
         self._shared = 0  # Batches that were taken while tenants shared the worker.
         self._tenants: dict[str, float] = {}  # When each had a refund last.
@@ -319,10 +318,13 @@ class Worker:
         if seconds > fixed:
             fits = (longest - fixed) / (seconds - fixed)
             size = min(size, int(len(batch) * fits))
-        smallest, largest = self._claim_sizes
+        smallest = self._per_batch
+        if seconds > 0:  # On networks without a vault, each needs a signature.
+            smallest = min(smallest, int(len(batch) * _LONGEST_SECONDS / seconds))
+        smallest = max(_SMALLEST_CLAIM, smallest)
         if fixed and self._shared % _SMALL_EVERY == 0:
             size = smallest
-        self._claim_size = max(smallest, min(size, largest))
+        self._claim_size = max(smallest, min(size, self._largest_claim))
 
     def _find_cancellations(self) -> Sequence[Refund]:
         """Return refunds to cancel, each once in a round: it may have to wait."""

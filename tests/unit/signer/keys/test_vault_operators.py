@@ -1,5 +1,6 @@
 """A key becomes active only if the vault of each network lets it pay."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -73,6 +74,26 @@ def test_a_key_that_may_not_pay_does_not_become_active(
     vault.after_delay("addOperator(address)", new)
     rotated = system.rotation().rotate(NEW, ALICE, options)
     assert rotated.status == ("would-rotate" if dry_run else "rotated")
+
+
+@pytest.mark.parametrize("is_down", [True, False])
+def test_an_emergency_does_not_wait_for_a_vault(
+    system: System, vault: LocalVault, *, is_down: bool
+) -> None:
+    """The compromised key is blocked; a warning has what is left to do."""
+    down = ChainUnavailableError("no node answers")
+    if is_down:
+        system.chains["one"] = _chain(vault, vault.address, code=down)
+    options = RotationOptions(
+        compromised=True, without_funds=True, active_address=system.address(OLD)
+    )
+    rehearsed = system.rotation().rotate(NEW, ALICE, replace(options, dry_run=True))
+    rotated = system.rotation().rotate(NEW, ALICE, options)
+
+    step = "the nodes of one do not say" if is_down else "--add-operator"
+    for result in (rehearsed, rotated):
+        assert any(step in each for each in result.warnings)
+    assert system.states == {OLD: "blocked", NEW: "active"}
 
 
 def test_all_vaults_are_named(system: System, vault: LocalVault) -> None:

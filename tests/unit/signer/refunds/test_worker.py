@@ -330,6 +330,26 @@ def test_a_flood_does_not_delay_tracking(world: World) -> None:
     assert claims == [(CLAIM_TIME, limit) for limit in (32, 64, 128, 128, 128)]
 
 
+def test_claims_are_smaller_if_a_network_without_a_vault_is_slow(world: World) -> None:
+    """Each of its refunds needs a signature, and the claim must not expire."""
+    world.use_vault(max_batch=100)
+    one = world.accepted()
+    claims: list[int] = []
+
+    def claim(now: datetime, until: datetime, limit: int, **_: Any) -> Sequence[Moving]:
+        claims.append(limit)
+        world.clock.advance(seconds=0.5 * limit)
+        return [world.stored(one)] * limit
+
+    world.store = altered(world.store, claim=claim)
+    worker = world.worker_with(stepping(world.lifecycle, lambda refund: refund))
+    worker._timer = world._timer
+    for _ in range(3):
+        worker.work()
+
+    assert claims == [100, 4, 4]
+
+
 def test_an_idle_pass_makes_no_requests(world: World) -> None:
     """Without open refunds, only the wallet check uses the nodes."""
     refund = world.broadcast()
