@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from structlog.testing import capture_logs
 from backends.sql import SQLStore
 from signer.alerts import Alerts
 from signer.audit.log import AuditLog
+from signer.config.deny_list import DenyList
 from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
 from signer.errors import (
@@ -30,7 +32,7 @@ from tests.fixtures.ledger import forge, forged_end
 from tests.fixtures.scripted_chain import Sent
 from tests.support.devices import honest, signer_over
 from tests.support.ledgers import seal
-from tests.support.refunds import KEY, NETWORK, SECOND, World, altered
+from tests.support.refunds import CUSTOMER, KEY, NETWORK, SECOND, World, altered
 from tests.support.ring import SILENCE
 from tests.support.signings import Unchecked
 
@@ -283,6 +285,35 @@ def test_other_tokens_go_on(system: System, steps: int) -> None:
         assert (after.status, after.failure_code) == (Status.FAILED, "token-stopped")
         assert {each.to for each in sent} == {world.signer.address}
         assert world.broadcast().status is Status.BROADCAST
+
+
+def test_a_stop_of_a_token_frees_a_refused_nonce(
+    system: System, tmp_path: Path
+) -> None:
+    """An operator can end a refund that the policy refuses since it has a nonce."""
+    world, denied = system.world, tmp_path / "denied.txt"
+    denied.write_text(SECOND.address)
+    world.deny_list = DenyList(denied)
+    refund = world.step(world.accepted())
+    denied.write_text(CUSTOMER)
+    world.work(after=timedelta(seconds=60))
+    waiting = world.stored(refund)
+
+    system.switch().stop("local", "a denied recipient", ALICE, token="TUSD")
+    for _ in range(3):
+        world.work(after=timedelta(seconds=60))
+    world.mine_deep()
+    world.confirmation_tracker.track()
+    after = world.tracked(refund)
+
+    assert (waiting.status, waiting.moving.blocked_by) == (
+        Status.RESERVED,
+        "policy-violation",
+    )
+    assert {Sent.read(raw).to for raw in world.chain.broadcasts} == {
+        world.signer.address
+    }
+    assert (after.status, after.failure_code) == (Status.FAILED, "token-stopped")
 
 
 def test_a_forged_stop_of_a_token_ends_no_refund(system: System) -> None:
