@@ -51,7 +51,7 @@ _REPLICA = replace(
 )
 _COMPROMISED = Field(
     "compromised",
-    "Revoke the old key instead of letting it finish: it never signs again. Needs the"
+    "Revoke the old key instead of letting it finish: it signs nothing. Needs the"
     " address of the key to replace, and funds on the new address.",
     kind=FieldKind.FLAG,
     label="The old key is compromised",
@@ -314,7 +314,7 @@ REVOKE = Action(
     name="revoke-key",
     title="Revoke a former key",
     about="""
-    Block a former key as compromised: it never signs again.
+    Block a former key as compromised: it signs nothing, unless it is reinstated.
 
     Refunds that it has signed may still be mined; they are listed for you to check.
     Refunds that it has not signed are paid by the active key. To revoke the active key,

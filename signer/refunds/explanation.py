@@ -37,10 +37,11 @@ from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
 ADVICE = {
     "insufficient-funds": "top up the wallet: its token, or the coin that pays for gas",
     "broadcast-rejected": "see what the nodes report: the wallet may lack coin for gas",
-    "gas-above-limit": "check the nodes' estimates, or raise the token's max_gas",
+    "gas-above-limit": "check the nodes' estimates, or raise the token's max_gas"
+    " (docs/how-to/approvals.md)",
     "fees-above-recent": "wait until fees are normal, or raise the network's"
     " max_fee_factor if they are right (docs/how-to/incidents.md)",
-    "limit-reached": "wait, or raise the limit in the networks file",
+    "limit-reached": "wait, or raise the limit (docs/how-to/approvals.md)",
     "too-many-in-flight": "wait for a block; if none has one of the wallet, see why"
     " the first refund ahead is stuck",
     "vault-limit": "see `hotwallet vault status`: wait for the next day (UTC), or let"
@@ -170,7 +171,7 @@ class Explanation:
             Status.BROADCAST: _describe_broadcast(self),
             Status.MINED: _describe_mined(self),
             Status.CONFIRMED: f"It was paid in block {refund.block_number}",
-            Status.CANCELLED: "Its tenant cancelled it before it had a nonce",
+            Status.CANCELLED: "It was cancelled before it had a nonce",
             Status.REFUSED: "Nothing was paid and no nonce was used:"
             f" {refund.failure_detail}",
             Status.FAILED: "Its nonce is used and it was not paid:"

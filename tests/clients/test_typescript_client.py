@@ -14,7 +14,7 @@ import pytest
 from signer.ports.clock import utc_now
 from signer.webhooks.signatures import PrivateKey, Secret, sign
 from tests.clients.conftest import Service
-from tests.clients.examples import GUIDE, ROOT, blocks
+from tests.clients.examples import ROOT, blocks
 
 
 CLIENT = ROOT / "clients" / "typescript"
@@ -85,12 +85,6 @@ def test_the_readme(built: Path, service: Service) -> None:
     assert re.fullmatch("confirmed 0x[0-9a-f]{64}", lines[0])
     assert lines[1].startswith("refund.accepted ")
     assert lines[-1] == "400"
-
-
-def test_the_guide_shows_the_same() -> None:
-    example = blocks(CLIENT / "README.md", "typescript")[0]
-
-    assert blocks(GUIDE, "typescript") == [example]
 
 
 def _webhooks() -> list[dict[str, object]]:

@@ -69,6 +69,7 @@ def stack(
         home,
         kms=kms_emulator,
         has_webhook=True,
+        edit_networks=lambda text: f'{text}approve_above = "200"\n',
         settings={"KMS_ALLOWED_KEYS": f"arn:aws:kms:*:{DEFAULT_ACCOUNT_ID}:key/*"},
     ) as running:
         yield running
@@ -147,6 +148,7 @@ def test_a_compromised_key_is_revoked(
         GUIDES / "key-compromise.md",
         left_out={
             "aws ": AWS,
+            "gcloud ": "needs a project of Google Cloud",
             "hotwallet audit": "is compared in verify-an-export.md",
         },
         texts={
@@ -332,12 +334,16 @@ def test_the_books_are_compared_and_exported(stack: Stack, console: Console) -> 
     assert guide.unused() == []
 
 
+@pytest.mark.needs("jq")
 def test_an_auditor_verifies_an_export(
     stack: Stack, kms_emulator: KMSEmulator, console: Console, tmp_path: Path
 ) -> None:
     """*Verify an export*, with the files that the page asks for and nothing else."""
-    refund = _pay(stack, "audited")
+    refund, large = _pay(stack, "audited"), _pay(stack, "approved", amount="450")
+    approve = f"approvals approve {_waiting(console)} --reason x --yes"
+    assert "approved" in _as(console, "carol", approve)
     assert _reaches(stack, refund, "confirmed")
+    assert _reaches(stack, large, "confirmed")
     console.run(
         "openssl pkey -in $HOTWALLET_HOME/audit.pem -pubout -out audit.pub.pem;"
         " hotwallet audit checkpoint --new > kept.txt;"
@@ -349,13 +355,18 @@ def test_an_auditor_verifies_an_export(
         console,
         GUIDES / "verify-an-export.md",
         left_out={"hotwallet vault": "is run in test_vault.py"},
-        texts={"rf_01a213dfe137369f1705e17df74f2045": refund},
+        texts={
+            "rf_01a213dfe137369f1705e17df74f2045": refund,
+            "rf_01a20d6d5a00307fbb283d85c3000672": large,
+            "shop-gateway": "gateway",
+        },
     )
 
     for command in ("hotwallet audit verify", "sed", "hotwallet audit verify"):
         guide.follow(command)
     guide.follow("hotwallet audit configurations")
-    guide.follow("grep")
+    for command in ("grep", "grep", "DIGEST=", "grep"):
+        guide.follow(command)
     guide.follow("hotwallet audit reconcile")
 
     assert guide.unused() == []

@@ -219,7 +219,7 @@ def _prove(
             and items[position] == asked
         )
     if not is_paid or sent.value:
-        raise EncodingError("recipient, amount, token or mark differ")
+        raise EncodingError("recipient, amount, token or memo differ")
     place = None if position is None else position + 1
     count = None if payments is None else len(payments)
     return ProvenPayment(found.tx_hash, sender, sent.nonce, place, count)

@@ -38,7 +38,6 @@ COMPARED = {
 
 NOT_COMPARED = {
     "how-to/google-cloud-kms.md": "a project of Google Cloud",
-    "how-to/hardware-hsm.md": "a device; softhsm.md has the same doctor",
     "reference/audit.md": "forged records; verify-an-export.md is compared",
     "reference/networks.md": "a program that keeps running, at a fixed port",
 }

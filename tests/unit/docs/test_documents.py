@@ -34,6 +34,13 @@ from signer.ports.clock import utc_now
 
 ROOT = Path(__file__).resolve().parents[3]
 
+PAGES = [
+    *ROOT.glob("*.md"),
+    *(ROOT / "docs").rglob("*.md"),
+    *(ROOT / "clients").glob("*/README.md"),
+    ROOT / "contracts" / "README.md",
+]
+
 VARIABLES = sorted(
     {
         str(field.alias)
@@ -168,6 +175,43 @@ def test_no_link_is_broken() -> None:
     assert broken == []
 
 
+_FENCE = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
+_GAP = re.compile(r"^ *\|.*\n\s*\n *\|.*\n(?! *\|[ :|-]+\|\n)", re.MULTILINE)
+_TABLE = re.compile(r"(?:^ *\|.*\n)+", re.MULTILINE)
+_BAR = re.compile(r"(?<!\\)\|")
+
+
+def _broken_tables(text: str) -> Iterator[str]:
+    text = _FENCE.sub("", text)
+    yield from _GAP.findall(text)
+    for table in _TABLE.findall(text):
+        rows = table.splitlines()
+        width = len(_BAR.findall(rows[0]))
+        yield from (each for each in rows if len(_BAR.findall(each)) != width)
+
+
+def test_no_table_is_broken() -> None:
+    """An empty line inside of a table ends it, and a bar in a cell is a new cell."""
+    found = {
+        str(page.relative_to(ROOT)): [*_broken_tables(page.read_text(encoding="utf-8"))]
+        for page in PAGES
+    }
+
+    assert {page: rows for page, rows in found.items() if rows} == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [("| c |", "\n| c |"), ("| c |", "|"), ("| c |", "| `c | c` |"), ("d |", "d")],
+)
+def test_a_broken_table_is_found(change: tuple[str, str]) -> None:
+    """Two tables beside each other are no broken one."""
+    text = "| a | b |\n| --- | --- |\n| c | d |\n"
+
+    assert [*_broken_tables(f"{text}\n{text}")] == []
+    assert [*_broken_tables(f"{text}\n{text.replace(*change)}")]
+
+
 _LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 
 
@@ -200,10 +244,11 @@ def test_every_page_is_in_the_navigation() -> None:
 
 def test_a_role_has_at_most_seven_entries() -> None:
     text = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
-    sections = text.split("\n## ")[1:]
+    *roles, terms = text.split("\n## ")[1:]
 
-    assert len(sections) == 5
-    for section in sections:
+    assert terms.startswith("Terms\n")
+    assert len(roles) == 5
+    for section in roles:
         assert 3 <= len(re.findall("^\\* ", section, re.MULTILINE)) <= 7
 
 

@@ -89,16 +89,6 @@ def test_every_rule_has_its_runbook(rule: dict[str, Any]) -> None:
         assert re.search(rf"^#+ {anchor}$", ALARMS, re.MULTILINE | re.IGNORECASE)
 
 
-def test_every_runbook_is_in_the_index() -> None:
-    """The line below the heading has a link to each, in their order."""
-    _, _, runbooks = ALARMS.partition("\n## Runbooks\n\n")
-    index, _, rest = runbooks.partition("\n")
-    sections, _, _ = rest.partition("\n## ")
-
-    headings = re.findall(r"^### (.+)$", sections, re.MULTILINE)
-    assert re.findall(r"\[([a-z-]+)\]\(#\1\)", index) == headings
-
-
 def test_an_alert_with_a_ticket_wakes_no_operator() -> None:
     """
     The rule about all alerts leaves out those whose own rule opens a ticket.

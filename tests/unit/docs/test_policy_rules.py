@@ -51,7 +51,6 @@ ACCOUNT_RULES = {
 
 # What the rules of a guide let through beside the default: each was looked at.
 LETS = {
-
     "account: approve-router": {"Functions of tokens: approve one unit"},
     **{
         f"{path}: payouts-by-authorization": {

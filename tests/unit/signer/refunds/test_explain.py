@@ -297,7 +297,7 @@ def _failed(world: World) -> Refund:
     ("prepare", "summary"),
     [
         (_refused, "Nothing was paid and no nonce was used: Pausable: paused."),
-        (_cancelled, "Its tenant cancelled it before it had a nonce."),
+        (_cancelled, "It was cancelled before it had a nonce."),
         (_dropped, "0 of 1 nodes have it, and it waits to be mined."),
         (_with_replacement, "1 of 1 nodes have it, and it waits to be mined."),
         (_priced_out, "It offers at most 2.1 gwei per gas, and the base fee is 2.5."),
