@@ -106,11 +106,11 @@ class FirstSignatures:
     ) -> Objection | None:
         # A stop of the token comes before the policy: it is how an operator frees the
         # nonce of a payment that a rule refuses.
-        found = self._nonces.find_other_payment(
+        objection = self._nonces.find_other_payment(
             transaction, chain
         ) or self._nonces.find_token_objection(transaction)
-        if found is not None:
-            return found
+        if objection is not None:
+            return objection
         for payment in transaction.payments:
             need = self._approvals.find_need(payment, chain.network)
             # Its approval became necessary, or was decided, after the reservation.

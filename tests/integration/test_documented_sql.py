@@ -57,7 +57,7 @@ def again(shipped: Roles) -> Iterator[Roles]:
 def test_it_runs_in_psql(again: Roles, name: str) -> None:
     """As an administrator types it, with the roles of ``docker/roles.sql``."""
     psql = servers.postgresql(user=None) / "psql"
-    command = [psql, "--no-psqlrc", "--set=ON_ERROR_STOP=1", again.superuser]
+    command = [str(psql), "--no-psqlrc", "--set=ON_ERROR_STOP=1", again.superuser]
 
     ran = subprocess.run(
         command,
