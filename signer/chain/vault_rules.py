@@ -24,6 +24,8 @@ from signer.ports.chain import Call, ChainClient, Log
 
 PROPOSED_EVENT = keccak(text="Proposed(bytes,uint256)")
 
+_LEAST_DELAY = 3600  # Seconds.
+
 
 @dataclass(frozen=True, slots=True)
 class Caps:
@@ -176,10 +178,10 @@ def find_problems(
         )
     if active is not None and active.address not in facts.operators:
         yield missing_operator(name, active.address)
-    if is_production and facts.delay == 0:
+    if is_production and facts.delay < _LEAST_DELAY:
         yield Refusal(
             "vault-delay-missing",
-            "it has no delay, so a raised cap cannot be cancelled before it is used;"
+            "its delay is below an hour, so no raised cap can be cancelled in time;"
             " deploy another vault, because a delay cannot be changed",
         )
     for symbol, token in network.tokens.items():

@@ -173,7 +173,7 @@ def test_production_needs_a_delay(
         fresh_anvil.token,
         caps=(100 * UNIT, 500 * UNIT),
         funds=0,
-        delay=0,
+        delay=3599,
     )
     other = replace(
         system, vault=vault, address=vault.address, is_production=is_production
