@@ -1,14 +1,13 @@
 """
 Watches of PostgreSQL: one connection of each process listens for notifications.
 
-Triggers of ``refunds`` and ``transactions`` notify after each commit (``triggers.py``).
+Triggers of ``refunds``, ``transactions`` and ``audit_records`` notify after each commit
+(``triggers.py``).
 """
 
-import math
 import os
 import selectors
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,10 +25,7 @@ _RETRY_SECONDS = 0.5
 
 _CLOSE_SECONDS = 1.0
 
-_UNSEEN_SECONDS = 0.7
-"""How often a watch for anything returns: only changes of refunds notify."""
-
-_NOTIFYING = (Topic.ACCEPTED, Topic.MOVED)
+_NOTIFYING = (Topic.ACCEPTED, Topic.MOVED, Topic.RECORDED)
 
 _PING_SECONDS = 5.0
 """A connection that was silent for longer is tested: it may be lost."""
@@ -78,9 +74,7 @@ class PostgreSQLWatches:
     @contextmanager
     def watch(self, topic: Topic) -> Iterator[Watch]:
         self._start()
-        longest = _UNSEEN_SECONDS if topic is Topic.ANY else math.inf
-        channel = self._channels[topic]
-        yield _PostgreSQLWatch(channel, lambda: self._is_listening, longest)
+        yield _PostgreSQLWatch(self._channels[topic], lambda: self._is_listening)
 
     def close(self) -> None:
         """End the thread, which closes its connection."""
@@ -135,9 +129,8 @@ class PostgreSQLWatches:
             notified = {each.channel for each in connection.notifies(timeout=0)}
             for channel in notified:
                 channels[channel].publish()
-            if notified:
+            if notified - {f"hotwallet_{Topic.RECORDED}"}:
                 self._channels[Topic.CHANGED].publish()
-                self._channels[Topic.ANY].publish()
 
     def _wait_for_input(self, seconds: float, *sockets: int) -> bool:
         """Return True once *sockets* have input or the store is closed; else False."""
@@ -155,26 +148,13 @@ class PostgreSQLWatches:
 class _PostgreSQLWatch:
     """Implements ``signer.ports.Watch``."""
 
-    def __init__(
-        self, channel: _Channel, is_listening: Callable[[], bool], longest: float
-    ) -> None:
-        """Return True at least after the *longest* time, in seconds."""
+    def __init__(self, channel: _Channel, is_listening: Callable[[], bool]) -> None:
         self._channel = channel
         self._is_listening = is_listening
-        self._longest = longest
         self._seen = channel.count
-        self._returned_at = time.monotonic()
 
     def wait(self, seconds: float) -> bool:
         is_listening = self._is_listening()
-        left = self._returned_at + self._longest - time.monotonic()
-        longest = min(seconds, max(left, 0.0))
-        if not is_listening:
-            longest = min(longest, UNHEARD_SECONDS)
+        longest = seconds if is_listening else min(seconds, UNHEARD_SECONDS)
         before, self._seen = self._seen, self._channel.wait(self._seen, longest)
-        now = time.monotonic()
-        is_over = now >= self._returned_at + self._longest
-        may_be_new = self._seen != before or not is_listening or is_over
-        if may_be_new:
-            self._returned_at = now
-        return may_be_new
+        return self._seen != before or not is_listening

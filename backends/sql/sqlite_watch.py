@@ -31,7 +31,7 @@ _COMMIT_SECONDS = 0.05
 _LONGEST_WAIT = 1.0
 """How often it polls while nothing is written, in seconds."""
 
-_IN_NO_HURRY = (Topic.CHANGED, Topic.ANY)
+_IN_NO_HURRY = (Topic.CHANGED, Topic.RECORDED)
 
 Version = tuple[int, int]
 """A number of the connection, and SQLite's ``data_version`` on that connection."""

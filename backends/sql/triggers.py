@@ -337,6 +337,7 @@ for _table, _name, _changed in (
     (refunds, "accepted", "INSERT OR UPDATE OF cancel_requested_at"),
     (refunds, "moved", "UPDATE OF state, blocked_by"),
     (transactions, "moved", "UPDATE OF status, blocked_by"),
+    (audit_records, "recorded", "INSERT"),
 ):
     _on(
         POSTGRESQL,

@@ -154,7 +154,7 @@ class Sealer:
     def run(self, wait: Wait) -> None:
         """Work until *wait* returns true; it gets the seconds until the next round."""
         log, event = self._log, "audit-sealing-failed"
-        with self._journal.watch(Topic.ANY) as watch:
+        with self._journal.watch(Topic.RECORDED) as watch:
             work = partial(self._round, watch)
             repeat(work, wait, LOOK_SECONDS, log=log, event=event, at_once=True)
 

@@ -102,9 +102,8 @@ class Topic(StrEnum):
     CHANGED = "changed"
     """Any of these, and no caller waits for it: there is an event to deliver."""
 
-    ANY = "any"
-    """Anything was written.  A watch that cannot see all of it returns True at least
-    every three quarters of a second."""
+    RECORDED = "recorded"
+    """An audit record was stored: work for a sealer."""
 
 
 class Watch(Protocol):

@@ -57,7 +57,7 @@ def test_fits_the_port(store: SQLStore) -> None:
     assert fits is store
 
 
-@BOTH
+@pytest.mark.parametrize("topic", [*OF_REFUNDS, Topic.RECORDED])
 def test_nothing_changes(store: SQLStore, topic: Topic) -> None:
     """Without a change, a wait takes as long as asked."""
     with store.watch(topic) as watch:
@@ -86,6 +86,10 @@ def _delay(store: SQLStore) -> None:
     save(store, refund, refund.with_due_at(later(1), blocked_by="reason", attempts=1))
 
 
+def _append(store: SQLStore) -> None:
+    store.append([Record.of({"event": "x"}, now())])
+
+
 @pytest.mark.parametrize(
     ("topic", "change"),
     [
@@ -93,6 +97,7 @@ def _delay(store: SQLStore) -> None:
         (Topic.ACCEPTED, _request),
         (Topic.MOVED, _move),
         (Topic.MOVED, _delay),
+        (Topic.RECORDED, _append),
     ],
 )
 def test_a_change_ends_the_wait(
@@ -115,33 +120,6 @@ def test_a_change_ends_the_wait(
 
     assert passed() < SOON
     assert again() < SOON
-
-
-def _append(store: SQLStore) -> None:
-    store.append([Record.of({"event": "x"}, now())])
-
-
-@pytest.mark.parametrize("change", [_accept, _move, _append])
-def test_anything_that_is_written_ends_the_wait(
-    store: SQLStore, other: SQLStore, change: Callable[[SQLStore], None]
-) -> None:
-    """Also a write that PostgreSQL does not announce: then after a part of a second."""
-    accepted(other)
-    with store.watch(Topic.ANY) as watch, ThreadPoolExecutor(1) as threads:
-        quiet(watch)
-        waiting = threads.submit(watch.wait, LONG)
-        with _seconds() as passed:
-            change(other)
-            assert waiting.result()
-
-    assert passed() < SOON
-
-
-def test_sqlite_sees_everything(sqlite_store: SQLStore) -> None:
-    """So a watch for anything needs not return while nothing is written."""
-    with sqlite_store.watch(Topic.ANY) as watch:
-        quiet(watch)
-        assert not watch.wait(1.5)
 
 
 def test_a_watch_begins_at_once(store: SQLStore, other: SQLStore) -> None:
