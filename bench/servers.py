@@ -12,6 +12,7 @@ from dev.anvil import ROOT
 from dev.ports import free_port
 from dev.rpc import RPC
 from dev.stack import (
+    Stack,
     await_start,
     is_ready,
     running_module,
@@ -33,15 +34,21 @@ def running_service(
     workers: int = 1,
     address: str | None = None,
     edit_networks: Callable[[str], str] = lambda text: text,
+    prepare: Callable[[Stack], None] = lambda stack: None,
 ) -> Iterator[Service]:
     """
     Run the stack in *home*, on a chain whose blocks are never full.
 
     *address* is that of the key in *settings*, unless it is in the stack's own token.
-    *edit_networks* returns what is written as the networks file.
+    *edit_networks* returns what is written as the networks file, and *prepare* is
+    called before the service starts.
     """
     with running_stack(
-        home, settings=settings, workers=workers, edit_networks=edit_networks
+        home,
+        settings=settings,
+        workers=workers,
+        edit_networks=edit_networks,
+        prepare=prepare,
     ) as stack:
         stack.address = address or stack.address
         RPC(stack.chain_url)("evm_setBlockGasLimit", hex(_BLOCK_GAS))

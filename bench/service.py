@@ -25,7 +25,7 @@ from dev.stack import (
     request,
 )
 from signer.config.settings import Settings
-from signer.model.refund import OPEN
+from signer.model.refund import OPEN, Status
 
 
 SUBJECT = "developer"
@@ -34,6 +34,7 @@ MARK_BYTES = 16
 CONFIRMATIONS = 2  # As ``dev.stack`` configures its network.
 
 _BATCH_PATH = "/v1/refunds/batch"
+_UNSENT = [each for each in OPEN if each not in {Status.BROADCAST, Status.MINED}]
 _GENERATOR = (sys.executable, "-m", "bench.load")
 _LONG_SECONDS = 600.0
 _IDLE_SECONDS = 0.05  # Of CPU time in half a second.
@@ -180,6 +181,20 @@ class Service:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{sent} of {count} transactions were sent")
             time.sleep(0.005)
+
+    def await_broadcast(self, seconds: float = 120.0) -> None:
+        """
+        Wait until each refund of the gateway was broadcast, alone or in a batch.
+
+        Raises:
+            TimeoutError: One was not after *seconds*.
+        """
+        deadline = time.monotonic() + seconds
+        headers = {"Authorization": f"Bearer {self.token()}"}
+        while any(self._has_refund(status, headers) for status in _UNSENT):
+            if time.monotonic() > deadline:
+                raise TimeoutError("refunds still wait for a broadcast")
+            time.sleep(0.02)
 
     def settle(self, seconds: float = 120.0, subject: str = SUBJECT) -> None:
         """

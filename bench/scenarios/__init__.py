@@ -16,6 +16,7 @@ NAMES: Mapping[str, str] = {
     "kms-brown-out": "kms_brown_out",
     "refunds-sqlite": "refunds_sqlite",
     "refunds-postgresql": "refunds_postgresql",
+    "vault": "vault",
     "webhooks": "webhooks",
     "open-loop": "open_loop",
     "sweep-sqlite": "sweep_sqlite",
