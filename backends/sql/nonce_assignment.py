@@ -229,13 +229,18 @@ def _sealed(
 
 
 class _Batches:
-    """Composes transactions: up to *places*, each of up to *per_batch* refunds."""
+    """
+    Composes transactions: up to *places*, each of up to *per_batch* refunds.
+
+    Those of each further attempt have half as many: a node may have refused the first
+    for its gas, or one refund may have reverted it.
+    """
 
     def __init__(self, places: int, per_batch: int) -> None:
         self.composed: list[list[Reservation]] = []
         self._places = places
         self._per_batch = per_batch
-        self._open: dict[tuple[str, str], list[Reservation]] = {}
+        self._open: dict[tuple[str, str, int], list[Reservation]] = {}
 
     def has_place(self, reservation: Reservation) -> bool:
         """Return whether *reservation* gets a transaction, its own or another's."""
@@ -254,20 +259,25 @@ class _Batches:
         if batch is None:
             batch = []
             self.composed.append(batch)
-            if reservation.vault is not None:
-                self._open[reservation.vault, reservation.refund.token_address] = batch
+            self._open[_kind_of(reservation)] = batch
         batch.append(reservation)
 
     def _find_open(self, reservation: Reservation) -> list[Reservation] | None:
-        refund, vault = reservation.refund, reservation.vault
-        batch = self._open.get((vault or "", refund.token_address))
-        if batch is None or len(batch) == self._per_batch:
+        batch = self._open.get(_kind_of(reservation))
+        most = self._per_batch >> reservation.earlier
+        if batch is None or reservation.vault is None or len(batch) >= most:
             return None
         # Commands that look at the ledger load no library of transactions.
         from signer.crypto.transactions import MAX_GAS  # noqa: PLC0415
 
         fits = find_gas([*batch, reservation]) <= MAX_GAS
         return batch if fits else None
+
+
+def _kind_of(reservation: Reservation) -> tuple[str, str, int]:
+    """Return what the refunds of a batch have in common."""
+    token = reservation.refund.token_address
+    return reservation.vault or "", token, reservation.earlier
 
 
 def find_gas(paying: Sequence[Reservation]) -> int:

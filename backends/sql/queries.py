@@ -44,7 +44,7 @@ from signer.model.key import KeyState
 from signer.model.payment import OPEN_STATES, PaymentState
 from signer.model.refund import IN_FLIGHT, Refund, Status
 from signer.model.repeated_requests import find_repeated
-from signer.model.transaction import TransactionKind, TransactionStatus
+from signer.model.transaction import Kind, TransactionKind, TransactionStatus
 
 
 T = TypeVar("T")
@@ -190,6 +190,17 @@ EARLIER_NONCES = (
     select(*(transaction_payments.c[name] for name in NONCE))
     .where(transaction_payments.c.payment_id == bindparam("refund_id"))
     .order_by(*(transaction_payments.c[name] for name in NONCE))
+)
+
+REVERTED = (
+    select(transaction_payments.c.payment_id)
+    .join(transactions, same_nonce(transaction_payments, transactions))
+    .join(attempts, attempts.c.tx_hash == transactions.c.tx_hash)
+    .where(
+        transaction_payments.c.payment_id.in_(bindparam("ids", expanding=True)),
+        transactions.c.status == TransactionStatus.FAILED,
+        attempts.c.kind == Kind.TRANSFER,
+    )
 )
 
 _LAST_CONFIRMED = (

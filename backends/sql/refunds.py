@@ -329,6 +329,10 @@ class RefundTables(Tables):
             amounts[sender] += sum(own[:count])
         return amounts
 
+    def find_reverted(self, refund_ids: Collection[str]) -> frozenset[str]:
+        rows = self._database.rows(queries.REVERTED, ids=[*refund_ids])
+        return frozenset(payment_id for (payment_id,) in rows)
+
     def adopt(self, before: Refund, after: Refund) -> Refund:
         if before.transaction is not None:
             raise StaleStateError(f"refund {before.id} has a transaction")

@@ -170,6 +170,9 @@ class RefundStore(Protocol):
         Only the chain says whether one of them paid it.
         """
 
+    def find_reverted(self, refund_ids: Collection[str]) -> frozenset[str]:
+        """Return those of *refund_ids* of which an earlier transaction reverted."""
+
     def get(self, refund_id: str) -> Refund | None:
         """Return the refund with this id, or None."""
 

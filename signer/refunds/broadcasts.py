@@ -109,11 +109,8 @@ class Broadcasts:
         error: ChainError,
     ) -> timedelta:
         """Return when *signed* is signed again; raise *error* if it is not."""
-        is_rejected = isinstance(error, BroadcastRejectedError)
         pricing = self._attempts.pricing
-        if not is_rejected or (
-            pricing.plan_repricing(transaction, chain, signed) is None
-        ):
+        if pricing.plan_rejected(transaction, chain, signed, error) is None:
             raise error
         # The next step signs it again.  A node that rejects everything must not cause
         # one signature after another.

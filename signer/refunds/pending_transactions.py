@@ -13,7 +13,6 @@ from datetime import timedelta
 from signer.chain.chain import Chain
 from signer.errors import (
     ApprovalRequiredError,
-    BroadcastRejectedError,
     FeesAboveRecentError,
     HotWalletError,
     PolicyViolationError,
@@ -182,9 +181,7 @@ class PendingTransactions:
         sent = []
         for (transaction, latest), error in zip(unmined, errors, strict=True):
             with outcomes.capture(transaction):
-                plan = None
-                if isinstance(error, BroadcastRejectedError):
-                    plan = self._pricing.plan_repricing(transaction, chain, latest)
+                plan = self._pricing.plan_rejected(transaction, chain, latest, error)
                 if plan is not None:
                     outcomes[transaction.id] = self._attempts.record(plan, chain)
                 elif error is not None:

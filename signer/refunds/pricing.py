@@ -12,7 +12,13 @@ import structlog
 from signer.chain.chain import Chain
 from signer.chain.fees import bump_fees, quote_fees
 from signer.crypto.transactions import MAX_GAS
-from signer.errors import ExecutionRevertedError, GasLimitError, InsufficientFundsError
+from signer.errors import (
+    BroadcastRejectedError,
+    ChainError,
+    ExecutionRevertedError,
+    GasLimitError,
+    InsufficientFundsError,
+)
 from signer.model.transaction import (
     Kind,
     SignedTransaction,
@@ -25,7 +31,7 @@ from signer.refunds.gas import bound_gas, estimate_gas
 from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.payload import payload_of
 from signer.refunds.payment_checks import NOOP_GAS
-from signer.refunds.sweep_policy import Objection, find_fee_objection
+from signer.refunds.sweep_policy import Objection, build_objection, find_fee_objection
 from signer.refunds.transaction_signer import Attempt, TransactionSigner
 
 
@@ -155,6 +161,34 @@ class Pricing:
         cost = _cost(transaction, attempt.kind, attempt.gas, attempt.max_fee)
         return AttemptPlan(transaction, attempt) if cost <= balance else None
 
+    def plan_rejected(
+        self,
+        transaction: Transaction,
+        chain: Chain,
+        latest: SignedTransaction,
+        error: ChainError | None,
+    ) -> AttemptPlan | None:
+        """
+        Plan what replaces *latest*, for which no node accepts it: *error* says why.
+
+        It is ``plan_repricing``, or a no-op if nodes still refuse a batch when it is
+        stuck: its payments are queued again, for smaller ones.  Nodes have bounds of
+        their own for gas and cost.
+        """
+        if not isinstance(error, BroadcastRejectedError):
+            return None
+        plan = self.plan_repricing(transaction, chain, latest)
+        is_batch = latest.kind is Kind.TRANSFER and len(transaction.payments) > 1
+        age = abs(self._clock() - transaction.created_at)
+        if plan is not None or not (
+            is_batch
+            and error.reason == "other"
+            and age >= timedelta(seconds=chain.network.stuck_after_seconds)
+        ):
+            return plan
+        objection = build_objection(error.code, str(error))
+        return self.plan_noop(transaction, chain, latest, objection)
+
     def plan_noop(
         self,
         transaction: Transaction,
@@ -215,7 +249,7 @@ def _follow(latest: SignedTransaction, gas: int, fees: _Quote) -> Attempt:
 
 def _find_gas(transaction: Transaction, chain: Chain, latest: SignedTransaction) -> int:
     """Return the gas limit of *latest*, unless the transfer needs another one."""
-    # A batch has gas to spare, and a vault skips an item that needs more.
+    # A vault reverts a batch with too little gas, and the next one has more.
     if latest.kind is Kind.NOOP or transaction.kind is TransactionKind.BATCH:
         return latest.gas_limit
     try:

@@ -355,8 +355,8 @@ class QueuedRefunds:
             raise estimate
         earlier = self._nonces.count_earlier(refund, chain)
         gas = bound_gas(estimate, refund, chain)
-        if earlier:
-            # Its batch may have reverted, since another item used too much.
+        if earlier and self._store.find_reverted([refund.id]):
+            # Another item of its batch may have used too much.
             gas = max_gas(refund, chain.network)
         objection = _find_fee_objection(refund, chain, gas)
         if objection is not None:

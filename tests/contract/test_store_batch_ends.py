@@ -412,3 +412,20 @@ def test_the_payments_of_a_batch_share_its_gas(store: SQLStore) -> None:
         "other": 3,
     }
     assert [each.gas for each in store.last_payments(batch.chain_id, 9)] == [3, 3, 3]
+
+
+def test_which_refunds_were_in_a_batch_that_reverted(
+    store: SQLStore, batch: Transaction
+) -> None:
+    """Another one has not had its transaction yet."""
+    other = accepted(store)
+    ended(store, batch, CAPPED, CAPPED, CAPPED, status=FAILED)
+    ids = [*batch.payment_ids, other.id]
+
+    assert store.find_reverted(ids) == {*batch.payment_ids}
+
+
+def test_a_final_batch_that_did_not_revert(store: SQLStore, batch: Transaction) -> None:
+    ended(store, batch, CAPPED, PAID, CAPPED)
+
+    assert store.find_reverted(batch.payment_ids) == frozenset()

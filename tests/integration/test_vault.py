@@ -164,14 +164,15 @@ def test_the_vault_in_memory_emits_the_same_events(fiat: LocalVault) -> None:
     receipt = fiat.pay(items)
     data = encode_pay(fiat.token, items)
 
-    found = fake.pay(to_checksum_address(operator), data, spent)
+    gas = gas_bound(len(items))
+    found = fake.pay(to_checksum_address(operator), data, spent, gas=gas)
     assert found is not None
     assert [(log.address.lower(), log.topics, log.data) for log in receipt.logs] == [
         (log.address.lower(), log.topics, log.data) for log in found
     ]
-    assert fake.pay(to_checksum_address(stranger), data, spent) is None
+    assert fake.pay(to_checksum_address(stranger), data, spent, gas=gas) is None
     with pytest.raises(RPCError):
-        fiat.send(stranger, data, gas_bound(len(items)))
+        fiat.send(stranger, data, gas)
     for view in ("isOperator(address)", "caps(address)"):
         asked = operator if "Operator" in view else fiat.token
         call = coin.calldata(view, asked)

@@ -347,7 +347,8 @@ class SimulatedChain:
         self, tx: Transaction, changes: Changes, balance_of: BalanceOf
     ) -> Mined:
         if tx.is_batch and self.vault is not None:
-            logs = self.vault.pay(tx.sender, tx.data, changes.get(self._today, 0))
+            spent = changes.get(self._today, 0)
+            logs = self.vault.pay(tx.sender, tx.data, spent, gas=tx.gas_limit)
             return Mined(tx, logs is not None, logs or ())
         is_refused = tx.payment is not None and tx.payment[0] in self.blocklist
         succeeded = not is_refused and has_tokens(balance_of, tx)

@@ -49,6 +49,8 @@ class Node(Unbatched):
         return encode(("uint256",), (balance_of,))
 
     def estimate_gas(self, call: Call) -> int:
+        if call.to == VAULT and self._chain.vault is not None:
+            return self._chain.vault.estimate(call.sender, call.data)
         recipient = checksummed(call.data[16:36])
         if recipient in self._chain.blocklist:
             raise ExecutionRevertedError("blocklisted")

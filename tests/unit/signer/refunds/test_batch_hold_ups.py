@@ -4,13 +4,15 @@ from datetime import timedelta
 
 import pytest
 
-from signer.errors import InvalidInputError
+from signer.errors import BroadcastRejectedError, InvalidInputError
 from signer.model.refund import Refund, Status
+from signer.model.transaction import Kind
+from signer.ports.chain import Fees
 from signer.refunds.payment_approvals import decide
 from signer.refunds.payment_checks import max_gas
-from tests.fixtures.scripted_chain import TOKEN
+from tests.fixtures.scripted_chain import TOKEN, Sent
 from tests.fixtures.scripted_vault import ScriptedVault
-from tests.support.refunds import AMOUNT, SECOND, VAULT, World
+from tests.support.refunds import AMOUNT, SECOND, VAULT, World, altered_chain
 
 
 NEXT = "0xCf7Ed3AccA5a467e9e704C703E8D87F634fB0Fc9"
@@ -97,6 +99,88 @@ def test_a_batch_that_reverted_gets_all_the_gas(
     assert found.status is Status.CONFIRMED
     assert first is not None
     assert found.gas_limit == 220_000 + 2 * max_gas(found, world.network) > first
+
+
+def test_a_batch_has_the_gas_that_it_needs_and_some_more(
+    world: World, vault: ScriptedVault
+) -> None:
+    """Not what its refunds would need in transactions of their own."""
+    refunds = [world.accepted() for _ in range(9)]
+    world.work()
+
+    found = world.stored(refunds[0])
+    sent = Sent.read(world.sent(found).raw)
+    needed = vault.estimate(world.signer.address, sent.data)
+    assert sent.gas_limit == needed * 5 // 4 + 9 * 20_000
+    assert found.gas_limit == 220_000 + 9 * 62_500
+
+
+def test_a_batch_that_was_skipped_gets_no_more_gas(
+    world: World, vault: ScriptedVault
+) -> None:
+    """Only one that reverted had too little."""
+    refunds = [world.accepted() for _ in range(2)]
+    world.work()
+    first = world.sent(world.stored(refunds[0])).gas_limit
+    full, vault.per_day = vault.per_day, 0
+    world.mine_deep()
+    world.work(after=timedelta(seconds=31))
+    vault.per_day = full
+
+    _pass(world)
+
+    found = world.stored(refunds[0])
+    assert found.status is Status.CONFIRMED
+    assert world.sent(found).gas_limit == first
+
+
+def test_a_batch_reverts_once_for_gas(world: World, vault: ScriptedVault) -> None:
+    """The token became more expensive; the next batches have all that is allowed."""
+    refunds = [world.accepted() for _ in range(9)]
+    world.work()
+    vault.item_gas = 120_000
+    world.chain.mine_empty(1)
+
+    _pass(world)
+
+    found = [world.stored(each) for each in refunds]
+    assert {each.status for each in found} == {Status.CONFIRMED}
+    assert {each.nonce for each in found} == {1, 2, 3}
+
+
+@pytest.mark.parametrize("bound", ["a block", "the cost of a transaction"])
+def test_nodes_refuse_large_batches(
+    world: World, vault: ScriptedVault, bound: str
+) -> None:
+    """No later refund waits for one: a no-op uses its nonce, and smaller ones pay."""
+    chain, accepts = world.chain, world.chain.broadcast
+    chain.coin = 10**24
+
+    def broadcast(raw: bytes) -> None:
+        sent = Sent.read(raw)
+        if sent.gas_limit * sent.max_fee_per_gas > 10**18:
+            raise BroadcastRejectedError("exceeds the configured cap", reason="other")
+        accepts(raw)
+
+    if bound == "a block":
+        chain.block_gas = 500_000
+    else:
+        world.client = altered_chain(chain, broadcast=broadcast)
+        chain.answers = Fees(base_fee=2_000 * 10**9, priority_fee=10**9)
+        world.network = world.network.model_copy(
+            update={"max_fee_per_gas_gwei": 10_000}
+        )
+    refunds = [world.accepted() for _ in range(9)]
+
+    for _ in range(3):
+        _pass(world)
+    refunds.append(world.accepted())
+    _pass(world)
+
+    assert {world.stored(each).status for each in refunds} == {Status.CONFIRMED}
+    assert len(chain.payouts()) == len(refunds)
+    kinds = [each.kind for each in world.store.attempts(world.found(0))]
+    assert kinds[-1] is Kind.NOOP
 
 
 def test_the_vault_is_no_recipient(world: World, vault: ScriptedVault) -> None:
