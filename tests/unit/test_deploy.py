@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import kubernetes_validate  # type: ignore[import-untyped]  # It has no types.
 import pytest
 import yaml
 from dotenv import dotenv_values
@@ -100,6 +99,9 @@ def _require_command(command: list[str]) -> None:
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_the_manifest_is_valid(name: str, version: str) -> None:
     """Also strictly: a misspelt field would be ignored."""
+    # It takes two seconds to import, in each process that collects tests.
+    import kubernetes_validate  # type: ignore[import-untyped]  # noqa: PLC0415
+
     kubernetes_validate.validate(MANIFESTS[name], version, strict=True)
 
 

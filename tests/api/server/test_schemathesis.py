@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 
+PLUGIN = "schemathesis.pytest.plugin"
 CASES = Path(__file__).with_name("called_routes.py")
 
 
@@ -21,7 +22,7 @@ def test_every_operation_is_called(examples: int) -> None:
     """With so many random requests for each, beside those of each rule."""
     own = {name: text for name, text in os.environ.items() if "PYTEST" not in name}
     subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", CASES],
+        [sys.executable, "-m", "pytest", "-q", "-p", PLUGIN, CASES],
         env={**own, "SCHEMATHESIS_EXAMPLES": str(examples)},
         check=True,
     )
