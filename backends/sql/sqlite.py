@@ -160,6 +160,7 @@ def sqlite_engine(file: SQLiteFile, *, pool_size: int, timeout: float) -> Engine
         module=sqlite_dbapi,
         creator=lambda: file.connect(timeout=BUSY_SECONDS),
         poolclass=QueuePool,
+        pool_use_lifo=True,  # The last one has most of the pages in its cache.
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=timeout,

@@ -1,8 +1,8 @@
-"""Threads that work for one tenant use half of a process's connections."""
+"""Which connections threads use, and the half that those of one tenant have."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from contextvars import ContextVar
 from threading import Event
 
@@ -51,3 +51,15 @@ def test_another_tenant_has_a_connection_when_one_has_its_share(
         for each in held:
             each.result()
         pool.submit(read, "mallory").result()
+
+
+def test_a_lone_thread_uses_one_connection_again(database_url: str) -> None:
+    """The others have neither the pages nor the statements that it has just used."""
+    with closing(open_ledger(database_url, pool_size=3)) as store:
+
+        def used() -> int:
+            return store._database.run(lambda c: id(c.connection.dbapi_connection))
+
+        store._database.run(lambda _: used())  # Two are open now.
+
+        assert len({used() for _ in range(3)}) == 1
