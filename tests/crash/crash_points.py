@@ -9,6 +9,8 @@ Wrappers of the ports (store, chain client, key backend) reach the points
 ``before`` or ``after``.  *detail* is a status that ``save_all`` is about to write,
 ``replaced`` for a replacement transaction, or ``rotation`` for a call about a key that
 an administrator named.
+Where several refunds are in one transaction, ``batch`` comes before the status, or is
+the detail of a call without one.
 ``chain.broadcast_all:sent`` is between the last byte of the request and the first of
 the response.  ``CRASH_AT`` names the armed points, separated by blanks, and
 ``CRASH_MARKERS`` a folder: each point kills one process in all.
@@ -29,11 +31,13 @@ from urllib.parse import urlsplit
 
 from api.container import Container
 from signer.chain.chain import Chain
+from signer.chain.vault import PAY
 from signer.model.key import Key
+from signer.model.transaction import Transaction
 from signer.ports.chain import ChainClient
 from signer.ports.key_backend import KeyDirectory
 from signer.ports.ledger import Ledger
-from signer.ports.refund_store import Change
+from signer.ports.refund_store import Change, Reservation
 
 
 CRASH_AT = "CRASH_AT"
@@ -122,6 +126,27 @@ JSON_RPC = {
         "store.find_advanced:before",
         "store.find_advanced:after",
     ),
+}
+
+# Only what a vault pays reaches these: composition, signature, broadcast, and ends.
+BATCHES = {
+    17: (
+        "store.unmined_amount:after",
+        "chain.preflight:after",
+        "store.reserve_all(batch):before",
+        "store.reserve_all(batch):after",
+        "store.save_all(batch-signed):before",
+        "store.save_all(batch-signed):after",
+        "chain.broadcast_all(batch):before",
+        "chain.broadcast_all(batch):after",
+        "store.save_all(batch-broadcast):before",
+        "store.save_all(batch-broadcast):after",
+        "store.save_all(batch-mined):before",
+        "store.save_all(batch-mined):after",
+        "store.save_all(batch-confirmed):before",
+        "store.save_all(batch-confirmed):after",
+        "store.earlier_nonces:after",
+    )
 }
 
 _ROTATION_THREAD = "deadline-new-key"
@@ -280,7 +305,30 @@ def _details(place: str, args: tuple[Any, ...]) -> list[str]:
     details = [f"{place}({status})" for status in statuses]
     if any(each.attempt and each.attempt.attempt for each in changes):
         details.append(f"{place}(replaced)")
+    details += [
+        f"{place}(batch-{each.after.status})" for each in changes if _pays(each)
+    ]
+    details += [f"{place}(batch)"] * _concerns_batch(args)
     return details
+
+
+def _pays(change: Change) -> bool:
+    """Return whether *change* is that of a transaction of several refunds."""
+    after = change.after
+    return isinstance(after, Transaction) and len(after.payment_ids) > 1
+
+
+def _concerns_batch(args: tuple[Any, ...]) -> bool:
+    """Return whether the first of *args* has refunds of a vault, or bytes to pay it."""
+    first = args[0] if args else None
+    if not isinstance(first, list | tuple):
+        return False
+    return any(
+        PAY in each
+        if isinstance(each, bytes)
+        else isinstance(each, Reservation) and each.vault is not None
+        for each in first
+    )
 
 
 def _changes(args: tuple[Any, ...]) -> list[Change]:

@@ -22,20 +22,42 @@ from tests.crash.http_messages import Message
 from tests.crash.proxy import Proxy
 from tests.support.forkserver import FORK_SERVER
 from tests.support.ledgers import write_mac_key
+from tests.support.vault import LocalVault, deploy_vault
 
 
 DECIMALS = 6
 FUNDS = 1_000_000 * 10**DECIMALS
 COIN_FUNDS = 10**19
 
+CAPS = (9_000_000, FUNDS)
+"""What a vault pays at most for an item, and on a day: all that clients request."""
+
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A chain and its stablecoin; *plan* is its proxy's, *rpc* bypasses the proxy."""
+    """
+    A chain and its stablecoin; *plan* is its proxy's, *rpc* bypasses the proxy.
+
+    The service reads *networks_file*.
+    """
 
     rpc: RPC
     token: str
     plan: Plan
+    networks_file: Path
+
+    def add_vault(self, *operators: str, **settings: int) -> LocalVault:
+        """Let a new vault pay, with *settings* of the network."""
+        url = self.rpc.url
+        vault = deploy_vault(
+            url, self.token, caps=CAPS, funds=FUNDS, operators=operators, delay=0
+        )
+        given = {"vault": f'"{vault.address}"', **settings}
+        lines = "".join(f"{name} = {value}\n" for name, value in given.items())
+        text = self.networks_file.read_text("utf-8")
+        head, tokens = text.split("\n\n", 1)
+        self.networks_file.write_text(f"{head}\n{lines}\n{tokens}", "utf-8")
+        return vault
 
     def fund(self, *wallets: str) -> None:
         """Give *wallets* tokens and gas; after that a block is mined every second."""
@@ -48,21 +70,28 @@ class Chain:
 
 
 @contextmanager
-def running_chain(networks_file: Path, stuck_after: int = 5) -> Iterator[Chain]:
+def running_chain(
+    networks_file: Path, stuck_after: int = 5, confirmations: int = 2
+) -> Iterator[Chain]:
     """
     Start anvil and its proxy, whose URL the service finds in *networks_file*.
 
-    The service raises the fees of a transaction that waits *stuck_after* seconds.
+    The service raises the fees of a transaction that waits *stuck_after* seconds.  A
+    block with *confirmations* is final.
     """
     anvil = find_anvil(ROOT)
     assert anvil, "no anvil: run `python -m dev.anvil`, or set ANVIL"
     with LocalChain(anvil) as chain, Proxy(chain.url) as proxy:
         token = stablecoin.deploy(chain.url)
         document = _NETWORKS.format(
-            chain=CHAIN_ID, url=proxy.url, token=token, stuck_after=stuck_after
+            chain=CHAIN_ID,
+            url=proxy.url,
+            token=token,
+            stuck_after=stuck_after,
+            confirmations=confirmations,
         )
         networks_file.write_text(document, encoding="utf-8")
-        yield Chain(RPC(chain.url), token, proxy.plan)
+        yield Chain(RPC(chain.url), token, proxy.plan, networks_file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +248,7 @@ _NETWORKS = """\
 [networks.local]
 chain_id = {chain}
 rpc_urls = ["{url}"]
-confirmations = 2
+confirmations = {confirmations}
 rpc_timeout_ms = 3000
 stuck_after_seconds = {stuck_after}
 

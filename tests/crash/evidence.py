@@ -119,14 +119,23 @@ class Recorded:
 
     @property
     def owner(self) -> tuple[str, str]:
-        """The refund's id, and the key's address in lower case."""
+        """
+        The refund's id, or the nonce of a batch, and the key's address in lower case.
+        """
         address = str(self.fields.get("address")).lower()
+        if "composition" in (self.fields.get("details") or {}):
+            return name_batch(self.fields["details"]["nonce"]), address
         return str(self.fields.get("refund_id")), address
 
     @property
     def milliseconds(self) -> int:
         """When it was drafted, in milliseconds since 1970, by its id."""
         return int(self.id[3:15], 16)
+
+
+def name_batch(nonce: int | None) -> str:
+    """Return what the owner of an intent for several refunds is called."""
+    return f"the batch with nonce {nonce}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +156,12 @@ class Evidence:
     without fees.  ``used`` has the
     digests that the device was asked to sign, where a proxy sees the requests, with the
     time of the first request on the monotonic clock.
+
+    With a vault, ``batches`` has the sender and the nonce of each of its transactions,
+    ``skipped`` refund, sender and nonce of what such a transaction has not paid,
+    ``marks`` those of the items that the vault says it has paid, and ``blocked`` the
+    recipients that the token refused at any time.  ``is_reorganised``: blocks with
+    transactions have left the chain.
     """
 
     decimals: int
@@ -160,3 +175,8 @@ class Evidence:
     used: Mapping[str, float] = field(default_factory=dict)
     audit: tuple[Recorded, ...] = ()
     keys: tuple[KeyRow, ...] = ()
+    batches: frozenset[tuple[str | None, int | None]] = frozenset()
+    skipped: frozenset[tuple[str, str, int]] = frozenset()
+    marks: tuple[str, ...] = ()
+    blocked: frozenset[str] = frozenset()
+    is_reorganised: bool = False

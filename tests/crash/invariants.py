@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from tests.crash.evidence import Evidence, Recorded, Row, Transfer
+from tests.crash.evidence import Evidence, Recorded, Row, Signed, Transfer, name_batch
 from tests.crash.journal import Entry
 from tests.support import invariants as shared
-from tests.support.invariants import AFTER_REVOCATION, FINAL, LEGAL
+from tests.support.invariants import AFTER_REVOCATION, FINAL, LEGAL, SKIPPED
 
 
 _SEAL_MS = 5_000
@@ -23,7 +23,7 @@ Terms = tuple[str, str | None, int]
 """A recipient, the calldata of a call, and an amount."""
 
 Owner = tuple[str, str]
-"""A refund's id, and the address whose nonce it has, in lower case."""
+"""A refund's id, or a batch, and the address whose nonce it has, in lower case."""
 
 
 def violations(evidence: Evidence) -> list[str]:
@@ -59,6 +59,21 @@ def _paid_as_reported(evidence: Evidence) -> Iterator[str]:
                 yield f"{entry['id']} was reported confirmed, and paid {times} times"
 
 
+def _marked_once(evidence: Evidence) -> Iterator[str]:
+    """I1, from the vault: it has paid each item once."""
+    for mark, times in Counter(evidence.marks).items():
+        if times > 1:
+            yield f"the vault has paid {mark} {times} times"
+
+
+def _failed_for_a_reason(evidence: Evidence) -> Iterator[str]:
+    """I1: a batch fails no refund but one whose recipient the token refuses."""
+    for row in evidence.rows if evidence.batches else ():
+        is_refused = row.recipient in evidence.blocked
+        if row.status in {"failed", "refused"} and not is_refused:
+            yield f"{row.id} is {row.status}, and the token would have paid it"
+
+
 def _row_is_on_chain(evidence: Evidence) -> Iterator[str]:
     """I1, by hash: a confirmed row names the block that its transfer is in."""
     places = {t.tx_hash: (t.block_number, t.block_hash) for t in evidence.transfers}
@@ -78,7 +93,9 @@ def _one_owner(evidence: Evidence) -> Iterator[str]:
     holdings += [
         (s.refund_id, (s.chain_id, s.sender, s.nonce)) for s in evidence.signed
     ]
-    yield from shared.one_owner(holdings)
+    yield from shared.one_owner(
+        each for each in holdings if each[1][1:] not in evidence.batches
+    )
 
 
 def _recorded_first(evidence: Evidence) -> Iterator[str]:
@@ -93,9 +110,11 @@ def _one_nonce(evidence: Evidence) -> Iterator[str]:
     """
     I3: a refund has one nonce, in its row, its bytes and every response.
 
-    The exception is a nonce that a revoked key reserved and never signed.
+    The exceptions are a nonce that a revoked key reserved and never signed, and that
+    of a final batch that has not paid the refund.
     """
     is_revoked = _is_revoked(evidence)
+    skipped = {(refund_id, nonce) for refund_id, _, nonce in evidence.skipped}
     holdings = [(row.id, row.nonce) for row in evidence.rows]
     holdings += [(signed.refund_id, signed.nonce) for signed in evidence.signed]
     holdings += [(signed.refund_id, signed.raw_nonce) for signed in evidence.signed]
@@ -104,7 +123,8 @@ def _one_nonce(evidence: Evidence) -> Iterator[str]:
         for entry in evidence.journal
         if "id" in entry and not (is_revoked and entry.get("status") == "reserved")
     ]
-    yield from shared.one_nonce(each for each in holdings if each[1] is not None)
+    held = ((id_, nonce) for id_, nonce in holdings if nonce is not None)
+    yield from shared.one_nonce(each for each in held if each not in skipped)
 
 
 def _bytes_match_record(evidence: Evidence) -> Iterator[str]:
@@ -116,6 +136,7 @@ def _bytes_match_record(evidence: Evidence) -> Iterator[str]:
 
 def _legal_history(evidence: Evidence) -> Iterator[str]:
     exceptions = {AFTER_REVOCATION} if _is_revoked(evidence) else set()
+    exceptions |= {SKIPPED} if evidence.batches else set()
     histories = defaultdict(list)
     for step in evidence.steps:
         histories[step.refund_id].append((step.version, step.status))
@@ -126,6 +147,7 @@ def _legal_history(evidence: Evidence) -> Iterator[str]:
 def _legal_responses(evidence: Evidence) -> Iterator[str]:
     """I4, from the client: each status can follow from the one reported before."""
     requeues = _is_revoked(evidence)
+    reachable = REACHABLE_WITH_BATCHES if evidence.batches else REACHABLE
     reported = defaultdict(list)
     for entry in evidence.journal:
         if "status" in entry and "id" in entry:
@@ -139,7 +161,7 @@ def _legal_responses(evidence: Evidence) -> Iterator[str]:
                 before, after = earlier["status"], later["status"]
                 # A refund whose key was revoked before it signed is queued again.
                 start = "queued" if requeues and before == "reserved" else before
-                if after not in REACHABLE[start]:
+                if after not in reachable[start]:
                     yield f"{refund_id} was reported {before}, and then {after}"
 
 
@@ -186,7 +208,7 @@ def _signed_with_intent(evidence: Evidence) -> Iterator[str]:
     """I6: each signature that store, network or device know has an intent."""
     known = Intents.of(evidence.audit)
     owners = dict(known.owners)
-    owners |= {s.digest: (s.refund_id, s.sender) for s in evidence.signed}
+    owners |= {s.digest: _owner(s.refund_id, s, evidence) for s in evidence.signed}
     signed = owners.keys() | {s.digest for s in evidence.sent} | evidence.used.keys()
     signed -= known.digests.keys()
     owned = signed & owners.keys()
@@ -216,7 +238,8 @@ def _reserved_with_intent(evidence: Evidence) -> Iterator[str]:
     """I6: each refund with a nonce has the intent of its reservation."""
     known = Intents.of(evidence.audit)
     for row in evidence.rows:
-        if row.sender is not None and (row.id, row.sender) not in known.reserved:
+        owner = _owner(row.id, row, evidence)
+        if row.sender is not None and owner not in known.reserved:
             yield f"{row.id} has a nonce of {row.sender}, and no intent"
 
 
@@ -293,10 +316,15 @@ def _one_refund(evidence: Evidence) -> Iterator[str]:
 
 
 def _receipts_stay(evidence: Evidence) -> Iterator[str]:
-    """I1: each transaction whose receipt a client read made its payment."""
+    """
+    I1: each transaction whose receipt a client read made its payment.
+
+    After a reorganisation, another one with the same nonce may have made it.
+    """
     paid = {(t.tx_hash, *_terms(t)) for t in evidence.transfers}
+    made = {_terms(t) for t in evidence.transfers if evidence.is_reorganised}
     for entry in evidence.journal:
-        if entry["event"] != "mined":
+        if entry["event"] != "mined" or _requested(entry, evidence) in made:
             continue
         if (entry["tx_hash"], *_requested(entry, evidence)) not in paid:
             yield f"{entry['key']} has the receipt of {entry['tx_hash']}, unpaid"
@@ -329,6 +357,8 @@ CHECKS: tuple[tuple[str, Callable[[Evidence], Iterator[str]]], ...] = (
     ("I1", _paid_iff_confirmed),
     ("I1", _paid_as_requested),
     ("I1", _paid_as_reported),
+    ("I1", _marked_once),
+    ("I1", _failed_for_a_reason),
     ("I1", _row_is_on_chain),
     ("I1", _receipts_stay),
     ("I2", _one_owner),
@@ -356,6 +386,13 @@ def _is_revoked(evidence: Evidence) -> bool:
     return any(key.state == "blocked" for key in evidence.keys)
 
 
+def _owner(refund_id: str, holder: Row | Signed, evidence: Evidence) -> Owner:
+    """Return the owner of the intent for what *holder* has a nonce of."""
+    is_batch = (holder.sender, holder.nonce) in evidence.batches
+    name = name_batch(holder.nonce) if is_batch else refund_id
+    return name, str(holder.sender)
+
+
 def _terms(paid: Row | Transfer) -> Terms:
     return paid.recipient, paid.calldata, paid.amount
 
@@ -370,13 +407,17 @@ def _payee(recipient: str, calldata: str | None) -> str:
     return recipient if calldata is None else f"{recipient} with {calldata}"
 
 
-def _reachable(start: str) -> frozenset[str]:
+def _reachable(start: str, moves: Mapping[str, frozenset[str]]) -> frozenset[str]:
     found, fresh = {start}, [start]
     while fresh:
-        new = LEGAL[fresh.pop()] - found
+        new = moves[fresh.pop()] - found
         found |= new
         fresh += new
     return frozenset(found)
 
 
-REACHABLE = {status: _reachable(status) for status in LEGAL}
+_before, _after = SKIPPED
+_WITH_BATCHES = LEGAL | {_before: LEGAL[_before] | {_after}}
+
+REACHABLE = {status: _reachable(status, LEGAL) for status in LEGAL}
+REACHABLE_WITH_BATCHES = {each: _reachable(each, _WITH_BATCHES) for each in LEGAL}

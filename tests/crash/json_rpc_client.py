@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -68,10 +68,12 @@ class Asset(StrEnum):
     CALL = auto()
 
 
-def number_order(series: str, number: int) -> Order:
-    """Return the same order for the same arguments: tokens, coin or a call in turn."""
+def number_order(
+    series: str, number: int, assets: Sequence[Asset] = tuple(Asset)
+) -> Order:
+    """Return the same order for the same arguments, of *assets* in turn."""
     order = Order.numbered(series, number)
-    match list(Asset)[number % len(Asset)]:
+    match assets[number % len(assets)]:
         case Asset.TOKEN:
             return order
         case Asset.COIN:
@@ -123,12 +125,17 @@ class Habits:
 
 @dataclass(frozen=True, slots=True)
 class JSONRPCClient:
-    """Sends orders from *wallet* to *url*, as the tenant ``gateway``."""
+    """
+    Sends orders of *assets* in turn to *url*, as the tenant ``gateway``.
+
+    *wallet* pays.  It is None if keys are rotated: then the service names the wallet.
+    """
 
     url: str
     token_key: Path
     token: str
-    wallet: str
+    wallet: str | None
+    assets: Sequence[Asset] = tuple(Asset)
 
     def pay(self, order: Order, journal: Journal) -> None:
         """
@@ -169,7 +176,7 @@ class _Payment:
 
     ``is_uncertain``: a request with the ``nonce`` had no answer, and may be accepted
     yet.  If the service then refuses the nonce, only another nonce would be sure to pay
-    again: the order ``is_abandoned``.
+    again: the order ``is_abandoned``.  So it is if the nonce was of an earlier wallet.
     """
 
     order: Order
@@ -177,6 +184,7 @@ class _Payment:
     w3: Web3
     client: JSONRPCClient
     journal: Journal
+    wallet: str = ""
     nonce: int | None = None
     is_uncertain: bool = False
     is_abandoned: bool = False
@@ -189,6 +197,9 @@ class _Payment:
         except Web3RPCError as e:
             error: dict[str, Any] = dict((e.rpc_response or {})["error"])
             self.journal.write("postponed", key=self.order.key, error=error)
+            if error["data"].get("field") == "from":  # The key was rotated.
+                self.is_abandoned = self.nonce is not None
+                return None
             if error["data"].get("code") == _NONCE_USED:
                 self.nonce, self.is_abandoned = None, self.is_uncertain
                 return None
@@ -221,25 +232,29 @@ class _Payment:
         return False
 
     def _transaction(self) -> Any:
+        if self.nonce is None:  # It is that of one wallet.
+            wallet = self.client.wallet or self.w3.eth.accounts[0]
+            self.wallet = Web3.to_checksum_address(wallet)
         if not self.habits.is_numbered:
             return self._content()
         if self.nonce is None:
-            wallet = Web3.to_checksum_address(self.client.wallet)
-            self.nonce = self.w3.eth.get_transaction_count(wallet, "pending")
+            self.nonce = self.w3.eth.get_transaction_count(
+                Web3.to_checksum_address(self.wallet), "pending"
+            )
         return {**self._content(), "nonce": self.nonce}
 
     def _content(self) -> dict[str, Any]:
         units = int(Decimal(self.order.amount).scaleb(DECIMALS))
         if self.order.calldata is not None:
             return {
-                "from": self.client.wallet,
+                "from": self.wallet,
                 "to": self.order.recipient,
                 "value": units,
                 "data": self.order.calldata,
             }
         recipient = self.order.recipient[2:].lower().rjust(64, "0")
         return {
-            "from": self.client.wallet,
+            "from": self.wallet,
             "to": Web3.to_checksum_address(self.client.token),
             "data": f"0xa9059cbb{recipient}{units:064x}",
         }
@@ -259,7 +274,7 @@ def run_client(
 
         def pay_until_stopped(_: int) -> None:
             while not stop.is_set():
-                order = number_order(load.series, next(numbers))
+                order = number_order(load.series, next(numbers), client.assets)
                 count = Habits.of(order).copies
                 list(copies.map(client.pay, [order] * count, [journal] * count))
 

@@ -23,7 +23,9 @@ from typing import Any, Self
 from api.auth.dev_tokens import provide_signing_key
 from signer.config.settings import Role
 from signer.model.audit_record import Record
+from tests.api.commands import Finished
 from tests.crash.admin_client import AdminClient
+from tests.crash.command_process import run_command
 from tests.crash.crash_points import CRASH_AT, CRASH_MARKERS, reached
 from tests.crash.dependencies import (
     COIN_FUNDS,
@@ -43,24 +45,33 @@ from tests.crash.gateway_process import Load, run_gateway
 from tests.crash.host import run_service_host
 from tests.crash.invariants import violations
 from tests.crash.journal import Entry, read_journal
-from tests.crash.json_rpc_client import JSONRPCClient, deploy_contract, run_client
+from tests.crash.json_rpc_client import (
+    Asset,
+    JSONRPCClient,
+    deploy_contract,
+    run_client,
+)
 from tests.crash.read_chain import (
     read_balance,
     read_calls,
     read_coin,
+    read_marks,
     read_sent,
     read_transfers,
 )
 from tests.crash.read_store import (
     read_audit,
+    read_batches,
     read_keys,
     read_rows,
     read_signed,
+    read_skipped,
     read_steps,
     reading,
 )
 from tests.crash.signing_process import run_signing
 from tests.crash.supervisor import Program, Supervisor
+from tests.crash.vault_rules import VaultRules
 from tests.support.conformance.check import check_conformance
 from tests.support.forkserver import FORK_SERVER
 
@@ -68,7 +79,11 @@ from tests.support.forkserver import FORK_SERVER
 SETTLE_SECONDS = 60.0
 """G2: the longest time from the last fault until every refund is final."""
 
+COMMANDS = "commands"
+"""The program whose log is that of commands."""
+
 _START_SECONDS = 60.0
+_COMMAND_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +110,16 @@ class Laboratory:
         proxy_database: Put a fault proxy before PostgreSQL too.
         spares: The number of further keys to rotate to; all are funded.
         stuck_after: The seconds after which the fees of a transaction are raised.
+        confirmations: Those of a final block.
+        per_batch: How many refunds a vault pays with one transaction; without one, 0.
+        policy: The operator's rules of the policy.
         settings: Additional environment variables of the service.
     """
 
     chain: Chain
     device: Device
     database: Plan
+    rules: VaultRules | None = None
 
     def __init__(
         self,
@@ -115,6 +134,9 @@ class Laboratory:
         proxy_database: bool = False,
         spares: int = 0,
         stuck_after: int = 5,
+        confirmations: int = 2,
+        per_batch: int = 0,
+        policy: str = "",
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self.seed = seed
@@ -127,6 +149,8 @@ class Laboratory:
         self._proxy_database = proxy_database
         self._spares = spares
         self._stuck_after = stuck_after
+        self._confirmations = confirmations
+        self._per_batch = per_batch
         self._cleanup = ExitStack()
         self.stop_event = FORK_SERVER.Event()
         self._markers = home / "markers"
@@ -137,6 +161,7 @@ class Laboratory:
             CRASH_MARKERS: str(self._markers),
             **(settings or {}),
         }
+        self._policy = policy
         self.token_key = Path(self.environ["JWT_SIGNING_KEY_FILE"])
 
     def __enter__(self) -> Self:
@@ -156,14 +181,27 @@ class Laboratory:
         self._markers.mkdir(parents=True)
         enter, environ = self._cleanup.enter_context, self.environ
         enter(self.supervisor)
+        if self._policy:
+            folder = self.home / "policy"
+            folder.mkdir()
+            (folder / "rules.cedar").write_text(self._policy, encoding="utf-8")
+            environ["POLICY_DIR"] = str(folder)
         provide_signing_key(self.token_key, Path(environ["JWT_PUBLIC_KEY_FILE"]))
         networks_file = Path(environ["NETWORKS_FILE"])
-        self.chain = enter(running_chain(networks_file, self._stuck_after))
+        self.chain = enter(
+            running_chain(networks_file, self._stuck_after, self._confirmations)
+        )
         if self._use_kms:
             self.device = enter(kms_device(self._spares))
         else:
             self.device = softhsm_device(environ, self._spares)
         environ.update(self.device.environ)
+        if self._per_batch:
+            # What waits for a place of the window is in one batch later.
+            vault = self.chain.add_vault(
+                *self.wallets, max_batch=self._per_batch, max_in_flight=2
+            )
+            self.rules = VaultRules(vault, self.wallets, self.seed)
         self.chain.fund(*self.wallets)
         if self._proxy_database:
             proxy = enter(database_proxy(self.database_url))
@@ -231,14 +269,17 @@ class Laboratory:
         arguments = (self.port, self.token_key, journal, load, self.stop_event)
         return self._start_once(f"gateway-{load.series}", run_gateway, arguments)
 
-    def start_json_rpc_client(self, load: Load) -> Program:
-        """Start a process that pays through JSON-RPC until ``settle``."""
+    def start_json_rpc_client(
+        self, load: Load, assets: Sequence[Asset] = tuple(Asset)
+    ) -> Program:
+        """Start a process that sends *assets* through JSON-RPC until ``settle``."""
         deploy_contract(self.chain.rpc)
         client = JSONRPCClient(
             f"http://127.0.0.1:{self._port(Role.SIGN)}/rpc",
             self.token_key,
             self.chain.token,
-            self.wallets[0],
+            None if self._spares else self.wallets[0],
+            assets,
         )
         journal = self.home / f"{load.series}.journal"
         arguments = (client, journal, load, self.stop_event)
@@ -248,6 +289,27 @@ class Laboratory:
         """Start a process that signs digests with the active key until ``settle``."""
         arguments = (per_second, journal, self.stop_event)
         return self._start_once("signing", run_signing, arguments)
+
+    def run_command(self, *arguments: str, **environ: str) -> Finished:
+        """Run ``hotwallet``, and return its result; its log is kept."""
+        out = self.home / "command.out"
+        log = self.supervisor.log(COMMANDS)
+        before = log.stat().st_size if log.exists() else 0
+        settings = {"HOTWALLET_NO_ENV_FILE": "1", **environ}
+        program = self.supervisor.start(
+            Program(
+                COMMANDS,
+                run_command,
+                {**self.environ, **settings},
+                (arguments, out),
+                restarts=False,
+            )
+        )
+        program.process.join(_COMMAND_SECONDS)
+        with log.open("rb") as written:
+            written.seek(before)
+            err = written.read().decode()
+        return Finished(program.process.exitcode, out.read_text(), err)
 
     def _start_once(
         self, name: str, work: Callable[..., None], arguments: tuple[Any, ...]
@@ -305,25 +367,33 @@ class Laboratory:
     def evidence(self) -> Evidence:
         """Read chain, store, journals and the device's log."""
         rpc, token, wallets = self.chain.rpc, self.chain.token, self.wallets
+        rules = self.rules
+        payers = wallets if rules is None else (*wallets, rules.vault.address)
+        contracts = (token, *payers[len(wallets) :])
         with reading(self.database_url) as store:
             return Evidence(
                 decimals=DECIMALS,
                 journal=self.journal(),
-                transfers=sum((read_transfers(rpc, each) for each in wallets), ())
-                + read_calls(rpc, token, *wallets),
+                transfers=sum((read_transfers(rpc, each) for each in payers), ())
+                + read_calls(rpc, contracts, *wallets),
                 sent=read_sent(rpc, *wallets),
                 rows=read_rows(store),
                 signed=read_signed(store),
                 steps=read_steps(store),
                 spent={
                     token.lower(): sum(
-                        FUNDS - read_balance(rpc, token, each) for each in wallets
+                        FUNDS - read_balance(rpc, token, each) for each in payers
                     ),
                     COIN: COIN_FUNDS * len(wallets) - read_coin(rpc, *wallets),
                 },
                 used=dict(self.device.used),
                 audit=read_audit(store),
                 keys=read_keys(store),
+                batches=read_batches(store),
+                skipped=read_skipped(store),
+                marks=() if rules is None else read_marks(rpc, rules.vault.address),
+                blocked=frozenset() if rules is None else frozenset(rules.blocked),
+                is_reorganised=rules is not None and rules.reorganisations > 0,
             )
 
     def violations(self) -> list[str]:

@@ -1,7 +1,10 @@
 """Mines blocks on the laboratory's chain several times a second."""
 
-from threading import Event, Thread
-from typing import Self
+import random
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from threading import Event, Lock, Thread
+from typing import Any, Self
 
 from dev.rpc import RPC
 
@@ -22,6 +25,7 @@ class Miner:
         self._rpc = rpc
         self._stop = Event()
         self._thread: Thread | None = None
+        self._lock = Lock()
         self.base_fee = 1
 
     def __enter__(self) -> Self:
@@ -47,8 +51,37 @@ class Miner:
             self._stop.set()
             thread.join()
 
+    def reorganise(
+        self,
+        depth: int,
+        first: Sequence[dict[str, Any]],
+        wallets: Collection[str],
+        dice: random.Random,
+    ) -> None:
+        """
+        Replace the last *depth* blocks, and what they have done.
+
+        The new ones have the transactions *first*, and then some of *wallets* that the
+        old ones had.  The others have left the chain and the pool.
+        """
+        with self._lock:
+            head = int(self._rpc("eth_blockNumber"), 16)
+            sent: dict[str, list[str]] = defaultdict(list)
+            for number in range(head - depth + 1, head + 1):
+                block = self._rpc("eth_getBlockByNumber", hex(number), True)
+                for each in block["transactions"]:
+                    raw = self._rpc("eth_getRawTransactionByHash", each["hash"])
+                    sent[each["from"].lower()].append(raw)
+            kept = [
+                raw
+                for wallet in sorted({each.lower() for each in wallets})
+                for raw in sent[wallet][: dice.randint(0, len(sent[wallet]))]
+            ]
+            self._rpc("anvil_reorg", depth, [[each, 0] for each in (*first, *kept)])
+
     def _run(self) -> None:
         while not self._stop.wait(_SECONDS):
             fee = hex(self.base_fee * _GWEI)
-            self._rpc("anvil_setNextBlockBaseFeePerGas", fee)
-            self._rpc("evm_mine")
+            with self._lock:
+                self._rpc("anvil_setNextBlockBaseFeePerGas", fee)
+                self._rpc("evm_mine")

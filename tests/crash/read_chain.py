@@ -1,6 +1,6 @@
 """Reads the chain by raw JSON-RPC."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from tests.crash.evidence import COIN, Sent, Transfer
 
 _EIP_1559 = 2
 _TRANSFER = "0x" + keccak(text="Transfer(address,address,uint256)").hex()
+_PAID = "0x" + keccak(text="Paid(bytes16)").hex()
 _BALANCE_OF = keccak(text="balanceOf(address)")[:4].hex()
 
 
@@ -61,8 +62,18 @@ def read_transfers(rpc: RPC, wallet: str) -> tuple[Transfer, ...]:
     )
 
 
-def read_calls(rpc: RPC, token: str, *wallets: str) -> tuple[Transfer, ...]:
-    """Return the transactions of *wallets* that did not revert, without *token*'s."""
+def read_marks(rpc: RPC, vault: str) -> tuple[str, ...]:
+    """Return the marks of all items that *vault* has paid."""
+    query = {"fromBlock": "0x0", "toBlock": "latest", "address": vault}
+    found = rpc("eth_getLogs", {**query, "topics": [_PAID]})
+    return tuple(log["topics"][1] for log in found)
+
+
+def read_calls(
+    rpc: RPC, contracts: Collection[str], *wallets: str
+) -> tuple[Transfer, ...]:
+    """Return the transactions of *wallets* that did not revert, but of *contracts*."""
+    others = {each.lower() for each in contracts}
     return tuple(
         Transfer(
             tx_hash=mined["hash"],
@@ -74,7 +85,7 @@ def read_calls(rpc: RPC, token: str, *wallets: str) -> tuple[Transfer, ...]:
             calldata=mined["input"],
         )
         for mined, receipt in _read_mined(rpc, *wallets)
-        if mined["to"].lower() != token.lower() and int(receipt["status"], 16)
+        if mined["to"].lower() not in others and int(receipt["status"], 16)
     )
 
 

@@ -25,6 +25,18 @@ _SIGNED = (
     "SELECT tx_hash, payment_id AS refund_id, chain_id, sender, nonce, raw"
     " FROM attempts LEFT JOIN transaction_payments USING (chain_id, sender, nonce)"
 )
+_BATCHES = (
+    "SELECT lower(sender) AS sender, nonce FROM transactions WHERE kind = 'batch'"
+)
+_SKIPPED = (
+    "SELECT payment_id AS id, lower(given.sender) AS sender, given.nonce AS nonce"
+    " FROM transaction_payments AS given"
+    " JOIN transactions USING (chain_id, sender, nonce)"
+    " JOIN refunds ON refunds.id = payment_id"
+    " WHERE kind = 'batch' AND transactions.status IN ('confirmed', 'failed')"
+    " AND (refunds.nonce IS NULL OR refunds.nonce <> given.nonce"
+    " OR refunds.sender <> given.sender)"
+)
 _UNSEALED = 2**63  # Greater than every sequence number.
 
 
@@ -69,6 +81,17 @@ def read_rows(store: Connection) -> tuple[Row, ...]:
 def read_signed(store: Connection) -> tuple[Signed, ...]:
     """Return all signed transactions."""
     return tuple(map(_signed, store.execute(_SIGNED)))
+
+
+def read_batches(store: Connection) -> frozenset[tuple[str | None, int | None]]:
+    """Return sender and nonce of each transaction that a vault pays."""
+    return frozenset((row["sender"], row["nonce"]) for row in store.execute(_BATCHES))
+
+
+def read_skipped(store: Connection) -> frozenset[tuple[str, str, int]]:
+    """Return refund, sender and nonce of what a final batch has not paid."""
+    rows = store.execute(_SKIPPED)
+    return frozenset((row["id"], row["sender"], row["nonce"]) for row in rows)
 
 
 def read_steps(store: Connection) -> tuple[Step, ...]:

@@ -18,20 +18,15 @@ from typing import Any, Self
 
 from tests.api.commands import Finished
 from tests.crash.backups import Backup
-from tests.crash.command_process import run_command
 from tests.crash.customers import Case, Customers
 from tests.crash.dependencies import Wallet
 from tests.crash.evidence import Transfer
 from tests.crash.http_client import mint_token
-from tests.crash.laboratory import Laboratory
+from tests.crash.laboratory import COMMANDS, Laboratory
 from tests.crash.miner import Miner
 from tests.crash.read_chain import read_transfers
 from tests.crash.read_store import read_keys, read_rows, read_signed, reading
-from tests.crash.supervisor import Program
 
-
-_COMMAND_SECONDS = 60.0
-_COMMANDS = "commands"
 
 _CHANGES = ("key_changes", "stops", "blocked_tenants", "wallets", "refunds")
 _SENT = frozenset({"broadcast", "mined", "confirmed"})
@@ -75,25 +70,8 @@ class Restores:
 
     def hotwallet(self, *arguments: str, **environ: str) -> Finished:
         """Run the command, and return its result; its log is kept."""
-        out = self.lab.home / "command.out"
-        log = self.lab.supervisor.log(_COMMANDS)
-        before = log.stat().st_size if log.exists() else 0
-        settings = {"DATABASE_URL": self._command_url, "HOTWALLET_NO_ENV_FILE": "1"}
-        settings |= environ
-        program = self.lab.supervisor.start(
-            Program(
-                _COMMANDS,
-                run_command,
-                {**self.lab.environ, **settings},
-                (arguments, out),
-                restarts=False,
-            )
-        )
-        program.process.join(_COMMAND_SECONDS)
-        with log.open("rb") as written:
-            written.seek(before)
-            err = written.read().decode()
-        return Finished(program.process.exitcode, out.read_text(), err)
+        settings = {"DATABASE_URL": self._command_url, **environ}
+        return self.lab.run_command(*arguments, **settings)
 
     def run(self, *arguments: str, **environ: str) -> Finished:
         """Run the command, which must succeed."""
@@ -206,7 +184,7 @@ class Restores:
     @property
     def logs(self) -> Sequence[str]:
         """The arguments for all logs."""
-        files = [*self.lab.logs, self.lab.supervisor.log(_COMMANDS)]
+        files = [*self.lab.logs, self.lab.supervisor.log(COMMANDS)]
         return [each for file in files for each in ("--log", str(file))]
 
     def restore(self, *arguments: str, **environ: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ quarter with a nonce.
 
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 
@@ -61,7 +60,6 @@ def _await_payment(lab: Laboratory) -> None:
 )
 def test_refunds_and_transactions_of_json_rpc_share_a_wallet(
     open_laboratory: Open,
-    tmp_path: Path,
     empty_url: str,
     report_figures: ReportFigures,
     kills: int,
@@ -69,12 +67,7 @@ def test_refunds_and_transactions_of_json_rpc_share_a_wallet(
 ) -> None:
     """Nonces are contiguous, and each accepted request is paid exactly once."""
     roles = (Role.REFUNDS, Role.SIGN)
-    policy = tmp_path / "policy"
-    policy.mkdir()
-    (policy / "applications.cedar").write_text(RULES, encoding="utf-8")
-    lab = open_laboratory(
-        empty_url, roles=roles, crash_at=points, settings={"POLICY_DIR": str(policy)}
-    )
+    lab = open_laboratory(empty_url, roles=roles, crash_at=points, policy=RULES)
     killer = Killer(lab.supervisor, SEED)
 
     gateway = lab.start_gateway(Load("refunds", concurrency=8))

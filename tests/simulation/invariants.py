@@ -12,14 +12,11 @@ from tests.simulation.clients import customer
 from tests.simulation.evidence import Evidence, Row, find_waiting
 from tests.simulation.observer import ADDRESSES
 from tests.support import invariants as shared
-from tests.support.invariants import AFTER_REVOCATION, FINAL
+from tests.support.invariants import AFTER_REVOCATION, FINAL, SKIPPED
 
 
 # A restored ledger finds transactions on the chain that it does not know.
 _AFTER_RESTORE = frozenset({("queued", "mined"), ("reserved", "mined")})
-
-# Its batch is final, and has not paid it.
-_SKIPPED = ("mined", "queued")
 
 # The failures of a refund that was paid before a restore, perhaps another amount.
 _FORGOTTEN = frozenset({"already-paid", "transfer-mismatch"})
@@ -112,7 +109,7 @@ def _legal_history(evidence: Evidence) -> Iterator[str]:
     if evidence.revoked:
         exceptions.add(AFTER_REVOCATION)
     if evidence.plan.per_batch:
-        exceptions.add(_SKIPPED)
+        exceptions.add(SKIPPED)
     for row in evidence.rows:
         if not row.is_filler:  # A transaction has no history of its own.
             yield from shared.legal_history(row, evidence.history[row.id], exceptions)

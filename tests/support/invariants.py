@@ -43,6 +43,9 @@ FINAL = frozenset(status for status, next_ones in LEGAL.items() if not next_ones
 # Legal only for a refund whose key was revoked before it signed.
 AFTER_REVOCATION = ("reserved", "queued")
 
+# Legal only for a refund of a batch, which is final and has not paid it.
+SKIPPED = ("mined", "queued")
+
 _GENESIS = hashlib.sha256(b"hotwallet audit chain 1: genesis").digest()
 _LABEL = b"hotwallet audit chain 1: record"
 
