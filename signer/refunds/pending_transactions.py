@@ -33,6 +33,7 @@ from signer.ports.chain import MinedTransaction
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.refunds.attempts import Attempts
+from signer.refunds.batch_ends import queue_again
 from signer.refunds.broadcasts import broadcast
 from signer.refunds.nonce_checks import NonceManager, describe_end
 from signer.refunds.payload import pays_by
@@ -126,19 +127,25 @@ class PendingTransactions:
         taken = build_objection("nonce-taken", detail)
         failures = {
             each.id: describe_end(items[each.memo], chain)
-            if each.memo in items
-            else taken
             for each in transaction.payments
+            if each.memo in items
         }
-        is_batch = transaction.kind is TransactionKind.BATCH
-        ends = {
-            id_: PaymentEnd(PaymentState.FAILED, each) for id_, each in failures.items()
-        }
+        ends = None
+        if transaction.kind is TransactionKind.BATCH:
+            # The others were not paid, which is read from the chain once more before
+            # their next nonce.
+            ends = {
+                **queue_again(transaction, self._clock()),
+                **{
+                    id_: PaymentEnd(PaymentState.FAILED, each)
+                    for id_, each in failures.items()
+                },
+            }
         return self._saved_steps.move_transaction(
             transaction,
             TransactionStatus.FAILED,
             failure=next(iter(failures.values()), taken),
-            ends=ends if is_batch else None,
+            ends=ends,
         )
 
     def _settle_or_replace(

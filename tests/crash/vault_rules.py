@@ -24,7 +24,6 @@ Wait = Callable[[Callable[[], bool], float], bool]
 _LOWER = ((4_000_000, CAPS[1]), (CAPS[0], 1), (1, CAPS[1]))
 """Caps that some payments, or all, are above."""
 
-_BATCH_SECONDS = 30.0
 _GAS = hex(200_000)
 _FEE = hex(10**11)  # These transactions come first in their block.
 
@@ -53,7 +52,7 @@ class VaultRules:
         With *lower*, set caps that most payments are above.
         """
         miner.pause()
-        wait(lambda: bool(self._find_waiting()), _BATCH_SECONDS)
+        wait(lambda: bool(self._find_waiting()), 30.0 if lower else 3.0)
         waiting = self._find_waiting()
         if waiting and not lower and self._random.random() < 0.5:
             self.block(self._random.choice(waiting))

@@ -18,6 +18,11 @@ from tests.support.invariants import AFTER_REVOCATION, FINAL, SKIPPED
 # A restored ledger finds transactions on the chain that it does not know.
 _AFTER_RESTORE = frozenset({("queued", "mined"), ("reserved", "mined")})
 
+# Another program has used the nonce of its batch.
+_NONCE_TAKEN = frozenset(
+    (each, "queued") for each in ("reserved", "signed", "broadcast")
+)
+
 # The failures of a refund that was paid before a restore, perhaps another amount.
 _FORGOTTEN = frozenset({"already-paid", "transfer-mismatch"})
 
@@ -45,10 +50,10 @@ def _paid_iff_confirmed(evidence: Evidence) -> Iterator[str]:
 
 
 def _failed_for_a_reason(evidence: Evidence) -> Iterator[str]:
-    """I1: what fails in a batch was refused itself, or the nonce was used elsewhere."""
+    """I1: the token refused the recipient of what fails in a batch."""
     for row in evidence.rows:
-        is_refused = row.recipient in evidence.blocked or row.failure == "nonce-taken"
         is_refund = not (row.is_sweep or row.is_filler) and evidence.plan.per_batch
+        is_refused = row.recipient in evidence.blocked
         if is_refund and row.status == "failed" and not is_refused:
             yield f"{row.id} is failed ({row.failure}), and was not refused"
 
@@ -109,7 +114,7 @@ def _legal_history(evidence: Evidence) -> Iterator[str]:
     if evidence.revoked:
         exceptions.add(AFTER_REVOCATION)
     if evidence.plan.per_batch:
-        exceptions.add(SKIPPED)
+        exceptions |= {SKIPPED, *_NONCE_TAKEN}
     for row in evidence.rows:
         if not row.is_filler:  # A transaction has no history of its own.
             yield from shared.legal_history(row, evidence.history[row.id], exceptions)

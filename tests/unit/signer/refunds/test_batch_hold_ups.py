@@ -7,6 +7,7 @@ import pytest
 from signer.errors import BroadcastRejectedError, InvalidInputError
 from signer.model.refund import Refund, Status
 from signer.model.transaction import Kind
+from signer.model.wallet import Pause
 from signer.ports.chain import Fees
 from signer.refunds.payment_approvals import decide
 from signer.refunds.payment_checks import max_gas
@@ -181,6 +182,30 @@ def test_nodes_refuse_large_batches(
     assert len(chain.payouts()) == len(refunds)
     kinds = [each.kind for each in world.store.attempts(world.found(0))]
     assert kinds[-1] is Kind.NOOP
+
+
+def test_a_batch_whose_nonce_is_used_elsewhere_is_queued_again(
+    world: World, vault: ScriptedVault
+) -> None:
+    """It has paid nothing, and another one pays once an operator has looked (R10)."""
+    refunds = [world.accepted() for _ in range(2)]
+    world.work()
+    world.chain.mine_foreign(world.signer.address)
+    world.chain.mine_empty(2)
+
+    _pass(world, times=2)
+    waiting = [world.stored(each) for each in refunds]
+    status = world.reconcile()
+    world.wallets.resume(status, world.chains["local"])
+    _pass(world)
+
+    assert [(each.status, each.failure_code) for each in waiting] == [
+        (Status.QUEUED, None)
+    ] * 2
+    assert status.wallet.paused_by is Pause.FOREIGN_TRANSACTION
+    paid = [world.stored(each) for each in refunds]
+    assert [(each.status, each.nonce) for each in paid] == [(Status.CONFIRMED, 1)] * 2
+    assert len(world.chain.payouts()) == 2
 
 
 def test_the_vault_is_no_recipient(world: World, vault: ScriptedVault) -> None:

@@ -302,7 +302,7 @@ def test_an_item_without_a_payment_has_the_memo_of_a_noop(world: World) -> None:
 def test_a_lost_batch_has_the_nonce_of_another_one(
     vault_world: World, steps: int
 ) -> None:
-    """What it paid ends as paid, and is not to be paid elsewhere (R24)."""
+    """What it paid ends as paid, and is not to be paid elsewhere (R24); others wait."""
     world = vault_world
     paid_one, capped, other = (world.accepted() for _ in range(3))
     world.clock.now += CLAIM_TIME
@@ -317,12 +317,11 @@ def test_a_lost_batch_has_the_nonce_of_another_one(
     world.work(after=timedelta(seconds=31))
     ended = [world.stored(each) for each in held.payments]
 
-    assert {each.status for each in ended} == {Status.FAILED}
-    assert [each.failure_code for each in ended] == [
-        "already-paid",
-        *["nonce-taken"] * (len(ended) - 1),
+    assert [(each.status, each.failure_code) for each in ended] == [
+        (Status.FAILED, "already-paid"),
+        *[(Status.QUEUED, None)] * (len(ended) - 1),
     ]
-    assert all(tx_hash in str(each.failure_detail) for each in ended)
+    assert tx_hash in str(ended[0].failure_detail)
     assert other.id
 
 
