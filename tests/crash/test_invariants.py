@@ -113,11 +113,17 @@ def _journal(row: Row) -> list[dict[str, Any]]:
     ]
 
 
-def _audit(signed: Iterable[Signed]) -> tuple[Recorded, ...]:
+def _audit(
+    signed: Iterable[Signed], *, are_batches: bool = False
+) -> tuple[Recorded, ...]:
     """Return a chain with the intent of the reservation and the outcome of each."""
     records = list[Record]()
     for each in signed:
-        common = {"refund_id": each.refund_id, "address": each.sender}
+        composition = {"composition": "of the batch", "nonce": each.nonce}
+        owner: dict[str, Any] = {"refund_id": each.refund_id}
+        if are_batches:
+            owner = {"details": composition}
+        common = {**owner, "address": each.sender}
         intent = {
             "event": "digest-sign-requested",
             "digest": None,
@@ -524,10 +530,65 @@ CASES_OF_CALLS: dict[str, tuple[Change, str]] = {
 }
 
 
+def _run_of_batches() -> Evidence:
+    """Return a correct run: a batch skipped the second of two refunds, another paid."""
+    run = _run()
+    first, second = run.rows
+    again = replace(second, nonce=1, version=10, tx_hash="0xhash1", block_number=11)
+    skipped = replace(run.signed[0], refund_id=second.id)
+    later = (*HAPPY[:-1], *HAPPY)
+    steps = tuple(Step(second.id, n, status) for n, status in enumerate(later))
+    return replace(
+        run,
+        rows=(first, again),
+        signed=(*run.signed, skipped),
+        steps=(*(s for s in run.steps if s.refund_id == first.id), *steps),
+        audit=_audit(run.signed, are_batches=True),
+        batches=frozenset({(WALLET, 0), (WALLET, 1)}),
+        skipped=frozenset({(second.id, WALLET, 0)}),
+        marks=("0x00", "0x01"),
+    )
+
+
+CASES_OF_BATCHES: dict[str, tuple[Change, str]] = {
+    "the vault pays an item twice": (
+        lambda e: replace(e, marks=(*e.marks, "0x00")),
+        "I1: the vault has paid 0x00 2 times",
+    ),
+    "a refund fails that the token would pay": (
+        _row_with(status="failed"),
+        "I1: rf_0 is failed, and the token would have paid it",
+    ),
+    "a refund has another nonce before its batch is final": (
+        lambda e: replace(e, skipped=frozenset()),
+        r"I3: rf_1 has the nonces \[0, 1\]",
+    ),
+    "a batch has no intent": (
+        lambda e: replace(e, audit=e.audit[2:]),
+        "I6: rf_0 has a nonce of .*, and no intent",
+    ),
+    "two plain transactions have one nonce": (
+        lambda e: replace(e, batches=frozenset({(WALLET, 1)})),
+        "I2: nonce .* belongs to rf_0 and rf_1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES_OF_BATCHES)
+def test_a_violation_of_batches_is_found(name: str) -> None:
+    """The invariant reports the changed fact of a vault's transactions."""
+    change, violation = CASES_OF_BATCHES[name]
+
+    found = violations(change(_run_of_batches()))
+
+    assert any(re.match(violation, each) for each in found), found
+
+
 def test_a_correct_run_has_no_violations() -> None:
     """No check reports it."""
     assert violations(_run()) == []
     assert violations(_run_of_calls()) == []
+    assert violations(_run_of_batches()) == []
 
 
 @pytest.mark.parametrize("name", CASES_OF_CALLS)

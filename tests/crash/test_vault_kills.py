@@ -150,7 +150,7 @@ def test_a_vault_pays_once(
 
 
 def _open(open_laboratory: Open, url: str, points: list[str]) -> Laboratory:
-    lab = open_laboratory(
+    return open_laboratory(
         url,
         roles=(Role.REFUNDS, Role.SIGN, Role.ADMIN),
         size=Size(hosts=1, web_workers=1, workers=2),
@@ -161,7 +161,6 @@ def _open(open_laboratory: Open, url: str, points: list[str]) -> Laboratory:
         settings=SETTINGS,
         policy=RULES,
     )
-    return lab
 
 
 def _assert_books_equal(lab: Laboratory) -> None:
