@@ -28,7 +28,7 @@ _GROWTH = 1.4  # So a pause adds at most 40 % to the time that has passed.
 _COMMIT_SECONDS = 0.05
 """After this time, a change that was written is visible, or takes unusually long."""
 
-_LONGEST_WAIT = 1.0
+_LONGEST_WAIT = 5.0
 """How often it polls while nothing is written, in seconds."""
 
 _IN_NO_HURRY = (Topic.CHANGED, Topic.RECORDED)
