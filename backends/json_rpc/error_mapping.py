@@ -71,7 +71,7 @@ _REASONS = {
     ),
     "underpriced": re.compile(
         r"underpriced|feetoolow|gaspricetoolow|gasprice(wei)?istoolow"
-        r"|lessthanblockbasefee|belowcurrentbasefee|belowconfiguredminimum"
+        r"|lessthanblockbasefee|belowcurrentbasefee|below(configured)?minimum"
         r"|replacementnotallowed|couldnotreplaceexistingtx"
         r"|anothertx(which)?hasthesamenonce"
     ),

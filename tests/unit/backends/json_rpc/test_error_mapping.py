@@ -93,6 +93,7 @@ def test_already_known_is_success_in_all_wordings(message: str, code: int) -> No
         ("ReplacementNotAllowed", "underpriced"),
         ("there is another tx which has the same nonce in the tx pool", "underpriced"),
         ("Gas price below configured minimum gas price", "underpriced"),
+        ("transaction gas price below minimum: gas tip cap 0", "underpriced"),
         ("max fee per gas less than block base fee: address 0x01", "underpriced"),
         ("Transaction gas price 1wei is too low.", "underpriced"),
         ("insufficient funds for gas * price + value", "insufficient-funds"),
