@@ -27,7 +27,7 @@ export UV_SYSTEM_CERTS := true
 unexport PYTHONDONTWRITEBYTECODE
 UV := $(BIN)/uv
 
-.PHONY: help demo demo-kms demo-google demo-vault dev check compile test test-ten test-bare test-lowest model mutants contracts clients docs dist image screenshots soak size lint format bench bench-quick flame-graph lock clean
+.PHONY: help demo demo-kms demo-google demo-vault dev check compile test test-ten test-bare test-lowest nodes model mutants contracts clients docs dist image screenshots soak size lint format bench bench-quick flame-graph lock clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -69,6 +69,10 @@ test-bare: ## The tests that need other programs, as an ordinary user of a machi
 test-lowest: .venv-lowest/.ready node_modules/.ready ## The tests of the core and their coverage, on the oldest supported dependencies.
 	@.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q --cov --cov-report=term signer tests/unit/signer $(LEDGERS)
 
+nodes: .venv-servers/.ready node_modules/.ready ## What runs on geth too; the first time it is compiled: three minutes of CPU.
+	@$(BIN)/python -m dev.programs geth
+	@$(PYTEST) -m "nodes and not soak" $(or $(ARGS),tests/contract tests/integration)
+
 model: .venv-servers/.ready ## Search the model of the nonce lifecycle exhaustively: a minute.
 	@$(BIN)/python -m dev.programs spin cc
 	@$(BIN)/python -m tests.model
@@ -96,6 +100,7 @@ screenshots: programs node_modules/.ready ## Make the pictures of the console in
 	@$(BIN)/python -m tests.browser.screenshots
 
 soak: programs node_modules/.ready .venv-mutation/.ready ## The long tests: minutes to hours.
+	@$(BIN)/python -m dev.programs geth
 	@$(BIN)/python -m pytest -m soak $(ARGS)
 
 size: ## Lines and files of production code by feature; SINCE=REVISION shows the change.

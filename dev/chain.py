@@ -32,39 +32,22 @@ _START_SECONDS = 30.0
 _STOP_SECONDS = 5.0
 
 
-class LocalChain:
+class LocalNode:
     """
-    A new chain on loopback that runs inside the ``with`` block.
+    A node on loopback that runs inside the ``with`` block.
 
-    Every account of ``eth_accounts`` is unlocked and funded.  The node runs in its own
-    process group.  On Linux it also ends when the *thread* that started it ends, even
-    after kill -9 (see ``dev/with_parent.py``).
-
-    Args:
-        anvil: The binary (``dev.anvil``); None means eth-tester.
-        port: The port on 127.0.0.1; 0 means any free port.
-        block_time: Seconds between blocks; None mines each transaction at once and no
-            empty blocks.  eth-tester always mines transactions at once; with a
-            *block_time* it adds empty blocks.
-        hardfork: Hardfork for anvil: before ``london`` there is no base fee.
+    The node runs in its own process group.  On Linux it also ends when the *thread*
+    that started it ends, even after kill -9 (see ``dev/with_parent.py``).
     """
 
-    def __init__(
-        self,
-        anvil: Path | None,
-        *,
-        port: int = 0,
-        block_time: int | None = None,
-        hardfork: str | None = None,
-    ) -> None:
-        self.engine = "anvil" if anvil else "eth-tester"
+    def __init__(self, port: int = 0) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._command = _command(anvil, self.port, block_time)
-        if anvil and hardfork:
-            self._command.append(f"--hardfork={hardfork}")
         self._process: subprocess.Popen[bytes] | None = None
-        self._states: tempfile.TemporaryDirectory[str] | None = None
+
+    def _compose(self) -> list[str]:
+        """Return the command that runs the node."""
+        raise NotImplementedError
 
     @property
     def pid(self) -> int:
@@ -81,17 +64,7 @@ class LocalChain:
         """
         # Otherwise a node that already listens there would respond instead.
         _require_free(self.port)
-        if self.engine == "eth-tester":
-            sys.stderr.write(
-                "anvil is not installed: the local chain is eth-tester, in Python.\n"
-            )
-        command = [*self._command]
-        if self.engine == "anvil":
-            # By default anvil keeps old states in the user's home, also after its end.
-            self._states = tempfile.TemporaryDirectory(
-                prefix="hotwallet-anvil-", ignore_cleanup_errors=True
-            )
-            command.append(f"--cache-path={self._states.name}")
+        command = self._compose()
         with tempfile.TemporaryFile() as errors:
             self._process = subprocess.Popen(
                 [
@@ -119,9 +92,6 @@ class LocalChain:
         process, self._process = self._process, None
         if process is not None:
             self._end(process)
-        states, self._states = self._states, None
-        if states is not None:
-            states.cleanup()
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         for step in (signal.SIGTERM, signal.SIGKILL):
@@ -169,6 +139,56 @@ class LocalChain:
                 continue
             return
         raise RuntimeError("the local chain does not respond")
+
+
+class LocalChain(LocalNode):
+    """
+    A new chain: anvil, or eth-tester.
+
+    Every account of ``eth_accounts`` is unlocked and funded.
+
+    Args:
+        anvil: The binary (``dev.anvil``); None means eth-tester.
+        port: The port on 127.0.0.1; 0 means any free port.
+        block_time: Seconds between blocks; None mines each transaction at once and no
+            empty blocks.  eth-tester always mines transactions at once; with a
+            *block_time* it adds empty blocks.
+        hardfork: Hardfork for anvil: before ``london`` there is no base fee.
+    """
+
+    def __init__(
+        self,
+        anvil: Path | None,
+        *,
+        port: int = 0,
+        block_time: int | None = None,
+        hardfork: str | None = None,
+    ) -> None:
+        super().__init__(port)
+        self.engine = "anvil" if anvil else "eth-tester"
+        self._options = _command(anvil, self.port, block_time)
+        if anvil and hardfork:
+            self._options.append(f"--hardfork={hardfork}")
+        self._states: tempfile.TemporaryDirectory[str] | None = None
+
+    def _compose(self) -> list[str]:
+        if self.engine == "eth-tester":
+            sys.stderr.write(
+                "anvil is not installed: the local chain is eth-tester, in Python.\n"
+            )
+            return self._options
+        # By default anvil keeps old states in the user's home, also after its end.
+        self._states = tempfile.TemporaryDirectory(
+            prefix="hotwallet-anvil-", ignore_cleanup_errors=True
+        )
+        return [*self._options, f"--cache-path={self._states.name}"]
+
+    def stop(self) -> None:
+        """Stop the chain, and remove its old states."""
+        super().stop()
+        states, self._states = self._states, None
+        if states is not None:
+            states.cleanup()
 
 
 def _command(anvil: Path | None, port: int, block_time: int | None) -> list[str]:

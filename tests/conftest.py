@@ -21,6 +21,7 @@ pytest_plugins = [
     "tests.fixtures.filled_store",
     "tests.fixtures.roles",
     "tests.fixtures.chain",
+    "tests.fixtures.geth",
     "tests.contract.report",
     "tests.crash.report",
     "tests.support.distribution",

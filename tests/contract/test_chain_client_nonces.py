@@ -14,7 +14,7 @@ from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
 from signer.errors import BroadcastRejectedError, ExecutionRevertedError
 from signer.ports.chain import Call, ChainClient, MinedTransaction, NodeStatus, Receipt
-from tests.fixtures.chain import DevChain
+from tests.fixtures.chain import ON_GETH, DevChain
 from tests.fixtures.scripted_chain import TOKEN, ScriptedChain
 from tests.support.payments import RECIPIENT, hash_of, mined, transfer
 from tests.support.rpc import broadcast, receipt_of
@@ -53,8 +53,16 @@ class Stage:
 @pytest.fixture
 def anvil_stage(fresh_anvil: DevChain) -> Stage:
     """Anvil that mines on request."""
-    stage = _real(fresh_anvil, lambda: fresh_anvil.rpc("evm_mine"))
-    fresh_anvil.rpc("evm_setAutomine", False)
+    stage = _real(fresh_anvil, fresh_anvil.mine)
+    fresh_anvil.mine_on_request()
+    return stage
+
+
+@pytest.fixture
+def geth_stage(geth: DevChain) -> Stage:
+    """geth that mines on request."""
+    stage = _real(geth, geth.mine)
+    geth.mine_on_request()
     return stage
 
 
@@ -72,13 +80,13 @@ def scripted_stage() -> Stage:
     return Stage(chain, TOKEN, Account.create(), chain.mine)
 
 
-@pytest.fixture(params=["anvil", "eth_tester", "scripted"])
+@pytest.fixture(params=["anvil", "eth_tester", "scripted", ON_GETH])
 def stage(request: pytest.FixtureRequest) -> Stage:
     """Each chain in turn."""
     return cast("Stage", request.getfixturevalue(f"{request.param}_stage"))
 
 
-@pytest.fixture(params=["anvil", "scripted"])
+@pytest.fixture(params=["anvil", "scripted", ON_GETH])
 def pool(request: pytest.FixtureRequest) -> Stage:
     """Each chain that has a pool."""
     return cast("Stage", request.getfixturevalue(f"{request.param}_stage"))
@@ -100,9 +108,9 @@ def test_only_contracts_have_code(stage: Stage) -> None:
     assert not stage.client.code(RECIPIENT)
 
 
-def test_a_delegated_address_has_code(fresh_anvil: DevChain) -> None:
+def test_a_delegated_address_has_code(node: DevChain) -> None:
     """T7: a key that signs an authorisation (EIP-7702) gives code to its address."""
-    stage = _real(fresh_anvil, lambda: None)
+    stage = _real(node, lambda: None)
     payer = stage.payer
     authorization = payer.sign_authorization(
         {"chainId": CHAIN_ID, "address": stage.token, "nonce": 1}

@@ -1,4 +1,4 @@
-"""The chain client during reorganisations of anvil."""
+"""The chain client during reorganisations."""
 
 import pytest
 from eth_account import Account
@@ -13,20 +13,18 @@ from tests.support.rpc import broadcast, receipt_of
 
 
 @pytest.mark.parametrize("depth", [1, 2, 8])
-def test_a_reorganisation_removes_a_transaction(
-    fresh_anvil: DevChain, depth: int
-) -> None:
+def test_a_reorganisation_removes_a_transaction(node: DevChain, depth: int) -> None:
     """Receipt, nonce and block are gone; the same bytes can be mined again (R19)."""
-    client: ChainClient = JSONRPCChain([fresh_anvil.url], timeout=10)
+    client: ChainClient = JSONRPCChain([node.url], timeout=10)
     payer: LocalAccount = Account.create()
-    coin.fund(fresh_anvil.url, payer.address, token=fresh_anvil.token, amount=10)
-    raw = transfer(payer, fresh_anvil.token, 10)
+    coin.fund(node.url, payer.address, token=node.token, amount=10)
+    raw = transfer(payer, node.token, 10)
     broadcast(client, raw)
     before = mined(client, raw)
-    fresh_anvil.rpc("anvil_mine", hex(depth - 1))
+    node.mine(depth - 1)
     assert client.transaction_count(payer.address) == 1
 
-    fresh_anvil.rpc("anvil_reorg", depth, [])
+    node.reorganise(depth)
 
     assert receipt_of(client, hash_of(raw)) is None
     assert client.receipts([hash_of(raw), "0x" + "11" * 32]) == {}
@@ -39,18 +37,18 @@ def test_a_reorganisation_removes_a_transaction(
 
     assert after.tx_hash == before.tx_hash
     assert client.block(after.block.number) == after.block != before.block
-    assert coin.balance_of(fresh_anvil.url, fresh_anvil.token, RECIPIENT) == 10
+    assert coin.balance_of(node.url, node.token, RECIPIENT) == 10
 
 
-def test_the_transaction_that_took_the_nonce_is_found(fresh_anvil: DevChain) -> None:
+def test_the_transaction_that_took_the_nonce_is_found(node: DevChain) -> None:
     """After a reorganisation another transaction may be canonical (R16)."""
-    client: ChainClient = JSONRPCChain([fresh_anvil.url], timeout=10)
+    client: ChainClient = JSONRPCChain([node.url], timeout=10)
     payer: LocalAccount = Account.create()
-    coin.fund(fresh_anvil.url, payer.address, token=fresh_anvil.token, amount=10)
-    first, second = (transfer(payer, fresh_anvil.token, amount) for amount in (1, 2))
+    coin.fund(node.url, payer.address, token=node.token, amount=10)
+    first, second = (transfer(payer, node.token, amount) for amount in (1, 2))
     broadcast(client, first)
     mined(client, first)
-    fresh_anvil.rpc("anvil_reorg", 1, [])
+    node.reorganise(1)
     broadcast(client, second)
     mined(client, second)
 
