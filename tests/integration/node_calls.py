@@ -45,7 +45,7 @@ class Fleet:
     """Worker processes, beside a chain with a block every ``BLOCK_SECONDS``."""
 
     world: World
-    anvil: DevChain
+    chain: DevChain
     nodes: Sequence[FakeNode]
     processes: list[Process] = field(default_factory=list)
     refunds: list[Refund] = field(default_factory=list)
@@ -84,7 +84,7 @@ class Fleet:
             if every is not None and self.seconds % every == 0:
                 self.refunds.append(self.world.accepted(amount="0.01"))
             if self.seconds % BLOCK_SECONDS == 0:
-                self.anvil.rpc("anvil_mine", "0x1")
+                self.chain.mine()
             for process in self.processes:
                 self._pass(process)
 
@@ -94,11 +94,11 @@ class Fleet:
 
     def head(self) -> int:
         """Return the height of the newest block."""
-        return int(self.anvil.rpc("eth_blockNumber"), 16)
+        return int(self.chain.rpc("eth_blockNumber"), 16)
 
     def transactions_in(self, number: int) -> int:
         """Return how many transactions the block has."""
-        block = self.anvil.rpc("eth_getBlockByNumber", hex(number), False)
+        block = self.chain.rpc("eth_getBlockByNumber", hex(number), False)
         return len(block["transactions"])
 
     def statuses(self) -> list[Status]:

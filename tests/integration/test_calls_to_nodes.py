@@ -44,8 +44,13 @@ Start = Callable[..., Fleet]
 
 
 @pytest.fixture
-def start(fresh_anvil: DevChain, sqlite_store: SQLStore) -> Iterator[Start]:
-    """Return a function that starts so many nodes and workers."""
+def start(request: pytest.FixtureRequest, sqlite_store: SQLStore) -> Iterator[Start]:
+    """
+    Return a function that starts so many nodes and workers.
+
+    Its parameter is the fixture of the chain: anvil without one.
+    """
+    chain: DevChain = request.getfixturevalue(getattr(request, "param", "fresh_anvil"))
     with ExitStack() as stack:
 
         def start_fleet(
@@ -54,11 +59,9 @@ def start(fresh_anvil: DevChain, sqlite_store: SQLStore) -> Iterator[Start]:
             confirmations: int = CONFIRMATIONS,
             store: SQLStore = sqlite_store,
         ) -> Fleet:
-            asked = [
-                stack.enter_context(FakeNode(fresh_anvil.url)) for _ in range(nodes)
-            ]
-            urls = [node.url for node in asked]
-            token = {"address": fresh_anvil.token, "decimals": 6, "max_amount": "1000"}
+            asked = [stack.enter_context(FakeNode(chain.url)) for _ in range(nodes)]
+            urls = [each.url for each in asked]
+            token = {"address": chain.token, "decimals": 6, "max_amount": "1000"}
             network = Network.model_validate(
                 {
                     "chain_id": CHAIN_ID,
@@ -69,16 +72,23 @@ def start(fresh_anvil: DevChain, sqlite_store: SQLStore) -> Iterator[Start]:
             )
             client = JSONRPCChain(urls, timeout=10, chain_id=CHAIN_ID)
             world = World(store, client=client, network=network)
-            coin.fund(fresh_anvil.url, world.signer.address, token=fresh_anvil.token)
-            fresh_anvil.rpc("evm_setAutomine", False)
-            fleet = Fleet(world, fresh_anvil, asked)
+            coin.fund(chain.url, world.signer.address, token=chain.token)
+            chain.mine_on_request()
+            fleet = Fleet(world, chain, asked)
             fleet.start(workers)
             return fleet
 
         yield start_fleet
 
 
-@pytest.mark.parametrize(("nodes", "workers"), [(1, 1), (1, 2), (3, 1), (3, 2)])
+@pytest.mark.parametrize(
+    ("start", "nodes", "workers"),
+    [
+        *(("fresh_anvil", *each) for each in ((1, 1), (1, 2), (3, 1), (3, 2))),
+        pytest.param("geth", 1, 1, marks=pytest.mark.nodes),
+    ],
+    indirect=["start"],
+)
 def test_calls_of_each_node_are_bounded(start: Start, nodes: int, workers: int) -> None:
     """Six a minute while nothing is open, and twelve for each confirmed refund."""
     fleet = start(nodes, workers)
@@ -145,7 +155,7 @@ def test_a_burst_beyond_the_pool_fills_every_block(start: Start) -> None:
     Each block but the last has as many of our transactions as the pool holds.
     """
     fleet = start(1, 2)
-    pool = SmallPool(fleet.anvil, fleet.nodes[0], SLOTS)
+    pool = SmallPool(fleet.chain, fleet.nodes[0], SLOTS)
     fleet.run(60)
     first = fleet.head() + 1
     fleet.accept(4 * SLOTS + 1)

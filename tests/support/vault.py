@@ -100,8 +100,9 @@ def deploy_vault(
 ) -> LocalVault:
     """Deploy a vault with *caps* per item and day, and mint *funds* to it."""
     rpc = RPC(url)
-    _, keeper, first, second = rpc("eth_accounts")[:4]
-    guardian, chosen = guardian or keeper, tuple(operators) or (first, second)
+    accounts = rpc("eth_accounts")
+    # geth has only one.
+    guardian, chosen = guardian or accounts[:2][-1], tuple(operators or accounts[2:4])
     arguments = encode(
         ["address", "uint64", "address[]", "(address,(uint96,uint96))[]"],
         [guardian, delay, chosen, [(token, caps)]],
