@@ -204,6 +204,7 @@ class PendingTransactions:
             self._nonces.find_other_payment(transaction, chain)
             or self._transaction_signer.find_ring_objection(transaction)
             or self._nonces.find_token_objection(transaction)
+            or _find_vault_objection(transaction, chain)
         )
 
     def _replace_stuck(
@@ -252,3 +253,11 @@ class PendingTransactions:
             block_hash=mined.block.hash,
             failure=NO_OBJECTION,  # Clears the reason of a no-op that was not mined.
         )
+
+
+def _find_vault_objection(transaction: Transaction, chain: Chain) -> Objection | None:
+    """Return why a batch must not be paid, by a vault that the network has no more."""
+    if transaction.vault in {None, chain.network.vault}:
+        return None
+    detail = f"the network has another vault than {transaction.vault} now, or none"
+    return build_objection(PolicyViolationError.code, detail)

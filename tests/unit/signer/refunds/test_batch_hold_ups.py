@@ -55,6 +55,30 @@ def test_another_vault_pays_what_was_reserved(
     assert world.store.attempts(found[0].reserved())[0].nonce > 0
 
 
+@pytest.mark.parametrize("next_vault", [None, NEXT])
+def test_a_batch_of_a_vault_that_the_network_has_no_more(
+    world: World, vault: ScriptedVault, next_vault: str | None
+) -> None:
+    """A no-op competes with it, whose fee would never be raised."""
+    refunds = [world.accepted() for _ in range(2)]
+    world.work()
+    if next_vault is not None:
+        world.chain.vaults[next_vault] = ScriptedVault(
+            next_vault, TOKEN, {world.signer.address}, day=vault.day
+        )
+    world.network = world.network.model_copy(update={"vault": next_vault})
+
+    world.work(after=timedelta(seconds=31))
+    assert [each.kind for each in world.store.attempts(world.found(0))] == [
+        Kind.TRANSFER,
+        Kind.NOOP,
+    ]
+    _pass(world)
+
+    assert {world.stored(each).status for each in refunds} == {Status.CONFIRMED}
+    assert len(world.chain.payouts()) == len(refunds)
+
+
 def test_one_refund_above_a_lowered_limit(world: World, vault: ScriptedVault) -> None:
     """It waits alone; the others of its batch are paid by the next one."""
     small, large = world.accepted(), world.accepted(amount="20")
