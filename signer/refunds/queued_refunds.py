@@ -279,6 +279,7 @@ class QueuedRefunds:
                     reservations.append(prepared)
                 else:
                     outcomes[refund.id] = prepared
+        vault.resolve_alerts(each.refund for each in reservations)
         reserved = self._nonces.assign_nonces(
             reservations,
             counted=counted,

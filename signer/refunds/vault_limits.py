@@ -1,5 +1,6 @@
 """What a vault can pay now: asked before nonces are assigned, and counted down."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -49,6 +50,7 @@ class VaultLimits:
         self._alerts = alerts
         self._clock = clock
         self._left: dict[str, _Left] = {}
+        self._refused: set[str] = set()
 
     def require(self, refund: Refund) -> None:
         """
@@ -73,12 +75,16 @@ class VaultLimits:
                 f"the vault {vault} holds less {refund.token} than is to be paid: top"
                 " it up"
             )
-        if self._alerts is not None:
-            self._alerts.resolve(
-                Alert.VAULT_LIMIT, network=refund.network, token=refund.token
-            )
         left.balance -= refund.amount
         left.today -= refund.amount
+
+    def resolve_alerts(self, refunds: Iterable[Refund]) -> None:
+        """Resolve the alerts of the tokens of which none of *refunds* was refused."""
+        tokens = {each.token: each.network for each in refunds}
+        for token in tokens.keys() - self._refused:
+            if self._alerts is not None:
+                network = tokens[token]
+                self._alerts.resolve(Alert.VAULT_LIMIT, network=network, token=token)
 
     def _read(self, vault: str, refund: Refund) -> _Left:
         rules, token = VaultRules(self._chain.client, vault), refund.token_address
@@ -94,6 +100,7 @@ class VaultLimits:
         return _Left(balance - unmined, caps.per_day - spent - unmined, caps.per_item)
 
     def _refusal(self, refund: Refund, problem: str) -> VaultLimitError:
+        self._refused.add(refund.token)
         if self._alerts is not None:
             report_limit(self._alerts, refund, problem)
         return VaultLimitError(f"the vault does not pay the refund now: {problem}")

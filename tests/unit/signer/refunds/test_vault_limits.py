@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from signer.model.refund import Refund, Status
 from tests.fixtures.scripted_vault import ScriptedVault
@@ -98,3 +99,26 @@ def test_what_a_removed_operator_sent_does_not_count(
     world.work(after=timedelta(seconds=31))
 
     assert world.stored(found).sender == SECOND.address
+
+
+def test_the_alert_lasts_as_long_as_a_refund_waits(
+    world: World, vault: ScriptedVault
+) -> None:
+    """Others of its token are paid in the same passes."""
+    vault.per_item = 2 * AMOUNT
+    world.accepted(amount="30")
+    worker, events = world.worker, []
+    for _ in range(3):
+        world.accepted()
+        world.clock.advance(seconds=31)
+        with capture_logs() as logs:
+            worker.work()
+        events += [each["event"] for each in logs if "alert" in each]
+        world.mine_deep()
+
+    assert "alert-resolved" not in events
+    vault.per_item *= 9
+    world.clock.advance(seconds=31)
+    with capture_logs() as logs:
+        worker.work()
+    assert [each["alert"] for each in logs if each["event"] == "alert-resolved"]
