@@ -331,8 +331,8 @@ class Node:
     def _request_all(self, calls: Sequence[MethodCall]) -> list[Any]:
         outcomes: dict[int, Any] = {}
         for start in range(0, len(calls), LARGEST_BATCH):
-            # Some gateways fail only batches.
-            with suppress(ServerError):
+            # Some gateways fail only batches, and a response may be too large.
+            with suppress(ServerError, ResponseTooLargeError):
                 chunk = calls[start : start + LARGEST_BATCH]
                 for position, outcome in self._send_batch(chunk).items():
                     outcomes[start + position] = outcome

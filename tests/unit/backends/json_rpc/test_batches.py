@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from backends.json_rpc import JSONRPCChain
-from backends.json_rpc.node import Observed
+from backends.json_rpc.node import MAX_RESPONSE_BYTES, Observed
 from signer.errors import ChainError, ChainUnavailableError
 from tests.fixtures.chain import DevChain
 from tests.fixtures.fake_node import FakeNode
@@ -20,6 +20,7 @@ REFUSALS: dict[str, Reply] = {
     "http-400": Body(b"batch?", status=400),
     "http-413": Body(b"", status=413),
     "text": Body(b"what?"),
+    "too-large": Body(b" " * (MAX_RESPONSE_BYTES + 1)),
     "nothing": Body(b"[]"),
     "other-ids": Body(
         b'[7, null, {"id": [1], "result": 1}, {"id": 9999, "result": null}]'
