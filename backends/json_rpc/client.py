@@ -163,13 +163,19 @@ class JSONRPCChain:
             found |= _by_hash(self._get_pool().decide_all(ask, rules))
         return found
 
-    def find_transaction(self, sender: str, nonce: int) -> MinedTransaction | None:
+    def find_transaction(
+        self, sender: str, nonce: int, tx_hash: str | None = None
+    ) -> MinedTransaction | None:
         # The nodes' past states are searched; what is found needs a quorum.
         timeout = self._timeout * _SEARCH_TIMEOUTS
-        candidates = self._get_pool().each(
-            lambda node: find_hash(node, sender, nonce, timeout)
-        )
-        for candidate in candidates:
+
+        def search() -> Iterator[str | None]:
+            yield tx_hash
+            yield from self._get_pool().each(
+                lambda node: find_hash(node, sender, nonce, timeout)
+            )
+
+        for candidate in search():
             found = candidate and self._ask(
                 quorum.TRANSACTION, requests.transaction, candidate
             )

@@ -84,7 +84,9 @@ class InstantChain:
         known = self._receipts
         return {each: known[each] for each in tx_hashes if each in known}
 
-    def find_transaction(self, sender: str, nonce: int) -> MinedTransaction | None:
+    def find_transaction(
+        self, sender: str, nonce: int, tx_hash: str | None = None
+    ) -> MinedTransaction | None:
         return None
 
     def latest_block(self) -> Block:

@@ -219,12 +219,15 @@ class ChainClient(Protocol):
         few others: their receipts come in one response.  It changes no result.
         """
 
-    def find_transaction(self, sender: str, nonce: int) -> MinedTransaction | None:
+    def find_transaction(
+        self, sender: str, nonce: int, tx_hash: str | None = None
+    ) -> MinedTransaction | None:
         """
         Return the canonical transaction that consumed *nonce* of *sender*.
 
         None is not evidence of absence: the nonce may be unused, or consumed so long
-        ago that the nodes no longer have the state of that height.
+        ago that the nodes no longer have the state of that height.  *tx_hash* may be
+        the transaction's: then its state is not needed.
         """
 
     def latest_block(self) -> Block:

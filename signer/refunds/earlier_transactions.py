@@ -20,6 +20,7 @@ from signer.errors import (
     RowNotAuthenticError,
 )
 from signer.model.refund import Refund
+from signer.model.transaction import Transaction
 from signer.ports.chain import Receipt
 from signer.ports.ledger import Ledger
 
@@ -73,16 +74,25 @@ class EarlierTransactions:
 
     def _find_final(self, nonce: _Nonce, chain: Chain) -> tuple[bytes, str, Receipt]:
         """Return calldata, recipient and receipt of the transaction with *nonce*."""
-        signed = {each.tx_hash: each.transaction for each in self._signed(nonce)}
+        transaction = self._store.find_transaction(*nonce)
+        signed = {
+            each.tx_hash: each.transaction for each in self._signed(nonce, transaction)
+        }
         receipts = chain.client.receipts([*signed])
         for tx_hash, receipt in receipts.items():
             own = signed[tx_hash]
             block = chain.client.block(receipt.block.number)
             if block == receipt.block and chain.is_final(receipt):
                 return own.data, own.to or "", receipt
-        # Nodes find a transaction by its nonce for a limited time.
+        # Nodes find a transaction by its nonce for a limited time.  A restored ledger
+        # has the hash of one that it had lost, and no bytes.
         _, sender, number = nonce
-        mined = None if receipts else chain.client.find_transaction(sender, number)
+        known = None if transaction is None else transaction.tx_hash
+        mined = (
+            None
+            if receipts
+            else chain.client.find_transaction(sender, number, tx_hash=known)
+        )
         if mined is None or not chain.is_final(mined):
             raise ChainError(
                 f"the nodes have no final transaction with nonce {number} of {sender}"
@@ -92,9 +102,10 @@ class EarlierTransactions:
             raise ChainError(f"the nodes have no receipt of {mined.tx_hash}")
         return mined.data, mined.to or "", found
 
-    def _signed(self, nonce: _Nonce) -> Iterator[SignedBytes]:
+    def _signed(
+        self, nonce: _Nonce, transaction: Transaction | None
+    ) -> Iterator[SignedBytes]:
         """Yield what the sender has signed with *nonce*; rows may have other bytes."""
-        transaction = self._store.find_transaction(*nonce)
         for attempt in () if transaction is None else self._store.attempts(transaction):
             try:
                 signed = SignedBytes.decode(attempt.raw)

@@ -83,7 +83,9 @@ class Node(Unbatched):
         found = ((tx_hash, head.receipt(tx_hash)) for tx_hash in tx_hashes)
         return {tx_hash: receipt for tx_hash, receipt in found if receipt}
 
-    def find_transaction(self, sender: str, nonce: int) -> MinedTransaction | None:
+    def find_transaction(
+        self, sender: str, nonce: int, tx_hash: str | None = None
+    ) -> MinedTransaction | None:
         if self._lag():
             return None  # A node that lags does not find it.
         for block in self._chain.head.blocks:

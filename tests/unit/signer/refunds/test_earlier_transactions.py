@@ -273,6 +273,17 @@ def test_bytes_of_another_program_do_not_count(
         _count(world, paid)
 
 
+def test_pruned_nodes_find_a_batch_by_its_hash(world: World) -> None:
+    """A ledger that has adopted it has the hash, and not what was signed."""
+    paid, capped = _queued_again(world)
+    forge(world.store, "DELETE FROM attempts")
+    world.chain.is_pruned = True
+
+    assert _count(world, capped) == 1
+    with pytest.raises(RowNotAuthenticError):
+        _count(world, paid)
+
+
 def test_a_plain_transfer_with_the_memo_has_paid(world: World) -> None:
     """It used the nonce of the batch."""
     world.clock.advance(seconds=1)
