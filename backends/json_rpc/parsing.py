@@ -109,10 +109,11 @@ def transaction_state(result: Result | None, tx_hash: str) -> TransactionState:
 
 
 def block(result: Result) -> Block:
-    """Parse a block's number and hash, and count its transactions."""
+    """Parse a block's number, hash and timestamp, and count its transactions."""
     listed = result.get("transactions")
     count = len(listed) if isinstance(listed, list) else None
-    return Block(quantity(result["number"]), digest(result["hash"]), count)
+    timestamp = quantity(result.get("timestamp", "0x0"))
+    return Block(quantity(result["number"]), digest(result["hash"]), count, timestamp)
 
 
 def quantity(value: object) -> int:

@@ -62,12 +62,14 @@ class Block:
     """
     A block's height and hash, and how many transactions it has if a node said so.
 
-    The number of transactions decides nothing, so nodes need not agree about it.
+    The number of transactions and the *timestamp*, in seconds, decide nothing, so nodes
+    need not agree about them.
     """
 
     number: int
     hash: str
     transactions: int | None = field(default=None, compare=False)
+    timestamp: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

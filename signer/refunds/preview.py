@@ -295,7 +295,7 @@ class Previewer:
         with facts.noting_delays():
             self._require_wallet(chain, sender, preflight.pending_count)
         with facts.noting_delays():
-            limits = VaultLimits(self._store, chain, sender, clock=self._clock)
+            limits = VaultLimits(self._store, chain, sender)
             limits.require(refund)
         (estimate,) = preflight.estimates
         if isinstance(estimate, ExecutionRevertedError):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 from signer.alerts import Alerts
 from signer.audit.actions import AuditAction
@@ -15,6 +16,7 @@ from signer.errors import (
     InsufficientFundsError,
     KeyRotatedError,
     TooManyInFlightError,
+    VaultLimitError,
 )
 from signer.keys.keyring import ActiveKey
 from signer.model.approval import ApprovalState
@@ -42,6 +44,8 @@ from signer.refunds.transaction_signer import (
 )
 from signer.refunds.vault_limits import VaultLimits
 
+
+_FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=30), timedelta(hours=1)
 
 Ending = tuple[Refund, Objection | None]
 """A refund, and why it is refused; None: its tenant cancels it."""
@@ -254,9 +258,7 @@ class QueuedRefunds:
         estimates = iter(preflight.estimates)
         max_fee, _ = quote_fees(preflight.fees, chain.network)
         coin = _Coin(self._store, chain, sender)
-        vault = VaultLimits(
-            self._store, chain, sender, alerts=self._alerts, clock=self._clock
-        )
+        vault = VaultLimits(self._store, chain, sender, alerts=self._alerts)
         reservations = []
         for refund, memo in zip(refunds, memos, strict=True):
             is_coin = refund.kind is TransactionKind.COIN
@@ -288,6 +290,18 @@ class QueuedRefunds:
         )
         for reservation, outcome in zip(reservations, reserved, strict=True):
             outcomes[reservation.refund.id] = outcome
+
+    def _require_pause(self, refund: Refund, earlier: int) -> None:
+        """
+        Require a pause that doubles with each transaction that did not pay *refund*.
+
+        Each of them costs gas, and counts towards the limits.
+        """
+        pause = min(_FIRST_PAUSE * (2**earlier // 2 - 1), _LONGEST_PAUSE)
+        if timedelta(0) <= self._clock() - refund.updated_at < pause:
+            raise VaultLimitError(
+                f"{earlier} transactions did not pay the refund: it waits for {pause}"
+            )
 
     def _take_places(
         self,
@@ -355,6 +369,7 @@ class QueuedRefunds:
         if isinstance(estimate, ChainError):
             raise estimate
         earlier = self._nonces.count_earlier(refund, chain)
+        self._require_pause(refund, earlier)
         gas = bound_gas(estimate, refund, chain)
         if earlier and self._store.find_reverted([refund.id]):
             # Another item of its batch may have used too much.

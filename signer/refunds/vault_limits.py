@@ -2,14 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from signer.alerts import Alert, Alerts
 from signer.chain.chain import Chain
 from signer.chain.vault_rules import VaultRules
 from signer.errors import InsufficientFundsError, VaultLimitError
 from signer.model.refund import Refund
-from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.refunds.payload import find_vault
 
@@ -40,7 +38,6 @@ class VaultLimits:
         chain: Chain,
         sender: str,
         *,
-        clock: Clock,
         alerts: Alerts | None = None,
     ) -> None:
         """Report to *alerts*, if the refunds are accepted."""
@@ -48,7 +45,6 @@ class VaultLimits:
         self._chain = chain
         self._sender = sender
         self._alerts = alerts
-        self._clock = clock
         self._left: dict[str, _Left] = {}
         self._refused: set[str] = set()
 
@@ -91,7 +87,9 @@ class VaultLimits:
         if not rules.is_operator(self._sender):
             raise self._refusal(refund, f"{self._sender} is not one of its operators")
         caps = rules.caps(token)
-        spent = rules.spent(token, find_day(self._clock()))
+        # The vault does not know the clock of this host.
+        today = self._chain.client.latest_block().timestamp // _SECONDS_A_DAY
+        spent = rules.spent(token, today)
         balance = self._chain.token_balance(token, vault)
         amounts = self._store.unmined_amounts(refund.chain_id, vault, token)
         # What a removed operator has sent reverts: it may wait for ever.
@@ -110,8 +108,3 @@ def report_limit(alerts: Alerts, refund: Refund, problem: str) -> None:
     """Remind operators that a vault does not pay, which lasts until it does."""
     names = {"network": refund.network, "token": refund.token}
     alerts.remind(Alert.VAULT_LIMIT, **names, problem=problem)
-
-
-def find_day(at: datetime) -> int:
-    """Return the day of *at* as a vault counts it: in UTC, from 1970-01-01."""
-    return int(at.astimezone(UTC).timestamp()) // _SECONDS_A_DAY

@@ -61,7 +61,6 @@ from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.saved_steps import Moving, Outcome, Outcomes
 from signer.refunds.service import RefundService
 from signer.refunds.transaction_signer import TransactionSigner
-from signer.refunds.vault_limits import find_day
 from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
 from signer.refunds.worker import Worker
 from tests.fixtures.ledger import accept
@@ -337,7 +336,7 @@ class World:
     def use_vault(self, **changes: Any) -> ScriptedVault:
         """Let a vault hold the tokens of the network, with *changes*; return it."""
         vault = ScriptedVault(VAULT, TOKEN, {self.signer.address})
-        vault.day = find_day(self.clock())
+        vault.day = int(self.clock().timestamp()) // 86_400
         self.chain.vaults[VAULT] = vault
         self.network = self.network.model_copy(update={"vault": VAULT, **changes})
         return vault

@@ -1,6 +1,7 @@
 """What a vault can pay is looked at before a refund gets its nonce."""
 
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from structlog.testing import capture_logs
@@ -122,3 +123,34 @@ def test_the_alert_lasts_as_long_as_a_refund_waits(
     with capture_logs() as logs:
         worker.work()
     assert [each["alert"] for each in logs if each["event"] == "alert-resolved"]
+
+
+def test_the_day_is_that_of_the_chain(world: World, vault: ScriptedVault) -> None:
+    """The clock of this host is ahead, and the vault would skip all of them."""
+    vault.per_day = AMOUNT
+    _worked(world, world.accepted())
+    world.mine_deep()
+    world.clock.advance(days=1)
+
+    (found,) = _worked(world, world.accepted())
+
+    assert (found.nonce, found.blocked_by) == (None, "vault-limit")
+
+
+def test_each_further_transaction_waits_longer(
+    world: World, vault: ScriptedVault
+) -> None:
+    """The vault skips the refund again and again, for a reason that no view shows."""
+    refund = world.accepted()
+    vault.per_day, vault.shown_per_day = 0, AMOUNT
+    sent = []
+    for _ in range(40):
+        world.work(after=timedelta(seconds=31))
+        sent.append(len(world.chain.broadcasts))
+        world.mine_deep()
+    tries = [place for place, each in enumerate(sent) if each > max([0, *sent[:place]])]
+
+    pauses = [later - first for first, later in pairwise(tries)]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] >= 7
+    assert world.stored(refund).status is Status.QUEUED
