@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from signer.chain.chain import Chain
-from signer.errors import ExecutionRevertedError
+from signer.errors import ExecutionRevertedError, RowNotAuthenticError
 from signer.model.sealed_fields import changed
 from signer.model.transaction import Transaction, TransactionKind
 from signer.ports.clock import Clock
@@ -20,6 +20,7 @@ from signer.refunds.nonce_checks import NonceManager
 from signer.refunds.payment_approvals import PaymentApprovals, find_objection
 from signer.refunds.pending_transactions import PendingTransactions
 from signer.refunds.saved_steps import Outcomes
+from signer.refunds.signed_requests import SignedRequests
 from signer.refunds.sweep_policy import Objection, build_objection
 
 
@@ -37,12 +38,14 @@ class FirstSignatures:
         *,
         attempts: Attempts,
         pending: PendingTransactions,
+        signed_requests: SignedRequests,
         clock: Clock,
     ) -> None:
         self._nonces = nonces
         self._approvals = approvals
         self._attempts = attempts
         self._pending = pending
+        self._signed_requests = signed_requests
         self._clock = clock
 
     def sign(
@@ -57,10 +60,11 @@ class FirstSignatures:
                 self._approvals.find_need(each, chain.network)
                 for each in transaction.payments
             )
+            is_requested = self._find_unrequested(transaction) is None
             if transaction.kind is TransactionKind.FILLER:
                 with outcomes.capture(transaction):
                     outcomes[transaction.id] = self._fill(transaction, chain)
-            elif is_fresh and is_checked:
+            elif is_fresh and is_checked and is_requested:
                 just_reserved.append(transaction)
             else:
                 with outcomes.capture(transaction):
@@ -106,9 +110,11 @@ class FirstSignatures:
     ) -> Objection | None:
         # A stop of the token comes before the policy: it is how an operator frees the
         # nonce of a payment that a rule refuses.
-        objection = self._nonces.find_other_payment(
-            transaction, chain
-        ) or self._nonces.find_token_objection(transaction)
+        objection = (
+            self._nonces.find_other_payment(transaction, chain)
+            or self._nonces.find_token_objection(transaction)
+            or self._find_unrequested(transaction)
+        )
         if objection is not None:
             return objection
         for payment in transaction.payments:
@@ -117,4 +123,15 @@ class FirstSignatures:
             found = need and find_objection(self._approvals.settle(payment, need))
             if found:
                 return found
+        return None
+
+    def _find_unrequested(self, transaction: Transaction) -> Objection | None:
+        """Return why a refund of a batch was not requested by its tenant, or None."""
+        if transaction.kind is not TransactionKind.BATCH:
+            return None  # It waits, and holds up no other refund's payment.
+        try:
+            for payment in transaction.payments:
+                self._signed_requests.require(payment)
+        except RowNotAuthenticError as e:
+            return build_objection(e.code, str(e))
         return None

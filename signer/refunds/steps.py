@@ -22,6 +22,7 @@ from signer.refunds.payment_approvals import PaymentApprovals, find_objection
 from signer.refunds.pending_transactions import PendingTransactions
 from signer.refunds.queued_refunds import Ending, Endings, QueuedRefunds
 from signer.refunds.saved_steps import Outcomes, SavedSteps
+from signer.refunds.signed_requests import SignedRequests
 from signer.refunds.transaction_signer import TransactionSigner
 
 
@@ -87,6 +88,7 @@ def build_steps(
     *,
     audit: AuditLog,
     alerts: Alerts,
+    signed_requests: SignedRequests,
 ) -> Steps:
     gas_price_check = GasPriceCheck(store, alerts, clock)
     policy = transaction_signer.policy
@@ -106,7 +108,12 @@ def build_steps(
     )
     pending = PendingTransactions(store, transaction_signer, attempts, nonces, clock)
     signatures = FirstSignatures(
-        nonces, approvals, attempts=attempts, pending=pending, clock=clock
+        nonces,
+        approvals,
+        attempts=attempts,
+        pending=pending,
+        signed_requests=signed_requests,
+        clock=clock,
     )
     broadcasts = Broadcasts(
         store, nonces, transaction_signer, attempts=attempts, clock=clock

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import BroadcastRejectedError, InvalidInputError
 from signer.model.refund import Refund, Status
 from signer.model.transaction import Kind
@@ -14,6 +15,7 @@ from signer.refunds.payment_checks import max_gas
 from tests.fixtures.scripted_chain import TOKEN, Sent
 from tests.fixtures.scripted_vault import ScriptedVault
 from tests.support.refunds import AMOUNT, SECOND, VAULT, World, altered_chain
+from tests.support.signed_requests import RequestKey
 
 
 NEXT = "0xCf7Ed3AccA5a467e9e704C703E8D87F634fB0Fc9"
@@ -267,3 +269,22 @@ def test_a_recipient_that_becomes_a_key(world: World, *, has_vault: bool) -> Non
     assert found.moving.blocked_by == "policy-violation"
     assert {world.stored(each).status for each in good} == {Status.CONFIRMED}
     assert len(world.chain.broadcasts) == (1 if has_vault else 5)
+
+
+def test_a_tenant_signs_its_requests_from_now_on(
+    world: World, vault: ScriptedVault
+) -> None:
+    """Its refund, which a worker that died had reserved, waits alone."""
+    mine, other = world.accepted(), world.accepted(tenant="shop")
+    _reserved(world, mine, other)
+    key = RequestKey("shop")
+    shop = Tenant(subjects=("shop",), request_keys={key.key_id: key.public})
+    gateway = Tenant(subjects=("gateway",))
+    world.tenants = TenantRegistry({"gateway": gateway, "shop": shop})
+    world.compile_policy()
+
+    _pass(world)
+
+    assert world.stored(mine).status is Status.CONFIRMED
+    found = world.stored(other)
+    assert (found.status, found.blocked_by) == (Status.QUEUED, "row-not-authentic")
