@@ -5,12 +5,13 @@ It also recognises refunds that were paid already, by transactions that a restor
 ledger has lost.  ``wallet_reconciliation`` finds those transactions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import structlog
 
 from signer.chain.chain import Chain
+from signer.chain.vault import decode_pay
 from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
 from signer.errors import (
@@ -32,6 +33,7 @@ from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Reservation
 from signer.refunds.earlier_transactions import EarlierTransactions
 from signer.refunds.former_wallets import FormerWallets
+from signer.refunds.payload import pays_by
 from signer.refunds.sweep_policy import Objection, build_objection
 from signer.refunds.wallet_reconciliation import WalletReconciler
 
@@ -168,6 +170,79 @@ class NonceManager:
         """
         payment = self._find_payment(refund)
         return None if payment is None else self.adopt(refund, payment, chain)
+
+    def adopt_batches(
+        self,
+        refunds: Sequence[Refund],
+        chain: Chain,
+        payments: Mapping[bytes, UnrecordedTransaction] | None = None,
+    ) -> Mapping[str, Refund]:
+        """
+        Give queued *refunds* the final batches that they were in; return them by id.
+
+        The ledger has lost them, or a revocation took their reservation back.  A batch
+        of which *refunds* are a part is left to ``adopt``.  *payments* are the recorded
+        transactions by memo, which are read if it is None.
+
+        Raises:
+            ChainError: The nodes do not answer.
+            StaleStateError: Another process changed a refund.
+            RowNotAuthenticError: Another program changed the record of a transaction.
+        """
+        queued = {each.memo: each for each in refunds}
+        if payments is None:
+            payments = self._store.find_unrecorded(chain.network.chain_id, [*queued])
+        lost = {
+            (each.sender, each.nonce): each
+            for each in payments.values()
+            if each.item_end is not None and not each.is_held
+        }
+        adopted: dict[str, Refund] = {}
+        for payment in lost.values():
+            payment.require_authentic()
+            batch = self._compose(payment, queued, chain)
+            if batch is None:
+                continue
+            self._store.adopt_batch(
+                [queued[each.memo] for each in batch.payments], batch
+            )
+            for each in batch.payments:
+                named = {"refund_id": each.id, "nonce": payment.nonce}
+                self._log.warning("refund-adopted", **named)
+                adopted[each.id] = each
+        return adopted
+
+    def _compose(
+        self,
+        payment: UnrecordedTransaction,
+        queued: Mapping[bytes, Refund],
+        chain: Chain,
+    ) -> Transaction | None:
+        """Return the batch of *payment*, if *queued* has all that it was to pay."""
+        mined = chain.client.find_transaction(payment.sender, payment.nonce)
+        if mined is None or mined.tx_hash != payment.tx_hash:
+            return None
+        _, items = decode_pay(mined.data)
+        if not all(item.mark in queued for item in items):
+            return None
+        refunds = [queued[item.mark] for item in items]
+        draft = Transaction.draft(
+            refunds,
+            self._clock(),
+            sender=payment.sender,
+            key_id=self._key_id(payment.sender),
+            nonce=payment.nonce,
+            gas_limit=payment.gas_limit,
+            vault=mined.to,
+            status=TransactionStatus.MINED,
+            tx_hash=payment.tx_hash,
+            block_number=payment.block_number,
+            block_hash=payment.block_hash,
+        )
+        batch = draft.paying(
+            each.assigned(draft, position) for position, each in enumerate(refunds)
+        )
+        return batch if pays_by(batch, mined) else None
 
     def adopt(
         self, refund: Refund, payment: UnrecordedTransaction, chain: Chain

@@ -74,7 +74,11 @@ class Endings:
         active = self._nonces.select_key(endings[0][0])
         counted = chain.client.pending_count(active.key.address)
         self._nonces.check_against_chain(chain, active.key.address, counted)
+        together = self._nonces.adopt_batches([each for each, _ in endings], chain)
+        outcomes.update(together)
         for refund, objection in endings:
+            if refund.id in together:
+                continue
             with outcomes.capture(refund):
                 adopted = self._nonces.adopt_earlier_payment(refund, chain)
                 outcomes[refund.id] = adopted or self._end(refund, objection)
@@ -259,10 +263,14 @@ class QueuedRefunds:
         max_fee, _ = quote_fees(preflight.fees, chain.network)
         coin = _Coin(self._store, chain, sender)
         vault = VaultLimits(self._store, chain, sender, alerts=self._alerts)
+        adopted = self._nonces.adopt_batches(refunds, chain, payments)
+        outcomes.update(adopted)
         reservations = []
         for refund, memo in zip(refunds, memos, strict=True):
             is_coin = refund.kind is TransactionKind.COIN
             estimate = NOOP_GAS if is_coin else next(estimates)
+            if refund.id in adopted:
+                continue
             with outcomes.capture(refund):
                 prepared = self._prepare(
                     refund, chain, active, estimate, payments.get(memo)

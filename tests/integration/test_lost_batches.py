@@ -73,10 +73,11 @@ def test_a_lost_batch_of_a_real_vault_is_recognised(
     shop.work()
     ended = shop.stored(refunds)
 
-    assert {each.status for each in ended} == {Status.REFUSED}
-    codes = ["already-paid"] * PAYEES
-    codes[BLOCKED] = "reverted"
-    assert [each.failure_code for each in ended] == codes
+    statuses = [Status.CONFIRMED] * PAYEES
+    statuses[BLOCKED] = Status.FAILED
+    assert [each.status for each in ended] == statuses
+    assert ended[BLOCKED].failure_code == "reverted"
+    assert {each.nonce for each in ended} == {0}
     received = [TOKEN] * PAYEES
     received[BLOCKED] = 0
     assert [shop.received(number) for number in range(PAYEES)] == received
