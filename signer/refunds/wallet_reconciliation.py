@@ -322,17 +322,22 @@ class WalletReconciler:
         self, transaction: Transaction, mined: MinedTransaction, chain: Chain
     ) -> Sequence[UnrecordedTransaction]:
         """
-        Record that *mined* has the nonce; pause the wallet if it is foreign.
+        Record that *mined* has the nonce, and pause the wallet.
 
-        Return what was recorded, of a batch each item.
+        It is foreign, or the ledger was restored: anyone can copy a memo.  Return what
+        was recorded, of a batch each item.
         """
         wallet = self._get(transaction.chain_id, mined.sender)
         unrecorded = self._build_unrecorded(wallet, mined, chain)
         self._store.add_unrecorded(wallet, unrecorded)
-        is_foreign = any(each.memo is None for each in unrecorded)
-        if is_foreign and not wallet.is_paused:
+        if not wallet.is_paused:
+            is_foreign = any(each.memo is None for each in unrecorded)
+            reason = Pause.FOREIGN_TRANSACTION if is_foreign else Pause.RESTORED
+            # Above the mark of a restore, that one cannot have lost it.
+            is_marked = mined.nonce < (wallet.high_water or 0)
+            mark = wallet.high_water if is_marked and not is_foreign else None
             wallet = self._get(transaction.chain_id, mined.sender)
-            self.pause(wallet, Pause.FOREIGN_TRANSACTION)
+            self.pause(wallet, reason, mark)
         return unrecorded
 
     def _find_gaps(self, wallet: Wallet, chain_nonce: int) -> Sequence[int]:

@@ -16,7 +16,7 @@ import pytest
 from eth_abi.abi import encode
 
 from signer.chain.chain import Chain
-from signer.chain.erc20 import TRANSFER_EVENT
+from signer.chain.erc20 import TRANSFER_EVENT, encode_transfer
 from signer.chain.vault import (
     PAID_EVENT,
     SKIPPED_EVENT,
@@ -368,6 +368,29 @@ def test_a_lost_batch_has_the_nonce_of_another_one(
     ]
     assert tx_hash in str(ended[0].failure_detail)
     assert other.id
+
+
+@pytest.mark.parametrize("kind", ["paid", "skipped", "memo"])
+def test_a_thief_at_the_nonce_of_a_batch_pauses_the_wallet(
+    vault_world: World, kind: str
+) -> None:
+    """He may write any mark, so it is no evidence that this service signed it."""
+    world = vault_world
+    refund = world.accepted()
+    world.work()
+    amount = 10**14 if kind == "skipped" else 1
+    item = Item(refund.recipient, amount, b"x" * 16)
+    data = encode_pay(TOKEN, [item])
+    if kind == "memo":
+        data = encode_transfer(item.recipient, amount, item.mark)
+    to = TOKEN if kind == "memo" else VAULT
+    world.chain.mine_foreign(world.signer.address, data, to)
+    world.chain.mine_empty(5)
+
+    world.work(after=timedelta(seconds=31))
+
+    assert world.stored(refund).status is Status.QUEUED
+    assert world.wallet.paused_by is Pause.RESTORED
 
 
 def test_a_payment_counts_before_another_batch_that_skipped_it(world: World) -> None:

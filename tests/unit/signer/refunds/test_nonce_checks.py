@@ -429,15 +429,17 @@ def test_a_foreign_transaction_with_a_refunds_nonce_pauses_the_wallet(
     assert world.wallet.paused_at == since
 
 
-def test_our_own_transaction_with_a_refunds_nonce_pauses_nothing(world: World) -> None:
-    """A lost payment of another refund has the nonce."""
+def test_a_lost_transaction_with_a_refunds_nonce_pauses_the_wallet(
+    world: World,
+) -> None:
+    """A lost payment of another refund has it: the ledger was restored (R24)."""
     refund, other = world.broadcast(), world.accepted()
     _foreign(world, 1, transfer_of(other).data)
     found = _mined(world)
 
     world.wallets.record_nonce_taken(refund.reserved(), found, world.chains["local"])
 
-    assert world.wallet.paused_by is None
+    assert world.wallet.paused_by is Pause.RESTORED
     assert (
         world.store.foreign_transactions(world.network.chain_id, world.signer.address)
         == ()
@@ -495,6 +497,8 @@ def test_a_lost_payment_whose_nonce_another_refund_has(world: World) -> None:
     holder, refund = world.broadcast(), world.accepted()
     (hash_,) = _foreign(world, 1, transfer_of(refund).data, final=True)
     failed = world.step(holder)
+    world.state_marks()
+    world.reconcile()
 
     refused = world.step(refund)
 

@@ -173,6 +173,8 @@ def test_a_lost_transaction_that_appears_late(
     world.mine_deep()
 
     failed = world.step(holder)
+    assert world.wallet.is_paused
+    world.state_marks()
     (refused,) = world.finish(again)
 
     assert (failed.status, failed.failure_code) == (Status.FAILED, "nonce-taken")
@@ -193,6 +195,8 @@ def test_a_lost_transaction_pays_a_refund_that_has_another_nonce(
     assert (failed.status, failed.failure_code) == (Status.FAILED, "already-paid")
     assert (failed.nonce, world.sent(failed).kind) == (1, Kind.NOOP)
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+    world.state_marks()
+    world.reconcile()
     assert world.broadcast().nonce == 2
 
 
