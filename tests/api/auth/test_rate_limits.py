@@ -135,7 +135,7 @@ def test_another_process_learns_of_the_limit_at_its_next_refusal(
 
     assert known == [429, 200]
     assert (refused, pair[1].request().status_code) == (429, 429)
-    assert "Each process, of any role, learns of it from its own next refusal" in _PAGE
+    assert "Each process notices it at its own next refusal" in _PAGE
 
 
 def test_limits_concurrent_invalid_tokens(pair: list[Instance]) -> None:
