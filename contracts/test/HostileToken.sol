@@ -50,7 +50,7 @@ contract HostileToken {
     function transfer(address to, uint256 value) external returns (bool) {
         Way way = wayOf[to];
         require(!paused && way != Way.Blocks && way != Way.Reverts);
-        if (way == Way.WantsAllGas) require(gasleft() > 145_000);
+        if (way == Way.WantsAllGas) require(gasleft() > 290_000);
         if (way == Way.BurnsAllGas) while (true) {}
         if (way == Way.RevertsWithMegabytes) bomb(false);
         if (way == Way.Reenters || way == Way.BubblesReentry) reenter(msg.sender, way);

@@ -190,7 +190,7 @@ contract PayTest is VaultTest {
             );
         }
         bytes memory call_ = abi.encodeCall(Vault.pay, (address(token), several(count)));
-        gas_ = 30_000 + gas_ % 2_500_000;
+        gas_ = 30_000 + gas_ % 4_000_000;
         vm.prank(OPERATOR);
         (bool success,) = address(vault).call{gas: gas_}(call_);
         for (uint256 i; i < count; ++i) {
@@ -199,7 +199,7 @@ contract PayTest is VaultTest {
             check(token.balanceOf(payee(i)) == (paid ? AMOUNT : 0), "gas decided");
         }
         // What Python calls the bound: with it, no token makes the call revert.
-        check(success || gas_ < 60_000 + count * 155_000, "a token made it revert");
+        check(success || gas_ < 70_000 + count * 305_000, "a token made it revert");
     }
 
     function test_the_cap_of_a_day_is_shared_by_the_operators() public {

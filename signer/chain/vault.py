@@ -35,12 +35,12 @@ MAX_AMOUNT = 2**96 - 1
 _ADDRESS_SIZE, _AMOUNT_SIZE = 20, 12
 _ITEM_SIZE = _ADDRESS_SIZE + _AMOUNT_SIZE + MARK_SIZE
 
-ITEM_GAS = 150_000
+ITEM_GAS = 300_000
 """What a token may use for one item: ``Vault.ITEM_GAS``."""
 
 # 21,000 of each transaction, the caps and the day's sum, and ``Vault.MIN_GAS``, which
 # must be left before the last item.
-_BATCH_GAS = 220_000
+_BATCH_GAS = 380_000
 
 
 class Reason(IntEnum):

@@ -23,7 +23,7 @@ _ARTEFACT = files("signer.chain").joinpath("vault.json")
 
 def gas_bound(count: int) -> int:
     """Return a gas limit with which no token can make *count* items revert."""
-    return 100_000 + 156_000 * count
+    return 100_000 + 306_000 * count
 
 
 @dataclass(frozen=True)

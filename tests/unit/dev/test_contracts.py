@@ -55,7 +55,7 @@ BUGS = {
     "no cap of an item": ("amount > perItem", "amount > cap.perDay"),
     "no cap of the day": ("amount > left", "amount > cap.perDay"),
     "gas decides": ("if (gasleft() < MIN_GAS) revert TooLittleGas();", ""),
-    "a little gas decides": ("MIN_GAS = 160_000", "MIN_GAS = 100_000"),
+    "a little gas decides": ("MIN_GAS = 320_000", "MIN_GAS = 200_000"),
     "a token burns all gas": ("amount, ITEM_GAS)", "amount, gasleft())"),
     "false is not counted": ("if (end == End.NotTrue) left -= amount;", ""),
     "paid is not counted": ("left -= amount;\n                emit", "emit"),

@@ -125,7 +125,7 @@ def test_a_batch_that_reverted_gets_all_the_gas(
     found = world.stored(refunds[0])
     assert found.status is Status.CONFIRMED
     assert first is not None
-    assert found.gas_limit == 220_000 + 2 * max_gas(found, world.network) > first
+    assert found.gas_limit == 380_000 + 2 * max_gas(found, world.network) > first
 
 
 def test_a_batch_has_the_gas_that_it_needs_and_some_more(
@@ -139,7 +139,7 @@ def test_a_batch_has_the_gas_that_it_needs_and_some_more(
     sent = Sent.read(world.sent(found).raw)
     needed = vault.estimate(world.signer.address, sent.data)
     assert sent.gas_limit == needed * 5 // 4 + 9 * 20_000
-    assert found.gas_limit == 220_000 + 9 * 62_500
+    assert found.gas_limit == 380_000 + 9 * 62_500
 
 
 def test_a_batch_that_was_skipped_gets_no_more_gas(
