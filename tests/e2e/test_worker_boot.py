@@ -100,5 +100,5 @@ def test_the_first_worker_serves(
     system.kms.faults.clear()
     system.node.script("eth_chainId", Forward())
     with stopped(first):  # Only another worker can answer.
-        assert system.is_ready()
+        assert eventually(system.is_ready, 30)
     assert system.service.processes["serve"].poll() is None
