@@ -37,7 +37,7 @@ def postgresql_engine(url: URL, *, pool_size: int, timeout: float) -> Engine:
         timeout,
         isolation_level="AUTOCOMMIT",
         pool_size=pool_size,
-        pool_use_lifo=True,  # The last one has its plans, and needs no ping.
+        pool_use_lifo=True,  # The one used last has its plans, and seldom needs a ping.
         max_overflow=0,
         pool_timeout=timeout,
     )

@@ -138,16 +138,16 @@ OPEN_CALLS = REFUNDS.where(
     refunds.c.calldata.is_not(None),
 ).order_by(refunds.c.id)
 
-_signs = (keys.c.address == transactions.c.sender) & (keys.c.state != KeyState.BLOCKED)
+_signing = select(keys.c.address).where(keys.c.state != KeyState.BLOCKED)
 
 UNMINED = (
     select(
         *transactions.c["sender", "nonce", "composition"], *refunds.c["id", "amount"]
     )
     .join_from(transactions, refunds, same_nonce(transactions, refunds))
-    .join(keys, _signs)
     .where(
         text(IS_MOVABLE),
+        transactions.c.sender.in_(_signing),
         transactions.c.chain_id == bindparam("chain_id"),
         transactions.c.vault == bindparam("vault"),
         transactions.c.status != TransactionStatus.MINED,

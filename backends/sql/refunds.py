@@ -325,8 +325,8 @@ class RefundTables(Tables):
         amounts = Counter[str]()
         for (sender, _, composition), batch in groupby(rows, itemgetter(0, 1, 2)):
             *_, ids, own = zip(*batch, strict=True)
-            count = count_own(ids, composition) or 0
-            amounts[sender] += sum(own[:count])
+            # Without a match all count: rather wait than pay above the cap.
+            amounts[sender] += sum(own[: count_own(ids, composition)])
         return amounts
 
     def find_reverted(self, refund_ids: Collection[str]) -> frozenset[str]:

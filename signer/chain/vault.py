@@ -19,7 +19,7 @@ from signer.ports.chain import Log
 
 
 CODE_HASH = bytes.fromhex(
-    "6bc1188fe50e2a42e60c129d3ee90c65a6f0e66e1ec3ad849c5fac88a708c7aa"
+    "8ae950a17840c4594f36854704622dd376f1e1630845841601eef0eeeb244862"
 )
 """The hash of the code of every vault: ``code_hash`` in ``vault.json``."""
 

@@ -62,8 +62,8 @@ class Block:
     """
     A block's height and hash, and how many transactions it has if a node said so.
 
-    The number of transactions and the *timestamp*, in seconds, decide nothing, so nodes
-    need not agree about them.
+    Nodes need not agree about the number of transactions and the *timestamp*, in
+    seconds.  The day of a vault is read from it, but the contract has its own.
     """
 
     number: int

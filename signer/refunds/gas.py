@@ -185,7 +185,10 @@ def estimate_batches(batches: Sequence[Transaction], chain: Chain) -> Mapping[st
         Call(each.sender, payload.to, payload.data)
         for each, payload in zip(batches, payloads, strict=True)
     ]
-    estimates = chain.client.preflight(batches[0].sender, calls).estimates
+    try:
+        estimates = chain.client.preflight(batches[0].sender, calls).estimates
+    except ChainError:
+        return {}  # What was reserved is enough.
     return {
         each.id: add_gas_margin(estimate) + _CHANGED_ITEM * len(each.payments)
         for each, estimate in zip(batches, estimates, strict=True)

@@ -9,6 +9,7 @@ from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.chain.fees import quote_fees
+from signer.config.networks import Network
 from signer.errors import (
     ApprovalRequiredError,
     ChainError,
@@ -46,6 +47,7 @@ from signer.refunds.vault_limits import VaultLimits
 
 
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=30), timedelta(hours=1)
+_MOST_DOUBLED = 8
 
 Ending = tuple[Refund, Objection | None]
 """A refund, and why it is refused; None: its tenant cancels it."""
@@ -146,6 +148,19 @@ class _Coin:
             for each in opened
             if each.sender == self._sender and each.status is not Status.MINED
         )
+
+
+def pause_after(earlier: int) -> timedelta:
+    """
+    Return how long a refund waits that *earlier* transactions did not pay.
+
+    Each of them cost gas, and counts towards the limits.
+
+    >>> [str(pause_after(count)) for count in (1, 2, 3, 100)]
+    ['0:00:00', '0:00:30', '0:01:30', '1:00:00']
+    """
+    doubled = 1 << min(earlier, _MOST_DOUBLED)
+    return min(_FIRST_PAUSE * (doubled // 2 - 1), _LONGEST_PAUSE)
 
 
 class QueuedRefunds:
@@ -299,14 +314,11 @@ class QueuedRefunds:
         for reservation, outcome in zip(reservations, reserved, strict=True):
             outcomes[reservation.refund.id] = outcome
 
-    def _require_pause(self, refund: Refund, earlier: int) -> None:
-        """
-        Require a pause that doubles with each transaction that did not pay *refund*.
-
-        Each of them costs gas, and counts towards the limits.
-        """
-        pause = min(_FIRST_PAUSE * (2**earlier // 2 - 1), _LONGEST_PAUSE)
-        if timedelta(0) <= self._clock() - refund.updated_at < pause:
+    def _require_pause(self, refund: Refund, earlier: int, network: Network) -> None:
+        """Require that *refund* has waited since the *earlier* tries of a vault."""
+        pause = pause_after(earlier)
+        waited = self._clock() - refund.updated_at
+        if find_vault(refund, network) and timedelta(0) <= waited < pause:
             raise VaultLimitError(
                 f"{earlier} transactions did not pay the refund: it waits for {pause}"
             )
@@ -377,7 +389,7 @@ class QueuedRefunds:
         if isinstance(estimate, ChainError):
             raise estimate
         earlier = self._nonces.count_earlier(refund, chain)
-        self._require_pause(refund, earlier)
+        self._require_pause(refund, earlier, chain.network)
         gas = bound_gas(estimate, refund, chain)
         if earlier and self._store.find_reverted([refund.id]):
             # Another item of its batch may have used too much.

@@ -76,11 +76,13 @@ class VaultLimits:
 
     def resolve_alerts(self, refunds: Iterable[Refund]) -> None:
         """Resolve the alerts of the tokens of which none of *refunds* was refused."""
-        tokens = {each.token: each.network for each in refunds}
+        network = self._chain.network
+        paid = (each for each in refunds if find_vault(each, network) is not None)
+        tokens = {each.token: each.network for each in paid}
         for token in tokens.keys() - self._refused:
             if self._alerts is not None:
-                network = tokens[token]
-                self._alerts.resolve(Alert.VAULT_LIMIT, network=network, token=token)
+                name = tokens[token]
+                self._alerts.resolve(Alert.VAULT_LIMIT, network=name, token=token)
 
     def _read(self, vault: str, refund: Refund) -> _Left:
         rules, token = VaultRules(self._chain.client, vault), refund.token_address
@@ -93,8 +95,11 @@ class VaultLimits:
         balance = self._chain.token_balance(token, vault)
         amounts = self._store.unmined_amounts(refund.chain_id, vault, token)
         # What a removed operator has sent reverts: it may wait for ever.
-        paying = filter(rules.is_operator, amounts)
-        unmined = sum(amounts[sender] for sender in paying)
+        unmined = sum(
+            amount
+            for sender, amount in amounts.items()
+            if sender == self._sender or rules.is_operator(sender)
+        )
         return _Left(balance - unmined, caps.per_day - spent - unmined, caps.per_item)
 
     def _refusal(self, refund: Refund, problem: str) -> VaultLimitError:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from signer.chain.chain import Chain
-from signer.chain.vault import Item, batch_gas, decode_pay, encode_pay
+from signer.chain.vault import ITEM_GAS, Item, batch_gas, decode_pay, encode_pay
 from signer.config.networks import Network
 from signer.crypto.transactions import AnyTransaction
 from signer.errors import EncodingError, PolicyViolationError
@@ -127,7 +127,7 @@ def test_the_configuration_of_today_decides(batch: Transaction) -> None:
 
 def test_the_gas_is_bounded(batch: Transaction) -> None:
     """By what its transfers may use, not by that of any transaction."""
-    gas = batch_gas([150_000] * 3) + 1
+    gas = batch_gas([ITEM_GAS] * 3) + 1
     with pytest.raises(PolicyViolationError) as refused:
         _check(replace(_build(batch), gas=gas), batch, gas=gas)
     assert refused.value.rule == "gas"

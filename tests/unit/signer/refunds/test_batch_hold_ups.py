@@ -193,7 +193,7 @@ def test_nodes_refuse_large_batches(
         chain.block_gas = 500_000
     else:
         world.client = altered_chain(chain, broadcast=broadcast)
-        chain.answers = Fees(base_fee=2_000 * 10**9, priority_fee=10**9)
+        chain.answers = Fees(base_fee=900 * 10**9, priority_fee=10**9)
         world.network = world.network.model_copy(
             update={"max_fee_per_gas_gwei": 10_000}
         )
