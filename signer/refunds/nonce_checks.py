@@ -5,6 +5,7 @@ It also recognises refunds that were paid already, by transactions that a restor
 ledger has lost.  ``wallet_reconciliation`` finds those transactions.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -176,7 +177,7 @@ class NonceManager:
         refunds: Sequence[Refund],
         chain: Chain,
         payments: Mapping[bytes, UnrecordedTransaction] | None = None,
-    ) -> Mapping[str, Refund]:
+    ) -> Mapping[str, Refund | HotWalletError]:
         """
         Give queued *refunds* the final batches that they were in; return them by id.
 
@@ -184,33 +185,45 @@ class NonceManager:
         of which *refunds* are a part is left to ``adopt``.  *payments* are the recorded
         transactions by memo, which are read if it is None.
 
-        Raises:
-            ChainError: The nodes do not answer.
-            StaleStateError: Another process changed a refund.
-            RowNotAuthenticError: Another program changed the record of a transaction.
+        The refunds of a batch that cannot be adopted have its error: they may be paid.
+        It is a ``ChainError`` if the nodes do not answer, a ``StaleStateError`` as for
+        ``adopt_earlier_payment``, or a ``RowNotAuthenticError`` if another program
+        changed the record of the transaction.
         """
         queued = {each.memo: each for each in refunds}
         if payments is None:
             payments = self._store.find_unrecorded(chain.network.chain_id, [*queued])
-        lost = {
-            (each.sender, each.nonce): each
-            for each in payments.values()
-            if each.item_end is not None and not each.is_held
-        }
-        adopted: dict[str, Refund] = {}
-        for payment in lost.values():
-            payment.require_authentic()
-            batch = self._compose(payment, queued, chain)
-            if batch is None:
-                continue
-            self._store.adopt_batch(
-                [queued[each.memo] for each in batch.payments], batch
-            )
-            for each in batch.payments:
-                named = {"refund_id": each.id, "nonce": payment.nonce}
-                self._log.warning("refund-adopted", **named)
-                adopted[each.id] = each
+        lost: defaultdict[tuple[str, int], list[bytes]] = defaultdict(list)
+        for memo, payment in payments.items():
+            if payment.item_end is not None and not payment.is_held:
+                lost[payment.sender, payment.nonce].append(memo)
+        adopted: dict[str, Refund | HotWalletError] = {}
+        for memos in lost.values():
+            try:
+                ends = self._adopt_batch(payments[memos[-1]], queued, chain)
+                adopted.update((each.id, each) for each in ends)
+            except HotWalletError as e:
+                # It must not hold up the refunds of others.
+                for memo in memos:
+                    adopted.setdefault(queued[memo].id, e)
         return adopted
+
+    def _adopt_batch(
+        self,
+        payment: UnrecordedTransaction,
+        queued: Mapping[bytes, Refund],
+        chain: Chain,
+    ) -> Sequence[Refund]:
+        """Save that the batch of *payment* has its refunds, and return them."""
+        payment.require_authentic()
+        batch = self._compose(payment, queued, chain)
+        if batch is None:
+            return ()
+        self._store.adopt_batch([queued[each.memo] for each in batch.payments], batch)
+        for each in batch.payments:
+            named = {"refund_id": each.id, "nonce": payment.nonce}
+            self._log.warning("refund-adopted", **named)
+        return batch.payments
 
     def _compose(
         self,
@@ -219,7 +232,9 @@ class NonceManager:
         chain: Chain,
     ) -> Transaction | None:
         """Return the batch of *payment*, if *queued* has all that it was to pay."""
-        mined = chain.client.find_transaction(payment.sender, payment.nonce)
+        mined = chain.client.find_transaction(
+            payment.sender, payment.nonce, payment.tx_hash
+        )
         if mined is None or mined.tx_hash != payment.tx_hash:
             return None
         _, items = decode_pay(mined.data)

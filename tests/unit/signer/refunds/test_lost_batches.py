@@ -24,19 +24,26 @@ from signer.chain.vault import (
     Reason,
     encode_pay,
 )
-from signer.errors import ChainUnavailableError
+from signer.errors import (
+    ChainUnavailableError,
+    RowNotAuthenticError,
+    StaleStateError,
+)
 from signer.model.refund import Refund, Status
 from signer.model.transaction import CLAIM_TIME
 from signer.model.wallet import NOOP_MEMO, PAID, Pause
 from signer.ports.chain import Log, MinedTransaction, Receipt
 from signer.refunds import lost_batches, wallet_reconciliation
 from signer.refunds.lost_batches import LostItem, read_lost_items
+from tests.fixtures.ledger import forge
 from tests.fixtures.scripted_chain import TOKEN
-from tests.support.refunds import VAULT, World, altered_chain
+from tests.support.refunds import ACTOR, SECOND, VAULT, World, altered_chain
 
 
 _ARTEFACT = json.loads(files("signer.chain").joinpath("vault.json").read_text("utf-8"))
 _CODE = bytes.fromhex(_ARTEFACT["code"].removeprefix("0x"))
+
+FORGED = "UPDATE unrecorded_transactions SET mac = 'tests:00' WHERE nonce = 0"
 
 
 @pytest.fixture
@@ -87,11 +94,16 @@ def logs_of(items: Sequence[Item], ends: Sequence[Reason | None]) -> list[Log]:
 
 
 def mine_lost(
-    world: World, items: Sequence[Item], logs: Sequence[Log], **changes: Any
+    world: World,
+    items: Sequence[Item],
+    logs: Sequence[Log],
+    sender: str | None = None,
+    **changes: Any,
 ) -> str:
     """Let the chain have a final batch that the ledger does not; return its hash."""
     data = encode_pay(TOKEN, items)
-    tx_hash = world.chain.send_foreign(world.signer.address, data, to=VAULT)
+    sender = sender or world.signer.address
+    tx_hash = world.chain.send_foreign(sender, data, to=VAULT)
 
     def change(receipt: Receipt) -> Receipt:
         return replace(receipt, logs=tuple(logs), **changes)
@@ -146,6 +158,55 @@ def test_a_cancellation_is_too_late(world: World) -> None:
     ended = world.finish(*refunds)
 
     assert {each.status for each in ended} == {Status.CONFIRMED}
+
+
+def test_nodes_without_old_states_have_the_batch(world: World) -> None:
+    """They find it by the hash that the ledger has recorded (R24)."""
+    refunds, tx_hash = _restored(world, [None, None])
+    world.state_marks()
+    world.chain.is_pruned = True
+
+    ended = world.finish(*refunds)
+
+    assert {(each.status, each.tx_hash) for each in ended} == {
+        (Status.CONFIRMED, tx_hash)
+    }
+
+
+@pytest.mark.parametrize("cancels", [False, True], ids=["paid", "cancelled"])
+@pytest.mark.parametrize(
+    ("has_key", "error"), [(False, StaleStateError), (True, RowNotAuthenticError)]
+)
+def test_a_batch_that_cannot_be_adopted_holds_up_no_other_refund(
+    world: World, error: type[Exception], *, has_key: bool, cancels: bool
+) -> None:
+    """Its key is not in the ring, or its rows were changed; its refunds wait (R24)."""
+    lost, later = [world.accepted(), world.accepted()], world.accepted()
+    items, own = [item_of(each) for each in lost], world.signer.address
+    sender = own if has_key else SECOND.address
+    mine_lost(world, items, logs_of(items, [None, None]), sender)
+    tx_hash = mine_lost(world, [item_of(later)], logs_of([item_of(later)], [None]))
+    for each in {sender, own}:
+        world.wallets.reconcile_former(world.chains["local"], each)
+    world.state_marks()
+    world.reconcile()
+    if has_key:
+        forge(world.store, FORGED)
+    moving = [*lost, later, world.accepted()]
+    if cancels:
+        for refund in moving:
+            world.service.request_cancellation("gateway", refund.id, ACTOR)
+
+    outcomes = world.lifecycle.step_all([world.stored(each) for each in moving])
+
+    assert [type(each) for each in outcomes[:2]] == [error] * 2
+    after = [world.stored(each) for each in moving]
+    assert [each.status for each in after] == [
+        *[Status.QUEUED] * 2,
+        Status.MINED,
+        Status.CANCELLED if cancels else Status.RESERVED,
+    ]
+    assert after[2].tx_hash == tx_hash
 
 
 def test_a_batch_with_another_refund_is_not_adopted(world: World) -> None:
