@@ -304,7 +304,8 @@ class QueuedRefunds:
                     reservations.append(prepared)
                 else:
                     outcomes[refund.id] = prepared
-        vault.resolve_alerts(each.refund for each in reservations)
+        reserving = (each.refund for each in reservations)
+        vault.resolve_alerts(reserving, self._alerts)
         reserved = self._nonces.assign_nonces(
             reservations,
             counted=counted,

@@ -74,15 +74,13 @@ class VaultLimits:
         left.balance -= refund.amount
         left.today -= refund.amount
 
-    def resolve_alerts(self, refunds: Iterable[Refund]) -> None:
+    def resolve_alerts(self, refunds: Iterable[Refund], alerts: Alerts) -> None:
         """Resolve the alerts of the tokens of which none of *refunds* was refused."""
         network = self._chain.network
         paid = (each for each in refunds if find_vault(each, network) is not None)
         tokens = {each.token: each.network for each in paid}
         for token in tokens.keys() - self._refused:
-            if self._alerts is not None:
-                name = tokens[token]
-                self._alerts.resolve(Alert.VAULT_LIMIT, network=name, token=token)
+            alerts.resolve(Alert.VAULT_LIMIT, network=tokens[token], token=token)
 
     def _read(self, vault: str, refund: Refund) -> _Left:
         rules, token = VaultRules(self._chain.client, vault), refund.token_address

@@ -12,11 +12,15 @@ from signer.chain.chain import Chain
 from signer.chain.vault import ITEM_GAS, Item, batch_gas, decode_pay, encode_pay
 from signer.config.networks import Network
 from signer.crypto.transactions import AnyTransaction
-from signer.errors import EncodingError, PolicyViolationError
+from signer.errors import (
+    ChainUnavailableError,
+    EncodingError,
+    PolicyViolationError,
+)
 from signer.model.payment import PaymentPurpose
 from signer.model.transaction import Kind, Transaction
 from signer.ports.chain import Call
-from signer.refunds.gas import estimate_gas
+from signer.refunds.gas import estimate_batches, estimate_gas
 from signer.refunds.payload import payload_of
 from signer.refunds.payment_checks import admit, check_batch
 from signer.refunds.payment_policy import PolicyReview
@@ -170,6 +174,16 @@ def test_a_transfer_of_before_the_vault_is_estimated_as_the_wallet(
     estimate_gas(world.accepted(), Chain(PAYS, client), OTHER)
 
     assert asked == [OTHER]
+
+
+def test_a_batch_without_an_estimate_has_what_was_reserved(
+    world: World, batch: Transaction
+) -> None:
+    """Nodes that do not answer stop no signature, nor those of other transactions."""
+    down = altered_chain(world.chain, preflight=ChainUnavailableError("no node"))
+
+    assert estimate_batches([batch], Chain(PAYS, down)) == {}
+    assert estimate_batches([batch], Chain(PAYS, world.chain)).keys() == {batch.id}
 
 
 def test_refunds_of_one_span_are_due_together() -> None:
