@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +33,7 @@ _START_SECONDS = 30.0
 _STOP_SECONDS = 5.0
 
 
-class LocalNode:
+class LocalNode(ABC):
     """
     A node on loopback that runs inside the ``with`` block.
 
@@ -45,9 +46,9 @@ class LocalNode:
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
+    @abstractmethod
     def _compose(self) -> list[str]:
         """Return the command that runs the node."""
-        raise NotImplementedError
 
     @property
     def pid(self) -> int:

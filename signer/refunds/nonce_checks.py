@@ -241,19 +241,7 @@ class NonceManager:
         if not all(item.mark in queued for item in items):
             return None
         refunds = [queued[item.mark] for item in items]
-        draft = Transaction.draft(
-            refunds,
-            self._clock(),
-            sender=payment.sender,
-            key_id=self._key_id(payment.sender),
-            nonce=payment.nonce,
-            gas_limit=payment.gas_limit,
-            vault=mined.to,
-            status=TransactionStatus.MINED,
-            tx_hash=payment.tx_hash,
-            block_number=payment.block_number,
-            block_hash=payment.block_hash,
-        )
+        draft = self._draft(refunds, payment, vault=mined.to)
         batch = draft.paying(
             each.assigned(draft, position) for position, each in enumerate(refunds)
         )
@@ -272,21 +260,29 @@ class NonceManager:
             )
             self._store.save(refund, after)
             return after
-        after = refund.assigned(
-            Transaction.draft(
-                [refund],
-                self._clock(),
-                sender=payment.sender,
-                key_id=self._key_id(payment.sender),
-                nonce=payment.nonce,
-                gas_limit=payment.gas_limit,
-                status=TransactionStatus.MINED,
-                tx_hash=payment.tx_hash,
-                block_number=payment.block_number,
-                block_hash=payment.block_hash,
-            )
-        )
+        after = refund.assigned(self._draft([refund], payment))
         return self._store.adopt(refund, after)
+
+    def _draft(
+        self,
+        refunds: Sequence[Refund],
+        payment: UnrecordedTransaction,
+        vault: str | None = None,
+    ) -> Transaction:
+        """Return the transaction of *payment*, which pays *refunds*."""
+        return Transaction.draft(
+            refunds,
+            self._clock(),
+            sender=payment.sender,
+            key_id=self._key_id(payment.sender),
+            nonce=payment.nonce,
+            gas_limit=payment.gas_limit,
+            vault=vault,
+            status=TransactionStatus.MINED,
+            tx_hash=payment.tx_hash,
+            block_number=payment.block_number,
+            block_hash=payment.block_hash,
+        )
 
     def find_other_payment(
         self, transaction: Transaction, chain: Chain
