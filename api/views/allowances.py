@@ -218,7 +218,7 @@ def network_document(name: str, network: Network, tenant: Tenant) -> NetworkDocu
     """Return one network, with the limits on gas of *tenant*."""
     limits = (
         (LimitScope.SERVICE, network.gas_per_hour),
-        (LimitScope.TENANT, tenant.network_limits(name).gas_per_hour),
+        (LimitScope.TENANT, tenant.gas_limit(name)),
     )
     bounds = [
         _limit(Bound(GAS_PER_HOUR, scope, limit), 0)

@@ -123,6 +123,9 @@ class TokenLimits(StrictModel):
                 yield f"{name} must not be less than max_amount, the token's included"
 
 
+_NO_TOKEN_LIMITS = TokenLimits()
+
+
 class NetworkLimits(StrictModel):
     """A tenant's limits on one network; ``gas_per_hour`` bounds its gas limits."""
 
@@ -234,21 +237,22 @@ class Tenant(StrictModel):
             raise ValueError("needs subjects or client_ids")
         return self
 
-    def network_limits(self, network: str) -> NetworkLimits:
-        """Return the limits on *network*; of gas, the tenant's unless it is set."""
-        limits = self.networks.get(network, NetworkLimits())
-        if limits.gas_per_hour is not None:
-            return limits
-        return limits.model_copy(update={"gas_per_hour": self.gas_per_hour})
+    def gas_limit(self, network: str) -> int | None:
+        """Return the gas of an hour on *network*: its own limit, or the tenant's."""
+        of_network = self.networks.get(network)
+        own = None if of_network is None else of_network.gas_per_hour
+        return self.gas_per_hour if own is None else own
 
     def token_limits(self, network: str, token: str) -> TokenLimits:
-        return self.network_limits(network).tokens.get(token, TokenLimits())
+        of_network = self.networks.get(network)
+        found = None if of_network is None else of_network.tokens.get(token)
+        return found or _NO_TOKEN_LIMITS
 
     def problems(self, networks: Mapping[str, Network]) -> Iterator[str]:
         """Yield each limit that *networks* cannot have."""
         for name, each in networks.items():
             # An accepted refund must not wait without end.
-            gas = self.network_limits(name).gas_per_hour or each.largest_gas
+            gas = self.gas_limit(name) or each.largest_gas
             if gas < each.largest_gas:
                 yield (
                     f"networks.{name}: gas_per_hour must not be less than the max_gas"

@@ -75,7 +75,7 @@ class Limits:
             limits.units("hourly_limit", token),
             limits.units("daily_limit", token),
             limits.units("daily_limit_per_recipient", token),
-            tenant.network_limits(network).gas_per_hour,
+            tenant.gas_limit(network),
         )
 
     @classmethod
@@ -92,7 +92,7 @@ class Limits:
     @classmethod
     def for_calls(cls, tenant: Tenant, network_name: str, network: Network) -> Self:
         """Return the limits of calls: of gas, and no others."""
-        of_tenant = cls(gas_per_hour=tenant.network_limits(network_name).gas_per_hour)
+        of_tenant = cls(gas_per_hour=tenant.gas_limit(network_name))
         return cls(gas_per_hour=network.gas_per_hour, tenant=of_tenant)
 
     def items(self) -> Iterator[tuple[str, int]]:

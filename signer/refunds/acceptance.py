@@ -100,7 +100,7 @@ def require_gas(store: Ledger, refund: Refund, limits: Tenant) -> None:
     Raises:
         LimitReachedError: It is used up.
     """
-    limit = limits.network_limits(refund.network).gas_per_hour
+    limit = limits.gas_limit(refund.network)
     if limit is None:
         return
     _, own = store.spent(refund)

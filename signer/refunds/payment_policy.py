@@ -315,14 +315,10 @@ def _split(transaction: AnyTransaction) -> Sequence[AnyTransaction]:
     """
     token, items = decode_pay(transaction.data)
     gas = item_gas(transaction.gas, len(items))
+    of_item = replace(transaction, to=to_checksum_address(token), gas=gas)
     return [
         replace(
-            transaction,
-            to=to_checksum_address(token),
-            data=encode_transfer(
-                to_checksum_address(each.recipient), each.amount, each.mark
-            ),
-            gas=gas,
+            of_item, data=encode_transfer(each.recipient, each.amount, each.mark)
         )
         for each in items
     ]

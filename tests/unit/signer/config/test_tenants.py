@@ -156,7 +156,7 @@ def test_without_a_file_each_subject_is_a_tenant() -> None:
     assert registry.find("gateway-1", "any") == "gateway-1"
     assert registry.limits("gateway-1") == NO_LIMITS
     assert NO_LIMITS.max_open_refunds is None
-    assert NO_LIMITS.network_limits("local").gas_per_hour is None
+    assert NO_LIMITS.gas_limit("local") is None
     assert set(NO_LIMITS.model_dump(exclude_defaults=True)) == {
         "gas_per_hour",
         "max_open_refunds",
