@@ -6,6 +6,7 @@ Messages are written by this project.  A vendor's message may name accounts, rol
 endpoints.  It is dropped: backends raise outside of the ``except`` block.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, TypeVar
@@ -363,6 +364,14 @@ class KeyUnusableError(BackendError):
     """The key exists but cannot be used: disabled, or of the wrong curve or usage."""
 
     code = "key-unusable"
+
+
+class KeyNotProtectedError(KeyUnusableError):
+    """Production must not sign with the key; ``refusals`` has the reasons."""
+
+    def __init__(self, message: str, refusals: Iterable[Refusal] = ()) -> None:
+        super().__init__(message)
+        self.refusals = (*refusals,)
 
 
 class KeyNotExportableError(HotWalletError, AttributeError):

@@ -23,13 +23,19 @@ def prepare(settings: Settings) -> tuple[Path, Callable[[], str]]:
         ConfigurationError: SoftHSM is not installed (``softhsm-missing``), or a file
             of the token is damaged (``softhsm-damaged``).
     """
-    use_project_conf(settings.home)
-    restore_copies(Layout.of(settings.home))
+    if not settings.is_production:
+        use_project_conf(settings.home)
+        restore_copies(Layout.of(settings.home))
     return library.require_module(settings), pin_source(settings)
 
 
 class PKCS11Plugin:
-    """See ``BackendPlugin``.  ``signer/startup/guard.py`` refuses it in production."""
+    """
+    See ``BackendPlugin``.
+
+    In production, ``signer/startup/guard.py`` checks the settings, and the backend what
+    the token shows of its key.
+    """
 
     name = PKCS11
     key_setting = "PKCS11_KEY_ID"
@@ -47,8 +53,14 @@ class PKCS11Plugin:
     def open(self, config: BackendConfig) -> KeyDirectory:
         from backends.pkcs11 import PKCS11Backend  # noqa: PLC0415
 
-        module, pin = prepare(config.settings)
-        return PKCS11Backend(module, config.settings.pkcs11_token_label, pin)
+        settings = config.settings
+        module, pin = prepare(settings)
+        return PKCS11Backend(
+            module,
+            settings.pkcs11_token_label,
+            pin,
+            is_production=settings.is_production,
+        )
 
 
 PLUGIN: BackendPlugin = PKCS11Plugin()

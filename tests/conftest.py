@@ -15,6 +15,7 @@ collect_ignore = ["mutation/generate.py"]  # For another environment.
 
 pytest_plugins = [
     "tests.fixtures.softhsm",
+    "tests.fixtures.hsm_stand_in",
     "tests.fixtures.kms",
     "tests.fixtures.google_kms",
     "tests.fixtures.stores",

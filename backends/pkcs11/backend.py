@@ -48,8 +48,21 @@ class PKCS11Backend:
     # SoftHSM signs on this host's CPU; more threads do not help.
     concurrency = 2
 
-    def __init__(self, module: Path, token_label: str, pin: Callable[[], str]) -> None:
-        """Store the options; *pin* is called when the token is opened."""
+    def __init__(
+        self,
+        module: Path,
+        token_label: str,
+        pin: Callable[[], str],
+        *,
+        is_production: bool = False,
+    ) -> None:
+        """
+        Store the options; *pin* is called when the token is opened.
+
+        With *is_production*, a key must be as ``proof`` demands; otherwise the methods
+        raise ``KeyNotProtectedError``.
+        """
+        self._is_production = is_production
         self._session = TokenSession(os.path.realpath(module), token_label, pin)
         self._pinned: dict[KeyId, bytes] = {}
 
@@ -115,6 +128,8 @@ class PKCS11Backend:
         key = connection.keys.get(key_id)
         if key is None:
             key = OpenKey(connection, _cka_id(key_id))
+            if self._is_production:
+                key.require_protected()
             if self._pinned.setdefault(key_id, key.spki) != key.spki:
                 raise KeyUnusableError("the key id now has another key than before")
             # Racing threads find the same key; the first instance is kept.

@@ -11,12 +11,14 @@ from pkcs11.exceptions import PKCS11Error, UserAlreadyLoggedIn
 
 from backends.pkcs11 import keys as pkcs11_keys
 from backends.pkcs11.cryptoki import Library
+from backends.pkcs11.proof import find_weaknesses
 from signer.errors import (
     AccessDeniedError,
     BackendError,
     BackendThrottledError,
     BackendUnavailableError,
     KeyNotFoundError,
+    KeyNotProtectedError,
     KeyUnusableError,
 )
 from signer.ports.key_backend import KeyId
@@ -110,8 +112,9 @@ class TokenLogin:
     the process out.
     """
 
-    def __init__(self, epoch: object, token: Token, session: Session) -> None:
-        self.epoch = epoch
+    def __init__(self, library: Library, token: Token, session: Session) -> None:
+        self.library = library
+        self.epoch = library.epoch
         self.token = token
         self.session = session
         self.keys: dict[KeyId, OpenKey] = {}
@@ -154,6 +157,13 @@ class OpenKey:
         session = connection.session
         self._idle = [connection.find(pkcs11_keys.private_key, session, cka_id)]
         self.spki = connection.find(pkcs11_keys.public_key, session, cka_id)
+
+    def require_protected(self) -> None:
+        """Raise ``KeyNotProtectedError`` unless production may sign with the key."""
+        library = self._connection.library
+        found = [*find_weaknesses(library, self._connection.token, self._idle[0])]
+        if found:
+            raise KeyNotProtectedError("; ".join(map(str, found)), found)
 
     def sign(self, digest: bytes) -> bytes:
         try:
@@ -263,7 +273,7 @@ class TokenSession:
     def _log_in(self, library: Library) -> TokenLogin:
         try:
             token = library.token(self._token_label)
-            return TokenLogin(library.epoch, token, self._login(token))
+            return TokenLogin(library, token, self._login(token))
         except PKCS11Error as e:
             error = map_error(e)
             if isinstance(error, TokenLostError):

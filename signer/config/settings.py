@@ -246,13 +246,7 @@ class Settings(BaseModel):
     # AWS's quota is 1,000 a second for all ECC keys of an account in a region.
     kms_signatures_per_second: int = Field(950, ge=0, le=100_000)
 
-    pkcs11_module: Annotated[
-        Path | None,
-        RefusedInProduction(
-            "softhsm-module-forbidden",
-            "PKCS11_MODULE is set; production signs with a KMS only",
-        ),
-    ] = None
+    pkcs11_module: Path | None = None
     pkcs11_token_label: str = "hotwallet"  # noqa: S105  No password.
     pkcs11_pin: SecretStr | None = None
     pkcs11_pin_file: Path | None = None
@@ -261,7 +255,7 @@ class Settings(BaseModel):
         Path | None,
         RefusedInProduction(
             "softhsm-config-forbidden",
-            "SOFTHSM2_CONF is set; production signs with a KMS only",
+            "SOFTHSM2_CONF is set; production does not sign with SoftHSM",
         ),
     ] = None
 

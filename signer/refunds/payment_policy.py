@@ -317,9 +317,7 @@ def _split(transaction: AnyTransaction) -> Sequence[AnyTransaction]:
     gas = item_gas(transaction.gas, len(items))
     of_item = replace(transaction, to=to_checksum_address(token), gas=gas)
     return [
-        replace(
-            of_item, data=encode_transfer(each.recipient, each.amount, each.mark)
-        )
+        replace(of_item, data=encode_transfer(each.recipient, each.amount, each.mark))
         for each in items
     ]
 

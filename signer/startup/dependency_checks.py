@@ -26,6 +26,7 @@ from signer.errors import (
     ConfigurationError,
     ExecutionRevertedError,
     KeyNotFoundError,
+    KeyNotProtectedError,
     Refusal,
     SigningError,
     StoreError,
@@ -54,7 +55,7 @@ def self_test_key(
         KeyRotatedError: With *while_active*: the key is no longer the active one.
         ConfigurationError: ``kms-not-configured`` or ``pkcs11-not-configured`` if there
             is no such key; ``kms-signing-error`` or ``pkcs11-signing-error`` if the key
-            does not sign.
+            does not sign; those of ``KeyNotProtectedError``.
     """
     kind = "kms"
     remedy = (
@@ -73,6 +74,8 @@ def self_test_key(
         if seconds is None:
             return test()
         return Deadlines().within(seconds, test, name="key")
+    except KeyNotProtectedError as e:
+        raise ConfigurationError(*e.refusals) from None
     except KeyNotFoundError as e:
         refusal = Refusal(f"{kind}-not-configured", f"{e}; {remedy}")
     except SigningError as e:

@@ -116,10 +116,7 @@ def _role_refusals(settings: Settings) -> Iterator[Refusal]:
 def _kms_refusals(settings: Settings) -> Iterator[Refusal]:
     """Yield why the key cannot be used; other backends' plugins check theirs."""
     if settings.is_production and settings.backend_name == PKCS11:
-        yield Refusal(
-            "kms-not-configured",
-            "production signs with a KMS: set KEY_BACKEND, for example aws-kms",
-        )
+        yield from _hsm_refusals(settings)
     if settings.backend_name != AWS_KMS:
         return
     if settings.kms_key_id is None:
@@ -128,6 +125,37 @@ def _kms_refusals(settings: Settings) -> Iterator[Refusal]:
         yield Refusal("kms-not-configured", "set AWS_REGION to the key's region")
     if settings.kms_key_id is not None:
         yield from _key_list_refusals(settings, settings.kms_key_id)
+
+
+def _hsm_refusals(settings: Settings) -> Iterator[Refusal]:
+    """
+    Yield why production must not sign through PKCS#11 as configured.
+
+    The backend asks the device the rest: ``backends/pkcs11/proof.py``.
+    """
+    if settings.key_backend is None:
+        yield Refusal(
+            "kms-not-configured",
+            "production signs with a KMS: set KEY_BACKEND, for example aws-kms",
+        )
+        return
+    if settings.pkcs11_module is None:
+        yield Refusal(
+            "softhsm-module-forbidden",
+            "set PKCS11_MODULE to the module of your HSM; without it, SoftHSM signs",
+        )
+    if settings.pkcs11_pin is not None or settings.pkcs11_pin_file is None:
+        yield Refusal(
+            "pkcs11-pin-exposed",
+            "set PKCS11_PIN_FILE to a file that only the service can read, and unset"
+            " PKCS11_PIN",
+        )
+    if settings.wallet_address is None:
+        yield Refusal(
+            "wallet-address-missing",
+            "set WALLET_ADDRESS to the key's address; without it, any key of the"
+            " device with this CKA_ID would sign",
+        )
 
 
 def _key_list_refusals(settings: Settings, key_name: str) -> Iterator[Refusal]:
@@ -157,6 +185,11 @@ def _production_refusals(
             settings.raw_key_present,
             "raw-key-forbidden",
             f"{RAW_KEY} is set; unset it, and move the funds: the key was exposed",
+        ),
+        (
+            settings.pkcs11_module is not None and settings.key_backend != PKCS11,
+            "softhsm-module-forbidden",
+            "PKCS11_MODULE is set, but KEY_BACKEND is not pkcs11; unset it",
         ),
         (
             bool(settings.emulators),
@@ -224,7 +257,8 @@ def _is_protected_database(settings: Settings) -> bool:
 
 def _warnings(settings: Settings) -> Iterator[str]:
     is_emulated = bool(settings.kms_endpoint or settings.aws_endpoint)
-    if settings.backend_name == PKCS11 or is_emulated:
+    is_unproven = settings.backend_name == PKCS11 and not settings.is_production
+    if is_unproven or is_emulated:
         yield NOT_SAFE
     if settings.raw_key_present:
         yield f"{RAW_KEY} is set and ignored; import the key into the token: {_IMPORT}"

@@ -256,6 +256,37 @@ def test_the_configured_key_must_be_allowed(app_env: str) -> None:
     assert _check({**environ, **alias})[0] == []
 
 
+HSM = {
+    **{name: PRODUCTION[name] for name in PRODUCTION if "KMS" not in name},
+    "KEY_BACKEND": "pkcs11",
+    "PKCS11_MODULE": "/opt/hsm/module.so",
+    "PKCS11_PIN_FILE": "/run/secrets/pin",
+    "WALLET_ADDRESS": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "codes"),
+    [
+        ({}, []),
+        ({"KEY_BACKEND": ""}, ["kms-not-configured", "softhsm-module-forbidden"]),
+        ({"PKCS11_MODULE": " "}, ["softhsm-module-forbidden"]),
+        ({"PKCS11_PIN": "canary"}, ["pkcs11-pin-exposed"]),
+        ({"PKCS11_PIN_FILE": ""}, ["pkcs11-pin-exposed"]),
+        ({"WALLET_ADDRESS": ""}, ["wallet-address-missing"]),
+        ({"SOFTHSM2_CONF": "/etc/softhsm2.conf"}, ["softhsm-config-forbidden"]),
+    ],
+)
+def test_production_with_an_hsm_needs_its_settings(
+    changed: dict[str, str], codes: list[str]
+) -> None:
+    """Without a warning; outside of production, SoftHSM needs none of them."""
+    environ = {**HSM, **changed}
+
+    assert _check(environ) == (codes, [])
+    assert _check({**environ, "APP_ENV": "test"}) == ([], [NOT_SAFE])
+
+
 # A process that serves refunds only, in production: it has no setting of a key.
 REFUNDS = {
     "SERVE_ROLE": "refunds",

@@ -1,0 +1,65 @@
+"""
+What a token must show before production signs with one of its keys.
+
+A device can lie about all of it: this finds a token or a key that was chosen or made
+wrongly, not a false device.
+"""
+
+from collections.abc import Iterator
+
+from pkcs11 import Attribute, Token
+from pkcs11.types import Object
+
+from backends.pkcs11.cryptoki import Library
+from signer.errors import Refusal
+
+
+_SOFTHSM = "softhsm"
+
+_ORIGIN = {
+    Attribute.LOCAL: (
+        "pkcs11-key-imported",
+        "the token did not generate the key, so copies of it may exist",
+    ),
+    Attribute.NEVER_EXTRACTABLE: (
+        "pkcs11-key-exposed",
+        "the key could be taken out of the token once",
+    ),
+    Attribute.ALWAYS_SENSITIVE: (
+        "pkcs11-key-exposed",
+        "the key could be read in clear text once",
+    ),
+}
+"""The attributes that must be true, and what it means if one is not (PKCS#11 v2.40)."""
+
+
+def names(library: Library, token: Token) -> dict[str, str]:
+    """Return what module, slot and token say about themselves."""
+    module, slot = library.module, token.slot
+    return {
+        "module": f"{module.manufacturer_id} {module.library_description}",
+        "module_version": "{}.{}".format(*module.library_version),
+        "slot": f"{slot.manufacturer_id} {slot.slot_description}",
+        "token": f"{token.manufacturer_id} {token.model}",
+    }
+
+
+def find_weaknesses(
+    library: Library, token: Token, private_key: Object
+) -> Iterator[Refusal]:
+    """Yield why production must not sign with *private_key*, which may be used."""
+    found = [library.path, *names(library, token).values()]
+    if any(_SOFTHSM in name.lower() for name in found):
+        yield Refusal(
+            "softhsm-module-forbidden",
+            "the token is SoftHSM's, whose keys are files; set PKCS11_MODULE and"
+            " PKCS11_TOKEN_LABEL to those of an HSM",
+        )
+    shown = private_key.get_attributes(list(_ORIGIN))
+    for attribute, (code, meaning) in _ORIGIN.items():
+        if shown.get(attribute) is not True:
+            yield Refusal(
+                code,
+                f"CKA_{attribute.name} is not true: {meaning}; generate another key in"
+                " the token",
+            )
