@@ -24,6 +24,8 @@ from signer.ports.key_backend import KeyBackend, KeyId
 if TYPE_CHECKING:
     from types_boto3_kms import KMSClient
 
+    from backends.pkcs11.cryptoki import Library
+
 
 @dataclass(frozen=True, slots=True)
 class Token:
@@ -54,19 +56,19 @@ def open_softhsm(folder: Path) -> Token:
 
 
 def _bare_signer(
-    library: object, label: str, cka_id: bytes
+    library: "Library", label: str, cka_id: bytes
 ) -> Callable[[bytes], bytes]:
     """Return the bare call; each thread has a session of its own."""
-    from pkcs11 import Attribute, Mechanism, ObjectClass  # noqa: PLC0415
+    from backends.pkcs11.functions import PRIVATE_KEY, Session  # noqa: PLC0415
+    from backends.pkcs11.keys import find  # noqa: PLC0415
 
-    wanted = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.ID: cka_id}
     local = threading.local()
 
     def sign(digest: bytes) -> bytes:
         if not hasattr(local, "key"):
-            local.session = library.token(label).open()  # type: ignore[attr-defined]
-            (local.key,) = local.session.get_objects(wanted)
-        signature: bytes = local.key.sign(digest, mechanism=Mechanism.ECDSA)
+            local.session = Session(library.functions, library.token(label))
+            (local.key,) = find(local.session, PRIVATE_KEY, cka_id)
+        signature: bytes = local.session.sign(local.key, digest)
         return signature
 
     return sign

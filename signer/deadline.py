@@ -9,7 +9,9 @@ import contextvars
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from functools import partial
+from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import TypeVar
 
@@ -36,14 +38,20 @@ class Deadlines:
     Instances are thread-safe.  Create them after a fork.
     """
 
-    def __init__(self, per_subject: int = 1, total: int | None = None) -> None:
+    def __init__(
+        self, per_subject: int = 1, total: int | None = None, *, idle: int = 0
+    ) -> None:
         """
         Allow up to *per_subject* unfinished pieces of work per name and subject.
 
         *total* bounds them for all names together; set it if callers choose subjects.
+        Up to *idle* threads wait for more work, since a new one costs more than a
+        short call.
         """
         self._per_subject = per_subject
         self._total = total
+        self._most_idle = idle
+        self._idle: list[SimpleQueue[Callable[[], None]]] = []
         self._running: Counter[tuple[str, str]] = Counter()
         self._lock = Lock()
 
@@ -65,9 +73,13 @@ class Deadlines:
                 return _refused(pending)
             self._running[kind] += 1
         context = contextvars.copy_context()
+        job = partial(context.run, self._run, work, pending, kind)
+        with suppress(IndexError):
+            self._idle.pop().put(job)
+            return pending
         thread = Thread(
-            target=context.run,
-            args=(self._run, work, pending, kind),
+            target=self._work,
+            args=(job,),
             name=f"deadline-{name}",
             daemon=True,  # A hanging thread must not keep the process alive.
         )
@@ -97,6 +109,14 @@ class Deadlines:
         if not pending.wait(seconds):
             raise late(TIMEOUT_MESSAGE)
         return pending.result()
+
+    def _work(self, job: Callable[[], None]) -> None:
+        jobs = SimpleQueue[Callable[[], None]]()
+        job()
+        del job  # It refers to what the caller passed.
+        while len(self._idle) < self._most_idle:
+            self._idle.append(jobs)
+            jobs.get()()
 
     def _run(
         self, work: Callable[[], T], pending: Pending[T], kind: tuple[str, str]

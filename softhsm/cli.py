@@ -22,7 +22,7 @@ from softhsm.plugin import prepare
 if TYPE_CHECKING:
     from backends.pkcs11 import PKCS11Backend
 
-# Commands import python-pkcs11 when they run, so that help also works without it.
+# Commands import the backend when they run, so that help needs no cryptography.
 
 _json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON."

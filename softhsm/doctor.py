@@ -1,5 +1,6 @@
 """The checks of ``hotwallet softhsm doctor``, from the module to a signature."""
 
+import ctypes
 import os
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
@@ -9,6 +10,7 @@ from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11.cryptoki import Library, Locking
 from signer.config.settings import Settings
 from signer.diagnostics import Check, Finding
+from signer.errors import BackendError, BackendUnavailableError
 from signer.ports.key_backend import KeyId
 from signer.redact import key_prefix
 from softhsm import keys, library
@@ -44,11 +46,15 @@ class _Token:
 
     def load_module(self) -> str:
         prepare(self._settings)
+        try:
+            ctypes.CDLL(os.path.realpath(self._module))
+        except OSError as e:
+            # The loader's own words, which name a missing library.
+            raise BackendError(f"the PKCS#11 module does not load: {e}") from None
         with self._library.lock.exclusive():
             self._library.initialize()
         module = self._library.module
-        major, minor = module.library_version
-        return f"{module.manufacturer_id} {major}.{minor}"
+        return "{} {}.{}".format(module.manufacturer, *module.version)
 
     def check_locking(self) -> str:
         if self._library.locking is Locking.MODULE:
@@ -57,7 +63,12 @@ class _Token:
 
     def find_token(self) -> str:
         with self._library.lock:
-            return str(self._library.token(self._settings.pkcs11_token_label))
+            try:
+                return self._library.token(self._settings.pkcs11_token_label).label
+            except BackendUnavailableError as e:
+                tokens = self._library.functions.tokens()
+                labels = ", ".join(repr(each.label) for each in tokens) or "no token"
+                raise BackendError(f"{e}; the module has {labels}") from None
 
     def read_pin(self) -> str:
         pin_source(self._settings)()

@@ -18,12 +18,17 @@ from io import BytesIO, FileIO
 from pathlib import Path
 
 import coincurve
-from asn1crypto.core import OctetString
-from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass, Session, SignMixin
-from pkcs11.types import Object
 
 from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11 import keys as pkcs11_keys
+from backends.pkcs11.functions import (
+    EC,
+    PRIVATE_KEY,
+    PUBLIC_KEY,
+    Attribute,
+    Session,
+    Template,
+)
 from signer.crypto.der import parse_public_key, parse_signature
 from signer.crypto.secp256k1 import N, PublicKey, recoverable
 from signer.errors import (
@@ -59,13 +64,13 @@ def ensure_key(backend: PKCS11Backend, key_id: KeyId, label: str) -> None:
 
     def exists(session: Session) -> bool:
         destroy_incomplete(session, cka_id)
-        private = pkcs11_keys.find(session, ObjectClass.PRIVATE_KEY, cka_id)
-        public = pkcs11_keys.find(session, ObjectClass.PUBLIC_KEY, cka_id)
+        private = pkcs11_keys.find(session, PRIVATE_KEY, cka_id)
+        public = pkcs11_keys.find(session, PUBLIC_KEY, cka_id)
         if private and not public:
             raise KeyUnusableError("the key is imported in part: import it again")
         if not private:
             # SoftHSM writes the public half first: its process was killed after that.
-            pkcs11_keys.destroy(public)
+            session.destroy(public)
         return bool(private)
 
     if not backend.provision(exists):
@@ -79,19 +84,19 @@ def destroy_incomplete(session: Session, cka_id: bytes) -> None:
     SoftHSM stores a new key first without its id, then without its curve and value.  A
     process that is killed in between leaves an object that cannot sign.
     """
-    pkcs11_keys.destroy(_unfinished(session, cka_id))
+    session.destroy(_unfinished(session, cka_id))
     if nameless := _unfinished(session, b""):
         # Another process may be about to give it an id.
         time.sleep(_PAUSE_SECONDS)
-        pkcs11_keys.destroy(nameless & _unfinished(session, b""))
+        session.destroy(nameless & _unfinished(session, b""))
 
 
-def _unfinished(session: Session, cka_id: bytes) -> set[Object]:
+def _unfinished(session: Session, cka_id: bytes) -> set[int]:
     """Return the private keys with this id that have no curve."""
     return {
         key
-        for key in pkcs11_keys.find(session, ObjectClass.PRIVATE_KEY, cka_id)
-        if key.get_attributes([Attribute.EC_PARAMS]).get(Attribute.EC_PARAMS) == b""
+        for key in pkcs11_keys.find(session, PRIVATE_KEY, cka_id)
+        if session.read(key, [Attribute.EC_PARAMS]).get(Attribute.EC_PARAMS) == b""
     }
 
 
@@ -108,14 +113,14 @@ def list_keys(backend: PKCS11Backend) -> list[KeyInfo]:
     """Return every private key of the token, including those of other curves."""
 
     def read(session: Session) -> list[KeyInfo]:
-        keys = list(session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY}))
+        keys = session.find({Attribute.CLASS: PRIVATE_KEY})
         return sorted((_info(session, key) for key in keys), key=lambda k: k.key_id)
 
     return backend.provision(read)
 
 
-def _info(session: Session, key: Object) -> KeyInfo:
-    names = key.get_attributes([Attribute.ID, Attribute.LABEL])
+def _info(session: Session, key: int) -> KeyInfo:
+    names = session.read(key, [Attribute.ID, Attribute.LABEL])
     cka_id = names.get(Attribute.ID, b"")
     flags = [
         attribute
@@ -124,11 +129,11 @@ def _info(session: Session, key: Object) -> KeyInfo:
     ]
     return KeyInfo(
         key_id=cka_id.hex(),
-        label=names.get(Attribute.LABEL, ""),
+        label=names.get(Attribute.LABEL, b"").decode(errors="replace"),
         address=_address(session, cka_id),
         attributes={
-            Attribute(attribute).name.lower(): bool(value)
-            for attribute, value in key.get_attributes(flags).items()
+            attribute.name.lower(): value == b"\x01"
+            for attribute, value in session.read(key, flags).items()
         },
     )
 
@@ -231,52 +236,52 @@ def _create_missing_halves(
     but asks to repeat the import.
     """
     cka_id = bytes.fromhex(key_id)
-    common = {
-        Attribute.KEY_TYPE: KeyType.EC,
+    common: Template = {
+        Attribute.KEY_TYPE: EC,
         Attribute.EC_PARAMS: pkcs11_keys.SECP256K1,
         Attribute.ID: cka_id,
         Attribute.LABEL: label,
     }
     _require_unused_label(session, cka_id, label)
     destroy_incomplete(session, cka_id)
-    private = pkcs11_keys.find(session, ObjectClass.PRIVATE_KEY, cka_id)
-    public = pkcs11_keys.find(session, ObjectClass.PUBLIC_KEY, cka_id)
+    private = pkcs11_keys.find(session, PRIVATE_KEY, cka_id)
+    public = pkcs11_keys.find(session, PUBLIC_KEY, cka_id)
     if not (
-        all(_signs_as(key, public_key) for key in private)
-        and all(_belongs_to(key, public_key) for key in public)
+        all(_signs_as(session, key, public_key) for key in private)
+        and all(_belongs_to(session, key, public_key) for key in public)
     ):
         raise BackendError("another key has this id; choose one with PKCS11_KEY_ID")
     if not private:
-        session.create_object(
+        session.create(
             {
                 **pkcs11_keys.PRIVATE_TEMPLATE,
                 **common,
-                Attribute.CLASS: ObjectClass.PRIVATE_KEY,
+                Attribute.CLASS: PRIVATE_KEY,
                 Attribute.VALUE: bytes(secret),
             }
         )
     if not public:
-        session.create_object(
+        session.create(
             {
                 **pkcs11_keys.PUBLIC_TEMPLATE,
                 **common,
-                Attribute.CLASS: ObjectClass.PUBLIC_KEY,
-                Attribute.EC_POINT: OctetString(public_key.uncompressed).dump(),
+                Attribute.CLASS: PUBLIC_KEY,
+                Attribute.EC_POINT: pkcs11_keys.wrap_point(public_key.uncompressed),
             }
         )
 
 
 def _require_unused_label(session: Session, cka_id: bytes, label: str) -> None:
-    for other in session.get_objects({Attribute.LABEL: label}):
-        if other[Attribute.ID] != cka_id:
+    for other in session.find({Attribute.LABEL: label}):
+        if session.read(other, [Attribute.ID]).get(Attribute.ID) != cka_id:
             raise BackendError("another key has this label; choose one with --label")
 
 
-def _signs_as(key: Object, public_key: PublicKey) -> bool:
-    if not isinstance(key, SignMixin):
+def _signs_as(session: Session, key: int, public_key: PublicKey) -> bool:
+    if pkcs11_keys.find_mismatches(session, key, {Attribute.SIGN: True}):
         return False
     digest = secrets.token_bytes(32)
-    raw = key.sign(digest, mechanism=Mechanism.ECDSA)
+    raw = session.sign(key, digest)
     r, s = int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big")
     with suppress(RecoveryError):
         recoverable(r, s, digest, public_key)
@@ -284,6 +289,7 @@ def _signs_as(key: Object, public_key: PublicKey) -> bool:
     return False
 
 
-def _belongs_to(key: Object, public_key: PublicKey) -> bool:
-    point = pkcs11_keys.unwrap_point(key[Attribute.EC_POINT])
+def _belongs_to(session: Session, key: int, public_key: PublicKey) -> bool:
+    known = session.read(key, [Attribute.EC_POINT])
+    point = pkcs11_keys.unwrap_point(known.get(Attribute.EC_POINT, b""))
     return point == public_key.uncompressed

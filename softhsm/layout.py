@@ -3,6 +3,7 @@
 import fcntl
 import os
 import secrets
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from backends.pkcs11.token_uri import TokenName
 from signer.config.settings import Settings
 from signer.errors import AccessDeniedError, ConfigurationError, Refusal
 from signer.private_files import create_once, is_private, write_whole
@@ -73,19 +75,25 @@ def use_project_conf(home: Path) -> Path:
 
 
 _PIN_BYTES = 16
+_PROGRAM_SECONDS = 5
 
 
 def pin_source(settings: Settings) -> Callable[[], str]:
     """
     Return a function that returns the user PIN.
 
-    The PIN is ``PKCS11_PIN``, else in the file ``PKCS11_PIN_FILE``, else in the file
-    that ``hotwallet softhsm init`` wrote.  Files are read when the token is opened.
+    The PIN is ``PKCS11_PIN``, else in the file ``PKCS11_PIN_FILE``, else from the file
+    or program that is the ``pin-source`` of the token's URI, else in the file that
+    ``hotwallet softhsm init`` wrote.  It is read when the token is opened.
     """
     pin = settings.pkcs11_pin
     if pin is not None:
         return pin.get_secret_value
-    path = settings.pkcs11_pin_file or Layout.of(settings.home).pin
+    token = TokenName.parse(settings.pkcs11_token_label)
+    program = token.pin_program
+    if program is not None and settings.pkcs11_pin_file is None:
+        return lambda: ask_program(program)
+    path = settings.pkcs11_pin_file or token.pin_file or Layout.of(settings.home).pin
     return lambda: read_pin(path)
 
 
@@ -103,6 +111,26 @@ def read_pin(path: Path) -> str:
         return text.decode()
     except UnicodeError:  # Its message would quote the PIN.
         raise AccessDeniedError("the PIN file is not text") from None
+
+
+def ask_program(program: Path) -> str:
+    """Return the PIN that *program* prints, without surrounding white space."""
+    try:
+        printed = subprocess.run(  # noqa: S603  The operator's own program.
+            [program],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            timeout=_PROGRAM_SECONDS,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        raise AccessDeniedError(
+            "the program that prints the PIN failed: run it by hand"
+        ) from None
+    try:
+        return printed.strip().decode()
+    except UnicodeError:  # Its message would quote the PIN.
+        raise AccessDeniedError("what the PIN's program prints is not text") from None
 
 
 def ensure_pin(path: Path) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from signer.config.settings import PKCS11, Settings
-from signer.errors import Refusal
+from signer.errors import InvalidInputError, Refusal
 from signer.ports.backend_plugin import BackendConfig, BackendPlugin
 from signer.ports.key_backend import KeyDirectory
 from softhsm import library
@@ -45,7 +45,12 @@ class PKCS11Plugin:
         return config.settings.pkcs11_key_id
 
     def refusals(self, config: BackendConfig) -> Iterator[Refusal]:
-        yield from ()
+        from backends.pkcs11.token_uri import TokenName  # noqa: PLC0415
+
+        try:
+            TokenName.parse(config.settings.pkcs11_token_label)
+        except InvalidInputError as e:
+            yield Refusal("settings-invalid", f"PKCS11_TOKEN_LABEL: {e}")
 
     def production_refusal(self, config: BackendConfig) -> None:
         return None

@@ -7,11 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pkcs11 import TokenFlag
-from pkcs11.exceptions import PKCS11Error
-
 from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11.cryptoki import Library
+from backends.pkcs11.functions import (
+    SECURITY_OFFICER,
+    TOKEN_INITIALIZED,
+    CryptokiError,
+    Session,
+)
 from signer.config.settings import Settings
 from signer.errors import (
     BackendError,
@@ -159,11 +162,15 @@ def _make_token(library: Library, layout: Layout, label: str, pin: str) -> None:
 
 
 def _check_can_make(library: Library, label: str) -> None:
-    if len(label.encode()) > _LABEL_BYTES:
+    if len(label.encode()) > _LABEL_BYTES or label.startswith("pkcs11:"):
         raise ConfigurationError(
-            Refusal("settings-invalid", "PKCS11_TOKEN_LABEL is longer than 32 bytes")
+            Refusal(
+                "settings-invalid",
+                "no token fits PKCS11_TOKEN_LABEL, and a new one needs a label of at"
+                " most 32 bytes",
+            )
         )
-    if library.module.manufacturer_id != "SoftHSM":
+    if library.module.manufacturer != "SoftHSM":
         # Initialising a real device's token would erase its keys.
         raise ConfigurationError(
             Refusal(
@@ -174,13 +181,15 @@ def _check_can_make(library: Library, label: str) -> None:
 
 
 def _init_token(library: Library, label: str, *, so_pin: str, pin: str) -> None:
-    for slot in library.module.get_slots(token_present=True):
-        if not slot.get_token().flags & TokenFlag.TOKEN_INITIALIZED:
+    for token in library.functions.tokens():
+        if not token.flags & TOKEN_INITIALIZED:
             # Not with softhsm2-util: every user can see a program's arguments.
-            library.init_token(slot, so_pin, label)
+            library.functions.init_token(token.slot, so_pin, label)
             break
-    with library.token(label).open(rw=True, so_pin=so_pin) as session:
-        session.init_pin(pin)
+    session = Session(library.functions, library.token(label), read_write=True)
+    session.log_in(so_pin, SECURITY_OFFICER)
+    session.init_pin(pin)
+    session.close()
 
 
 @contextmanager
@@ -200,7 +209,7 @@ def _use_configuration(library: Library, conf: Path) -> Iterator[None]:
 def _translate_errors() -> Iterator[None]:
     try:
         yield
-    except PKCS11Error as e:
+    except CryptokiError as e:
         raise BackendError(
-            f"SoftHSM refused: {type(e).__name__}; run: hotwallet softhsm doctor"
+            f"SoftHSM refused ({e}); run: hotwallet softhsm doctor"
         ) from e

@@ -1,34 +1,46 @@
 """
 Signs with keys in a PKCS#11 token, of SoftHSM or another module.
 
-``cryptoki`` owns the module, ``session`` logs in to a token, also again after it was
-lost or the process was forked, and ``keys`` has the key attributes.
+``functions`` calls the module, which ``cryptoki`` owns.  ``session`` logs in to a
+token, also again after it was lost or the process was forked, and ``keys`` has the key
+attributes.
 """
 
 import os
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from pkcs11 import Attribute, Session
 
 from backends.pkcs11 import keys as pkcs11_keys
-from backends.pkcs11.session import RAW_SIZE, OpenKey, TokenLogin, TokenSession
-from signer.crypto.secp256k1 import DIGEST_SIZE
+from backends.pkcs11.functions import Attribute, Session
+from backends.pkcs11.session import TokenLogin, TokenSession
+from signer.crypto.der import parse_public_key, parse_signature
+from signer.crypto.secp256k1 import DIGEST_SIZE, recoverable
 from signer.errors import (
     BackendError,
     EncodingError,
     InvalidInputError,
     KeyNotFoundError,
     KeyUnusableError,
+    SigningError,
 )
 from signer.ports.key_backend import DeviceSignature, KeyId
 
 
 T = TypeVar("T")
+
+CALL_SECONDS = 9.0
+"""How long a call may take, with a new login and a second attempt."""
+
+_RAW_SIZE = 64
+
+Encoding = Callable[[bytes], bytes]
+"""Returns what a device returned in DER."""
 
 _CKA_ID = re.compile(r"([0-9a-f]{2}){1,32}")
 
@@ -45,26 +57,32 @@ class PKCS11Backend:
     """
 
     name = "pkcs11"
-    # SoftHSM signs on this host's CPU; more threads do not help.
-    concurrency = 2
 
     def __init__(
         self,
         module: Path,
-        token_label: str,
+        token: str,
         pin: Callable[[], str],
         *,
         is_production: bool = False,
+        seconds: float = CALL_SECONDS,
     ) -> None:
         """
         Store the options; *pin* is called when the token is opened.
 
-        With *is_production*, a key must be as ``proof`` demands; otherwise the methods
-        raise ``KeyNotProtectedError``.
+        *token* is a label or a ``pkcs11:`` URI.  With *is_production*, a key must be as
+        ``proof`` demands; otherwise the methods raise ``KeyNotProtectedError``.  A call
+        ends after *seconds*.
         """
         self._is_production = is_production
-        self._session = TokenSession(os.path.realpath(module), token_label, pin)
+        self._session = TokenSession(os.path.realpath(module), token, pin)
+        self._seconds = seconds
         self._pinned: dict[KeyId, bytes] = {}
+        self._encodings: dict[KeyId, Encoding] = {}
+
+    @property
+    def concurrency(self) -> int:
+        return self._session.threads
 
     def resolve(self, name: str) -> KeyId:
         key_id = KeyId(name.lower())
@@ -75,20 +93,28 @@ class PKCS11Backend:
 
     def public_key(self, key_id: KeyId) -> bytes:
         """Return the DER ``SubjectPublicKeyInfo`` of *key_id*."""
-        return self._session.call(lambda connection: self._key(connection, key_id).spki)
+
+        def read(connection: TokenLogin) -> bytes:
+            with connection.session() as session:
+                return self._open_key(connection, session, key_id)[1]
+
+        return self._session.call(read, self._seconds)
 
     def sign_digest(self, key_id: KeyId, digest: bytes) -> DeviceSignature:
-        # python-pkcs11 accepts a string and signs its UTF-8 bytes; tokens sign any
-        # length.
+        # Tokens sign any length.
         if not isinstance(digest, bytes) or len(digest) != DIGEST_SIZE:
             raise InvalidInputError("must be 32 bytes", field="digest")
-        raw = self._session.call(
-            lambda connection: self._key(connection, key_id).sign(digest)
-        )
-        if len(raw) != RAW_SIZE:
-            raise EncodingError("the token's signature is not 64 bytes")
-        r, s = int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big")
-        return DeviceSignature(encode_dss_signature(r, s))
+
+        def sign(connection: TokenLogin) -> tuple[bytes, bytes]:
+            with connection.session() as session:
+                key, spki = self._open_key(connection, session, key_id)
+                return session.sign(key, digest), spki
+
+        answer, spki = self._session.call(sign, self._seconds)
+        encoding = self._encodings.get(key_id)
+        if encoding is None:
+            return DeviceSignature(self._learn_encoding(key_id, answer, digest, spki))
+        return DeviceSignature(encoding(answer))
 
     def generate(self, label: str, key_id: KeyId | None = None) -> KeyId:
         """
@@ -104,9 +130,9 @@ class PKCS11Backend:
         cka_id = _cka_id(new_id)
 
         def make(session: Session) -> None:
-            if list(session.get_objects({Attribute.LABEL: label})):
+            if session.find({Attribute.LABEL: label}):
                 raise BackendError("a key with this label already exists")
-            if list(session.get_objects({Attribute.ID: cka_id})):
+            if session.find({Attribute.ID: cka_id}):
                 raise BackendError("a key with this id already exists")
             pkcs11_keys.generate(session, cka_id, label)
 
@@ -117,24 +143,68 @@ class PKCS11Backend:
         """Call *work* with a read-write session and return its result; never retry."""
 
         def request(connection: TokenLogin) -> T:
-            # Without a PIN: on closing a session that was opened with one,
-            # python-pkcs11 logs the process out.
-            with connection.token.open(rw=True) as session:
+            with connection.read_write() as session:
                 return work(session)
 
         return self._session.call_once(request)
 
-    def _key(self, connection: TokenLogin, key_id: KeyId) -> OpenKey:
-        key = connection.keys.get(key_id)
+    def _open_key(
+        self, connection: TokenLogin, session: Session, key_id: KeyId
+    ) -> tuple[int, bytes]:
+        """Return the private key in *session* and its public key, found once each."""
+        cka_id = _cka_id(key_id)
+        key = session.keys.get(cka_id)
         if key is None:
-            key = OpenKey(connection, _cka_id(key_id))
+            key = connection.find(pkcs11_keys.private_key, session, cka_id)
+        spki = connection.keys.get(key_id)
+        if spki is None:
+            spki = connection.find(pkcs11_keys.public_key, session, cka_id)
             if self._is_production:
-                key.require_protected()
-            if self._pinned.setdefault(key_id, key.spki) != key.spki:
+                connection.require_protected(session, key)
+            if self._pinned.setdefault(key_id, spki) != spki:
                 raise KeyUnusableError("the key id now has another key than before")
-            # Racing threads find the same key; the first instance is kept.
-            key = connection.keys.setdefault(key_id, key)
-        return key
+            connection.keys[key_id] = spki
+        session.keys[cka_id] = key
+        return key, spki
+
+    def _learn_encoding(
+        self, key_id: KeyId, answer: bytes, digest: bytes, spki: bytes
+    ) -> bytes:
+        """
+        Return *answer* in DER, and remember the encoding in which it verifies.
+
+        That is the device's for good: 64 bytes may be DER too.  The first signature is
+        the self-test at start-up.  One that verifies in neither encoding is refused by
+        the core.
+        """
+        public_key, found = parse_public_key(spki), list(_readings(answer))
+        for encoding, der in found:
+            with suppress(SigningError):
+                recoverable(*parse_signature(der), digest, public_key)
+                return self._encodings.setdefault(key_id, encoding)(answer)
+        if not found:
+            raise EncodingError("the signature is neither r and s of 32 bytes nor DER")
+        return found[0][1]
+
+
+def _readings(answer: bytes) -> Iterator[tuple[Encoding, bytes]]:
+    for encoding in (_from_raw, _from_der):
+        with suppress(EncodingError):
+            yield encoding, encoding(answer)
+
+
+def _from_raw(answer: bytes) -> bytes:
+    """Return r and s, 32 bytes each, in DER (PKCS#11 v3.1, section 6.3.1)."""
+    if len(answer) != _RAW_SIZE:
+        raise EncodingError("the token's signature is not 64 bytes")
+    return encode_dss_signature(
+        int.from_bytes(answer[:32], "big"), int.from_bytes(answer[32:], "big")
+    )
+
+
+def _from_der(answer: bytes) -> bytes:
+    parse_signature(answer)
+    return answer
 
 
 def _cka_id(key_id: KeyId) -> bytes:

@@ -7,7 +7,6 @@ process, and every call to the module holds its lock.
 """
 
 import atexit
-import ctypes
 import os
 import sys
 import threading
@@ -17,15 +16,18 @@ from contextlib import contextmanager, suppress
 from enum import StrEnum
 from typing import ClassVar, Self
 
-import pkcs11
-from pkcs11 import PKCS11Error
-from pkcs11._pkcs11 import lib
-
+from backends.pkcs11.functions import CKR, CryptokiError, Functions, Module, Token
+from backends.pkcs11.quirks import Quirks, quirks_of
+from backends.pkcs11.token_uri import TokenName
+from signer.deadline import Deadlines
 from signer.errors import BackendError, BackendUnavailableError
 
 
 TIMEOUT = 5.0
 """Seconds to wait for the lock: well below gunicorn's worker timeout."""
+
+_MOST_THREADS = 256
+"""Most calls at once, with those that hang."""
 
 UNLIMITED = sys.maxsize
 """The limit that admits every thread."""
@@ -121,12 +123,6 @@ class _Waiter:
         self.admitted = threading.Event()
 
 
-_CKF_OS_LOCKING_OK = 0x2
-_CKR_OK = 0x0
-_CKR_CANT_LOCK = 0xA
-_CKR_CRYPTOKI_ALREADY_INITIALIZED = 0x191
-
-
 class Locking(StrEnum):
     """How concurrent calls to the module are serialized."""
 
@@ -140,51 +136,6 @@ class Locking(StrEnum):
     """Other code initialized the module: our lock admits one call at a time."""
 
 
-class _InitializeArgs(ctypes.Structure):
-    """``CK_C_INITIALIZE_ARGS`` without callbacks: the module uses system mutexes."""
-
-    _fields_: ClassVar = [
-        ("callbacks", ctypes.c_void_p * 4),
-        ("flags", ctypes.c_ulong),
-        ("reserved", ctypes.c_void_p),
-    ]
-
-
-class _FunctionList(ctypes.Structure):
-    """The start of ``CK_FUNCTION_LIST``, for functions that python-pkcs11 lacks."""
-
-    _fields_: ClassVar = [
-        ("version", ctypes.c_ubyte * 2),
-        ("initialize", ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_void_p)),
-        ("finalize", ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_void_p)),
-        ("unused", ctypes.c_void_p * 7),
-        (
-            "init_token",
-            ctypes.CFUNCTYPE(
-                ctypes.c_ulong,
-                ctypes.c_ulong,
-                ctypes.c_char_p,
-                ctypes.c_ulong,
-                ctypes.c_char_p,
-            ),
-        ),
-    ]
-
-
-class _Initialised(lib):
-    """
-    python-pkcs11's interface to a module that ``Library`` has initialized.
-
-    Its own ``initialize`` calls ``C_Initialize(NULL)``, which promises a single thread,
-    but it releases the GIL in every call: SoftHSM then uses no mutexes, and concurrent
-    signatures crash the process.  The class is not public;
-    ``tests/unit/backends/pkcs11/test_cryptoki.py`` fails if this stops working.
-    """
-
-    def initialize(self) -> None:
-        """Do nothing."""
-
-
 class Library:
     """
     One module in this process.  It is loaded by ``initialize``.
@@ -196,7 +147,8 @@ class Library:
     ``failures`` the failed attempts to connect.
 
     ``initialize``, ``reset`` and ``finalize`` need ``lock.exclusive()``; everything
-    else needs ``lock``.
+    else needs ``lock``.  ``deadlines`` has the threads that call a module that may
+    hang.
     """
 
     _all: ClassVar[dict[tuple[int, str], Self]] = {}
@@ -204,12 +156,14 @@ class Library:
     def __init__(self, path: str) -> None:
         self.path = path
         self.lock = RWLock()
+        self.deadlines = Deadlines(_MOST_THREADS, idle=_MOST_THREADS)
         self.epoch: object | None = None
         self.epochs = 0
         self.failures = 0
         self.locking = Locking.SERIALIZED
-        self._functions: _FunctionList | None = None
-        self._module: lib | None = None
+        self.module = Module()
+        self.quirks = Quirks()
+        self._functions: Functions | None = None
 
     @classmethod
     def of(cls, path: str) -> Self:
@@ -219,12 +173,27 @@ class Library:
         return cls._all.get(key) or cls._all.setdefault(key, cls(path))
 
     def initialize(self) -> None:
-        """Load and initialize the module, unless it is initialized."""
-        if self.epoch is None:
-            self.locking = self._initialize(self._load())
-            self.lock.limit = UNLIMITED if self.locking is Locking.MODULE else 1
-            self.epoch = object()
-            self.epochs += 1
+        """
+        Load and initialize the module, unless it is initialized.
+
+        Raises:
+            BackendUnavailableError: The module refuses; it may not do so later.
+            BackendError: It does not load, or belongs to the parent process.
+        """
+        if self.epoch is not None:
+            return
+        functions = self._load()
+        try:
+            self.locking = self._initialize(functions)
+            self.module = functions.module()
+        except CryptokiError as e:
+            raise BackendUnavailableError(
+                f"the PKCS#11 module does not initialize ({e})"
+            ) from None
+        self.quirks = quirks_of(self.module.manufacturer)
+        self.lock.limit = UNLIMITED if self.locking is Locking.MODULE else 1
+        self.epoch = object()
+        self.epochs += 1
 
     def reset(self) -> None:
         """Start a new epoch: all sessions, handles and logins of the old one end."""
@@ -233,56 +202,50 @@ class Library:
 
     def finalize(self) -> None:
         if self.epoch is not None and self.locking is not Locking.FOREIGN:
-            self._load().finalize(None)  # An error is ignored: no remedy exists.
+            with suppress(CryptokiError):  # No remedy exists.
+                self._load().call("C_Finalize", None)
         self.epoch = None
 
     @property
-    def module(self) -> lib:
-        """python-pkcs11's interface to the initialized module."""
+    def functions(self) -> Functions:
+        """The functions of the initialized module."""
         if self.epoch is None:
             raise BackendUnavailableError("the PKCS#11 module is not initialized")
-        if self._module is None:
-            self._module = _Initialised(self.path)
-        return self._module
+        return self._load()
 
-    def token(self, label: str) -> pkcs11.Token:
-        """Return the one token with this *label*."""
-        tokens = list(self.module.get_tokens(token_label=label))
+    def token(self, name: str) -> Token:
+        """Return the one token that *name*, a label or a URI, names."""
+        wanted = TokenName.parse(name)
+        tokens = [each for each in self.functions.tokens() if wanted.fits(each)]
         if not tokens:
             raise BackendUnavailableError("no token has the configured label")
         if len(tokens) > 1:
             raise BackendError("several tokens have the configured label")
         return tokens[0]
 
-    def init_token(self, slot: pkcs11.Slot, so_pin: str, label: str) -> None:
-        """Initialize the token in *slot*, which erases it (``C_InitToken``)."""
-        pin = so_pin.encode()
-        padded = label.encode().ljust(32)
-        rv = self._load().init_token(slot.slot_id, pin, len(pin), padded)
-        _check("C_InitToken", rv)
+    def limit_sessions(self, token: Token) -> None:
+        """Admit as many threads as *token* has sessions, except one to provision."""
+        most = token.most_sessions or self.quirks.sessions
+        if most is not None:
+            self.lock.limit = min(self.lock.limit, max(1, most - 1))
 
-    def _load(self) -> _FunctionList:
+    def _load(self) -> Functions:
         if self._functions is None:
-            try:
-                get_function_list = ctypes.CDLL(self.path).C_GetFunctionList
-            except (OSError, AttributeError) as e:
-                raise BackendError("the PKCS#11 module does not load") from e
-            functions = ctypes.POINTER(_FunctionList)()
-            _check("C_GetFunctionList", get_function_list(ctypes.byref(functions)))
-            self._functions = functions.contents
+            self._functions = Functions(self.path)
             atexit.register(self._exit, os.getpid())
         return self._functions
 
-    def _initialize(self, functions: _FunctionList) -> Locking:
-        args = _InitializeArgs(flags=_CKF_OS_LOCKING_OK)
-        rv = functions.initialize(ctypes.addressof(args))
-        if rv == _CKR_CRYPTOKI_ALREADY_INITIALIZED:
-            self._refuse_inherited()
-            return Locking.FOREIGN
-        if rv == _CKR_CANT_LOCK:
-            _check("C_Initialize", functions.initialize(None))
-            return Locking.SERIALIZED
-        _check("C_Initialize", rv)
+    def _initialize(self, functions: Functions) -> Locking:
+        try:
+            functions.initialize(with_locks=True)
+        except CryptokiError as e:
+            if e.rv == CKR.CRYPTOKI_ALREADY_INITIALIZED:
+                self._refuse_inherited()
+                return Locking.FOREIGN
+            if e.rv == CKR.CANT_LOCK:
+                functions.initialize(with_locks=False)
+                return Locking.SERIALIZED
+            raise
         return Locking.MODULE
 
     def _refuse_inherited(self) -> None:
@@ -302,18 +265,14 @@ class Library:
 
     def _exit(self, pid: int) -> None:
         """
-        Finalize the module before the process unloads its libraries.
+        Stop the calls before the process unloads its libraries.
 
         The lock stays held, or a running thread might sign in a module whose
-        destructors have run.  A forked child that exits does not finalize it.
+        destructors have run.  The module is finalized only if it must be: others have
+        freed what ``C_Finalize`` uses.  A forked child that exits does nothing.
         """
         if pid == os.getpid():
             with suppress(BackendUnavailableError):  # A call hangs: do not finalize.
                 self.lock.close()
-                self.finalize()
-        self._module = None  # Its destructor needs a class that is unloaded later.
-
-
-def _check(function: str, rv: int) -> None:
-    if rv != _CKR_OK:
-        raise PKCS11Error(f"{function}: {rv:#x}")
+                if self.quirks.finalizes_at_exit:
+                    self.finalize()

@@ -1,23 +1,18 @@
 """
 The attributes of secp256k1 keys in a PKCS#11 token.
 
-Each function takes an open, logged-in session and raises python-pkcs11's errors.
+Each function takes an open, logged-in session and raises ``CryptokiError``.
 """
 
-from collections.abc import Iterable
-from typing import Any
-
-from pkcs11 import (
+from backends.pkcs11.functions import (
+    EC,
+    PRIVATE_KEY,
+    PUBLIC_KEY,
     Attribute,
-    KeyType,
-    Mechanism,
-    MechanismFlag,
-    ObjectClass,
     Session,
-    SignMixin,
+    Value,
+    encode,
 )
-from pkcs11.types import Object
-
 from signer.crypto.der import encode_public_key
 from signer.crypto.secp256k1 import PublicKey
 from signer.errors import (
@@ -31,10 +26,16 @@ from signer.errors import (
 SECP256K1 = bytes.fromhex("06052b8104000a")
 """``CKA_EC_PARAMS`` of secp256k1: the DER of its object identifier (SEC 2)."""
 
+_CURVES = {
+    None,  # AWS CloudHSM does not show it in every key; the first signature proves it.
+    SECP256K1,
+    b"\x13\x09secp256k1",  # The name as a PrintableString (PKCS#11 v3.1, 6.3.3).
+}
+
 _POINT_SIZE = 65
 _OCTET_STRING_HEAD = b"\x04\x41"
 
-_PROTECTED: dict[Attribute, Any] = {
+_PROTECTED: dict[Attribute, Value] = {
     Attribute.SIGN: True,
     Attribute.TOKEN: True,
     Attribute.PRIVATE: True,
@@ -42,28 +43,24 @@ _PROTECTED: dict[Attribute, Any] = {
     Attribute.EXTRACTABLE: False,
 }
 
-REQUIRED: dict[Attribute, Any] = {
-    Attribute.KEY_TYPE: KeyType.EC,
-    Attribute.EC_PARAMS: SECP256K1,
-    **_PROTECTED,
-}
-"""A private key without these attributes is refused."""
+REQUIRED: dict[Attribute, Value] = {Attribute.KEY_TYPE: EC, **_PROTECTED}
+"""A private key without these attributes, or on another curve, is refused."""
 
-_FIXED: dict[Attribute, Any] = {
+_FIXED: dict[Attribute, Value] = {
     # The default of all three is true.
     Attribute.DERIVE: False,
     Attribute.MODIFIABLE: False,
     Attribute.COPYABLE: False,
 }
 
-DESIRED: dict[Attribute, Any] = {
+DESIRED: dict[Attribute, Value] = {
     **_FIXED,
     Attribute.ALWAYS_SENSITIVE: True,
     Attribute.NEVER_EXTRACTABLE: True,
 }
 """Generated keys also have these; an imported key cannot have the last two."""
 
-PRIVATE_TEMPLATE: dict[Attribute, Any] = {
+PRIVATE_TEMPLATE: dict[Attribute, Value] = {
     **_FIXED,
     **_PROTECTED,
     Attribute.SIGN_RECOVER: False,
@@ -71,7 +68,7 @@ PRIVATE_TEMPLATE: dict[Attribute, Any] = {
     Attribute.UNWRAP: False,
 }
 
-PUBLIC_TEMPLATE: dict[Attribute, Any] = {
+PUBLIC_TEMPLATE: dict[Attribute, Value] = {
     **_FIXED,
     Attribute.TOKEN: True,
     Attribute.PRIVATE: False,
@@ -81,14 +78,12 @@ PUBLIC_TEMPLATE: dict[Attribute, Any] = {
 }
 
 
-def find(session: Session, object_class: ObjectClass, cka_id: bytes) -> list[Object]:
+def find(session: Session, object_class: int, cka_id: bytes) -> list[int]:
     """Return the objects of *object_class* with this ``CKA_ID``."""
-    return list(
-        session.get_objects({Attribute.CLASS: object_class, Attribute.ID: cka_id})
-    )
+    return session.find({Attribute.CLASS: object_class, Attribute.ID: cka_id})
 
 
-def private_key(session: Session, cka_id: bytes) -> SignMixin:
+def private_key(session: Session, cka_id: bytes) -> int:
     """
     Return the one private key with this ``CKA_ID``, if it may be used.
 
@@ -96,9 +91,12 @@ def private_key(session: Session, cka_id: bytes) -> SignMixin:
         KeyNotFoundError: There is no such key, or more than one.
         KeyUnusableError: It is not a secp256k1 key, or not protected as required.
     """
-    key = _require_one(find(session, ObjectClass.PRIVATE_KEY, cka_id), "private")
-    mismatches = find_mismatches(key, REQUIRED)
-    if mismatches or not isinstance(key, SignMixin):
+    key = _require_one(find(session, PRIVATE_KEY, cka_id), "private")
+    mismatches = find_mismatches(session, key, REQUIRED)
+    known = session.read(key, [Attribute.EC_PARAMS])
+    if known.get(Attribute.EC_PARAMS) not in _CURVES:
+        mismatches.append(Attribute.EC_PARAMS.name)
+    if mismatches:
         raise KeyUnusableError(
             f"the key's attributes are wrong: {', '.join(mismatches)}"
         )
@@ -107,9 +105,9 @@ def private_key(session: Session, cka_id: bytes) -> SignMixin:
 
 def public_key(session: Session, cka_id: bytes) -> bytes:
     """Return the DER ``SubjectPublicKeyInfo`` of the one key with this ``CKA_ID``."""
-    key = _require_one(find(session, ObjectClass.PUBLIC_KEY, cka_id), "public")
-    known = key.get_attributes([Attribute.EC_PARAMS, Attribute.EC_POINT])
-    if known.get(Attribute.EC_PARAMS) != SECP256K1:
+    key = _require_one(find(session, PUBLIC_KEY, cka_id), "public")
+    known = session.read(key, [Attribute.EC_PARAMS, Attribute.EC_POINT])
+    if known.get(Attribute.EC_PARAMS) not in _CURVES:
         raise KeyUnusableError("the public key is not on secp256k1")
     point = unwrap_point(known.get(Attribute.EC_POINT, b""))
     return encode_public_key(PublicKey(point).uncompressed)
@@ -132,43 +130,37 @@ def unwrap_point(ec_point: bytes) -> bytes:
     return point
 
 
-def find_mismatches(key: Object, wanted: dict[Attribute, Any]) -> list[str]:
+def wrap_point(point: bytes) -> bytes:
+    """Return ``CKA_EC_POINT`` of the 65 bytes of *point*."""
+    return _OCTET_STRING_HEAD + point
+
+
+def find_mismatches(
+    session: Session, key: int, wanted: dict[Attribute, Value]
+) -> list[str]:
     """Return the names of the attributes whose values in *key* are not *wanted*."""
-    actual = key.get_attributes(list(wanted))
+    actual = session.read(key, wanted)
     return [
         attribute.name
         for attribute, value in wanted.items()
-        if actual.get(attribute) != value
+        if actual.get(attribute) != encode(value)
     ]
 
 
 def generate(session: Session, cka_id: bytes, label: str) -> None:
     """Generate a key pair with this ``CKA_ID``; *session* must be read-write."""
-    parameters = session.create_domain_parameters(
-        KeyType.EC, {Attribute.EC_PARAMS: SECP256K1}, local=True
+    name: dict[Attribute, Value] = {Attribute.ID: cka_id, Attribute.LABEL: label}
+    pair = session.generate(
+        {**PUBLIC_TEMPLATE, **name, Attribute.EC_PARAMS: SECP256K1},
+        {**PRIVATE_TEMPLATE, **name},
     )
-    pair = parameters.generate_keypair(
-        id=cka_id,
-        label=label,
-        store=True,
-        capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY,
-        mechanism=Mechanism.EC_KEY_PAIR_GEN,
-        public_template=PUBLIC_TEMPLATE,
-        private_template=PRIVATE_TEMPLATE,
-    )
-    mismatches = find_mismatches(pair[1], REQUIRED | DESIRED)
+    mismatches = find_mismatches(session, pair[1], REQUIRED | DESIRED)
     if mismatches:
-        destroy(pair)
+        session.destroy(pair)
         raise KeyUnusableError(f"the token ignored attributes: {', '.join(mismatches)}")
 
 
-def destroy(objects: Iterable[Object]) -> None:
-    """Destroy *objects* in the token."""
-    for each in objects:
-        each.destroy()
-
-
-def _require_one(keys: list[Object], kind: str) -> Object:
+def _require_one(keys: list[int], kind: str) -> int:
     if not keys:
         raise KeyNotFoundError(f"there is no {kind} key with this id")
     if len(keys) > 1:

@@ -7,10 +7,8 @@ wrongly, not a false device.
 
 from collections.abc import Iterator
 
-from pkcs11 import Attribute, Token
-from pkcs11.types import Object
-
 from backends.pkcs11.cryptoki import Library
+from backends.pkcs11.functions import Attribute, Session, Token
 from signer.errors import Refusal
 
 
@@ -35,17 +33,17 @@ _ORIGIN = {
 
 def names(library: Library, token: Token) -> dict[str, str]:
     """Return what module, slot and token say about themselves."""
-    module, slot = library.module, token.slot
+    module = library.module
     return {
-        "module": f"{module.manufacturer_id} {module.library_description}",
-        "module_version": "{}.{}".format(*module.library_version),
-        "slot": f"{slot.manufacturer_id} {slot.slot_description}",
-        "token": f"{token.manufacturer_id} {token.model}",
+        "module": f"{module.manufacturer} {module.description}",
+        "module_version": "{}.{}".format(*module.version),
+        "slot": library.functions.slot_name(token.slot),
+        "token": f"{token.manufacturer} {token.model}",
     }
 
 
 def find_weaknesses(
-    library: Library, token: Token, private_key: Object
+    library: Library, token: Token, session: Session, private_key: int
 ) -> Iterator[Refusal]:
     """Yield why production must not sign with *private_key*, which may be used."""
     found = [library.path, *names(library, token).values()]
@@ -55,9 +53,9 @@ def find_weaknesses(
             "the token is SoftHSM's, whose keys are files; set PKCS11_MODULE and"
             " PKCS11_TOKEN_LABEL to those of an HSM",
         )
-    shown = private_key.get_attributes(list(_ORIGIN))
+    shown = session.read(private_key, _ORIGIN)
     for attribute, (code, meaning) in _ORIGIN.items():
-        if shown.get(attribute) is not True:
+        if shown.get(attribute) != b"\x01":
             yield Refusal(
                 code,
                 f"CKA_{attribute.name} is not true: {meaning}; generate another key in"

@@ -1,16 +1,19 @@
-"""Logs in to a token, also again after it was lost, and keeps its signing sessions."""
+"""Logs in to a token, also again after it was lost, and keeps its sessions."""
 
 import random
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final, TypeVar
 
-from pkcs11 import Mechanism, Session, SignMixin, Token, exceptions
-from pkcs11.exceptions import PKCS11Error, UserAlreadyLoggedIn
-
-from backends.pkcs11 import keys as pkcs11_keys
 from backends.pkcs11.cryptoki import Library
+from backends.pkcs11.functions import (
+    CKR,
+    LOGIN_REQUIRED,
+    CryptokiError,
+    Session,
+    Token,
+)
 from backends.pkcs11.proof import find_weaknesses
 from signer.errors import (
     AccessDeniedError,
@@ -21,7 +24,6 @@ from signer.errors import (
     KeyNotProtectedError,
     KeyUnusableError,
 )
-from signer.ports.key_backend import KeyId
 
 
 class TokenLostError(BackendUnavailableError):
@@ -33,64 +35,63 @@ class TokenLostError(BackendUnavailableError):
     """
 
 
-_DENIED: Final = (
-    exceptions.PinExpired,
-    exceptions.PinIncorrect,
-    exceptions.PinInvalid,
-    exceptions.PinLenRange,
-    exceptions.PinLocked,
-    exceptions.UserPinNotInitialized,
-)
+_DENIED: Final = {
+    CKR.PIN_EXPIRED,
+    CKR.PIN_INCORRECT,
+    CKR.PIN_INVALID,
+    CKR.PIN_LEN_RANGE,
+    CKR.PIN_LOCKED,
+    CKR.USER_PIN_NOT_INITIALIZED,
+    CKR.USER_TYPE_INVALID,
+    CKR.USER_ANOTHER_ALREADY_LOGGED_IN,
+}
 
-_LOST: Final = (
-    exceptions.DeviceError,
-    exceptions.DeviceMemory,
-    exceptions.DeviceRemoved,
-    exceptions.FunctionCancelled,
-    exceptions.FunctionFailed,
-    exceptions.GeneralError,
-    exceptions.HostMemory,
-    exceptions.KeyHandleInvalid,
-    exceptions.ObjectHandleInvalid,
-    exceptions.OperationActive,
-    exceptions.OperationNotInitialized,
-    exceptions.SessionClosed,
-    exceptions.SessionHandleInvalid,
-    exceptions.SlotIDInvalid,
-    exceptions.TokenNotPresent,
-    exceptions.TokenNotRecognised,
-    exceptions.UserNotLoggedIn,
-)
+_UNUSABLE: Final = {
+    CKR.CURVE_NOT_SUPPORTED,
+    CKR.DOMAIN_PARAMS_INVALID,
+    CKR.FUNCTION_NOT_SUPPORTED,
+    CKR.KEY_FUNCTION_NOT_PERMITTED,
+    CKR.KEY_SIZE_RANGE,
+    CKR.KEY_TYPE_INCONSISTENT,
+    CKR.MECHANISM_INVALID,
+    CKR.MECHANISM_PARAM_INVALID,
+}
 
-_UNUSABLE: Final = (
-    exceptions.FunctionNotSupported,
-    exceptions.KeySizeRange,
-    exceptions.KeyTypeInconsistent,
-    exceptions.MechanismInvalid,
-    exceptions.MechanismParamInvalid,
-)
+_REFUSED: Final = {
+    CKR.ACTION_PROHIBITED,
+    CKR.ARGUMENTS_BAD,
+    CKR.ATTRIBUTE_READ_ONLY,
+    CKR.ATTRIBUTE_SENSITIVE,
+    CKR.ATTRIBUTE_TYPE_INVALID,
+    CKR.ATTRIBUTE_VALUE_INVALID,
+    CKR.BUFFER_TOO_SMALL,
+    CKR.DATA_INVALID,
+    CKR.DATA_LEN_RANGE,
+    CKR.FUNCTION_REJECTED,
+    CKR.SESSION_PARALLEL_NOT_SUPPORTED,
+    CKR.SESSION_READ_ONLY,
+    CKR.SESSION_READ_WRITE_SO_EXISTS,
+    CKR.TEMPLATE_INCOMPLETE,
+    CKR.TEMPLATE_INCONSISTENT,
+    CKR.TOKEN_WRITE_PROTECTED,
+}
 
 
-def map_error(error: PKCS11Error) -> BackendError:
-    """Return our error for python-pkcs11's, without the device's message."""
-    # The base class is for return values that python-pkcs11 does not know, such as
-    # CKR_CRYPTOKI_NOT_INITIALIZED and those of vendors.
-    if isinstance(error, _LOST) or type(error) is PKCS11Error:
-        return TokenLostError("the token is gone, or was initialized again")
-    if isinstance(error, _DENIED):
-        return AccessDeniedError("the token does not accept the PIN")
-    if isinstance(error, _UNUSABLE):
-        return KeyUnusableError("the token cannot sign with the key")
-    if isinstance(error, exceptions.SessionCount):
-        return BackendThrottledError("the token has no free session")
-    return BackendError(f"the token refused: {type(error).__name__}")
+def map_error(error: CryptokiError) -> BackendError:
+    """Return our error for *error*, with the function and the name of the code."""
+    if error.rv in _DENIED:
+        return AccessDeniedError(f"the token does not accept the PIN ({error})")
+    if error.rv in _UNUSABLE:
+        return KeyUnusableError(f"the token cannot sign with the key ({error})")
+    if error.rv in {CKR.SESSION_COUNT, CKR.TOKEN_RESOURCE_EXCEEDED}:
+        return BackendThrottledError(f"the token has no free session ({error})")
+    if error.rv in _REFUSED:
+        return BackendError(f"the token refused ({error})")
+    # Also those of vendors, and those that the standard does not have.
+    return TokenLostError(f"the token is gone, or was initialized again ({error})")
 
 
 T = TypeVar("T")
-
-RAW_SIZE = 64
-"""r and s, 32 bytes each (PKCS#11 v2.40, section 2.3.1)."""
-
 
 _PAUSES = (0.02, 0.02, 0.04, 0.08, 0.16, 0.32)
 """Shortest pauses in seconds between attempts to open a token; at most doubled.
@@ -108,17 +109,50 @@ class TokenLogin:
     """
     One login to a token, in one epoch of its module.
 
-    Its sessions stay open until the epoch ends, because closing the last one would log
-    the process out.
+    A session serves one call at a time, so each thread takes one from the pool, which
+    is last in, first out and grows to the largest number of concurrent calls.  They
+    stay open until the epoch ends: closing the last one would log the process out.
     """
 
-    def __init__(self, library: Library, token: Token, session: Session) -> None:
-        self.library = library
+    def __init__(self, library: Library, token: Token) -> None:
         self.epoch = library.epoch
-        self.token = token
-        self.session = session
-        self.keys: dict[KeyId, OpenKey] = {}
+        self.keys: dict[str, bytes] = {}  # The public key of each id, in DER.
+        self._library = library
+        self._functions = library.functions
+        self._token = token
+        self._read_write = False
+        try:
+            self._idle = [self._open()]
+        except CryptokiError:
+            # AWS CloudHSM has no read-only sessions.
+            self._read_write = True
+            self._idle = [self._open()]
         self._is_lost = False
+
+    def log_in(self, pin: str) -> None:
+        with self.session() as session, suppress_logged_in():
+            session.log_in(pin)
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """Lend a session; one of which a call does not return is not lent again."""
+        try:
+            session = self._idle.pop()
+        except IndexError:
+            session = self._open()
+        try:
+            yield session
+        finally:
+            self._idle.append(session)
+
+    @contextmanager
+    def read_write(self) -> Iterator[Session]:
+        """Lend a read-write session, and close it."""
+        session = Session(self._functions, self._token, read_write=True)
+        try:
+            yield session
+        finally:
+            session.close()
 
     def find(
         self, find: Callable[[Session, bytes], T], session: Session, cka_id: bytes
@@ -127,58 +161,28 @@ class TokenLogin:
         try:
             return find(session, cka_id)
         except KeyNotFoundError:
-            self.token.slot.get_token()
+            self._functions.token(self._token.slot)
             raise
+
+    def require_protected(self, session: Session, key: int) -> None:
+        """Raise ``KeyNotProtectedError`` unless production may sign with *key*."""
+        found = [*find_weaknesses(self._library, self._token, session, key)]
+        if found:
+            raise KeyNotProtectedError("; ".join(map(str, found)), found)
 
     def serves(self, library: Library) -> bool:
         """Return whether handles are valid; the caller holds the library's lock."""
         return self.epoch is library.epoch and not self._is_lost
 
-    def map_error(self, error: PKCS11Error) -> BackendError:
+    def map_error(self, error: CryptokiError) -> BackendError:
         """Return our error for *error*, and record whether the token was lost."""
         mapped = map_error(error)
         if isinstance(mapped, TokenLostError):
             self._is_lost = True
         return mapped
 
-
-class OpenKey:
-    """
-    One key of a connection, with a pool of signing sessions.
-
-    A session serves one call at a time, so each thread takes one for a signature.  The
-    pool is last in, first out and grows to the largest number of concurrent signatures.
-    Signing reads no attributes.
-    """
-
-    def __init__(self, connection: TokenLogin, cka_id: bytes) -> None:
-        self._connection = connection
-        self._cka_id = cka_id
-        session = connection.session
-        self._idle = [connection.find(pkcs11_keys.private_key, session, cka_id)]
-        self.spki = connection.find(pkcs11_keys.public_key, session, cka_id)
-
-    def require_protected(self) -> None:
-        """Raise ``KeyNotProtectedError`` unless production may sign with the key."""
-        library = self._connection.library
-        found = [*find_weaknesses(library, self._connection.token, self._idle[0])]
-        if found:
-            raise KeyNotProtectedError("; ".join(map(str, found)), found)
-
-    def sign(self, digest: bytes) -> bytes:
-        try:
-            key = self._idle.pop()
-        except IndexError:
-            key = self._open_session()
-        try:
-            # Without a mechanism python-pkcs11 would choose one that hashes.
-            return key.sign(digest, mechanism=Mechanism.ECDSA, buffer_size=RAW_SIZE)
-        finally:
-            self._idle.append(key)
-
-    def _open_session(self) -> SignMixin:
-        session = self._connection.token.open()
-        return self._connection.find(pkcs11_keys.private_key, session, self._cka_id)
+    def _open(self) -> Session:
+        return Session(self._functions, self._token, read_write=self._read_write)
 
 
 class TokenSession:
@@ -189,20 +193,40 @@ class TokenSession:
     never tried again, because tokens lock after a few wrong PINs.
     """
 
-    def __init__(self, module: str, label: str, pin: Callable[[], str]) -> None:
-        """Store the options; *pin* is called when the token is opened."""
+    def __init__(self, module: str, name: str, pin: Callable[[], str]) -> None:
+        """
+        Store the options; *pin* is called when the token is opened.
+
+        *name* is the token's label, or a ``pkcs11:`` URI.
+        """
         self._path = module
-        self._token_label = label
+        self._token_name = name
         self._pin = pin
         self._pin_refused = False
         self._connection: TokenLogin | None = None
 
-    def call(self, request: Callable[[TokenLogin], T]) -> T:
-        """Return the result of *request*; log in again if the token was lost."""
-        try:
-            return self.call_once(request)
-        except TokenLostError:
-            return self.call_once(request)
+    @property
+    def threads(self) -> int:
+        """How many threads gain by calling the token at once."""
+        library = Library.of(self._path)
+        return min(library.quirks.threads, library.lock.limit)
+
+    def call(self, request: Callable[[TokenLogin], T], seconds: float) -> T:
+        """
+        Return the result of *request*; log in again if the token was lost.
+
+        Raises:
+            BackendUnavailableError: There was none after *seconds*: a call hangs.
+        """
+
+        def try_twice() -> T:
+            try:
+                return self.call_once(request)
+            except TokenLostError:
+                return self.call_once(request)
+
+        deadlines = Library.of(self._path).deadlines
+        return deadlines.within(seconds, try_twice, name="pkcs11")
 
     def call_once(self, request: Callable[[TokenLogin], T]) -> T:
         library = Library.of(self._path)
@@ -213,7 +237,7 @@ class TokenSession:
                 if connection is not None and connection.serves(library):
                     try:
                         return request(connection)
-                    except PKCS11Error as e:
+                    except CryptokiError as e:
                         raise connection.map_error(e) from e
             self._connect(library, failures)
 
@@ -258,13 +282,9 @@ class TokenSession:
         return self._start(library)
 
     def _start(self, library: Library) -> TokenLogin:
+        library.initialize()
         try:
-            library.initialize()
             return self._log_in(library)
-        except PKCS11Error as e:
-            raise BackendUnavailableError(
-                "the PKCS#11 module does not initialize"
-            ) from e
         except BackendError:
             # A module may see only tokens that existed when it was initialized.
             library.finalize()
@@ -272,23 +292,36 @@ class TokenSession:
 
     def _log_in(self, library: Library) -> TokenLogin:
         try:
-            token = library.token(self._token_label)
-            return TokenLogin(library, token, self._login(token))
-        except PKCS11Error as e:
+            token = library.token(self._token_name)
+            login = TokenLogin(library, token)
+            if token.flags & LOGIN_REQUIRED:
+                login.log_in(self._read_pin())
+        except CryptokiError as e:
             error = map_error(e)
             if isinstance(error, TokenLostError):
-                raise BackendUnavailableError("the token cannot be opened") from e
+                raise BackendUnavailableError(
+                    f"the token cannot be opened ({e})"
+                ) from e
             self._pin_refused = isinstance(error, AccessDeniedError)
             raise error from e
+        library.limit_sessions(token)
+        return login
 
-    def _login(self, token: Token) -> Session:
+    def _read_pin(self) -> str:
         try:
             pin = self._pin()
             pin.encode()
         except (OSError, UnicodeError):
             # UnicodeError would quote the PIN.
             raise AccessDeniedError("the PIN cannot be read from its source") from None
-        try:
-            return token.open(user_pin=pin)
-        except UserAlreadyLoggedIn:
-            return token.open()
+        return pin
+
+
+@contextmanager
+def suppress_logged_in() -> Iterator[None]:
+    """Ignore that the process is logged in already, through another session."""
+    try:
+        yield
+    except CryptokiError as e:
+        if e.rv != CKR.USER_ALREADY_LOGGED_IN:
+            raise

@@ -32,7 +32,6 @@ MODULES = {
     "pyjwt": "jwt",
     "pytest": "pytest",
     "python-dotenv": "dotenv",
-    "python-pkcs11": "pkcs11",
     "requests": "requests",
     "segno": "segno",
     "setproctitle": "setproctitle",

@@ -6,9 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 
-import pkcs11
 import pytest
-from pkcs11._pkcs11 import lib
+from pkcs11 import _pkcs11
 
 from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11.cryptoki import Library, Locking
@@ -38,23 +37,13 @@ def test_the_module_is_initialised_once_and_with_locks(
     softhsm_library: Library,
     cryptoki: Cryptoki,
 ) -> None:
-    """python-pkcs11 never calls C_Initialize(NULL)."""
+    """C_Initialize(NULL) would promise a single thread."""
     with cryptoki.watched("C_Initialize") as calls:
         sign(softhsm, softhsm_key)
 
     assert len(calls) == 1
     assert calls[0][0] is not None  # CK_C_INITIALIZE_ARGS
     assert softhsm_library.locking is Locking.MODULE
-
-
-def test_python_pkcs11_uses_our_override(softhsm_library: Library) -> None:
-    """Our base class is not public, so this test detects changes."""
-    with softhsm_library.lock.exclusive():
-        softhsm_library.initialize()
-
-    assert isinstance(softhsm_library.module, lib)
-    assert not softhsm_library.module.initialized
-    assert softhsm_library.module.manufacturer_id == "SoftHSM"
 
 
 def test_a_module_that_cannot_lock_gets_one_call_at_a_time(
@@ -123,7 +112,7 @@ def test_one_library_per_module_and_process(softhsm_library: Library) -> None:
 
 def test_an_uninitialised_module_is_unavailable() -> None:
     with pytest.raises(BackendUnavailableError):
-        _ = Library("/nowhere.so").module
+        _ = Library("/nowhere.so").functions
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a library"])
@@ -142,7 +131,7 @@ def test_an_invalid_module_does_not_load(tmp_path: Path, content: bytes | None) 
 
 def test_a_library_without_the_entry_point_is_no_module() -> None:
     """A shared library without C_GetFunctionList is refused."""
-    backend = PKCS11Backend(Path(pkcs11._pkcs11.__file__), "token", lambda: "1234")
+    backend = PKCS11Backend(Path(_pkcs11.__file__), "token", lambda: "1234")
 
     with pytest.raises(BackendError, match="does not load"):
         backend.public_key(KeyId("01"))
@@ -154,7 +143,7 @@ def test_opening_has_three_attempts(
     """If all of them fail, the next call tries again."""
     backend = PKCS11Backend(
         Path(softhsm._session._path),
-        softhsm._session._token_label,
+        softhsm._session._token_name,
         softhsm._session._pin,
     )
     with (

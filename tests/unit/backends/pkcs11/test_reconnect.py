@@ -9,11 +9,10 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from pkcs11 import Attribute, Session
 
 from backends.pkcs11 import PKCS11Backend
-from backends.pkcs11 import keys as pkcs11_keys
 from backends.pkcs11.cryptoki import Library
+from backends.pkcs11.functions import Attribute, Session
 from signer.errors import (
     AccessDeniedError,
     BackendUnavailableError,
@@ -69,8 +68,8 @@ def test_a_logout_by_another_component_is_repaired(
     connection = softhsm._session._connection
     assert connection is not None
 
-    # python-pkcs11 logs out if it had the PIN.
-    connection.session.close()
+    with connection.session() as session:
+        session.log_out()
 
     assert sign(softhsm, softhsm_key)
     assert softhsm._session._connection is not connection
@@ -169,8 +168,7 @@ def test_a_fault_costs_one_reconnection_and_one_retry(
         cryptoki.failing(function, rv, times=1) as calls,
     ):
         assert softhsm.sign_digest(softhsm_key, secrets.token_bytes(32))
-    # The first call of C_Sign returns the length.
-    assert (len(reconnections), len(calls)) == (1, 2 if function == "C_SignInit" else 3)
+    assert (len(reconnections), len(calls)) == (1, 2)
 
     with (
         cryptoki.watched("C_Initialize") as reconnections,
@@ -212,7 +210,7 @@ def test_a_wrong_pin_is_tried_once(
     """P8: a hundred requests call C_Login once, and no error shows the PIN."""
     pin = secrets.token_hex(8)
     backend = PKCS11Backend(
-        Path(cold._session._path), cold._session._token_label, lambda: pin
+        Path(cold._session._path), cold._session._token_name, lambda: pin
     )
     shown = []
 
@@ -258,7 +256,7 @@ def test_an_unreadable_pin_is_no_attempt(
     cold: PKCS11Backend, softhsm_key: KeyId, cryptoki: Cryptoki, pin: Callable[[], str]
 ) -> None:
     """A missing or malformed PIN file calls no C_Login."""
-    backend = PKCS11Backend(Path(cold._session._path), cold._session._token_label, pin)
+    backend = PKCS11Backend(Path(cold._session._path), cold._session._token_name, pin)
 
     with cryptoki.watched("C_Login") as calls, pytest.raises(AccessDeniedError):
         backend.public_key(softhsm_key)
@@ -298,14 +296,13 @@ def test_a_backend_without_token_does_not_disturb_others(
 def _another(backend: PKCS11Backend) -> PKCS11Backend:
     return PKCS11Backend(
         Path(backend._session._path),
-        backend._session._token_label,
+        backend._session._token_name,
         backend._session._pin,
     )
 
 
 def _destroy(session: Session, key_id: KeyId) -> None:
-    attributes = {Attribute.ID: bytes.fromhex(key_id)}
-    pkcs11_keys.destroy(list(session.get_objects(attributes)))
+    session.destroy(session.find({Attribute.ID: bytes.fromhex(key_id)}))
 
 
 def _in_threads(work: Callable[[], object], *, times: int) -> None:

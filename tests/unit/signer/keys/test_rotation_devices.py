@@ -7,12 +7,19 @@ import pytest
 from asn1crypto.core import OctetString
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from pkcs11 import Attribute, KeyType, ObjectClass, Session
 
 from backends.aws_kms.backend import KMSBackend
 from backends.google_cloud_kms.backend import GoogleCloudKMSBackend
 from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11 import keys as pkcs11_keys
+from backends.pkcs11.functions import (
+    EC,
+    PRIVATE_KEY,
+    PUBLIC_KEY,
+    Attribute,
+    Session,
+    Template,
+)
 from backends.sql import SQLStore
 from dev import kms_faults as faults
 from dev.google_kms_emulator import GoogleKMSEmulator
@@ -233,27 +240,27 @@ def test_key_on_another_curve_is_refused(
     point = private.public_key().public_bytes(
         Encoding.X962, PublicFormat.UncompressedPoint
     )
-    shared = {
-        Attribute.KEY_TYPE: KeyType.EC,
+    shared: Template = {
+        Attribute.KEY_TYPE: EC,
         Attribute.ID: bytes.fromhex(key_id),
         Attribute.EC_PARAMS: P256,
     }
 
     def create(session: Session) -> None:
         value = private.private_numbers().private_value.to_bytes(32, "big")
-        session.create_object(
+        session.create(
             {
                 **pkcs11_keys.PRIVATE_TEMPLATE,
                 **shared,
-                Attribute.CLASS: ObjectClass.PRIVATE_KEY,
+                Attribute.CLASS: PRIVATE_KEY,
                 Attribute.VALUE: value,
             }
         )
-        session.create_object(
+        session.create(
             {
                 **pkcs11_keys.PUBLIC_TEMPLATE,
                 **shared,
-                Attribute.CLASS: ObjectClass.PUBLIC_KEY,
+                Attribute.CLASS: PUBLIC_KEY,
                 Attribute.EC_POINT: OctetString(point).dump(),
             }
         )
