@@ -34,7 +34,7 @@ def layout(tmp_path: Path) -> Layout:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Settings of a project in an empty folder."""
-    return Settings.from_env({"HOTWALLET_HOME": str(tmp_path)})
+    return Settings.from_env({"APP_ENV": "test", "HOTWALLET_HOME": str(tmp_path)})
 
 
 def test_files_are_private(layout: Layout) -> None:
