@@ -76,6 +76,49 @@ def test_another_backend_does_not_start_with_this_ledger(
     ]
 
 
+def test_a_rotation_moves_the_ring_to_another_backend(
+    run: Run,
+    sqlite_store: SQLStore,
+    google_cloud_kms_key: KeyId,
+    monkeypatch: pytest.MonkeyPatch,
+    softhsm_environ: dict[str, str],
+    softhsm_key: KeyId,
+) -> None:
+    """
+    The command opens the new device only, so it needs the new settings.
+
+    Neither device alone sweeps the old address.  Back is another rotation.
+    """
+    assert run("guard").status == 0
+    first = sqlite_store.active_key()
+    assert first is not None
+    with monkeypatch.context() as changed:
+        changed.delenv("KEY_BACKEND")
+        for name, value in softhsm_environ.items():
+            changed.setenv(name, value)
+        changed.setenv("PKCS11_KEY_ID", softhsm_key)
+        rotated = run("keys", "rotate", softhsm_key, "--from", first.address, "--yes")
+        second = sqlite_store.active_key()
+        again = run("guard", "--json")
+        with_new = run("keys", "sweep", first.address, "--yes")
+    refused = run("guard", "--json")
+    with_old = run("keys", "sweep", first.address, "--yes")
+    back = run("keys", "rotate", google_cloud_kms_key, "--yes")
+    last = run("guard", "--json")
+
+    assert rotated.status == 0, rotated.err
+    assert second is not None
+    assert (second.backend, second.key_id) == ("pkcs11", softhsm_key)
+    assert again.json["address"] == second.address
+    assert [each["code"] for each in refused.json["refusals"]] == [
+        "key-backend-mismatch"
+    ]
+    assert "key-not-found" in with_new.err
+    assert "key-not-found" in with_old.err
+    assert back.status == 0, back.err
+    assert last.json["address"] == first.address
+
+
 def test_a_disabled_version_does_not_start(
     run: Run,
     google_kms_emulator: GoogleKMSEmulator,
