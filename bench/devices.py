@@ -59,7 +59,9 @@ def _bare_signer(
     library: "Library", label: str, cka_id: bytes
 ) -> Callable[[bytes], bytes]:
     """Return the bare call; each thread has a session of its own."""
-    from backends.pkcs11.functions import PRIVATE_KEY, Session  # noqa: PLC0415
+    from pkcs11 import ObjectClass  # noqa: PLC0415
+
+    from backends.pkcs11.functions import Session  # noqa: PLC0415
     from backends.pkcs11.keys import find  # noqa: PLC0415
 
     local = threading.local()
@@ -67,7 +69,7 @@ def _bare_signer(
     def sign(digest: bytes) -> bytes:
         if not hasattr(local, "key"):
             local.session = Session(library.functions, library.token(label))
-            (local.key,) = find(local.session, PRIVATE_KEY, cka_id)
+            (local.key,) = find(local.session, ObjectClass.PRIVATE_KEY, cka_id)
         signature: bytes = local.session.sign(local.key, digest)
         return signature
 

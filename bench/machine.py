@@ -15,6 +15,7 @@ from dev.anvil import ROOT, find_anvil
 
 
 _PACKAGES = (
+    "python-pkcs11",
     "boto3",
     "coincurve",
     "cryptography",

@@ -18,17 +18,12 @@ from io import BytesIO, FileIO
 from pathlib import Path
 
 import coincurve
+from pkcs11 import Attribute, KeyType, ObjectClass
+from pkcs11.types import Object
 
 from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11 import keys as pkcs11_keys
-from backends.pkcs11.functions import (
-    EC,
-    PRIVATE_KEY,
-    PUBLIC_KEY,
-    Attribute,
-    Session,
-    Template,
-)
+from backends.pkcs11.functions import Session, Template
 from signer.crypto.der import parse_public_key, parse_signature
 from signer.crypto.secp256k1 import N, PublicKey, recoverable
 from signer.errors import (
@@ -64,8 +59,8 @@ def ensure_key(backend: PKCS11Backend, key_id: KeyId, label: str) -> None:
 
     def exists(session: Session) -> bool:
         destroy_incomplete(session, cka_id)
-        private = pkcs11_keys.find(session, PRIVATE_KEY, cka_id)
-        public = pkcs11_keys.find(session, PUBLIC_KEY, cka_id)
+        private = pkcs11_keys.find(session, ObjectClass.PRIVATE_KEY, cka_id)
+        public = pkcs11_keys.find(session, ObjectClass.PUBLIC_KEY, cka_id)
         if private and not public:
             raise KeyUnusableError("the key is imported in part: import it again")
         if not private:
@@ -91,11 +86,11 @@ def destroy_incomplete(session: Session, cka_id: bytes) -> None:
         session.destroy(nameless & _unfinished(session, b""))
 
 
-def _unfinished(session: Session, cka_id: bytes) -> set[int]:
+def _unfinished(session: Session, cka_id: bytes) -> set[Object]:
     """Return the private keys with this id that have no curve."""
     return {
         key
-        for key in pkcs11_keys.find(session, PRIVATE_KEY, cka_id)
+        for key in pkcs11_keys.find(session, ObjectClass.PRIVATE_KEY, cka_id)
         if session.read(key, [Attribute.EC_PARAMS]).get(Attribute.EC_PARAMS) == b""
     }
 
@@ -113,13 +108,13 @@ def list_keys(backend: PKCS11Backend) -> list[KeyInfo]:
     """Return every private key of the token, including those of other curves."""
 
     def read(session: Session) -> list[KeyInfo]:
-        keys = session.find({Attribute.CLASS: PRIVATE_KEY})
+        keys = session.find({Attribute.CLASS: ObjectClass.PRIVATE_KEY})
         return sorted((_info(session, key) for key in keys), key=lambda k: k.key_id)
 
     return backend.provision(read)
 
 
-def _info(session: Session, key: int) -> KeyInfo:
+def _info(session: Session, key: Object) -> KeyInfo:
     names = session.read(key, [Attribute.ID, Attribute.LABEL])
     cka_id = names.get(Attribute.ID, b"")
     flags = [
@@ -237,15 +232,15 @@ def _create_missing_halves(
     """
     cka_id = bytes.fromhex(key_id)
     common: Template = {
-        Attribute.KEY_TYPE: EC,
+        Attribute.KEY_TYPE: KeyType.EC,
         Attribute.EC_PARAMS: pkcs11_keys.SECP256K1,
         Attribute.ID: cka_id,
         Attribute.LABEL: label,
     }
     _require_unused_label(session, cka_id, label)
     destroy_incomplete(session, cka_id)
-    private = pkcs11_keys.find(session, PRIVATE_KEY, cka_id)
-    public = pkcs11_keys.find(session, PUBLIC_KEY, cka_id)
+    private = pkcs11_keys.find(session, ObjectClass.PRIVATE_KEY, cka_id)
+    public = pkcs11_keys.find(session, ObjectClass.PUBLIC_KEY, cka_id)
     if not (
         all(_signs_as(session, key, public_key) for key in private)
         and all(_belongs_to(session, key, public_key) for key in public)
@@ -256,7 +251,7 @@ def _create_missing_halves(
             {
                 **pkcs11_keys.PRIVATE_TEMPLATE,
                 **common,
-                Attribute.CLASS: PRIVATE_KEY,
+                Attribute.CLASS: ObjectClass.PRIVATE_KEY,
                 Attribute.VALUE: bytes(secret),
             }
         )
@@ -265,7 +260,7 @@ def _create_missing_halves(
             {
                 **pkcs11_keys.PUBLIC_TEMPLATE,
                 **common,
-                Attribute.CLASS: PUBLIC_KEY,
+                Attribute.CLASS: ObjectClass.PUBLIC_KEY,
                 Attribute.EC_POINT: pkcs11_keys.wrap_point(public_key.uncompressed),
             }
         )
@@ -277,7 +272,7 @@ def _require_unused_label(session: Session, cka_id: bytes, label: str) -> None:
             raise BackendError("another key has this label; choose one with --label")
 
 
-def _signs_as(session: Session, key: int, public_key: PublicKey) -> bool:
+def _signs_as(session: Session, key: Object, public_key: PublicKey) -> bool:
     if pkcs11_keys.find_mismatches(session, key, {Attribute.SIGN: True}):
         return False
     digest = secrets.token_bytes(32)
@@ -289,7 +284,7 @@ def _signs_as(session: Session, key: int, public_key: PublicKey) -> bool:
     return False
 
 
-def _belongs_to(session: Session, key: int, public_key: PublicKey) -> bool:
+def _belongs_to(session: Session, key: Object, public_key: PublicKey) -> bool:
     known = session.read(key, [Attribute.EC_POINT])
     point = pkcs11_keys.unwrap_point(known.get(Attribute.EC_POINT, b""))
     return point == public_key.uncompressed

@@ -7,14 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pkcs11 import TokenFlag
+
 from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11.cryptoki import Library
-from backends.pkcs11.functions import (
-    SECURITY_OFFICER,
-    TOKEN_INITIALIZED,
-    CryptokiError,
-    Session,
-)
+from backends.pkcs11.functions import CryptokiError, Session
 from signer.config.settings import Settings
 from signer.errors import (
     BackendError,
@@ -182,12 +179,12 @@ def _check_can_make(library: Library, label: str) -> None:
 
 def _init_token(library: Library, label: str, *, so_pin: str, pin: str) -> None:
     for token in library.functions.tokens():
-        if not token.flags & TOKEN_INITIALIZED:
+        if not token.flags & TokenFlag.TOKEN_INITIALIZED:
             # Not with softhsm2-util: every user can see a program's arguments.
             library.functions.init_token(token.slot, so_pin, label)
             break
-    session = Session(library.functions, library.token(label), read_write=True)
-    session.log_in(so_pin, SECURITY_OFFICER)
+    functions, token = library.functions, library.token(label)
+    session = Session(functions, token, read_write=True, so_pin=so_pin)
     session.init_pin(pin)
     session.close()
 

@@ -22,12 +22,17 @@ def hsm_token(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[ThrowAwayTo
     """
     Return a SoftHSM token that the test session owns, as ``ThrowAwayToken``.
 
-    Tests that use it fail if SoftHSM is not installed; the message has the command that
-    installs it.
+    Tests that use it fail if SoftHSM or python-pkcs11 is not installed; the message
+    names what to install.
     """
-    from signer.errors import HotWalletError  # noqa: PLC0415  See above.
-    from softhsm.account import make_token  # noqa: PLC0415
-
+    try:
+        from signer.errors import HotWalletError  # noqa: PLC0415  See above.
+        from softhsm.account import make_token  # noqa: PLC0415
+    except ModuleNotFoundError as e:
+        pytest.fail(
+            f"{e.name} is not installed; run: pip install 'hotwallet[testing]'",
+            pytrace=False,
+        )
     with ExitStack() as stack:
         try:
             folder = tmp_path_factory.mktemp("hsm")

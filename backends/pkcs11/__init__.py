@@ -1,4 +1,4 @@
-"""PKCS#11 tokens, such as SoftHSM's: ``PKCS11Backend``."""
+"""PKCS#11 tokens, such as SoftHSM's: ``PKCS11Backend``, over python-pkcs11."""
 
 from backends.pkcs11.backend import PKCS11Backend
 

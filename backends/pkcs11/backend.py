@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from pkcs11 import Attribute
+from pkcs11.types import Object
 
 from backends.pkcs11 import keys as pkcs11_keys
-from backends.pkcs11.functions import Attribute, Session
+from backends.pkcs11.functions import Session
 from backends.pkcs11.session import TokenLogin, TokenSession
 from signer.crypto.der import parse_public_key, parse_signature
 from signer.crypto.secp256k1 import DIGEST_SIZE, recoverable
@@ -150,7 +152,7 @@ class PKCS11Backend:
 
     def _open_key(
         self, connection: TokenLogin, session: Session, key_id: KeyId
-    ) -> tuple[int, bytes]:
+    ) -> tuple[Object, bytes]:
         """Return the private key in *session* and its public key, found once each."""
         cka_id = _cka_id(key_id)
         key = session.keys.get(cka_id)

@@ -1,21 +1,37 @@
 """
-The functions of a PKCS#11 module, called with ctypes through one function list.
+A PKCS#11 module through python-pkcs11, and through the one function list that it uses.
 
 A module may return a new list, with a state of its own, at each ``C_GetFunctionList``
-(p11-kit does), so this process asks for it once.  What a module returns is checked
-here: sizes, counts and handles may be anything.
+(p11-kit does).  So what python-pkcs11 lacks, such as ``C_Initialize`` with locks, is
+called in its list.
 """
 
 import ctypes
 import os
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from ctypes import byref, c_ubyte, c_ulong, c_void_p, sizeof
+import re
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from ctypes import byref, c_ubyte, c_ulong, c_void_p
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, ClassVar, Final
+from itertools import islice
+from typing import Any, ClassVar
 
-from signer.errors import BackendError
+import pkcs11
+from pkcs11 import (
+    Attribute,
+    KeyType,
+    Mechanism,
+    MechanismFlag,
+    PKCS11Error,
+    SignMixin,
+    exceptions,
+)
+from pkcs11._pkcs11 import lib
+from pkcs11.types import Object
+
+from signer.errors import BackendError, KeyUnusableError
 
 
 class CKR(IntEnum):
@@ -100,112 +116,36 @@ class CryptokiError(Exception):
         super().__init__(f"{function}: {self.name}")
 
 
-class Attribute(IntEnum):
-    """The attributes of objects (``CKA_...``)."""
+_SPELLINGS = {
+    exceptions.AnotherUserAlreadyLoggedIn: CKR.USER_ANOTHER_ALREADY_LOGGED_IN,
+    exceptions.FunctionCancelled: CKR.FUNCTION_CANCELED,
+    exceptions.TokenNotRecognised: CKR.TOKEN_NOT_RECOGNIZED,
+}
 
-    CLASS = 0x0
-    TOKEN = 0x1
-    PRIVATE = 0x2
-    LABEL = 0x3
-    VALUE = 0x11
-    KEY_TYPE = 0x100
-    ID = 0x102
-    SENSITIVE = 0x103
-    ENCRYPT = 0x104
-    DECRYPT = 0x105
-    WRAP = 0x106
-    UNWRAP = 0x107
-    SIGN = 0x108
-    SIGN_RECOVER = 0x109
-    VERIFY = 0x10A
-    DERIVE = 0x10C
-    EXTRACTABLE = 0x162
-    LOCAL = 0x163
-    NEVER_EXTRACTABLE = 0x164
-    ALWAYS_SENSITIVE = 0x165
-    MODIFIABLE = 0x170
-    COPYABLE = 0x171
-    EC_PARAMS = 0x180
-    EC_POINT = 0x181
+_BY_NAME = {code.name.replace("_", "").lower(): code for code in CKR}
+
+_UNMAPPED = re.compile(r"0x[0-9a-f]+")
 
 
-PUBLIC_KEY = 2
-"""``CKO_PUBLIC_KEY``"""
+def _code_of(error: PKCS11Error) -> int:
+    """Return the value for which python-pkcs11 raised *error*."""
+    kind = type(error)
+    if kind in _SPELLINGS:
+        return _SPELLINGS[kind]
+    # The base class is for values that python-pkcs11 has no class for.
+    found = _UNMAPPED.search(str(error)) if kind is PKCS11Error else None
+    if found is not None:
+        return int(found[0], 16)
+    return _BY_NAME.get(kind.__name__.lower(), CKR.GENERAL_ERROR)
 
-PRIVATE_KEY = 3
-"""``CKO_PRIVATE_KEY``"""
-
-EC = 3
-"""``CKK_EC``"""
-
-SECURITY_OFFICER = 0
-"""``CKU_SO``"""
-
-USER = 1
-"""``CKU_USER``"""
-
-LOGIN_REQUIRED = 0x4
-"""``CKF_LOGIN_REQUIRED``"""
-
-TOKEN_INITIALIZED = 0x400
-"""``CKF_TOKEN_INITIALIZED``"""
 
 Value = bool | int | bytes | str
 Template = Mapping[Attribute, Value]
 
-_CKM_EC_KEY_PAIR_GEN: Final = 0x1040
-_CKM_ECDSA: Final = 0x1041
-_CKF_OS_LOCKING_OK: Final = 0x2
-_CKF_RW_SESSION: Final = 0x2
-_CKF_SERIAL_SESSION: Final = 0x4
+_CKF_OS_LOCKING_OK = 0x2
 
-_MOST_SLOTS = 256
 _MOST_OBJECTS = 10_000
-_BATCH = 16
-_VALUE_ROOM = 512
-"""No attribute that is read is longer; of longer ones it is as if they were absent."""
-
 _SIGNATURE_ROOM = 256
-
-# The position of each function in the list, and the number of its arguments.
-_FUNCTIONS = {
-    "C_Initialize": (0, 1),
-    "C_Finalize": (1, 1),
-    "C_GetInfo": (2, 1),
-    "C_GetSlotList": (4, 3),
-    "C_GetSlotInfo": (5, 2),
-    "C_GetTokenInfo": (6, 2),
-    "C_InitToken": (9, 4),
-    "C_InitPIN": (10, 3),
-    "C_OpenSession": (12, 5),
-    "C_CloseSession": (13, 1),
-    "C_Login": (18, 4),
-    "C_Logout": (19, 1),
-    "C_CreateObject": (20, 4),
-    "C_DestroyObject": (22, 2),
-    "C_GetAttributeValue": (24, 4),
-    "C_FindObjectsInit": (26, 3),
-    "C_FindObjects": (27, 4),
-    "C_FindObjectsFinal": (28, 1),
-    "C_SignInit": (42, 3),
-    "C_Sign": (43, 5),
-    "C_GenerateKeyPair": (59, 8),
-}
-
-
-class _Pointers(ctypes.Structure):
-    """``CK_FUNCTION_LIST``; a ``CK_ULONG`` has the size of a pointer."""
-
-    _fields_: ClassVar = [
-        ("version", c_ubyte * 2),
-        ("pointers", c_void_p * 68),
-    ]
-
-
-_PROTOTYPES = {
-    name: ctypes.CFUNCTYPE(c_ulong, *[c_void_p] * arguments)
-    for name, (_, arguments) in _FUNCTIONS.items()
-}
 
 
 class _InitializeArgs(ctypes.Structure):
@@ -218,60 +158,49 @@ class _InitializeArgs(ctypes.Structure):
     ]
 
 
-class _Info(ctypes.Structure):
-    _fields_: ClassVar = [
-        ("cryptoki_version", c_ubyte * 2),
-        ("manufacturer", c_ubyte * 32),
-        ("flags", c_ulong),
-        ("description", c_ubyte * 32),
-        ("version", c_ubyte * 2),
-    ]
-
-
-class _SlotInfo(ctypes.Structure):
-    _fields_: ClassVar = [
-        ("description", c_ubyte * 64),
-        ("manufacturer", c_ubyte * 32),
-        ("flags", c_ulong),
-        ("versions", c_ubyte * 4),
-    ]
-
-
 class _TokenInfo(ctypes.Structure):
+    """``CK_TOKEN_INFO``, of which python-pkcs11 does not show the sessions."""
+
     _fields_: ClassVar = [
-        ("label", c_ubyte * 32),
-        ("manufacturer", c_ubyte * 32),
-        ("model", c_ubyte * 16),
-        ("serial", c_ubyte * 16),
+        ("names", c_ubyte * 96),
         ("flags", c_ulong),
         ("most_sessions", c_ulong),
-        ("sessions", c_ulong),
-        ("most_rw_sessions", c_ulong),
-        ("rw_sessions", c_ulong),
-        ("sizes", c_ulong * 6),
-        ("versions", c_ubyte * 4),
-        ("time", c_ubyte * 16),
+        ("rest", c_ubyte * 128),
     ]
 
 
-class _Attribute(ctypes.Structure):
-    _fields_: ClassVar = [
-        ("type", c_ulong),
-        ("value", c_void_p),
-        ("size", c_ulong),
-    ]
+class _FunctionList(ctypes.Structure):
+    """``CK_FUNCTION_LIST``."""
+
+    _fields_: ClassVar = [("version", c_ubyte * 2), ("pointers", c_void_p * 68)]
 
 
-class _Mechanism(ctypes.Structure):
-    _fields_: ClassVar = [
-        ("mechanism", c_ulong),
-        ("parameter", c_void_p),
-        ("size", c_ulong),
-    ]
+# The position of each function in the list, and the number of its arguments.
+_FUNCTIONS = {
+    "C_Initialize": (0, 1),
+    "C_Finalize": (1, 1),
+    "C_GetTokenInfo": (6, 2),
+    "C_InitToken": (9, 4),
+}
+
+_PROTOTYPES = {
+    name: ctypes.CFUNCTYPE(c_ulong, *[c_void_p] * arguments)
+    for name, (_, arguments) in _FUNCTIONS.items()
+}
 
 
-_ECDSA = _Mechanism(_CKM_ECDSA)
-_KEY_PAIR = _Mechanism(_CKM_EC_KEY_PAIR_GEN)
+class _Module(lib):
+    """
+    python-pkcs11's interface to a module that ``Functions`` has initialized.
+
+    Its own ``initialize`` calls ``C_Initialize(NULL)``, which promises a single thread,
+    but it releases the GIL in every call: SoftHSM then uses no mutexes, and concurrent
+    signatures crash the process.  The class is not public;
+    ``tests/unit/backends/pkcs11/test_cryptoki.py`` fails if this stops working.
+    """
+
+    def initialize(self) -> None:
+        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,16 +215,19 @@ class Module:
 class Token:
     """A token that is in a slot: its identity, and how many sessions it allows."""
 
-    def __init__(self, slot: int, info: _TokenInfo) -> None:
-        self.slot = slot
-        self.label = _text(info.label)
-        self.manufacturer = _text(info.manufacturer)
-        self.model = _text(info.model)
-        self.serial = _text(info.serial)
-        self.flags: int = info.flags
+    def __init__(self, token: pkcs11.Token, most_sessions: int) -> None:
+        slot = token.slot
+        self.own = token
+        self.slot: int = slot.slot_id
+        self.slot_name = f"{slot.manufacturer_id} {slot.slot_description}"
+        self.label = token.label
+        self.manufacturer = token.manufacturer_id
+        self.model = token.model
+        self.serial = token.serial.decode(errors="replace").rstrip("\0")
+        self.flags = int(token.flags)
         # Zero is CK_EFFECTIVELY_INFINITE, and the largest number means "unknown".
-        self.most_sessions: int | None = info.most_sessions
-        if not 0 < info.most_sessions < _VENDOR_DEFINED:
+        self.most_sessions: int | None = most_sessions
+        if not 0 < most_sessions < _VENDOR_DEFINED:
             self.most_sessions = None
 
 
@@ -304,25 +236,24 @@ class Functions:
 
     def __init__(self, path: str) -> None:
         """
-        Load the module, and ask once for its functions.
+        Load the module; ``initialize`` comes next.
 
         Raises:
             BackendError: It is no PKCS#11 module.
         """
-        try:
-            self._library = ctypes.CDLL(path)
-            get_list = self._library.C_GetFunctionList
-        except (OSError, AttributeError):
-            get_list = None
-        if get_list is None:
-            raise BackendError("the PKCS#11 module does not load")
-        get_list.restype = c_ulong
-        pointers = ctypes.POINTER(_Pointers)()
-        rv = get_list(byref(pointers))
-        if rv != CKR.OK or not pointers or pointers.contents.version[0] not in {2, 3}:
-            raise BackendError("the PKCS#11 module has no functions of version 2 or 3")
-        self._pointers = pointers.contents.pointers
+        self._path = path
         self._pid = os.getpid()
+        try:
+            # Its __init__ needs a module that is initialized.
+            self._module = _Module.__new__(_Module, path)  # type: ignore[call-arg]
+        except PKCS11Error:
+            raise BackendError("the PKCS#11 module does not load") from None
+        # The first member of the class HasFuncList.
+        pointer = c_void_p.from_address(id(self._module) + object.__basicsize__)
+        found = _FunctionList.from_address(pointer.value) if pointer.value else None
+        if found is None or found.version[0] not in {2, 3}:
+            raise BackendError("the PKCS#11 module has no functions of version 2 or 3")
+        self._pointers = found.pointers
 
     def call(self, name: str, *arguments: Any) -> None:
         """Call the function *name*; raise ``CryptokiError`` unless it succeeds."""
@@ -330,11 +261,31 @@ class Functions:
         rv = CKR.FUNCTION_NOT_SUPPORTED
         if pointer:
             rv = _PROTOTYPES[name](pointer)(*arguments)
+        self._require_process()
+        if rv != CKR.OK:
+            raise CryptokiError(name, rv)
+
+    @contextmanager
+    def calling(self, name: str) -> Iterator[None]:
+        """
+        Raise our error for one of python-pkcs11 in the block.
+
+        *name* is the function that the block calls for its result.
+        """
+        try:
+            yield
+        except PKCS11Error as e:
+            raise CryptokiError(name, _code_of(e)) from None
+        except (IndexError, SystemError, ValueError, struct.error):
+            # A size or a number that cannot be.
+            raise CryptokiError(name, CKR.GENERAL_ERROR) from None
+        finally:
+            self._require_process()
+
+    def _require_process(self) -> None:
         if os.getpid() != self._pid:
             # The module forked, and this is the child: it must not pay a second time.
             os._exit(os.EX_SOFTWARE)
-        if rv != CKR.OK:
-            raise CryptokiError(name, rv)
 
     def initialize(self, *, with_locks: bool) -> None:
         args = _InitializeArgs(flags=_CKF_OS_LOCKING_OK)
@@ -342,35 +293,28 @@ class Functions:
 
     def module(self) -> Module:
         """Return what the module says of itself."""
-        info = _Info()
-        self.call("C_GetInfo", byref(info))
-        major, minor = info.version
-        return Module(_text(info.manufacturer), _text(info.description), (major, minor))
-
-    def slot_name(self, slot: int) -> str:
-        """Return the manufacturer and the description of *slot*."""
-        info = _SlotInfo()
-        self.call("C_GetSlotInfo", slot, byref(info))
-        return f"{_text(info.manufacturer)} {_text(info.description)}"
+        module = self._module
+        with self.calling("C_GetInfo"):
+            module.__init__(self._path)  # type: ignore[misc]
+        version = module.library_version
+        return Module(module.manufacturer_id, module.library_description, version)
 
     def tokens(self) -> list[Token]:
         """Return the tokens that are present and answer."""
-        count, slots = c_ulong(), (c_ulong * _MOST_SLOTS)()
-        # A module may look for new slots only when it is asked for their number.
-        self.call("C_GetSlotList", 1, None, byref(count))
-        count.value = _MOST_SLOTS
-        self.call("C_GetSlotList", 1, slots, byref(count))
+        with self.calling("C_GetSlotList"):
+            slots = self._module.get_slots(token_present=True)
         found = []
-        for slot in slots[: min(count.value, _MOST_SLOTS)]:
+        for slot in slots:
             with suppress(CryptokiError):  # Another slot of the module may work.
                 found.append(self.token(slot))
         return found
 
-    def token(self, slot: int) -> Token:
+    def token(self, slot: pkcs11.Slot) -> Token:
         """Return the token in *slot*; raises ``CryptokiError`` if it is gone."""
         info = _TokenInfo()
-        self.call("C_GetTokenInfo", slot, byref(info))
-        return Token(slot, info)
+        self.call("C_GetTokenInfo", slot.slot_id, byref(info))
+        with self.calling("C_GetTokenInfo"):
+            return Token(slot.get_token(), info.most_sessions)
 
     def init_token(self, slot: int, so_pin: str, label: str) -> None:
         """Initialize the token in *slot*, which erases it (``C_InitToken``)."""
@@ -382,52 +326,43 @@ class Session:
     """
     A session with a token; threads use it one after the other.
 
-    Objects are their handles.
+    With *pin*, or that of the security officer, it logs the process in, through all of
+    its sessions with the token; on closing it python-pkcs11 logs the process out.
     """
 
     def __init__(
-        self, functions: Functions, token: Token, *, read_write: bool = False
+        self,
+        functions: Functions,
+        token: Token,
+        *,
+        read_write: bool = False,
+        pin: str | None = None,
+        so_pin: str | None = None,
     ) -> None:
-        self._call = functions.call
-        self.token = token
-        handle = c_ulong()
-        flags = _CKF_SERIAL_SESSION | (_CKF_RW_SESSION if read_write else 0)
-        self._call("C_OpenSession", token.slot, flags, None, None, byref(handle))
-        self._handle = handle.value
-        self.keys: dict[bytes, int] = {}
+        self._calling = functions.calling
+        self.keys: dict[bytes, Object] = {}
+        name = "C_Login" if pin or so_pin else "C_OpenSession"
+        with self._calling(name):
+            self._own = token.own.open(rw=read_write, user_pin=pin, so_pin=so_pin)
 
     def close(self) -> None:
-        self._call("C_CloseSession", self._handle)
-
-    def log_in(self, pin: str, user: int = USER) -> None:
-        """Log the process in, through all of its sessions with the token."""
-        encoded = pin.encode()
-        self._call("C_Login", self._handle, user, encoded, len(encoded))
-
-    def log_out(self) -> None:
-        self._call("C_Logout", self._handle)
+        with self._calling("C_CloseSession"):
+            self._own.close()
 
     def init_pin(self, pin: str) -> None:
-        encoded = pin.encode()
-        self._call("C_InitPIN", self._handle, encoded, len(encoded))
+        with self._calling("C_InitPIN"):
+            self._own.init_pin(pin)
 
-    def find(self, template: Template) -> list[int]:
+    def find(self, template: Template) -> list[Object]:
         """Return the objects that have the attributes of *template*."""
-        wanted = _Attributes(template)
-        found: list[int] = []
-        count, batch = c_ulong(), (c_ulong * _BATCH)()
-        self._call("C_FindObjectsInit", self._handle, wanted.array, len(wanted.array))
-        try:
-            while len(found) < _MOST_OBJECTS:
-                self._call("C_FindObjects", self._handle, batch, _BATCH, byref(count))
-                found += batch[: min(count.value, _BATCH)]
-                if not count.value:
-                    return found
-        finally:
-            self._call("C_FindObjectsFinal", self._handle)
+        with self._calling("C_FindObjects"):
+            objects = self._own.get_objects({**template})
+            found = [*islice(objects, _MOST_OBJECTS)]
+        if len(found) < _MOST_OBJECTS:
+            return found
         raise BackendError("the token has too many objects with these attributes")
 
-    def read(self, key: int, wanted: Iterable[Attribute]) -> dict[Attribute, bytes]:
+    def read(self, key: Object, wanted: Iterable[Attribute]) -> dict[Attribute, bytes]:
         """Return the values of the *wanted* attributes that *key* has and shows."""
         wanted = list(wanted)
         try:
@@ -444,51 +379,45 @@ class Session:
                     raise
         return found
 
-    def _read(self, key: int, wanted: list[Attribute]) -> dict[Attribute, bytes]:
-        buffers = [ctypes.create_string_buffer(_VALUE_ROOM) for _ in wanted]
-        array = (_Attribute * len(wanted))(
-            *[
-                _Attribute(attribute, ctypes.addressof(buffer), _VALUE_ROOM)
-                for attribute, buffer in zip(wanted, buffers, strict=True)
-            ]
-        )
-        self._call("C_GetAttributeValue", self._handle, key, array, len(array))
-        return {
-            attribute: buffer.raw[: entry.size]
-            for attribute, buffer, entry in zip(wanted, buffers, array, strict=True)
-            if entry.size <= _VALUE_ROOM
-        }
+    def _read(self, key: Object, wanted: list[Attribute]) -> dict[Attribute, bytes]:
+        with self._calling("C_GetAttributeValue"):
+            values = key.get_attributes(wanted)
+        return {Attribute(name): encode(value) for name, value in values.items()}
 
-    def sign(self, key: int, digest: bytes) -> bytes:
+    def sign(self, key: Object, digest: bytes) -> bytes:
         """Return what the module returns as its ECDSA signature over *digest*."""
-        size, room = c_ulong(_SIGNATURE_ROOM), (c_ubyte * _SIGNATURE_ROOM)()
-        self._call("C_SignInit", self._handle, byref(_ECDSA), key)
-        self._call("C_Sign", self._handle, digest, len(digest), room, byref(size))
-        return ctypes.string_at(room, min(size.value, _SIGNATURE_ROOM))
+        if not isinstance(key, SignMixin):
+            raise KeyUnusableError("the token does not show that the key may sign")
+        # Without a mechanism python-pkcs11 would choose one that hashes.
+        with self._calling("C_Sign"):
+            return key.sign(
+                digest, mechanism=Mechanism.ECDSA, buffer_size=_SIGNATURE_ROOM
+            )
 
-    def generate(self, public: Template, private: Template) -> tuple[int, int]:
+    def generate(self, public: Template, private: Template) -> tuple[Object, Object]:
         """Generate an EC key pair, and return its public and private half."""
-        halves = c_ulong(), c_ulong()
-        first, second = _Attributes(public), _Attributes(private)
-        self._call(
-            "C_GenerateKeyPair",
-            *(self._handle, byref(_KEY_PAIR)),
-            *(first.array, len(public), second.array, len(private)),
-            *map(byref, halves),
-        )
-        return halves[0].value, halves[1].value
+        curve = {Attribute.EC_PARAMS: public[Attribute.EC_PARAMS]}
+        with self._calling("C_GenerateKeyPair"):
+            parameters = self._own.create_domain_parameters(
+                KeyType.EC, curve, local=True
+            )
+            halves: tuple[Object, Object] = parameters.generate_keypair(
+                store=True,
+                capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY,
+                mechanism=Mechanism.EC_KEY_PAIR_GEN,
+                public_template={**public},
+                private_template={**private},
+            )
+        return halves
 
-    def create(self, template: Template) -> int:
-        wanted, key = _Attributes(template), c_ulong()
-        self._call(
-            *("C_CreateObject", self._handle, wanted.array, len(wanted.array)),
-            byref(key),
-        )
-        return key.value
+    def create(self, template: Template) -> Object:
+        with self._calling("C_CreateObject"):
+            return self._own.create_object({**template})
 
-    def destroy(self, keys: Iterable[int]) -> None:
+    def destroy(self, keys: Iterable[Object]) -> None:
         for key in keys:
-            self._call("C_DestroyObject", self._handle, key)
+            with self._calling("C_DestroyObject"):
+                key.destroy()
 
 
 _NOT_SHOWN = {
@@ -499,22 +428,6 @@ _NOT_SHOWN = {
 }
 
 
-class _Attributes:
-    """A template as an array of ``CK_ATTRIBUTE``, with the values that it points to."""
-
-    def __init__(self, template: Template) -> None:
-        self._values = [
-            ctypes.create_string_buffer(encode(value)) for value in template.values()
-        ]
-        self.array = (_Attribute * len(template))(
-            *[
-                # Without the zero byte that each buffer ends with.
-                _Attribute(attribute, ctypes.addressof(value), sizeof(value) - 1)
-                for attribute, value in zip(template, self._values, strict=True)
-            ]
-        )
-
-
 def encode(value: Value) -> bytes:
     """Return *value* as an attribute has it."""
     if isinstance(value, bool):
@@ -522,8 +435,3 @@ def encode(value: Value) -> bytes:
     if isinstance(value, int):
         return bytes(c_ulong(value))
     return value.encode() if isinstance(value, str) else value
-
-
-def _text(padded: Iterable[int]) -> str:
-    """Return a text that is padded with spaces or, against the standard, with zeros."""
-    return bytes(padded).decode(errors="replace").rstrip(" \0")

@@ -4,15 +4,10 @@ The attributes of secp256k1 keys in a PKCS#11 token.
 Each function takes an open, logged-in session and raises ``CryptokiError``.
 """
 
-from backends.pkcs11.functions import (
-    EC,
-    PRIVATE_KEY,
-    PUBLIC_KEY,
-    Attribute,
-    Session,
-    Value,
-    encode,
-)
+from pkcs11 import Attribute, KeyType, ObjectClass
+from pkcs11.types import Object
+
+from backends.pkcs11.functions import Session, Value, encode
 from signer.crypto.der import encode_public_key
 from signer.crypto.secp256k1 import PublicKey
 from signer.errors import (
@@ -43,7 +38,7 @@ _PROTECTED: dict[Attribute, Value] = {
     Attribute.EXTRACTABLE: False,
 }
 
-REQUIRED: dict[Attribute, Value] = {Attribute.KEY_TYPE: EC, **_PROTECTED}
+REQUIRED: dict[Attribute, Value] = {Attribute.KEY_TYPE: KeyType.EC, **_PROTECTED}
 """A private key without these attributes, or on another curve, is refused."""
 
 _FIXED: dict[Attribute, Value] = {
@@ -78,12 +73,12 @@ PUBLIC_TEMPLATE: dict[Attribute, Value] = {
 }
 
 
-def find(session: Session, object_class: int, cka_id: bytes) -> list[int]:
+def find(session: Session, object_class: ObjectClass, cka_id: bytes) -> list[Object]:
     """Return the objects of *object_class* with this ``CKA_ID``."""
     return session.find({Attribute.CLASS: object_class, Attribute.ID: cka_id})
 
 
-def private_key(session: Session, cka_id: bytes) -> int:
+def private_key(session: Session, cka_id: bytes) -> Object:
     """
     Return the one private key with this ``CKA_ID``, if it may be used.
 
@@ -91,7 +86,7 @@ def private_key(session: Session, cka_id: bytes) -> int:
         KeyNotFoundError: There is no such key, or more than one.
         KeyUnusableError: It is not a secp256k1 key, or not protected as required.
     """
-    key = _require_one(find(session, PRIVATE_KEY, cka_id), "private")
+    key = _require_one(find(session, ObjectClass.PRIVATE_KEY, cka_id), "private")
     mismatches = find_mismatches(session, key, REQUIRED)
     known = session.read(key, [Attribute.EC_PARAMS])
     if known.get(Attribute.EC_PARAMS) not in _CURVES:
@@ -105,7 +100,7 @@ def private_key(session: Session, cka_id: bytes) -> int:
 
 def public_key(session: Session, cka_id: bytes) -> bytes:
     """Return the DER ``SubjectPublicKeyInfo`` of the one key with this ``CKA_ID``."""
-    key = _require_one(find(session, PUBLIC_KEY, cka_id), "public")
+    key = _require_one(find(session, ObjectClass.PUBLIC_KEY, cka_id), "public")
     known = session.read(key, [Attribute.EC_PARAMS, Attribute.EC_POINT])
     if known.get(Attribute.EC_PARAMS) not in _CURVES:
         raise KeyUnusableError("the public key is not on secp256k1")
@@ -136,7 +131,7 @@ def wrap_point(point: bytes) -> bytes:
 
 
 def find_mismatches(
-    session: Session, key: int, wanted: dict[Attribute, Value]
+    session: Session, key: Object, wanted: dict[Attribute, Value]
 ) -> list[str]:
     """Return the names of the attributes whose values in *key* are not *wanted*."""
     actual = session.read(key, wanted)
@@ -160,7 +155,7 @@ def generate(session: Session, cka_id: bytes, label: str) -> None:
         raise KeyUnusableError(f"the token ignored attributes: {', '.join(mismatches)}")
 
 
-def _require_one(keys: list[int], kind: str) -> int:
+def _require_one(keys: list[Object], kind: str) -> Object:
     if not keys:
         raise KeyNotFoundError(f"there is no {kind} key with this id")
     if len(keys) > 1:

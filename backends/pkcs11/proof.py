@@ -7,8 +7,11 @@ wrongly, not a false device.
 
 from collections.abc import Iterator
 
+from pkcs11 import Attribute
+from pkcs11.types import Object
+
 from backends.pkcs11.cryptoki import Library
-from backends.pkcs11.functions import Attribute, Session, Token
+from backends.pkcs11.functions import Session, Token
 from signer.errors import Refusal
 
 
@@ -37,13 +40,13 @@ def names(library: Library, token: Token) -> dict[str, str]:
     return {
         "module": f"{module.manufacturer} {module.description}",
         "module_version": "{}.{}".format(*module.version),
-        "slot": library.functions.slot_name(token.slot),
+        "slot": token.slot_name,
         "token": f"{token.manufacturer} {token.model}",
     }
 
 
 def find_weaknesses(
-    library: Library, token: Token, session: Session, private_key: int
+    library: Library, token: Token, session: Session, private_key: Object
 ) -> Iterator[Refusal]:
     """Yield why production must not sign with *private_key*, which may be used."""
     found = [library.path, *names(library, token).values()]

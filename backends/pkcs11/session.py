@@ -6,14 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, TypeVar
 
+from pkcs11 import TokenFlag
+from pkcs11.types import Object
+
 from backends.pkcs11.cryptoki import Library
-from backends.pkcs11.functions import (
-    CKR,
-    LOGIN_REQUIRED,
-    CryptokiError,
-    Session,
-    Token,
-)
+from backends.pkcs11.functions import CKR, CryptokiError, Session, Token
 from backends.pkcs11.proof import find_weaknesses
 from signer.errors import (
     AccessDeniedError,
@@ -130,8 +127,8 @@ class TokenLogin:
         self._is_lost = False
 
     def log_in(self, pin: str) -> None:
-        with self.session() as session, suppress_logged_in():
-            session.log_in(pin)
+        with suppress_logged_in():
+            self._idle.append(self._open(pin))
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -161,10 +158,10 @@ class TokenLogin:
         try:
             return find(session, cka_id)
         except KeyNotFoundError:
-            self._functions.token(self._token.slot)
+            self._functions.token(self._token.own.slot)
             raise
 
-    def require_protected(self, session: Session, key: int) -> None:
+    def require_protected(self, session: Session, key: Object) -> None:
         """Raise ``KeyNotProtectedError`` unless production may sign with *key*."""
         found = [*find_weaknesses(self._library, self._token, session, key)]
         if found:
@@ -181,8 +178,9 @@ class TokenLogin:
             self._is_lost = True
         return mapped
 
-    def _open(self) -> Session:
-        return Session(self._functions, self._token, read_write=self._read_write)
+    def _open(self, pin: str | None = None) -> Session:
+        read_write = self._read_write
+        return Session(self._functions, self._token, read_write=read_write, pin=pin)
 
 
 class TokenSession:
@@ -294,7 +292,7 @@ class TokenSession:
         try:
             token = library.token(self._token_name)
             login = TokenLogin(library, token)
-            if token.flags & LOGIN_REQUIRED:
+            if token.flags & TokenFlag.LOGIN_REQUIRED:
                 login.log_in(self._read_pin())
         except CryptokiError as e:
             error = map_error(e)

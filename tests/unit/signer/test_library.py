@@ -32,6 +32,7 @@ MODULES = {
     "pyjwt": "jwt",
     "pytest": "pytest",
     "python-dotenv": "dotenv",
+    "python-pkcs11": "pkcs11",
     "requests": "requests",
     "segno": "segno",
     "setproctitle": "setproctitle",

@@ -15,11 +15,22 @@ from tests.support.programs import ROOT
 
 GUIDE = ROOT / "docs" / "how-to" / "test-with-hsm.md"
 
+_HIDE_PKCS11 = """
+import sys
+
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name == "pkcs11":
+            raise ModuleNotFoundError(name, name=name)
+
+sys.meta_path.insert(0, Hide())
+"""
+
 _BEFORE_A_FIXTURE = """
 import sys
 
 def test_no_fixture():
-    heavy = {"signer", "backends", "pydantic", "eth_account", "cedarpy"}
+    heavy = {"signer", "backends", "pkcs11", "pydantic", "eth_account", "cedarpy"}
     assert "softhsm.pytest_plugin" in sys.modules
     assert heavy.isdisjoint(sys.modules)
 """
@@ -90,19 +101,30 @@ def test_the_guide_runs_as_written(softhsm_module: Path, tmp_path: Path) -> None
     }
 
 
-def test_what_is_missing_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("conftest", "module", "message"),
+    [
+        ("", "/nowhere/libsofthsm2.so", "there is no HSM for the tests: "),
+        (_HIDE_PKCS11, "", "pkcs11 is not installed; run: pip install 'hotwallet"),
+    ],
+    ids=["no module", "no python-pkcs11"],
+)
+def test_what_is_missing_is_said(
+    tmp_path: Path, conftest: str, module: str, message: str
+) -> None:
     """
     Only the tests that use a fixture fail, each with one line and no traceback.
 
     Nothing is imported before: every project with hotwallet installed loads the plugin
     at each start of pytest.
     """
+    (tmp_path / "conftest.py").write_text(conftest, encoding="utf-8")
     (tmp_path / "test_it.py").write_text(_BEFORE_A_FIXTURE + _USES_IT, encoding="utf-8")
 
-    ran = _pytest(tmp_path, PKCS11_MODULE="/nowhere/libsofthsm2.so")
+    ran = _pytest(tmp_path, PKCS11_MODULE=module)
 
     assert "1 passed, 1 error" in ran.stdout
-    assert "there is no HSM for the tests: " in ran.stdout
+    assert message in ran.stdout
     assert "Traceback" not in ran.stdout
 
 

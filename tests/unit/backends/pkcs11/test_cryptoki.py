@@ -3,11 +3,13 @@
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from ctypes import addressof, c_void_p, sizeof
 from pathlib import Path
 from threading import Lock
 
 import pytest
 from pkcs11 import _pkcs11
+from pkcs11._pkcs11 import lib
 
 from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11.cryptoki import Library, Locking
@@ -37,13 +39,28 @@ def test_the_module_is_initialised_once_and_with_locks(
     softhsm_library: Library,
     cryptoki: Cryptoki,
 ) -> None:
-    """C_Initialize(NULL) would promise a single thread."""
+    """python-pkcs11 never calls C_Initialize(NULL)."""
     with cryptoki.watched("C_Initialize") as calls:
         sign(softhsm, softhsm_key)
 
     assert len(calls) == 1
     assert calls[0][0] is not None  # CK_C_INITIALIZE_ARGS
     assert softhsm_library.locking is Locking.MODULE
+
+
+def test_python_pkcs11_has_the_list_of_the_module(
+    softhsm_library: Library, cryptoki: Cryptoki
+) -> None:
+    """Its class is not public, so this test detects changes."""
+    with softhsm_library.lock.exclusive():
+        softhsm_library.initialize()
+    functions = softhsm_library.functions
+
+    assert isinstance(functions._module, lib)
+    assert not functions._module.initialized
+    assert functions._module.manufacturer_id == "SoftHSM"
+    # SoftHSM returns the same list each time.
+    assert addressof(functions._pointers) - cryptoki._table == sizeof(c_void_p)
 
 
 def test_a_module_that_cannot_lock_gets_one_call_at_a_time(

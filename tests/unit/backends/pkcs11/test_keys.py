@@ -9,18 +9,12 @@ import pytest
 from asn1crypto.core import OctetString
 from hypothesis import given
 from hypothesis import strategies as st
+from pkcs11 import Attribute, KeyType, ObjectClass
+from pkcs11.types import Object
 
 from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11 import keys as pkcs11_keys
-from backends.pkcs11.functions import (
-    EC,
-    PRIVATE_KEY,
-    PUBLIC_KEY,
-    Attribute,
-    Session,
-    Template,
-    Value,
-)
+from backends.pkcs11.functions import Session, Template, Value
 from signer.crypto.der import parse_public_key
 from signer.errors import (
     AmbiguousKeyError,
@@ -41,10 +35,10 @@ def test_a_generated_key_cannot_leave_the_token(
     softhsm: PKCS11Backend, softhsm_key: KeyId
 ) -> None:
     """P9: its attributes are safe with any defaults of the token."""
-    attributes = _attributes(softhsm, softhsm_key, PRIVATE_KEY)
+    attributes = _attributes(softhsm, softhsm_key, ObjectClass.PRIVATE_KEY)
 
     assert attributes == {
-        "KEY_TYPE": EC.to_bytes(8, sys.byteorder),
+        "KEY_TYPE": KeyType.EC.to_bytes(8, sys.byteorder),
         "EC_PARAMS": pkcs11_keys.SECP256K1,
         "TOKEN": True,
         "PRIVATE": True,
@@ -69,7 +63,7 @@ def test_a_private_value_cannot_be_read(
     """P9: the token refuses to return CKA_VALUE."""
 
     def read(session: Session) -> object:
-        key = _only(session, PRIVATE_KEY, softhsm_key)
+        key = _only(session, ObjectClass.PRIVATE_KEY, softhsm_key)
         return session.read(key, [Attribute.VALUE, Attribute.SIGN])
 
     assert softhsm.provision(read) == {Attribute.SIGN: b"\x01"}
@@ -107,12 +101,12 @@ def test_several_keys_with_one_id_are_refused(softhsm: PKCS11Backend) -> None:
         softhsm.public_key(key_id)
 
 
-@pytest.mark.parametrize("half", [PRIVATE_KEY, PUBLIC_KEY])
-def test_half_a_pair_is_not_found(softhsm: PKCS11Backend, half: int) -> None:
+@pytest.mark.parametrize("half", [ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY])
+def test_half_a_pair_is_not_found(softhsm: PKCS11Backend, half: ObjectClass) -> None:
     """The error names the missing half."""
     key_id = _create(softhsm)
     softhsm.provision(lambda session: session.destroy([_only(session, half, key_id)]))
-    name = "private" if half is PRIVATE_KEY else "public"
+    name = "private" if half is ObjectClass.PRIVATE_KEY else "public"
 
     with pytest.raises(KeyNotFoundError, match=f"no {name} key"):
         softhsm.public_key(key_id)
@@ -220,7 +214,7 @@ def _create(
     """Create a pair with other attributes than a generated one."""
     cka_id = bytes.fromhex(key_id) if key_id else secrets.token_bytes(8)
     common: Template = {
-        Attribute.KEY_TYPE: EC,
+        Attribute.KEY_TYPE: KeyType.EC,
         Attribute.EC_PARAMS: pkcs11_keys.SECP256K1,
         Attribute.ID: cka_id,
     }
@@ -230,7 +224,7 @@ def _create(
             {
                 **pkcs11_keys.PRIVATE_TEMPLATE,
                 **common,
-                Attribute.CLASS: PRIVATE_KEY,
+                Attribute.CLASS: ObjectClass.PRIVATE_KEY,
                 Attribute.VALUE: b"\x07" * 32,
                 **(private or {}),
             }
@@ -239,7 +233,7 @@ def _create(
             {
                 **pkcs11_keys.PUBLIC_TEMPLATE,
                 **common,
-                Attribute.CLASS: PUBLIC_KEY,
+                Attribute.CLASS: ObjectClass.PUBLIC_KEY,
                 Attribute.EC_POINT: OctetString(POINT).dump(),
                 **(public or {}),
             }
@@ -250,7 +244,7 @@ def _create(
 
 
 def _attributes(
-    backend: PKCS11Backend, key_id: KeyId, object_class: int
+    backend: PKCS11Backend, key_id: KeyId, object_class: ObjectClass
 ) -> dict[str, Any]:
     named = [
         *pkcs11_keys.REQUIRED,
@@ -270,6 +264,6 @@ def _attributes(
     return backend.provision(read)
 
 
-def _only(session: Session, object_class: int, key_id: KeyId) -> int:
+def _only(session: Session, object_class: ObjectClass, key_id: KeyId) -> Object:
     (found,) = pkcs11_keys.find(session, object_class, bytes.fromhex(key_id))
     return found

@@ -9,10 +9,11 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+from pkcs11 import Attribute
 
 from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11.cryptoki import Library
-from backends.pkcs11.functions import Attribute, Session
+from backends.pkcs11.functions import Session
 from signer.errors import (
     AccessDeniedError,
     BackendUnavailableError,
@@ -68,8 +69,8 @@ def test_a_logout_by_another_component_is_repaired(
     connection = softhsm._session._connection
     assert connection is not None
 
-    with connection.session() as session:
-        session.log_out()
+    # python-pkcs11 logs out if it had the PIN: that is the last session.
+    connection._idle[-1].close()
 
     assert sign(softhsm, softhsm_key)
     assert softhsm._session._connection is not connection
@@ -168,7 +169,8 @@ def test_a_fault_costs_one_reconnection_and_one_retry(
         cryptoki.failing(function, rv, times=1) as calls,
     ):
         assert softhsm.sign_digest(softhsm_key, secrets.token_bytes(32))
-    assert (len(reconnections), len(calls)) == (1, 2)
+    # The first call of C_Sign returns the length.
+    assert (len(reconnections), len(calls)) == (1, 2 if function == "C_SignInit" else 3)
 
     with (
         cryptoki.watched("C_Initialize") as reconnections,

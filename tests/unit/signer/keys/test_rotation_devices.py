@@ -7,19 +7,13 @@ import pytest
 from asn1crypto.core import OctetString
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from pkcs11 import Attribute, KeyType, ObjectClass
 
 from backends.aws_kms.backend import KMSBackend
 from backends.google_cloud_kms.backend import GoogleCloudKMSBackend
 from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11 import keys as pkcs11_keys
-from backends.pkcs11.functions import (
-    EC,
-    PRIVATE_KEY,
-    PUBLIC_KEY,
-    Attribute,
-    Session,
-    Template,
-)
+from backends.pkcs11.functions import Session, Template
 from backends.sql import SQLStore
 from dev import kms_faults as faults
 from dev.google_kms_emulator import GoogleKMSEmulator
@@ -241,7 +235,7 @@ def test_key_on_another_curve_is_refused(
         Encoding.X962, PublicFormat.UncompressedPoint
     )
     shared: Template = {
-        Attribute.KEY_TYPE: EC,
+        Attribute.KEY_TYPE: KeyType.EC,
         Attribute.ID: bytes.fromhex(key_id),
         Attribute.EC_PARAMS: P256,
     }
@@ -252,7 +246,7 @@ def test_key_on_another_curve_is_refused(
             {
                 **pkcs11_keys.PRIVATE_TEMPLATE,
                 **shared,
-                Attribute.CLASS: PRIVATE_KEY,
+                Attribute.CLASS: ObjectClass.PRIVATE_KEY,
                 Attribute.VALUE: value,
             }
         )
@@ -260,7 +254,7 @@ def test_key_on_another_curve_is_refused(
             {
                 **pkcs11_keys.PUBLIC_TEMPLATE,
                 **shared,
-                Attribute.CLASS: PUBLIC_KEY,
+                Attribute.CLASS: ObjectClass.PUBLIC_KEY,
                 Attribute.EC_POINT: OctetString(point).dump(),
             }
         )
