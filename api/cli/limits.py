@@ -21,15 +21,16 @@ def limits() -> None:
     """
     Compare NETWORKS_FILE and TENANTS_FILE with the accepted limits.
 
-    Processes do not start with a raised limit until another administrator has approved
-    it.  Set both variables to the new files before you deploy them.
+    Processes start with a raised limit, and keep the accepted one until another
+    administrator has approved it.  Set both variables to the new files before you
+    deploy them.
     """
 
 
 @limits.command()
 @reports
 def show(container: Container) -> Result:
-    """Show what differs; exits with 1 if processes would not start."""
+    """Show what differs; exits with 1 if something needs an approval."""
     return _report(container, container.limits_guard.compare())
 
 

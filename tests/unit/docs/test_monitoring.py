@@ -111,6 +111,20 @@ def test_rules_and_alerts_have_the_same_severity() -> None:
     assert tickets | {Alert.APPROVAL_REQUESTED} == TICKETS
 
 
+def test_each_runbook_begins_with_its_severity() -> None:
+    """That of its rule; an alert without one has that of the service."""
+    rated = dict.fromkeys(Alert, "page") | dict.fromkeys(TICKETS, "ticket")
+    rated |= {
+        r["alert"]: r["labels"]["severity"]
+        for r in rules()
+        if r["alert"] != "alert-raised"  # Each alert has a runbook of its own.
+    }
+    runbooks = ALARMS.partition("\n## Runbooks\n")[2].partition("\n## ")[0]
+    begins = re.findall(r"^### ([a-z-]+)\n\n(?:\*\*(\w+))?", runbooks, re.MULTILINE)
+
+    assert {name: first.lower() for name, first in begins} == rated
+
+
 def test_the_guide_lists_the_alerts_that_end() -> None:
     (listed,) = re.findall(r"end by\nthemselves: (.*)\.$", ALARMS, re.MULTILINE)
 

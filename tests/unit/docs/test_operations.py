@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
@@ -12,11 +13,22 @@ import pytest
 from api.actions.catalogue import ACTIONS
 from signer.alerts import Alert
 from signer.audit.actions import AuditAction
+from signer.errors import (
+    ChainError,
+    ExecutionRevertedError,
+    HotWalletError,
+    NewKeyUnhealthyError,
+    SelfTestPendingError,
+    SigningError,
+    StoreError,
+)
+from signer.refunds.explanation import ADVICE
 from tests.unit.production_code import Nodes, nodes_of, production_nodes
 
 
 ROOT = Path(__file__).resolve().parents[3]
 GUIDE = (ROOT / "docs" / "how-to" / "alarms.md").read_text(encoding="utf-8")
+INCIDENTS = (ROOT / "docs" / "how-to" / "incidents.md").read_text(encoding="utf-8")
 
 _LEVELS = frozenset({"warning", "error", "critical", "exception"})
 _HOOKS = frozenset({"_uncaught"})
@@ -156,6 +168,37 @@ def test_the_search_finds_events() -> None:
     ],
 )
 def test_every_failure_of_the_key_has_its_row(code: str) -> None:
-    guide = (ROOT / "docs" / "how-to" / "incidents.md").read_text(encoding="utf-8")
+    assert re.search(rf"^\| [^|]*`{code}`", INCIDENTS, re.MULTILINE)
 
-    assert re.search(rf"^\| [^|]*`{code}`", guide, re.MULTILINE)
+
+def _errors(base: type[HotWalletError]) -> Iterator[type[HotWalletError]]:
+    """Yield *base* and the errors below it that may delay a refund."""
+    if issubclass(base, _NO_DELAYS) or base.__module__ != ChainError.__module__:
+        return
+    yield base
+    for each in base.__subclasses__():
+        yield from _errors(each)
+
+
+# The token rejects the transfer, which ends the refund; and tests of new keys.
+_NO_DELAYS = (ExecutionRevertedError, NewKeyUnhealthyError, SelfTestPendingError)
+
+
+@pytest.mark.parametrize(
+    "code",
+    sorted(
+        {*ADVICE}
+        | {
+            each.code
+            for base in (ChainError, SigningError, StoreError)
+            for each in _errors(base)
+        }
+    ),
+)
+def test_every_reason_of_a_delay_has_its_row(code: str) -> None:
+    """An operator who has run ``hotwallet refund explain`` finds what to do."""
+    _, _, table = INCIDENTS.partition("| status and code |")
+    rows = re.findall(r"^\| ([^|]*) \|", table.partition("\n\n")[0], re.MULTILINE)
+    names = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
+
+    assert any(fnmatchcase(code, name) for name in names)
