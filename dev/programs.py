@@ -31,6 +31,7 @@ _DEBIAN = {
     "jq": "jq",
     "kubectl": "kubernetes-client",
     "openssl": "openssl",
+    "p11-kit": "p11-kit",
     "promtool": "prometheus",
     "spin": "spin",
     "systemd-analyze": "systemd",

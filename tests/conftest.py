@@ -16,6 +16,7 @@ collect_ignore = ["mutation/generate.py"]  # For another environment.
 pytest_plugins = [
     "tests.fixtures.softhsm",
     "tests.fixtures.hsm_stand_in",
+    "tests.fixtures.p11_kit",
     "tests.fixtures.kms",
     "tests.fixtures.google_kms",
     "tests.fixtures.stores",

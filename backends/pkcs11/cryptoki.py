@@ -112,7 +112,9 @@ class RWLock:
                 return
             self._queue.remove(waiter)
             self._admit()  # The next waiters may have waited only for this one.
-        raise BackendUnavailableError("the device is busy with a call that hangs")
+        raise BackendUnavailableError(
+            "a call to the device hangs: restart the process if it does not end"
+        )
 
 
 class _Waiter:
@@ -130,7 +132,7 @@ class Locking(StrEnum):
     """The module has locks: any number of threads may call it."""
 
     SERIALIZED = "serialized"
-    """The module has no locks: our lock admits one call at a time."""
+    """The module has no locks, or wrong ones: our lock admits one call at a time."""
 
     FOREIGN = "foreign"
     """Other code initialized the module: our lock admits one call at a time."""
@@ -190,7 +192,9 @@ class Library:
             raise BackendUnavailableError(
                 f"the PKCS#11 module does not initialize ({e})"
             ) from None
-        self.quirks = quirks_of(self.module.manufacturer)
+        self.quirks = quirks_of(self.module.manufacturer, self.path)
+        if self.locking is Locking.MODULE and self.quirks.is_serialized:
+            self.locking = Locking.SERIALIZED
         self.lock.limit = UNLIMITED if self.locking is Locking.MODULE else 1
         self.epoch = object()
         self.epochs += 1
@@ -218,7 +222,11 @@ class Library:
         wanted = TokenName.parse(name)
         tokens = [each for each in self.functions.tokens() if wanted.fits(each)]
         if not tokens:
-            raise BackendUnavailableError("no token has the configured label")
+            raise BackendUnavailableError(
+                "no token has the configured label"
+                if self.functions.tokens()
+                else "the module shows no token: check that its device can be reached"
+            )
         if len(tokens) > 1:
             raise BackendError("several tokens have the configured label")
         return tokens[0]

@@ -6,20 +6,24 @@ points, curves and signatures.  ``docs/how-to/hardware-hsm.md`` has both as a ta
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class Quirks:
     """
-    The behaviour of the modules whose manufacturer in ``CK_INFO`` begins like this.
+    The behaviour of the modules whose manufacturer or file name begins with *name*.
 
     *threads* sign at once; more gain nothing.  *sessions* is the number of sessions
     where ``CK_TOKEN_INFO`` does not have it.
     """
 
-    manufacturer: str = ""
+    name: str = ""
     threads: int = 8
     sessions: int | None = None
+    is_serialized: bool = False
+    """Whether the module gets one call at a time, although it has locks."""
+
     finalizes_at_exit: bool = False
     """
     Whether ``C_Finalize`` is called when the process ends.
@@ -37,14 +41,18 @@ _QUIRKS = (
     Quirks("SoftHSM", threads=2, finalizes_at_exit=True),
     # https://docs.yubico.com/software/yubihsm-2/concepts/hsm2-concept-session.html
     Quirks("Yubico", threads=1, sessions=16),
+    # If the connection breaks while several threads wait for an answer, all but one
+    # wait for ever (seen with 0.24.1: rpc_socket_read in p11-kit/rpc-transport.c).
+    Quirks("p11-kit-client", threads=1, is_serialized=True),
 )
 
 _OTHERS = Quirks()
 
 
-def quirks_of(manufacturer: str) -> Quirks:
-    """Return the quirks of the modules of *manufacturer*."""
+def quirks_of(manufacturer: str, path: str) -> Quirks:
+    """Return the quirks of the module of *manufacturer* at *path*."""
+    names = (manufacturer, Path(path).name)
     return next(
-        (each for each in _QUIRKS if manufacturer.startswith(each.manufacturer)),
+        (each for each in _QUIRKS if any(name.startswith(each.name) for name in names)),
         _OTHERS,
     )

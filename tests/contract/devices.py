@@ -10,6 +10,9 @@ from tests.fixtures.google_kms import GoogleKeys
 
 DEVICES = ("reference", "softhsm", "kms", "ministack", "google_cloud_kms")
 
+MODULES = (pytest.param("p11_kit", marks=pytest.mark.needs("p11-kit")),)
+"""Other PKCS#11 modules than SoftHSM's."""
+
 _ABSENT = "00000000-0000-0000-0000-000000000000"
 
 
