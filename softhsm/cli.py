@@ -14,7 +14,9 @@ import click
 from signer.config.settings import RAW_KEY, Settings
 from signer.diagnostics import State, run_checks
 from signer.errors import BackendError
+from signer.ports.clock import utc_now
 from signer.ports.key_backend import KeyId
+from signer.private_files import write_whole
 from softhsm.layout import Layout
 from softhsm.plugin import prepare
 
@@ -143,6 +145,46 @@ def doctor(as_json: bool) -> None:
     for result in () if as_json else results:
         click.echo("\n".join(result.lines()))
     if any(result.state is State.FAILED for result in results):
+        sys.exit(1)
+
+
+@click.group()
+def hsm() -> None:
+    """Prove that production may sign with the key of a PKCS#11 device."""
+
+
+@hsm.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="The file of the report, in JSON.",
+)
+@click.option(
+    "--signatures",
+    type=click.IntRange(1, 100_000),
+    default=100,
+    show_default=True,
+    help="How many signatures to make over random digests.",
+)
+@_json_option
+def prove(out: Path, signatures: int, as_json: bool) -> None:
+    """
+    Examine the configured device and key, and write a report.
+
+    It has no PIN, label, serial number or path.  Exits with 1 if production refuses the
+    key.
+
+    Example: hotwallet hsm prove --out report.json
+    """
+    from softhsm.device_report import lines, make_report  # noqa: PLC0415  See above.
+
+    report = make_report(_settings(), utc_now(), signatures)
+    document = json.dumps(report, indent=2)
+    write_whole(out, f"{document}\n".encode())
+    for line in [document] if as_json else lines(report):
+        click.echo(line)
+    if not report["is_proved"]:
         sys.exit(1)
 
 

@@ -20,6 +20,7 @@ from pkcs11.types import Object
 
 from backends.pkcs11 import keys as pkcs11_keys
 from backends.pkcs11.functions import Session
+from backends.pkcs11.proof import Examined
 from backends.pkcs11.session import TokenLogin, TokenSession
 from signer.crypto.der import parse_public_key, parse_signature
 from signer.crypto.secp256k1 import DIGEST_SIZE, recoverable
@@ -117,6 +118,16 @@ class PKCS11Backend:
         if encoding is None:
             return DeviceSignature(self._learn_encoding(key_id, answer, digest, spki))
         return DeviceSignature(encoding(answer))
+
+    def examine(self, key_id: KeyId) -> Examined:
+        """Return what the device says of itself and of *key_id*."""
+
+        def read(connection: TokenLogin) -> Examined:
+            with connection.session() as session:
+                key, _ = self._open_key(connection, session, key_id)
+                return connection.examine(session, key)
+
+        return self._session.call(read, self._seconds)
 
     def generate(self, label: str, key_id: KeyId | None = None) -> KeyId:
         """

@@ -5,7 +5,8 @@ A device can lie about all of it: this finds a token or a key that was chosen or
 wrongly, not a false device.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from pkcs11 import Attribute
 from pkcs11.types import Object
@@ -34,6 +35,13 @@ _ORIGIN = {
 """The attributes that must be true, and what it means if one is not (PKCS#11 v2.40)."""
 
 
+_SHOWN = (
+    *_ORIGIN,
+    *(Attribute.SENSITIVE, Attribute.EXTRACTABLE),
+    *(Attribute.SIGN, Attribute.DERIVE, Attribute.UNWRAP, Attribute.MODIFIABLE),
+)
+
+
 def names(library: Library, token: Token) -> dict[str, str]:
     """Return what module, slot and token say about themselves."""
     module = library.module
@@ -43,6 +51,28 @@ def names(library: Library, token: Token) -> dict[str, str]:
         "slot": token.slot_name,
         "token": f"{token.manufacturer} {token.model}",
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What a device says of itself and a key, and why production refuses the key."""
+
+    names: Mapping[str, str]
+    attributes: Mapping[str, bool | None]
+    weaknesses: Sequence[Refusal]
+
+
+def examine(
+    library: Library, token: Token, session: Session, private_key: Object
+) -> Examined:
+    """Return what the token shows; an attribute that it does not show is None."""
+    shown = session.read(private_key, _SHOWN)
+    attributes = {
+        f"CKA_{each.name}": shown[each] == b"\x01" if each in shown else None
+        for each in _SHOWN
+    }
+    weaknesses = find_weaknesses(library, token, session, private_key)
+    return Examined(names(library, token), attributes, [*weaknesses])
 
 
 def find_weaknesses(

@@ -11,7 +11,7 @@ from pkcs11.types import Object
 
 from backends.pkcs11.cryptoki import Library
 from backends.pkcs11.functions import CKR, CryptokiError, Session, Token
-from backends.pkcs11.proof import find_weaknesses
+from backends.pkcs11.proof import Examined, examine
 from signer.errors import (
     AccessDeniedError,
     BackendError,
@@ -161,9 +161,12 @@ class TokenLogin:
             self._functions.token(self._token.own.slot)
             raise
 
+    def examine(self, session: Session, key: Object) -> Examined:
+        return examine(self._library, self._token, session, key)
+
     def require_protected(self, session: Session, key: Object) -> None:
         """Raise ``KeyNotProtectedError`` unless production may sign with *key*."""
-        found = [*find_weaknesses(self._library, self._token, session, key)]
+        found = self.examine(session, key).weaknesses
         if found:
             raise KeyNotProtectedError("; ".join(map(str, found)), found)
 

@@ -1,4 +1,4 @@
-"""``hotwallet softhsm`` manages the token for development; its code is ``softhsm``."""
+"""``hotwallet softhsm`` and ``hsm``, for PKCS#11 tokens; their code is ``softhsm``."""
 
 from api.extension import Extra
 
@@ -10,5 +10,6 @@ EXTRA = Extra(
             "softhsm.cli:softhsm",
             "Manage this project's SoftHSM token (development).",
         ),
+        "hsm": ("softhsm.cli:hsm", "Prove a PKCS#11 device for production."),
     },
 )
