@@ -31,7 +31,7 @@ def show(command, context):
     command.get_help(context)
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
-            if name != "softhsm":  # Its options need the settings.
+            if name not in {"softhsm", "hsm"}:  # Their module needs the settings.
                 child = command.get_command(context, name)
                 show(child, click.Context(child, context, name))
     else:
