@@ -11,7 +11,6 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from backends.pkcs11.token_uri import TokenName
 from signer.config.settings import Settings
 from signer.errors import AccessDeniedError, ConfigurationError, Refusal
 from signer.private_files import create_once, is_private, write_whole
@@ -89,6 +88,9 @@ def pin_source(settings: Settings) -> Callable[[], str]:
     pin = settings.pkcs11_pin
     if pin is not None:
         return pin.get_secret_value
+    # Here, because commands that open no token must not load python-pkcs11.
+    from backends.pkcs11.token_uri import TokenName  # noqa: PLC0415
+
     token = TokenName.parse(settings.pkcs11_token_label)
     program = token.pin_program
     if program is not None and settings.pkcs11_pin_file is None:

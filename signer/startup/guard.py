@@ -144,7 +144,9 @@ def _hsm_refusals(settings: Settings) -> Iterator[Refusal]:
             "softhsm-module-forbidden",
             "set PKCS11_MODULE to the module of your HSM; without it, SoftHSM signs",
         )
-    if settings.pkcs11_pin is not None or settings.pkcs11_pin_file is None:
+    has_source = "pin-source=" in settings.pkcs11_token_label
+    has_file = settings.pkcs11_pin_file is not None or has_source
+    if settings.pkcs11_pin is not None or not has_file:
         yield Refusal(
             "pkcs11-pin-exposed",
             "set PKCS11_PIN_FILE to a file that only the service can read, and unset"

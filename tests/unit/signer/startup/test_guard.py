@@ -273,6 +273,13 @@ HSM = {
         ({"PKCS11_MODULE": " "}, ["softhsm-module-forbidden"]),
         ({"PKCS11_PIN": "canary"}, ["pkcs11-pin-exposed"]),
         ({"PKCS11_PIN_FILE": ""}, ["pkcs11-pin-exposed"]),
+        (
+            {
+                "PKCS11_PIN_FILE": "",
+                "PKCS11_TOKEN_LABEL": "pkcs11:token=a?pin-source=%7C/opt/pin",
+            },
+            [],
+        ),
         ({"WALLET_ADDRESS": ""}, ["wallet-address-missing"]),
         ({"SOFTHSM2_CONF": "/etc/softhsm2.conf"}, ["softhsm-config-forbidden"]),
     ],
