@@ -45,10 +45,13 @@ class PKCS11Plugin:
         return config.settings.pkcs11_key_id
 
     def refusals(self, config: BackendConfig) -> Iterator[Refusal]:
+        name = config.settings.pkcs11_token_label
+        if not name.startswith("pkcs11:"):
+            return  # A label may be anything.
         from backends.pkcs11.token_uri import TokenName  # noqa: PLC0415
 
         try:
-            TokenName.parse(config.settings.pkcs11_token_label)
+            TokenName.parse(name)
         except InvalidInputError as e:
             yield Refusal("settings-invalid", f"PKCS11_TOKEN_LABEL: {e}")
 
