@@ -47,7 +47,7 @@ _SECRETS = re.compile(
 # The time of the line is neither.
 _HARMLESS = re.compile(
     r"(?:(?!AKIA|ASIA|AROA|AIDA|\d{12}\Z)\w*(?:\.\d+)?"
-    r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z)\Z"
+    r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(?:Z|\+00:00))\Z"
 )
 
 

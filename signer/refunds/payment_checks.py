@@ -11,8 +11,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from eth_utils.address import is_checksum_address
-
 from signer.amounts import parse_units
 from signer.chain.chain import COIN_DECIMALS
 from signer.chain.erc20 import decode_transfer
@@ -26,6 +24,7 @@ from signer.crypto.transactions import (
     DynamicFeeTransaction,
     LegacyTransaction,
 )
+from signer.crypto.transactions.fields import is_address
 from signer.errors import InvalidInputError, PolicyViolationError
 from signer.model.payment import PaymentPurpose, PaymentState
 from signer.model.refund import AS_REQUESTED, COIN_ADDRESS, Refund, RefundRequest
@@ -321,7 +320,7 @@ def _require(
 
 
 def _require_address(recipient: str) -> None:
-    if not is_checksum_address(recipient):
+    if not is_address(recipient):
         raise InvalidInputError(
             "must be a 20-byte address with its EIP-55 checksum", field="recipient"
         )
