@@ -8,6 +8,9 @@ mostly wait for other processes, while the others compute.
 
 import os
 import random
+import sys
+import threading
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -100,3 +103,14 @@ def pytest_collection_modifyitems(
         for item in items:
             if item.nodeid.startswith(LONG):
                 item.add_marker("no_cover")
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Trace nothing in the tests without coverage."""
+    if item.get_closest_marker("no_cover"):
+        # In a worker the pause of pytest-cov resumes a collector that it has started
+        # before its own, whose tracer makes the test slower and whose data is lost.
+        sys.settrace(None)
+        threading.settrace(None)
+    yield
