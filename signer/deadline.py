@@ -8,7 +8,7 @@ threads is bounded: a device that hangs takes a few threads, not one per request
 import contextvars
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
@@ -28,7 +28,10 @@ class Pending(Future[T]):
 
     def wait(self, seconds: float) -> bool:
         """Wait up to *seconds*, and return whether the work is done."""
-        return self.is_started and self in wait([self], max(0.0, seconds)).done
+        if self.is_started:
+            with suppress(TimeoutError):
+                self.exception(max(0.0, seconds))
+        return self.is_started and self.done()
 
 
 class Deadlines:
