@@ -17,6 +17,7 @@ pytest_plugins = [
     "tests.fixtures.softhsm",
     "tests.fixtures.hsm_stand_in",
     "tests.fixtures.p11_kit",
+    "tests.fixtures.hostile",
     "tests.fixtures.kms",
     "tests.fixtures.google_kms",
     "tests.fixtures.stores",

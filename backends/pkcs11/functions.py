@@ -183,6 +183,9 @@ _FUNCTIONS = {
     "C_InitToken": (9, 4),
 }
 
+_NEEDED = (0, 1, 2, 4, 5, 6, 12, 13, 18, 24, 26, 27, 28, 42, 43)
+"""What signing calls; python-pkcs11 does not look whether a function is there."""
+
 _PROTOTYPES = {
     name: ctypes.CFUNCTYPE(c_ulong, *[c_void_p] * arguments)
     for name, (_, arguments) in _FUNCTIONS.items()
@@ -253,6 +256,8 @@ class Functions:
         found = _FunctionList.from_address(pointer.value) if pointer.value else None
         if found is None or found.version[0] not in {2, 3}:
             raise BackendError("the PKCS#11 module has no functions of version 2 or 3")
+        if not all(found.pointers[place] for place in _NEEDED):
+            raise BackendError("the PKCS#11 module lacks a function that signs")
         self._pointers = found.pointers
 
     def call(self, name: str, *arguments: Any) -> None:
@@ -276,7 +281,10 @@ class Functions:
             yield
         except PKCS11Error as e:
             raise CryptokiError(name, _code_of(e)) from None
-        except (IndexError, SystemError, ValueError, struct.error):
+        except (
+            *(IndexError, MemoryError, OverflowError, SystemError, ValueError),
+            struct.error,
+        ):
             # A size or a number that cannot be.
             raise CryptokiError(name, CKR.GENERAL_ERROR) from None
         finally:

@@ -10,7 +10,10 @@ from tests.fixtures.google_kms import GoogleKeys
 
 DEVICES = ("reference", "softhsm", "kms", "ministack", "google_cloud_kms")
 
-MODULES = (pytest.param("p11_kit", marks=pytest.mark.needs("p11-kit")),)
+MODULES = (
+    pytest.param("p11_kit", marks=pytest.mark.needs("p11-kit")),
+    pytest.param("hostile", marks=pytest.mark.needs("cc")),
+)
 """Other PKCS#11 modules than SoftHSM's."""
 
 _ABSENT = "00000000-0000-0000-0000-000000000000"
