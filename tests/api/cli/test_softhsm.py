@@ -500,6 +500,26 @@ def test_doctor_names_the_failed_check(
     assert finished.exit_code == (1 if check else 0)
 
 
+@pytest.mark.parametrize(
+    ("variables", "detail"),
+    [
+        ({"PKCS11_MODULE": "/nowhere/module.so"}, "/nowhere/module.so: cannot open"),
+        ({"PKCS11_TOKEN_LABEL": "elsewhere"}, "the module has 'hotwallet'"),
+        ({"PKCS11_PIN": "not the PIN"}, "(C_Login: CKR_PIN_INCORRECT)"),
+        ({"PKCS11_TOKEN_LABEL": "pkcs11:label=x"}, "URI may have each of token"),
+    ],
+)
+def test_doctor_says_what_is_needed_to_mend_it(
+    run: Run, variables: dict[str, str], detail: str
+) -> None:
+    """The loader's words, the tokens that there are, and the names of return codes."""
+    run("init")
+
+    (failed,) = _failed(run("doctor", "--json", **variables))
+
+    assert detail in failed["detail"]
+
+
 def test_doctor_finds_two_tokens_of_one_name(
     run: Run, layout: Layout, tmp_path: Path
 ) -> None:

@@ -119,6 +119,28 @@ def test_thread_has_the_callers_context() -> None:
     assert Deadlines().within(5, request_id.get, name="key") == "rq-1"
 
 
+def test_threads_are_used_again() -> None:
+    """With *idle*, work one after the other runs in a few threads."""
+    deadlines = Deadlines(idle=2)
+
+    threads = {
+        deadlines.within(5, threading.current_thread, name="idle") for _ in range(50)
+    }
+
+    assert len(threads) < 25  # One may not be idle yet when the next work starts.
+
+
+def test_hanging_work_keeps_its_thread(released: Event) -> None:
+    """Work after it gets another one, and both are idle at the end."""
+    deadlines = Deadlines(per_subject=2, idle=2)
+    hanging = deadlines.start(released.wait, name="hang")
+
+    assert deadlines.within(5, lambda: 7, name="hang") == 7
+    released.set()
+    assert hanging.wait(5)
+    assert deadlines.within(5, lambda: 8, name="hang") == 8
+
+
 def test_failure_to_start_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """If no thread can be started, the work counts as late and takes no room."""
     deadlines = Deadlines()

@@ -13,6 +13,7 @@ from softhsm import library
 from softhsm.layout import (
     CONF_VARIABLE,
     Layout,
+    ask_program,
     back_up,
     ensure_pin,
     pin_source,
@@ -102,6 +103,51 @@ def test_softhsm_conf_is_set_once(
     assert use_project_conf(tmp_path) == Layout.of(tmp_path).conf
     assert os.environ[CONF_VARIABLE] == str(Layout.of(tmp_path).conf)
     assert use_project_conf(tmp_path / "other") == Layout.of(tmp_path).conf
+
+
+@pytest.mark.parametrize("name", ["file", "program"])
+def test_the_pin_may_come_from_the_uri_of_the_token(tmp_path: Path, name: str) -> None:
+    """``pin-source`` is a file, or a program after a bar (RFC 7512)."""
+    path = tmp_path / name
+    write_whole(path, b"1234\n" if name == "file" else b"#!/bin/sh\necho 1234\n")
+    if name == "program":
+        path.chmod(0o700)
+    source = f"%7C{path}" if name == "program" else f"file:{path}"
+
+    assert pin_source(_with_token(f"pkcs11:token=t?pin-source={source}"))() == "1234"
+
+
+def test_a_file_of_the_settings_comes_before_the_uri(tmp_path: Path) -> None:
+    write_whole(tmp_path / "pin", b"5678")
+    settings = _with_token(
+        "pkcs11:token=t?pin-source=|/nowhere", PKCS11_PIN_FILE=str(tmp_path / "pin")
+    )
+
+    assert pin_source(settings)() == "5678"
+
+
+@pytest.mark.parametrize(
+    "program", ["exit 3", "echo 1234; exit 1", "true", "printf '1234\\377'"]
+)
+def test_a_program_without_a_pin_is_refused(tmp_path: Path, program: str) -> None:
+    """The error says what to do, and shows nothing that the program printed."""
+    path = tmp_path / "program"
+    write_whole(path, f"#!/bin/sh\n{program}\n".encode())
+    path.chmod(0o700)
+
+    with pytest.raises(AccessDeniedError, match="run it by hand") as caught:
+        ask_program(path)
+
+    assert caught.value.__context__ is None
+
+
+def test_a_missing_program_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AccessDeniedError, match="run it by hand"):
+        ask_program(tmp_path / "missing")
+
+
+def _with_token(token: str, **environ: str) -> Settings:
+    return Settings.from_env({"PKCS11_TOKEN_LABEL": token, **environ})
 
 
 def test_a_new_pin_is_random_and_permanent(layout: Layout) -> None:
