@@ -262,7 +262,7 @@ def _run(name: str, module: Path, argument: str) -> "subprocess.CompletedProcess
         start_new_session=True,
     ) as process:
         try:  # A child that stays keeps stdout open.
-            stdout, stderr = process.communicate(timeout=30)
+            stdout, stderr = process.communicate(timeout=120)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
