@@ -2,9 +2,8 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-# coincurve has no wheel for Python 3.14 yet.
-SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
-PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,\
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))
+PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3.14 python3,\
   $(shell $(p) -c '$(SUPPORTED)' 2>/dev/null && command -v $(p))))
 BIN := .venv/bin
 # The stack of the demo needs a third of the development environment, without AWS KMS.
@@ -27,7 +26,7 @@ export UV_SYSTEM_CERTS := true
 unexport PYTHONDONTWRITEBYTECODE
 UV := $(BIN)/uv
 
-.PHONY: help demo demo-kms demo-google demo-vault dev check compile test test-ten test-bare test-lowest nodes model mutants contracts clients docs dist image screenshots soak size lint format bench bench-quick flame-graph lock clean
+.PHONY: help demo demo-kms demo-google demo-vault dev check compile test test-ten test-bare test-lowest nodes model mutants contracts clients docs uses dist image screenshots soak size lint format bench bench-quick flame-graph lock clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -84,6 +83,9 @@ contracts: .venv/.ready .venv-contracts/.ready node_modules/.ready ## Test, prov
 	@$(BIN)/python -m dev.contracts --check
 	@cd contracts && PATH="$(FORGE):$(CURDIR)/.venv-contracts/bin:$$PATH" && forge fmt --check . && forge test --quiet && halmos && slither .
 
+uses: .venv/.ready ## What each use of the wheel needs: packages, megabytes, time to import; a minute.
+	@$(BIN)/python -m dev.uses
+
 dist: .venv/.ready ## Build the wheel of the last commit twice, with an SBOM; both must be the same.
 	@$(BIN)/python -m dev.dist
 
@@ -135,8 +137,8 @@ clean: ## Remove everything that was made here, the development key included.
 
 # pip brings uv, which installs everything else in seconds.
 define python_environment
-@$(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || { echo "Python 3.11, 3.12 or 3.13 is needed\
- (coincurve has no wheel for 3.14 yet): set PYTHON=/path/to/python3.13" >&2; exit 1; }
+@$(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || { echo "Python 3.11 to 3.14 is needed:\
+ set PYTHON=/path/to/python3.13" >&2; exit 1; }
 @echo "Making the environment in $(@D) with $(PYTHON) ..." >&2
 @rm -rf $(@D) && $(PYTHON) -m venv $(@D)
 @$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt

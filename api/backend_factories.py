@@ -34,7 +34,6 @@ from signer.webhooks.endpoint import LOOPBACK
 if TYPE_CHECKING:
     from api.auth.verification_keys import KeySource
     from backends.sql.migrate import SchemaUpgrade
-    from signer.audit.verify import Sequences
     from signer.chain.chain import Chain
 
 
@@ -69,12 +68,6 @@ def open_store(settings: Settings) -> Ledger:
             store.migrate()
             store.check()
     return store
-
-
-def open_record_sequences() -> "Sequences":
-    from backends.sql.audit import RecordSequences  # noqa: PLC0415
-
-    return RecordSequences()
 
 
 def upgrade_database(settings: Settings, *, create: bool) -> "SchemaUpgrade":

@@ -144,7 +144,7 @@ def find_extras() -> tuple[Extra, ...]:
     """
     folder = Path(__file__).with_name("extras")
     found = [
-        import_module(f"api.extras.{module.name}").EXTRA
+        import_module(f"{__package__}.extras.{module.name}").EXTRA
         for module in iter_modules([str(folder)])
     ]
     named = os.environ.get("HOTWALLET_EXTRAS", "").split()

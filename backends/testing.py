@@ -21,7 +21,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-import coincurve
 import pytest
 from asn1crypto.algos import DSASignature
 from cryptography.exceptions import InvalidSignature
@@ -33,7 +32,6 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.asymmetric.utils import (
     Prehashed,
     decode_dss_signature,
-    encode_dss_signature,
 )
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
@@ -42,6 +40,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_public_key,
 )
 
+from signer.crypto.secp256k1 import PublicKey, recoverable
 from signer.errors import BackendError, InvalidInputError, KeyNotFoundError
 from signer.ports.key_backend import DeviceSignature, KeyBackend, KeyId
 
@@ -204,12 +203,11 @@ class KeyBackendContract:
 def _check(device: Device, digest: bytes, answer: DeviceSignature) -> int:
     """Verify with OpenSSL and libsecp256k1, encode with asn1crypto; return r."""
     r, s = decode_dss_signature(answer.der)
-    low = encode_dss_signature(r, min(s, N - s))  # libsecp256k1 takes no other.
-    point = device.loaded().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    point = device.loaded().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 
     assert DSASignature({"r": r, "s": s}).dump() == answer.der
     assert 0 < r < N
     assert 0 < s < N
-    assert coincurve.PublicKey(point).verify(low, digest, hasher=None)
+    recoverable(r, s, digest, PublicKey(point))
     device.loaded().verify(answer.der, digest, AS_GIVEN)
     return r

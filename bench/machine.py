@@ -17,7 +17,7 @@ from dev.anvil import ROOT, find_anvil
 _PACKAGES = (
     "python-pkcs11",
     "boto3",
-    "coincurve",
+    "btclib-secp256k1",
     "cryptography",
     "falcon",
     "gunicorn",

@@ -8,7 +8,7 @@ import http.client
 import json
 from urllib.parse import urlsplit
 
-import coincurve
+import bitcurve
 import rlp
 from eth_utils.crypto import keccak
 
@@ -63,7 +63,7 @@ class TransferLoop:
     def _parity(self, r: int, s: int, digest: bytes) -> int:
         compact = r.to_bytes(32, "big") + s.to_bytes(32, "big")
         for parity in (0, 1):
-            point = coincurve.PublicKey.from_signature_and_message(
+            point = bitcurve.PublicKey.from_signature_and_message(
                 compact + bytes([parity]), digest, hasher=None
             )
             if keccak(point.format(compressed=False)[1:])[12:] == self._sender:

@@ -78,14 +78,30 @@ def _build(folder: Path, sbom: Path, environ: dict[str, str]) -> Path:
     subprocess.run(["tar", "-x"], cwd=folder, check=True, input=archive)
     (folder / SBOM).parent.mkdir()
     shutil.copyfile(sbom, folder / SBOM)
+    return build_wheel(folder / "dist", folder, environ)
+
+
+def build_wheel(
+    into: Path, checkout: Path = ROOT, environ: dict[str, str] | None = None
+) -> Path:
+    """Build the wheel of *checkout* as it is, in the folder *into*."""
     subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "--target", "wheel"],
-        cwd=folder,
+        [
+            sys.executable,
+            "-m",
+            "hatchling",
+            "build",
+            "--target",
+            "wheel",
+            "--directory",
+            str(into),
+        ],
+        cwd=checkout,
         check=True,
         env=environ,
-        stdout=sys.stderr,
+        stdout=subprocess.DEVNULL,
     )
-    (wheel,) = (folder / "dist").glob("*.whl")
+    (wheel,) = into.glob("*.whl")
     return wheel
 
 

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from coincurve import PrivateKey, PublicKey
+from bitcurve import PrivateKey, PublicKey
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import (
     encode_dss_signature as der,
@@ -80,7 +80,7 @@ def crafted(digest: bytes, r: int, s: int, recovery_id: int) -> Crafted:
     compact = r.to_bytes(32) + s.to_bytes(32) + bytes([recovery_id])
     try:
         key = PublicKey.from_signature_and_message(compact, digest, hasher=None)
-    except Exception as e:  # coincurve raises a bare Exception here.
+    except Exception as e:  # bitcurve raises a bare Exception here.
         raise ValueError("no point has this x") from e
     numbers = ec.EllipticCurvePublicNumbers(*key.point(), ec.SECP256K1())
     spki = numbers.public_key().public_bytes(

@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import cast
 
-import coincurve
+import bitcurve
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -46,7 +46,7 @@ class Service:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.counts: Counter[str] = Counter()
-        self._key = coincurve.PrivateKey()
+        self._key = bitcurve.PrivateKey()
         self._random = random.Random(options.seed)  # noqa: S311  Not a secret.
         self._tokens = float(options.quota)
         self._refilled = time.monotonic()

@@ -39,7 +39,6 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, NoReturn, Self, SupportsIndex, cast
 
-import structlog
 from eth_account.datastructures import (
     SignedMessage,
     SignedSetCodeAuthorization,
@@ -58,6 +57,7 @@ from eth_utils.address import (
 )
 from hexbytes import HexBytes
 
+from signer.audit.account_events import AccountEvents
 from signer.audit.log import AuditLog
 from signer.config.networks import Network
 from signer.crypto.transaction_json import parse_sender, parse_transaction
@@ -216,11 +216,11 @@ class HSMAccount(KeylessAccount):
         """
         Return the account of *key_id*, with its public key fetched and pinned.
 
-        It needs no ledger and no networks file.  Audit events go to structlog's
-        logger ``audit``, and to *ledger* if there is one; the key must then be in its
-        ring.  It raises as ``Signer.open``.
+        It needs no ledger and no networks file.  Audit events go to the log
+        (``AccountEvents``), and to *ledger* if there is one; the key must then be in
+        its ring.  It raises as ``Signer.open``.
         """
-        audit = AuditLog(structlog.get_logger("audit"), journal=ledger)
+        audit = AuditLog(AccountEvents(), journal=ledger)
         key = KeyId(key_id)
         signer = Signer.open(backend, key, audit, expected_address=expected_address)
         return cls(signer, actor, policy=policy, networks=networks, ledger=ledger)

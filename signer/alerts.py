@@ -5,19 +5,23 @@ An alert never fails the operation that it is about: an alert that cannot be cou
 sent is still logged.
 """
 
+from __future__ import annotations
+
 from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from enum import StrEnum
 from threading import Lock
-
-import structlog
+from typing import TYPE_CHECKING
 
 from signer.errors import HotWalletError, RowNotAuthenticError
 from signer.ports.clock import Clock, utc_now
-from signer.ports.outside_services import Notifier
-from signer.ports.shared_state import SharedState
 from signer.redact import sanitize
+
+
+if TYPE_CHECKING:  # They need pydantic, which an auditor does not.
+    from signer.ports.outside_services import Notifier
+    from signer.ports.shared_state import SharedState
 
 
 REMIND_SECONDS = 300.0
@@ -133,6 +137,8 @@ class Alerts:
         self._runbooks = runbooks
         self._environment = environment
         self._source = source
+        import structlog  # noqa: PLC0415  An account has no alerts.
+
         self._log = structlog.get_logger("alerts")
         self._lock = Lock()
         # The problems that last, as far as this process knows, and when it raised them.

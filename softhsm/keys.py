@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from io import BytesIO, FileIO
 from pathlib import Path
 
-import coincurve
 from pkcs11 import Attribute, KeyType, ObjectClass
 from pkcs11.types import Object
 
@@ -25,7 +24,7 @@ from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11 import keys as pkcs11_keys
 from backends.pkcs11.functions import Session, Template
 from signer.crypto.der import parse_public_key, parse_signature
-from signer.crypto.secp256k1 import N, PublicKey, recoverable
+from signer.crypto.secp256k1 import N, PublicKey, public_key_of, recoverable
 from signer.errors import (
     BackendError,
     HotWalletError,
@@ -201,7 +200,7 @@ def import_key(
         RecoveryError: The token's signature does not recover to the key.
     """
     try:
-        public_key = _public_key(secret)
+        public_key = public_key_of(bytes(secret))
         backend.provision(
             lambda session: _create_missing_halves(
                 session, key_id, label, secret, public_key
@@ -210,11 +209,6 @@ def import_key(
     finally:
         wipe(secret)
     return self_test(backend, key_id)
-
-
-def _public_key(secret: bytearray) -> PublicKey:
-    key = coincurve.PrivateKey(bytes(secret)).public_key
-    return PublicKey(key.format(compressed=False))
 
 
 def _create_missing_halves(

@@ -42,7 +42,7 @@ class Layout:
         """Create the folders and the configuration file; keep what is correct."""
         for folder in (self.root, self.tokens):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        template = files("softhsm").joinpath("softhsm2.conf.template").read_text()
+        template = files(__package__).joinpath("softhsm2.conf.template").read_text()
         conf = Template(template).substitute(tokens=self.tokens)
         if not self.conf.exists() or self.conf.read_text() != conf:
             write_whole(self.conf, conf.encode())

@@ -57,7 +57,7 @@ def list_keys(container: Container) -> Result:
 
 
 def _format_ring(ring: Sequence[Key]) -> Iterator[str]:
-    from api.views.document import timestamp
+    from api.views.values import timestamp
 
     if not ring:
         yield (
@@ -151,7 +151,7 @@ def list_tenants(container: Container) -> Result:
 
 def _format_tenants(found: Sequence[TenantStatus]) -> Iterator[str]:
     from api.views.administration import evidence_line
-    from api.views.document import timestamp
+    from api.views.values import timestamp
 
     if not found:
         yield "TENANTS_FILE is not set: each token subject is a tenant of its own"

@@ -122,8 +122,8 @@ def audit() -> None:
 @prints
 def verify(export: Path, keys: Sequence[Path], checkpoints: Sequence[Path]) -> Result:
     """Verify EXPORT with public keys only, and report the first bad record."""
-    from api.backend_factories import open_record_sequences
     from api.views.audit_reports import verdict_document, verdict_lines
+    from backends.record_sequences import RecordSequences
     from signer.audit import verify as verification
     from signer.audit.checkpoints import Verifier
 
@@ -136,7 +136,7 @@ def verify(export: Path, keys: Sequence[Path], checkpoints: Sequence[Path]) -> R
             report_progress(read_lines(file)),
             verifier,
             notes,
-            open_record_sequences(),
+            RecordSequences(),
         )
     return Result(verdict_document(verdict), verdict_lines(verdict), verdict.is_good)
 

@@ -47,7 +47,7 @@ def raise_limits(container: Container, reason: str) -> Result:
 
 
 def _report(container: Container, difference: LimitsDifference) -> Result:
-    from api.views.document import timestamp
+    from api.views.values import timestamp
 
     is_approved = container.limits_guard.is_approved(difference)
     row, proposal = difference.row, difference.proposal
@@ -82,7 +82,7 @@ def _lines(difference: LimitsDifference, *, is_approved: bool) -> Iterator[str]:
 
 
 def _accepted(difference: LimitsDifference) -> str:
-    from api.views.document import timestamp
+    from api.views.values import timestamp
 
     row = difference.row
     if row is None:

@@ -150,7 +150,7 @@ def explain(container: Container, refund_id: str) -> Result:
 
 
 def _format_explanation(explanation: Explanation) -> Iterator[str]:
-    from api.views.document import timestamp
+    from api.views.values import timestamp
 
     refund = explanation.refund
     yield f"{refund.id}: {refund.status}"

@@ -83,7 +83,7 @@ def test(container: Container, tenant: str) -> Result:
     Run it where the worker runs: it needs the same keys.  Exits with 1 if the receiver
     does not accept it.
     """
-    from api.views.document import timestamp
+    from api.views.values import timestamp
     from signer.model.event import new_event_id
 
     endpoint = container.webhook_endpoints.get(tenant)
@@ -132,7 +132,7 @@ def key(out: Path, add: bool) -> Result:
 
 
 def _backlog_document(each: Backlog) -> dict[str, Any]:
-    from api.views.document import timestamp
+    from api.views.values import timestamp
 
     return {
         "tenant": each.tenant,

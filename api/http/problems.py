@@ -18,8 +18,8 @@ from falcon import Request, Response
 
 from api.auth.jwt_verifier import NO_TOKEN
 from api.request_context import request_id
-from api.views.document import timestamp
 from api.views.problems import ProblemDocument
+from api.views.values import timestamp
 from signer import errors
 from signer.errors import HotWalletError
 from signer.redact import sanitize
@@ -27,7 +27,7 @@ from signer.redact import sanitize
 
 MEDIA_TYPE = "application/problem+json"
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("api.http.problems")
 
 _CHALLENGE = 'Bearer realm="hotwallet"'
 _UNAUTHORIZED = 401

@@ -19,8 +19,8 @@ from api.views.document import (
     format_time,
     says,
     text,
-    timestamp,
 )
+from api.views.values import timestamp
 from signer.approvals import SHOWN_DIGITS, OpenApprovals
 from signer.model.approval import Approval, ApprovalState
 from signer.model.event import DeliveryState, Event

@@ -1,13 +1,18 @@
 """The results of ``hotwallet audit``, as JSON documents and as text."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from __future__ import annotations
 
-from api.views.document import fields, timestamp
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from api.views.values import fields, timestamp
 from signer.audit.checkpoints import parse
-from signer.audit.configurations import ConfigurationReport
 from signer.audit.verify import ExportVerdict
 from signer.ports.audit_journal import Checkpoint
+
+
+if TYPE_CHECKING:  # It needs pydantic, which an auditor does not.
+    from signer.audit.configurations import ConfigurationReport
 
 
 def checkpoint_document(checkpoint: Checkpoint) -> Mapping[str, Any]:

@@ -23,6 +23,8 @@ from pydantic import (
     model_validator,
 )
 
+from api.views.values import timestamp
+
 
 Schema = dict[str, Any]
 
@@ -116,12 +118,6 @@ class OneOf:
         return {**handler(schema), "enum": [str(value) for value in self.values()]}
 
 
-def timestamp(moment: datetime) -> str:
-    """Return *moment* as RFC 3339; always UTC and of one length, so that it sorts."""
-    utc = moment.astimezone(UTC)
-    return utc.isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
 def format_time(moment: datetime | None) -> str:
     """Return *moment* in UTC, to the second; a dash for None."""
     if moment is None:
@@ -143,15 +139,6 @@ Amount = Annotated[str, text(pattern=AMOUNT_PATTERN)]
 Wei = Annotated[int, PlainSerializer(str), text(pattern="^[0-9]{1,78}$")]
 Count = Annotated[int, WithJsonSchema({"type": "integer", "minimum": 0})]
 Name = Annotated[str, text(minLength=1, maxLength=128, pattern="^[!-~]+$")]
-
-
-def fields(source: object, *names: str) -> dict[str, Any]:
-    """Return the attributes *names* of *source*, with times as ``timestamp``."""
-    values = {name: getattr(source, name) for name in names}
-    return {
-        name: timestamp(value) if isinstance(value, datetime) else value
-        for name, value in values.items()
-    }
 
 
 def schemas_of(*modules: ModuleType) -> dict[str, Schema]:

@@ -8,16 +8,19 @@ documents the mapping of KMS errors and the deadline.
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, cast
 
 from backends.aws_kms.client import known_regions
 from backends.aws_kms.errors import map_error
 from backends.aws_kms.signing_client import SigningClient
 from signer.config.allowed_keys import AllowedKeys
+from signer.crypto.der import parse_public_key
 from signer.errors import (
     BackendError,
+    BackendUnavailableError,
+    EncodingError,
     InvalidInputError,
     KeyNotFoundError,
     KeyUnusableError,
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _DIGEST_BYTES = 32
+_SPEC: Final = "ECC_SECG_P256K1"
 # KMS's rules for KeyId: an id (multi-Region ids begin with mrk-), an alias, or the ARN
 # of either.
 _KEY_NAME = re.compile(
@@ -183,12 +187,11 @@ class KMSBackend:
         response = self._call(
             "GetPublicKey", lambda: _get_public_key(self._region(key_id).client, key_id)
         )
+        if key_id.endswith(f":key/{response['KeyId']}"):
+            response["KeyId"] = key_id  # moto returns the id of an ARN.
         if not _KEY_ARN.fullmatch(response["KeyId"]):
             raise BackendError("KMS returned a key id that is not a key ARN")
-        if (
-            response["KeySpec"] != "ECC_SECG_P256K1"
-            or response["KeyUsage"] != "SIGN_VERIFY"
-        ):
+        if not _is_usable(response):
             raise KeyUnusableError(
                 "the KMS key is not of spec ECC_SECG_P256K1 and usage SIGN_VERIFY"
             )
@@ -229,7 +232,7 @@ class KMSAdministrator(KMSBackend):
 
     def _create(self, label: str) -> KeyId:
         response = self._kms.create_key(
-            KeySpec="ECC_SECG_P256K1",
+            KeySpec=_SPEC,
             KeyUsage="SIGN_VERIFY",
             Tags=[{"TagKey": "hotwallet", "TagValue": label}],
         )
@@ -237,9 +240,26 @@ class KMSAdministrator(KMSBackend):
 
 
 def _get_public_key(client: "KMSClient", key_id: str) -> "GetPublicKeyResponseTypeDef":
-    """Return GetPublicKey's response; raise ``KeyError`` if a member is missing."""
+    """Return GetPublicKey's response; refuse one that lacks a member."""
     response = client.get_public_key(KeyId=key_id)
-    missing = {"KeyId", "KeySpec", "KeyUsage", "PublicKey"} - response.keys()
+    missing = {"KeyId", "KeyUsage", "PublicKey"} - response.keys()
     if missing:
-        raise KeyError(*missing)
+        names = " and ".join(sorted(missing))
+        raise BackendUnavailableError(f"KMS returned a public key without {names}")
     return response
+
+
+def _is_usable(response: "GetPublicKeyResponseTypeDef") -> bool:
+    """Return whether the key signs on secp256k1; moto has no ``KeySpec``."""
+    members = cast("Mapping[str, object]", response)
+    spec = members.get("KeySpec", _spec(response["PublicKey"]))
+    return spec == _SPEC and response["KeyUsage"] == "SIGN_VERIFY"
+
+
+def _spec(spki: bytes) -> str | None:
+    """Return the spec of a key on secp256k1; None for any other."""
+    try:
+        parse_public_key(spki)
+    except EncodingError:
+        return None
+    return _SPEC

@@ -14,7 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from pkcs11 import Attribute
 from pkcs11.types import Object
 
@@ -22,7 +21,11 @@ from backends.pkcs11 import keys as pkcs11_keys
 from backends.pkcs11.functions import Session
 from backends.pkcs11.proof import Examined
 from backends.pkcs11.session import TokenLogin, TokenSession
-from signer.crypto.der import parse_public_key, parse_signature
+from signer.crypto.der import (
+    encode_signature,
+    parse_public_key,
+    parse_signature,
+)
 from signer.crypto.secp256k1 import DIGEST_SIZE, recoverable
 from signer.errors import (
     BackendError,
@@ -210,7 +213,7 @@ def _from_raw(answer: bytes) -> bytes:
     """Return r and s, 32 bytes each, in DER (PKCS#11 v3.1, section 6.3.1)."""
     if len(answer) != _RAW_SIZE:
         raise EncodingError("the token's signature is not 64 bytes")
-    return encode_dss_signature(
+    return encode_signature(
         int.from_bytes(answer[:32], "big"), int.from_bytes(answer[32:], "big")
     )
 

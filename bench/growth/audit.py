@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from backends.record_sequences import RecordSequences
 from backends.sql import SQLStore
-from backends.sql.audit import RecordSequences
 from bench.growth.audit_history import ORIGIN, fill_audit
 from bench.growth.comparison import (
     MOST,

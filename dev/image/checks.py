@@ -18,8 +18,8 @@ _TOOLS = re.compile(
     r"(x86_64-|aarch64-).*-(gcc|as|ld)(-\d+)?|(gcc|g\+\+|cc|c\+\+|clang|tcc|cpp)(-\d+)?"
     r"|as|ld|make|cargo|rustc|go|node|npm|uv|uvx|hatch(ling)?|curl|wget|git|ssh"
 )
-_OURS = {"api", "backends", "signer", "softhsm"}
-_NOT_OURS = {"bench", "dev", "tests"}
+_OURS = {"hotwallet"}
+_NOT_OURS = {"api", "backends", "bench", "dev", "signer", "softhsm", "tests"}
 _SECRET_NAMES = re.compile(r".*\.(key|env|db)|\.env.*|id_(rsa|ed25519).*|\.git")
 _SIZE = re.compile(r"^ +size +(\d+) MB$", re.MULTILINE)
 _PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/=]{40}")

@@ -5,8 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-import structlog
-
 from signer.alerts import Alert, Alerts
 from signer.audit.checkpoints import (
     CheckpointKey,
@@ -157,6 +155,8 @@ class Checkpointer:
         self._alerts = alerts
         self._clock = clock
         self._timer = timer
+        import structlog  # noqa: PLC0415  An auditor does not need it.
+
         self._log = structlog.get_logger("audit")
         self._verify = None if settings is None else settings.verify
         self._newest: Checkpoint | None = None

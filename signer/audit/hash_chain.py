@@ -16,19 +16,22 @@ fixed or included, so that no two records have the same bytes.  The labels separ
 these hashes from other uses of SHA-256.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import rfc8785
-
-from signer.audit.checkpoints import Statement
 from signer.errors import HotWalletError, InvalidInputError
 from signer.model.audit_record import MAX_INTEGER, STANDARD_JSON, Record, Sealed
 from signer.nesting import is_deeper
 from signer.ports.audit_journal import Journal
+
+
+if TYPE_CHECKING:  # The account of a library writes records, and verifies none.
+    from signer.audit.checkpoints import Statement
 
 
 MAX_DEPTH = 500
@@ -67,6 +70,8 @@ def _parse(text: bytes, max_depth: int) -> Mapping[str, Any] | None:
         _require_shallow(text, max_depth)
         fields = _parse_ascii(text)
         if fields is None:
+            import rfc8785  # noqa: PLC0415
+
             fields = json.loads(text)
             if rfc8785.dumps(fields) != text:
                 return None

@@ -6,12 +6,14 @@ result.  Events contain no secrets: no signature bytes, PINs, tokens, vendor mes
 full key ids.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from signer import strict_json
 from signer.audit.actions import SUCCESS, AuditAction
@@ -27,10 +29,13 @@ from signer.model.audit_record import (
     Subject,
     write_canonical,
 )
-from signer.model.key import SigningCondition
 from signer.ports.audit_journal import Journal
 from signer.ports.clock import Clock, utc_now
 from signer.redact import key_prefix, redact_event, sanitize
+
+
+if TYPE_CHECKING:  # It needs pydantic, which an auditor does not.
+    from signer.model.key import SigningCondition
 
 
 # Only records of a configuration have text that was not redacted when it was recorded.

@@ -1,8 +1,18 @@
-"""Keccak-256, Ethereum's hash, by the fastest of eth-hash's functions."""
+"""Keccak-256, Ethereum's hash, by the fastest function that is installed."""
 
-from eth_hash.backends import pysha3
-from eth_hash.main import Keccak256
+from collections.abc import Callable
 
 
-keccak = Keccak256(pysha3.backend)
+def _keccak() -> Callable[[bytes], bytes]:
+    try:
+        from sha3 import keccak_256  # noqa: PLC0415
+    except ModuleNotFoundError:
+        # Three times as slow, and eth-account has it.
+        from Crypto.Hash import keccak as pycryptodome  # noqa: PLC0415
+
+        return lambda data: pycryptodome.new(data=data, digest_bits=256).digest()
+    return lambda data: bytes(keccak_256(data).digest())
+
+
+keccak = _keccak()
 """Return the 32 bytes of the Keccak-256 hash of some bytes."""

@@ -1,13 +1,14 @@
 """
 Keys and signatures on secp256k1 (SEC 2), as Ethereum uses them.
 
-The arithmetic is libsecp256k1's, through coincurve; nothing here does I/O.
+The arithmetic is libsecp256k1's, through btclib_secp256k1, which only this
+module imports.
+Nothing here does I/O.
 """
 
 from dataclasses import dataclass, field
 
-import coincurve
-from eth_utils.address import to_checksum_address
+from btclib_secp256k1 import keys, recovery
 
 from signer.crypto.keccak import keccak
 from signer.errors import EncodingError, InvalidInputError, RecoveryError
@@ -41,15 +42,18 @@ class PublicKey:
         """Refuse bytes that are not a point, and compressed or hybrid encodings."""
         if len(self.uncompressed) != 65 or self.uncompressed[0] != 4:  # noqa: PLR2004
             raise EncodingError("a public key must be an uncompressed point")
-        try:
-            coincurve.PublicKey(self.uncompressed)
-        except ValueError:
-            raise EncodingError("the public key is not on secp256k1") from None
+        if not keys.pubkey_verify(self.uncompressed):
+            raise EncodingError("the public key is not on secp256k1")
 
     @property
     def address(self) -> str:
         """The Ethereum address, with its EIP-55 checksum."""
-        return to_checksum_address(keccak(self.uncompressed[1:])[-20:])
+        return _checksummed(keccak(self.uncompressed[1:])[-20:].hex())
+
+
+def public_key_of(secret: bytes) -> PublicKey:
+    """Return the public key of a private key: 32 bytes, or ``ValueError``."""
+    return PublicKey(keys.pubkey_from_prvkey(secret, compressed=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +131,26 @@ def recoverable(r: int, s: int, digest: bytes, public_key: PublicKey) -> Signatu
     for recovery_id in (2, 3):
         if _recover_point(r, low_s, recovery_id, digest) == public_key.uncompressed:
             raise UnrepresentableError("the signature has no y-parity")
-    raise RecoveryError("the signature does not recover to the pinned key")
+    raise RecoveryError(
+        "the signature does not recover to the pinned key: the device used another"
+        " key, or hashed the digest again"
+    )
 
 
 def _recover_point(r: int, s: int, recovery_id: int, digest: bytes) -> bytes | None:
     try:
-        return coincurve.PublicKey.from_signature_and_message(
-            b"%b%b%c" % (_word(r), _word(s), recovery_id), digest, hasher=None
-        ).format(compressed=False)
+        return recovery.recover(
+            digest, _word(r) + _word(s), recovery_id, compressed=False
+        )
     except (OverflowError, ValueError):
         return None
+
+
+def _checksummed(digits: str) -> str:
+    """Return 40 hex digits as an address with its checksum (EIP-55)."""
+    hashed = keccak(digits.encode()).hex()
+    cased = (a.upper() if b > "7" else a for a, b in zip(digits, hashed, strict=False))
+    return "0x" + "".join(cased)
 
 
 def _word(number: int) -> bytes:

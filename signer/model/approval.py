@@ -8,8 +8,6 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 
-import rfc8785
-
 from signer import strict_json
 from signer.errors import InvalidInputError
 from signer.model.approval_need import ApprovalNeed
@@ -61,6 +59,8 @@ class Proposal:
     @property
     def text(self) -> str:
         """The proposal as canonical JSON (RFC 8785)."""
+        import rfc8785  # noqa: PLC0415  An account has no approvals.
+
         return rfc8785.dumps({"action": self.action, **self.facts}).decode()
 
     @property

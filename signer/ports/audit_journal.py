@@ -3,12 +3,15 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from signer.model.audit_record import Record, Sealed
-from signer.model.key import SigningCondition
 from signer.model.sealed_fields import PrimaryKey
-from signer.ports.refund_store import Topic, Watch
+
+
+if TYPE_CHECKING:  # They need pydantic, which an auditor does not.
+    from signer.model.key import SigningCondition
+    from signer.ports.refund_store import Topic, Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +46,14 @@ class Sealing:
 class Journal(Protocol):
     """The audit records, in the order in which they were sealed."""
 
-    def watch(self, topic: Topic) -> AbstractContextManager[Watch]:
+    def watch(self, topic: "Topic") -> "AbstractContextManager[Watch]":
         """Return a context whose value waits for changes of *topic*."""
 
     def authenticate(self, record: Record) -> Record:
         """Return *record*, which need not be stored, with its MAC."""
 
     def append(
-        self, records: Sequence[Record], *, condition: SigningCondition | None = None
+        self, records: Sequence[Record], *, condition: "SigningCondition | None" = None
     ) -> None:
         """
         Write *records*, all or none; they are durable when this returns.

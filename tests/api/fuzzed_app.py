@@ -4,7 +4,7 @@ import os
 from threading import RLock, Thread
 from typing import Any, cast
 
-import coincurve
+import bitcurve
 
 from api.auth.authorization import AccessPolicy
 from api.auth.rate_limits import RateLimits
@@ -63,7 +63,7 @@ def get_app() -> App:
     chain = _LockedChain(ScriptedChain())
     directory = Directory()
     for key_id in KEY_IDS:
-        directory.devices[key_id] = honest(coincurve.PrivateKey())
+        directory.devices[key_id] = honest(bitcurve.PrivateKey())
     container = build_container(
         store,
         utc_now,

@@ -5,7 +5,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import cast
 
-import coincurve
+import bitcurve
 import structlog
 
 from api.auth.authorization import AccessPolicy
@@ -110,7 +110,7 @@ def build_container(
     holds the key.  Without *tenants* each subject is a tenant, and without *policy*
     there are no own rules.  *screening* is asked about recipients.
     """
-    device = device or honest(coincurve.PrivateKey())
+    device = device or honest(bitcurve.PrivateKey())
     audit = AuditLog(structlog.get_logger("audit"), clock, journal=store)
     signer = Signer.open(device, KEY_ID, audit)
     node = client or cast("ChainClient", _NoNode())

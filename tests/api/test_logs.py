@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-import coincurve
+import bitcurve
 import pytest
 import structlog
 
@@ -183,7 +183,7 @@ def _full_pipe() -> TextIO:
 def test_nothing_is_signed_if_the_line_cannot_be_written(
     sqlite_store: SQLStore, open_sink: Callable[[], TextIO], has_journal: bool
 ) -> None:
-    device = honest(coincurve.PrivateKey())
+    device = honest(bitcurve.PrivateKey())
     journal = sqlite_store if has_journal else None
     with suppress(OSError), open_sink() as sink:
         audit = AuditLog(logs.audit_logger(sink), journal=journal)

@@ -2,7 +2,7 @@
 
 from typing import Any, cast
 
-import coincurve
+import bitcurve
 import pytest
 from eth_account.messages import encode_defunct, encode_typed_data
 from eth_keys.datatypes import Signature
@@ -20,7 +20,7 @@ from tests.support.devices import honest, signer_over
 from tests.support.policy import CASES, NETWORKS, Case
 
 
-KEY = coincurve.PrivateKey(b"\x46" * 32)
+KEY = bitcurve.PrivateKey(b"\x46" * 32)
 OTHER = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"
 TOKEN = NETWORKS["local"].tokens["TUSD"].address
 DELEGATION = {"chainId": 31337, "address": OTHER, "nonce": 1}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
-import coincurve
+import bitcurve
 import pytest
 from eth_account.messages import encode_defunct
 from falcon.testing import Result, TestClient
@@ -28,7 +28,7 @@ from tests.support.ledgers import seal
 from tests.support.waiting import eventually
 
 
-KEY = coincurve.PrivateKey.from_int(0x51)
+KEY = bitcurve.PrivateKey.from_int(0x51)
 
 TENANTS = TenantRegistry(
     {

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import coincurve
+import bitcurve
 import pytest
 from falcon.testing import Result, TestClient
 
@@ -55,7 +55,7 @@ def hosts(
     sqlite_store: SQLStore, node: ScriptedChain, tenants: TenantRegistry
 ) -> list[TestClient]:
     """Two processes of the service over one ledger and one key."""
-    device = honest(coincurve.PrivateKey())
+    device = honest(bitcurve.PrivateKey())
     return [
         TestClient(
             create_app(

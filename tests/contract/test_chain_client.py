@@ -8,7 +8,7 @@ transfers and reverts.
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import coincurve
+import bitcurve
 import pytest
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
@@ -161,7 +161,7 @@ def test_a_chain_without_base_fee_has_a_gas_price(legacy_anvil: DevChain) -> Non
 def test_a_legacy_transaction_is_mined(legacy_anvil: DevChain) -> None:
     """An EIP-155 transaction pays on a chain before EIP-1559."""
     client: ChainClient = JSONRPCChain([legacy_anvil.url], timeout=10)
-    key = coincurve.PrivateKey()
+    key = bitcurve.PrivateKey()
     signer = signer_over(honest(key))
     coin.fund(legacy_anvil.url, signer.address, token=legacy_anvil.token, amount=5)
     transaction = LegacyTransaction(

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
 
-import coincurve
+import bitcurve
 import psycopg
 import pytest
 from sqlalchemy import ColumnElement, func
@@ -57,7 +57,7 @@ from tests.support.waiting import eventually
 
 CHANGES = 10
 
-_PRIVATE = [coincurve.PrivateKey.from_int(n + 1) for n in range(CHANGES + 1)]
+_PRIVATE = [bitcurve.PrivateKey.from_int(n + 1) for n in range(CHANGES + 1)]
 
 KEYS = [key_at(signer_over(honest(key)).address) for key in _PRIVATE]
 """The keys that are rotated through."""

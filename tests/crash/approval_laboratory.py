@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NoReturn, Protocol
 from uuid import uuid4
 
-import coincurve
+import bitcurve
 from sqlalchemy import event, text
 
 from backends.sql import SQLStore
@@ -373,7 +373,7 @@ def _is_revoked(store: SQLStore, address: str) -> bool:
 def _new_key(system: System) -> str:
     """Add a new key to the directory, and return its name."""
     name = str(uuid4())
-    system.directory.devices[name] = honest(coincurve.PrivateKey())
+    system.directory.devices[name] = honest(bitcurve.PrivateKey())
     return name
 
 

@@ -1,7 +1,7 @@
 """The laboratory decodes signed transactions without the service's code."""
 
 import pytest
-from coincurve import PublicKey
+from bitcurve import PublicKey
 from eth_account import Account
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak

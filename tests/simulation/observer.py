@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-import coincurve
+import bitcurve
 
 from signer.audit.log import LogLines
 from signer.crypto.der import parse_public_key
@@ -13,7 +13,7 @@ from signer.ports.key_backend import DeviceSignature, KeyId
 from tests.support.devices import KEY_ID, honest
 
 
-KEY = coincurve.PrivateKey.from_int(0x5EED)
+KEY = bitcurve.PrivateKey.from_int(0x5EED)
 
 _IDS = (
     KEY_ID,
@@ -22,8 +22,8 @@ _IDS = (
 
 _DEVICES = {
     KEY_ID: honest(KEY),
-    _IDS[1]: honest(coincurve.PrivateKey.from_int(0xBEEF)),
-    _IDS[2]: honest(coincurve.PrivateKey.from_int(0xF00D)),
+    _IDS[1]: honest(bitcurve.PrivateKey.from_int(0xBEEF)),
+    _IDS[2]: honest(bitcurve.PrivateKey.from_int(0xF00D)),
 }
 
 _PUBLIC_KEYS = {

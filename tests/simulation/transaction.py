@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
-import coincurve
+import bitcurve
 import rlp
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
@@ -100,7 +100,7 @@ def decode(raw: bytes) -> Transaction:
     unsigned, (parity, r, s) = fields[:-3], fields[-3:]
     digest = keccak(b"\x02" + rlp.encode(unsigned))
     signature = r.rjust(32, b"\0") + s.rjust(32, b"\0") + parity.rjust(1, b"\0")
-    key = coincurve.PublicKey.from_signature_and_message(signature, digest, None)
+    key = bitcurve.PublicKey.from_signature_and_message(signature, digest, None)
     sender = checksummed(keccak(key.format(compressed=False)[1:])[-20:])
     chain_id, nonce, tip, max_fee, gas_limit = (
         int.from_bytes(each, "big") for each in unsigned[:5]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Any
 
-import coincurve
+import bitcurve
 import structlog
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -84,7 +84,7 @@ class Directory:
         return self.devices[key_id].sign_digest(key_id, digest)
 
 
-def honest(key: coincurve.PrivateKey) -> Device:
+def honest(key: bitcurve.PrivateKey) -> Device:
     """Return a device that signs correctly with *key*."""
     return Device(point(key), lambda digest: key.sign(digest, hasher=None))
 
@@ -102,7 +102,7 @@ def planted(key: bytes, *answers: bytes | Exception) -> Device:
     return Device(key, answer)
 
 
-def point(key: coincurve.PrivateKey) -> bytes:
+def point(key: bitcurve.PrivateKey) -> bytes:
     """Return the public key as ``04 || x || y``."""
     return key.public_key.format(compressed=False)
 
@@ -116,7 +116,7 @@ def spki(uncompressed: bytes) -> bytes:
     )
 
 
-def components(key: coincurve.PrivateKey, digest: bytes) -> tuple[int, int, int]:
+def components(key: bitcurve.PrivateKey, digest: bytes) -> tuple[int, int, int]:
     """Return r, low s and y-parity as libsecp256k1 makes them."""
     raw = key.sign_recoverable(digest, hasher=None)
     return int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:64], "big"), raw[64]
@@ -125,7 +125,7 @@ def components(key: coincurve.PrivateKey, digest: bytes) -> tuple[int, int, int]
 def recovered(r: int, s: int, recovery_id: int, digest: bytes) -> bytes:
     """Return the key for which (r, s) over *digest* is a signature with that id."""
     raw = r.to_bytes(32, "big") + s.to_bytes(32, "big") + bytes([recovery_id])
-    return coincurve.PublicKey.from_signature_and_message(
+    return bitcurve.PublicKey.from_signature_and_message(
         raw, digest, hasher=None
     ).format(compressed=False)
 
@@ -160,9 +160,9 @@ def past_the_order_once() -> tuple[bytes, bytes, bytes, bytes]:
     a, b, s1 = 3, 5, 1
     x1 = next(abscissas(N + 1))
     r1 = x1 - N
-    first = coincurve.PublicKey(b"\x02" + x1.to_bytes(32, "big"))
-    second = coincurve.PublicKey.combine_keys(
-        [coincurve.PrivateKey.from_int(a).public_key, first.multiply(bytes([b]))]
+    first = bitcurve.PublicKey(b"\x02" + x1.to_bytes(32, "big"))
+    second = bitcurve.PublicKey.combine_keys(
+        [bitcurve.PrivateKey.from_int(a).public_key, first.multiply(bytes([b]))]
     )
     r2 = int.from_bytes(second.format(compressed=True)[1:], "big")
     ratio = r2 * pow(r1, -1, N) % N

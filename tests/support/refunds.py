@@ -8,7 +8,7 @@ from functools import partial
 from itertools import count
 from typing import Any, NoReturn, TypeVar, cast
 
-import coincurve
+import bitcurve
 from sqlalchemy import Connection
 
 from api.extras.restore.plan import HighWaters, RestorePlan
@@ -81,10 +81,8 @@ from tests.support.policy import SERVICE_POLICY
 
 T = TypeVar("T")
 
-KEY = coincurve.PrivateKey.from_int(0x5EED)
-SECOND, THIRD = (
-    signer_over(honest(coincurve.PrivateKey.from_int(n))) for n in (99, 98)
-)
+KEY = bitcurve.PrivateKey.from_int(0x5EED)
+SECOND, THIRD = (signer_over(honest(bitcurve.PrivateKey.from_int(n))) for n in (99, 98))
 AMOUNT = 12_500_000
 CUSTOMER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 VAULT = "0x0165878A594ca255338adfa4d48449f69242Eb8F"

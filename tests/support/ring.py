@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-import coincurve
+import bitcurve
 import structlog
 from structlog.testing import LogCapture
 
@@ -43,7 +43,7 @@ class System:
 
     def __init__(self, store: SQLStore, *, is_empty: bool = False) -> None:
         """Enrol the first key, unless *is_empty*."""
-        keys = [coincurve.PrivateKey.from_int(n) for n in (11, 12, 13)]
+        keys = [bitcurve.PrivateKey.from_int(n) for n in (11, 12, 13)]
         self.store = store
         self.clock = FakeClock()
         self.holdings: Sequence[AddressBalance] = (RICH,)

@@ -11,8 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from api.extras.books.accounts import Openings
 from api.extras.books.comparison import NetworkBooks
 from api.extras.books.entries import COIN_ASSET, Asset, Difference, Period, UsedNonce
-from api.views.document import timestamp
 from api.views.refund_files import write_csv
+from api.views.values import timestamp
 from signer.amounts import format_units
 from signer.errors import HotWalletError, InvalidInputError
 from signer.model.refund import Refund

@@ -94,7 +94,7 @@ def _require_key_arns(names: Sequence[str]) -> Sequence[str]:
 
 def reconciliation_document(found: Reconciliation) -> Mapping[str, Any]:
     """Return the comparison as a JSON object."""
-    from api.views.document import fields, timestamp
+    from api.views.values import fields, timestamp
 
     return {
         "ok": found.is_good and not found.is_empty,
@@ -130,7 +130,7 @@ def reconciliation_document(found: Reconciliation) -> Mapping[str, Any]:
 def reconciliation_lines(found: Reconciliation) -> Iterator[str]:
     """Return the comparison as lines of text, the most serious first."""
     from api.views.audit_reports import printable
-    from api.views.document import timestamp
+    from api.views.values import timestamp
 
     for event in found.intruders:
         yield (
@@ -181,7 +181,7 @@ def describe_empty(found: Reconciliation) -> str:
 
 
 def _event_document(event: SignEvent) -> dict[str, Any]:
-    from api.views.document import timestamp
+    from api.views.values import timestamp
 
     # The caller and its address stay in CloudTrail.
     return {

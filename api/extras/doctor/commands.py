@@ -33,7 +33,7 @@ def doctor(as_json: bool) -> None:
     from api.bootstrap import build_container
     from api.extras.doctor.key_checks import DoctorContext
     from api.logs import install
-    from api.views.document import fields
+    from api.views.values import fields
     from signer.diagnostics import State, run_checks
 
     stdout = sys.stdout

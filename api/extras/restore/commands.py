@@ -164,7 +164,7 @@ def restore_document(
     plan: RestorePlan, read: EvidenceSummary, *, done: bool
 ) -> dict[str, Any]:
     """Return *plan*, and what was *read* from the log, as JSON."""
-    from api.views.document import fields
+    from api.views.values import fields
 
     return {
         "done": done,
@@ -237,7 +237,7 @@ def restore_lines(
 
 
 def _log_lines(read: EvidenceSummary) -> Iterator[str]:
-    from api.views.document import timestamp
+    from api.views.values import timestamp
 
     for name, host in read.hosts.items():
         first, last = timestamp(host.first), timestamp(host.last)

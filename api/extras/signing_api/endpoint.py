@@ -43,7 +43,7 @@ _PROCESS = "sign"
 REQUEST_SECONDS = 20.0
 """After this time no further call of a batch is begun."""
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("api.extras.signing_api.endpoint")
 
 
 class JSONRPC(Resource):

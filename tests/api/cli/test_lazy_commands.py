@@ -15,7 +15,7 @@ from tests.support.programs import run_python
 
 
 HEAVY = {
-    *("alembic", "asn1crypto", "boto3", "botocore", "cedarpy", "coincurve"),
+    *("alembic", "asn1crypto", "boto3", "botocore", "cedarpy", "btclib_secp256k1"),
     *("cryptography", "eth_abi", "eth_account", "eth_utils", "falcon", "gunicorn"),
     *("http_message_signatures", "jinja2", "jwt", "pkcs11", "prometheus_client"),
     *("pydantic", "requests", "rlp", "sqlalchemy", "structlog", "urllib3", "web3"),
@@ -67,8 +67,8 @@ finally:
 SETTINGS_READ = {"cryptography", "eth_utils", "pydantic"}
 LEDGER_READ = {*SETTINGS_READ, "sqlalchemy", "structlog"}
 
-NODES_READ = {*LEDGER_READ, "coincurve", "eth_abi", "rlp", "urllib3"}
-DEVICE_READ = {*LEDGER_READ, "asn1crypto", "coincurve", "pkcs11"}
+NODES_READ = {*LEDGER_READ, "btclib_secp256k1", "eth_abi", "rlp", "urllib3"}
+DEVICE_READ = {*LEDGER_READ, "btclib_secp256k1", "pkcs11"}
 
 LOADED: Mapping[str, set[str]] = {
     "approvals list": LEDGER_READ,
@@ -81,7 +81,7 @@ LOADED: Mapping[str, set[str]] = {
     "limits show": LEDGER_READ,
     "nonce repair --network local --dry-run": NODES_READ,
     "policy show": {*SETTINGS_READ, "cedarpy", "structlog"},
-    "reconcile --from yesterday --to today": {*NODES_READ, "asn1crypto", "jinja2"},
+    "reconcile --from yesterday --to today": {*NODES_READ, "jinja2"},
     "refund explain rf_0": NODES_READ,
     "refund list": LEDGER_READ,
     "stop --reason test": LEDGER_READ,

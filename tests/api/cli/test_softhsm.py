@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import coincurve
+import bitcurve
 import pytest
 from click.testing import CliRunner, Result
 
@@ -38,7 +38,7 @@ Program = Callable[..., None]
 COMMAND = [sys.executable, "-c", "from softhsm.cli import softhsm; softhsm()"]
 SECRET = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
 ADDRESS = PublicKey(
-    coincurve.PrivateKey(bytes.fromhex(SECRET)).public_key.format(compressed=False)
+    bitcurve.PrivateKey(bytes.fromhex(SECRET)).public_key.format(compressed=False)
 ).address
 
 

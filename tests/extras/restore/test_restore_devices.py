@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import coincurve
+import bitcurve
 import pytest
 
 from backends.pkcs11 import PKCS11Backend
@@ -78,7 +78,7 @@ def test_all_key_changes_are_repeated(
     """
     softhsm, (first, _, third) = world.directory, keys
     assert isinstance(softhsm, PKCS11Backend)
-    secret = coincurve.PrivateKey().secret
+    secret = bitcurve.PrivateKey().secret
     second, replica = (
         KeyId(secrets.token_hex(16)),
         KeyId(secrets.token_hex(16)),

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-import coincurve
+import bitcurve
 import pytest
 from eth_account import Account
 from eth_account.messages import encode_defunct, encode_typed_data
@@ -31,7 +31,7 @@ from tests.fixtures.ledger import stopped
 from tests.support.devices import KEY_ID, Device, Directory, honest, point
 
 
-KEY = coincurve.PrivateKey.from_int(0x51)
+KEY = bitcurve.PrivateKey.from_int(0x51)
 
 PERMITS = Policy.compile(
     service_files(NETWORKS, TenantRegistry()),
@@ -208,7 +208,7 @@ def test_a_signature_of_another_key(
     sqlite_store: SQLStore, clock: SettableClock
 ) -> None:
     """No recovery parameter fits: nothing leaves."""
-    other = honest(coincurve.PrivateKey.from_int(0x52))
+    other = honest(bitcurve.PrivateKey.from_int(0x52))
     device = Device(point(KEY), other._answer)
     answer = sign(_client(sqlite_store, clock, device), "message", message="hello")
 

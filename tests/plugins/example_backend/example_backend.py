@@ -21,15 +21,17 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from pydantic import BaseModel, ConfigDict, Field
 
-from signer.errors import (
+from hotwallet import (
+    BackendConfig,
     BackendError,
+    BackendPlugin,
+    DeviceSignature,
     InvalidInputError,
+    KeyId,
     KeyNotFoundError,
     KeyUnusableError,
     Refusal,
 )
-from signer.ports.backend_plugin import BackendConfig, BackendPlugin
-from signer.ports.key_backend import DeviceSignature, KeyId
 
 
 NAME = "example-files"

@@ -2,8 +2,7 @@
 
 import pytest
 
-from backends.testing import Device, KeyBackendContract
-from signer.ports.key_backend import KeyId
+from hotwallet import Device, KeyBackendContract, KeyId
 from tests.plugins.example_backend.example_backend import FileBackend
 
 

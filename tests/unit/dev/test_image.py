@@ -31,7 +31,7 @@ def tree(tmp_path: Path) -> Path:
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "tmp").chmod(0o1777)
     (tmp_path / "usr/bin/python3").write_text("")
-    for name in ("api", "backends", "signer", "softhsm"):
+    for name in ("hotwallet",):
         cache = tmp_path / _PACKAGES / name / "__pycache__"
         cache.mkdir(parents=True)
         (cache.parent / "__init__.py").write_text("")
@@ -48,8 +48,8 @@ def _make(path: str, text: str = "", mode: int = 0o644) -> Callable[[Path], None
     return make
 
 
-def _remove_softhsm(tree: Path) -> None:
-    shutil.rmtree(tree / _PACKAGES / "softhsm")
+def _remove_hotwallet(tree: Path) -> None:
+    shutil.rmtree(tree / _PACKAGES / "hotwallet")
 
 
 _KEY = f"-----BEGIN PRIVATE KEY-----\n{'A' * 64}\n-----END PRIVATE KEY-----\n"
@@ -68,8 +68,10 @@ PLANTED = {
     "root/notes has a private key": _make("root/notes", _KEY),
     "tests is installed": _make(f"{_PACKAGES}/tests/__init__.py"),
     "pip is installed": _make(f"{_PACKAGES}/pip/__init__.py"),
-    "softhsm is missing": _remove_softhsm,
-    f"{_PACKAGES}/api/new.py is not compiled": _make(f"{_PACKAGES}/api/new.py"),
+    "hotwallet is missing": _remove_hotwallet,
+    f"{_PACKAGES}/hotwallet/new.py is not compiled": _make(
+        f"{_PACKAGES}/hotwallet/new.py"
+    ),
 }
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any, cast
 
-import coincurve
+import bitcurve
 import pytest
 from eth_account import Account
 from eth_account.messages import (
@@ -32,7 +32,7 @@ from tests.support.vectors import load
 
 
 SECRET = bytes.fromhex("46" * 32)
-KEY = coincurve.PrivateKey(SECRET)
+KEY = bitcurve.PrivateKey(SECRET)
 LOCAL = Account.from_key(SECRET)
 HSM = HSMAccount(signer_over(honest(KEY)))
 EVERYTHING = '@id("everything") permit (principal, action, resource);'
@@ -46,7 +46,7 @@ TYPE_2 = {**COMMON, "type": 2, "maxFeePerGas": 9, "maxPriorityFeePerGas": 2}
 ACCESS_LIST = [{"address": OTHER, "storageKeys": ["0x" + "01" * 32]}]
 
 
-def _account(key: coincurve.PrivateKey) -> HSMAccount:
+def _account(key: bitcurve.PrivateKey) -> HSMAccount:
     return HSMAccount(signer_over(honest(key)))
 
 
@@ -146,10 +146,10 @@ def test_eip_712_and_eip_191_examples() -> None:
         f' && context.verifying_contract == "{contract}" }};'
     )
     sender = HSMAccount(
-        signer_over(honest(coincurve.PrivateKey(keccak(text=mail["key_of"])))),
+        signer_over(honest(bitcurve.PrivateKey(keccak(text=mail["key_of"])))),
         policy=account_policy(permit),
     )
-    signer = _account(coincurve.PrivateKey.from_hex(message["key"][2:]))
+    signer = _account(bitcurve.PrivateKey.from_hex(message["key"][2:]))
 
     signed = sender.sign_typed_data(full_message=mail["document"])
     _require_example(sender, signed, mail)

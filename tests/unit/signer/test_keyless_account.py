@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any, cast
 
-import coincurve
+import bitcurve
 import pytest
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
@@ -18,7 +18,7 @@ from tests.support.devices import honest, signer_over
 
 
 SECRET = bytes.fromhex("46" * 32)
-ACCOUNT = HSMAccount(signer_over(honest(coincurve.PrivateKey(SECRET))))
+ACCOUNT = HSMAccount(signer_over(honest(bitcurve.PrivateKey(SECRET))))
 
 EXPORTS: dict[str, Callable[[Any], object]] = {
     "key": lambda account: account.key,
@@ -72,7 +72,7 @@ def test_nothing_shows_a_secret() -> None:
 
 def test_an_account_is_a_key_of_a_mapping() -> None:
     """web3.py and programs keep accounts in sets and dictionaries."""
-    again = HSMAccount(signer_over(honest(coincurve.PrivateKey(SECRET))))
+    again = HSMAccount(signer_over(honest(bitcurve.PrivateKey(SECRET))))
 
     assert {ACCOUNT: 1}[again] == 1
     assert isinstance(ACCOUNT, LocalAccount)
@@ -82,7 +82,7 @@ def test_an_account_is_a_key_of_a_mapping() -> None:
 def test_accounts_that_sign_differently_are_not_equal() -> None:
     """web3.py would keep a replaced middleware whose account is equal."""
     strict = account_policy('@id("never") forbid (principal, action, resource);')
-    signer = signer_over(honest(coincurve.PrivateKey(SECRET)))
+    signer = signer_over(honest(bitcurve.PrivateKey(SECRET)))
 
     class Other(HSMAccount):
         pass

@@ -1,20 +1,26 @@
 """The KMS backend and a KMS emulator, over HTTP."""
 
 import base64
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import bitcurve
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from backends.aws_kms.backend import KMSAdministrator, KMSBackend
 from backends.aws_kms.client import build_client
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator
 from dev.kms_wire import Faults
+from signer.crypto.der import parse_public_key
 from signer.errors import (
     BackendError,
+    BackendUnavailableError,
     ConfigurationError,
     InvalidInputError,
     KeyNotFoundError,
@@ -22,6 +28,7 @@ from signer.errors import (
 )
 from signer.ports.key_backend import KeyId
 from tests.fixtures.kms import Wire
+from tests.support.devices import point, spki
 
 
 DIGEST = bytes(range(32))
@@ -234,3 +241,55 @@ os._exit(1 if child == 0 else os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     finished = subprocess.run([sys.executable, "-c", script], check=False, timeout=60)
 
     assert finished.returncode == 7
+
+
+MOTO = {
+    "KeyId": "7f4a9c5e-0000-4000-8000-000000000001",
+    "KeyUsage": "SIGN_VERIFY",
+    "PublicKey": base64.b64encode(
+        spki(point(bitcurve.PrivateKey.from_int(7)))
+    ).decode(),
+}
+MOTO_ARN = KeyId(f"arn:aws:kms:eu-central-1:123456789012:key/{MOTO['KeyId']}")
+
+
+def test_a_key_without_its_spec_is_proved_by_its_curve(
+    kms: KMSBackend, kms_faults: Faults
+) -> None:
+    """moto returns no ``KeySpec``, and the id of the ARN that was asked for."""
+    kms_faults.on("GetPublicKey", faults.body(json.dumps(MOTO).encode()))
+
+    assert parse_public_key(kms.public_key(MOTO_ARN))
+
+
+def test_a_key_of_another_curve_without_its_spec_is_unusable(
+    kms: KMSBackend, kms_faults: Faults
+) -> None:
+    other = ec.derive_private_key(7, ec.SECP256R1()).public_key()
+    encoded = base64.b64encode(
+        other.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    )
+    answer = MOTO | {"PublicKey": encoded.decode()}
+    kms_faults.on("GetPublicKey", faults.body(json.dumps(answer).encode()))
+
+    with pytest.raises(KeyUnusableError, match="ECC_SECG_P256K1"):
+        kms.public_key(MOTO_ARN)
+
+
+def test_the_id_of_another_key_is_refused(kms: KMSBackend, kms_faults: Faults) -> None:
+    """A bare id is accepted only for the ARN that ends with it."""
+    kms_faults.on("GetPublicKey", faults.body(json.dumps(MOTO).encode()))
+
+    with pytest.raises(BackendError, match="not a key ARN"):
+        kms.public_key(MISSING)
+
+
+@pytest.mark.parametrize("member", ["KeyId", "KeyUsage", "PublicKey"])
+def test_a_missing_member_is_named(
+    kms: KMSBackend, kms_faults: Faults, member: str
+) -> None:
+    answer = {name: value for name, value in MOTO.items() if name != member}
+    kms_faults.on("GetPublicKey", faults.body(json.dumps(answer).encode()))
+
+    with pytest.raises(BackendUnavailableError, match=f"without {member}$"):
+        kms.public_key(MOTO_ARN)

@@ -4,7 +4,7 @@ import secrets
 import sys
 from typing import Any
 
-import coincurve
+import bitcurve
 import pytest
 from asn1crypto.core import OctetString
 from hypothesis import given
@@ -28,7 +28,7 @@ from tests.fixtures.softhsm_programs import sign
 
 
 P256 = bytes.fromhex("06082a8648ce3d030107")
-POINT = coincurve.PrivateKey(b"\x07" * 32).public_key.format(compressed=False)
+POINT = bitcurve.PrivateKey(b"\x07" * 32).public_key.format(compressed=False)
 
 
 def test_a_generated_key_cannot_leave_the_token(

@@ -8,7 +8,7 @@ from collections.abc import MutableMapping, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-import coincurve
+import bitcurve
 import pytest
 import rfc8785
 import structlog
@@ -45,7 +45,7 @@ from tests.support.refunds import altered
 from tests.support.signings import Unchecked
 
 
-KEY = coincurve.PrivateKey.from_int(0xA0D17)
+KEY = bitcurve.PrivateKey.from_int(0xA0D17)
 DIGEST = hashlib.sha256(b"audited").digest()
 PURPOSE = Unchecked(
     Operation.TRANSACTION_SIGNING,

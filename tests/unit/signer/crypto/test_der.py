@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 
-import coincurve
+import bitcurve
 import pytest
 from asn1crypto.algos import DSASignature
 from cryptography.hazmat.primitives import serialization
@@ -22,7 +22,7 @@ from tests.support import arithmetic
 from tests.support.devices import point, spki
 
 
-KEY = coincurve.PrivateKey.from_int(0xDE5)
+KEY = bitcurve.PrivateKey.from_int(0xDE5)
 SPKI = spki(point(KEY))
 SIGNATURE = KEY.sign(hashlib.sha256(b"der").digest(), hasher=None)
 
@@ -156,8 +156,8 @@ def test_another_type_is_not_a_signature(answer: bytes) -> None:
         parse_signature(answer)
 
 
-@given(st.integers(1, N - 1).map(coincurve.PrivateKey.from_int))
-def test_a_public_key_survives_the_round_trip(key: coincurve.PrivateKey) -> None:
+@given(st.integers(1, N - 1).map(bitcurve.PrivateKey.from_int))
+def test_a_public_key_survives_the_round_trip(key: bitcurve.PrivateKey) -> None:
     """Every key that pyca/cryptography encodes is decoded, and encoded the same."""
     encoded = spki(point(key))
 

@@ -2,7 +2,7 @@
 
 import hashlib
 
-import coincurve
+import bitcurve
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -27,12 +27,12 @@ from tests.support.devices import components, past_the_order, point, recovered
 from tests.support.vectors import Case, wycheproof
 
 
-KEY = coincurve.PrivateKey.from_int(0xC0FFEE)
+KEY = bitcurve.PrivateKey.from_int(0xC0FFEE)
 PINNED = PublicKey(point(KEY))
 DIGEST = hashlib.sha256(b"a digest").digest()
 
 digests = st.binary(min_size=32, max_size=32).filter(any)
-keys = st.integers(1, N - 1).map(coincurve.PrivateKey.from_int)
+keys = st.integers(1, N - 1).map(bitcurve.PrivateKey.from_int)
 scalars = st.integers(1, N - 1)
 
 
@@ -62,7 +62,7 @@ def test_the_edges_of_low_s(s: int, low: int) -> None:
 
 @given(key=keys, digest=digests, high=st.booleans())
 def test_every_signature_recovers_to_its_key(
-    key: coincurve.PrivateKey, digest: bytes, high: bool
+    key: bitcurve.PrivateKey, digest: bytes, high: bool
 ) -> None:
     """Whichever s the device chose, the result is low-s with the matching parity."""
     r, s, y_parity = components(key, digest)
@@ -107,7 +107,7 @@ def test_a_signature_over_another_digest_is_refused(
 
 
 @given(key=keys.filter(lambda key: key != KEY))
-def test_a_signature_by_another_key_is_refused(key: coincurve.PrivateKey) -> None:
+def test_a_signature_by_another_key_is_refused(key: bitcurve.PrivateKey) -> None:
     """The device used the wrong key (S7)."""
     r, s, _ = components(key, DIGEST)
 
@@ -207,7 +207,7 @@ def test_a_point_of_another_curve_is_refused() -> None:
 
 
 @given(key=keys)
-def test_the_address_is_that_of_eth_keys(key: coincurve.PrivateKey) -> None:
+def test_the_address_is_that_of_eth_keys(key: bitcurve.PrivateKey) -> None:
     """The address is the last 20 bytes of keccak256(x || y), in EIP-55's spelling."""
     public_key = PublicKey(point(key))
 

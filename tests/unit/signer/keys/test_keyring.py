@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-import coincurve
+import bitcurve
 import pytest
 
 from backends.sql import SQLStore
@@ -24,7 +24,7 @@ from tests.support.signings import Unchecked
 
 def _signer(n: int, store: SQLStore | None = None, place: str = "") -> Signer:
     """Return a signer of the key *n*, which is at *place*; *store* is its journal."""
-    device = honest(coincurve.PrivateKey.from_int(n))
+    device = honest(bitcurve.PrivateKey.from_int(n))
     audit = AuditLog(SILENCE, journal=store)
     return Signer.open(device, KeyId(place or f"0{n}"), audit)
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import coincurve
+import bitcurve
 import pytest
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from eth_utils.crypto import keccak
@@ -62,7 +62,7 @@ def _address(signature: Signature, digest: bytes) -> str:
         + signature.s.to_bytes(32)
         + bytes([signature.y_parity])
     )
-    key = coincurve.PublicKey.from_signature_and_message(compact, digest, hasher=None)
+    key = bitcurve.PublicKey.from_signature_and_message(compact, digest, hasher=None)
     return "0x" + keccak(key.format(compressed=False)[1:])[12:].hex()
 
 

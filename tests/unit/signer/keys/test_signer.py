@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import fields
 
-import coincurve
+import bitcurve
 import pytest
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from hypothesis import given
@@ -42,8 +42,8 @@ from tests.support.devices import (
 from tests.support.signings import Unchecked
 
 
-KEY = coincurve.PrivateKey.from_int(0xBEEF)
-OTHER = coincurve.PrivateKey.from_int(0xF00D)
+KEY = bitcurve.PrivateKey.from_int(0xBEEF)
+OTHER = bitcurve.PrivateKey.from_int(0xF00D)
 DIGEST = hashlib.sha256(b"signed as given").digest()
 PURPOSE = Unchecked(Operation.TRANSACTION_SIGNING, network="local")
 

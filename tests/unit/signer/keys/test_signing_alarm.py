@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-import coincurve
+import bitcurve
 import pytest
 
 from signer.alerts import Alerts
@@ -30,8 +30,8 @@ from tests.support.refunds import altered
 from tests.support.signings import Unchecked
 
 
-KEY = coincurve.PrivateKey.from_int(0xBEEF)
-OTHER = coincurve.PrivateKey.from_int(0xF00D)
+KEY = bitcurve.PrivateKey.from_int(0xBEEF)
+OTHER = bitcurve.PrivateKey.from_int(0xF00D)
 DIGEST = b"\x07" * 32
 BY_ANOTHER = OTHER.sign(DIGEST, hasher=None)
 PURPOSE = Unchecked(Operation.TRANSACTION_SIGNING, actor="tests")

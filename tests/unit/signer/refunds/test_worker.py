@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-import coincurve
+import bitcurve
 import pytest
 from structlog.testing import capture_logs
 
@@ -514,7 +514,7 @@ def test_an_unreadable_ring_does_not_stop_the_worker(world: World) -> None:
 
 def test_a_key_that_never_paid_is_retired(world: World) -> None:
     """Neither ledger nor chain has a transaction of it (O4)."""
-    other = signer_over(honest(coincurve.PrivateKey.from_int(99)))
+    other = signer_over(honest(bitcurve.PrivateKey.from_int(99)))
     assert world.ring.active().key.address == world.signer.address
     world.others = (other,)
     made_active(world.store, key_at(other.address))

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import coincurve
+import bitcurve
 import pytest
 from eth_account import Account
 from eth_account.messages import encode_defunct, encode_typed_data
@@ -50,7 +50,7 @@ from tests.support.refunds import CUSTOMER, NETWORK, SECOND, FakeClock
 from tests.unit.signer.clear_signing import documents as d
 
 
-KEY = coincurve.PrivateKey.from_int(0x516E)
+KEY = bitcurve.PrivateKey.from_int(0x516E)
 NETWORKS = {"local": NETWORK}
 
 PERMITS = Policy.compile(

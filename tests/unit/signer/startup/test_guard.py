@@ -8,7 +8,7 @@ from itertools import product
 from threading import Event
 from typing import Any, cast
 
-import coincurve
+import bitcurve
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -55,7 +55,7 @@ PRODUCTION = {
     "AUDIT_SIGNING_KEY_FILE": "/run/secrets/audit.pem",
     "MAC_KEY_FILE": "/run/secrets/mac.key",
 }
-KEY = coincurve.PrivateKey.from_int(0x6A4D)
+KEY = bitcurve.PrivateKey.from_int(0x6A4D)
 
 
 def _network(*urls: str) -> Network:
@@ -682,7 +682,7 @@ def test_key_that_signs_in_the_given_time_passes() -> None:
 
 def test_wrong_signature_fails_the_self_test() -> None:
     """The self-test verifies the signature, so that a faulty device is refused."""
-    other = coincurve.PrivateKey.from_int(5)
+    other = bitcurve.PrivateKey.from_int(5)
     faulty = Device(point(KEY), lambda digest: other.sign(digest, hasher=None))
 
     with pytest.raises(ConfigurationError, match="kms-signing-error"):

@@ -1,0 +1,246 @@
+"""
+Makes the environments, runs the programs, and compares with the bounds.
+
+It fails if a program fails or prints, or if a use needs more than it may.
+"""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from moto.server import ThreadedMotoServer
+
+from dev.dist import build_wheel
+from dev.kms_emulator import KMSEmulator
+from signer.config.settings import Settings
+from softhsm.account import make_token
+from softhsm.library import require_module
+from tests.support import audit
+
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = Path(__file__).parent
+EXAMPLE = ROOT / "tests" / "plugins" / "example_backend"
+
+_UV = Path(sys.executable).with_name("uv")
+_FOLDERS = ("api", "backends", "signer", "softhsm")
+_ROUNDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """
+    One use: what pip installs, what runs, and how much it may need.
+
+    ``seconds`` are those of CPU that ``imports`` takes beyond ``beyond``.
+    """
+
+    name: str
+    extras: str
+    program: Sequence[str]
+    packages: int
+    megabytes: int
+    imports: str
+    seconds: float
+    beyond: str = "pass"
+    also: Sequence[str] = field(default=())
+
+
+USES = (
+    Use(
+        "account, SoftHSM",
+        "[pkcs11]",
+        ("account.py",),
+        packages=30,  # 23 are eth-account's.
+        megabytes=65,
+        imports="from hotwallet import open_account",
+        seconds=0.4,
+        beyond="import eth_account",
+    ),
+    Use(
+        "account, AWS KMS",
+        "[kms]",
+        ("kms_account.py",),
+        packages=36,  # Seven are boto3's, with 25 MB.
+        megabytes=90,
+        imports="from hotwallet import HSMAccount, KMSBackend",
+        seconds=0.4,
+        beyond="import boto3, eth_account",
+    ),
+    Use(
+        "digests",
+        " python-pkcs11",
+        ("digests.py",),
+        packages=12,
+        megabytes=25,
+        imports="from hotwallet import PKCS11Backend, recoverable",
+        seconds=0.3,
+    ),
+    Use(
+        "audit verify",
+        "[audit]",
+        ("verifier.py",),
+        packages=12,
+        megabytes=40,
+        imports="from hotwallet import verify_audit_export",
+        seconds=0.4,
+    ),
+    Use(
+        "plugin author",
+        "[testing]",
+        ("-m", "pytest", "--quiet", "-p", "no:cacheprovider", "test_plugin.py"),
+        packages=40,
+        megabytes=100,
+        imports="from hotwallet import KeyBackendContract",
+        seconds=0.4,
+        beyond="import pytest",
+        also=(str(EXAMPLE),),
+    ),
+)
+
+
+def main() -> int:
+    """Print a line for each use, and one for each problem; return the status."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory("-uses")))
+        environ = stack.enter_context(_services(folder))
+        wheel = build_wheel(folder / "wheel")
+        problems = [
+            f"{use.name}: {problem}"
+            for use in USES
+            for problem in _check(use, wheel, folder / use.program[-1], environ)
+        ]
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
+
+
+@contextmanager
+def _services(folder: Path) -> Iterator[Mapping[str, str]]:
+    """Yield the environment of the programs: a token, our emulator, and moto."""
+    home = Path(os.environ.get("HOTWALLET_HOME", ROOT / ".hotwallet"))
+    module = require_module(Settings.from_env({"HOTWALLET_HOME": str(home)}))
+    (folder / "token").mkdir()
+    moto = ThreadedMotoServer(port=0, verbose=False)
+    moto.start()
+    try:
+        with make_token(folder / "token") as token, KMSEmulator() as emulator:
+            variables = token.environment(token.new_key())
+            yield {
+                "APP_ENV": "test",
+                "AWS_ACCESS_KEY_ID": "test",
+                "AWS_SECRET_ACCESS_KEY": "test",
+                "HOTWALLET_HOME": str(folder / "home"),
+                "KMS_ENDPOINT": emulator.endpoint,
+                "MOTO_ENDPOINT": "http://127.0.0.1:{1}".format(
+                    *moto.get_host_and_port()
+                ),
+                "PATH": os.environ["PATH"],
+                "PKCS11_MODULE": str(module),
+                # ``open_account`` has a token of its own, and refuses another's file.
+                **{f"THE_{name}": value for name, value in variables.items()},
+            }
+    finally:
+        moto.stop()
+
+
+def _check(
+    use: Use, wheel: Path, folder: Path, environ: Mapping[str, str]
+) -> Iterator[str]:
+    python = _install(use, wheel, folder / "venv")
+    site = next((folder / "venv" / "lib").glob("python*/site-packages"))
+    packages = len([*site.glob("*.dist-info")]) - len(use.also)
+    megabytes = sum(p.stat().st_size for p in site.rglob("*") if p.is_file()) / 2**20
+    top_level = {path.name for path in site.iterdir()} & {*_FOLDERS}
+    application = _application(folder / "application")
+    finished = subprocess.run(
+        [python, *use.program],
+        cwd=application,
+        check=False,
+        env=environ,
+        text=True,
+        capture_output=True,
+    )
+    seconds = _seconds(python, use.imports) - _seconds(python, use.beyond)
+    print(
+        f"{use.name:18} {packages:3} packages {megabytes:6.1f} MB"
+        f" {seconds:6.2f} s of CPU beyond `{use.beyond}`"
+    )
+    if finished.returncode:
+        yield f"the program failed:\n{finished.stdout}{finished.stderr}"
+    elif finished.stdout and use.program[0] != "-m":
+        yield f"the program printed {finished.stdout!r}"
+    if top_level:
+        yield f"the wheel has {', '.join(sorted(top_level))} at its top level"
+    for bound, value, unit in (
+        (use.packages, packages, "packages"),
+        (use.megabytes, megabytes, "MB"),
+        (use.seconds, seconds, "s of CPU"),
+    ):
+        if value > bound:
+            yield f"{value:.4g} {unit}, and at most {bound} are allowed"
+
+
+def _install(use: Use, wheel: Path, venv: Path) -> Path:
+    """Make an environment with the wheel, and locked versions of what it needs."""
+    python = venv / "bin" / "python"
+    lock = ROOT / "requirements" / "dev.txt"
+    install: list[str | Path] = [_UV, "pip", "install", "--quiet", "--python", python]
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    wanted = f"{wheel}{use.extras}".split()
+    subprocess.run([*install, "--constraint", lock, *wanted], check=True)
+    for package in use.also:
+        built = venv / "built"
+        build: list[str | Path] = [
+            _UV,
+            "build",
+            "--quiet",
+            "--wheel",
+            "--no-build-isolation",
+        ]
+        build += ["--python", sys.executable, "--out-dir", built, package]
+        subprocess.run(build, check=True)
+        subprocess.run([*install, "--no-deps", *built.glob("*.whl")], check=True)
+    return python
+
+
+def _application(folder: Path) -> Path:
+    """Make the folder of a program, whose own packages are named like ours."""
+    for name in _FOLDERS:
+        (folder / name).mkdir(parents=True)
+        text = f'raise ImportError("{name} of the application was imported")\n'
+        (folder / name / "__init__.py").write_text(text)
+    for program in PROGRAMS.glob("[!_]*.py"):
+        shutil.copy(program, folder)
+    test = (EXAMPLE / "test_example_backend.py").read_text(encoding="utf-8")
+    test = test.replace("tests.plugins.example_backend.", "")
+    (folder / "test_plugin.py").write_text(test, encoding="utf-8")
+    links = audit.chain(20)
+    note = audit.checkpoint(links, 10).note
+    (folder / "audit.jsonl").write_bytes(b"".join(audit.exported(links, [10, 20])))
+    (folder / "audit.pub.pem").write_bytes(audit.KEY.public_pem())
+    (folder / "kept.txt").write_text(note, encoding="utf-8")
+    return folder
+
+
+def _seconds(python: Path, code: str) -> float:
+    """Return the CPU seconds of *code*: the least of some runs, after one."""
+    return min([_run_once(python, code) for _ in range(_ROUNDS + 1)][1:])
+
+
+def _run_once(python: Path, code: str) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([python, "-P", "-c", code], check=True, env={})
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+if __name__ == "__main__":
+    sys.exit(main())
