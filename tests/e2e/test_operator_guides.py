@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ from signer.redact import key_prefix
 from tests.e2e.console import Console, Guide
 from tests.e2e.gateway import RECIPIENT
 from tests.support.cloudtrail import sign_event, trail_file
+from tests.support.forked_processes import ForkedHotWallet
 from tests.support.waiting import eventually
 
 
@@ -71,6 +73,7 @@ def stack(
         has_webhook=True,
         edit_networks=lambda text: f'{text}approve_above = "200"\n',
         settings={"KMS_ALLOWED_KEYS": f"arn:aws:kms:*:{DEFAULT_ACCOUNT_ID}:key/*"},
+        program=ForkedHotWallet(),
     ) as running:
         yield running
 
@@ -98,7 +101,7 @@ def test_a_key_is_rotated_and_rotated_back(
     """*Rotate a key*, from the rehearsal to the sweep and back."""
     old_id, old = stack.key_id, stack.address
     new_id = kms_emulator.create_key()
-    console.run(f"TOKEN={_token(console, 'alice', 'keys:rotate')}")
+    console.run(f"TOKEN={_token(stack, 'alice', 'keys:rotate')}")
     guide = Guide(
         console,
         GUIDES / "rotation.md",
@@ -120,9 +123,9 @@ def test_a_key_is_rotated_and_rotated_back(
     assert eventually(lambda: _active(stack) == new)
     guide.follow("hotwallet keys sweep", repeat=True)
     guide.follow("hotwallet keys sweep")
-    sweep = f"hotwallet keys sweep {old} --yes"
+    sweep = f"keys sweep {old} --yes"
     assert eventually(
-        lambda: "nothing is left there" in console.run(sweep), 60, pause=1
+        lambda: "nothing is left there" in _run(stack, sweep), 60, pause=1
     )
     guide.follow("hotwallet keys rotate 98765432")
 
@@ -340,8 +343,8 @@ def test_an_auditor_verifies_an_export(
 ) -> None:
     """*Verify an export*, with the files that the page asks for and nothing else."""
     refund, large = _pay(stack, "audited"), _pay(stack, "approved", amount="450")
-    approve = f"approvals approve {_waiting(console)} --reason x --yes"
-    assert "approved" in _as(console, "carol", approve)
+    approve = f"approvals approve {_waiting(stack)} --reason x --yes"
+    assert "approved" in _as(stack, "carol", approve)
     assert _reaches(stack, refund, "confirmed")
     assert _reaches(stack, large, "confirmed")
     console.run(
@@ -406,11 +409,12 @@ def test_changes_are_approved(tmp_path: Path) -> None:
             has_webhook=True,
             edit_networks=networks,
             settings={"REQUIRE_APPROVALS": "true"},
+            program=ForkedHotWallet(),
         ) as stack,
         _shell(stack, tmp_path) as console,
     ):
         _follow_authentication(stack, console)
-        _follow_approvals(stack, console)
+        _follow_approvals(stack, console, tmp_path)
         _follow_migration(stack, console)
 
 
@@ -441,7 +445,7 @@ def _follow_authentication(stack: Stack, console: Console) -> None:
     assert guide.unused() == []
 
 
-def _follow_approvals(stack: Stack, console: Console) -> None:
+def _follow_approvals(stack: Stack, console: Console, folder: Path) -> None:
     raised = stack.home / "networks.new.toml"
     networks = (stack.home / "networks.toml").read_text(encoding="utf-8")
     raised.write_text(
@@ -462,38 +466,38 @@ def _follow_approvals(stack: Stack, console: Console) -> None:
         },
     )
 
-    _as(console, "bob", 'stop --network local --reason "too many refunds at once"')
-    _as(console, "alice", 'resume --network local --reason "the rule was too strict"')
+    _as(stack, "bob", 'stop --network local --reason "too many refunds at once"')
+    _as(stack, "alice", 'resume --network local --reason "the rule was too strict"')
     guide.follow("hotwallet approvals list")
-    digest = _waiting(console)
+    digest = _waiting(stack)
     assert "approved" in _as(
-        console, "carol", f"approvals approve {digest} --reason x --yes"
+        stack, "carol", f"approvals approve {digest} --reason x --yes"
     )
-    _as(console, "alice", 'resume --network local --reason "the rule was too strict"')
+    _as(stack, "alice", 'resume --network local --reason "the rule was too strict"')
 
     _pay(stack, "ps_2931", amount="450")
     guide.follow("hotwallet approvals list")
     assert "rejected" in _as(
-        console, "carol", f"approvals reject {_waiting(console)} --reason x --yes"
+        stack, "carol", f"approvals reject {_waiting(stack)} --reason x --yes"
     )
 
     guide.follow("export NETWORKS_FILE")
     guide.follow("hotwallet limits show")
-    _write_token(console, "alice")
+    _write_token(stack, folder)
     guide.follow("OPERATOR_TOKEN_FILE=/run/operator/token hotwallet limits")
-    _as(console, "carol", f"approvals reject {_waiting(console)} --reason x --yes")
+    _as(stack, "carol", f"approvals reject {_waiting(stack)} --reason x --yes")
 
-    _as(console, "bob", 'stop --reason "a test"')
-    _as(console, "alice", "resume --reason x")
-    _as(console, "carol", f"approvals approve {_waiting(console)} --reason x --yes")
-    _write_token(console, "alice")
+    _as(stack, "bob", 'stop --reason "a test"')
+    _as(stack, "alice", "resume --reason x")
+    _as(stack, "carol", f"approvals approve {_waiting(stack)} --reason x --yes")
+    _write_token(stack, folder)
     guide.follow("OPERATOR_TOKEN_FILE=/run/operator/token hotwallet resume")
 
-    _as(console, "bob", 'stop --reason "a test"')
-    _as(console, "alice", "resume --reason x")
-    guide.texts["44c5c71365a8ef49"] = _waiting(console)
+    _as(stack, "bob", 'stop --reason "a test"')
+    _as(stack, "alice", "resume --reason x")
+    guide.texts["44c5c71365a8ef49"] = _waiting(stack)
     guide.follow("hotwallet approvals break-glass")
-    _as(console, "alice", "resume --reason x")
+    _as(stack, "alice", "resume --reason x")
 
     assert guide.unused() == []
 
@@ -509,30 +513,39 @@ def _follow_migration(stack: Stack, console: Console) -> None:
     assert guide.unused() == []
 
 
-def _as(console: Console, person: str, command: str) -> str:
+def _as(stack: Stack, person: str, command: str) -> str:
     """Run *command* of ``hotwallet`` with a token of *person*; return its output."""
-    _write_token(console, person)
-    return console.run(f"OPERATOR_TOKEN_FILE={person} hotwallet {command}")
+    token = _write_token(stack, stack.home, person)
+    return _run(stack, command, OPERATOR_TOKEN_FILE=str(token))
 
 
-def _write_token(console: Console, person: str) -> None:
+def _run(stack: Stack, command: str, **environ: str) -> str:
+    """Run *command* of ``hotwallet``; return its output, whatever its status."""
+    arguments = shlex.split(command)
+    finished = stack.program.run(arguments, {**stack.environ, **environ})
+    return finished.stdout + finished.stderr
+
+
+def _write_token(stack: Stack, folder: Path, person: str = "alice") -> Path:
     """Write a file with a fresh token, which one command uses up."""
     scopes = ("signing:stop", "approvals:decide", "limits:raise")
-    token = _token(console, person, *scopes)
-    console.run(f"(umask 077; rm -f {person}; echo {token} > {person})")
+    path = folder / person
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(_token(stack, person, *scopes), encoding="utf-8")
+    return path
 
 
-def _token(console: Console, subject: str, *scopes: str) -> str:
+def _token(stack: Stack, subject: str, *scopes: str) -> str:
     """Return a token of an administrator with *scopes*."""
-    options = " ".join(f"--scope {scope}" for scope in scopes)
-    return console.run(f"hotwallet token --role admin --subject {subject} {options}")
+    options = [word for scope in scopes for word in ("--scope", scope)]
+    return stack.command("token", "--role", "admin", "--subject", subject, *options)
 
 
-def _waiting(console: Console) -> str:
+def _waiting(stack: Stack) -> str:
     """Return the start of the digest of the only proposal that waits."""
-    (digest,) = re.findall(
-        "^([0-9a-f]{16}) waiting", console.run("hotwallet approvals list"), re.MULTILINE
-    )
+    listed = _run(stack, "approvals list")
+    (digest,) = re.findall("^([0-9a-f]{16}) waiting", listed, re.MULTILINE)
     return str(digest)
 
 

@@ -11,6 +11,7 @@ from dev.stack import Stack, exports, is_ready, running_stack
 from dev.vault import StackVault, configure, create_key, deploy_vault
 from tests.e2e.console import Console, Guide
 from tests.e2e.gateway import Gateway
+from tests.support.forked_processes import ForkedHotWallet
 from tests.support.programs import run_python
 from tests.support.waiting import eventually
 
@@ -21,7 +22,7 @@ GUIDE = ROOT / "docs" / "how-to" / "vault.md"
 
 def test_the_guide_is_followed(tmp_path: Path) -> None:
     """*Pay from a vault*: move from a plain wallet, rotate and revoke."""
-    with running_stack(tmp_path / "home") as stack:
+    with running_stack(tmp_path / "home", program=ForkedHotWallet()) as stack:
         gateway = Gateway(stack)
         _, standby = create_key(stack, "02")
         third_id, third = create_key(stack, "03")

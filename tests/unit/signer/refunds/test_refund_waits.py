@@ -34,6 +34,7 @@ class Process:
         self.api = open_ledger(url)
         self.reads: list[Collection[str]] = []
         self.gone = threading.Event()
+        self.reading = threading.Lock()
         self.threads = ThreadPoolExecutor(20)
         store = altered(self.api, find_advanced=self._find_advanced)
         self.waits = RefundWaits(store, time.monotonic)
@@ -42,9 +43,10 @@ class Process:
         self, ids: Collection[str], statuses: Collection[Status]
     ) -> Sequence[Refund]:
         try:
-            if self.gone.is_set():
-                raise StoreUnavailableError("gone")
-            return self.api.find_advanced(ids, statuses)
+            with self.reading:
+                if self.gone.is_set():
+                    raise StoreUnavailableError("gone")
+                return self.api.find_advanced(ids, statuses)
         finally:
             self.reads.append(ids)
 
@@ -217,7 +219,8 @@ def test_an_unavailable_store_is_asked_again(process: Process) -> None:
     """A change that could not be read is not lost."""
     refunds = [accepted(process.worker) for _ in range(2)]
     futures = process.waiting(*refunds)
-    process.gone.set()
+    with process.reading:  # A read that has begun would see the changes below.
+        process.gone.set()
     after = [process.end(refund) for refund in refunds]
     failed = len(process.reads)
     assert eventually(lambda: len(process.reads) > failed + 1)
