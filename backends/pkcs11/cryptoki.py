@@ -219,17 +219,24 @@ class Library:
 
     def token(self, name: str) -> Token:
         """Return the one token that *name*, a label or a URI, names."""
-        wanted = TokenName.parse(name)
-        tokens = [each for each in self.functions.tokens() if wanted.fits(each)]
-        if not tokens:
+        wanted, shown = TokenName.parse(name), self.functions.tokens()
+        if not shown:
             raise BackendUnavailableError(
-                "no token has the configured label"
-                if self.functions.tokens()
-                else "the module shows no token: check that its device can be reached"
+                "the module shows no token: check that its device can be reached"
             )
+        tokens = [each for each in shown if wanted.fits(each)]
+        if not tokens:
+            raise BackendUnavailableError("no token has the configured label")
         if len(tokens) > 1:
             raise BackendError("several tokens have the configured label")
         return tokens[0]
+
+    def has_tokens(self) -> bool:
+        """Return whether the module shows any token."""
+        try:
+            return bool(self.functions.tokens())
+        except CryptokiError:
+            return False
 
     def limit_sessions(self, token: Token) -> None:
         """Admit as many threads as *token* has sessions, except one to provision."""

@@ -275,7 +275,13 @@ class TokenSession:
         if previous is not None and previous.epoch is library.epoch:
             library.finalize()  # The token was lost, and its handles stay invalid.
         elif library.epoch is not None:
-            return self._log_in(library)  # Another instance initialized the module.
+            # Another instance initialized the module, and may still be served.
+            try:
+                return self._log_in(library)
+            except BackendUnavailableError:
+                if library.has_tokens():
+                    raise
+                library.finalize()
         for pause in _RECONNECT_PAUSES if library.epochs else _PAUSES:
             with suppress(BackendUnavailableError):
                 return self._start(library)

@@ -14,12 +14,13 @@ from backends.pkcs11 import PKCS11Backend
 from signer.config.settings import Settings
 from signer.crypto.der import parse_public_key
 from signer.diagnostics import State, run_checks
-from signer.errors import BackendUnavailableError
+from signer.errors import BackendUnavailableError, KeyNotProtectedError
 from signer.ports.key_backend import KeyId
 from softhsm.doctor import token_checks
 from tests.fixtures.p11_kit import Network
 from tests.fixtures.softhsm_programs import sign, sign_as
 from tests.support.waiting import eventually
+from tests.unit.backends.pkcs11.test_proof import WEAK
 
 
 pytestmark = pytest.mark.needs("p11-kit")
@@ -130,6 +131,61 @@ def test_an_absent_device_is_unavailable_and_returns(
     network.start()
 
     assert sign(p11_kit, p11_kit_key) == address
+
+
+def test_another_instance_recovers_what_the_first_lost(
+    p11_kit: PKCS11Backend, p11_kit_key: KeyId, network: Network
+) -> None:
+    """The first one may never be called again."""
+    address = sign(p11_kit, p11_kit_key)
+    network.kill()
+    network.start()
+
+    assert sign(_another(p11_kit), p11_kit_key) == address
+
+
+@pytest.mark.needs("cc")
+@pytest.mark.parametrize(("variables", "codes"), WEAK.values(), ids=WEAK)
+def test_production_refuses_a_weak_device_behind_a_network(
+    *,
+    p11_kit: PKCS11Backend,
+    p11_kit_key: KeyId,
+    network: Network,
+    stand_in_environ: dict[str, str],
+    variables: dict[str, str],
+    codes: list[str],
+) -> None:
+    """P9: the names and attributes are those of the device, not of p11-kit."""
+    network.kill()
+    network.start(**stand_in_environ | variables)
+
+    with pytest.raises(KeyNotProtectedError) as caught:
+        _another(p11_kit, is_production=True).public_key(p11_kit_key)
+
+    assert [each.code for each in caught.value.refusals] == codes
+
+
+@pytest.mark.needs("cc")
+def test_production_signs_with_a_proved_device_behind_a_network(
+    p11_kit: PKCS11Backend,
+    p11_kit_key: KeyId,
+    network: Network,
+    stand_in_environ: dict[str, str],
+) -> None:
+    network.kill()
+    network.start(**stand_in_environ)
+
+    assert sign(_another(p11_kit, is_production=True), p11_kit_key)
+
+
+def _another(backend: PKCS11Backend, *, is_production: bool = False) -> PKCS11Backend:
+    opened = backend._session
+    return PKCS11Backend(
+        Path(opened._path),
+        opened._token_name,
+        opened._pin,
+        is_production=is_production,
+    )
 
 
 def _break(network: Network, fault: str) -> None:
