@@ -172,9 +172,9 @@ class Explanation:
             Status.MINED: _describe_mined(self),
             Status.CONFIRMED: f"It was paid in block {refund.block_number}",
             Status.CANCELLED: "It was cancelled before it had a nonce",
-            Status.REFUSED: "Nothing was paid and no nonce was used:"
-            f" {refund.failure_detail}",
-            Status.FAILED: "Its nonce is used and it was not paid:"
+            # Another transaction may have paid it: then the detail says so.
+            Status.REFUSED: f"It ended without a nonce: {refund.failure_detail}",
+            Status.FAILED: "Its nonce is used, and did not pay it:"
             f" {refund.failure_detail}",
         }[refund.status]
         moving = refund.moving

@@ -178,7 +178,7 @@ def test_a_final_refund_has_no_next_step(
     save(sqlite_store, refund, refused)
     found = get(client, f"{path}/explain").json
 
-    assert found["summary"] == "Nothing was paid and no nonce was used: paused."
+    assert found["summary"] == "It ended without a nonce: paused."
     assert found["next"] == {"what": "Nothing.", "at": None}
     assert found["nodes"] == []
     assert found["unanswered"] == {}

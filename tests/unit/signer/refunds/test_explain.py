@@ -296,7 +296,7 @@ def _failed(world: World) -> Refund:
 @pytest.mark.parametrize(
     ("prepare", "summary"),
     [
-        (_refused, "Nothing was paid and no nonce was used: Pausable: paused."),
+        (_refused, "It ended without a nonce: Pausable: paused."),
         (_cancelled, "It was cancelled before it had a nonce."),
         (_dropped, "0 of 1 nodes have it, and it waits to be mined."),
         (_with_replacement, "1 of 1 nodes have it, and it waits to be mined."),
@@ -309,7 +309,7 @@ def _failed(world: World) -> Refund:
         (_mined_after_the_head, "It is in block 3, with 0 of 3 confirmations."),
         (
             _failed,
-            "Its nonce is used and it was not paid: the token reverted on chain.",
+            "Its nonce is used, and did not pay it: the token reverted on chain.",
         ),
     ],
 )
@@ -318,6 +318,17 @@ def test_summaries(
 ) -> None:
     """The summary has what nodes and ledger report; a depth is never negative."""
     assert _explain(world, prepare(world)).summary == summary
+
+
+def test_the_summary_of_a_refund_that_was_paid_before_a_restore(world: World) -> None:
+    """It does not say that nothing was paid."""
+    found = _explain(world, _refused(world))
+    detail = "transaction 0x1 has already paid it"
+    paid = replace(found.refund, failure_code="already-paid", failure_detail=detail)
+
+    summary = replace(found, refund=paid).summary
+
+    assert summary == f"It ended without a nonce: {detail}."
 
 
 def test_a_broadcast_refund_whose_node_is_unreachable(world: World) -> None:
