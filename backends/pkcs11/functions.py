@@ -122,6 +122,15 @@ _SPELLINGS = {
     exceptions.TokenNotRecognised: CKR.TOKEN_NOT_RECOGNIZED,
 }
 
+# What python-pkcs11 has a sentence for, and no class.
+_SENTENCES = {
+    "Buffer was too small": CKR.BUFFER_TOO_SMALL,
+    "(already initialized)": CKR.CRYPTOKI_ALREADY_INITIALIZED,
+    "(not initialized)": CKR.CRYPTOKI_NOT_INITIALIZED,
+    "Parallel not supported": CKR.SESSION_PARALLEL_NOT_SUPPORTED,
+    "User type invalid": CKR.USER_TYPE_INVALID,
+}
+
 _BY_NAME = {code.name.replace("_", "").lower(): code for code in CKR}
 
 _UNMAPPED = re.compile(r"0x[0-9a-f]+")
@@ -132,11 +141,13 @@ def _code_of(error: PKCS11Error) -> int:
     kind = type(error)
     if kind in _SPELLINGS:
         return _SPELLINGS[kind]
-    # The base class is for values that python-pkcs11 has no class for.
-    found = _UNMAPPED.search(str(error)) if kind is PKCS11Error else None
+    if kind is not PKCS11Error:
+        return _BY_NAME.get(kind.__name__.lower(), CKR.GENERAL_ERROR)
+    found = _UNMAPPED.search(str(error))
     if found is not None:
         return int(found[0], 16)
-    return _BY_NAME.get(kind.__name__.lower(), CKR.GENERAL_ERROR)
+    named = (code for words, code in _SENTENCES.items() if words in str(error))
+    return next(named, CKR.GENERAL_ERROR)
 
 
 Value = bool | int | bytes | str

@@ -154,6 +154,23 @@ def test_a_library_without_the_entry_point_is_no_module() -> None:
         backend.public_key(KeyId("01"))
 
 
+def test_a_uri_names_a_token(
+    softhsm: PKCS11Backend, softhsm_key: KeyId, softhsm_library: Library
+) -> None:
+    """By its serial number, since labels may be given twice."""
+    sign(softhsm, softhsm_key)
+    opened = softhsm._session
+    serial = softhsm_library.token(opened._token_name).serial
+    named = [f"pkcs11:serial={serial}", f"pkcs11:serial={serial};token=other"]
+    by_serial, wrong = (
+        PKCS11Backend(Path(opened._path), name, opened._pin) for name in named
+    )
+
+    assert sign(by_serial, softhsm_key)
+    with pytest.raises(BackendUnavailableError, match="no token has"):
+        wrong.public_key(softhsm_key)
+
+
 def test_opening_has_three_attempts(
     softhsm: PKCS11Backend, softhsm_key: KeyId, cryptoki: Cryptoki
 ) -> None:

@@ -13,7 +13,7 @@ import pytest
 from api.views.codes import find_code
 from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11.cryptoki import Library
-from signer.errors import HotWalletError
+from signer.errors import BackendError, HotWalletError
 from tests.fixtures.hostile import KEY, LABEL, Hostile, MakeHostile
 from tests.fixtures.softhsm import Program
 from tests.fixtures.softhsm_programs import sign
@@ -147,6 +147,32 @@ def test_tokens_and_keys_are_read_strictly(
 ) -> None:
     """What may differ between devices is accepted, and nothing else."""
     assert _outcome(make_hostile(behaviour)) == expected
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "name"),
+    [
+        ("C_Sign=30", "CKR_DEVICE_ERROR"),
+        ("C_Sign=50", "CKR_FUNCTION_CANCELED"),
+        ("C_Sign=150", "CKR_BUFFER_TOO_SMALL"),
+        ("C_Sign=190", "CKR_CRYPTOKI_NOT_INITIALIZED"),
+        ("C_Sign=777", "CKR 0x777"),
+        ("C_Sign=80000123", "CKR_VENDOR_DEFINED+0x123"),
+        ("C_Login=103", "CKR_USER_TYPE_INVALID"),
+        ("C_OpenSession=b4", "CKR_SESSION_PARALLEL_NOT_SUPPORTED"),
+        ("C_Initialize=5", "CKR_GENERAL_ERROR"),
+    ],
+)
+def test_errors_have_the_names_of_return_codes(
+    make_hostile: MakeHostile, behaviour: str, name: str
+) -> None:
+    """An operator finds the name in the documents of the device."""
+    function = behaviour.partition("=")[0]
+
+    with pytest.raises(BackendError) as caught:
+        sign(make_hostile(behaviour).backend, KEY)
+
+    assert str(caught.value).endswith(f"({function}: {name})")
 
 
 @pytest.mark.parametrize("behaviour", NO_MODULE)
