@@ -129,7 +129,7 @@ NO_MODULE = ("version 9", "no list", "no C_Sign", "C_GetFunctionList=5")
 def test_only_right_signatures_leave(
     make_hostile: MakeHostile, behaviour: str, expected: str
 ) -> None:
-    """The first signature and a later one end alike; the module recovers by itself."""
+    """P17: the first signature and a later one end alike, and the next one signs."""
     for later in (False, True):
         hostile = make_hostile()
         if later:
@@ -189,7 +189,7 @@ def test_what_is_no_module_is_refused(
 def test_a_call_that_hangs_ends_at_its_deadline(
     make_hostile: MakeHostile, function: str
 ) -> None:
-    """The caller gets an error; after the module answers, it signs again."""
+    """P16: the caller gets an error; after the module answers, it signs again."""
     hostile = make_hostile(seconds=0.2)
     if function in HANGS_LATER:
         sign(hostile.backend, KEY)

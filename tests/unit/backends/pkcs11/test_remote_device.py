@@ -68,7 +68,7 @@ def test_the_doctor_finds_nothing_wrong(
 def test_no_signature_is_lost_while_the_device_fails(
     p11_kit: PKCS11Backend, p11_kit_key: KeyId, network: Network
 ) -> None:
-    """A thousand signatures, none wrong; callers repeat what may be repeated."""
+    """P18: a thousand, none wrong; callers repeat what may be repeated."""
     load = _Load(p11_kit, p11_kit_key)
 
     with ThreadPoolExecutor(_THREADS) as pool:
