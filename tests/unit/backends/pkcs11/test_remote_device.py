@@ -35,8 +35,7 @@ def network(p11_kit_network: Network) -> Iterator[Network]:
     """The network, which works again after the test."""
     yield p11_kit_network
     p11_kit_network.delay.clear()
-    p11_kit_network.kill()
-    p11_kit_network.start()
+    p11_kit_network.restart()
 
 
 def test_a_module_with_a_function_list_per_caller_signs(
@@ -138,8 +137,7 @@ def test_another_instance_recovers_what_the_first_lost(
 ) -> None:
     """The first one may never be called again."""
     address = sign(p11_kit, p11_kit_key)
-    network.kill()
-    network.start()
+    network.restart()
 
     assert sign(_another(p11_kit), p11_kit_key) == address
 
@@ -156,8 +154,7 @@ def test_production_refuses_a_weak_device_behind_a_network(
     codes: list[str],
 ) -> None:
     """P9: the names and attributes are those of the device, not of p11-kit."""
-    network.kill()
-    network.start(**stand_in_environ | variables)
+    network.restart(**stand_in_environ | variables)
 
     with pytest.raises(KeyNotProtectedError) as caught:
         _another(p11_kit, is_production=True).public_key(p11_kit_key)
@@ -172,8 +169,7 @@ def test_production_signs_with_a_proved_device_behind_a_network(
     network: Network,
     stand_in_environ: dict[str, str],
 ) -> None:
-    network.kill()
-    network.start(**stand_in_environ)
+    network.restart(**stand_in_environ)
 
     assert sign(_another(p11_kit, is_production=True), p11_kit_key)
 
