@@ -43,7 +43,7 @@ _QUIRKS = (
     Quirks("Yubico", threads=1, sessions=16),
     # If the connection breaks while several threads wait for an answer, all but one
     # wait for ever (seen with 0.24.1: rpc_socket_read in p11-kit/rpc-transport.c).
-    Quirks("p11-kit-client", threads=1, is_serialized=True),
+    Quirks("p11-kit", threads=1, is_serialized=True),
 )
 
 _OTHERS = Quirks()
