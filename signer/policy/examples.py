@@ -74,6 +74,11 @@ _NOT_EVALUATED = bytes(_DIGEST_SIZE)
 """In place of a digest that no rule sees."""
 
 
+def _read_verdict(value: Any) -> Verdict:
+    # pydantic cannot call the class itself: Python 3.14 shows it as ``(*values)``.
+    return Verdict(value)
+
+
 def _read_time(value: object) -> object:
     return datetime.fromisoformat(value) if isinstance(value, str) else value
 
@@ -139,7 +144,7 @@ class Example(StrictModel):
     paths: Annotated[tuple[Path, ...], BeforeValidator(_read_paths)] = Field(
         min_length=1
     )
-    verdict: Annotated[Verdict, BeforeValidator(Verdict)]
+    verdict: Annotated[Verdict, BeforeValidator(_read_verdict)]
     rule: str | None = None
     tenant: str | None = None
     subject: str | None = None
