@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ def nginx() -> str:
     pytest.fail(f"nginx is missing; {_HINT}")
 
 
+@cache  # Each of its tests would start three programs, from a large process.
 def postgresql(user: int | None) -> Path:
     """
     Return the folder of ``initdb``, ``postgres`` and ``psql``, or fail the tests.
