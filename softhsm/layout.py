@@ -18,6 +18,9 @@ from signer.private_files import create_once, is_private, write_whole
 
 CONF_VARIABLE = "SOFTHSM2_CONF"
 
+_INHERITED = ("PATH", "HOME", "LANG", "TZ")
+"""The variables that a program of ``pin-source`` gets."""
+
 
 class Layout:
     """The files under ``<home>/softhsm``, and those of a token in preparation."""
@@ -123,6 +126,9 @@ def ask_program(program: Path) -> str:
             check=False,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # It would reach the log.
+            # Without the service's settings, some of which are secrets.
+            env={name: os.environ[name] for name in _INHERITED if name in os.environ},
             timeout=_PROGRAM_SECONDS,
         )
         pin = done.stdout.strip().decode() if done.returncode == 0 else ""

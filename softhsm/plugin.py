@@ -23,7 +23,8 @@ def prepare(settings: Settings) -> tuple[Path, Callable[[], str]]:
         ConfigurationError: SoftHSM is not installed (``softhsm-missing``), or a file
             of the token is damaged (``softhsm-damaged``).
     """
-    if not settings.is_production:
+    named = settings.pkcs11_module
+    if named is None or "softhsm" in named.name.lower():
         use_project_conf(settings.home)
         restore_copies(Layout.of(settings.home))
     return library.require_module(settings), pin_source(settings)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pkcs11 import TokenFlag
+from pkcs11 import TokenFlag, UserType
 
 from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11.cryptoki import Library
@@ -183,8 +183,8 @@ def _init_token(library: Library, label: str, *, so_pin: str, pin: str) -> None:
             # Not with softhsm2-util: every user can see a program's arguments.
             library.functions.init_token(token.slot, so_pin, label)
             break
-    functions, token = library.functions, library.token(label)
-    session = Session(functions, token, read_write=True, so_pin=so_pin)
+    session = Session(library.functions, library.token(label), read_write=True)
+    session.log_in(so_pin, UserType.SO)
     session.init_pin(pin)
     session.close()
 

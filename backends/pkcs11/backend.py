@@ -111,16 +111,22 @@ class PKCS11Backend:
         if not isinstance(digest, bytes) or len(digest) != DIGEST_SIZE:
             raise InvalidInputError("must be 32 bytes", field="digest")
 
+        attempts = 0
+
         def sign(connection: TokenLogin) -> tuple[bytes, bytes]:
+            nonlocal attempts
             with connection.session() as session:
                 key, spki = self._open_key(connection, session, key_id)
+                attempts += 1
                 return session.sign(key, digest), spki
 
         answer, spki = self._session.call(sign, self._seconds)
         encoding = self._encodings.get(key_id)
         if encoding is None:
-            return DeviceSignature(self._learn_encoding(key_id, answer, digest, spki))
-        return DeviceSignature(encoding(answer))
+            der = self._learn_encoding(key_id, answer, digest, spki)
+        else:
+            der = encoding(answer)
+        return DeviceSignature(der, attempts=attempts)
 
     def examine(self, key_id: KeyId) -> Examined:
         """Return what the device says of itself and of *key_id*."""
@@ -172,11 +178,11 @@ class PKCS11Backend:
         key = session.keys.get(cka_id)
         if key is None:
             key = connection.find(pkcs11_keys.private_key, session, cka_id)
+            if self._is_production:
+                connection.require_protected(session, key)
         spki = connection.keys.get(key_id)
         if spki is None:
             spki = connection.find(pkcs11_keys.public_key, session, cka_id)
-            if self._is_production:
-                connection.require_protected(session, key)
             if self._pinned.setdefault(key_id, spki) != spki:
                 raise KeyUnusableError("the key id now has another key than before")
             connection.keys[key_id] = spki

@@ -26,11 +26,15 @@ from signer.errors import BackendError, BackendUnavailableError
 TIMEOUT = 5.0
 """Seconds to wait for the lock: well below gunicorn's worker timeout."""
 
-_MOST_THREADS = 256
-"""Most calls at once, with those that hang."""
+_MOST_THREADS, _IDLE_THREADS = 64, 8
+"""Most calls at once, with those that hang, and the threads that are kept."""
 
 UNLIMITED = sys.maxsize
 """The limit that admits every thread."""
+
+
+class DeviceBusyError(BackendUnavailableError):
+    """A call to the device hangs, and holds its lock."""
 
 
 class RWLock:
@@ -112,7 +116,7 @@ class RWLock:
                 return
             self._queue.remove(waiter)
             self._admit()  # The next waiters may have waited only for this one.
-        raise BackendUnavailableError(
+        raise DeviceBusyError(
             "a call to the device hangs: restart the process if it does not end"
         )
 
@@ -158,7 +162,7 @@ class Library:
     def __init__(self, path: str) -> None:
         self.path = path
         self.lock = RWLock()
-        self.deadlines = Deadlines(_MOST_THREADS, idle=_MOST_THREADS)
+        self.deadlines = Deadlines(_MOST_THREADS, idle=_IDLE_THREADS)
         self.epoch: object | None = None
         self.epochs = 0
         self.failures = 0

@@ -26,6 +26,7 @@ from pkcs11 import (
     MechanismFlag,
     PKCS11Error,
     SignMixin,
+    UserType,
     exceptions,
 )
 from pkcs11._pkcs11 import lib
@@ -106,6 +107,7 @@ class CryptokiError(Exception):
     """A function returned something other than ``CKR_OK``; ``name`` is its name."""
 
     def __init__(self, function: str, rv: int) -> None:
+        self.function = function
         self.rv = rv
         if rv in CKR._value2member_map_:
             self.name = f"CKR_{CKR(rv).name}"
@@ -192,6 +194,7 @@ _FUNCTIONS = {
     "C_Finalize": (1, 1),
     "C_GetTokenInfo": (6, 2),
     "C_InitToken": (9, 4),
+    "C_Login": (18, 4),
 }
 
 _NEEDED = (0, 1, 2, 4, 5, 6, 12, 13, 18, 24, 26, 27, 28, 42, 43)
@@ -345,24 +348,23 @@ class Session:
     """
     A session with a token; threads use it one after the other.
 
-    With *pin*, or that of the security officer, it logs the process in, through all of
-    its sessions with the token; on closing it python-pkcs11 logs the process out.
+    python-pkcs11 does not know of a login, so it does not log out on closing one.
     """
 
     def __init__(
-        self,
-        functions: Functions,
-        token: Token,
-        *,
-        read_write: bool = False,
-        pin: str | None = None,
-        so_pin: str | None = None,
+        self, functions: Functions, token: Token, *, read_write: bool = False
     ) -> None:
+        self._functions = functions
         self._calling = functions.calling
         self.keys: dict[bytes, Object] = {}
-        name = "C_Login" if pin or so_pin else "C_OpenSession"
-        with self._calling(name):
-            self._own = token.own.open(rw=read_write, user_pin=pin, so_pin=so_pin)
+        with self._calling("C_OpenSession"):
+            self._own = token.own.open(rw=read_write)
+
+    def log_in(self, pin: str, user: UserType = UserType.USER) -> None:
+        """Log the process in, through all of its sessions with the token."""
+        encoded = pin.encode()
+        handle: int = self._own.handle  # type: ignore[attr-defined]
+        self._functions.call("C_Login", handle, user, encoded, len(encoded))
 
     def close(self) -> None:
         with self._calling("C_CloseSession"):
@@ -390,12 +392,16 @@ class Session:
             if e.rv not in _NOT_SHOWN:
                 raise
         found: dict[Attribute, bytes] = {}
+        failures = 0
         for attribute in wanted:  # Modules differ in what they fill in after an error.
             try:
                 found |= self._read(key, [attribute])
             except CryptokiError as e:
                 if e.rv not in _NOT_SHOWN:
                     raise
+                failures += e.rv == CKR.FUNCTION_FAILED
+                if failures == len(wanted):
+                    raise  # Not one attribute: the token is gone.
         return found
 
     def _read(self, key: Object, wanted: list[Attribute]) -> dict[Attribute, bytes]:
@@ -444,6 +450,8 @@ _NOT_SHOWN = {
     CKR.ATTRIBUTE_TYPE_INVALID,
     CKR.ATTRIBUTE_VALUE_INVALID,
     CKR.BUFFER_TOO_SMALL,
+    # What python-pkcs11 makes of CK_UNAVAILABLE_INFORMATION beside CKR_OK.
+    CKR.FUNCTION_FAILED,
 }
 
 

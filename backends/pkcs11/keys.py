@@ -88,9 +88,11 @@ def private_key(session: Session, cka_id: bytes) -> Object:
     """
     key = _require_one(find(session, ObjectClass.PRIVATE_KEY, cka_id), "private")
     mismatches = find_mismatches(session, key, REQUIRED)
-    known = session.read(key, [Attribute.EC_PARAMS])
+    known = session.read(key, [Attribute.EC_PARAMS, Attribute.ALWAYS_AUTHENTICATE])
     if known.get(Attribute.EC_PARAMS) not in _CURVES:
         mismatches.append(Attribute.EC_PARAMS.name)
+    if known.get(Attribute.ALWAYS_AUTHENTICATE, b"\0") != b"\0":
+        mismatches.append(Attribute.ALWAYS_AUTHENTICATE.name)
     if mismatches:
         raise KeyUnusableError(
             f"the key's attributes are wrong: {', '.join(mismatches)}"

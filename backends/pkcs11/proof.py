@@ -16,7 +16,11 @@ from backends.pkcs11.functions import Session, Token
 from signer.errors import Refusal
 
 
-_SOFTHSM = "softhsm"
+_SOFTWARE = (
+    *("softhsm", "soft hsm", "soft token", "softtoken"),
+    *("kryoptic", "mozilla", "simulator", "emulator"),
+)
+"""What tokens call themselves whose keys are files; in lower case."""
 
 _ORIGIN = {
     Attribute.LOCAL: (
@@ -72,7 +76,9 @@ def examine(
         for each in _SHOWN
     }
     weaknesses = find_weaknesses(library, token, session, private_key)
-    return Examined(names(library, token), attributes, [*weaknesses])
+    shown_names = names(library, token)
+    del shown_names["slot"]  # It may have a serial number or an address.
+    return Examined(shown_names, attributes, [*weaknesses])
 
 
 def find_weaknesses(
@@ -80,11 +86,11 @@ def find_weaknesses(
 ) -> Iterator[Refusal]:
     """Yield why production must not sign with *private_key*, which may be used."""
     found = [library.path, *names(library, token).values()]
-    if any(_SOFTHSM in name.lower() for name in found):
+    if any(word in name.lower() for name in found for word in _SOFTWARE):
         yield Refusal(
             "softhsm-module-forbidden",
-            "the token is SoftHSM's, whose keys are files; set PKCS11_MODULE and"
-            " PKCS11_TOKEN_LABEL to those of an HSM",
+            "the token is SoftHSM's or other software, whose keys are files; set"
+            " PKCS11_MODULE and PKCS11_TOKEN_LABEL to those of an HSM",
         )
     shown = session.read(private_key, _ORIGIN)
     for attribute, (code, meaning) in _ORIGIN.items():

@@ -21,6 +21,9 @@ class Quirks:
     name: str = ""
     threads: int = 8
     sessions: int | None = None
+    retries_login: bool = False
+    """Whether a login that failed is tried again at once: the token never locks."""
+
     is_serialized: bool = False
     """Whether the module gets one call at a time, although it has locks."""
 
@@ -38,7 +41,7 @@ _QUIRKS = (
     # Its destructors use OpenSSL, which is cleaned up before them, unless it is
     # finalized (https://github.com/softhsm/SoftHSMv2/issues/729).  It signs on this
     # host's processor.
-    Quirks("SoftHSM", threads=2, finalizes_at_exit=True),
+    Quirks("SoftHSM", threads=2, retries_login=True, finalizes_at_exit=True),
     # https://docs.yubico.com/software/yubihsm-2/concepts/hsm2-concept-session.html
     Quirks("Yubico", threads=1, sessions=16),
     # If the connection breaks while several threads wait for an answer, all but one

@@ -1,6 +1,7 @@
 """Logs in to a token, also again after it was lost, and keeps its sessions."""
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -9,9 +10,10 @@ from typing import Final, TypeVar
 from pkcs11 import TokenFlag
 from pkcs11.types import Object
 
-from backends.pkcs11.cryptoki import Library
+from backends.pkcs11.cryptoki import DeviceBusyError, Library
 from backends.pkcs11.functions import CKR, CryptokiError, Session, Token
 from backends.pkcs11.proof import Examined, examine
+from signer.deadline import TIMEOUT_MESSAGE
 from signer.errors import (
     AccessDeniedError,
     BackendError,
@@ -102,6 +104,18 @@ _RECONNECT_PAUSES = _PAUSES[:2]
 """Fewer attempts after a fault: requests are waiting, and may be retried."""
 
 
+class LoginFailedError(BackendUnavailableError):
+    """
+    ``C_Login`` failed, and said nothing about the PIN.
+
+    Some devices answer a wrong PIN so, and lock after a few.
+    """
+
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 120.0
+"""Seconds until the next login after one that failed so; they double each time."""
+
+
 class TokenLogin:
     """
     One login to a token, in one epoch of its module.
@@ -114,21 +128,29 @@ class TokenLogin:
     def __init__(self, library: Library, token: Token) -> None:
         self.epoch = library.epoch
         self.keys: dict[str, bytes] = {}  # The public key of each id, in DER.
+        self._idle: list[Session] = []
         self._library = library
         self._functions = library.functions
         self._token = token
         self._read_write = False
-        try:
+        with suppress(CryptokiError):
             self._idle = [self._open()]
+        if not self._idle:
+            self._idle = [self._open_any()]
+        self._is_lost = False
+
+    def _open_any(self) -> Session:
+        """Open a session after an error, which need not be that of a read-only one."""
+        try:
+            return self._open()
         except CryptokiError:
             # AWS CloudHSM has no read-only sessions.
             self._read_write = True
-            self._idle = [self._open()]
-        self._is_lost = False
+            return self._open()
 
     def log_in(self, pin: str) -> None:
-        with suppress_logged_in():
-            self._idle.append(self._open(pin))
+        with self.session() as session, suppress_logged_in():
+            session.log_in(pin)
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -181,9 +203,8 @@ class TokenLogin:
             self._is_lost = True
         return mapped
 
-    def _open(self, pin: str | None = None) -> Session:
-        read_write = self._read_write
-        return Session(self._functions, self._token, read_write=read_write, pin=pin)
+    def _open(self) -> Session:
+        return Session(self._functions, self._token, read_write=self._read_write)
 
 
 class TokenSession:
@@ -194,12 +215,22 @@ class TokenSession:
     never tried again, because tokens lock after a few wrong PINs.
     """
 
-    def __init__(self, module: str, name: str, pin: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        module: str,
+        name: str,
+        pin: Callable[[], str],
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
         """
         Store the options; *pin* is called when the token is opened.
 
         *name* is the token's label, or a ``pkcs11:`` URI.
         """
+        self._timer = timer
+        self._pause = _FIRST_PAUSE
+        self._login_at = 0.0
+        self._reconnecting = threading.Lock()
         self._path = module
         self._token_name = name
         self._pin = pin
@@ -220,11 +251,19 @@ class TokenSession:
             BackendUnavailableError: There was none after *seconds*: a call hangs.
         """
 
+        until = self._timer() + seconds
+
+        def in_time(connection: TokenLogin) -> T:
+            # The caller has gone: its late signature would be in no record.
+            if self._timer() > until:
+                raise BackendUnavailableError(TIMEOUT_MESSAGE)
+            return request(connection)
+
         def try_twice() -> T:
             try:
-                return self.call_once(request)
+                return self.call_once(in_time)
             except TokenLostError:
-                return self.call_once(request)
+                return self.call_once(in_time)
 
         deadlines = Library.of(self._path).deadlines
         return deadlines.within(seconds, try_twice, name="pkcs11")
@@ -251,20 +290,34 @@ class TokenSession:
             BackendError: The token cannot be opened.
         """
         self._raise_known_failure(library, failures)
-        with library.lock.exclusive():
-            if self._connection is not None and self._connection.serves(library):
-                return
-            self._raise_known_failure(library, failures)
-            try:
-                self._connection = self._open(library)
-            except BackendError:
-                library.failures += 1
-                raise
+        try:
+            with library.lock.exclusive():
+                self._reconnect(library, failures, self._open)
+        except DeviceBusyError:
+            # A call hangs, so the module cannot be finalized.  A new login may do.
+            with library.lock, self._reconnecting:
+                self._reconnect(library, failures, self._log_in)
+
+    def _reconnect(
+        self, library: Library, failures: int, log_in: Callable[[Library], TokenLogin]
+    ) -> None:
+        if self._connection is not None and self._connection.serves(library):
+            return
+        self._raise_known_failure(library, failures)
+        try:
+            self._connection = log_in(library)
+        except BackendError:
+            library.failures += 1
+            raise
 
     def _raise_known_failure(self, library: Library, failures: int) -> None:
         if self._pin_refused:
             raise AccessDeniedError(
                 "the token does not accept the PIN: correct it and restart"
+            )
+        if self._timer() < self._login_at:
+            raise BackendUnavailableError(
+                "the last login failed; another one too soon could lock the token"
             )
         if library.failures != failures:
             # All threads that wait for a lost token fail with the first one.
@@ -283,8 +336,12 @@ class TokenSession:
                     raise
                 library.finalize()
         for pause in _RECONNECT_PAUSES if library.epochs else _PAUSES:
-            with suppress(BackendUnavailableError):
+            try:
                 return self._start(library)
+            except LoginFailedError:
+                raise
+            except BackendUnavailableError:
+                pass
             time.sleep(random.uniform(pause, 2 * pause))  # noqa: S311  Not a secret.
         return self._start(library)
 
@@ -306,13 +363,22 @@ class TokenSession:
         except CryptokiError as e:
             error = map_error(e)
             if isinstance(error, TokenLostError):
-                raise BackendUnavailableError(
-                    f"the token cannot be opened ({e})"
-                ) from e
+                raise self._note_failure(e, library) from e
             self._pin_refused = isinstance(error, AccessDeniedError)
             raise error from e
         library.limit_sessions(token)
+        self._pause, self._login_at = _FIRST_PAUSE, 0.0
         return login
+
+    def _note_failure(
+        self, error: CryptokiError, library: Library
+    ) -> BackendUnavailableError:
+        problem = f"the token cannot be opened ({error})"
+        if error.function != "C_Login" or library.quirks.retries_login:
+            return BackendUnavailableError(problem)
+        self._login_at = self._timer() + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        return LoginFailedError(problem)
 
     def _read_pin(self) -> str:
         try:

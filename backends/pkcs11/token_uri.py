@@ -44,7 +44,11 @@ class TokenName:
             raise InvalidInputError(
                 f"a {_SCHEME} URI must have one of {', '.join(_PATH)}"
             )
-        return cls(attributes, _parse(query, "&", _QUERY).get("pin-source"))
+        name = cls(attributes, _parse(query, "&", _QUERY).get("pin-source"))
+        source = name.pin_program or name.pin_file
+        if source is not None and not source.is_absolute():
+            raise InvalidInputError("pin-source must be an absolute path")
+        return name
 
     @property
     def pin_program(self) -> Path | None:
@@ -57,6 +61,7 @@ class TokenName:
         """The file with the PIN, if the name has one."""
         if self.pin_source is None or self.pin_program is not None:
             return None
+        # RFC 8089: "file:/path" or "file:///path".
         return Path(self.pin_source.removeprefix("file:").removeprefix("//"))
 
     def fits(self, token: Token) -> bool:

@@ -392,6 +392,12 @@ class Settings(BaseModel):
         return self.key_backend or (AWS_KMS if self.use_kms else PKCS11)
 
     @property
+    def has_pin_source(self) -> bool:
+        """Whether the URI of the token says where the PIN is (RFC 7512)."""
+        scheme, _, rest = self.pkcs11_token_label.partition(":")
+        return scheme == "pkcs11" and "pin-source=" in rest.partition("?")[2]
+
+    @property
     def emulators(self) -> tuple[str, ...]:
         """The variables that are set and redirect a KMS, of any backend."""
         endpoints = {

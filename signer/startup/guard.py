@@ -105,11 +105,14 @@ def check_settings(
 
 def _role_refusals(settings: Settings) -> Iterator[Refusal]:
     """Yield why a process that must not be able to sign could."""
-    if settings.credentials:
+    found = [*settings.credentials]
+    if settings.has_pin_source:
+        found.append("pin-source of PKCS11_TOKEN_LABEL")
+    if found:
         yield Refusal(
             "role-has-credentials",
             f"a process that serves refunds only must not be able to sign: unset"
-            f" {', '.join(settings.credentials)}",
+            f" {', '.join(found)}",
         )
 
 
@@ -144,8 +147,7 @@ def _hsm_refusals(settings: Settings) -> Iterator[Refusal]:
             "softhsm-module-forbidden",
             "set PKCS11_MODULE to the module of your HSM; without it, SoftHSM signs",
         )
-    has_source = "pin-source=" in settings.pkcs11_token_label
-    has_file = settings.pkcs11_pin_file is not None or has_source
+    has_file = settings.pkcs11_pin_file is not None or settings.has_pin_source
     if settings.pkcs11_pin is not None or not has_file:
         yield Refusal(
             "pkcs11-pin-exposed",

@@ -89,6 +89,9 @@ def test_where_the_pin_comes_from(
         "pkcs11:token=a?pin-value=1234",  # A PIN is not written into a setting.
         "pkcs11:token=a?pin-source=/a&pin-source=/b",
         "pkcs11:token=a;",
+        "pkcs11:token=a?pin-source=pin",
+        "pkcs11:token=a?pin-source=|getpin",
+        "pkcs11:token=a?pin-source=file://host/run/pin",
     ],
 )
 def test_other_uris_are_refused(text: str) -> None:

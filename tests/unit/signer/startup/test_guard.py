@@ -326,6 +326,18 @@ def test_a_process_for_refunds_refuses_credentials(name: str, app_env: str) -> N
         assert _check({**environ, name: empty})[0] == []
 
 
+@pytest.mark.parametrize("source", ["file:/run/pin", "|/opt/pin"])
+def test_a_process_for_refunds_refuses_the_source_of_a_pin(source: str) -> None:
+    """The host that must not sign must not find the PIN."""
+    label = f"pkcs11:token=a?pin-source={source}"
+    other = "pkcs11:token=a;model=pin-source=b"
+
+    assert _check({**REFUNDS, "PKCS11_TOKEN_LABEL": label})[0] == [
+        "role-has-credentials"
+    ]
+    assert _check({**REFUNDS, "PKCS11_TOKEN_LABEL": other})[0] == []
+
+
 def test_all_credentials_are_named_together() -> None:
     """The raw key counts in every spelling of its name."""
     others = [name for name in CREDENTIALS if name != RAW_KEY]
