@@ -70,7 +70,7 @@ STATUSES = {
         "NewKeyUnhealthyError NewKeyNotFoundError KeyRotatedError "
         "SelfTestPendingError BackendError BackendUnavailableError "
         "BackendThrottledError AccessDeniedError KeyNotFoundError "
-        "AmbiguousKeyError KeyUnusableError LimitReachedError "
+        "AmbiguousKeyError KeyUnusableError KeyNotProtectedError LimitReachedError "
         "AuditLogUnwritableError "
         "ChainUnavailableError InsufficientFundsError GasLimitError WalletPausedError "
         "SigningStoppedError TokenStoppedError FeesAboveRecentError "
