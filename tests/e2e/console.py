@@ -123,8 +123,8 @@ class Console:
         )
 
     def close(self) -> None:
-        """End the shell."""
-        self._shell.communicate("exit\n", timeout=10)
+        """End the shell and the jobs that it has in the background."""
+        self._shell.communicate("kill $(jobs -p) 2>/dev/null; exit\n", timeout=10)
 
     def run(self, command: str) -> str:
         """Run *command*; return what it printed, without log lines."""
