@@ -25,14 +25,13 @@ from pkcs11 import (
     Mechanism,
     MechanismFlag,
     PKCS11Error,
-    SignMixin,
     UserType,
     exceptions,
 )
 from pkcs11._pkcs11 import lib
 from pkcs11.types import Object
 
-from signer.errors import BackendError, KeyUnusableError
+from signer.errors import BackendError
 
 
 class CKR(IntEnum):
@@ -182,6 +181,19 @@ class _TokenInfo(ctypes.Structure):
     ]
 
 
+class _Mechanism(ctypes.Structure):
+    """``CK_MECHANISM``."""
+
+    _fields_: ClassVar = [
+        ("mechanism", c_ulong),
+        ("parameter", c_void_p),
+        ("size", c_ulong),
+    ]
+
+
+_ECDSA = _Mechanism(Mechanism.ECDSA)
+
+
 class _FunctionList(ctypes.Structure):
     """``CK_FUNCTION_LIST``."""
 
@@ -195,6 +207,8 @@ _FUNCTIONS = {
     "C_GetTokenInfo": (6, 2),
     "C_InitToken": (9, 4),
     "C_Login": (18, 4),
+    "C_SignInit": (42, 3),
+    "C_Sign": (43, 5),
 }
 
 _NEEDED = (0, 1, 2, 4, 5, 6, 12, 13, 18, 24, 26, 27, 28, 42, 43)
@@ -265,6 +279,8 @@ class Functions:
             self._module = _Module.__new__(_Module, path)  # type: ignore[call-arg]
         except PKCS11Error:
             raise BackendError("the PKCS#11 module does not load") from None
+        # It is never freed: its end would unload the module, while calls may hang.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._module))
         # The first member of the class HasFuncList.
         pointer = c_void_p.from_address(id(self._module) + object.__basicsize__)
         found = _FunctionList.from_address(pointer.value) if pointer.value else None
@@ -410,14 +426,18 @@ class Session:
         return {Attribute(name): encode(value) for name, value in values.items()}
 
     def sign(self, key: Object, digest: bytes) -> bytes:
-        """Return what the module returns as its ECDSA signature over *digest*."""
-        if not isinstance(key, SignMixin):
-            raise KeyUnusableError("the token does not show that the key may sign")
-        # Without a mechanism python-pkcs11 would choose one that hashes.
-        with self._calling("C_Sign"):
-            return key.sign(
-                digest, mechanism=Mechanism.ECDSA, buffer_size=_SIGNATURE_ROOM
-            )
+        """
+        Return what the module returns as its ECDSA signature over *digest*.
+
+        python-pkcs11 would ask for the size first, in a call to the device more, and
+        trust the answer.
+        """
+        handle: int = self._own.handle  # type: ignore[attr-defined]
+        size, room = c_ulong(_SIGNATURE_ROOM), (c_ubyte * _SIGNATURE_ROOM)()
+        call = self._functions.call
+        call("C_SignInit", handle, byref(_ECDSA), key.handle)
+        call("C_Sign", handle, digest, len(digest), room, byref(size))
+        return ctypes.string_at(room, min(size.value, _SIGNATURE_ROOM))
 
     def generate(self, public: Template, private: Template) -> tuple[Object, Object]:
         """Generate an EC key pair, and return its public and private half."""

@@ -247,16 +247,12 @@ def test_a_module_that_forks_signs_once(
     assert finished.returncode == 0
 
 
-def test_a_size_beyond_memory_ends_the_process(make_hostile: MakeHostile) -> None:
-    """
-    No signature leaves, and a supervisor starts the process again.
-
-    python-pkcs11 allocates what C_Sign demands, and uses the result unchecked.
-    """
+def test_no_module_decides_the_size_of_a_buffer(make_hostile: MakeHostile) -> None:
+    """python-pkcs11 would allocate what C_Sign demands, and crash."""
     finished = _run("sign-once", make_hostile().module, "a demand for 2**40 bytes")
 
-    assert finished.stdout == ""
-    assert finished.returncode == -signal.SIGSEGV
+    assert finished.stdout.startswith("0x")
+    assert finished.returncode == 0
 
 
 def test_fifty_exits_do_not_crash(make_hostile: MakeHostile) -> None:
