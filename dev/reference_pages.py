@@ -105,7 +105,8 @@ does not answer is a warning if the database has an active key: administrators c
 and block while the device is down. A wrong, disabled or denied key is refused.
 
 The guard prints `refused: CODE: what to do` per problem, and exits with status 78
-(`EX_CONFIG`). `hotwallet guard` runs it alone; `--json` prints `ok` and `refusals` with
+(`EX_CONFIG`), or 77 (`EX_NOPERM`) if a token refuses the PIN. `hotwallet guard` runs
+it alone; `--json` prints `ok` and `refusals` with
 `code` and `message`. If nothing is refused, it prints `configuration`, the
 [hash of what is in force](audit.md#the-configuration-in-force).
 [`hotwallet doctor`](health.md#hotwallet-doctor) continues where the guard stops.

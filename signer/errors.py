@@ -6,6 +6,7 @@ Messages are written by this project.  A vendor's message may name accounts, rol
 endpoints.  It is dropped: backends raise outside of the ``except`` block.
 """
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,6 +34,12 @@ class ConfigurationError(HotWalletError):
         """Whether the same configuration may be accepted later."""
         return all(refusal.is_transient for refusal in self.refusals)
 
+    @property
+    def exit_status(self) -> int:
+        """That of sysexits.h with which the process ends: EX_NOPERM or EX_CONFIG."""
+        is_pin_refused = any(refusal.is_pin_refused for refusal in self.refusals)
+        return os.EX_NOPERM if is_pin_refused else os.EX_CONFIG
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -40,11 +47,14 @@ class Refusal:
     One reason not to start: a stable *code*, and a message that says what to do.
 
     A transient reason may go away by itself: a dependency does not answer at present.
+    A PIN is refused (*is_pin_refused*) with another exit status, since each start would
+    try it again, and devices lock.
     """
 
     code: str
     message: str
     is_transient: bool = False
+    is_pin_refused: bool = False
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"

@@ -110,6 +110,8 @@ def read_pin(path: Path) -> str:
             private = is_private(file.fileno())
     except OSError:
         raise AccessDeniedError("the PIN file cannot be read") from None
+    if not text:
+        raise AccessDeniedError("the PIN file is empty: write the PIN into it")
     if not private:
         raise AccessDeniedError("other users may access the PIN file: chmod 600 it")
     try:

@@ -221,7 +221,7 @@ def main() -> NoReturn:
     except ConfigurationError as e:
         for refusal in e.refusals:
             click.echo(f"refused: {refusal}", err=True)
-        sys.exit(os.EX_CONFIG)
+        sys.exit(e.exit_status)
     except HotWalletError as e:
         click.echo(f"error: {Refusal(e.code, _message(e))}", err=True)
         sys.exit(1)

@@ -25,7 +25,8 @@ def guard(as_json: bool) -> None:
     """
     Check whether the service would start, and list every reason why not.
 
-    Exits with 78 if the guard refuses; `hotwallet explain-code CODE` explains a code.
+    Exits with 78 if the guard refuses, or 77 if a token refuses the PIN; `hotwallet
+    explain-code CODE` explains a code.
     """
     from api.bootstrap import open_container
 

@@ -20,7 +20,6 @@ from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from api.server.config_check import refuse_overrides
 from signer.config.settings import Role, Settings
 from signer.errors import ConfigurationError
-from signer.startup.guard import EXIT_STATUS
 
 
 _GUARD_SECONDS = 120
@@ -35,7 +34,7 @@ def _exiting_on_refusals() -> Iterator[None]:
     except ConfigurationError as e:
         for refusal in e.refusals:
             sys.stderr.write(f"refused: {refusal}\n")
-        raise SystemExit(EXIT_STATUS) from None
+        raise SystemExit(e.exit_status) from None
 
 
 def run_guard(

@@ -20,6 +20,7 @@ from pkcs11.types import Object
 from backends.pkcs11 import keys as pkcs11_keys
 from backends.pkcs11.functions import Session
 from backends.pkcs11.proof import Examined
+from backends.pkcs11.refused_pin import RefusedPIN
 from backends.pkcs11.session import TokenLogin, TokenSession
 from signer.crypto.der import (
     encode_signature,
@@ -59,7 +60,7 @@ class PKCS11Backend:
     hex.  The module is loaded at the first call.  Threads share an instance, and a
     forked child may use it: the child loads the module and logs in again.  There is one
     login per process.  A rejected PIN is never tried again, because tokens lock after a
-    few wrong PINs; restart the process to try another PIN.
+    few wrong PINs; forks of the process know of it too.
     """
 
     name = "pkcs11"
@@ -72,16 +73,22 @@ class PKCS11Backend:
         *,
         is_production: bool = False,
         seconds: float = CALL_SECONDS,
+        refused: RefusedPIN | None = None,
     ) -> None:
         """
         Store the options; *pin* is called when the token is opened.
 
         *token* is a label or a ``pkcs11:`` URI.  With *is_production*, a key must be as
         ``proof`` demands; otherwise the methods raise ``KeyNotProtectedError``.  A call
-        ends after *seconds*.
+        ends after *seconds*.  The PIN in *refused* is not tried.
         """
         self._is_production = is_production
-        self._session = TokenSession(os.path.realpath(module), token, pin)
+        self._session = TokenSession(
+            os.path.realpath(module),
+            token,
+            pin,
+            refused,
+        )
         self._seconds = seconds
         self._pinned: dict[KeyId, bytes] = {}
         self._encodings: dict[KeyId, Encoding] = {}

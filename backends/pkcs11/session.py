@@ -13,6 +13,7 @@ from pkcs11.types import Object
 from backends.pkcs11.cryptoki import DeviceBusyError, Library
 from backends.pkcs11.functions import CKR, CryptokiError, Session, Token
 from backends.pkcs11.proof import Examined, examine
+from backends.pkcs11.refused_pin import RefusedPIN
 from signer.deadline import TIMEOUT_MESSAGE
 from signer.errors import (
     AccessDeniedError,
@@ -220,12 +221,15 @@ class TokenSession:
         module: str,
         name: str,
         pin: Callable[[], str],
+        refused: RefusedPIN | None = None,
+        *,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Store the options; *pin* is called when the token is opened.
 
-        *name* is the token's label, or a ``pkcs11:`` URI.
+        *name* is the token's label, or a ``pkcs11:`` URI.  The PIN in *refused* is not
+        tried.
         """
         self._timer = timer
         self._pause = _FIRST_PAUSE
@@ -234,7 +238,7 @@ class TokenSession:
         self._path = module
         self._token_name = name
         self._pin = pin
-        self._pin_refused = False
+        self._refused = RefusedPIN() if refused is None else refused
         self._connection: TokenLogin | None = None
 
     @property
@@ -311,10 +315,8 @@ class TokenSession:
             raise
 
     def _raise_known_failure(self, library: Library, failures: int) -> None:
-        if self._pin_refused:
-            raise AccessDeniedError(
-                "the token does not accept the PIN: correct it and restart"
-            )
+        if self._refused.exists:
+            self._refused.require_another(self._read_pin())
         if self._timer() < self._login_at:
             raise BackendUnavailableError(
                 "the last login failed; another one too soon could lock the token"
@@ -359,12 +361,12 @@ class TokenSession:
             token = library.token(self._token_name)
             login = TokenLogin(library, token)
             if token.flags & TokenFlag.LOGIN_REQUIRED:
-                login.log_in(self._read_pin())
+                _require_tries(token.flags)
+                self._try_pin(login, self._read_pin())
         except CryptokiError as e:
             error = map_error(e)
             if isinstance(error, TokenLostError):
                 raise self._note_failure(e, library) from e
-            self._pin_refused = isinstance(error, AccessDeniedError)
             raise error from e
         library.limit_sessions(token)
         self._pause, self._login_at = _FIRST_PAUSE, 0.0
@@ -380,6 +382,15 @@ class TokenSession:
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         return LoginFailedError(problem)
 
+    def _try_pin(self, login: TokenLogin, pin: str) -> None:
+        with self._refused.trying(pin, self._path):
+            try:
+                login.log_in(pin)
+            except CryptokiError as e:
+                if e.rv in _DENIED:
+                    self._refused.remember(pin)
+                raise
+
     def _read_pin(self) -> str:
         try:
             pin = self._pin()
@@ -388,6 +399,19 @@ class TokenSession:
             # UnicodeError would quote the PIN.
             raise AccessDeniedError("the PIN cannot be read from its source") from None
         return pin
+
+
+def _require_tries(flags: int) -> None:
+    """Raise ``AccessDeniedError`` if the token is locked, or one wrong PIN locks it."""
+    if flags & TokenFlag.USER_PIN_LOCKED:
+        raise AccessDeniedError(
+            "the token has locked the PIN: unlock it with the device's own tool"
+        )
+    if flags & TokenFlag.USER_PIN_FINAL_TRY:
+        raise AccessDeniedError(
+            "a wrong PIN would lock the token, so it is not tried: check it, and log in"
+            " with the device's own tool, which resets the count"
+        )
 
 
 @contextmanager

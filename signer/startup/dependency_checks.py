@@ -22,6 +22,7 @@ from signer.config.networks import Network, Token
 from signer.config.settings import PKCS11, Role, Settings
 from signer.deadline import Deadlines
 from signer.errors import (
+    AccessDeniedError,
     ChainError,
     ConfigurationError,
     ExecutionRevertedError,
@@ -79,10 +80,14 @@ def self_test_key(
     except KeyNotFoundError as e:
         refusal = Refusal(f"{kind}-not-configured", f"{e}; {remedy}")
     except SigningError as e:
+        is_pin_refused = kind == "pkcs11" and e.code == AccessDeniedError.code
+        if is_pin_refused:
+            remedy = "each start tries the PIN once"
         refusal = Refusal(
             f"{kind}-signing-error",
             f"{e} ({e.code}); {remedy}",
             is_transient=e.retryable,
+            is_pin_refused=is_pin_refused,
         )
     raise ConfigurationError(refusal)
 

@@ -67,7 +67,7 @@ def trusts_public_networks(networks: Iterable[str]) -> bool:
 
 
 EXIT_STATUS = 78
-"""EX_CONFIG of sysexits.h: restarting will not help."""
+"""EX_CONFIG of sysexits.h: the configuration, or what it depends on, is refused."""
 
 NOT_SAFE = "the key is in a SoftHSM token or a local emulator: NOT SAFE FOR PRODUCTION"
 

@@ -1,6 +1,7 @@
 """The manifests of Kubernetes and the units of systemd keep the processes apart."""
 
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -400,6 +401,36 @@ def test_a_unit_is_valid_and_hardened(unit: Path) -> None:
     complaints = verified.stderr.splitlines()
     assert all("is not executable" in each for each in complaints), complaints
     assert rated.returncode == 0, rated.stdout
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_a_unit_with_a_key_does_not_try_a_refused_pin_again(unit: Path) -> None:
+    setting = f"RestartPreventExitStatus={os.EX_NOPERM}\n"
+    text = unit.read_text(encoding="utf-8")
+
+    restarts = "Restart=always\n" in text and not unit.stem.endswith("refunds")
+    assert (setting in text) == restarts
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+@pytest.mark.needs("systemd-analyze")
+def test_the_drop_in_for_devices_is_valid(tmp_path: Path, unit: Path) -> None:
+    guide = (ROOT / "docs/how-to/hardware-hsm.md").read_text(encoding="utf-8")
+    (settings,) = re.findall(r"^```ini\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
+    folder = tmp_path / f"{unit.name}.d"
+    folder.mkdir()
+    (folder / "hsm.conf").write_text(settings, encoding="utf-8")
+
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", shutil.copy(unit, tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    complaints = verified.stderr.splitlines()
+    assert all("is not executable" in each for each in complaints), complaints
 
 
 def test_commands_of_operators_get_what_the_admin_process_gets() -> None:

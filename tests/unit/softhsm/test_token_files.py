@@ -171,11 +171,11 @@ def test_a_pin_that_others_may_read_is_refused(layout: Layout, mode: int) -> Non
     assert pin not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"", b" \n"])
 def test_a_pin_that_cannot_be_read_is_refused(
     tmp_path: Path, content: bytes | None
 ) -> None:
-    """A missing or binary PIN file; the error omits path and content."""
+    """A missing, binary or empty PIN file; the error omits path and content."""
     path = tmp_path / "pin"
     if content is not None:
         write_whole(path, content)

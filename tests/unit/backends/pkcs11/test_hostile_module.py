@@ -13,7 +13,7 @@ import pytest
 from api.views.codes import find_code
 from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11.cryptoki import Library
-from signer.errors import BackendError, HotWalletError
+from signer.errors import AccessDeniedError, BackendError, HotWalletError
 from tests.fixtures.hostile import KEY, LABEL, Hostile, MakeHostile
 from tests.fixtures.softhsm import Program
 from tests.fixtures.softhsm_programs import sign
@@ -173,6 +173,26 @@ def test_errors_have_the_names_of_return_codes(
         sign(make_hostile(behaviour).backend, KEY)
 
     assert str(caught.value).endswith(f"({function}: {name})")
+
+
+@pytest.mark.parametrize("behaviour", ["one try left", "a locked PIN"])
+def test_the_last_try_of_a_pin_is_left(
+    make_hostile: MakeHostile,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    behaviour: str,
+) -> None:
+    """P8: once the device's own tool has reset the count, the backend signs."""
+    logins = tmp_path / "logins"
+    monkeypatch.setenv("HOSTILE_LOGINS", str(logins))
+    hostile = make_hostile(behaviour)
+
+    with pytest.raises(AccessDeniedError, match="with the device's own tool"):
+        sign(hostile.backend, KEY)
+    assert not logins.exists()
+    hostile.behave("")
+    assert sign(hostile.backend, KEY)
+    assert logins.read_text() == "right\n"
 
 
 @pytest.mark.parametrize("behaviour", NO_MODULE)
