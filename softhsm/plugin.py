@@ -61,7 +61,7 @@ class PKCS11Plugin:
 
     def open(self, config: BackendConfig) -> KeyDirectory:
         from backends.pkcs11 import PKCS11Backend  # noqa: PLC0415
-        from backends.pkcs11.refused_pin import OF_SERVICE  # noqa: PLC0415
+        from backends.pkcs11.failed_logins import OF_SERVICE  # noqa: PLC0415
 
         settings = config.settings
         module, pin = prepare(settings)
@@ -70,7 +70,7 @@ class PKCS11Plugin:
             settings.pkcs11_token_label,
             pin,
             is_production=settings.is_production,
-            refused=OF_SERVICE,
+            failed=OF_SERVICE,
         )
 
 

@@ -18,9 +18,9 @@ from pkcs11 import Attribute
 from pkcs11.types import Object
 
 from backends.pkcs11 import keys as pkcs11_keys
+from backends.pkcs11.failed_logins import FailedLogins
 from backends.pkcs11.functions import Session
 from backends.pkcs11.proof import Examined
-from backends.pkcs11.refused_pin import RefusedPIN
 from backends.pkcs11.session import TokenLogin, TokenSession
 from signer.crypto.der import (
     encode_signature,
@@ -73,21 +73,21 @@ class PKCS11Backend:
         *,
         is_production: bool = False,
         seconds: float = CALL_SECONDS,
-        refused: RefusedPIN | None = None,
+        failed: FailedLogins | None = None,
     ) -> None:
         """
         Store the options; *pin* is called when the token is opened.
 
         *token* is a label or a ``pkcs11:`` URI.  With *is_production*, a key must be as
         ``proof`` demands; otherwise the methods raise ``KeyNotProtectedError``.  A call
-        ends after *seconds*.  The PIN in *refused* is not tried.
+        ends after *seconds*.  What *failed* before is not tried again, or not soon.
         """
         self._is_production = is_production
         self._session = TokenSession(
             os.path.realpath(module),
             token,
             pin,
-            refused,
+            failed,
         )
         self._seconds = seconds
         self._pinned: dict[KeyId, bytes] = {}

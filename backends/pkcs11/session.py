@@ -11,9 +11,9 @@ from pkcs11 import TokenFlag
 from pkcs11.types import Object
 
 from backends.pkcs11.cryptoki import DeviceBusyError, Library
+from backends.pkcs11.failed_logins import FailedLogins
 from backends.pkcs11.functions import CKR, CryptokiError, Session, Token
 from backends.pkcs11.proof import Examined, examine
-from backends.pkcs11.refused_pin import RefusedPIN
 from signer.deadline import TIMEOUT_MESSAGE
 from signer.errors import (
     AccessDeniedError,
@@ -221,24 +221,22 @@ class TokenSession:
         module: str,
         name: str,
         pin: Callable[[], str],
-        refused: RefusedPIN | None = None,
+        failed: FailedLogins | None = None,
         *,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Store the options; *pin* is called when the token is opened.
 
-        *name* is the token's label, or a ``pkcs11:`` URI.  The PIN in *refused* is not
-        tried.
+        *name* is the token's label, or a ``pkcs11:`` URI.  What *failed* before is
+        not tried again, or not soon.
         """
         self._timer = timer
-        self._pause = _FIRST_PAUSE
-        self._login_at = 0.0
         self._reconnecting = threading.Lock()
         self._path = module
         self._token_name = name
         self._pin = pin
-        self._refused = RefusedPIN() if refused is None else refused
+        self._failed = FailedLogins() if failed is None else failed
         self._connection: TokenLogin | None = None
 
     @property
@@ -315,15 +313,18 @@ class TokenSession:
             raise
 
     def _raise_known_failure(self, library: Library, failures: int) -> None:
-        if self._refused.exists:
-            self._refused.require_another(self._read_pin())
-        if self._timer() < self._login_at:
-            raise BackendUnavailableError(
-                "the last login failed; another one too soon could lock the token"
-            )
+        if self._failed.has_pin:
+            self._failed.require_another(self._read_pin())
+        self._require_no_pause()
         if library.failures != failures:
             # All threads that wait for a lost token fail with the first one.
             raise BackendUnavailableError("the token cannot be opened")
+
+    def _require_no_pause(self) -> None:
+        if self._timer() < self._failed.pause[1]:
+            raise LoginFailedError(
+                "the last login failed; another one too soon could lock the token"
+            )
 
     def _open(self, library: Library) -> TokenLogin:
         previous = self._connection
@@ -362,14 +363,14 @@ class TokenSession:
             login = TokenLogin(library, token)
             if token.flags & TokenFlag.LOGIN_REQUIRED:
                 _require_tries(token.flags)
-                self._try_pin(login, self._read_pin())
+                self._try_pin(library, login, self._read_pin())
         except CryptokiError as e:
             error = map_error(e)
             if isinstance(error, TokenLostError):
                 raise self._note_failure(e, library) from e
             raise error from e
         library.limit_sessions(token)
-        self._pause, self._login_at = _FIRST_PAUSE, 0.0
+        self._failed.pause = 0.0, 0.0
         return login
 
     def _note_failure(
@@ -378,17 +379,20 @@ class TokenSession:
         problem = f"the token cannot be opened ({error})"
         if error.function != "C_Login" or library.quirks.retries_login:
             return BackendUnavailableError(problem)
-        self._login_at = self._timer() + self._pause
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        seconds = min(2 * self._failed.pause[0], _LONGEST_PAUSE) or _FIRST_PAUSE
+        self._failed.pause = seconds, self._timer() + seconds
         return LoginFailedError(problem)
 
-    def _try_pin(self, login: TokenLogin, pin: str) -> None:
-        with self._refused.trying(pin, self._path):
+    def _try_pin(self, library: Library, login: TokenLogin, pin: str) -> None:
+        with self._failed.trying(pin, self._path):
+            self._require_no_pause()
             try:
                 login.log_in(pin)
             except CryptokiError as e:
+                if isinstance(map_error(e), TokenLostError):
+                    raise self._note_failure(e, library) from e
                 if e.rv in _DENIED:
-                    self._refused.remember(pin)
+                    self._failed.remember(pin)
                 raise
 
     def _read_pin(self) -> str:

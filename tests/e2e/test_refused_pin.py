@@ -112,6 +112,24 @@ def test_a_refused_pin_is_tried_once_by_all_gunicorn_workers(
     assert host.wrong_logins() == 2
 
 
+def test_gunicorn_workers_share_the_pause_after_a_login_that_fails(host: Host) -> None:
+    """Some devices answer a wrong PIN with CKR_GENERAL_ERROR, as an outage."""
+    environ = {**host.environ, "HOSTILE_REFUSAL": "5"}
+    with RunningService(environ, has_interpreters=True) as service:
+        assert eventually(lambda: host.logins() == ["right"] * 4, _PATIENCE)
+        mark = service.mark()
+        host.change_pin("second")
+        _recycle(children(service.processes["serve"].pid)[:1])
+
+        def refusals() -> str:
+            events = service.events(mark)
+            return str([event.get("refusals") for event in events])
+
+        assert eventually(lambda: "too soon" in refusals(), _PATIENCE)
+        host.correct_file()
+        assert eventually(lambda: host.logins().count("right") == 5, _PATIENCE)
+
+
 @pytest.mark.parametrize("command", ["serve", "worker"])
 def test_a_start_with_a_wrong_pin_ends_with_a_status_of_its_own(
     host: Host, command: str

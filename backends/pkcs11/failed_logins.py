@@ -1,9 +1,10 @@
-"""Remembers the PIN that a token refused, so that no process tries it again."""
+"""Remembers failed logins to a token, in a process and its forks: tokens lock."""
 
 import fcntl
 import hmac
 import mmap
 import secrets
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,22 +16,37 @@ from signer.errors import AccessDeniedError
 _WAIT_SECONDS = 2.0  # A login that hangs must not keep others from theirs.
 _POLL_SECONDS = 0.01
 
+_PAUSE = struct.Struct("dd")
+_DIGEST_SIZE = 32
 
-class RefusedPIN:
+
+class FailedLogins:
     """
-    The last PIN that a token refused.  Forks share it, in both directions.
+    The last PIN that a token refused, and the pause after a login that failed.
 
-    So a worker does not try a PIN that another worker tried: tokens lock after a few
-    wrong PINs.  It is a keyed digest, so that a corrected PIN counts as another one.
+    Forks share both, in both directions.  So a worker does not try a PIN that another
+    worker tried: tokens lock after a few wrong PINs.  Of the PIN there is a keyed
+    digest, and a corrected one counts as another.
     """
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
-        self._digest = mmap.mmap(-1, 32)
+        self._digest = mmap.mmap(-1, _DIGEST_SIZE)
+        self._pause = mmap.mmap(-1, _PAUSE.size)
 
     @property
-    def exists(self) -> bool:
+    def has_pin(self) -> bool:
         return any(self._digest[:])
+
+    @property
+    def pause(self) -> tuple[float, float]:
+        """How long the last pause is, and until when; 0 without one."""
+        seconds, until = _PAUSE.unpack(self._pause[:])
+        return seconds, until
+
+    @pause.setter
+    def pause(self, value: tuple[float, float]) -> None:
+        self._pause[:] = _PAUSE.pack(*value)
 
     def require_another(self, pin: str) -> None:
         """Raise ``AccessDeniedError`` if *pin* is the one that was refused."""
@@ -71,5 +87,5 @@ def _lock(file: int) -> None:
             time.sleep(_POLL_SECONDS)
 
 
-OF_SERVICE = RefusedPIN()
+OF_SERVICE = FailedLogins()
 """For the token of the settings: gunicorn's master makes it before it forks."""
