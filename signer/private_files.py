@@ -2,6 +2,7 @@
 
 import os
 import stat
+import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,10 @@ Publish = Callable[[Path, Path], object]
 """How a file gets its name: ``os.replace``, or ``os.link``, which never replaces."""
 
 _PRIVATE = 0o600
+
+# acl(5), and linux/posix_acl_xattr.h.
+_OWNER, _USER, _MASK = 0x01, 0x02, 0x10
+_VERSION_SIZE, _ENTRY = 4, struct.Struct("<HHI")
 
 
 @contextmanager
@@ -72,8 +77,31 @@ def create_once(path: Path, make: Callable[[], bytes]) -> bool:
 
 
 def is_private(descriptor: int) -> bool:
-    """Return whether only the owner of an open file may read or write it."""
-    return not os.fstat(descriptor).st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    """
+    Return whether only its owner may read or write an open file, or this user as well.
+
+    systemd gives a service its credentials by an access control list, whose mask looks
+    like rights of the group (https://github.com/systemd/systemd/issues/29435).
+    """
+    mode = os.fstat(descriptor).st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    return not mode or _is_listed_for_this_user(descriptor)
+
+
+def _is_listed_for_this_user(descriptor: int) -> bool:
+    """Return whether a list has rights for the owner and this user, and no others."""
+    if not hasattr(os, "getxattr"):  # Linux has it.
+        return False
+    try:
+        rights = os.getxattr(descriptor, "system.posix_acl_access")
+    except OSError:
+        return False
+    entries = list(_ENTRY.iter_unpack(rights[_VERSION_SIZE:]))
+    return bool(entries) and all(
+        not permission
+        or tag in {_OWNER, _MASK}
+        or (tag == _USER and user == os.geteuid())
+        for tag, permission, user in entries
+    )
 
 
 def sync(directory: Path) -> None:

@@ -1,6 +1,8 @@
 """Files that appear whole or not at all, and keep what is already there."""
 
+import os
 import stat
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -11,6 +13,7 @@ from signer.errors import ConfigurationError
 from signer.private_files import (
     create_in_home,
     create_once,
+    is_private,
     open_atomic,
     write_whole,
 )
@@ -98,3 +101,77 @@ def test_a_home_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match=r"key\.pem cannot be created.*KEY"):
         create_in_home(home / "key.pem", lambda: b"", code="key", variable="KEY")
+
+
+# acl(5): tags of entries in an access control list, and an id for those without one.
+OWNER, USER, GROUP, NAMED_GROUP, MASK, OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+READ, NONE = 4, 0
+NO_ID = 0xFFFFFFFF
+US = os.geteuid()
+
+# As systemd writes it for a service with a user of its own.
+OURS = [
+    (OWNER, READ, NO_ID),
+    (USER, READ, US),
+    (GROUP, NONE, NO_ID),
+    (MASK, READ, NO_ID),
+    (OTHER, NONE, NO_ID),
+]
+
+
+def _listed(path: Path, entries: list[tuple[int, int, int]]) -> bool:
+    """Give a file an access control list; return whether it is private."""
+    path.write_bytes(b"secret")
+    packed = b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    os.setxattr(path, "system.posix_acl_access", struct.pack("<I", 2) + packed)
+    with path.open("rb") as file:
+        return is_private(file.fileno())
+
+
+def test_a_credential_of_systemd_is_private(tmp_path: Path) -> None:
+    """Its mode has the rights of the group: that is the mask of the list."""
+    path = tmp_path / "mac.key"
+
+    assert _listed(path, OURS)
+    assert stat.S_IMODE(path.stat().st_mode) & stat.S_IRWXG == stat.S_IRGRP
+
+
+@pytest.mark.parametrize(
+    ("place", "entry"),
+    [
+        (1, (USER, READ, US + 1)),
+        (2, (GROUP, READ, NO_ID)),
+        (4, (OTHER, READ, NO_ID)),
+    ],
+)
+def test_a_list_with_others_is_not_private(
+    tmp_path: Path, place: int, entry: tuple[int, int, int]
+) -> None:
+    entries = [*OURS]
+    entries[place] = entry
+
+    assert not _listed(tmp_path / "mac.key", entries)
+
+
+def test_a_list_with_a_group_is_not_private(tmp_path: Path) -> None:
+    entries = [*OURS[:3], (NAMED_GROUP, READ, 1), *OURS[3:]]
+
+    assert not _listed(tmp_path / "mac.key", entries)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o601])
+def test_a_mode_for_others_is_not_private(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "mac.key"
+    path.write_bytes(b"secret")
+    path.chmod(mode)
+
+    with path.open("rb") as file:
+        assert not is_private(file.fileno())
+
+
+def test_systems_without_such_lists_go_by_the_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "getxattr")
+
+    assert not _listed(tmp_path / "mac.key", OURS)
