@@ -45,7 +45,7 @@ Look up what each command of `hotwallet` does, with its options. `hotwallet COMM
 [environment variables](configuration.md).
 
 Exit statuses: 0 done; 1 refused, or something was found that the page of the command
-names; 2 wrong usage; 78 the settings are refused.
+names; 2 wrong usage; 77 a token refuses the PIN; 78 the settings are refused.
 
 Tab completion in bash (zsh and fish alike):
 `eval "$(_HOTWALLET_COMPLETE=bash_source hotwallet)"`.

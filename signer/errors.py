@@ -358,6 +358,10 @@ class AccessDeniedError(BackendError):
     code = "backend-access-denied"
 
 
+class PINRefusedError(AccessDeniedError):
+    """The token refused the PIN, or one more wrong PIN would lock it."""
+
+
 class KeyNotFoundError(BackendError):
     """The device has no key with this id."""
 

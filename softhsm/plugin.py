@@ -1,4 +1,4 @@
-"""Opens a PKCS#11 token, the key backend of a developer's machine."""
+"""Opens a PKCS#11 token: SoftHSM on a developer's machine, an HSM in production."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

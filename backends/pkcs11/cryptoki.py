@@ -191,7 +191,11 @@ class Library:
         functions = self._load()
         try:
             self.locking = self._initialize(functions)
-            self.module = functions.module()
+            try:
+                self.module = functions.module()
+            except CryptokiError:
+                self._finalize(functions)
+                raise
         except CryptokiError as e:
             raise BackendUnavailableError(
                 f"the PKCS#11 module does not initialize ({e})"
@@ -209,10 +213,14 @@ class Library:
         self.initialize()
 
     def finalize(self) -> None:
-        if self.epoch is not None and self.locking is not Locking.FOREIGN:
-            with suppress(CryptokiError):  # No remedy exists.
-                self._load().call("C_Finalize", None)
+        if self.epoch is not None:
+            self._finalize(self._load())
         self.epoch = None
+
+    def _finalize(self, functions: Functions) -> None:
+        if self.locking is not Locking.FOREIGN:
+            with suppress(CryptokiError):  # No remedy exists.
+                functions.call("C_Finalize", None)
 
     @property
     def functions(self) -> Functions:

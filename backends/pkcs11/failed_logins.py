@@ -7,10 +7,10 @@ import secrets
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from signer.errors import AccessDeniedError
+from signer.errors import PINRefusedError
 
 
 _WAIT_SECONDS = 2.0  # A login that hangs must not keep others from theirs.
@@ -49,9 +49,9 @@ class FailedLogins:
         self._pause[:] = _PAUSE.pack(*value)
 
     def require_another(self, pin: str) -> None:
-        """Raise ``AccessDeniedError`` if *pin* is the one that was refused."""
+        """Raise ``PINRefusedError`` if *pin* is the one that was refused."""
         if hmac.compare_digest(self._digest[:], self._of(pin)):
-            raise AccessDeniedError(
+            raise PINRefusedError(
                 "the token does not accept the PIN: correct it, or restart to try the"
                 " same PIN again"
             )
@@ -65,11 +65,12 @@ class FailedLogins:
         Log in within, one process after the other, so that each learns of a refusal.
 
         Raises:
-            AccessDeniedError: As ``require_another``.
+            PINRefusedError: As ``require_another``.
         """
         # The kernel releases the lock when the process ends, also by SIGKILL.
-        with Path(module).open("rb") as file:
-            _lock(file.fileno())
+        with ExitStack() as opened:
+            with suppress(OSError):  # The module's file was replaced.
+                _lock(opened.enter_context(Path(module).open("rb")).fileno())
             self.require_another(pin)
             yield
 

@@ -5,7 +5,7 @@ A device can lie about all of it: this finds a token or a key that was chosen or
 wrongly, not a false device.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pkcs11 import Attribute
@@ -75,28 +75,26 @@ def examine(
         f"CKA_{each.name}": shown[each] == b"\x01" if each in shown else None
         for each in _SHOWN
     }
-    weaknesses = find_weaknesses(library, token, session, private_key)
-    shown_names = names(library, token)
-    del shown_names["slot"]  # It may have a serial number or an address.
-    return Examined(shown_names, attributes, [*weaknesses])
+    called = names(library, token)
+    found = [*_find_weaknesses([library.path, *called.values()], attributes)]
+    del called["slot"]  # It may have a serial number or an address.
+    return Examined(called, attributes, found)
 
 
-def find_weaknesses(
-    library: Library, token: Token, session: Session, private_key: Object
+def _find_weaknesses(
+    called: Iterable[str], attributes: Mapping[str, bool | None]
 ) -> Iterator[Refusal]:
-    """Yield why production must not sign with *private_key*, which may be used."""
-    found = [library.path, *names(library, token).values()]
-    if any(word in name.lower() for name in found for word in _SOFTWARE):
+    """Yield why production must not sign with a key that may be used."""
+    if any(word in name.lower() for name in called for word in _SOFTWARE):
         yield Refusal(
             "softhsm-module-forbidden",
             "the token is SoftHSM's or other software, whose keys are files; set"
             " PKCS11_MODULE and PKCS11_TOKEN_LABEL to those of an HSM",
         )
-    shown = session.read(private_key, _ORIGIN)
     for attribute, (code, meaning) in _ORIGIN.items():
-        if shown.get(attribute) != b"\x01":
+        name = f"CKA_{attribute.name}"
+        if attributes[name] is not True:
             yield Refusal(
                 code,
-                f"CKA_{attribute.name} is not true: {meaning}; generate another key in"
-                " the token",
+                f"{name} is not true: {meaning}; generate another key in the token",
             )

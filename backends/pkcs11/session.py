@@ -23,6 +23,7 @@ from signer.errors import (
     KeyNotFoundError,
     KeyNotProtectedError,
     KeyUnusableError,
+    PINRefusedError,
 )
 
 
@@ -80,7 +81,7 @@ _REFUSED: Final = {
 def map_error(error: CryptokiError) -> BackendError:
     """Return our error for *error*, with the function and the name of the code."""
     if error.rv in _DENIED:
-        return AccessDeniedError(f"the token does not accept the PIN ({error})")
+        return PINRefusedError(f"the token does not accept the PIN ({error})")
     if error.rv in _UNUSABLE:
         return KeyUnusableError(f"the token cannot sign with the key ({error})")
     if error.rv in {CKR.SESSION_COUNT, CKR.TOKEN_RESOURCE_EXCEEDED}:
@@ -152,6 +153,12 @@ class TokenLogin:
     def log_in(self, pin: str) -> None:
         with self.session() as session, suppress_logged_in():
             session.log_in(pin)
+
+    def close(self) -> None:
+        """Close the sessions of a login that failed: some devices have 16."""
+        for session in self._idle:
+            with suppress(CryptokiError):
+                session.close()
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -252,7 +259,6 @@ class TokenSession:
         Raises:
             BackendUnavailableError: There was none after *seconds*: a call hangs.
         """
-
         until = self._timer() + seconds
 
         def in_time(connection: TokenLogin) -> T:
@@ -361,9 +367,13 @@ class TokenSession:
         try:
             token = library.token(self._token_name)
             login = TokenLogin(library, token)
-            if token.flags & TokenFlag.LOGIN_REQUIRED:
-                _require_tries(token.flags)
-                self._try_pin(library, login, self._read_pin())
+            try:
+                if token.flags & TokenFlag.LOGIN_REQUIRED:
+                    _require_tries(token.flags)
+                    self._try_pin(library, login, self._read_pin())
+            except BaseException:
+                login.close()
+                raise
         except CryptokiError as e:
             error = map_error(e)
             if isinstance(error, TokenLostError):
@@ -389,10 +399,9 @@ class TokenSession:
             try:
                 login.log_in(pin)
             except CryptokiError as e:
-                if isinstance(map_error(e), TokenLostError):
+                if e.rv not in _DENIED:
                     raise self._note_failure(e, library) from e
-                if e.rv in _DENIED:
-                    self._failed.remember(pin)
+                self._failed.remember(pin)
                 raise
 
     def _read_pin(self) -> str:
@@ -406,13 +415,13 @@ class TokenSession:
 
 
 def _require_tries(flags: int) -> None:
-    """Raise ``AccessDeniedError`` if the token is locked, or one wrong PIN locks it."""
+    """Raise ``PINRefusedError`` if the token is locked, or one wrong PIN locks it."""
     if flags & TokenFlag.USER_PIN_LOCKED:
-        raise AccessDeniedError(
+        raise PINRefusedError(
             "the token has locked the PIN: unlock it with the device's own tool"
         )
     if flags & TokenFlag.USER_PIN_FINAL_TRY:
-        raise AccessDeniedError(
+        raise PINRefusedError(
             "a wrong PIN would lock the token, so it is not tried: check it, and log in"
             " with the device's own tool, which resets the count"
         )

@@ -1,16 +1,15 @@
 """
 Keys and signatures on secp256k1 (SEC 2), as Ethereum uses them.
 
-The arithmetic is libsecp256k1's, through btclib_secp256k1, which only this
-module imports.
-Nothing here does I/O.
+The arithmetic is libsecp256k1's, through btclib_secp256k1, which only this module
+imports.  Nothing here does I/O.
 """
 
 from dataclasses import dataclass, field
 
 from btclib_secp256k1 import keys, recovery
 
-from signer.crypto.keccak import keccak
+from signer.crypto.keccak import checksum_address, keccak
 from signer.errors import EncodingError, InvalidInputError, RecoveryError
 
 
@@ -48,7 +47,7 @@ class PublicKey:
     @property
     def address(self) -> str:
         """The Ethereum address, with its EIP-55 checksum."""
-        return _checksummed(keccak(self.uncompressed[1:])[-20:].hex())
+        return checksum_address(keccak(self.uncompressed[1:])[-20:].hex())
 
 
 def public_key_of(secret: bytes) -> PublicKey:
@@ -144,13 +143,6 @@ def _recover_point(r: int, s: int, recovery_id: int, digest: bytes) -> bytes | N
         )
     except (OverflowError, ValueError):
         return None
-
-
-def _checksummed(digits: str) -> str:
-    """Return 40 hex digits as an address with its checksum (EIP-55)."""
-    hashed = keccak(digits.encode()).hex()
-    cased = (a.upper() if b > "7" else a for a, b in zip(digits, hashed, strict=False))
-    return "0x" + "".join(cased)
 
 
 def _word(number: int) -> bytes:

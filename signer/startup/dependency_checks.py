@@ -22,12 +22,12 @@ from signer.config.networks import Network, Token
 from signer.config.settings import PKCS11, Role, Settings
 from signer.deadline import Deadlines
 from signer.errors import (
-    AccessDeniedError,
     ChainError,
     ConfigurationError,
     ExecutionRevertedError,
     KeyNotFoundError,
     KeyNotProtectedError,
+    PINRefusedError,
     Refusal,
     SigningError,
     StoreError,
@@ -80,7 +80,7 @@ def self_test_key(
     except KeyNotFoundError as e:
         refusal = Refusal(f"{kind}-not-configured", f"{e}; {remedy}")
     except SigningError as e:
-        is_pin_refused = kind == "pkcs11" and e.code == AccessDeniedError.code
+        is_pin_refused = isinstance(e, PINRefusedError)
         if is_pin_refused:
             remedy = "each start tries the PIN once"
         refusal = Refusal(

@@ -80,7 +80,7 @@ def setting_failures(
 ) -> Iterator[FailingCommand]:
     """Settings that are wrong, or values of other variables."""
     pin = {"PKCS11_PIN": value("pkcs11-wrong-pin")}
-    yield FailingCommand("wrong PIN", GUARD, pin, 78, "does not accept the PIN")
+    yield FailingCommand("wrong PIN", GUARD, pin, 77, "does not accept the PIN")
     open_pin = {"PKCS11_PIN_FILE": f"{home}/open-pin"}
     yield FailingCommand("open PIN file", GUARD, open_pin, 78, "chmod 600")
     other = {"DATABASE_URL": f"sqlite:///{home}/other.db"}

@@ -69,7 +69,7 @@ STATUSES = {
     503: (
         "NewKeyUnhealthyError NewKeyNotFoundError KeyRotatedError "
         "SelfTestPendingError BackendError BackendUnavailableError "
-        "BackendThrottledError AccessDeniedError KeyNotFoundError "
+        "BackendThrottledError AccessDeniedError PINRefusedError KeyNotFoundError "
         "AmbiguousKeyError KeyUnusableError KeyNotProtectedError LimitReachedError "
         "AuditLogUnwritableError "
         "ChainUnavailableError InsufficientFundsError GasLimitError WalletPausedError "

@@ -56,7 +56,7 @@ def _showing(
         yield
 
 
-@pytest.mark.parametrize("rv", [0x5, 0x6, 0x30, 0x101, 0x80000001])
+@pytest.mark.parametrize("rv", [0x5, 0x6, 0x7, 0x20, 0x30, 0x101, 0x200, 0x80000001])
 def test_a_login_that_fails_without_a_reason_is_not_repeated_soon(
     make_hostile: MakeHostile, rv: int
 ) -> None:

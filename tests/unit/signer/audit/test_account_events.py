@@ -17,6 +17,7 @@ def no_structlog() -> Iterator[None]:
     before, was = structlog.get_config(), structlog.is_configured()
     structlog.reset_defaults()
     yield
+    structlog.reset_defaults()
     if was:
         structlog.configure(**before)
 
