@@ -40,7 +40,7 @@ class PKCS11Plugin:
 
     name = PKCS11
     key_setting = "PKCS11_KEY_ID"
-    modules = ("backends.pkcs11",)
+    modules = ("backends.pkcs11", "backends.pkcs11.service_logins")
 
     def key_name(self, config: BackendConfig) -> str:
         return config.settings.pkcs11_key_id
@@ -61,7 +61,7 @@ class PKCS11Plugin:
 
     def open(self, config: BackendConfig) -> KeyDirectory:
         from backends.pkcs11 import PKCS11Backend  # noqa: PLC0415
-        from backends.pkcs11.failed_logins import OF_SERVICE  # noqa: PLC0415
+        from backends.pkcs11.service_logins import OF_SERVICE  # noqa: PLC0415
 
         settings = config.settings
         module, pin = prepare(settings)

@@ -86,7 +86,3 @@ def _lock(file: int) -> None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             time.sleep(_POLL_SECONDS)
-
-
-OF_SERVICE = FailedLogins()
-"""For the token of the settings: gunicorn's master makes it before it forks."""

@@ -140,7 +140,7 @@ def test_a_key_in_google_cloud_kms(
     monkeypatch.setenv("GOOGLE_CLOUD_KMS_ENDPOINT", google_kms_emulator.endpoint)
     address = HSMAccount.open(google_cloud_kms, KeyId(key)).address
 
-    assert _signer(_open("PLUGIN.open(", {"address": address})) == address
+    assert _signer(_open("GOOGLE_CLOUD_KMS.open(", {"address": address})) == address
 
 
 def test_a_document_of_a_known_kind(softhsm: PKCS11Backend, softhsm_key: KeyId) -> None:

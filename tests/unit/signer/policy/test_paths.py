@@ -36,7 +36,6 @@ CALLS = {
     ("signer/keys/signer.py", "Signer._sign_and_verify"): "the device",
     # The devices themselves.
     ("backends/pkcs11/backend.py", "PKCS11Backend.sign_digest"): "the device",
-    ("backends/pkcs11/functions.py", "Session.sign"): "the device",
     ("backends/aws_kms/backend.py", "KMSBackend.sign_digest"): "the device",
     ("backends/aws_kms/client.py", "read_client_parts"): "no request",
     ("softhsm/device_report.py", "_sign"): "self-test",
