@@ -21,7 +21,7 @@ from typing import Any
 
 from eth_typing import HexStr
 from web3 import Web3
-from web3.exceptions import TransactionNotFound, Web3RPCError
+from web3.exceptions import ContractLogicError, TransactionNotFound, Web3RPCError
 
 from dev.rpc import RPC
 from tests.crash.dependencies import DECIMALS
@@ -204,6 +204,10 @@ class _Payment:
                 self.nonce, self.is_abandoned = None, self.is_uncertain
                 return None
             assert _is_temporary(error), f"{self.order.key}: {error}"
+            return None
+        except ContractLogicError as e:
+            # Of web3's own estimate: the node reorganised while it made it.
+            self.journal.write("failed", key=self.order.key, error=type(e).__name__)
             return None
         except NO_RESPONSE as e:
             self.is_uncertain = self.nonce is not None
