@@ -1,6 +1,7 @@
 """The start-up guard refuses every unsafe configuration, with a code for each."""
 
 import ast
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
@@ -26,7 +27,9 @@ from signer.errors import (
     ConfigurationError,
     ExecutionRevertedError,
     KeyNotFoundError,
+    KeyNotProtectedError,
     KeyUnusableError,
+    PINRefusedError,
     Refusal,
     StoreError,
 )
@@ -667,6 +670,37 @@ def test_key_that_does_not_sign_is_refused(
     assert refusal.code == f"{kind}-{code}"
     assert str(error) in refusal.message
     assert ("check KMS_KEY_ID and WALLET_ADDRESS" in refusal.message) == (kind == "kms")
+
+
+def _refused(error: Exception) -> ConfigurationError:
+    """Return the refusal of a key in a token that *error* is about."""
+
+    def open_signer() -> Signer:
+        raise error
+
+    with pytest.raises(ConfigurationError) as caught:
+        self_test_key(SOFTHSM, "PKCS11_KEY_ID", open_signer)
+    return caught.value
+
+
+def test_a_refused_pin_has_its_own_exit_status() -> None:
+    """systemd does not restart then; one that cannot be read may be there later."""
+    refused = _refused(PINRefusedError("the token does not accept the PIN"))
+    unread = _refused(AccessDeniedError("the PIN file cannot be read"))
+
+    assert (refused.exit_status, unread.exit_status) == (os.EX_NOPERM, EXIT_STATUS)
+    assert "each start tries the PIN once" in str(refused)
+    assert "hotwallet softhsm doctor" in str(unread)
+
+
+def test_each_weakness_of_a_key_is_a_refusal() -> None:
+    """Of what production demands of a token: the codes are the device's."""
+    found = [Refusal("pkcs11-key-imported", "a"), Refusal("pkcs11-key-exposed", "b")]
+
+    refused = _refused(KeyNotProtectedError("two", found))
+
+    assert [*refused.refusals] == found
+    assert refused.exit_status == EXIT_STATUS
 
 
 def test_key_that_hangs_is_refused_after_the_given_time() -> None:
