@@ -5,7 +5,6 @@ It fails if a program fails or prints, or if a use needs more than it may.
 """
 
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -31,7 +30,6 @@ EXAMPLE = ROOT / "tests" / "plugins" / "example_backend"
 
 _UV = Path(sys.executable).with_name("uv")
 _FOLDERS = ("api", "backends", "signer", "softhsm")
-_ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,8 @@ class Use:
     """
     One use: what pip installs, what runs, and how much it may need.
 
-    ``seconds`` are those of CPU that ``imports`` takes beyond ``beyond``.
+    ``modules`` are those that ``imports`` loads beyond those of ``beyond``.  The CPU
+    seconds are printed only, since they depend on the machine and its load.
     """
 
     name: str
@@ -48,7 +47,7 @@ class Use:
     packages: int
     megabytes: int
     imports: str
-    seconds: float
+    modules: int
     beyond: str = "pass"
     also: Sequence[str] = field(default=())
 
@@ -61,7 +60,7 @@ USES = (
         packages=30,  # 23 are eth-account's.
         megabytes=65,
         imports="from hotwallet import open_account",
-        seconds=0.4,
+        modules=190,
         beyond="import eth_account",
     ),
     Use(
@@ -71,7 +70,7 @@ USES = (
         packages=36,  # Seven are boto3's, with 25 MB.
         megabytes=90,
         imports="from hotwallet import HSMAccount, KMSBackend",
-        seconds=0.4,
+        modules=140,
         beyond="import boto3, eth_account",
     ),
     Use(
@@ -81,7 +80,7 @@ USES = (
         packages=12,
         megabytes=25,
         imports="from hotwallet import PKCS11Backend, recoverable",
-        seconds=0.3,
+        modules=210,
     ),
     Use(
         "audit verify",
@@ -90,7 +89,7 @@ USES = (
         packages=12,
         megabytes=40,
         imports="from hotwallet import verify_audit_export",
-        seconds=0.4,
+        modules=165,
     ),
     Use(
         "plugin author",
@@ -99,7 +98,7 @@ USES = (
         packages=40,
         megabytes=100,
         imports="from hotwallet import KeyBackendContract",
-        seconds=0.4,
+        modules=120,
         beyond="import pytest",
         also=(str(EXAMPLE),),
     ),
@@ -168,10 +167,10 @@ def _check(
         text=True,
         capture_output=True,
     )
-    seconds = _seconds(python, use.imports) - _seconds(python, use.beyond)
+    modules, seconds = _import(python, use)
     print(
-        f"{use.name:18} {packages:3} packages {megabytes:6.1f} MB"
-        f" {seconds:6.2f} s of CPU beyond `{use.beyond}`"
+        f"{use.name:18} {packages:3} packages {megabytes:6.1f} MB {modules:4} modules"
+        f" {seconds:5.2f} s of CPU beyond `{use.beyond}`"
     )
     if finished.returncode:
         yield f"the program failed:\n{finished.stdout}{finished.stderr}"
@@ -182,7 +181,7 @@ def _check(
     for bound, value, unit in (
         (use.packages, packages, "packages"),
         (use.megabytes, megabytes, "MB"),
-        (use.seconds, seconds, "s of CPU"),
+        (use.modules, modules, "modules"),
     ):
         if value > bound:
             yield f"{value:.4g} {unit}, and at most {bound} are allowed"
@@ -230,16 +229,18 @@ def _application(folder: Path) -> Path:
     return folder
 
 
-def _seconds(python: Path, code: str) -> float:
-    """Return the CPU seconds of *code*: the least of some runs, after one."""
-    return min([_run_once(python, code) for _ in range(_ROUNDS + 1)][1:])
-
-
-def _run_once(python: Path, code: str) -> float:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([python, "-P", "-c", code], check=True, env={})
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+def _import(python: Path, use: Use) -> tuple[int, float]:
+    """Return the modules that the imports load, and their CPU seconds."""
+    code = (
+        f"import sys, time; {use.beyond}\n"
+        "modules, seconds = len(sys.modules), time.process_time()\n"
+        f"{use.imports}\n"
+        "print(len(sys.modules) - modules, time.process_time() - seconds)"
+    )
+    command: list[str | Path] = [python, "-P", "-c", code]
+    printed = subprocess.check_output(command, env={}, text=True)
+    modules, seconds = printed.splitlines()[-1].split()
+    return int(modules), float(seconds)
 
 
 if __name__ == "__main__":
