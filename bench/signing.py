@@ -80,13 +80,10 @@ class OpenKey:
         self.backend = backend
         self.signer = Signer.open(backend, key_id, audit_log())
         ring = cast("KeyRing", _PinnedRing(self.signer))
-        # The refund was reserved just now, so its intent to sign still counts.
         tenants = TenantRegistry()
         policy = Policy.compile(service_files({"bench": NETWORK}, tenants))
         self._policy = PaymentPolicy(policy, ring, utc_now, tenants)
-        self._transactions = TransactionSigner(
-            ring, lambda: _QUEUED.updated_at, self._policy
-        )
+        self._transactions = TransactionSigner(ring, utc_now, self._policy)
         self.paid = _reserved(self.signer)
 
     def sign_digest(self) -> Signature:
@@ -103,7 +100,9 @@ class OpenKey:
 
     def sign_transaction(self) -> bytes:
         """Build and sign the transfer of a refund; return its bytes."""
-        signed = self._transactions.build_and_sign(self.paid, _ATTEMPT, NETWORK)
+        signed = self._transactions.build_and_sign(
+            self.paid, _ATTEMPT, NETWORK, has_intent=lambda _: True
+        )
         return signed.attempt.raw
 
 

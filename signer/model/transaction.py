@@ -217,6 +217,11 @@ class Transaction:
         return {"transaction": self.id}
 
     @property
+    def named(self) -> str:
+        """What ``Hold.forbids`` looks for a stopped token in."""
+        return " ".join(each.named for each in self.payments)
+
+    @property
     def payment(self) -> "Refund":
         """
         Its only payment.

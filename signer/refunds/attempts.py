@@ -42,6 +42,7 @@ from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Change
 from signer.refunds.gas import estimate_batches
 from signer.refunds.gas_price_check import GasPriceCheck
+from signer.refunds.intent_checks import IntentChecks
 from signer.refunds.payment_approvals import PaymentApprovals
 from signer.refunds.payment_checks import NOOP_GAS
 from signer.refunds.pricing import AttemptPlan, Pricing
@@ -199,6 +200,9 @@ class Attempts:
     ) -> Sequence[SignedAttempt | Exception]:
         # Of the device by address, or of the database.  Do not wait for it again.
         failures: dict[str | None, Exception] = {}
+        checks = IntentChecks(
+            self._store, self._clock, [plan.transaction for plan in plans]
+        )
 
         def sign(plan: AttemptPlan) -> SignedAttempt | Exception:
             transaction, sender = plan.transaction, plan.transaction.sender
@@ -210,6 +214,7 @@ class Attempts:
                     plan.attempt,
                     chain.network,
                     approve=partial(self._approvals.require_signable, transaction),
+                    has_intent=checks.allow,
                 )
             except Exception as e:  # noqa: BLE001 - it is the outcome of this one.
                 if is_device_failure(e) or isinstance(e, StoreUnavailableError):

@@ -23,6 +23,7 @@ from signer.refunds.saved_steps import (
     delay_after,
     is_just_committed,
 )
+from signer.refunds.sweep_policy import Objection
 from signer.refunds.transaction_signer import TransactionSigner
 
 
@@ -59,20 +60,18 @@ class Broadcasts:
         """
         now = self._clock()
         late = [each for each in transactions if not is_just_committed(each, now)]
+        has_stop = False
         if late:
             # Some bytes were never sent: a stop keeps them back as well.
             self._nonces.require_running(late[0])
+            has_stop = self._nonces.is_any_stopped(late)
         latest = self._attempts.latest(transactions)
         changes = []
         sending = []
         for transaction, signed in zip(transactions, latest, strict=True):
             with outcomes.capture(transaction):
-                if signed.kind is Kind.TRANSFER and (
-                    self._transaction_signer.find_ring_objection(transaction)
-                    or (
-                        transaction in late
-                        and self._nonces.find_token_objection(transaction)
-                    )
+                if signed.kind is Kind.TRANSFER and self._find_objection(
+                    transaction, has_stop=has_stop
                 ):
                     # Do not send it; the next step replaces it with a no-op.
                     changes.append(self._sent(transaction, timedelta(0)))
@@ -93,6 +92,14 @@ class Broadcasts:
                     delay = self._delay(transaction, signed, chain, error)
                     changes.append(self._sent(transaction, delay))
         self._saved_steps.save_all(changes, outcomes)
+
+    def _find_objection(
+        self, transaction: Transaction, *, has_stop: bool
+    ) -> Objection | None:
+        found = self._transaction_signer.find_ring_objection(transaction)
+        if found is None and has_stop:
+            found = self._nonces.find_token_objection(transaction)
+        return found
 
     def _sent(self, transaction: Transaction, delay: timedelta) -> Change:
         now = self._clock()

@@ -137,13 +137,17 @@ class NonceManager:
         Raises:
             RowNotAuthenticError: Another program changed the stop, which ends nothing.
         """
-        named = " ".join(each.named for each in transaction.payments)
-        stop = self._store.find_stop(transaction.chain_id, named)
+        stop = self._store.find_stop(transaction.chain_id, transaction.named)
         if stop is None or not stop.token:
             return None  # What stops everything or a chain forbids a no-op as well.
         if not stop.is_authentic:
             raise stop.error()
         return build_objection(TokenStoppedError.code, str(stop.error()))
+
+    def is_any_stopped(self, transactions: Sequence[Transaction]) -> bool:
+        """Return whether a stop forbids one of *transactions*, which share a chain."""
+        named = " ".join(each.named for each in transactions)
+        return self._store.find_stop(transactions[0].chain_id, named) is not None
 
     def require_running(self, transaction: Transaction) -> None:
         """

@@ -55,7 +55,8 @@ CHECKS_VALID_FOR = timedelta(seconds=0.5)
 """
 How long after a commit a transaction is signed, or sent, without new checks.
 
-The commit itself checks that the key may sign, and that no stop forbids it.
+The commit itself checks that the key may sign, and that no stop forbids it.  A batch
+that takes longer reads both again (``intent_checks``).
 """
 
 
@@ -123,8 +124,13 @@ class SavedSteps:
 
 def is_just_committed(transaction: Transaction, now: datetime) -> bool:
     """Return whether the checks of the last commit of *transaction* are valid now."""
+    return is_valid_since(transaction.updated_at, now)
+
+
+def is_valid_since(at: datetime, now: datetime) -> bool:
+    """Return whether checks that were made after *at* are valid now."""
     # A clock may have been set back.
-    return timedelta(0) <= now - transaction.updated_at <= CHECKS_VALID_FOR
+    return timedelta(0) <= now - at <= CHECKS_VALID_FOR
 
 
 def delay_after(failures: int, longest: timedelta = MAX_RETRY_DELAY) -> timedelta:

@@ -25,6 +25,7 @@ from signer.model.audit_record import WORKER, Operation, Purpose, Record
 from signer.model.decision import Decision
 from signer.model.payment import PaymentPurpose
 from signer.model.refund import RECORDED, Refund
+from signer.model.sealed_fields import changed
 from signer.model.transaction import (
     Kind,
     SignedTransaction,
@@ -43,7 +44,6 @@ from signer.refunds.payment_checks import (
     check_transfer,
 )
 from signer.refunds.payment_policy import ApprovePayment, PaymentPolicy
-from signer.refunds.saved_steps import is_just_committed
 from signer.refunds.sweep_policy import Objection, find_ring_objection
 
 
@@ -255,11 +255,13 @@ class TransactionSigner:
         network: Network,
         *,
         approve: ApprovePayment | None = None,
+        has_intent: Callable[[Transaction], bool] = lambda _: False,
     ) -> SignedAttempt:
         """
         Return the signed bytes of *attempt*, with the nonce of *transaction*.
 
         *approve* raises an error unless people approved what the policy demands.
+        *has_intent* returns whether the intent of the reservation is still valid.
 
         Raises:
             ApprovalRequiredError: *approve* raised it.
@@ -279,6 +281,8 @@ class TransactionSigner:
         purpose = purpose_of(
             transaction, decision, attempt=attempt.number, kind=str(attempt.kind)
         )
+        if not has_intent(transaction):
+            transaction = changed(transaction, intent=None)
         signer = self._open_signer(transaction, attempt.kind, digest, purpose)
         made = signer.sign(digest, purpose)
         try:
@@ -294,15 +298,14 @@ class TransactionSigner:
     ) -> Signer:
         """Return the signer; its audit record of the intent to sign is durable."""
         sender = transaction.sender
-        is_valid = is_just_committed(transaction, self._clock())
-        if transaction.intent is None or not is_valid:
+        if transaction.intent is None:
             paid = () if kind is Kind.NOOP else transaction.payments
             return self._ring.announce(
                 sender,
                 digest,
                 purpose,
                 chain_id=transaction.chain_id,
-                named=" ".join(each.named for each in paid),
+                named="" if kind is Kind.NOOP else transaction.named,
                 pays=self._find_paid_key(paid),
             )
         # The reservation recorded the intent of this key, which was active then.

@@ -23,7 +23,7 @@ from signer.keys.signer import Signer
 from signer.model.audit_record import Record
 from signer.model.key import SigningCondition
 from signer.model.refund import Refund, Status
-from signer.model.transaction import CLAIM_TIME, Transaction, TransactionStatus
+from signer.model.transaction import CLAIM_TIME, TransactionStatus
 from signer.ports.chain import Call
 from signer.ports.key_backend import DeviceSignature, KeyId
 from signer.refunds.saved_steps import Moving
@@ -272,37 +272,79 @@ def _stop(world: World) -> None:
     stopped(world.store)
 
 
-@pytest.mark.parametrize("forbid", [_block, _stop])
-def test_a_revoked_key_or_a_stop_ends_the_signatures_of_a_slow_batch(
-    world: World, forbid: Callable[[World], None]
-) -> None:
-    """The reservation, which recorded the intents, was long ago (O8)."""
+def _move(world: World) -> None:
+    moved = world.clock(), record(event="key-relocate-succeeded")
+    world.store.relocate(world.key, "another id", *moved)
+
+
+def _sign_slowly(
+    world: World, meanwhile: Callable[[int], object]
+) -> tuple[Sequence[Status], list[str]]:
+    """
+    Sign eight refunds with a device that takes 0.3 s, and call *meanwhile* each time.
+
+    Return their statuses, and the events of the audit log.
+    """
     device = honest(KEY)
     signed = []
 
     def sign_digest(key_id: KeyId, digest: bytes) -> DeviceSignature:
         signed.append(digest)
-        if len(signed) == 1:
-            forbid(world)
+        meanwhile(len(signed))
         world.clock.advance(seconds=0.3)
         return device.sign_digest(key_id, digest)
 
     world.signer = signer_over(altered(device, sign_digest=sign_digest))
-    world.signer._audit, _ = recording(journal=world.store)
-    refunds = [world.accepted() for _ in range(8)]
-    lifecycle = world.lifecycle
-    reserved = [
-        each for each in lifecycle.step_all(refunds) if isinstance(each, Transaction)
-    ]
-    assert [
-        each.intent.fields["details"]["nonce"] for each in reserved if each.intent
-    ] == [each.nonce for each in reserved]
-
-    outcomes = lifecycle.step_all(reserved)
-
-    assert len(signed) == 2
-    assert not any(isinstance(outcome, Refund) for outcome in outcomes)
+    world.signer._audit, events = recording(journal=world.store)
+    refunds, lifecycle = [world.accepted() for _ in range(8)], world.lifecycle
+    reserved = lifecycle.step_all(refunds)
+    assert world.statuses(refunds) == [Status.RESERVED] * 8
+    lifecycle.step_all(reserved)  # type: ignore[arg-type]
     assert world.chain.broadcasts == []
+    return world.statuses(refunds), [each["event"] for each in events]
+
+
+@pytest.mark.parametrize(("last", "signatures"), [(1, 2), (3, 4), (4, 4)])
+@pytest.mark.parametrize("forbid", [_block, _move, _stop])
+def test_a_revoked_key_or_a_stop_ends_the_signatures_of_a_slow_batch(
+    world: World, forbid: Callable[[World], None], last: int, signatures: int
+) -> None:
+    """
+    The reservation, which recorded the intents, was long ago (O8).
+
+    What was read before the third and the fifth signature is valid for the next one.
+    """
+    signed = []
+
+    def meanwhile(count: int) -> None:
+        signed.append(count)
+        if count == last:
+            forbid(world)
+
+    statuses, _ = _sign_slowly(world, meanwhile)
+
+    assert len(signed) == signatures
+    # The bytes of a key that has another id now are not lost.
+    kept = signatures if forbid is _move else 0
+    assert statuses.count(Status.SIGNED) == kept
+
+
+def test_a_slow_batch_is_checked_by_one_read_each_half_second(world: World) -> None:
+    """No intent is written a second time, and all is signed."""
+    reads, find_stop = [], world.store.find_stop
+
+    def count(*given: Any) -> Any:
+        reads.append(world.clock())
+        return find_stop(*given)
+
+    world.ring.active()  # It is enrolled in the store itself.
+    world._enrolled = world.store = altered(world.store, find_stop=count)
+
+    statuses, events = _sign_slowly(world, lambda _: None)
+
+    assert statuses == [Status.SIGNED] * 8
+    assert events.count("digest-sign-requested") == 8
+    assert len(reads) == 3
 
 
 def test_a_database_that_is_down_is_asked_once_for_a_batch(world: World) -> None:
