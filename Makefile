@@ -83,13 +83,13 @@ contracts: .venv/.ready .venv-contracts/.ready node_modules/.ready ## Test, prov
 	@$(BIN)/python -m dev.contracts --check
 	@cd contracts && PATH="$(FORGE):$(CURDIR)/.venv-contracts/bin:$$PATH" && forge fmt --check . && forge test --quiet && halmos && slither .
 
-uses: .venv/.ready ## What each use of the wheel needs: packages, megabytes, time to import; a minute.
+uses: .venv/.ready ## What each use of the wheel needs: packages, megabytes, modules; a minute.
 	@$(BIN)/python -m dev.uses
 
 dist: .venv/.ready ## Build the wheel of the last commit twice, with an SBOM; both must be the same.
 	@$(BIN)/python -m dev.dist
 
-clients: .venv/.ready node_modules/.ready ## Generate the types of the clients from the OpenAPI document, and build them.
+clients: .venv/.ready node_modules/.ready ## Generate what the clients have from the OpenAPI document and from each other, and build them.
 	@$(BIN)/python -m dev.clients
 
 image: .venv/.ready node_modules/.ready ## Build the container image without a registry, and pay a refund with it.  Needs root.

@@ -1,10 +1,10 @@
-"""The types of the clients are those of the OpenAPI document."""
+"""The generated files of the clients are up to date."""
 
 from pathlib import Path
 
 import pytest
 
-from dev.clients import DOCUMENT, PYTHON, ROOT, TYPESCRIPT, generate
+from dev.clients import DOCUMENT, PYTHON, ROOT, SYNC, TYPESCRIPT, generate
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", [DOCUMENT, PYTHON, TYPESCRIPT])
+@pytest.mark.parametrize("name", [DOCUMENT, PYTHON, SYNC, TYPESCRIPT])
 def test_the_file_is_up_to_date(generated: Path, name: str) -> None:
     """Otherwise run ``make clients``."""
     expected = (generated / name).read_text(encoding="utf-8")

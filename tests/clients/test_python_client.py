@@ -1,5 +1,6 @@
-"""The Python client: what it repeats, what it raises, and against a real service."""
+"""The Python clients: what it repeats, what it raises, and against a real service."""
 
+import asyncio
 import itertools
 import json
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 from hotwallet_client import (
     Action,
     ApiError,
+    AsyncHotWallet,
     HotWallet,
     NotFinalError,
     Refund,
@@ -22,6 +24,7 @@ from hotwallet_client import (
     new_idempotency_key,
 )
 from hotwallet_client.models import BatchMember
+from tests.clients.both import Clients
 from tests.clients.conftest import Service
 from tests.clients.scripted_service import LOST, Reply, ScriptedService, problem
 
@@ -55,16 +58,21 @@ class Time:
 
     def retries(self, **given: Any) -> Retries:
         """Return retries by this clock, with half of each random part."""
-        return Retries(
-            clock=lambda: self.now, sleep=self.sleep, draw=lambda: 0.5, **given
-        )
+        return Retries(clock=lambda: self.now, draw=lambda: 0.5, **given)
+
+
+@pytest.fixture(params=["sync", "async"])
+def clients(request: pytest.FixtureRequest) -> Iterator[Clients]:
+    """Each test runs with both clients."""
+    with ExitStack() as running:
+        yield Clients(request.param, running)
 
 
 Start = Callable[..., tuple[HotWallet, ScriptedService, Time]]
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start(clients: Clients) -> Iterator[Start]:
     """Return a function that starts a service with replies, and a client of it."""
     with ExitStack() as running:
 
@@ -73,8 +81,9 @@ def start() -> Iterator[Start]:
         ) -> tuple[HotWallet, ScriptedService, Time]:
             service = running.enter_context(ScriptedService(replies))
             time = Time()
-            client = HotWallet(service.url, token, retries=time.retries(**given))
-            return running.enter_context(client), service, time
+            retries = time.retries(**given)
+            client = clients.make(service.url, token, retries=retries, sleep=time.sleep)
+            return client, service, time
 
         yield run
 
@@ -191,14 +200,12 @@ def test_there_is_one_deadline(start: Start) -> None:
     assert "'mine'" in str(raised.value)
 
 
-def test_nothing_listens() -> None:
+def test_nothing_listens(clients: Clients) -> None:
     """A refused connection may have another answer later, until the deadline."""
     time = Time()
     retries = time.retries(deadline=5)
-    with (
-        HotWallet("http://127.0.0.1:9", "t", retries=retries) as client,
-        pytest.raises(UnansweredError, match=r"refused|failed"),
-    ):
+    client = clients.make("http://127.0.0.1:9", "t", retries=retries, sleep=time.sleep)
+    with pytest.raises(UnansweredError, match=r"refused|failed"):
         client.tokens()
 
     assert time.pauses == [0.25, 0.5, 1.0, 2.0]
@@ -206,14 +213,14 @@ def test_nothing_listens() -> None:
 
 def test_a_token_is_asked_for_each_attempt(start: Start) -> None:
     """It lives for minutes only; its errors are those of the caller."""
-    tokens = iter(["one", "two"])
-    client, service, _ = start(LOST, Reply(200, QUEUED), token=lambda: next(tokens))
+    tokens = ["two", "one"]
+    client, service, _ = start(LOST, Reply(200, QUEUED), token=tokens.pop)
     client.get_refund("rf_1")
 
     sent = [each.headers["authorization"] for each in service.seen]
     assert sent == ["Bearer one", "Bearer two"]
     assert "one" not in repr(client)
-    with pytest.raises(StopIteration):
+    with pytest.raises(IndexError):
         client.get_refund("rf_1")
 
 
@@ -227,9 +234,9 @@ def test_an_invalid_request_is_not_repeated(start: Start) -> None:
 
 
 @pytest.mark.parametrize("url", ["ftp://host", "host", "https://"])
-def test_an_address_is_checked(url: str) -> None:
+def test_an_address_is_checked(clients: Clients, url: str) -> None:
     with pytest.raises(ValueError, match="base_url"):
-        HotWallet(url, "t")
+        clients.make(url, "t")
 
 
 def test_waiting_for_the_end(start: Start) -> None:
@@ -339,70 +346,116 @@ class _Losing(httpx.BaseTransport):
         return response
 
 
+class _AsyncLosing(httpx.AsyncBaseTransport):
+    """The same for asyncio."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._real = httpx.AsyncHTTPTransport()
+
+    async def aclose(self) -> None:
+        await self._real.aclose()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await self._real.handle_async_request(request)
+        if self.count:
+            self.count -= 1
+            await response.aclose()
+            raise httpx.ReadTimeout("the answer is lost", request=request)
+        return response
+
+
+_LOSING: dict[str, Callable[[int], _Losing | _AsyncLosing]] = {
+    "sync": _Losing,
+    "async": _AsyncLosing,
+}
+
+
 def _request() -> RefundRequest:
     return {**REQUEST, "payment_session_id": f"ps_python_{next(_numbers)}"}
 
 
-def test_a_real_service_pays_once(service: Service) -> None:
+def test_a_real_service_pays_once(clients: Clients, service: Service) -> None:
     """Although three answers are lost; the refund is confirmed, and has its events."""
-    http = httpx.Client(transport=_Losing(3))
+    transport = _LOSING[clients.kind](3)
     retries = Retries(first_pause=0.01)
-    with HotWallet(service.url, service.token, retries=retries, http=http) as client:
-        request = _request()
-        created = client.create_refund(request)
-        paid = client.wait_until_final(created["id"])
-        session = request["payment_session_id"]
-        found = [each["id"] for each in client.refunds(payment_session_id=session)]
+    client = clients.make(
+        service.url, service.token, retries=retries, transport=transport
+    )
+    request = _request()
+    created = client.create_refund(request)
+    paid = client.wait_until_final(created["id"])
+    session = request["payment_session_id"]
+    found = [each["id"] for each in client.refunds(payment_session_id=session)]
 
-        assert paid["status"] == "confirmed"
-        assert (paid["amount"], paid["tx_hash"][:2] if paid["tx_hash"] else "") == (
-            "12.500000",
-            "0x",
-        )
-        assert found == [created["id"]]
-        assert client.explain_refund(created["id"])["refund"]["status"] == "confirmed"
-        types: list[str] = []
-        for page in client.follow_events():
-            ours = [e for e in page["events"] if e["data"]["id"] == created["id"]]
-            types += [each["type"] for each in ours]
-            if "refund.confirmed" in types:
-                break
-        assert types[0] == "refund.accepted"
+    assert transport.count == 0
+    assert paid["status"] == "confirmed"
+    assert (paid["amount"], paid["tx_hash"][:2] if paid["tx_hash"] else "") == (
+        "12.500000",
+        "0x",
+    )
+    assert found == [created["id"]]
+    assert client.explain_refund(created["id"])["refund"]["status"] == "confirmed"
+    types: list[str] = []
+    for page in client.follow_events():
+        ours = [e for e in page["events"] if e["data"]["id"] == created["id"]]
+        types += [each["type"] for each in ours]
+        if "refund.confirmed" in types:
+            break
+    assert types[0] == "refund.accepted"
 
 
-def test_errors_of_a_real_service(service: Service) -> None:
+def test_errors_of_a_real_service(clients: Clients, service: Service) -> None:
     """They have their code, and the address of a page that explains it."""
-    with httpx.Client(timeout=60) as http:
-        client = HotWallet(service.url, service.token, http=http)
-        with pytest.raises(ApiError) as raised:
-            client.create_refund({**_request(), "amount": "1000000"})
-        with pytest.raises(ApiError) as unknown:
-            client.get_refund(f"rf_{'0' * 32}")
-        with pytest.raises(ApiError, match=r"unauthenticated.*Get a new token"):
-            HotWallet(service.url, "none", http=http).tokens()
-        page = http.get(raised.value.url or "", headers={"Accept": "text/plain"})
+    client = clients.make(service.url, service.token)
+    with pytest.raises(ApiError) as raised:
+        client.create_refund({**_request(), "amount": "1000000"})
+    with pytest.raises(ApiError) as unknown:
+        client.get_refund(f"rf_{'0' * 32}")
+    with pytest.raises(ApiError, match=r"unauthenticated.*Get a new token"):
+        clients.make(service.url, "none").tokens()
+    page = httpx.get(raised.value.url or "", headers={"Accept": "text/plain"})
 
     assert (raised.value.code, raised.value.rule) == ("policy-violation", "max-amount")
     assert page.text.startswith("policy-violation: ")
     assert unknown.value.code == "not-found"
 
 
-def test_the_rest_of_a_real_service(service: Service) -> None:
+def test_the_rest_of_a_real_service(clients: Clients, service: Service) -> None:
     """Tokens, networks, a preview, a batch, a cancellation and the keys."""
     batch: list[BatchMember] = [
-        {**_request(), "amount": amount, "idempotency_key": f"batch-{amount}"}
+        {
+            **_request(),
+            "amount": amount,
+            "idempotency_key": f"batch-{clients.kind}-{amount}",
+        }
         for amount in ("1", "1000000", "2")
     ]
-    with HotWallet(service.url, service.token) as client:
-        (token,) = client.tokens()
-        assert [each["network"] for each in client.networks()] == [token["network"]]
-        assert client.preview_refund(_request())["outcome"] == "pay"
-        results = client.create_refunds(batch)
-        assert [each["status"] for each in results] == [201, 422, 201]
-        events = client.list_events(limit=1, wait=20)["events"]
-        assert events[0]["type"] == "refund.accepted"
-        assert all(key.startswith("whpk_") for key in client.webhook_keys())
-        paid = client.create_refund(_request(), wait=20)
-        with pytest.raises(ApiError) as raised:
-            client.cancel_refund(paid["id"])
-        assert raised.value.code == "not-cancellable"
+    client = clients.make(service.url, service.token)
+    (token,) = client.tokens()
+    assert [each["network"] for each in client.networks()] == [token["network"]]
+    assert client.preview_refund(_request())["outcome"] == "pay"
+    results = client.create_refunds(batch)
+    assert [each["status"] for each in results] == [201, 422, 201]
+    events = client.list_events(limit=1, wait=20)["events"]
+    assert events[0]["type"] == "refund.accepted"
+    assert all(key.startswith("whpk_") for key in client.webhook_keys())
+    paid = client.create_refund(_request(), wait=20)
+    with pytest.raises(ApiError) as raised:
+        client.cancel_refund(paid["id"])
+    assert raised.value.code == "not-cancellable"
+
+
+def test_tasks_share_a_client(service: Service) -> None:
+    """Eight that send one request at once make one refund."""
+    request, key = _request(), new_idempotency_key()
+
+    async def run() -> set[str]:
+        token = service.token()
+        async with AsyncHotWallet(service.url, token) as client:
+            calls = [
+                client.create_refund(request, idempotency_key=key) for _ in range(8)
+            ]
+            return {each["id"] for each in await asyncio.gather(*calls)}
+
+    assert len(asyncio.run(run())) == 1

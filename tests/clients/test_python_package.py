@@ -40,7 +40,9 @@ def test_the_readme(service: Service, tmp_path: Path) -> None:
 
     assert finished.returncode == 0, finished.stderr
     assert re.fullmatch("confirmed 0x[0-9a-f]{64}", lines[0])
-    assert lines[1].startswith("refund.accepted ")
+    assert lines[1] == "TUSD local"
+    assert re.fullmatch("rf_[0-9a-f]{32} confirmed", lines[2])
+    assert lines[3].startswith("refund.accepted ")
     assert lines[-1] == "400"
 
 

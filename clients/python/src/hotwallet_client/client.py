@@ -1,15 +1,15 @@
+# Generated from async_client.py by `make clients`: change that instead.
 """The client: a method for each operation of the refund API."""
 
 import json
-import uuid
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, cast
-from urllib.parse import quote
 
 import httpx
 
-from hotwallet_client.errors import ApiError, HotWalletError
+from hotwallet_client.errors import ApiError, NotFinalError, UnansweredError
 from hotwallet_client.models import (
     BatchMember,
     BatchResult,
@@ -26,30 +26,12 @@ from hotwallet_client.models import (
     TokenList,
     WebhookKeys,
 )
-from hotwallet_client.retries import Retries
+from hotwallet_client.requests import FINAL, new_idempotency_key, path_of, prefer
+from hotwallet_client.retries import LOST, Retries, retry_after, should_repeat
 
-
-FINAL = frozenset({"confirmed", "refused", "cancelled", "failed"})
-"""The final statuses.  Only ``confirmed`` is paid."""
 
 _LONGEST_WAIT = 20
 _POLL_SECONDS = 3.0
-
-
-class NotFinalError(HotWalletError):
-    """A refund was not final in time; ``refund`` is how it was then."""
-
-    def __init__(self, refund: Refund) -> None:
-        self.refund = refund
-        super().__init__(refund)
-
-    def __str__(self) -> str:
-        return f"{self.refund['id']} is still {self.refund['status']}: wait again"
-
-
-def new_idempotency_key() -> str:
-    """Return a random key: store it first, to use it after a crash."""
-    return str(uuid.uuid4())
 
 
 class HotWallet:
@@ -69,14 +51,15 @@ class HotWallet:
         retries: Retries | None = None,
         timeout: float = 30.0,
         http: httpx.Client | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """
         Store the parts; send nothing.
 
-        *token* is a JWT, or a function that returns a current one and is called for
-        each attempt: tokens live for minutes.  *timeout* is for one attempt, in
-        seconds.  *http* may have a proxy, client certificates, or an ``auth`` that
-        signs requests.
+        *token* is a JWT, or a function that returns a current one and is
+        called for each attempt: tokens live for minutes.  *timeout* is for one attempt,
+        in seconds.  *http* may have a proxy, client certificates, or an ``auth`` that
+        signs requests.  *sleep* is for tests.
         """
         url = httpx.URL(base_url)
         if url.scheme not in {"http", "https"} or not url.host:
@@ -86,6 +69,7 @@ class HotWallet:
         self._retries = retries or Retries()
         self._timeout = timeout
         self._http = http or httpx.Client()
+        self._sleep = sleep
 
     def __enter__(self) -> Self:
         return self
@@ -117,7 +101,7 @@ class HotWallet:
         *wait* is how many seconds the answer waits for the final status, up to 20.
         """
         key = idempotency_key or new_idempotency_key()
-        headers = {"Idempotency-Key": key, **_prefer(wait)}
+        headers = {"Idempotency-Key": key, **prefer(wait)}
         found = self._call("POST", "/v1/refunds", request, headers=headers, wait=wait)
         return cast("Refund", found.json())
 
@@ -135,8 +119,8 @@ class HotWallet:
         count = 0
         while left:
             body = {"refunds": [*left.values()]}
-            answer = self._call("POST", "/v1/refunds/batch", body).json()
-            found = cast("BatchResults", answer)["results"]
+            answer = self._call("POST", "/v1/refunds/batch", body)
+            found = cast("BatchResults", answer.json())["results"]
             results |= dict(zip(left, found, strict=True))
             left = {n: it for n, it in left.items() if "retry_after" in results[n]}
             at_least = max((results[n]["retry_after"] for n in left), default=0)
@@ -144,7 +128,7 @@ class HotWallet:
             if self._retries.clock() + pause >= until:
                 break
             if left:
-                self._retries.sleep(pause)
+                self._sleep(pause)
             count += 1
         return [results[n] for n in range(len(members))]
 
@@ -155,7 +139,8 @@ class HotWallet:
 
     def get_refund(self, refund_id: str) -> Refund:
         """Return a refund as it is now."""
-        return cast("Refund", self._call("GET", _path(refund_id)).json())
+        found = self._call("GET", path_of(refund_id))
+        return cast("Refund", found.json())
 
     def wait_until_final(self, refund_id: str, *, timeout: float = 120.0) -> Refund:
         """
@@ -169,7 +154,7 @@ class HotWallet:
             left = until - self._retries.clock()
             wait = max(0, min(_LONGEST_WAIT, int(left)))
             answer = self._call(
-                "GET", _path(refund_id), headers=_prefer(wait), wait=wait
+                "GET", path_of(refund_id), headers=prefer(wait), wait=wait
             )
             refund = cast("Refund", answer.json())
             if refund["status"] in FINAL:
@@ -203,8 +188,8 @@ class HotWallet:
         cursor: str | None = None
         while True:
             given = {**params, "limit": "200", "cursor": cursor}
-            answer = self._call("GET", "/v1/refunds", params=given).json()
-            page = cast("RefundList", answer)
+            answer = self._call("GET", "/v1/refunds", params=given)
+            page = cast("RefundList", answer.json())
             yield from page["refunds"]
             cursor = page["next_cursor"]
             if cursor is None:
@@ -216,22 +201,23 @@ class HotWallet:
 
         It is cancelled if its status is; otherwise a worker has not come to it.
         """
-        return cast("Refund", self._call("POST", f"{_path(refund_id)}/cancel").json())
+        found = self._call("POST", f"{path_of(refund_id)}/cancel")
+        return cast("Refund", found.json())
 
     def explain_refund(self, refund_id: str) -> Explanation:
         """Return why a refund has its status, and what happens next."""
-        found = self._call("GET", f"{_path(refund_id)}/explain")
+        found = self._call("GET", f"{path_of(refund_id)}/explain")
         return cast("Explanation", found.json())
 
     def tokens(self) -> Sequence[Token]:
         """Return what may be refunded, with its limits."""
-        found = cast("TokenList", self._call("GET", "/v1/tokens").json())
-        return found["tokens"]
+        found = self._call("GET", "/v1/tokens")
+        return cast("TokenList", found.json())["tokens"]
 
     def networks(self) -> Sequence[Network]:
         """Return where refunds are paid."""
-        found = cast("NetworkList", self._call("GET", "/v1/networks").json())
-        return found["networks"]
+        found = self._call("GET", "/v1/networks")
+        return cast("NetworkList", found.json())["networks"]
 
     def list_events(
         self, after: str = "0", *, limit: int = 50, wait: int = 0
@@ -241,7 +227,8 @@ class HotWallet:
 
         An empty page waits up to *wait* seconds, at most 20, for the next event.
         """
-        return cast("EventList", self._events(after, limit, wait).json())
+        found = self._events(after, limit, wait)
+        return cast("EventList", found.json())
 
     def follow_events(
         self, after: str = "0", *, limit: int = 50
@@ -263,12 +250,13 @@ class HotWallet:
 
     def webhook_keys(self) -> Sequence[str]:
         """Return the public keys for ``verify_webhook``; keep them, and ask daily."""
-        found = cast("WebhookKeys", self._call("GET", "/v1/webhooks/keys").json())
-        return [key["standard_webhooks_key"] for key in found["keys"]]
+        found = self._call("GET", "/v1/webhooks/keys")
+        keys = cast("WebhookKeys", found.json())["keys"]
+        return [key["standard_webhooks_key"] for key in keys]
 
     def _events(self, after: str, limit: int, wait: int) -> httpx.Response:
         params = {"after": after, "limit": str(limit)}
-        headers = _prefer(wait)
+        headers = prefer(wait)
         return self._call(
             "GET", "/v1/events", params=params, headers=headers, wait=wait
         )
@@ -277,7 +265,7 @@ class HotWallet:
         # The service waits for a limited number of clients, and says if it did.
         if "preference-applied" not in answer.headers:
             pause = _POLL_SECONDS * (0.5 + self._retries.draw())
-            self._retries.sleep(min(pause, at_most))
+            self._sleep(min(pause, at_most))
 
     def _call(
         self,
@@ -307,15 +295,38 @@ class HotWallet:
                 timeout=min(self._timeout + wait, left),
             )
 
-        response = self._retries.call(attempt, given.get("Idempotency-Key"))
+        response = self._repeat(attempt, given.get("Idempotency-Key"))
         if not response.is_success:
             raise ApiError.of(response)
         return response
 
+    def _repeat(
+        self, attempt: Callable[[float], httpx.Response], key: str | None
+    ) -> httpx.Response:
+        """
+        Return the first answer that a repetition would not change.
 
-def _path(refund_id: str) -> str:
-    return f"/v1/refunds/{quote(refund_id, safe='')}"
+        *attempt* makes the same request each time; it gets the seconds that are left.
 
-
-def _prefer(wait: float) -> dict[str, str]:
-    return {"Prefer": f"wait={wait:.0f}"} if wait > 0 else {}
+        Raises:
+            UnansweredError: There was none before the deadline.
+        """
+        until = self._retries.clock() + self._retries.deadline
+        count = 0
+        while True:
+            last: Exception
+            at_least = 0.0
+            try:
+                response = attempt(max(until - self._retries.clock(), 0.001))
+            except LOST as e:
+                last = e
+            else:
+                if not should_repeat(response.status_code, response.headers):
+                    return response
+                last = ApiError.of(response)
+                at_least = retry_after(response.headers)
+            pause = at_least + self._retries.pause(count)
+            if self._retries.clock() + pause >= until:
+                raise UnansweredError(last, key) from last
+            self._sleep(pause)
+            count += 1

@@ -6,6 +6,8 @@ from typing import Any, Self
 
 import httpx
 
+from hotwallet_client.models import Refund
+
 
 class HotWalletError(Exception):
     """The base class of the errors of this package."""
@@ -127,6 +129,17 @@ class UnansweredError(HotWalletError):
             f"no final answer before the deadline, last: {cause.rstrip('.')}."
             f" Repeat the request later, with the same Idempotency-Key{key}."
         )
+
+
+class NotFinalError(HotWalletError):
+    """A refund was not final in time; ``refund`` is how it was then."""
+
+    def __init__(self, refund: Refund) -> None:
+        self.refund = refund
+        super().__init__(refund)
+
+    def __str__(self) -> str:
+        return f"{self.refund['id']} is still {self.refund['status']}: wait again"
 
 
 def _text(problem: Mapping[str, Any], name: str) -> str | None:

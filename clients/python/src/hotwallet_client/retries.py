@@ -1,4 +1,4 @@
-"""Repeats requests that have no usable answer."""
+"""Which requests are repeated, and when."""
 
 import random
 import time
@@ -7,15 +7,13 @@ from dataclasses import dataclass
 
 import httpx
 
-from hotwallet_client.errors import ApiError, UnansweredError
-
 
 _SERVER_ERROR = 500
 _NOT_IMPLEMENTED = 501
 
 # Of these it is unknown whether the request arrived.  Other errors of httpx are errors
 # of the request itself, which would fail again.
-_LOST = (
+LOST = (
     httpx.NetworkError,
     httpx.TimeoutException,
     httpx.RemoteProtocolError,
@@ -30,46 +28,14 @@ class Retries:
 
     A pause is what ``Retry-After`` asks for, plus a random part of a bound that doubles
     from ``first_pause`` to ``longest_pause``: clients that failed together spread.
-    ``clock``, ``sleep`` and ``draw`` (a number from 0 to 1) are for tests.
+    ``clock`` and ``draw`` (a number from 0 to 1) are for tests.
     """
 
     deadline: float = 60.0
     first_pause: float = 0.5
     longest_pause: float = 20.0
     clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
     draw: Callable[[], float] = random.random
-
-    def call(
-        self, attempt: Callable[[float], httpx.Response], key: str | None = None
-    ) -> httpx.Response:
-        """
-        Return the first answer that a repetition would not change.
-
-        *attempt* makes the same request each time; it gets the seconds that are left.
-
-        Raises:
-            UnansweredError: There was none before the deadline.
-        """
-        until = self.clock() + self.deadline
-        count = 0
-        while True:
-            last: Exception
-            at_least = 0.0
-            try:
-                response = attempt(max(until - self.clock(), 0.001))
-            except _LOST as e:
-                last = e
-            else:
-                if not should_repeat(response.status_code, response.headers):
-                    return response
-                last = ApiError.of(response)
-                at_least = retry_after(response.headers)
-            pause = at_least + self.pause(count)
-            if self.clock() + pause >= until:
-                raise UnansweredError(last, key) from last
-            self.sleep(pause)
-            count += 1
 
     def pause(self, count: int) -> float:
         """Return the random part of the pause after *count* + 1 failures."""
