@@ -6,14 +6,14 @@ threads is bounded: a device that hangs takes a few threads, not one per request
 """
 
 import contextvars
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Lock, Thread
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from signer.errors import BackendUnavailableError, HotWalletError
 
@@ -32,6 +32,35 @@ class Pending(Future[T]):
             with suppress(TimeoutError):
                 self.exception(max(0.0, seconds))
         return self.is_started and self.done()
+
+
+class _Answer(Generic[T]):
+    """What ``within`` waits for.  A future takes four times as long."""
+
+    def __init__(self) -> None:
+        self._done = SimpleQueue[Callable[[], T]]()
+
+    def set_result(self, result: T) -> None:
+        self._done.put(lambda: result)
+
+    def set_exception(self, error: BaseException) -> None:
+        def fail() -> T:
+            raise error
+
+        self._done.put(fail)
+
+    def wait(self, seconds: float) -> Callable[[], T] | None:
+        """Wait up to *seconds* for what returns the result or raises the error."""
+        try:
+            return self._done.get(timeout=max(0.0, seconds))
+        except Empty:
+            return None
+
+
+_Kind = tuple[str, str]
+
+_Job = Callable[[], tuple[_Kind, Callable[[], object]]]
+"""Does work; returns its name and subject, and what reports its result."""
 
 
 class Deadlines:
@@ -54,8 +83,8 @@ class Deadlines:
         self._per_subject = per_subject
         self._total = total
         self._most_idle = idle
-        self._idle: list[SimpleQueue[Callable[[], None]]] = []
-        self._running: Counter[tuple[str, str]] = Counter()
+        self._idle: list[SimpleQueue[_Job]] = []
+        self._running = defaultdict[_Kind, int](int)
         self._lock = Lock()
 
     def start(
@@ -69,28 +98,9 @@ class Deadlines:
         subject may be a secret.
         """
         pending = Pending[T]()
-        kind = (name, subject)
-        with self._lock:
-            is_full = self._total is not None and self._running.total() >= self._total
-            if is_full or self._running[kind] >= self._per_subject:
-                return _refused(pending)
-            self._running[kind] += 1
-        context = contextvars.copy_context()
-        job = partial(context.run, self._run, work, pending, kind)
-        with suppress(IndexError):
-            self._idle.pop().put(job)
-            return pending
-        thread = Thread(
-            target=self._work,
-            args=(job,),
-            name=f"deadline-{name}",
-            daemon=True,  # A hanging thread must not keep the process alive.
-        )
-        try:
-            thread.start()
-        except RuntimeError:  # The system cannot start another thread.
-            self._release(kind)
-            return _refused(pending)
+        if not self._begin(work, pending, (name, subject)):
+            pending.is_started = False
+            pending.set_exception(BackendUnavailableError(TIMEOUT_MESSAGE))
         return pending
 
     def within(
@@ -108,38 +118,75 @@ class Deadlines:
         If it does not, or was not started because earlier work hangs, this raises the
         error that *late* makes of the message.
         """
-        pending = self.start(work, name=name, subject=subject)
-        if not pending.wait(seconds):
-            raise late(TIMEOUT_MESSAGE)
-        return pending.result()
+        answer = _Answer[T]()
+        if self._begin(work, answer, (name, subject)):
+            result = answer.wait(seconds)
+            if result is not None:
+                return result()
+        raise late(TIMEOUT_MESSAGE)
 
-    def _work(self, job: Callable[[], None]) -> None:
-        jobs = SimpleQueue[Callable[[], None]]()
-        job()
-        del job  # It refers to what the caller passed.
-        while len(self._idle) < self._most_idle:
-            self._idle.append(jobs)
-            jobs.get()()
-
-    def _run(
-        self, work: Callable[[], T], pending: Pending[T], kind: tuple[str, str]
-    ) -> None:
-        try:
-            finish = partial(pending.set_result, work())
-        except BaseException as e:  # noqa: BLE001  `result` raises it.
-            finish = partial(pending.set_exception, e)
-        # First, so that a caller who sees the work done can start the next at once.
-        self._release(kind)
-        finish()
-
-    def _release(self, kind: tuple[str, str]) -> None:
+    def _begin(
+        self, work: Callable[[], T], answer: Pending[T] | _Answer[T], kind: _Kind
+    ) -> bool:
+        """Start *work*, which sets its result in *answer*; return whether it began."""
         with self._lock:
-            self._running[kind] -= 1
-            if not self._running[kind]:
-                del self._running[kind]  # Callers may use any number of subjects.
+            running = self._running
+            is_full = self._total is not None and sum(running.values()) >= self._total
+            if is_full or running.get(kind, 0) >= self._per_subject:
+                return False
+            running[kind] += 1
+        context = contextvars.copy_context()
+        job = partial(context.run, self._run, work, answer, kind)
+        try:
+            self._idle.pop().put(job)
+        except IndexError:
+            return self._start_thread(job, kind)
+        return True
 
+    def _start_thread(self, job: _Job, kind: _Kind) -> bool:
+        thread = Thread(
+            target=self._work,
+            args=(job,),
+            name=f"deadline-{kind[0]}",
+            daemon=True,  # A hanging thread must not keep the process alive.
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # The system cannot start another thread.
+            with self._lock:
+                self._release(kind)
+            return False
+        return True
 
-def _refused(pending: Pending[T]) -> Pending[T]:
-    pending.is_started = False
-    pending.set_exception(BackendUnavailableError(TIMEOUT_MESSAGE))
-    return pending
+    def _work(self, job: _Job) -> None:
+        jobs = SimpleQueue[_Job]()
+        is_kept = True
+        while is_kept:
+            kind, report = job()
+            del job  # It refers to what the caller passed.
+            # First, so that a caller who sees the work done can start the next at once,
+            # and in this thread.
+            with self._lock:
+                self._release(kind)
+                is_kept = len(self._idle) < self._most_idle
+                if is_kept:
+                    self._idle.append(jobs)
+            report()
+            del report
+            if is_kept:
+                job = jobs.get()
+
+    @staticmethod
+    def _run(
+        work: Callable[[], T], answer: Pending[T] | _Answer[T], kind: _Kind
+    ) -> tuple[_Kind, Callable[[], object]]:
+        try:
+            return kind, partial(answer.set_result, work())
+        except BaseException as e:  # noqa: BLE001  The caller gets it.
+            return kind, partial(answer.set_exception, e)
+
+    def _release(self, kind: _Kind) -> None:
+        """Make room for more work of *kind*; the caller holds the lock."""
+        self._running[kind] -= 1
+        if not self._running[kind]:
+            del self._running[kind]  # Callers may use any number of subjects.
