@@ -10,11 +10,12 @@ import ctypes
 import os
 import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from ctypes import byref, c_ubyte, c_ulong, c_void_p
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -157,7 +158,6 @@ Template = Mapping[Attribute, Value]
 _CKF_OS_LOCKING_OK = 0x2
 
 _MOST_OBJECTS = 10_000
-_SIGNATURE_ROOM = 256
 
 
 class _InitializeArgs(ctypes.Structure):
@@ -191,7 +191,9 @@ class _Mechanism(ctypes.Structure):
     ]
 
 
-_ECDSA = _Mechanism(Mechanism.ECDSA)
+_ECDSA = byref(_Mechanism(Mechanism.ECDSA))
+
+_SignatureRoom = c_ubyte * 256
 
 
 class _FunctionList(ctypes.Structure):
@@ -214,10 +216,10 @@ _FUNCTIONS = {
 _NEEDED = (0, 1, 2, 4, 5, 6, 12, 13, 18, 24, 26, 27, 28, 42, 43)
 """What signing calls; python-pkcs11 does not look whether a function is there."""
 
-_PROTOTYPES = {
-    name: ctypes.CFUNCTYPE(c_ulong, *[c_void_p] * arguments)
-    for name, (_, arguments) in _FUNCTIONS.items()
-}
+
+@lru_cache(maxsize=64)
+def _bind(name: str, pointer: int) -> Callable[..., int]:
+    return ctypes.CFUNCTYPE(c_ulong, *[c_void_p] * _FUNCTIONS[name][1])(pointer)
 
 
 class _Module(lib):
@@ -293,11 +295,11 @@ class Functions:
     def call(self, name: str, *arguments: Any) -> None:
         """Call the function *name*; raise ``CryptokiError`` unless it succeeds."""
         pointer = self._pointers[_FUNCTIONS[name][0]]
-        rv = CKR.FUNCTION_NOT_SUPPORTED
+        rv: int = CKR.FUNCTION_NOT_SUPPORTED
         if pointer:
-            rv = _PROTOTYPES[name](pointer)(*arguments)
+            rv = _bind(name, pointer)(*arguments)
         self._require_process()
-        if rv != CKR.OK:
+        if rv:
             raise CryptokiError(name, rv)
 
     @contextmanager
@@ -433,11 +435,12 @@ class Session:
         trust the answer.
         """
         handle: int = self._own.handle  # type: ignore[attr-defined]
-        size, room = c_ulong(_SIGNATURE_ROOM), (c_ubyte * _SIGNATURE_ROOM)()
+        room = _SignatureRoom()
+        size = c_ulong(len(room))
         call = self._functions.call
-        call("C_SignInit", handle, byref(_ECDSA), key.handle)
+        call("C_SignInit", handle, _ECDSA, key.handle)
         call("C_Sign", handle, digest, len(digest), room, byref(size))
-        return ctypes.string_at(room, min(size.value, _SIGNATURE_ROOM))
+        return ctypes.string_at(room, min(size.value, len(room)))
 
     def generate(self, public: Template, private: Template) -> tuple[Object, Object]:
         """Generate an EC key pair, and return its public and private half."""
