@@ -1,6 +1,7 @@
 """Keccak-256, Ethereum's hash, by the fastest function that is installed."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 
 def _keccak() -> Callable[[bytes], bytes]:
@@ -18,6 +19,7 @@ keccak = _keccak()
 """Return the 32 bytes of the Keccak-256 hash of some bytes."""
 
 
+@lru_cache(maxsize=1024)  # Tokens and wallets come again.
 def checksum_address(digits: str) -> str:
     """
     Return 40 lower-case hex *digits* as an address with its checksum (EIP-55).

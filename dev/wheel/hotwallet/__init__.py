@@ -68,7 +68,6 @@ _EXTRAS = {
     "eth_utils": "account",
     "hexbytes": "account",
     "pydantic": "account",
-    "rlp": "account",
 }
 """The smallest extra that has a package; that of others is ``service``."""
 

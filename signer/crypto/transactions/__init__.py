@@ -2,9 +2,8 @@
 The five types of Ethereum transactions: digest, signed bytes, and decoding.
 
 They represent all transactions that can be valid on some chain;
-which of them may be signed is decided by a policy.  The rlp library does the RLP.  The
-tests compare each byte with eth-account and ethers; eth-account takes ten times as
-long.
+which of them may be signed is decided by a policy.  The tests compare each byte with
+eth-account and ethers; eth-account takes ten times as long.
 """
 
 from signer.crypto.transactions.fields import MAX_GAS, AccessList

@@ -1,16 +1,13 @@
 """
-The fields of a transaction: which values they may have, and their RLP.
+The fields of a transaction: which values they may have, and their RLP items.
 
-An item is ``bytes`` or a list of items.  Each value has one encoding; every other one
-is refused, so that a signed transaction cannot get a second hash.
+Each value has one encoding; every other one is refused, so that a signed transaction
+cannot get a second hash.
 """
 
 import re
 from functools import lru_cache
 from typing import Any, Protocol
-
-import rlp
-from rlp.exceptions import RLPException
 
 from signer.crypto.keccak import checksum_address
 from signer.errors import EncodingError, InvalidInputError
@@ -92,23 +89,6 @@ def check_fees(max_fee: int, priority_fee: int) -> None:
 WORD_SIZE = 32
 
 _ADDRESS_SIZE = 20
-
-
-def encode(items: list[object]) -> bytes:
-    """Return the RLP of a list of items."""
-    # All are bytes already: without inference it takes a third of the time.
-    return bytes(rlp.encode(items, infer_serializer=False))
-
-
-def decode(encoded: bytes) -> list[Any]:
-    """Return the items of an RLP list, or raise ``EncodingError``."""
-    try:
-        items = rlp.decode(encoded)
-    except (RLPException, RecursionError):  # Lists may nest without limit.
-        items = None
-    if not isinstance(items, list):
-        raise EncodingError("not the RLP of a transaction")
-    return items
 
 
 def take(item: object, count: int) -> list[Any]:

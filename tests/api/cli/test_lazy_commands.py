@@ -67,7 +67,7 @@ finally:
 SETTINGS_READ = {"cryptography", "eth_utils", "pydantic"}
 LEDGER_READ = {*SETTINGS_READ, "sqlalchemy", "structlog"}
 
-NODES_READ = {*LEDGER_READ, "btclib_secp256k1", "eth_abi", "rlp", "urllib3"}
+NODES_READ = {*LEDGER_READ, "btclib_secp256k1", "eth_abi", "urllib3"}
 DEVICE_READ = {*LEDGER_READ, "asn1crypto", "btclib_secp256k1", "pkcs11"}
 
 LOADED: Mapping[str, set[str]] = {

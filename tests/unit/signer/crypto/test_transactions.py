@@ -20,6 +20,7 @@ from signer.crypto.transactions import (
     LegacyTransaction,
     SignedBytes,
 )
+from signer.crypto.transactions.rlp import decode, encode
 from signer.errors import EncodingError, HotWalletError, InvalidInputError
 from tests.support import transactions as eth_account
 from tests.support.transactions import (
@@ -120,6 +121,30 @@ def test_random_bytes_raise_our_errors(prefix: bytes, random: bytes) -> None:
         return
 
     assert decoded.transaction.serialise(decoded.signature) == noise
+
+
+_items: st.SearchStrategy[Any] = st.recursive(
+    st.binary(max_size=300),
+    lambda items: st.lists(items, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(st.lists(_items, max_size=12), st.data())
+def test_rlp_is_that_of_the_rlp_library(items: list[Any], data: st.DataObject) -> None:
+    """Bytes are equal; what is decoded after one byte changed is the only reading."""
+    encoded = encode(items)
+    assert encoded == rlp.encode(items)
+
+    place = data.draw(st.integers(0, len(encoded) - 1))
+    other = encoded[:place] + data.draw(st.binary(max_size=2)) + encoded[place + 1 :]
+    for noise in (encoded, other):
+        try:
+            found = decode(noise)
+        except EncodingError:
+            continue
+        assert found == rlp.decode(noise)
+        assert encode(found) == noise
 
 
 _fields = st.one_of(
