@@ -27,6 +27,7 @@ from backends.sql.urls import POSTGRESQL
 from backends.sql.validation import is_storable
 from signer.model.event import DeliveryState, Event, sequence_at
 from signer.ports.event_store import EventPage, Pruned, Sequenced
+from signer.model.sealed_fields import from_row
 from signer.row_macs import RowMACs
 
 
@@ -210,7 +211,8 @@ def _sequence(
         connection.execute(_TRY_TO_SEQUENCE, {"lock": SEQUENCING_LOCK}).scalar()
     ):
         return None
-    found = [Event(*row) for row in connection.execute(NEW, {"at_most": limit})]
+    rows = connection.execute(NEW, {"at_most": limit})
+    found = [from_row(Event, row) for row in rows]
     authentic = [each for each in found if macs.is_valid(each.mac, each)]
     last = connection.execute(LAST, {"latest": _latest(now)}).scalar() or 0
     # The numbers rise with the time: after a restore they are above all numbers that

@@ -94,7 +94,13 @@ class _Prepared:
         compiled = statement.compile(dialect=dialect)
         self.text = str(compiled)
         self._is_positional = compiled.positiontup is not None
-        names = compiled.positiontup or [*compiled.params]
+        names = [*dict.fromkeys(compiled.positiontup or compiled.params)]
+        if compiled.positiontup is not None:
+            # A value that the text has several times is converted and bound once.
+            *parts, last = self.text.split("?")
+            places = [names.index(name) + 1 for name in compiled.positiontup]
+            numbered = [f"{a}?{b}" for a, b in zip(parts, places, strict=True)]
+            self.text = "".join([*numbered, last])
         binds = [compiled.binds[name] for name in names]
         if any(each.expanding for each in binds):
             raise TypeError("a list of values is not part of a prepared text")

@@ -137,10 +137,12 @@ def read_transactions(rows: Iterable[Sequence[Any]]) -> tuple[Transaction, ...]:
     """
     found: dict[Nonce, tuple[Transaction, list[Refund]]] = {}
     for row in rows:
-        transaction = from_row(Transaction, row[_WIDTH:])
-        _, payments = found.setdefault(nonce_of(transaction), (transaction, []))
+        paid = row[_WIDTH:]
+        nonce = (*paid[: len(NONCE)],)
+        if nonce not in found:
+            found[nonce] = from_row(Transaction, paid), []
         if row[0] is not None:
-            payments.append(from_row(Refund, row[:_WIDTH]))
+            found[nonce][1].append(from_row(Refund, row[:_WIDTH]))
     return tuple(each.paying_own(payments) for each, payments in found.values())
 
 

@@ -280,7 +280,7 @@ class PaymentPolicy:
             paid.sender,
             self._clock(),
             self._known(paid.network, network),
-            self._own_keys(paid),
+            self._own_keys(payment),
             self._tenants.limits(caller.tenant or "") if is_refund else NO_LIMITS,
             denied=self.denied(),
         )
@@ -293,9 +293,9 @@ class PaymentPolicy:
             self._networks[name] = known = (network, KnownNetwork.of(name, network))
         return known[1]
 
-    def _own_keys(self, paid: Transaction) -> OwnKeys:
+    def _own_keys(self, payment: Refund | None) -> OwnKeys:
         # A sweep pays the key that is active now; others do not pay our own keys.
-        is_sweep = any(each.purpose is PaymentPurpose.SWEEP for each in paid.payments)
+        is_sweep = payment is not None and payment.purpose is PaymentPurpose.SWEEP
         read: Callable[[], Sequence[Key]] = (
             self._ring.current_keys if is_sweep else self._ring.cached_keys
         )
