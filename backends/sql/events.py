@@ -26,8 +26,8 @@ from backends.sql.tables import events, webhook_deliveries
 from backends.sql.urls import POSTGRESQL
 from backends.sql.validation import is_storable
 from signer.model.event import DeliveryState, Event, sequence_at
-from signer.ports.event_store import EventPage, Pruned, Sequenced
 from signer.model.sealed_fields import from_row
+from signer.ports.event_store import EventPage, Pruned, Sequenced
 from signer.row_macs import RowMACs
 
 

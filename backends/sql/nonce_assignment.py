@@ -27,7 +27,7 @@ from backends.sql.statements import (
     HAS_OTHERS,
     INSERT_AUDIT_RECORD,
     INSERT_MEMBERSHIP,
-    INSERT_MOVE,
+    INSERT_MOVES,
     RESERVE_TRANSACTION,
     UNCHANGED,
     Values,
@@ -187,10 +187,13 @@ def reserve_together(
         done = {row.id for row in connection.execute(_RESERVED, first)}
         raise _UnreservedError({row["refunds_id"] for row in rows} - done)
     spendings.save()
-    inserted = [fields_of(transactions, each) for each in reserved]
+    inserted = [
+        {**fields_of(transactions, each), "payments": len(each.payments)}
+        for each in reserved
+    ]
     execute(connection, RESERVE_TRANSACTION, inserted)
-    for statement in (INSERT_MEMBERSHIP, INSERT_MOVE):
-        execute(connection, statement, rows)
+    execute(connection, INSERT_MEMBERSHIP, rows)
+    execute(connection, INSERT_MOVES, inserted)
     # All of a batch would draft the same record.
     drafts = [some[0].draft_intent for some in batches.composed]
     reserved = [

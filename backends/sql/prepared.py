@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BindParameter,
+    ColumnElement,
     Connection,
     CursorResult,
     Dialect,
@@ -29,6 +30,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.exc import StatementError
+from sqlalchemy.sql.visitors import iterate, replacement_traverse
 from sqlalchemy.types import TypeEngine
 
 from backends.sql.urls import POSTGRESQL
@@ -69,20 +71,39 @@ def given_rows(columns: Mapping[str, TypeEngine[Any]]) -> TableValuedAlias:
 
 
 class RowInsert:
-    """Inserts rows into *table*; *row* has the parameter of each column."""
+    """
+    Inserts rows into *table*; *row* has the parameter of each column.
 
-    def __init__(self, table: Table, row: Mapping[str, BindParameter[Any]]) -> None:
+    With *conditions*, it has columns of another table as well, and one execution
+    inserts a row for each row there that fulfils them.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        row: Mapping[str, ColumnElement[Any]],
+        *conditions: ColumnElement[bool],
+    ) -> None:
         self._table = table
         self._row = row
+        self._conditions = conditions
 
     def of_dialect(self, name: str) -> Executable:
-        """Return a statement for one row, or on PostgreSQL for any number of them."""
-        if name != POSTGRESQL:
+        """Return a statement for one execution, or on PostgreSQL for any number."""
+        if name != POSTGRESQL and not self._conditions:
             # Inline: no value that the database sets is returned.
             return insert(self._table).values(self._row).inline()
-        given = given_rows({each.key: each.type for each in self._row.values()})
-        columns = [given.c[each.key] for each in self._row.values()]
-        return insert(self._table).from_select([*self._row], select(*columns))
+        rows: Any = select(*self._row.values()).where(*self._conditions)
+        if name == POSTGRESQL:
+            binds = [each for each in iterate(rows) if isinstance(each, BindParameter)]
+            given = given_rows({each.key: each.type for each in binds})
+
+            def give(element: Any, **_: Any) -> Any:
+                is_bind = isinstance(element, BindParameter)
+                return given.c[element.key] if is_bind else None
+
+            rows = replacement_traverse(rows, {}, give)
+        return insert(self._table).from_select([*self._row], rows)
 
 
 class _Prepared:

@@ -22,6 +22,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    literal_column,
     or_,
     select,
     text,
@@ -142,19 +143,17 @@ def names_stopped_token() -> Any:
     return is_token_stopped(*parameters(refunds, _TOKEN).values())
 
 
-def _pays(*conditions: Any) -> Any:
-    """
-    Return the condition that a refund of the transaction fulfils *conditions*.
+# A transaction's own refunds have the positions from 0 on (``Refund.inside``).  Another
+# program may have pointed more to it, at higher ones.
+_PAID = (
+    *(refunds.c[name] == parameter(transactions, name) for name in NONCE),
+    refunds.c.position < bindparam("payments", type_=refunds.c.position.type),
+)
 
-    Its own have the positions from 0 on (``Refund.inside``).  Another program may have
-    pointed more refunds to it, at higher ones.
-    """
-    keys = (
-        refunds.c[each.name] == parameter(transactions, each.name)
-        for each in transactions.primary_key
-    )
-    count = bindparam("payments", type_=refunds.c.position.type)
-    return exists().where(*keys, refunds.c.position < count, *conditions)
+
+def _pays(*conditions: Any) -> Any:
+    """Return the condition that a refund of the transaction fulfils *conditions*."""
+    return exists().where(*_PAID, *conditions)
 
 
 _IS_ELSEWHERE = _membership(refunds.c.id, _is_other(refunds.c.__getitem__), _MAY_PAY)
@@ -232,6 +231,19 @@ _EVENT = (*KINDS[Event].covered, "mac")
 INSERT_MOVE = RowInsert(refund_moves, _move)
 """Inserts the row of history of a change."""
 
+INSERT_MOVES = RowInsert(
+    refund_moves,
+    {
+        "refund_id": refunds.c.id,
+        "version": refunds.c.version + parameter(transactions, "version"),
+        "status": parameter(transactions, "status"),
+        "at": parameter(transactions, "updated_at"),
+    },
+    *_PAID,
+    literal_column("refunds.state = 'assigned'"),
+)
+"""Inserts that of each refund of a transaction, which moves with it."""
+
 INSERT_ATTEMPT = RowInsert(attempts, parameters(attempts, tuple(attempts.c.keys())))
 """Inserts signed bytes."""
 
@@ -281,6 +293,7 @@ ORDER: Sequence[Statement] = (
     ADOPT_TRANSACTION,
     INSERT_MEMBERSHIP,
     INSERT_MOVE,
+    INSERT_MOVES,
     INSERT_ATTEMPT,
     INSERT_EVENT,
     INSERT_AUDIT_RECORD,
@@ -384,25 +397,31 @@ def accepted_values(
 
 def refund_values(macs: RowMACs, before: Refund | None, after: Refund) -> Values:
     """Return the parameters of a change of a refund, its history and its event."""
-    params = {**fields_of(refunds, after), **history_values(macs, before, after)}
+    params = {
+        **fields_of(refunds, after),
+        "revision": after.revision,
+        "status": after.status,
+        "moved_at": after.moving.updated_at,
+        **event_values(macs, before, after),
+    }
     if before is not None:
         params["refunds_before"] = before.version
     return params
 
 
-def history_values(macs: RowMACs, before: Refund | None, after: Refund) -> Values:
-    """Return the parameters of the history and the event of a change of a refund."""
-    params = {
-        "refunds_id": after.id,
-        "revision": after.revision,
-        "status": after.status,
-        "moved_at": after.moving.updated_at,
-    }
+def kept_values(refund: Refund) -> Values:
+    """Return the parameters of ``KEEP``."""
+    params = {f"refunds_{name}": getattr(refund, name) for name in ("id", *NONCE)}
+    return {**params, "refunds_before": refund.version}
+
+
+def event_values(macs: RowMACs, before: Refund | None, after: Refund) -> Values:
+    """Return the parameters of the event of a change of a refund, if it has one."""
     event = Event.of(before, after)
     if event is None:
-        return params
+        return {}
     row = dict(zip(_NO_EVENT, _event_values(event), strict=True))
-    return {**params, **row, "events_mac": macs.compute(event)}
+    return {**row, "events_mac": macs.compute(event)}
 
 
 def record_values(macs: RowMACs, record: Record) -> Values:

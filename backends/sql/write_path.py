@@ -28,6 +28,7 @@ from backends.sql.statements import (
     INSERT_EVENT,
     INSERT_MEMBERSHIP,
     INSERT_MOVE,
+    INSERT_MOVES,
     KEEP,
     LOCK,
     ORDER,
@@ -39,8 +40,9 @@ from backends.sql.statements import (
     SAVE_TRANSACTION,
     Statement,
     Values,
+    event_values,
     fields_of,
-    history_values,
+    kept_values,
     record_values,
     refund_values,
 )
@@ -53,6 +55,7 @@ from signer.errors import (
     StoreError,
     StoreUnavailableError,
 )
+from signer.model.payment import PaymentState
 from signer.model.refund import Refund
 from signer.model.transaction import (
     Kind,
@@ -127,22 +130,26 @@ def _moves_of(
     else:
         yield Write(RECORD, key, values)
         yield Write(INSERT_ATTEMPT, key, fields_of(attempts, attempt))
+    is_moved = before.status is not after.status
+    if is_moved and any(p.state is PaymentState.ASSIGNED for p in after.payments):
+        yield Write(INSERT_MOVES, key, values)
     # No two transfers have the same composition, so a refund that one pays is in no
     # other while it exists.  One of a batch may be.
     is_kept = is_paying and before.kind is TransactionKind.BATCH
     for old, new in zip(before.payments, after.payments, strict=True):
-        if is_kept or old.version != new.version:
+        if old.version != new.version:
             paid = refund_values(macs, old, new)
-            compared = KEEP if old.version == new.version else SAVE
-            is_left = new.nonce is None
-            yield Write(RELEASE if is_left else compared, (old.id,), paid)
-        else:
-            paid = history_values(macs, old, new)
-        yield from _history(old, new, paid)
+            yield Write(SAVE if new.nonce is not None else RELEASE, (old.id,), paid)
+            yield from _history(old, new, paid)
+            continue
+        if is_kept:
+            yield Write(KEEP, (old.id,), kept_values(new))
+        if event := event_values(macs, old, new):
+            yield Write(INSERT_EVENT, (old.id,), event)
 
 
 def _history(before: Refund, after: Refund, values: Values) -> Iterator[Write]:
-    if before.status is not after.status:
+    if before.state is not after.state:
         yield Write(INSERT_MOVE, (before.id,), values)
     if "events_id" in values:
         yield Write(INSERT_EVENT, (before.id,), values)
