@@ -118,10 +118,13 @@ def open_histories(networks: Mapping[str, Network]) -> Mapping[str, ChainHistory
 
 
 def _connect(client: Callable[..., Client], network: Network) -> Client:
+    from backends.json_rpc.node import NodeRules  # noqa: PLC0415
+
     return client(
         network.rpc_urls,
         timeout=network.rpc_timeout_ms / 1000,
         chain_id=network.chain_id,
+        rules=NodeRules(network.rpc_batch, network.pending != "none", network.fees),
     )
 
 

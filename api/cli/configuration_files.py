@@ -203,6 +203,7 @@ def networks_text(names: Iterable[str], urls: Mapping[str, Sequence[str]]) -> st
         placeholder=PLACEHOLDER_URL,
         key=lambda name: json.dumps(name) if "." in name else name,
         list=json.dumps,
+        overrides=("block_seconds", "confirmations", "finality", "fees"),
     )
 
 

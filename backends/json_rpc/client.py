@@ -10,7 +10,14 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from backends.json_rpc import quorum, requests
-from backends.json_rpc.node import LARGEST_BATCH, MAX_RESPONSE_BYTES, Node, Observed
+from backends.json_rpc.node import (
+    LARGEST_BATCH,
+    MAX_RESPONSE_BYTES,
+    NO_RULES,
+    Node,
+    NodeRules,
+    Observed,
+)
 from backends.json_rpc.node_pool import NodePool
 from backends.json_rpc.quorum import QuorumRule
 from backends.json_rpc.requests import find_hash
@@ -27,6 +34,7 @@ from signer.ports.chain import (
     Block,
     Call,
     Fees,
+    FinalityTag,
     MinedTransaction,
     NodeStatus,
     Preflight,
@@ -55,7 +63,7 @@ class JSONRPCChain:
 
     *urls* are secrets, the preferred one first.  A node must report *chain_id* before
     its responses count.  *timeout* is for each exchange, and *observe* gets the node's
-    name, the methods with their outcomes, and the seconds.
+    name, the methods with their outcomes, and the seconds.  *rules* are of all nodes.
     """
 
     max_bytes = MAX_RESPONSE_BYTES
@@ -67,8 +75,11 @@ class JSONRPCChain:
         timeout: float,
         chain_id: int | None = None,
         observe: Callable[[str, Observed, float], None] | None = None,
+        *,
+        rules: NodeRules = NO_RULES,
     ) -> None:
         self._observe = observe
+        self._rules = rules
         self._urls = [_check_url(url, position) for position, url in enumerate(urls, 1)]
         if not self._urls:
             raise _misconfigured("a network needs at least one RPC URL")
@@ -186,6 +197,9 @@ class JSONRPCChain:
     def latest_block(self) -> Block:
         return self._ask(quorum.HEAD, requests.latest_block)
 
+    def final_block(self, tag: FinalityTag) -> Block:
+        return self._ask(quorum.HEAD, requests.final_block, tag)
+
     def block(self, number: int) -> Block | None:
         return self._ask(quorum.BLOCK, requests.block, number)
 
@@ -236,7 +250,7 @@ class JSONRPCChain:
     def _open(self, url: SecretStr, position: int) -> Node:
         name = node_name(position)
         observe = None if self._observe is None else partial(self._observe, name)
-        return Node(url, self._timeout, self.max_bytes, observe)
+        return Node(url, self._timeout, self.max_bytes, observe, rules=self._rules)
 
 
 def _by_hash(results: Sequence[Any]) -> dict[str, Receipt]:

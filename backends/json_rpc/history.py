@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from backends.json_rpc import parsing
 from backends.json_rpc.client import JSONRPCChain, require_agreement
-from backends.json_rpc.node import LARGEST_BATCH, MethodCall, Node
+from backends.json_rpc.node import LARGEST_BATCH, NO_RULES, MethodCall, Node, NodeRules
 from backends.json_rpc.parsing import Result, address, attempt, digest, quantity
 from backends.json_rpc.quorum import QuorumRule, agreed, differs
 from backends.json_rpc.requests import ImpossibleResponseError, send
@@ -199,9 +199,11 @@ class JSONRPCHistory(JSONRPCChain):
         urls: Sequence[SecretStr | str],
         timeout: float,
         chain_id: int | None = None,
+        *,
+        rules: NodeRules = NO_RULES,
     ) -> None:
         """Create a client, as ``JSONRPCChain``."""
-        super().__init__(urls, timeout, chain_id)
+        super().__init__(urls, timeout, chain_id, rules=rules)
         self._span: int | None = None
 
     def headers(self, numbers: Sequence[int]) -> Sequence[Header]:

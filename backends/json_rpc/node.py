@@ -8,10 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -222,7 +223,29 @@ _AVOIDED_SECONDS = 600.0
 """How long a node is not asked again with a method to which it did not respond."""
 
 LARGEST_BATCH = 50
-"""The largest batch that public endpoints with a limit accept."""
+"""The largest batch that a client asks for; a node may take less at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRules:
+    """
+    What a network's nodes have in common, as ``Network`` declares it.
+
+    ``batch`` is how many requests they take at once.
+    """
+
+    batch: int = LARGEST_BATCH
+    has_pending: bool = True
+    fees: Literal["eip-1559", "legacy"] | None = None
+
+    @property
+    def pending(self) -> str:
+        """The name of the state that has the most of an account's transactions."""
+        return "pending" if self.has_pending else "latest"
+
+
+NO_RULES = NodeRules()
+
 
 # Results are hex strings, except for these methods.
 _RESULT_TYPES: dict[str, tuple[type, ...]] = {
@@ -255,7 +278,10 @@ class Node:
         max_bytes: int = MAX_RESPONSE_BYTES,
         observe: Callable[[Observed, float], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        rules: NodeRules = NO_RULES,
     ) -> None:
+        self.rules = rules
         self._observe = observe
         self._connection = NodeConnection(url, timeout, max_bytes)
         self._timeout = timeout
@@ -330,10 +356,11 @@ class Node:
 
     def _request_all(self, calls: Sequence[MethodCall]) -> list[Any]:
         outcomes: dict[int, Any] = {}
-        for start in range(0, len(calls), LARGEST_BATCH):
+        size = self.rules.batch
+        for start in range(0, len(calls), size):
             # Some gateways fail only batches, and a response may be too large.
             with suppress(ServerError, ResponseTooLargeError):
-                chunk = calls[start : start + LARGEST_BATCH]
+                chunk = calls[start : start + size]
                 for position, outcome in self._send_batch(chunk).items():
                     outcomes[start + position] = outcome
         missing = [each for each in range(len(calls)) if each not in outcomes]

@@ -19,7 +19,7 @@ from backends.json_rpc.error_mapping import AlreadyKnownError, CannotAnswerError
 from backends.json_rpc.node import MethodCall, Node
 from backends.json_rpc.parsing import Result, attempt, data, digest, quantity
 from signer.errors import ChainError, ChainUnavailableError, require
-from signer.ports.chain import Block, Call, Fees, MinedTransaction, Receipt
+from signer.ports.chain import Block, Call, Fees, FinalityTag, MinedTransaction, Receipt
 
 
 _T = TypeVar("_T")
@@ -31,6 +31,7 @@ _FEES: Sequence[MethodCall] = (
     ("eth_getBlockByNumber", ["latest", False]),
     ("eth_maxPriorityFeePerGas", []),
 )
+_GAS_PRICE: Sequence[MethodCall] = (("eth_gasPrice", []),)
 
 
 class ImpossibleResponseError(ChainUnavailableError):
@@ -58,8 +59,19 @@ chain_id = _reads("eth_chainId", quantity)
 balance = _reads("eth_getBalance", quantity, "latest")
 code = _reads("eth_getCode", data, "latest")
 transaction_count = _reads("eth_getTransactionCount", quantity, "latest")
-pending_count = _reads("eth_getTransactionCount", quantity, "pending")
 latest_block = _reads("eth_getBlockByNumber", parsing.block, "latest", False)
+
+
+def pending_count(node: Node, address: str) -> int:
+    params = [address, node.rules.pending]
+    return quantity(node.request("eth_getTransactionCount", params))
+
+
+def final_block(node: Node, tag: FinalityTag) -> Block:
+    result = node.request("eth_getBlockByNumber", [tag, False])
+    if result is None:
+        raise CannotAnswerError(f"the node has no {tag} block")
+    return parsing.block(result)
 
 
 def call(node: Node, call: Call) -> bytes:
@@ -76,16 +88,18 @@ def transaction_count_at(node: Node, address: str, block: int) -> int:
 
 def preflight(node: Node, sender: str, calls: Sequence[Call]) -> Sequence[Any]:
     """Return the pending count, the fees and an estimate per call, or their errors."""
-    count, block, tip, *estimates = node.request_all(
+    asked = _fee_calls(node)
+    count, *results = node.request_all(
         [
-            ("eth_getTransactionCount", [sender, "pending"]),
-            *_FEES,
+            ("eth_getTransactionCount", [sender, node.rules.pending]),
+            *asked,
             *map(_try, calls),
         ]
     )
+    prices, estimates = results[: len(asked)], results[len(asked) :]
     return [
         _parse(quantity, count),
-        _parse(lambda block: _parse_fees(node, block, tip), block),
+        _parse(lambda first: _parse_fees(node, first, *prices[1:]), prices[0]),
         *map(_parse_gas, calls, estimates),
     ]
 
@@ -129,17 +143,26 @@ def _check_hash(raw: bytes, tx_hash: str) -> None:
 
 
 def fees(node: Node) -> Fees:
-    block, tip = node.request_all(_FEES)
-    return _parse_fees(node, require(block), tip)
+    first, *others = node.request_all(_fee_calls(node))
+    return _parse_fees(node, require(first), *others)
 
 
-def _parse_fees(node: Node, block: Result, tip: Any) -> Fees:
-    parsing.block(block)  # Raises if it is malformed.
-    base_fee = block.get("baseFeePerGas")
-    if base_fee is None:
-        price = quantity(node.request("eth_gasPrice", []))
-        return Fees(base_fee=None, priority_fee=price)
-    return Fees(quantity(base_fee), priority_fee=quantity(require(tip)))
+def _fee_calls(node: Node) -> Sequence[MethodCall]:
+    return _GAS_PRICE if node.rules.fees == "legacy" else _FEES
+
+
+def _parse_fees(node: Node, first: Any, *others: Any) -> Fees:
+    if node.rules.fees == "legacy":
+        return Fees(base_fee=None, priority_fee=quantity(first))
+    parsing.block(first)  # Raises if it is malformed.
+    base_fee = first.get("baseFeePerGas")
+    if base_fee is not None:
+        (tip,) = others
+        return Fees(quantity(base_fee), priority_fee=quantity(require(tip)))
+    if node.rules.fees is not None:
+        raise ImpossibleResponseError("the node's newest block has no base fee")
+    price = quantity(node.request("eth_gasPrice", []))
+    return Fees(base_fee=None, priority_fee=price)
 
 
 def receipts(

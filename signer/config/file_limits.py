@@ -174,10 +174,12 @@ def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def _is_on(path: Path, value: Any, limits: FileLimits) -> bool:
-    """Return whether a limit is in force: 0 turns one off, and two belong to others."""
+    """Return whether a limit is in force: some can be off, and two belong to others."""
     match path:
         case ("networks", _, "max_fee_factor"):
             return bool(value != 0)
+        case ("networks", _, "finality"):
+            return bool(value != "confirmations")
         case ("networks", _, "automatic_stop", "failed_of_last"):
             return (*path[:3], "max_failed_percent") in limits
         case ("networks", _, "automatic_stop", "window_minutes"):

@@ -16,9 +16,11 @@ The networks and tokens that refunds may use, from one TOML file.
 """
 
 import re
+import tomllib
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Literal, Self
 
 from eth_utils.address import is_checksum_address
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
@@ -40,11 +42,10 @@ _EXPLORER = re.compile(
 )
 
 
-_LOCAL_CHAIN = 31337
-"""Of Anvil and Hardhat, which mine each transaction at once and drop none."""
+_TABLE = files("signer.config").joinpath("network_kinds.toml").read_text("utf-8")
 
-_GUARANTEED_SLOTS = 16
-"""How many transactions of one account geth keeps in a pool that is full."""
+_KINDS: Mapping[str, Mapping[str, Any]] = tomllib.loads(_TABLE)
+"""The kinds of networks, each with its defaults."""
 
 GWEI = 10**9
 """In wei: the unit of fees in the file."""
@@ -70,6 +71,9 @@ def _https_base(url: str) -> str:
             " fragment"
         )
     return url.rstrip("/")
+
+
+Finality = Literal["confirmations", "safe", "finalized"]
 
 
 class Token(StrictModel):
@@ -164,16 +168,24 @@ class Network(StrictModel):
     """
     One chain.
 
+    ``kind`` names a table of ``network_kinds.toml``: defaults of other fields.
     ``confirmations`` counts the blocks from the transaction's block to the head, both
-    included.  ``rpc_urls`` are secrets, because they often contain an API key.
+    included; a block is final once it has them, and once the nodes call it safe or
+    finalized if ``finality`` says so.  ``block_seconds`` is the usual time between two
+    blocks; None is unknown.  ``pending`` is ``none`` if nodes do not count what waits.
+    ``fees`` is how a transaction pays for gas; None is what the newest block shows.
+    ``data_fee`` is what a rollup charges besides gas.  ``coin_is`` is the token that
+    pays for gas: both are one balance.
+    ``rpc_urls`` are secrets, because they often contain an API key.  Their nodes take
+    ``rpc_batch`` requests at once.
     ``max_fee_per_gas_gwei`` bounds every fee, including those of replacements and the
     gas price on chains without EIP-1559.  ``max_priority_fee_per_gas_gwei`` and
     ``base_fee_multiple`` determine the fee of the first attempt.  A refund waits while
     its max fee would be over ``max_fee_factor`` times its wallet's recent median; 0
     turns that off.
     ``stuck_after_seconds`` is how long an attempt may wait before its fee is raised.
-    ``max_in_flight`` bounds the transactions of a wallet that have no receipt: 0 is no
-    bound, and None is 16, or no bound on a local test chain.
+    ``max_in_flight`` bounds the transactions of a wallet that have no receipt; 0 is no
+    bound.
     ``vault`` is the contract (``contracts/``) that holds the tokens: None if the wallet
     holds them.  One transaction pays at most ``max_batch`` refunds out of it, and a
     refund may wait ``batch_wait`` seconds for others.
@@ -192,14 +204,24 @@ class Network(StrictModel):
         tuple[SecretStr, ...], BeforeValidator(as_tuple), NOT_LIMITING
     ] = Field(min_length=1)
     tokens: dict[str, Token] = Field(min_length=1)
+    kind: Annotated[str | None, NOT_LIMITING] = None
     confirmations: Annotated[int, LEAST] = Field(12, ge=1)
+    finality: Finality = "confirmations"
+    block_seconds: Annotated[float | None, NOT_LIMITING] = Field(None, gt=0, le=600)
+    pending: Annotated[Literal["pool", "none"], NOT_LIMITING] = "pool"
+    fees: Annotated[Literal["eip-1559", "legacy"] | None, NOT_LIMITING] = None
+    data_fee: Annotated[Literal["op-stack"] | None, NOT_LIMITING] = None
+    coin_is: Annotated[str | None, NOT_LIMITING] = None
     max_fee_per_gas_gwei: Annotated[int, MOST] = Field(500, gt=0)
     max_priority_fee_per_gas_gwei: Annotated[int, MOST] = Field(50, ge=0)
     base_fee_multiple: Annotated[int, MOST] = Field(2, ge=1, le=10)
     max_fee_factor: Annotated[int, MOST] = Field(10, ge=0)
     rpc_timeout_ms: Annotated[int, NOT_LIMITING] = Field(5000, ge=100)
+    # The largest batch that public endpoints with a limit accept.
+    rpc_batch: Annotated[int, NOT_LIMITING] = Field(50, ge=1, le=50)
     stuck_after_seconds: Annotated[int, NOT_LIMITING] = Field(90, ge=1)
-    max_in_flight: Annotated[int | None, NOT_LIMITING] = Field(None, ge=0)
+    # geth keeps so many of one account in a pool that is full.
+    max_in_flight: Annotated[int, NOT_LIMITING] = Field(16, ge=0)
     # It decides whose tokens pay: every change needs an approval.
     vault: Address | None = None
     max_batch: Annotated[int, MOST] = Field(100, ge=1, le=100)
@@ -212,6 +234,32 @@ class Network(StrictModel):
         Annotated[str, AfterValidator(_https_base)] | None, NOT_LIMITING
     ] = None
     automatic_stop: AutomaticStopRules = AutomaticStopRules()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_defaults_of_kind(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        kind, chain_id = given.get("kind"), given.get("chain_id")
+        found: Mapping[str, Any] | None = {}
+        if kind is not None:
+            found = _KINDS.get(kind)
+        else:
+            of_id = (e for e in _KINDS.values() if chain_id in e.get("chain_ids", ()))
+            found = next(of_id, {})
+        if found is None:
+            raise ValueError(f"kind must be one of {', '.join(_KINDS)}")
+        defaults = {key: found[key] for key in found if key != "chain_ids"}
+        return {**defaults, **given}
+
+    @model_validator(mode="after")
+    def _coin_is_a_token(self) -> Self:
+        if self.coin_is is not None:
+            if self.coin_is not in self.tokens:
+                raise ValueError(f"coin_is: the network has no token {self.coin_is}")
+            if self.vault is not None:
+                raise ValueError("coin_is: a vault's tokens pay for no gas")
+        return self
 
     @model_validator(mode="after")
     def _gas_per_hour_allows_a_refund(self) -> Self:
@@ -242,13 +290,16 @@ class Network(StrictModel):
     @property
     def window(self) -> int | None:
         """How many transactions of a wallet may have no receipt; None: any number."""
-        if self.max_in_flight is not None:
-            return self.max_in_flight or None
-        return None if self.chain_id == _LOCAL_CHAIN else _GUARANTEED_SLOTS
+        return self.max_in_flight or None
 
     def token_holder(self, wallet: str) -> str:
         """Return the address that holds the tokens: the vault, or else *wallet*."""
         return self.vault or wallet
+
+    @property
+    def token_of_coin(self) -> Token | None:
+        """The token whose balance pays for gas too; None if there is none."""
+        return None if self.coin_is is None else self.tokens[self.coin_is]
 
     @property
     def topped_up(self) -> Mapping[str, Token]:

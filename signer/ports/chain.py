@@ -8,6 +8,10 @@ from typing import Literal, Protocol
 from signer.errors import ChainError
 
 
+FinalityTag = Literal["safe", "finalized"]
+"""How the nodes of some networks call blocks that are no longer replaced."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """
@@ -184,6 +188,7 @@ class ChainClient(Protocol):
         """
         Return the next nonce of *address*, pending transactions included.
 
+        Without a pending state, the network has only that of the latest block.
         It is the highest that no quorum of nodes contradicts: a transaction that is
         missed could be paid twice, and one node must not be able to pause a wallet.
         """
@@ -234,6 +239,9 @@ class ChainClient(Protocol):
 
     def latest_block(self) -> Block:
         """Return the head of the chain."""
+
+    def final_block(self, tag: FinalityTag) -> Block:
+        """Return the newest block that a quorum calls *tag*."""
 
     def block(self, number: int) -> Block | None:
         """Return the canonical block at *number*, if the nodes have it."""

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from signer.ports.chain import Block, Log, MinedTransaction
+from signer.ports.chain import Block, FinalityTag, Log, MinedTransaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,9 @@ class ChainHistory(Protocol):
 
     def latest_block(self) -> Block:
         """Return the head of the chain."""
+
+    def final_block(self, tag: FinalityTag) -> Block:
+        """Return the newest final block, as ``ChainClient.final_block``."""
 
     def headers(self, numbers: Sequence[int]) -> Sequence[Header]:
         """Return the canonical block at each height, in the order of *numbers*."""

@@ -15,12 +15,12 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 
 import structlog
 
 from signer.alerts import Alerts
-from signer.chain.chain import Chain
+from signer.chain.chain import Chain, final_height
 from signer.chain.erc20 import has_exact_transfer
 from signer.errors import (
     ChainError,
@@ -121,7 +121,7 @@ class ConfirmationTracker:
         try:
             # Read the head first: a block that arrives later must not count as depth.
             head = chain.client.latest_block()
-            view = _ChainView(chain, head.number, cache(chain.client.block))
+            view = _ChainView(chain, head, cache(chain.client.block))
             asked = self._select(in_flight, look, head, view)
             if asked:
                 receipts = chain.client.receipts(
@@ -166,7 +166,8 @@ class ConfirmationTracker:
         if has_moved:
             old = [e.transaction for e in sent if not look.is_new(e.transaction)]
             with suppress(ChainError):  # They are sent again later in any case.
-                self._resend_dropped([t for t in old if not is_used(t)], view)
+                if view.has_pending:
+                    self._resend_dropped([t for t in old if not is_used(t)], view)
             deep = [each for each in mined if view.is_deep(each.transaction)]
             # All deep ones are requested: only the others need to be watched.
             has_lost = len(deep) < len(mined) and view.has_lost_newest(mined)
@@ -324,12 +325,16 @@ class _ChainView:
     """The chain's head, and its blocks by height, during one pass."""
 
     def __init__(
-        self, chain: Chain, head: int, block: Callable[[int], Block | None]
+        self, chain: Chain, head: Block, block: Callable[[int], Block | None]
     ) -> None:
         self._client = chain.client
         self._confirmations = chain.network.confirmations
         self._head = head
         self._block = block
+        self._final_height = cache(
+            partial(final_height, chain.network, chain.client, head)
+        )
+        self.has_pending = chain.network.pending != "none"
 
     def has_lost_block(self, mined: Transaction, receipt: Receipt | None) -> bool:
         """
@@ -393,7 +398,9 @@ class _ChainView:
         return self._client.pending_count(sender)
 
     def _reaches(self, number: int) -> bool:
-        return self._head - number + 1 >= self._confirmations
+        # The first comparison saves a request.
+        has_depth = self._head.number - number + 1 >= self._confirmations
+        return has_depth and number <= self._final_height()
 
 
 def _is_settled(

@@ -14,7 +14,7 @@ from typing import TypeVar
 from signer.amounts import format_units
 from signer.chain.chain import Chain
 from signer.chain.fees import bump_fees, format_gwei, quote_fees
-from signer.config.networks import GWEI
+from signer.config.networks import GWEI, Finality
 from signer.config.tenants import TenantRegistry
 from signer.errors import (
     ChainUnavailableError,
@@ -151,6 +151,7 @@ class Explanation:
     nodes: Sequence[NodeStatus] = ()
     head: int | None = None
     confirmations: int | None = None
+    finality: Finality = "confirmations"
     fees: FeeStatus | None = None
     unanswered: Mapping[str, str] = field(default_factory=dict)
     tenant_blocked_at: datetime | None = None
@@ -286,9 +287,12 @@ def _describe_mined(found: Explanation) -> str:
     if found.head is None:
         return f"It is in block {block}"
     depth = max(found.head - block + 1, 0)
-    return (
+    text = (
         f"It is in block {block}, with {depth} of {found.confirmations} confirmations"
     )
+    if found.finality != "confirmations":
+        text += f", and waits until the nodes call the block {found.finality}"
+    return text
 
 
 def _describe_rebroadcast(fees: FeeStatus | None) -> str:
@@ -427,6 +431,7 @@ class Explainer:
             nodes=nodes,
             head=head,
             confirmations=chain.network.confirmations,
+            finality=chain.network.finality,
             fees=fees,
             unanswered=unanswered,
         )

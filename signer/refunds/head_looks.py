@@ -17,6 +17,7 @@ from statistics import median
 from zlib import crc32
 
 from signer.chain.chain import Chain
+from signer.config.networks import Network
 from signer.model.network_view import Look
 from signer.model.transaction import Transaction, TransactionStatus
 from signer.ports.chain import Block
@@ -31,8 +32,8 @@ How long a worker relies on the looks while something is in flight: no MAC cover
 Then it looks in any case, as if there were none before.
 """
 
-_LONGEST_BLOCK = timedelta(seconds=12)
-_UNBROKEN = timedelta(seconds=15)  # Looks further apart measure no block.
+_USUAL_BLOCK = timedelta(seconds=12)
+_UNBROKEN = 1.25  # Of the longest block: looks further apart measure none.
 _SAMPLES = 9
 _FEWEST_SAMPLES = 2
 _EARLY = 0.9  # Of a block: when the look is made that should find it.
@@ -80,7 +81,7 @@ class HeadLooks:
     def begin(self, chain: Chain, flying: Collection[Transaction]) -> HeadLook | None:
         """Return a look at *chain* for what is *flying*; None if none is due."""
         name = _name(chain)
-        pace = self._paces.setdefault(name, _Pace(chain.network.confirmations))
+        pace = self._paces.setdefault(name, _Pace(chain.network))
         last, now = self._store.last_look(name), self._clock()
         is_full = pace.has_relied(now)
         if last is not None:
@@ -106,8 +107,13 @@ class HeadLooks:
 class _Pace:
     """When the next block of a network is expected, by the looks of all workers."""
 
-    def __init__(self, confirmations: int) -> None:
-        self._confirmations = confirmations
+    def __init__(self, network: Network) -> None:
+        self._confirmations = network.confirmations
+        self._declared: timedelta | None = None
+        if network.block_seconds is not None:
+            self._declared = timedelta(seconds=network.block_seconds)
+        self._longest = max(self._declared or _USUAL_BLOCK, _USUAL_BLOCK)
+        self._unbroken = _UNBROKEN * self._longest
         self._number = 0
         self._moved_at: datetime | None = None
         self._looked_at: datetime | None = None
@@ -127,7 +133,7 @@ class _Pace:
         if blocks:
             moved_at = look.at
             if blocks > 0 and self._moved_at is not None and before is not None:
-                if look.at - before <= _UNBROKEN:
+                if look.at - before <= self._unbroken:
                     gap = look.at - self._moved_at
                     self._gaps.append(gap.total_seconds() / blocks)
                 elif self._gaps:
@@ -142,9 +148,11 @@ class _Pace:
         self, flying: Collection[Transaction], last: Look, now: datetime
     ) -> datetime:
         """Return when to look again for what is *flying*, after the *last* look."""
-        if len(self._gaps) < _FEWEST_SAMPLES or self._moved_at is None:
+        block = self._declared
+        if len(self._gaps) >= _FEWEST_SAMPLES:
+            block = min(timedelta(seconds=median(self._gaps)), self._longest)
+        if block is None or self._moved_at is None:
             return last.at
-        block = min(timedelta(seconds=median(self._gaps)), _LONGEST_BLOCK)
         if not last.seen & 1:
             return last.at + block / 2
         mined = [each.block_number or 0 for each in flying if _is_mined(each)]
@@ -155,7 +163,7 @@ class _Pace:
         sent = (each.updated_at for each in flying if not _is_mined(each))
         # What was sent while a clock was ahead says nothing of the next block.
         sent_at = min((each for each in sent if each <= now), default=last.at)
-        if sent_at > last.at + _UNBROKEN:
+        if sent_at > last.at + self._unbroken:
             return sent_at + block  # When the next block comes is not known.
         return max(last.at + block / _SOON, self._moved_at + _EARLY * block)
 

@@ -18,6 +18,8 @@ from datetime import datetime
 from types import MappingProxyType
 
 import structlog
+from eth_abi.encoding import encode_uint_256
+from eth_utils.crypto import keccak
 
 from signer.alerts import Alert, Alerts
 from signer.chain.chain import COIN_DECIMALS, Chain
@@ -29,7 +31,7 @@ from signer.model.key import KeyState
 from signer.model.network_view import Funds, NetworkView, NodeView
 from signer.model.refund import COIN, OPEN, Status
 from signer.model.worker_row import find_running
-from signer.ports.chain import NodeStatus
+from signer.ports.chain import Call, NodeStatus
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.meter import Meter
@@ -143,6 +145,11 @@ def _problems(node: NodeView) -> Iterator[Alert]:
         yield Alert.NODE_LAGGING
 
 
+# OP Stack, GasPriceOracle: an upper bound of the fee for so many bytes.
+_L1_ORACLE = "0x420000000000000000000000000000000000000F"
+_L1_FEE = keccak(text="getL1FeeUpperBound(uint256)")[:4]
+_REFUND_BYTES = 200  # A signed transfer with its memo, EIP-1559.
+
 _LAST_PAYMENTS = 200
 _HOURS = 24
 
@@ -161,7 +168,7 @@ def read_funds(
     The tokens are those of the vault, if the network has one.
     A refund is taken to be like the average of the last ones, and an hour like the
     average of the last 24.  The coin is counted at the max fee, which nodes require to
-    be available, so it lasts longer.
+    be available, so it lasts longer.  If it is one of the tokens, it pays both.
 
     Raises:
         ChainError: The nodes do not answer.
@@ -171,21 +178,43 @@ def read_funds(
     addresses = [token.address for token in network.tokens.values()]
     spent = statistics.spent_lately(network.chain_id, [GAS, *addresses])
     payments = statistics.last_payments(network.chain_id, _LAST_PAYMENTS)
-    gas = [payment.gas * max_fee for payment in payments]
-    daily_gas = spent.get(GAS, SpentLately()).day * max_fee
-    balance, refunds, hours = _runway(client.balance(address), gas, daily_gas)
+    data_fee = read_data_fee(chain) if payments else 0
+    costs = [payment.gas * max_fee + data_fee for payment in payments]
+    # What a unit of gas of the last payments costs, with the data fee.
+    used = sum(payment.gas for payment in payments)
+    price = sum(costs) // used if used else max_fee
+    daily = spent.get(GAS, SpentLately()).day * price
+    holder, shared = network.token_holder(address), network.token_of_coin
+    if shared is not None:
+        unit = 10 ** (COIN_DECIMALS - shared.decimals)
+        costs = [
+            cost + unit * payment.amount * (payment.token_address == shared.address)
+            for cost, payment in zip(costs, payments, strict=True)
+        ]
+        daily += unit * spent.get(shared.address, SpentLately()).day
+    balance, refunds, hours = _runway(client.balance(address), costs, daily)
     if balance == 0:
         refunds = 0  # Also before the first refund, whose cost is unknown.
     found = [Funds(COIN, balance, COIN_DECIMALS, refunds, hours)]
-    by_token, holder = _amounts(payments), network.token_holder(address)
+    by_token = _amounts(payments)
     for symbol, token in network.tokens.items():
-        balance, refunds, hours = _runway(
-            chain.token_balance(token.address, holder),
-            by_token.get(token.address, ()),
-            spent.get(token.address, SpentLately()).day,
-        )
-        found.append(Funds(symbol, balance, token.decimals, refunds, hours))
+        held = chain.token_balance(token.address, holder)
+        if token is not shared:
+            amounts = by_token.get(token.address, ())
+            day = spent.get(token.address, SpentLately()).day
+            _, refunds, hours = _runway(held, amounts, day)
+        else:
+            refunds, hours = found[0].refunds_left, found[0].hours_left
+        found.append(Funds(symbol, held, token.decimals, refunds, hours))
     return found
+
+
+def read_data_fee(chain: Chain) -> int:
+    """Return what a rollup charges for the data of a refund, in wei; 0 on others."""
+    if chain.network.data_fee is None:
+        return 0
+    asked = _L1_FEE + encode_uint_256(_REFUND_BYTES)
+    return int.from_bytes(chain.client.call(Call(None, _L1_ORACLE, asked)), "big")
 
 
 def _amounts(payments: Sequence[RecentPayment]) -> Mapping[str, Sequence[int]]:

@@ -5,6 +5,7 @@ Contract of chain clients on real chains: balances, fees and refused transaction
 transfers and reverts.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -18,9 +19,14 @@ from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
 from signer.chain.erc20 import encode_transfer
 from signer.crypto.transactions import LegacyTransaction
-from signer.errors import BroadcastRejectedError, ChainError, ExecutionRevertedError
+from signer.errors import (
+    BroadcastRejectedError,
+    ChainError,
+    ChainUnavailableError,
+    ExecutionRevertedError,
+)
 from signer.model.audit_record import Operation
-from signer.ports.chain import Call, ChainClient, Fees
+from signer.ports.chain import Call, ChainClient, Fees, FinalityTag
 from tests.fixtures.chain import DevChain
 from tests.support.devices import honest, signer_over
 from tests.support.payments import RECIPIENT, hash_of, mined, signed
@@ -186,3 +192,16 @@ def test_a_legacy_transaction_is_mined(legacy_anvil: DevChain) -> None:
     found = client.find_transaction(signer.address, 0)
     assert found is not None
     assert found.tx_hash == hash_of(raw)
+
+
+def test_final_blocks(client: ChainClient, dev_chain: DevChain) -> None:
+    """A node names them, or is no answer; they are not newer than the head."""
+    coin.fund(dev_chain.url, Account.create().address)
+    tags: Sequence[FinalityTag] = ("safe", "finalized")
+    for tag in tags:
+        try:
+            found = client.final_block(tag)
+        except ChainUnavailableError:
+            continue
+        assert found.number <= client.latest_block().number
+        assert client.block(found.number) == found

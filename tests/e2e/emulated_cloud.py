@@ -272,7 +272,7 @@ def _edits(tokens: Mapping[str, str]) -> str:
     )
     networks = f"""
 s|^rpc_urls = .*|rpc_urls = {urls}|
-s|^confirmations = .*|confirmations = 2|
+s|^kind = .*|confirmations = 2|
 s|^# daily_limit|daily_limit|
 {addresses}
 """

@@ -10,6 +10,7 @@ from signer.ports.chain import (
     Block,
     Call,
     Fees,
+    FinalityTag,
     MinedTransaction,
     NodeStatus,
     Receipt,
@@ -106,6 +107,9 @@ class Node(Unbatched):
 
     def latest_block(self) -> Block:
         return self._head().tip.block
+
+    def final_block(self, tag: FinalityTag) -> Block:
+        return self._chain.head.blocks[0].block
 
     def block(self, number: int) -> Block | None:
         blocks = self._chain.head.blocks

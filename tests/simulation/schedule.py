@@ -107,7 +107,7 @@ class Schedule:
         self._key_admin = KeyAdmin(
             self.scheduler, ledger, self._chain, self._observer.write
         )
-        bounds: dict[str, Any] = {"max_in_flight": self.plan.window or None}
+        bounds: dict[str, Any] = {"max_in_flight": self.plan.window or 0}
         if self.plan.per_batch:
             bounds |= {"vault": VAULT, "max_batch": self.plan.per_batch}
         bounded = build.network.model_copy(update=bounds)

@@ -8,6 +8,7 @@ import pytest
 from eth_utils.crypto import keccak
 
 from backends.json_rpc import JSONRPCChain
+from backends.json_rpc.node import NO_RULES, NodeRules
 from signer.ports.chain import Block, Call, ChainClient, Fees, Preflight, Receipt
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Computed, Error, Reply, Result
@@ -139,10 +140,14 @@ def script_receipts(nodes: Three, *replies: Reply) -> None:
 
 
 def client(
-    *nodes: FakeNode, timeout: float = 5.0, chain_id: int | None = None
+    *nodes: FakeNode,
+    timeout: float = 5.0,
+    chain_id: int | None = None,
+    rules: NodeRules = NO_RULES,
 ) -> JSONRPCChain:
     """Return a client of *nodes*, the first one preferred."""
-    return JSONRPCChain([node.url for node in nodes], timeout, chain_id)
+    urls = [node.url for node in nodes]
+    return JSONRPCChain(urls, timeout, chain_id, rules=rules)
 
 
 def receipt_of(chain: ChainClient, tx_hash: str) -> Receipt | None:

@@ -223,7 +223,7 @@ class Comparison:
         self._reader = reader
         self._counts = Counter[str]()
         self._unfound = Counter[str]()  # Nonces by wallet whose transactions are not.
-        self._blocks = blocks = find_blocks(history, period, network.confirmations)
+        self._blocks = blocks = find_blocks(history, period, network)
         self._assets = Assets.of(network, reader.refunded_tokens(chain_id))
         self._accounts = Accounts(history, blocks, self._assets, openings)
         self._opened = {

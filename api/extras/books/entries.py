@@ -9,7 +9,7 @@ from typing import Self
 
 from api.extras.books.tables import BookToken, NonceEntry, TransactionCost
 from signer.amounts import format_units
-from signer.chain.chain import COIN_DECIMALS
+from signer.chain.chain import COIN_DECIMALS, final_height
 from signer.chain.erc20 import read_memo
 from signer.config.networks import Network
 from signer.errors import InvalidInputError
@@ -66,11 +66,9 @@ class BlockRange:
         return last - first + 1
 
 
-def find_blocks(
-    history: ChainHistory, period: Period, confirmations: int
-) -> BlockRange:
+def find_blocks(history: ChainHistory, period: Period, network: Network) -> BlockRange:
     """
-    Return the blocks of *period* that have *confirmations*.
+    Return the blocks of *period* that are final.
 
     The genesis block is left out: it has no block before it, whose state is the opening
     one, and no transactions.
@@ -79,7 +77,7 @@ def find_blocks(
         InvalidInputError: No block of the period is final yet.
         ChainUnavailableError: As ``ChainHistory``.
     """
-    final = history.latest_block().number - confirmations + 1
+    final = final_height(network, history, history.latest_block())
 
     def find_first(timestamp: float) -> int:
         return bisect_left(

@@ -20,7 +20,7 @@ from api.extras.restore.plan import (
     rebuild,
 )
 from signer.audit.actions import AuditAction
-from signer.chain.chain import Chain
+from signer.chain.chain import Chain, final_height
 from signer.config.tenants import TenantRegistry
 from signer.errors import ConflictError, IdempotencyMismatchError
 from signer.model.audit_record import Record
@@ -247,8 +247,8 @@ class WalletPlanner:
 
     def _final_count(self) -> int:
         """Return how many transactions have the confirmations that they need."""
-        client = self._chain.client
-        block = client.latest_block().number - self._chain.network.confirmations + 1
+        network, client = self._chain.network, self._chain.client
+        block = final_height(network, client, client.latest_block())
         return client.transaction_count(self._address, max(block, 0))
 
     def _object(self, problem: str) -> None:

@@ -464,7 +464,9 @@ def test_each_preset_is_a_valid_network(tmp_path: Path, name: str) -> None:
     network = load_networks(path)[name]
 
     assert network.chain_id == preset["chain_id"]
-    assert network.confirmations == preset["confirmations"]
+    assert network.kind == preset["kind"]
+    own = {"block_seconds", "confirmations", "finality", "fees"} & preset.keys()
+    assert network.model_dump(include=own) == {each: preset[each] for each in own}
     assert {symbol: token.address for symbol, token in network.tokens.items()} == {
         symbol: token["address"] for symbol, token in preset["tokens"].items()
     }

@@ -41,7 +41,7 @@ from signer.model.transaction import (
     compose,
 )
 from signer.model.wallet import UnrecordedTransaction, Wallet
-from signer.ports.chain import Block, Log, MinedTransaction
+from signer.ports.chain import Block, FinalityTag, Log, MinedTransaction
 from signer.ports.chain_history import Header, Settled, TokenTransfer
 from tests.fixtures.ledger import as_if
 from tests.support.ledgers import ROW_MACS
@@ -203,6 +203,9 @@ class PaperChain:
 
     def latest_block(self) -> Block:
         return self.block(self.head)
+
+    def final_block(self, tag: FinalityTag) -> Block:
+        return self.block(self.head - 2)
 
     def headers(self, numbers: Sequence[int]) -> Sequence[Header]:
         return [

@@ -33,7 +33,7 @@ def test_a_period_has_the_blocks_of_its_time() -> None:
     chain = PaperChain()
     chain.mine(100)
 
-    blocks = find_blocks(chain, _period(10, 20), 3)
+    blocks = find_blocks(chain, _period(10, 20), NETWORK)
 
     assert blocks.numbers == (10, 19)
     assert blocks.count == 10
@@ -44,14 +44,14 @@ def test_a_period_ends_at_the_last_final_block() -> None:
     chain = PaperChain()
     chain.mine(99)
 
-    assert find_blocks(chain, _period(50, 500), 3).numbers == (50, 98)
+    assert find_blocks(chain, _period(50, 500), NETWORK).numbers == (50, 98)
 
 
 def test_the_genesis_block_is_left_out() -> None:
     chain = PaperChain()
     chain.mine(99)
 
-    assert find_blocks(chain, _period(-50, 10), 3).numbers == (1, 9)
+    assert find_blocks(chain, _period(-50, 10), NETWORK).numbers == (1, 9)
 
 
 @pytest.mark.parametrize(("first", "last"), [(500, 600), (99, 100), (-9, 1)])
@@ -60,7 +60,7 @@ def test_a_period_without_final_blocks_is_refused(first: int, last: int) -> None
     chain.mine(99)
 
     with pytest.raises(InvalidInputError, match="final block"):
-        find_blocks(chain, _period(first, last), 3)
+        find_blocks(chain, _period(first, last), NETWORK)
 
 
 @pytest.mark.parametrize("last", [9, 10])

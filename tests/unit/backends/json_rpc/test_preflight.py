@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from backends.json_rpc.error_mapping import CannotAnswerError
+from backends.json_rpc.node import NodeRules
 from signer.errors import ChainError, ChainUnavailableError, ExecutionRevertedError
 from signer.ports.chain import Call, Fees, Preflight
 from tests.fixtures.fake_node import FakeNode
@@ -119,6 +120,49 @@ def test_an_estimate_is_in_the_place_of_its_call(
     assert preflight.estimates == tuple(256 + number for number in numbers)
     assert node.batches == batches
     assert len(node.requests) == 3 + count
+
+
+def test_a_network_without_a_pending_state(node: FakeNode) -> None:
+    """The latest one has all transactions."""
+    chain = client(node, rules=NodeRules(has_pending=False))
+
+    assert chain.preflight(ADDRESS, []).pending_count == 5
+    assert chain.pending_count(ADDRESS) == 5
+    assert node.calls("eth_getTransactionCount") == [[ADDRESS, "latest"]] * 2
+
+
+def test_a_network_with_a_gas_price(node: FakeNode) -> None:
+    """It is asked for at once, and no block is."""
+    node.script("eth_gasPrice", Result("0x9"))
+    chain, fees = client(node, rules=NodeRules(fees="legacy")), Fees(None, 9)
+
+    assert chain.preflight(ADDRESS, calls(1)) == Preflight(5, fees, (257,))
+    assert node.batches == [3]
+    assert chain.fees() == fees
+    assert not node.calls("eth_getBlockByNumber")
+
+
+def test_a_network_with_base_fees_believes_no_other_node(node: FakeNode) -> None:
+    """A node that reports none would turn its transactions into another type."""
+    chain = client(node, rules=NodeRules(fees="eip-1559"))
+    assert chain.fees() == FEES
+
+    node.script("eth_getBlockByNumber", Result({**BLOCK, "baseFeePerGas": None}))
+    with pytest.raises(ChainUnavailableError, match="has no base fee"):
+        chain.fees()
+
+
+@pytest.mark.parametrize(("batch", "sizes"), [(1, []), (3, [3, 3]), (50, [7])])
+def test_a_batch_is_what_the_nodes_take(
+    node: FakeNode, batch: int, sizes: list[int]
+) -> None:
+    preflight = client(node, rules=NodeRules(batch)).preflight(
+        ADDRESS, calls(1, 2, 3, 4)
+    )
+
+    assert preflight.estimates == (257, 258, 259, 260)
+    assert node.batches == sizes
+    assert len(node.requests) == 7
 
 
 def test_a_revert_concerns_one_call(node: FakeNode) -> None:

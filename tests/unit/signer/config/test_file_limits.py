@@ -383,6 +383,7 @@ def _fields(kind: Any, *path: str) -> Iterator[tuple[str, ...]]:
 FIXED = {
     ("networks", "some", "chain_id"),
     ("networks", "some", "vault"),
+    ("networks", "some", "finality"),
     ("networks", "some", "tokens", "some", "address"),
     ("networks", "some", "tokens", "some", "decimals"),
 }
@@ -398,6 +399,16 @@ def test_every_field_declares_when_it_allows_more() -> None:
         assert find_rule(unknown) is LimitComparison.FIXED
 
 
+def test_a_rule_of_finality_is_no_limit_until_it_is_set() -> None:
+    """Files of before its key exists raise nothing; a change of it does."""
+    before, path = _limits(FILES), f"{POLYGON}/finality"
+
+    assert raised_limits(before, _limits(_with(path, "confirmations"))) == {}
+    safe, finalized = (_limits(_with(path, each)) for each in ("safe", "finalized"))
+    for old, new in ((before, safe), (finalized, safe), (finalized, before)):
+        assert set(raised_limits(old, new)) == {"networks.polygon.finality"}
+
+
 def test_what_bounds_no_payment_is_listed() -> None:
     found = {
         each[2] if each[2] != "tokens" else each[4]
@@ -408,6 +419,7 @@ def test_what_bounds_no_payment_is_listed() -> None:
     assert found == {
         *("rpc_urls", "rpc_timeout_ms", "explorer", "webhook"),
         *("stuck_after_seconds", "stalled_after_seconds", "max_in_flight"),
-        "batch_wait",
+        *("batch_wait", "kind", "block_seconds", "pending", "fees", "data_fee"),
+        *("coin_is", "rpc_batch"),
         *("low_balance_refunds", "low_balance_hours", "top_up_below", "top_up_to"),
     }

@@ -336,3 +336,78 @@ def test_another_explorer_is_refused(file: Path, url: str) -> None:
 
 def _with_explorer(url: str) -> str:
     return GOOD.replace("31337\n", f'31337\nexplorer = "{url}"\n')
+
+
+_OF_KINDS = {
+    "ethereum": ("finalized", 64, 12, "eip-1559", 16),
+    "op-stack": ("safe", 60, 2, "eip-1559", 16),
+    "arbitrum": ("confirmations", 240, 0.25, "eip-1559", 16),
+    "polygon": ("finalized", 64, 2, "eip-1559", 16),
+    "instant": ("confirmations", 1, 1, "eip-1559", 16),
+    "arc": ("confirmations", 1, 0.5, "eip-1559", 16),
+    "local": ("confirmations", 12, None, None, None),
+}
+
+
+def _of_kind(kind: str | None, **changes: object) -> Network:
+    token = {
+        "address": "0x5FbDB2315678afecb367f032d93F642f64180aa3",
+        "decimals": 6,
+        "max_amount": "1000",
+    }
+    given = {"chain_id": 1, "rpc_urls": ["http://127.0.0.1:9"], **changes}
+    named = {} if kind is None else {"kind": kind}
+    return Network.model_validate({**given, **named, "tokens": {"USDC": token}})
+
+
+@pytest.mark.parametrize("kind", _OF_KINDS)
+def test_a_kind_has_the_defaults_of_a_network(kind: str) -> None:
+    """Also the network's own keys win."""
+    found = _of_kind(kind)
+
+    assert _OF_KINDS[kind] == (
+        found.finality,
+        found.confirmations,
+        found.block_seconds,
+        found.fees,
+        found.window,
+    )
+    assert (found.pending, found.coin_is) == (
+        ("none", "USDC") if kind == "arc" else ("pool", None)
+    )
+    assert (found.data_fee is not None) is (kind == "op-stack")
+    own = {"confirmations": 5, "finality": "safe", "max_in_flight": 3}
+    assert _of_kind(kind, **own).model_dump(include={*own}) == own
+
+
+def test_the_chain_of_anvil_has_the_kind_local() -> None:
+    """Without a kind; another network without one has no kind's defaults."""
+    local, other = _of_kind(None, chain_id=31337), _of_kind(None)
+
+    assert (local.window, other.window) == (None, 16)
+    assert _of_kind("ethereum", chain_id=31337).window == 16
+    assert (other.finality, other.confirmations) == ("confirmations", 12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "etherium"}, "kind must be one of ethereum, op-stack, arbitrum"),
+        ({"kind": "arc", "coin_is": "EURC"}, "coin_is: the network has no token EURC"),
+        ({"kind": "arc", "vault": VAULT}, "coin_is: a vault's tokens pay for no gas"),
+        ({"finality": "instant"}, "finality"),
+        ({"block_seconds": 0}, "block_seconds"),
+        ({"rpc_batch": 51}, "rpc_batch"),
+        ({"pending": True}, "pending"),
+        ({"fees": "fixed"}, "fees"),
+    ],
+)
+def test_a_wrong_kind_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        _of_kind(**{"kind": None, **changes})
+
+
+@pytest.mark.parametrize("given", ["text", None, 5])
+def test_a_network_is_a_table(given: object) -> None:
+    with pytest.raises(ValidationError, match="dictionary"):
+        Network.model_validate(given)

@@ -53,6 +53,44 @@ def test_a_refund_is_confirmed_at_its_depth(world: World) -> None:
     assert world.tracked(mined).status is Status.CONFIRMED
 
 
+def test_a_network_confirms_what_its_nodes_call_final(world: World) -> None:
+    """Not at its depth alone, and only from there on the nodes are asked (R19)."""
+    world.network = world.network.model_copy(update={"finality": "finalized"})
+    mined = _mined(world)
+    number = mined.block_number or 0
+    world.chain.mine_empty(1)
+    assert world.tracked(mined) == mined
+    assert world.chain.calls["final_block"] == 0
+
+    world.chain.finalized = number - 1
+    world.chain.mine_empty(5)
+    assert world.tracked(mined) == mined
+    receipt = world.chain.receipts([mined.tx_hash or ""])[mined.tx_hash or ""]
+    assert not world.chains["local"].is_final(receipt)
+
+    world.chain.finalized = number
+    world.chain.mine_empty(1)
+    assert world.chains["local"].is_final(receipt)
+    assert world.tracked(mined).status is Status.CONFIRMED
+
+
+@pytest.mark.parametrize(("pending", "asked"), [("pool", 1), ("none", 0)])
+def test_pools_are_asked_where_they_can_answer(
+    world: World, pending: str, asked: int
+) -> None:
+    """Without a pending state, each transaction would seem to be dropped."""
+    world.network = world.network.model_copy(update={"pending": pending})
+    world.broadcast()
+    world.clock.advance(seconds=1)
+    world.confirmation_tracker.track()
+    before = world.chain.calls["pending_count"]
+    world.clock.advance(seconds=1)
+    world.chain.mine_empty(1)
+    world.confirmation_tracker.track()
+
+    assert world.chain.calls["pending_count"] - before == asked
+
+
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_reorganisation_moves_the_refund_back(world: World, keep: bool) -> None:
     """Mined becomes broadcast, and the same bytes are mined again (R19)."""

@@ -277,6 +277,14 @@ def _unrecorded(world: World) -> Refund:
     return refund
 
 
+def _not_finalized(world: World) -> Refund:
+    world.network = world.network.model_copy(update={"finality": "finalized"})
+    refund = world.broadcast()
+    world.chain.mine()
+    world.confirmation_tracker.track()
+    return refund
+
+
 def _mined_after_the_head(world: World) -> Refund:
     refund = world.broadcast()
     world.chain.mine_empty(2)
@@ -305,6 +313,13 @@ def _failed(world: World) -> Refund:
         (
             _unrecorded,
             "1 of 1 nodes have it in a block, which no worker has recorded yet.",
+        ),
+        (
+            _not_finalized,
+            (
+                "It is in block 1, with 1 of 3 confirmations, and waits until the nodes"
+                " call the block finalized."
+            ),
         ),
         (_mined_after_the_head, "It is in block 3, with 0 of 3 confirmations."),
         (

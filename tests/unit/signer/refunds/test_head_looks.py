@@ -76,6 +76,20 @@ def _mined(chain: Chainlike) -> Refund:
     return as_if(chain.refund, status=Status.MINED, block_number=number)
 
 
+@pytest.mark.parametrize(("declared", "seconds"), [(None, 12), (BLOCK, 2)])
+def test_a_declared_block_time_counts_before_it_is_measured(
+    world: World, declared: float | None, seconds: int
+) -> None:
+    """Otherwise each pass looks until two blocks have come."""
+    update = {"block_seconds": declared}
+    world.network = world.network.model_copy(update=update)
+    chain = Chainlike(world, as_if(world.broadcast(), block_number=None))
+
+    looked = chain.pass_time(int(BLOCK))
+
+    assert (len(looked), looked[-1]) == (seconds, 12)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_look_is_just_before_the_next_block(chain: Chainlike, workers: int) -> None:
     """About two looks for each block, however many workers there are."""

@@ -145,6 +145,39 @@ def test_the_runway_is_that_of_recent_refunds(system: System) -> None:
     assert coin.hours_left == pytest.approx(coin.refunds_left * 6, rel=0.01)
 
 
+def test_the_data_fee_of_a_rollup_shortens_the_runway(system: System) -> None:
+    """It is what the oracle says for the bytes of a refund."""
+    system.pay(2)
+    before, world = _funds(system)["coin"], system.world
+    payment = world.store.last_payments(world.network.chain_id, 1)[0]
+    fee = payment.gas * read_max_fee(world.chains["local"])
+
+    def call(call: Call) -> bytes:
+        is_oracle = call.to == "0x420000000000000000000000000000000000000F"
+        amount = 3 * fee if is_oracle else world.chain.balance_left
+        return amount.to_bytes(32, "big")
+
+    world.client = altered_chain(world.chain, call=call)
+    world.network = world.network.model_copy(update={"data_fee": "op-stack"})
+    after = _funds(system)["coin"]
+
+    assert after.refunds_left == (before.refunds_left or 0) // 4
+    assert after.hours_left == pytest.approx((before.hours_left or 0) / 4, rel=0.01)
+
+
+def test_a_coin_that_is_a_token_pays_both(system: System) -> None:
+    """Of 12.50 each, and the gas; both names have the same runway."""
+    system.pay(2)
+    world = system.world
+    world.network = world.network.model_copy(update={"coin_is": "TUSD"})
+    world.chain.coin = 10 * AMOUNT * 10**12
+    funds = _funds(system)
+
+    coin, token = funds["coin"], funds["TUSD"]
+    assert coin.refunds_left == 9  # The gas takes less than a tenth.
+    assert (token.refunds_left, token.hours_left) == (9, coin.hours_left)
+
+
 def test_a_vault_is_low_and_the_wallet_has_its_coin(system: System) -> None:
     """The wallet holds no token, and needs none."""
     vault = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"

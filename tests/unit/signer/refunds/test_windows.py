@@ -23,7 +23,9 @@ _ACTOR = Actor("cli:tests")
 
 
 def _bounded(most: int | None, **changes: Any) -> Network:
-    return NETWORK.model_copy(update={"max_in_flight": most, **changes})
+    given = NETWORK.model_dump(exclude={"kind", "max_in_flight"}) | changes
+    bound = {} if most is None else {"max_in_flight": most}
+    return Network.model_validate(given | bound)
 
 
 @pytest.fixture
