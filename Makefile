@@ -86,7 +86,7 @@ contracts: .venv/.ready .venv-contracts/.ready node_modules/.ready ## Test, prov
 uses: .venv/.ready ## What each use of the wheel needs: packages, megabytes, modules; a minute.
 	@$(BIN)/python -m dev.uses
 
-dist: .venv/.ready ## Build the wheel of the last commit twice, with an SBOM; both must be the same.
+dist: .venv/.ready ## Build the wheels of the last commit twice, with an SBOM; both must be the same.
 	@$(BIN)/python -m dev.dist
 
 clients: .venv/.ready node_modules/.ready ## Generate what the clients have from the OpenAPI document and from each other, and build them.

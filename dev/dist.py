@@ -1,10 +1,11 @@
 """
-Builds the wheel for a release: ``python -m dev.dist``.
+Builds the packages for a release: ``python -m dev.dist``.
 
-The wheel has an SBOM (CycloneDX) of the locked dependencies.  It is built twice, from
-two copies in two folders, and both must be the same bytes.  So another person can build
-the same wheel from the same commit.  It is then installed, and tried outside the
-checkout.
+They are the wheel of the service, and the wheel and source archive of the Python
+client.  The first has an SBOM (CycloneDX) of the locked dependencies.  Each is built
+twice, from two copies in two folders, and both must be the same bytes.  So another
+person can build the same packages from the same commit.  The wheel of the service is
+then installed, and tried outside the checkout.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from dev.hatch_build import SBOM
@@ -26,30 +28,36 @@ _UV = Path(sys.executable).with_name("uv")
 
 def build_release(uv: Path = _UV) -> Path:
     """
-    Build wheel and ``SHA256SUMS`` in ``dist``, and return the wheel.
+    Build the packages and ``SHA256SUMS`` in ``dist``, and return the service's wheel.
 
     Raises:
         subprocess.CalledProcessError: Git, uv, the SBOM or the build failed.
-        RuntimeError: The two wheels differ.
+        RuntimeError: Two builds of one package differ.
     """
     environ = {**os.environ, "SOURCE_DATE_EPOCH": _git("log", "-1", "--format=%ct")}
+    sums: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="hotwallet-dist-") as folder:
         sbom, venv = Path(folder) / "sbom.json", Path(folder) / "venv"
         _write_sbom(sbom, venv, uv, environ)
-        wheels = [
+        one, another = (
             _build(Path(folder) / name, sbom, environ)
             for name in ("one", "another/folder")
-        ]
-        digests = [hashlib.sha256(each.read_bytes()).hexdigest() for each in wheels]
-        if len({*digests}) > 1:
-            raise RuntimeError(f"two builds of one commit differ: {digests}")
-        _try(wheels[0], venv, uv)
+        )
         DIST.mkdir(exist_ok=True)
-        wheel = DIST / wheels[0].name
-        shutil.copyfile(wheels[0], wheel)
-    sums = f"{digests[0]}  {wheel.name}\n"
-    (DIST / "SHA256SUMS").write_text(sums, encoding="utf-8")
-    return wheel
+        for package, again in zip(one, another, strict=True):
+            digests = [
+                hashlib.sha256(each.read_bytes()).hexdigest()
+                for each in (package, again)
+            ]
+            if len({*digests}) > 1:
+                raise RuntimeError(f"two builds of {package.name} differ: {digests}")
+            sums[package.name] = digests[0]
+        _try(one[0], venv, uv)
+        for package in one:
+            shutil.copyfile(package, DIST / package.name)
+    text = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
+    (DIST / "SHA256SUMS").write_text(text, encoding="utf-8")
+    return DIST / next(iter(sums))
 
 
 def _write_sbom(path: Path, venv: Path, uv: Path, environ: dict[str, str]) -> None:
@@ -69,8 +77,8 @@ def _write_sbom(path: Path, venv: Path, uv: Path, environ: dict[str, str]) -> No
         subprocess.run(command, check=True, env=environ)
 
 
-def _build(folder: Path, sbom: Path, environ: dict[str, str]) -> Path:
-    """Build the wheel of the last commit in *folder*."""
+def _build(folder: Path, sbom: Path, environ: dict[str, str]) -> Sequence[Path]:
+    """Build the packages of the last commit in *folder*."""
     folder.mkdir(parents=True)
     archive = subprocess.run(
         ["git", "archive", "HEAD"], cwd=ROOT, check=True, stdout=subprocess.PIPE
@@ -78,31 +86,42 @@ def _build(folder: Path, sbom: Path, environ: dict[str, str]) -> Path:
     subprocess.run(["tar", "-x"], cwd=folder, check=True, input=archive)
     (folder / SBOM).parent.mkdir()
     shutil.copyfile(sbom, folder / SBOM)
-    return build_wheel(folder / "dist", folder, environ)
+    into = folder / "dist"
+    return [
+        build_wheel(into / "service", folder, environ),
+        *build_client(into / "client", folder, environ),
+    ]
 
 
 def build_wheel(
     into: Path, checkout: Path = ROOT, environ: dict[str, str] | None = None
 ) -> Path:
     """Build the wheel of *checkout* as it is, in the folder *into*."""
+    _hatch(checkout, ("wheel",), into, environ)
+    (wheel,) = into.glob("*.whl")
+    return wheel
+
+
+def build_client(
+    into: Path, checkout: Path = ROOT, environ: dict[str, str] | None = None
+) -> tuple[Path, Path]:
+    """Build wheel and source archive of the Python client, in the folder *into*."""
+    _hatch(checkout / "clients" / "python", ("sdist", "wheel"), into, environ)
+    (wheel,), (archive,) = into.glob("*.whl"), into.glob("*.tar.gz")
+    return wheel, archive
+
+
+def _hatch(
+    project: Path, targets: Sequence[str], into: Path, environ: dict[str, str] | None
+) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "--directory", str(into)]
     subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "hatchling",
-            "build",
-            "--target",
-            "wheel",
-            "--directory",
-            str(into),
-        ],
-        cwd=checkout,
+        [*command, *(f"--target={each}" for each in targets)],
+        cwd=project,
         check=True,
         env=environ,
         stdout=subprocess.DEVNULL,
     )
-    (wheel,) = into.glob("*.whl")
-    return wheel
 
 
 def _try(wheel: Path, venv: Path, uv: Path) -> None:

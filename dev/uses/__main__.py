@@ -16,7 +16,7 @@ from pathlib import Path
 
 from moto.server import ThreadedMotoServer
 
-from dev.dist import build_wheel
+from dev.dist import build_client, build_wheel
 from dev.kms_emulator import KMSEmulator
 from signer.config.settings import Settings
 from softhsm.account import make_token
@@ -50,6 +50,7 @@ class Use:
     modules: int
     beyond: str = "pass"
     also: Sequence[str] = field(default=())
+    wheel: str = "service"
 
 
 USES = (
@@ -102,6 +103,17 @@ USES = (
         beyond="import pytest",
         also=(str(EXAMPLE),),
     ),
+    Use(
+        "Python client",
+        "",
+        ("client.py",),
+        packages=14,
+        megabytes=25,
+        imports="from hotwallet_client import HotWallet, AsyncHotWallet",
+        modules=85,
+        beyond="import httpx, cryptography",
+        wheel="client",
+    ),
 )
 
 
@@ -110,11 +122,16 @@ def main() -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory("-uses")))
         environ = stack.enter_context(_services(folder))
-        wheel = build_wheel(folder / "wheel")
+        wheels = {
+            "service": build_wheel(folder / "wheel"),
+            "client": build_client(folder / "client")[0],
+        }
         problems = [
             f"{use.name}: {problem}"
             for use in USES
-            for problem in _check(use, wheel, folder / use.program[-1], environ)
+            for problem in _check(
+                use, wheels[use.wheel], folder / use.program[-1], environ
+            )
         ]
     for problem in problems:
         print(problem, file=sys.stderr)

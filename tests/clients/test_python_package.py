@@ -4,20 +4,35 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.metadata import Metadata
 
+from dev.dist import build_client
 from tests.clients.conftest import Service
 from tests.clients.examples import GUIDE, ROOT, blocks
 
 
 CLIENT = ROOT / "clients" / "python"
 SOURCE = CLIENT / "src"
+MODULES = {
+    f"hotwallet_client/{path.name}"
+    for path in (SOURCE / "hotwallet_client").iterdir()
+    if path.is_file()
+}
 
 # What the examples leave to the reader.
 _CALLS = 'print(receive(b"{}", {}))'
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The wheel and the source archive."""
+    return build_client(tmp_path_factory.mktemp("packages"))
 
 
 def _run(source: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -32,10 +47,11 @@ def _run(source: str, environ: dict[str, str]) -> subprocess.CompletedProcess[st
     )
 
 
-def test_the_readme(service: Service, tmp_path: Path) -> None:
-    """Its examples pay, and read the events."""
+def test_the_readme(service: Service, packages: tuple[Path, Path]) -> None:
+    """Its examples pay, and read the events, with what the wheel has."""
     examples = "".join(blocks(CLIENT / "README.md", "python"))
-    finished = _run(examples + _CALLS, service.environ)
+    environ = {**service.environ, "PYTHONPATH": str(packages[0])}
+    finished = _run(examples + _CALLS, environ)
     lines = finished.stdout.splitlines()
 
     assert finished.returncode == 0, finished.stderr
@@ -75,6 +91,52 @@ def test_it_needs_nothing_of_the_service() -> None:
     assert named == imported - sys.stdlib_module_names - {"hotwallet_client"}
 
 
-@pytest.mark.parametrize("name", ["README.md", "src/hotwallet_client/py.typed"])
-def test_the_package_is_complete(name: str) -> None:
-    assert (CLIENT / name).exists()
+def test_the_packages_are_complete(packages: tuple[Path, Path]) -> None:
+    """They have the modules with their types, the licence and the pages."""
+    wheel, archive = packages
+    info = f"{wheel.name.removesuffix('-py3-none-any.whl')}.dist-info"
+    root = archive.name.removesuffix(".tar.gz")
+    pages = ("CHANGELOG.md", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml")
+
+    assert "hotwallet_client/py.typed" in MODULES
+    assert {*zipfile.ZipFile(wheel).namelist()} == MODULES | {
+        f"{info}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "licenses/LICENSE")
+    }
+    with tarfile.open(archive) as tar:
+        names = {*tar.getnames()}
+    # hatchling always adds this file if there is one.
+    assert names - {f"{root}/.gitignore"} == {
+        *(f"{root}/src/{module}" for module in MODULES),
+        *(f"{root}/{name}" for name in pages),
+    }
+
+
+def test_the_metadata_is_valid(packages: tuple[Path, Path]) -> None:
+    """An index would accept it, and show the README."""
+    text = zipfile.Path(packages[0]).joinpath(
+        f"{packages[0].name.removesuffix('-py3-none-any.whl')}.dist-info", "METADATA"
+    )
+    metadata = Metadata.from_email(text.read_bytes(), validate=True)
+
+    assert (metadata.license_expression, metadata.license_files) == (
+        "Apache-2.0",
+        ["LICENSE"],
+    )
+    assert metadata.description_content_type == "text/markdown"
+    assert metadata.description == (CLIENT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("client", ["python", "typescript"])
+def test_the_pages_of_a_client_stand_alone(client: str) -> None:
+    """Outside of the repository a relative link leads nowhere."""
+    folder = ROOT / "clients" / client
+    version = re.search(
+        r'"?version"?(?: =|:) "(.*?)"',
+        "".join(path.read_text() for path in folder.glob("p*.[tj]*")),
+    )
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+
+    assert re.findall(r"\]\((?!https:)[^)]*\)", readme) == []
+    assert (folder / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    assert version
+    assert f"\n## {version[1]}" in (folder / "CHANGELOG.md").read_text()

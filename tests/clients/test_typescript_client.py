@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -19,35 +20,60 @@ from tests.clients.examples import ROOT, blocks
 
 CLIENT = ROOT / "clients" / "typescript"
 
+_COMPILED = (".d.ts", ".js")
+_PAGES = ("CHANGELOG.md", "LICENSE", "README.md", "package.json")
+
 # What the examples leave to the reader.
 _CALLS = """
 console.log(receive(Buffer.from("{}"), {}));
 """
 
 
+# What `standardwebhooks` needs, and what Node.js's types are.
+_DEPENDENCIES = (
+    "@stablelib/base64",
+    "@types/node",
+    "fast-sha256",
+    "standardwebhooks",
+    "undici-types",
+)
+
+
 @pytest.fixture(scope="module")
-def built() -> Path:
-    """The folder of the compiled client, with the README as a program."""
-    folder = CLIENT / "dist"
-    shutil.rmtree(folder, ignore_errors=True)
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the client, which npm has compiled and packed."""
+    copy = tmp_path_factory.mktemp("typescript") / "client"
+    shutil.copytree(CLIENT, copy, ignore=shutil.ignore_patterns("dist"))
+    (copy / "node_modules").symlink_to(ROOT / "node_modules")
+    _run(["npm", "pack", "--offline"], cwd=copy)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def consumer(package: Path) -> Path:
+    """A folder in which the package is installed, with the README as a program."""
+    folder = package.parent / "consumer"
     folder.mkdir()
+    (tarball,) = package.glob("*.tgz")
+    (folder / "package.json").write_text('{"private": true}', encoding="utf-8")
+    install = ["npm", "install", "--offline", "--install-links", "--no-audit"]
+    local = [str(ROOT / "node_modules" / name) for name in _DEPENDENCIES]
+    _run([*install, "--ignore-scripts", str(tarball), *local], cwd=folder)
     examples = "".join(blocks(CLIENT / "README.md", "typescript"))
     (folder / "readme.mts").write_text(examples + _CALLS, encoding="utf-8")
-    options = {
-        "extends": "../tsconfig.json",
-        "compilerOptions": {"rootDir": "..", "outDir": "."},
-        "include": ["../src", "../test", "readme.mts"],
-        "exclude": [],
-    }
+    options = json.loads((CLIENT / "tsconfig.json").read_text(encoding="utf-8"))
+    options["compilerOptions"] |= {"skipLibCheck": False, "outDir": "out"}
+    options["include"] = ["readme.mts"]
     (folder / "tsconfig.json").write_text(json.dumps(options), encoding="utf-8")
     compiler = ROOT / "node_modules" / "typescript" / "bin" / "tsc"
-    _run(["node", str(compiler), "-p", str(folder)], {})
+    _run(["node", str(compiler), "-p", "."], cwd=folder)
     return folder
 
 
-def _run(command: list[str], environ: Mapping[str, str]) -> str:
+def _run(command: list[str], environ: Mapping[str, str] = {}, *, cwd: Path) -> str:
     finished = subprocess.run(
         command,
+        cwd=cwd,
         env={**os.environ, **environ},
         capture_output=True,
         text=True,
@@ -64,22 +90,35 @@ def test_the_options_are_strict() -> None:
     assert options["compilerOptions"]["strict"] is True
 
 
-def test_its_own_tests(built: Path, service: Service, tmp_path: Path) -> None:
+def test_the_package_is_complete(package: Path) -> None:
+    """It has the compiled modules with their types, the licence and the pages."""
+    (path,) = package.glob("*.tgz")
+    with tarfile.open(path) as tar:
+        names = {*tar.getnames()}
+    modules = [source.stem for source in (CLIENT / "src").glob("*.ts")]
+
+    assert names == {
+        *(f"package/dist/src/{name}{end}" for name in modules for end in _COMPILED),
+        *(f"package/{name}" for name in _PAGES),
+    }
+
+
+def test_its_own_tests(package: Path, service: Service, tmp_path: Path) -> None:
     """They pass, against scripted answers and against the service."""
     webhooks = tmp_path / "webhooks.json"
     webhooks.write_text(json.dumps(_webhooks()), encoding="utf-8")
-    files = sorted(map(str, (built / "test").glob("*.test.js")))
+    files = sorted(map(str, (package / "dist" / "test").glob("*.test.js")))
     environ = {**service.environ, "WEBHOOKS": str(webhooks)}
-    printed = _run(["node", "--test", *files], environ)
+    printed = _run(["node", "--test", *files], environ, cwd=package)
     counts = dict(re.findall(r"^\S (\w+) (\d+)$", printed, re.MULTILINE))
 
     assert int(counts["pass"]) > 40
     assert (counts["fail"], counts["skipped"], counts["todo"]) == ("0", "0", "0")
 
 
-def test_the_readme(built: Path, service: Service) -> None:
-    """Its examples compile, pay, and read the events."""
-    printed = _run(["node", str(built / "dist" / "readme.mjs")], service.environ)
+def test_the_readme(consumer: Path, service: Service) -> None:
+    """Its examples compile, pay, and read the events, with the installed package."""
+    printed = _run(["node", "out/readme.mjs"], service.environ, cwd=consumer)
     lines = printed.splitlines()
 
     assert re.fullmatch("confirmed 0x[0-9a-f]{64}", lines[0])
