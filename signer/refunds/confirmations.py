@@ -2,7 +2,7 @@
 Confirms transactions: by receipt at depth, canonical block and exact Transfer.
 
 Reading the chain has no side effects and each result is saved with one compare-and-set,
-so any number of workers may track at once.
+so any number of workers may track at once.  They claim blocks, to save the requests.
 
 Nodes are asked when the answer can have changed (``head_looks``), for all transactions
 of a network together.  When the head has moved, the next nonce of each sender says
@@ -124,6 +124,10 @@ class ConfirmationTracker:
             view = _ChainView(chain, head, cache(chain.client.block))
             asked = self._select(in_flight, look, head, view)
             if asked:
+                claimed = self._looks.claim(look, head)
+                if claimed is None:
+                    return 0
+                look = claimed
                 receipts = chain.client.receipts(
                     [tx_hash for each in asked for tx_hash in each.tx_hashes],
                     view.find_shared(asked, head),
@@ -135,7 +139,9 @@ class ConfirmationTracker:
         except HotWalletError as e:
             self._log.warning("tracking-failed", network=name, code=e.code)
             # What was seen before an error is known.
-            return self._save(name, seen, receipts, in_flight)
+            saved = self._save(name, seen, receipts, in_flight)
+            self._looks.release(look)
+            return saved
         saved = self._save(name, seen, receipts, in_flight)
         is_settled = _is_settled(asked, seen, view)
         self._looks.end(look, head, is_settled=is_settled)

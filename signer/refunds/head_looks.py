@@ -5,8 +5,9 @@ A look at the head is a call that every node of the network is paid for.  So wor
 take turns: the ledger has when any of them looked last, and which block it saw.  From
 this each learns how long a block takes.  While a transaction waits for a block, the
 next look is just before that block; while all are mined, after the block at which one
-can be final.  Each worker asks about everything from time to time, since an intruder in
-the database can pretend to look.
+can be final.  What a block shows is read and saved by the worker that has claimed it;
+the others wait, for two seconds if it died.  Each worker asks about everything from
+time to time, since an intruder in the database can pretend to look.
 """
 
 from collections import deque
@@ -39,6 +40,7 @@ _FEWEST_SAMPLES = 2
 _EARLY = 0.9  # Of a block: when the look is made that should find it.
 _SOON = 8  # The part of a block after which a look that found nothing is repeated.
 _LATE = 1.02  # Of the expected time: when the look is made that should find depth.
+_LONGEST_CLAIM = timedelta(seconds=2)  # Of a block, by a worker that may have died.
 _HASH_BITS = 23
 
 
@@ -95,6 +97,27 @@ class HeadLooks:
             pace.full_at = now
         return HeadLook(name, None if is_full else last, current)
 
+    def claim(self, look: HeadLook, head: Block) -> HeadLook | None:
+        """
+        Claim what *head* shows until the look ends; return the look with the claim.
+
+        Return None if another worker looks meanwhile, unless this one relies on none.
+        Two may claim at the same time: it costs requests, and each of their changes is
+        a compare-and-set.
+        """
+        claimed = replace(look.current, seen=~_encode(head))
+        is_saved = self._store.save_look(look.name, look.current, claimed)
+        has_it = is_saved or look.last is None
+        return replace(look, current=claimed) if has_it else None
+
+    def release(self, look: HeadLook) -> None:
+        """Give up the claim of a *look* that failed: the next look sees as much."""
+        if look.current.seen < 0:
+            seen = 0 if look.last is None else look.last.seen
+            self._store.save_look(
+                look.name, look.current, replace(look.current, seen=seen)
+            )
+
     def end(self, look: HeadLook, head: Block, *, is_settled: bool) -> None:
         """Share that *head* was seen; if not *is_settled*, it is looked at again."""
         seen = _encode(head, is_settled=is_settled)
@@ -148,6 +171,8 @@ class _Pace:
         self, flying: Collection[Transaction], last: Look, now: datetime
     ) -> datetime:
         """Return when to look again for what is *flying*, after the *last* look."""
+        if last.seen < 0:
+            return last.at + _LONGEST_CLAIM
         block = self._declared
         if len(self._gaps) >= _FEWEST_SAMPLES:
             block = min(timedelta(seconds=median(self._gaps)), self._longest)
@@ -183,4 +208,5 @@ def _encode(head: Block, *, is_settled: bool = True) -> int:
 
 
 def _number(look: Look) -> int:
-    return look.seen >> (_HASH_BITS + 1)
+    # That of a claim is the complement.
+    return max(look.seen, ~look.seen) >> (_HASH_BITS + 1)

@@ -373,11 +373,15 @@ def test_an_unreachable_ledger_is_an_error(world: World) -> None:
 
 
 def test_two_trackers_move_a_refund_once(world: World) -> None:
-    """The second one's change is stale, and is not counted (R6)."""
+    """The change of one whose claim of the block has expired is stale (R6)."""
     refund = world.broadcast()
     world.chain.mine()
 
     def late(changes: Sequence[Change]) -> Sequence[HotWalletError | None]:
+        before = Counter(world.chain.calls)
+        assert world.confirmation_tracker.track() == 0
+        assert world.chain.calls == before
+        world.clock.advance(seconds=2.1)
         assert world.confirmation_tracker.track() == 1
         return world.store.save_all(changes)
 

@@ -174,6 +174,45 @@ def test_one_of_two_workers_makes_a_look(world: World) -> None:
     assert not world.store.save_look("head 31337", before, Look(world.clock()))
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_claimed_block_is_left_to_its_worker_for_two_seconds(
+    world: World, ends: bool
+) -> None:
+    """A worker that died holds it up no longer, and one that failed not at all."""
+    flying, chain = [world.broadcast().reserved()], world.chains["local"]
+    first, second = (HeadLooks(world.store, world.clock) for _ in range(2))
+    head = world.chain.latest_block()
+    look = first.begin(chain, flying)
+    assert look is not None
+    claimed = first.claim(look, head)
+    assert claimed is not None
+    world.clock.advance(seconds=1.9)
+    assert second.begin(chain, flying) is None
+    if ends:
+        first.release(claimed)
+    else:
+        world.clock.advance(seconds=0.2)
+
+    other = second.begin(chain, flying)
+
+    assert other is not None
+    assert other.has_moved(head)
+    assert second.claim(other, head) is not None
+
+
+def test_a_block_of_which_another_worker_looks_is_not_claimed(world: World) -> None:
+    """Unless this worker relies on no look of others, which may be pretended."""
+    flying, chain = [world.broadcast().reserved()], world.chains["local"]
+    looks, head = HeadLooks(world.store, world.clock), world.chain.latest_block()
+    look = looks.begin(chain, flying)
+    assert look is not None
+    world.clock.advance(seconds=1)
+    assert HeadLooks(world.store, world.clock).begin(chain, flying) is not None
+
+    assert looks.claim(look, head) is not None
+    assert looks.claim(replace(look, last=look.current), head) is None
+
+
 def test_a_look_that_another_worker_takes_is_none(world: World) -> None:
     refund = world.broadcast()
     looks = HeadLooks(world.store, world.clock)
