@@ -9,6 +9,7 @@ from sqlalchemy import (
     bindparam,
     func,
     literal_column,
+    or_,
     select,
     text,
     tuple_,
@@ -130,6 +131,13 @@ ATTEMPTS_OF = (
     select(attempts)
     .where(*(attempts.c[name] == bindparam(name) for name in NONCE))
     .order_by(attempts.c.attempt)
+)
+
+HAS_OPEN = select(
+    or_(
+        select(refunds.c.id).where(text(IS_OPEN)).exists(),
+        select(transactions.c.nonce).where(text(IS_MOVABLE)).exists(),
+    )
 )
 
 OPEN_CALLS = REFUNDS.where(

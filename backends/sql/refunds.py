@@ -420,6 +420,9 @@ class RefundTables(Tables):
             postponed += part
         return postponed
 
+    def has_open(self) -> bool:
+        return bool(self._database.rows(queries.HAS_OPEN)[0][0])
+
     def decided_refunds(
         self, now: datetime, since: datetime, limit: int
     ) -> Sequence[Refund]:

@@ -286,6 +286,9 @@ class RefundStore(Protocol):
             RowNotAuthenticError: The MAC is missing or not valid.
         """
 
+    def has_open(self) -> bool:
+        """Return whether a refund or a transaction, also a filler, is not final."""
+
     def decided_refunds(
         self, now: datetime, since: datetime, limit: int
     ) -> Sequence[Refund]:

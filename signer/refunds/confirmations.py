@@ -111,6 +111,10 @@ class ConfirmationTracker:
         self._looks.note_busy(self._chains[name] for name in busy)
         return sum(self._track_network(name, in_flight[name]) for name in busy)
 
+    def rest(self) -> None:
+        """Note that nothing is in flight, in place of ``track``."""
+        self._looks.note_busy(())
+
     def _track_network(self, name: str, in_flight: Sequence[InFlight]) -> int:
         chain = self._chains[name]
         look = self._looks.begin(chain, [each.transaction for each in in_flight])

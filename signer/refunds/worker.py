@@ -209,6 +209,11 @@ class Worker:
         self._passes += 1
         if self._is_round_over:
             self._cancelling.clear()
+        if not self._store.has_open():  # One query instead of those below.
+            self._is_full = False
+            self._confirmation_tracker.rest()
+            self._check_signing()
+            return 0
         steps = self._track() + self.advance()
         now = self._clock()
         decided = self._store.decided_refunds(now, now - VALID_FOR, _DECIDED)
@@ -258,8 +263,7 @@ class Worker:
         while True:
             has_more = self._has_more
             self._has_more = False  # Also if this fails: the next try must wait.
-            self._key_proof()
-            self._automatic_stop.check()
+            self._check_signing()
             patience = self._patience()
             self._is_waiting = bool(patience)
             now, started = self._clock(), self._timer()
@@ -272,6 +276,11 @@ class Worker:
                 self._adapt_claims(claimed, self._timer() - started)
             if not self._has_more or self._timer() >= until:
                 return
+
+    def _check_signing(self) -> None:
+        """Prove the active key, and stop where a rule is broken."""
+        self._key_proof()
+        self._automatic_stop.check()
 
     def _claim(
         self, now: datetime, patience: timedelta, *, lone: bool

@@ -148,7 +148,7 @@ def test_a_worker_records_what_it_completes(world: World) -> None:
     worker.run(lambda: len(waits) == 2, 0.5)
     assert passes == [0, 1]
 
-    worker._store = altered(world.store, claim=StoreUnavailableError("gone"))
+    worker._store = altered(world.store, has_open=StoreUnavailableError("gone"))
     worker.run(lambda: True, 0.5)
 
     assert passes == [0, 1]

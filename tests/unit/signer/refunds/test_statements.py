@@ -36,12 +36,12 @@ ADVANCED = {
 """The changes between the acceptance and the broadcast of a batch, by table."""
 
 CONFIRMED = {
-    "IMMEDIATE": 6,
+    "IMMEDIATE": 8,
     "refunds": 1,
     "transactions": 2,
     "refund_moves": 2,
     "events": 1,
-    "alerts": 4,  # Both looks at the head: that one begins, and what it saw.
+    "alerts": 6,  # Both looks at the head: it begins, claims the block, and ends.
 }
 """The changes after that: mined, and confirmed."""
 
@@ -87,7 +87,7 @@ def test_a_batch_takes_as_many_statements_as_a_refund(world: World, count: int) 
     assert _changes(advancing) == ADVANCED
     assert len(advancing) <= 39
     assert _changes(tracking) == CONFIRMED
-    assert len(tracking) <= 24
+    assert len(tracking) <= 28
 
 
 def test_an_acceptance_takes_five_statements(world: World) -> None:
@@ -107,3 +107,14 @@ def test_cedar_is_asked_once_about_refunds_that_rules_see_alike(
 
     assert world.statuses(refunds) == [Status.BROADCAST] * 16
     assert len(asked) <= 1
+
+
+def test_an_idle_pass_asks_whether_anything_is_open(world: World) -> None:
+    """And which key is active, and whether the wallets are to be compared."""
+    worker = world.worker
+    worker.work()
+
+    with _statements(world) as statements:
+        worker.work()
+
+    assert len(statements) <= 2
