@@ -242,6 +242,13 @@ _FUNDS_SECONDS = 300.0
 """How often balances, fees and code are read: calls cost money, and a payment needs
 none of these.  While something is wrong, each look reads them."""
 
+IDLE_AFTER_SECONDS = 600.0
+"""How long no refund has been open when the looks become rare: nothing depends on the
+nodes then, and each call costs money."""
+
+IDLE_LOOK_SECONDS, _IDLE_FUNDS_SECONDS = 60.0, 900.0
+"""The pauses of an idle service."""
+
 _TOKENS_SECONDS = 3600.0
 """How often chain id and tokens are compared with the configuration."""
 
@@ -292,6 +299,7 @@ class WalletMonitor:
         self._nodes = NodeAlarm(alerts, timer)
         self._timer = timer
         self._heads: dict[str, tuple[int, float]] = {}  # And since when.
+        self._open_at = timer()  # When a refund was open, or this began.
         self._log = structlog.get_logger("wallets")
 
     def run(self, wait: Wait) -> None:
@@ -312,8 +320,11 @@ class WalletMonitor:
         running = find_running(self._ledger.workers(), self._clock())
         is_ours = bool(running) and running[0].name == self._name
         active = self._ledger.active_key() if is_ours else None
-        pause = LOOK_SECONDS if is_ours else WAIT_SECONDS
         oldest = find_oldest(self._ledger.open_refunds()) if is_ours else {}
+        if oldest:
+            self._open_at = self._timer()
+        pause = IDLE_LOOK_SECONDS if self._is_idle() else LOOK_SECONDS
+        pause = pause if is_ours else WAIT_SECONDS
         for name, chain in self._chains.items():
             view = None
             if active is None:
@@ -328,13 +339,17 @@ class WalletMonitor:
             self._meter.looked(name, view)
         return pause
 
+    def _is_idle(self) -> bool:
+        return self._timer() - self._open_at >= IDLE_AFTER_SECONDS
+
     def _view(self, name: str, chain: Chain, address: str) -> NetworkView:
         statuses = chain.client.node_statuses(None, ())
         nodes, age = compare_nodes(statuses), self._head_age(name, statuses)
         key = name, address, self._find_revoked(chain)
         at, view = self._read.get(key, (-math.inf, NetworkView(nodes)))
         now = self._timer()
-        is_due = now - at >= _FUNDS_SECONDS or _is_worrying(view, chain)
+        rarely = _IDLE_FUNDS_SECONDS if self._is_idle() else _FUNDS_SECONDS
+        is_due = now - at >= rarely or _is_worrying(view, chain)
         if is_due or self._has_first_payment(chain, view):
             view = self._read_all(*key, chain)
             self._read[key] = now, view

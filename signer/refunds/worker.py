@@ -94,6 +94,9 @@ _WALLETS_EVERY = timedelta(seconds=30)
 """How often one of the workers compares nonces with the chain.  A payment compares them
 too, and while a wallet is paused each check does."""
 
+_IDLE_AFTER, _IDLE_WALLETS_EVERY = timedelta(minutes=10), timedelta(minutes=2)
+"""How often, once this worker has not moved anything for so long."""
+
 _WALLETS = "wallets"
 
 Failed = Sequence[tuple[Moving, HotWalletError]]
@@ -158,6 +161,7 @@ class Worker:
         self._timer = timer
         self._passes = 0
         self._wallets_at: datetime | None = None  # When this worker checked them.
+        self._moved_at = clock()  # When it took a step, or began.
         self._unclaimed_id: str | None = None  # The last refund taken without a claim.
         # A vault pays one claim with one signature.
         batch = max((each.network.per_batch for each in chains.values()), default=1)
@@ -217,7 +221,10 @@ class Worker:
         steps = self._track() + self.advance()
         now = self._clock()
         decided = self._store.decided_refunds(now, now - VALID_FOR, _DECIDED)
-        return steps + self._advance(decided, {})
+        steps += self._advance(decided, {})
+        if steps:
+            self._moved_at = now
+        return steps
 
     def _free_places(self) -> int:
         """Look for receipts, and pay refunds that waited for them; as ``advance``."""
@@ -380,7 +387,9 @@ class Worker:
         last, now = self._store.last_look(_WALLETS), self._clock()
         own = self._wallets_at
         is_own = own is None or abs(now - own) >= LONGEST_OWN_PAUSE
-        is_recent = last is not None and last.at <= now < last.at + _WALLETS_EVERY
+        is_idle = abs(now - self._moved_at) >= _IDLE_AFTER
+        every = _IDLE_WALLETS_EVERY if is_idle else _WALLETS_EVERY
+        is_recent = last is not None and last.at <= now < last.at + every
         watched = {key.address for key in ring if key.state in WATCHED}
         waits = any(key.state is KeyState.DRAINING for key in ring) or any(
             address in watched for _, address in self._store.paused_wallets()

@@ -30,8 +30,9 @@ ETHEREUM_CONFIRMATIONS = 64
 DEEP_SECONDS = 15 * 60
 """A little longer than so many blocks take; wallets are checked every 30 seconds."""
 
-IDLE_PER_MINUTE = 6
+PER_MINUTE, IDLE_PER_MINUTE = 6, 2
 PER_REFUND = 12
+PER_REFUND_OF_FULL_BLOCKS, IN_BLOCK = 4, 20
 IDLE_STATEMENTS_PER_MINUTE = 340
 _OPENINGS = ("BEGIN", "SET LOCAL")
 SLOTS = 16
@@ -90,13 +91,22 @@ def start(request: pytest.FixtureRequest, sqlite_store: SQLStore) -> Iterator[St
     indirect=["start"],
 )
 def test_calls_of_each_node_are_bounded(start: Start, nodes: int, workers: int) -> None:
-    """Six a minute while nothing is open, and twelve for each confirmed refund."""
+    """
+    Six a minute, two while nothing is open, and twelve for each confirmed refund.
+
+    Four for each if a block has twenty of them.
+    """
     fleet = start(nodes, workers)
     fleet.run(60)
     fleet.count()
-    fleet.run(600)
+    fleet.run(540)
     idle = fleet.count()
-    assert idle.total() <= 10 * IDLE_PER_MINUTE, idle
+    assert idle.total() <= 9 * PER_MINUTE, idle
+    fleet.run(60)
+    fleet.count()
+    fleet.run(1800)
+    idle = fleet.count()
+    assert idle.total() <= 30 * IDLE_PER_MINUTE, idle
 
     # A busy service: the refunds of before are confirmed while others are accepted.
     fleet.run(CONFIRMATIONS * BLOCK_SECONDS + 24, every=EVERY)
@@ -107,6 +117,16 @@ def test_calls_of_each_node_are_bounded(start: Start, nodes: int, workers: int) 
     confirmed = fleet.confirmed() - confirmed
     assert confirmed >= 25
     assert load.total() <= PER_REFUND * confirmed, load
+
+    for full in range(CONFIRMATIONS + 8):
+        if full == CONFIRMATIONS + 2:
+            fleet.count()
+            confirmed = fleet.confirmed()
+        fleet.accept(IN_BLOCK)
+        fleet.run(BLOCK_SECONDS, step=2)
+    load, confirmed = fleet.count(), fleet.confirmed() - confirmed
+    assert confirmed == 6 * IN_BLOCK
+    assert load.total() <= PER_REFUND_OF_FULL_BLOCKS * confirmed, load
 
     # The last ones are confirmed on time, although nothing else is to be done.
     fleet.run((CONFIRMATIONS + 2) * BLOCK_SECONDS)
@@ -130,7 +150,7 @@ def test_statements_of_an_idle_worker_are_bounded(
 
 
 def test_calls_for_a_refund_that_is_alone_are_bounded(start: Start) -> None:
-    """By twelve as well, at Ethereum's depth and beside the calls when idle."""
+    """By twelve as well, at Ethereum's depth, and beside the checks of the wallet."""
     fleet = start(1, 2, ETHEREUM_CONFIRMATIONS)
     for process in fleet.processes:
         process.look_at = math.inf  # Only the workers are counted.
@@ -140,6 +160,8 @@ def test_calls_for_a_refund_that_is_alone_are_bounded(start: Start) -> None:
     fleet.count()
     fleet.run(DEEP_SECONDS)
     idle = fleet.count()
+    # They become frequent with the refund.
+    idle["eth_getTransactionCount"] = DEEP_SECONDS // 30
     fleet.accept(1)
     fleet.run(DEEP_SECONDS)
 

@@ -27,6 +27,7 @@ from signer.ports.meter import Meter
 from signer.ports.refund_reports import OpenRefunds
 from signer.refunds.wallet_monitor import (
     AGAIN_SECONDS,
+    IDLE_LOOK_SECONDS,
     LATE_SECONDS,
     LOOK_SECONDS,
     OF_NETWORK,
@@ -79,7 +80,7 @@ class System:
 
     def record_later(self) -> None:
         """Record a pass when everything is read again."""
-        self.world.clock.advance(minutes=6)
+        self.world.clock.advance(minutes=16)
         self.record("a")
 
     def monitor(
@@ -280,7 +281,7 @@ def test_a_low_balance_is_reported_once_in_six_hours(system: System) -> None:
     system.world.chain.balance_left = 49 * AMOUNT
     monitor = system.monitor()
     with capture_logs() as logs:
-        for _ in range(2 * 60):
+        for _ in range(44):
             system.record_later()
             monitor.look()
 
@@ -460,6 +461,27 @@ def test_the_worker_that_has_run_for_longest_looks(system: System) -> None:
     assert (first.look(), second.look()) == (WAIT_SECONDS, LOOK_SECONDS)
 
 
+def test_an_idle_service_looks_less_often(system: System) -> None:
+    """After ten minutes without an open refund, until there is one."""
+    monitor = system.monitor(stalled_after=0)
+
+    def look(seconds: float) -> tuple[float, bool]:
+        system.world.clock.advance(seconds=seconds)
+        now = system.world.clock()
+        system.world.store.record_pass(WorkerRow("a", now, now))
+        before = system.world.chain.calls["fees"]
+        pause = monitor.look()
+        return pause, system.world.chain.calls["fees"] > before
+
+    assert look(0) == (LOOK_SECONDS, True)
+    assert look(599) == (LOOK_SECONDS, True)
+    assert look(301) == (IDLE_LOOK_SECONDS, False)
+    assert look(599) == (IDLE_LOOK_SECONDS, True)
+    system.world.accepted()
+    assert look(300) == (LOOK_SECONDS, True)
+    assert look(600) == (LOOK_SECONDS, True)
+
+
 def test_without_a_key_nothing_is_read(system: System) -> None:
     system.record("a")
     monitor = system.monitor()
@@ -506,6 +528,7 @@ def test_a_process_that_stops_at_once_does_not_look(system: System) -> None:
 def test_between_full_looks_each_node_is_asked_for_its_head(system: System) -> None:
     """One call; everything is read again after five minutes, and while it is low."""
     system.pay(2)
+    system.world.accepted()
     monitor, chain = system.monitor(), system.world.chain
 
     def look(seconds: float) -> set[str]:

@@ -386,6 +386,31 @@ def test_one_worker_checks_the_wallets_every_30_seconds(world: World) -> None:
     assert found[-1][1] is Pause.CHAIN_AHEAD
 
 
+def test_wallets_are_checked_less_often_while_nothing_moves(world: World) -> None:
+    """After ten minutes every two, and every 30 seconds once a refund was paid."""
+    world.broadcast()
+    worker = world.worker
+
+    def checks(seconds: int) -> int:
+        before = world.chain.calls["transaction_count"]
+        before += world.chain.calls["pending_count"]
+        for _ in range(0, seconds, 5):
+            world.clock.advance(seconds=5)
+            for _ in range(5):
+                worker.work()
+        after = world.chain.calls["transaction_count"]
+        return after + world.chain.calls["pending_count"] - before
+
+    world.mine_deep()
+    worker.work()
+    worker.work()
+    assert checks(595) >= 19
+    assert checks(600) <= 6
+    refund = world.accepted()
+    worker.work()
+    assert world.stored(refund).status is Status.BROADCAST
+
+
 def test_wallet_checks_that_an_intruder_writes_delay_a_worker_for_minutes_only(
     world: World,
 ) -> None:
