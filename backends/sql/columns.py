@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import DateTime, Dialect, Numeric, String, Text
@@ -74,11 +75,13 @@ def _in_utc(value: datetime | None) -> datetime | None:
     return value.astimezone(UTC)
 
 
+@lru_cache(maxsize=64)  # The rows of a batch have the same times.
 def _write_time(value: datetime | None) -> str | None:
     moment = _in_utc(value)
     return None if moment is None else moment.isoformat(timespec="microseconds")
 
 
+@lru_cache(maxsize=64)
 def _read_time(value: str | None) -> datetime | None:
     if value is None:
         return None

@@ -101,12 +101,8 @@ _sent = (
     .subquery("sent")
 )
 
-FLYING = (
-    select(refunds, _sent)
-    .outerjoin_from(_sent, refunds, same_nonce(refunds, _sent))
-    .order_by(*(_sent.c[name] for name in NONCE))
-)
-"""Selects transactions that were sent, after one, each with what it pays."""
+FLYING = select(_sent).order_by(*(_sent.c[name] for name in NONCE))
+"""Selects transactions that were sent, after one."""
 
 WITHOUT_RECEIPT = (
     select(transactions.c.chain_id, func.count().label("transactions"))

@@ -85,6 +85,9 @@ def _has_given_nonce(table: Any) -> ColumnElement[bool]:
     return tuple_(*(table.c[name] for name in NONCE)).in_(given)
 
 
+PAYING_GIVEN = PAYING.where(_has_given_nonce(transactions))
+"""Selects the same of transactions with given nonces."""
+
 _PAYMENTS = select(refunds).where(_has_given_nonce(refunds))
 
 _MEMBERS = (

@@ -34,6 +34,7 @@ from backends.sql.hold_checks import find_blocks
 from backends.sql.prepared import execute
 from backends.sql.refund_rows import (
     NONCE,
+    PAYING_GIVEN,
     REFUNDS,
     Nonce,
     nonce_of,
@@ -282,7 +283,8 @@ class RefundTables(Tables):
         params = {**dict(zip(NONCE, last, strict=True)), "at_most": limit}
 
         def read(connection: Connection) -> Sequence[InFlight]:
-            flying = read_transactions(connection.execute(queries.FLYING, params))
+            rows = connection.execute(queries.FLYING, params)
+            flying = [from_row(Transaction, row) for row in rows]
             sent: dict[Nonce, dict[str, Kind]]
             sent = {nonce_of(transaction): {} for transaction in flying}
             for *nonce, tx_hash, kind in (
@@ -292,6 +294,12 @@ class RefundTables(Tables):
             return tuple(_in_flight(each, sent[nonce_of(each)]) for each in flying)
 
         return self._database.run(read)
+
+    def with_payments(
+        self, transactions: Sequence[Transaction]
+    ) -> Sequence[Transaction]:
+        nonces = [nonce_of(each) for each in transactions]
+        return read_transactions(self._database.rows(PAYING_GIVEN, nonces=nonces))
 
     def open_below(
         self, chain_id: int, sender: str, nonce: int, limit: int

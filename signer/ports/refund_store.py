@@ -203,10 +203,15 @@ class RefundStore(Protocol):
         """
         Return up to *limit* transactions that were sent and are not final.
 
-        They have the order of wallets and nonces; *after* is the last of the previous
-        batch.  Fewer than *limit* are the last ones.  The cost grows with the number of
-        open ones, not with the size of the ledger.
+        They have no payments, and the order of wallets and nonces; *after* is the last
+        of the previous batch.  Fewer than *limit* are the last ones.  The cost grows
+        with the number of open ones, not with the size of the ledger.
         """
+
+    def with_payments(
+        self, transactions: Sequence[Transaction]
+    ) -> Sequence[Transaction]:
+        """Return *transactions* as they are now, with what they pay."""
 
     def open_calls(self, chain_id: int) -> Sequence[Refund]:
         """Return the calls of a chain that are not final, oldest first."""

@@ -14,6 +14,7 @@ below it.
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache, partial
 
@@ -102,7 +103,6 @@ class ConfirmationTracker:
         last, is_full = None, True
         while is_full:
             batch = self._store.in_flight(self._batch, after=last)
-            report_strangers(self._alarm, [each.transaction for each in batch])
             for each in batch:
                 last = each.transaction
                 in_flight[last.network].append(each)
@@ -132,6 +132,7 @@ class ConfirmationTracker:
                 if claimed is None:
                     return 0
                 look = claimed
+                asked = self._with_payments(asked)
                 receipts = chain.client.receipts(
                     [tx_hash for each in asked for tx_hash in each.tx_hashes],
                     view.find_shared(asked, head),
@@ -183,6 +184,25 @@ class ConfirmationTracker:
             has_lost = len(deep) < len(mined) and view.has_lost_newest(mined)
             asked += mined if has_lost else deep
         return asked
+
+    def _with_payments(self, asked: Sequence[InFlight]) -> Sequence[InFlight]:
+        """
+        Return *asked* with what they pay, which is read of no others.
+
+        Those that another worker has changed meanwhile are left out.
+        """
+        whole: dict[tuple[str, int], Transaction] = {}
+        for start in range(0, len(asked), self._batch):
+            part = [each.transaction for each in asked[start : start + self._batch]]
+            found = self._store.with_payments(part)
+            whole |= {(each.id, each.version): each for each in found}
+        report_strangers(self._alarm, whole.values())
+        keys = [(each.transaction.id, each.transaction.version) for each in asked]
+        return [
+            replace(each, transaction=whole[key])
+            for each, key in zip(asked, keys, strict=True)
+            if key in whole
+        ]
 
     def _resend_dropped(
         self, waiting: Sequence[Transaction], view: "_ChainView"

@@ -33,7 +33,7 @@ from signer.ports.refund_store import Reservation
 from signer.refunds.attempts import Attempts
 from signer.refunds.gas import GasMemory, bound_gas, find_holder, require_funds
 from signer.refunds.nonce_checks import NonceManager
-from signer.refunds.payload import find_vault, transfer_of
+from signer.refunds.payload import find_vault
 from signer.refunds.payment_approvals import PaymentApprovals
 from signer.refunds.payment_checks import NOOP_GAS, max_gas
 from signer.refunds.saved_steps import Outcomes, SavedSteps
@@ -127,12 +127,12 @@ class _Coin:
         Raises:
             InsufficientFundsError: It does not, besides what other calls send.
         """
-        value = transfer_of(reservation.refund).value
-        if not (reservation.refund.purpose is PaymentPurpose.CALL and value):
+        refund = reservation.refund
+        if refund.purpose is not PaymentPurpose.CALL or not refund.amount:
             return
         if self._left is None:
             self._left = self._chain.client.balance(self._sender) - self._count_open()
-        cost = value + reservation.gas_limit * max_fee
+        cost = refund.amount + reservation.gas_limit * max_fee
         if cost > self._left:
             raise InsufficientFundsError(
                 f"{self._sender} holds too little coin for the call and its gas, beside"

@@ -171,7 +171,8 @@ def test_refunds_in_flight_are_returned_in_batches(store: SQLStore) -> None:
 
     assert final.status.is_final
     found = store.in_flight(10)
-    assert flying == [one.transaction.payment for one in found]
+    whole = store.with_payments([one.transaction for one in found])
+    assert flying == [one.payment for one in whole]
     assert [(each.tx_hash,) for each in flying] == [one.tx_hashes for one in found]
     assert found[:2] == store.in_flight(2)
     assert found[2:] == store.in_flight(2, after=found[1].transaction)

@@ -114,7 +114,8 @@ def test_transactions_in_flight_are_whole(store: SQLStore) -> None:
 
     first, second = store.in_flight(9)
 
-    assert [len(each.transaction.payments) for each in (first, second)] == [2, 2]
+    whole = store.with_payments([first.transaction, second.transaction])
+    assert [len(each.payments) for each in whole] == [2, 2]
     assert store.in_flight(1) == (first,)
     assert store.in_flight(1, after=first.transaction) == (second,)
 

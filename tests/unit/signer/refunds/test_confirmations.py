@@ -17,7 +17,7 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.model.refund import Refund, Status
-from signer.model.transaction import CLAIM_TIME, SignedTransaction
+from signer.model.transaction import CLAIM_TIME, SignedTransaction, Transaction
 from signer.ports.chain import Block, Log, Receipt
 from signer.ports.meter import Meter, Meters
 from signer.ports.refund_store import Change
@@ -39,6 +39,25 @@ def test_a_missing_receipt_changes_nothing(world: World) -> None:
 
     assert world.confirmation_tracker.track() == 0
     assert world.stored(refund) == refund
+
+
+def test_a_transaction_that_another_worker_changes_meanwhile_is_left(
+    world: World,
+) -> None:
+    """What it pays is read after it, and may be newer than it."""
+    refund = world.broadcast()
+    world.chain.mine()
+    store = world.store
+
+    def with_payments(given: Sequence[Transaction]) -> Sequence[Transaction]:
+        for each in given:
+            store.save(each, each.with_due_at(world.clock()))
+        return store.with_payments(given)
+
+    world.store = altered(store, with_payments=with_payments)
+
+    assert world.confirmation_tracker.track() == 0
+    assert world.stored(refund).status is Status.BROADCAST
 
 
 def test_a_refund_is_confirmed_at_its_depth(world: World) -> None:

@@ -118,3 +118,15 @@ def test_an_idle_pass_asks_whether_anything_is_open(world: World) -> None:
         worker.work()
 
     assert len(statements) <= 2
+
+
+def test_a_look_that_finds_no_block_reads_no_payment(world: World) -> None:
+    """A vault has a hundred in each transaction, and looks are frequent."""
+    _accept(world, 2)
+    world.worker.advance()
+
+    with _statements(world) as statements:
+        world.confirmation_tracker.track()
+
+    assert any("attempts.tx_hash" in each for each in statements)
+    assert not any("refunds.amount" in each for each in statements)
