@@ -44,10 +44,11 @@ _SECRETS = re.compile(
 
 # One word or number, such as a hash, an address, a refund id or an amount, can only be
 # an access key or an account.  A search for the other patterns takes ten times as long.
-# The time of the line is neither.
+# The time of the line is neither, nor is a UUID, such as the id of a request.
 _HARMLESS = re.compile(
     r"(?:(?!AKIA|ASIA|AROA|AIDA|\d{12}\Z)\w*(?:\.\d+)?"
-    r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(?:Z|\+00:00))\Z"
+    r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(?:Z|\+00:00)"
+    r"|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\Z"
 )
 
 

@@ -107,6 +107,10 @@ class RecordedAs:
     name: str | None
 
 
+# ``json.dumps`` would make an encoder for each request.
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
 @dataclass(frozen=True, slots=True)
 class RefundRequest:
     """
@@ -136,8 +140,7 @@ class RefundRequest:
     def fingerprint(self) -> str:
         """Return the SHA-256 of the request, to detect a reused idempotency key."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return hashlib.sha256(_CANONICAL(values).encode()).hexdigest()
 
 
 AS_REQUESTED = tuple(
