@@ -33,6 +33,7 @@ class FailedLogins:
         self._key = secrets.token_bytes(32)
         self._digest = mmap.mmap(-1, _DIGEST_SIZE)
         self._pause = mmap.mmap(-1, _PAUSE.size)
+        self._began = mmap.mmap(-1, 1)
 
     @property
     def has_pin(self) -> bool:
@@ -60,29 +61,43 @@ class FailedLogins:
         self._digest[:] = self._of(pin)
 
     @contextmanager
-    def trying(self, pin: str, module: str) -> Iterator[None]:
+    def trying(self, pin: str, module: str) -> Iterator[bool]:
         """
         Log in within, one process after the other, so that each learns of a refusal.
+
+        It yields whether the process before was killed within, so that nobody knows
+        what the token answered.
 
         Raises:
             PINRefusedError: As ``require_another``.
         """
         # The kernel releases the lock when the process ends, also by SIGKILL.
         with ExitStack() as opened:
+            is_alone = False
             with suppress(OSError):  # The module's file was replaced.
-                _lock(opened.enter_context(Path(module).open("rb")).fileno())
+                file = opened.enter_context(Path(module).open("rb"))
+                is_alone = _lock(file.fileno())
             self.require_another(pin)
-            yield
+            # Only who has the lock writes: another process may still log in.
+            was_killed = is_alone and self._began[0] == 1
+            self._began[0] |= is_alone
+            try:
+                yield was_killed
+            finally:
+                if is_alone:
+                    self._began[0] = 0
 
     def _of(self, pin: str) -> bytes:
         return hmac.digest(self._key, pin.encode(), "sha256")
 
 
-def _lock(file: int) -> None:
+def _lock(file: int) -> bool:
+    """Return whether this process has the lock, in time."""
     end = time.monotonic() + _WAIT_SECONDS
     with suppress(OSError):  # A file system without locks.
         while time.monotonic() < end:
             with suppress(BlockingIOError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
+                return True
             time.sleep(_POLL_SECONDS)
+    return False

@@ -11,7 +11,7 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from ctypes import byref, c_ubyte, c_ulong, c_void_p
 from dataclasses import dataclass
 from enum import IntEnum
@@ -394,8 +394,11 @@ class Session:
 
     def find(self, template: Template) -> list[Object]:
         """Return the objects that have the attributes of *template*."""
-        with self._calling("C_FindObjects"):
-            objects = self._own.get_objects({**template})
+        # Closed here, since its end calls C_FindObjectsFinal.
+        with (
+            self._calling("C_FindObjects"),
+            closing(self._own.get_objects({**template})) as objects,  # type: ignore[type-var]
+        ):
             found = [*islice(objects, _MOST_OBJECTS)]
         if len(found) < _MOST_OBJECTS:
             return found

@@ -389,12 +389,17 @@ class TokenSession:
         problem = f"the token cannot be opened ({error})"
         if error.function != "C_Login" or library.quirks.retries_login:
             return BackendUnavailableError(problem)
-        seconds = min(2 * self._failed.pause[0], _LONGEST_PAUSE) or _FIRST_PAUSE
-        self._failed.pause = seconds, self._timer() + seconds
+        self._begin_pause()
         return LoginFailedError(problem)
 
+    def _begin_pause(self) -> None:
+        seconds = min(2 * self._failed.pause[0], _LONGEST_PAUSE) or _FIRST_PAUSE
+        self._failed.pause = seconds, self._timer() + seconds
+
     def _try_pin(self, library: Library, login: TokenLogin, pin: str) -> None:
-        with self._failed.trying(pin, self._path):
+        with self._failed.trying(pin, self._path) as was_killed:
+            if was_killed and not library.quirks.retries_login:
+                self._begin_pause()
             self._require_no_pause()
             try:
                 login.log_in(pin)

@@ -1,16 +1,15 @@
 """Webhooks that the service signs, as the Python client verifies them."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
 from hotwallet_client import Event, WebhookError, verify_webhook
 from signer.ports.clock import utc_now
 from signer.webhooks.signatures import PrivateKey, Secret, SigningKey, sign
-from tests.clients.examples import ROOT, blocks
 
 
 KEY, OTHER = PrivateKey(b"\x05" * 32), PrivateKey(b"\x06" * 32)
@@ -101,23 +100,3 @@ def test_a_key_that_is_none(key: str) -> None:
         verify_webhook(BODY, _headers(KEY), [key])
 
     assert key == "" or key not in str(raised.value).replace("whpk_ or whsec_", "")
-
-
-GUIDE = ROOT / "docs" / "how-to" / "webhooks.md"
-
-
-def _documented(name: str, known: dict[str, Any]) -> Any:
-    """Run the block of the guide that has *name*; return what it defines."""
-    (block,) = (each for each in blocks(GUIDE, "python") if name in each)
-    exec(block, known)
-    return known[name]
-
-
-def test_the_guide_verifies_with_the_client() -> None:
-    """With the public keys that the service publishes."""
-
-    class Client:
-        webhook_keys: Callable[[], list[str]] = staticmethod(lambda: [PUBLIC])
-
-    known = {"client": Client(), "body": BODY, "headers": _headers(KEY)}
-    assert _documented("event", known) == EVENT

@@ -101,10 +101,12 @@ OPENING = {
     "C_FindObjectsInit=30": UNAVAILABLE,
     "C_FindObjects=b3": UNAVAILABLE,  # CKR_SESSION_HANDLE_INVALID
     "C_FindObjectsFinal=5": UNAVAILABLE,
-    "C_GetAttributeValue=30": UNAVAILABLE,  # AWS CloudHSM, when it throttles
+    "C_GetAttributeValue=30": UNAVAILABLE,
     "no object": NOT_FOUND,
     "two objects": AMBIGUOUS,
     "many objects": UNAVAILABLE,
+    "endless objects": FAILED,
+    "many slots": SIGNS,
     "a value of 2**40": UNAVAILABLE,
     "an RSA key": UNUSABLE,
     "a public private key": UNUSABLE,

@@ -1,6 +1,8 @@
 """When a process logs in to a token again, and what a device need not show."""
 
 import ctypes
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from backends.pkcs11.cryptoki import Library
+from backends.pkcs11.failed_logins import FailedLogins
 from backends.pkcs11.session import LoginFailedError, TokenSession
 from signer.errors import BackendUnavailableError, KeyUnusableError
 from tests.fixtures.cryptoki_faults import CKR_DEVICE_ERROR, Cryptoki, Hook
@@ -85,6 +88,30 @@ def test_a_login_that_fails_without_a_reason_is_not_repeated_soon(
         assert session.call(lambda _: "served", 9.0) == "served"
     assert pauses == sorted(pauses)
     assert pauses[-1] > 4 * pauses[0]
+
+
+def test_a_worker_that_is_killed_at_its_login_delays_the_next_one(
+    make_hostile: MakeHostile,
+) -> None:
+    """What the token answered is in no record: it may have refused the PIN."""
+    hostile, now, failed = make_hostile(), [1000.0], FailedLogins()
+    path = hostile.backend._session._path
+    session = TokenSession(path, LABEL, lambda: "1234", failed, timer=lambda: now[0])
+    worker = os.fork()
+    if worker == 0:
+        with failed.trying("1234", path):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(worker, 0)
+
+    with _functions(hostile).watched("C_Login") as logins:
+        for _ in range(2):
+            with pytest.raises(LoginFailedError):
+                session.call(lambda _: None, 9.0)
+        assert not logins
+        now[0] += 3
+
+        assert session.call(lambda _: "served", 9.0) == "served"
+    assert len(logins) == 1
 
 
 def test_a_call_that_hangs_does_not_keep_the_others_from_a_new_login(
