@@ -7,7 +7,7 @@ import re
 import secrets
 import shlex
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
@@ -190,20 +190,25 @@ def _quoted(value: str) -> str:
     return shlex.quote(value) if value else ""
 
 
-def networks_text(names: Iterable[str], urls: Mapping[str, Sequence[str]]) -> str:
-    """Return the file of the networks; one without *urls* gets a placeholder."""
+def networks_text(
+    networks: Mapping[str, Mapping[str, Any]], urls: Mapping[str, Sequence[str]]
+) -> str:
+    """Return the file of *networks*; one without *urls* gets a placeholder."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(  # noqa: S701  It is TOML.
         undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
     return environment.from_string(_read("networks.toml.jinja")).render(
-        networks={name: PRESETS[name] for name in names},
+        networks=networks,
         urls=urls,
         placeholder=PLACEHOLDER_URL,
         key=lambda name: json.dumps(name) if "." in name else name,
         list=json.dumps,
-        overrides=("block_seconds", "confirmations", "finality", "fees"),
+        overrides=(
+            *("block_seconds", "confirmations", "finality", "fees", "pending"),
+            "rpc_batch",
+        ),
     )
 
 

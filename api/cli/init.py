@@ -102,7 +102,9 @@ def init(
         given = read_answers({**given, **_ask_settings(given)})
     directory = directory.resolve()
     texts = _plan(directory, purpose, given)
-    texts[directory / "networks.toml"] = networks_text(dict.fromkeys(names), urls)
+    texts[directory / "networks.toml"] = networks_text(
+        {name: PRESETS[name] for name in names}, urls
+    )
     keys = [directory / name for name in _KEYS] if purpose == PRODUCTION else []
     _write(directory, texts, keys)
     if purpose == LAPTOP:

@@ -80,7 +80,7 @@ class JSONRPCChain:
     ) -> None:
         self._observe = observe
         self._rules = rules
-        self._urls = [_check_url(url, position) for position, url in enumerate(urls, 1)]
+        self._urls = [check_url(url, position) for position, url in enumerate(urls, 1)]
         if not self._urls:
             raise _misconfigured("a network needs at least one RPC URL")
         self._timeout = timeout
@@ -269,7 +269,8 @@ def require_agreement(result: T | None, what: str) -> T:
     return result
 
 
-def _check_url(url: SecretStr | str, position: int) -> SecretStr:
+def check_url(url: SecretStr | str, position: int) -> SecretStr:
+    """Return *url* as a secret; refuse one that is not http or https."""
     secret = url if isinstance(url, SecretStr) else SecretStr(url)
     try:
         parts = urlsplit(secret.get_secret_value())

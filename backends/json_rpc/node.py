@@ -337,6 +337,11 @@ class Node:
         methods = [method for method, _ in calls]
         return self._observed(methods, lambda: self._request_all(calls))
 
+    def takes(self, size: int) -> bool:
+        """Return whether the node responds to each request of a batch of *size*."""
+        found = attempt(lambda: self._send_batch([("eth_chainId", [])] * size))
+        return not isinstance(found, ChainError) and len(found) == size
+
     def _observed(
         self, methods: Sequence[str], ask: Callable[[], list[Any]]
     ) -> list[Any]:

@@ -44,8 +44,8 @@ _EXPLORER = re.compile(
 
 _TABLE = files("signer.config").joinpath("network_kinds.toml").read_text("utf-8")
 
-_KINDS: Mapping[str, Mapping[str, Any]] = tomllib.loads(_TABLE)
-"""The kinds of networks, each with its defaults."""
+KINDS: Mapping[str, Mapping[str, Any]] = tomllib.loads(_TABLE)
+"""The kinds of networks, each with its defaults; ``chain_ids`` have them without it."""
 
 GWEI = 10**9
 """In wei: the unit of fees in the file."""
@@ -243,12 +243,12 @@ class Network(StrictModel):
         kind, chain_id = given.get("kind"), given.get("chain_id")
         found: Mapping[str, Any] | None = {}
         if kind is not None:
-            found = _KINDS.get(kind)
+            found = KINDS.get(kind)
         else:
-            of_id = (e for e in _KINDS.values() if chain_id in e.get("chain_ids", ()))
+            of_id = (e for e in KINDS.values() if chain_id in e.get("chain_ids", ()))
             found = next(of_id, {})
         if found is None:
-            raise ValueError(f"kind must be one of {', '.join(_KINDS)}")
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}")
         defaults = {key: found[key] for key in found if key != "chain_ids"}
         return {**defaults, **given}
 

@@ -1,4 +1,4 @@
-"""Guides whose commands need no chain: they run, and what they show is true."""
+"""Guides whose commands need at most a node: they run, and what they show is true."""
 
 import re
 import subprocess
@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from dev.anvil import ROOT
+from signer.config.networks import load_networks
 from tests.e2e.console import Console, Guide, read_blocks, run_block
+from tests.fixtures.chain import DevChain
 from tests.support.policy_reload import compiled
 
 
@@ -31,12 +33,18 @@ def console(tmp_path: Path) -> Iterator[Console]:
     shell.close()
 
 
-def test_a_network_and_a_tenant_are_added(console: Console) -> None:
+def test_a_network_and_a_tenant_are_added(
+    console: Console, anvil: DevChain, tmp_path: Path
+) -> None:
     """Each command prints what the page shows, also about a wrong file."""
+    (tmp_path / "node.url").write_text(f"{anvil.url}\n", encoding="utf-8")
+    console.run(f"export TOKEN={anvil.token}")
     blocks = read_blocks(GUIDES / "add-a-network.md")
 
     assert [report for each in blocks for report in run_block(console, each)] == []
     assert len(blocks) > 3
+    other = load_networks(tmp_path / "networks.new.toml")["other"]
+    assert other.rpc_urls[0].get_secret_value() == anvil.url
 
 
 def test_the_commands_print_what_the_guide_shows(

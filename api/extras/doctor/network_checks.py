@@ -9,11 +9,14 @@ from typing import Self
 
 from api.extras.doctor.key_checks import DoctorContext
 from api.metrics.workers import read_head_ages
+from backends.json_rpc.parsing import attempt
+from backends.json_rpc.probe import find_differences, probe
 from signer.alerts import Alert
 from signer.amounts import format_units
 from signer.chain.chain import COIN_DECIMALS, Chain
 from signer.diagnostics import EXPLAIN, Check, Finding
 from signer.errors import (
+    ChainError,
     ChainUnavailableError,
     InsufficientFundsError,
     NotFoundError,
@@ -37,6 +40,7 @@ from signer.startup.dependency_checks import check_chain, check_vault
 
 
 _NETWORKS_FILE = f"correct the networks file; {EXPLAIN}"
+_KIND = "compare with `hotwallet network probe`, and correct the networks file"
 _VAULT = "run: hotwallet vault status"
 _NO_WORKER = "start `hotwallet worker`"
 _WALLET_PAUSED = "run: hotwallet nonce repair --dry-run"
@@ -104,6 +108,7 @@ def network_checks(context: DoctorContext) -> Iterator[Check]:
         chain = f"{name} chain"
         yield network.check("nodes", _check_nodes, _RPC_DOWN)
         yield network.check("chain", _check_chain, _NETWORKS_FILE, f"{name} nodes")
+        yield network.check("kind", _check_kind, _NETWORKS_FILE, chain)
         yield network.check("gas", _check_gas, _WALLET_EMPTY, chain, *key)
         if section.vault is not None:
             yield network.check("vault", _check_vault, _VAULT, chain, "database")
@@ -142,6 +147,20 @@ def _check_chain(context: NetworkContext) -> Finding:
     check_chain(context.name, context.chain.network, context.chain.client)
     symbols = ", ".join(context.chain.network.tokens) or "no tokens"
     return Finding(f"chain {context.chain.network.chain_id}; {symbols} as configured")
+
+
+def _check_kind(context: NetworkContext) -> Finding:
+    """Compare the network's keys with what each node that answers shows."""
+    network, found = context.chain.network, dict[str, int]()
+    for position, url in enumerate(network.rpc_urls, 1):
+        shown = attempt(partial(probe, url, network.rpc_timeout_ms / 1000))
+        if not isinstance(shown, ChainError):  # The check "nodes" reports it.
+            for difference in find_differences(network, shown):
+                found.setdefault(difference, position)
+    if found:
+        detail = "; ".join(f"node-{found[each]}: {each}" for each in found)
+        return Finding(detail, _KIND)
+    return Finding(f"{network.kind or 'no kind'}, as the nodes show")
 
 
 def _check_vault(context: NetworkContext) -> Finding:

@@ -459,7 +459,7 @@ def test_each_preset_is_a_valid_network(tmp_path: Path, name: str) -> None:
     """With the chain's id, checksummed addresses, and their sources as comments."""
     preset = PRESETS[name]
     path = tmp_path / "networks.toml"
-    path.write_text(networks_text([name], {}), encoding="utf-8")
+    path.write_text(networks_text({name: preset}, {}), encoding="utf-8")
 
     network = load_networks(path)[name]
 

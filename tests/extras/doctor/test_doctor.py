@@ -102,6 +102,7 @@ IN_ORDER = {
     "top-ups": "ok",
     "local nodes": "ok",
     "local chain": "ok",
+    "local kind": "ok",
     "local gas": "ok",
     "local delegation": "ok",
     "local TUSD": "ok",
@@ -312,6 +313,18 @@ def test_a_network_that_is_not_as_configured(
     assert first.name == failed
     assert results["device"].state is State.OK
     assert CANARY not in str(results)
+
+
+def test_a_kind_that_the_node_does_not_show(home: dict[str, str]) -> None:
+    """It is a warning with the key that differs, and what to do."""
+    keys = 'chain_id = 31337\ndata_fee = "op-stack"'
+    result = run_doctor(_with_network(home, "chain_id = 31337", keys))["local kind"]
+
+    assert result.state is State.WARNING
+    assert result.detail == (
+        "node-1: data_fee is op-stack, and the chain does not have one"
+    )
+    assert "hotwallet network probe" in str(result.cure)
 
 
 def test_a_wallet_without_gas_fails(
