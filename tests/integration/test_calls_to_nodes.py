@@ -20,6 +20,7 @@ from signer.config.networks import Network
 from signer.model.refund import Status
 from tests.fixtures.chain import DevChain
 from tests.fixtures.fake_node import FakeNode
+from tests.fixtures.geth import GethChain
 from tests.integration.node_calls import BLOCK_SECONDS, Fleet, SmallPool
 from tests.support.ledgers import collected_statements
 from tests.support.refunds import World
@@ -94,7 +95,7 @@ def test_calls_of_each_node_are_bounded(start: Start, nodes: int, workers: int) 
     """
     Six a minute, two while nothing is open, and twelve for each confirmed refund.
 
-    Four for each if a block has twenty of them.
+    Four for each if a block has twenty of them, or as many as geth's pool.
     """
     fleet = start(nodes, workers)
     fleet.run(60)
@@ -118,14 +119,15 @@ def test_calls_of_each_node_are_bounded(start: Start, nodes: int, workers: int) 
     assert confirmed >= 25
     assert load.total() <= PER_REFUND * confirmed, load
 
+    in_block = SLOTS if isinstance(fleet.chain, GethChain) else IN_BLOCK
     for full in range(CONFIRMATIONS + 8):
         if full == CONFIRMATIONS + 2:
             fleet.count()
             confirmed = fleet.confirmed()
-        fleet.accept(IN_BLOCK)
+        fleet.accept(in_block)
         fleet.run(BLOCK_SECONDS, step=2)
     load, confirmed = fleet.count(), fleet.confirmed() - confirmed
-    assert confirmed == 6 * IN_BLOCK
+    assert confirmed == 6 * in_block
     assert load.total() <= PER_REFUND_OF_FULL_BLOCKS * confirmed, load
 
     # The last ones are confirmed on time, although nothing else is to be done.
