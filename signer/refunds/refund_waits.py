@@ -18,8 +18,8 @@ from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Topic, Watch
 
 
-GATHER_SECONDS = 0.0003
-"""How long the watcher gathers changes before it reads again, for each other wait."""
+GATHER_SECONDS = 0.001
+"""How long the watcher of several requests gathers changes before it reads again."""
 
 ENTRY_SECONDS = 0.02
 """How long a request waits for the watcher to read its refund, before it does so."""
@@ -152,7 +152,8 @@ class RefundWaits:
             self._is_read = self._read_all()
         while not wait.is_over and (left := deadline - self._timer()) > 0:
             self._watch.wait(left if self._is_read else min(left, RETRY_SECONDS))
-            time.sleep(GATHER_SECONDS * (len(self._waits) - 1))
+            if len(self._waits) > 1:
+                time.sleep(GATHER_SECONDS)
             self._is_read = self._read_all()
 
     def _read_all(self) -> bool:
