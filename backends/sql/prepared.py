@@ -27,7 +27,9 @@ from sqlalchemy import (
     column,
     func,
     insert,
+    literal_column,
     select,
+    true,
 )
 from sqlalchemy.exc import StatementError
 from sqlalchemy.sql.visitors import iterate, replacement_traverse
@@ -103,6 +105,10 @@ class RowInsert:
                 return given.c[element.key] if is_bind else None
 
             rows = replacement_traverse(rows, {}, give)
+            if self._conditions:
+                # OFFSET keeps PostgreSQL from reading the other table as a whole.
+                found = rows.offset(literal_column("0")).lateral("found")
+                rows = select(*found.c).select_from(given.join(found, true()))
         return insert(self._table).from_select([*self._row], rows)
 
 

@@ -240,7 +240,8 @@ INSERT_MOVES = RowInsert(
         "at": parameter(transactions, "updated_at"),
     },
     *_PAID,
-    literal_column("refunds.state = 'assigned'"),
+    # "= 'assigned'" would let PostgreSQL read an index of all open refunds.
+    literal_column("refunds.state NOT IN ('confirmed', 'failed')"),
 )
 """Inserts that of each refund of a transaction, which moves with it."""
 

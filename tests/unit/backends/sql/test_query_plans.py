@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import bindparam, insert, select, text
+from sqlalchemy import Connection, bindparam, insert, select, text
 
 from backends.sql import (
     SQLStore,
@@ -22,12 +22,15 @@ from backends.sql import (
     spending,
     tables,
 )
+from backends.sql.prepared import _Prepared
 from backends.sql.refunds import REQUESTED
+from backends.sql.statements import INSERT_MOVES
 from backends.sql.tables import refunds, spendings
 from backends.sql.wallet_rows import next_nonce
 from signer.model.audit_record import Record
 from signer.model.event import Delivery, DeliveryState
 from signer.model.refund import Refund, Status
+from signer.model.transaction import TransactionStatus
 from signer.model.worker_row import WorkerRow
 from signer.ports.event_store import DeliveryFilter
 from signer.ports.refund_reports import RefundFilter
@@ -658,3 +661,28 @@ INDEXES_OF_NONCES = {
     ),
     "postgresql": ("uq_refunds_position", "pk_unrecorded_transactions"),
 }
+
+
+def test_a_history_is_written_from_the_places_in_transactions(
+    filled_store: SQLStore,
+) -> None:
+    """However many refunds are open."""
+    values = {
+        "transactions_status": TransactionStatus.MINED,
+        "transactions_updated_at": now(),
+        "transactions_version": 1,
+        "transactions_chain_id": 1, "transactions_sender": WALLET,
+        "transactions_nonce": 0, "payments": 1,
+    }
+
+    def explain(connection: Connection) -> str:
+        prepared = _Prepared(INSERT_MOVES, connection.dialect)
+        is_sqlite = connection.dialect.name == "sqlite"
+        how = "EXPLAIN QUERY PLAN" if is_sqlite else "EXPLAIN"
+        given = prepared.parameters([values])
+        return str(connection.exec_driver_sql(f"{how} {prepared.text}", given).all())
+
+    plan = filled_store._database.run(explain)
+
+    # SQLite names the index of a constraint after the table.
+    assert "uq_refunds_position" in plan or "sqlite_autoindex_refunds_4" in plan
