@@ -155,12 +155,15 @@ def _is_secret(name: str) -> bool:
     return _SECRET_NAMES.match(name) is not None
 
 
+_NUMBERS = (int, float)  # A union would be made at each call.
+
+
 def _redact(name: str, value: object) -> object:
     if _is_secret(name):
         return REDACTED
     if isinstance(value, str):
         return sanitize(value)
-    if value is None or isinstance(value, int | float):
+    if value is None or isinstance(value, _NUMBERS):
         return value
     if isinstance(value, Mapping):
         return {(key := str(name)): _redact(key, item) for name, item in value.items()}

@@ -236,8 +236,7 @@ def write_canonical(fields: dict[str, Any]) -> str:
 
 
 def _is_standard(fields: Mapping[str, object]) -> bool:
-    are_names = all(isinstance(name, str) and name.isascii() for name in fields)
-    return are_names and _are_standard(fields.values())
+    return all(map(str.isascii, fields)) and _are_standard(fields.values())
 
 
 def _are_standard(values: Iterable[object]) -> bool:

@@ -74,7 +74,10 @@ class _Data:
     named: tuple[tuple[str, Any], ...] = ()
 
     def argument(self, *names: str) -> Any:
-        return next((value for name, value in self.named if name in names), None)
+        for name, value in self.named:
+            if name in names:
+                return value
+        return None
 
 
 _NO_CALL = _Data()

@@ -62,7 +62,8 @@ class TypedTransaction:
 
     def __post_init__(self) -> None:
         """Raise ``InvalidInputError`` for the first field out of range."""
-        priority_fee, max_fee = self._fees()[0], self._fees()[-1]
+        fees = self._fees()
+        priority_fee, max_fee = fees[0], fees[-1]
         check_common(self, max_fee, self.fee_fields[-1])
         check_fees(max_fee, priority_fee)
         check_access_list(self.access_list)
