@@ -56,8 +56,6 @@ Most commands have some of these options, which are not repeated below:
 * `--dry-run`: Show what would change; change nothing.
 * `-y, --yes`: Do not ask for confirmation.
 * `--reason TEXT`: Why, for the audit log and approvers; asked for on a terminal.
-
-Commands by subject:
 """
 
 _COMMON = (
@@ -73,17 +71,8 @@ def draw_commands() -> str:
     """Return the page of all commands, with their arguments and options."""
     context = click.Context(cli, info_name="hotwallet")
     sections = list(_sections(cli, context))
-    groups: dict[str, list[str]] = {}
-    for path, _ in sections:
-        _, group, *rest = path.split(" ", 2)
-        link = f"[`{rest[0] if rest else group}`](#{_anchor(path)})"
-        groups.setdefault(group if rest else "", []).append(link)
-    rows = [
-        f"* {f'`hotwallet {group}`: ' if group else ''}{', '.join(links)}"
-        for group, links in groups.items()
-    ]
     texts = [f"\n## {path}\n\n{text}" for path, text in sections]
-    return "\n".join([_COMMANDS, *rows, *texts, ""])
+    return "\n".join([_COMMANDS.rstrip(), *texts, ""])
 
 
 _CODES = f"""\
@@ -352,10 +341,6 @@ def _prose(text: str) -> str:
 
 def _cell(text: str) -> str:
     return re.sub(r"\s+", " ", text).replace("|", "\\|")
-
-
-def _anchor(path: str) -> str:
-    return path.replace(" ", "-")
 
 
 def main() -> None:
