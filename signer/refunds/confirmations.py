@@ -125,7 +125,7 @@ class ConfirmationTracker:
         try:
             # Read the head first: a block that arrives later must not count as depth.
             head = chain.client.latest_block()
-            view = _ChainView(chain, head, cache(chain.client.block))
+            view = _ChainView(chain, name, head, cache(chain.client.block))
             asked = self._select(in_flight, look, head, view)
             if asked:
                 claimed = self._looks.claim(look, head)
@@ -355,15 +355,17 @@ class _ChainView:
     """The chain's head, and its blocks by height, during one pass."""
 
     def __init__(
-        self, chain: Chain, head: Block, block: Callable[[int], Block | None]
+        self,
+        chain: Chain,
+        name: str,
+        head: Block,
+        block: Callable[[int], Block | None],
     ) -> None:
         self._client = chain.client
         self._confirmations = chain.network.confirmations
         self._head = head
         self._block = block
-        self._final_height = cache(
-            partial(final_height, chain.network, chain.client, head)
-        )
+        self._final_height = cache(partial(_final_height, chain, name, head))
         self.has_pending = chain.network.pending != "none"
 
     def has_lost_block(self, mined: Transaction, receipt: Receipt | None) -> bool:
@@ -431,6 +433,17 @@ class _ChainView:
         # The first comparison saves a request.
         has_depth = self._head.number - number + 1 >= self._confirmations
         return has_depth and number <= self._final_height()
+
+
+def _final_height(chain: Chain, name: str, head: Block) -> int:
+    """Return up to where blocks are final; -1, which is none, if that is unknown."""
+    try:
+        return final_height(chain.network, chain.client, head)
+    except ChainError as e:
+        # What is mined has to be seen also then: it makes room for other payments.
+        log = structlog.get_logger("refunds")
+        log.warning("tracking-failed", network=name, code=e.code)
+        return -1
 
 
 def _is_settled(

@@ -87,7 +87,14 @@ def test_a_network_confirms_what_its_nodes_call_final(world: World) -> None:
     receipt = world.chain.receipts([mined.tx_hash or ""])[mined.tx_hash or ""]
     assert not world.chains["local"].is_final(receipt)
 
+    # A node that cannot say it keeps no other transaction from being seen.
+    other = world.broadcast()
     world.chain.finalized = number
+    world.chain.mine()
+    world.chain.fail("final_block", ChainUnavailableError("gone"))
+    assert world.tracked(mined) == mined
+    assert world.stored(other).status is Status.MINED
+
     world.chain.mine_empty(1)
     assert world.chains["local"].is_final(receipt)
     assert world.tracked(mined).status is Status.CONFIRMED
