@@ -190,6 +190,12 @@ def _quoted(value: str) -> str:
     return shlex.quote(value) if value else ""
 
 
+def _toml_key(name: str) -> str:
+    # A token or a person may have chosen it.
+    is_bare = re.fullmatch(r"[A-Za-z0-9_-]+", name)
+    return name if is_bare else json.dumps(name, ensure_ascii=False)
+
+
 def networks_text(
     networks: Mapping[str, Mapping[str, Any]], urls: Mapping[str, Sequence[str]]
 ) -> str:
@@ -203,7 +209,7 @@ def networks_text(
         networks=networks,
         urls=urls,
         placeholder=PLACEHOLDER_URL,
-        key=lambda name: json.dumps(name) if "." in name else name,
+        key=_toml_key,
         list=json.dumps,
         overrides=(
             *("block_seconds", "confirmations", "finality", "fees", "pending"),

@@ -75,7 +75,10 @@ def probe(url: SecretStr, timeout: float, tokens: Sequence[str] = ()) -> Probe:
     Raises:
         ChainUnavailableError: It does not answer what each node answers.
     """
-    node = Node(url, timeout)
+    return requests.send(partial(_probe, tokens=tokens), Node(url, timeout))
+
+
+def _probe(node: Node, tokens: Sequence[str]) -> Probe:
     chain_id = requests.send(requests.chain_id, node)
     newest = node.request("eth_getBlockByNumber", ["latest", False]) or {}
     head = requests.send(parsing.block, newest)
@@ -153,11 +156,12 @@ def _text(result: bytes) -> str | None:
     """Return what ``symbol()`` says; some old tokens return 32 bytes."""
     try:
         if len(result) == _WORD:
-            return result.rstrip(b"\0").decode()
-        (text,) = decode(["string"], result)
+            text = result.rstrip(b"\0").decode()
+        else:
+            (text,) = decode(["string"], result)
     except Exception:  # noqa: BLE001  Whatever a contract returns.
         return None
-    return str(text)
+    return text if text.isprintable() else None
 
 
 def guess_kind(found: Probe) -> str | None:

@@ -77,7 +77,14 @@ def probe(
     name = name or known or f"chain-{found.chain_id}"
     entry = _entry(found, PRESETS.get(known or "", {}))
     text = networks_text({name: entry}, {name: [url]} if out is not None else {})
-    Networks.model_validate(tomllib.loads(text))
+    try:
+        Networks.model_validate(tomllib.loads(text))
+    except ValueError:  # It quotes the URL.
+        raise InvalidInputError(
+            "shows what no network can have: compare --name, tokens, their decimals and"
+            " fees with the documentation of the network",
+            field="the node",
+        ) from None
     document = {"name": name, "kind": entry["kind"], **asdict(found)}
     return Result(document, [text] if out is None else [_write(out, text)])
 

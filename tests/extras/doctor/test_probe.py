@@ -4,14 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+from eth_abi.abi import encode
 
 from backends.json_rpc.probe import Probe, find_differences, guess_kind
+from signer.chain.erc20 import DECIMALS
 from signer.config.networks import Network, load_networks
 from tests.api.commands import Run
 from tests.api.conftest import hotwallet
 from tests.fixtures.chain import DevChain
 from tests.fixtures.fake_node import FakeNode
-from tests.fixtures.replies import Error, Result
+from tests.fixtures.replies import Computed, Error, Result
 from tests.support.refunds import NETWORK
 
 
@@ -98,6 +100,51 @@ def test_what_is_missing_is_named(
 
     assert finished.status == 1
     assert problem in " ".join(finished.err.split())
+
+
+@pytest.mark.parametrize(
+    ("symbol", "decimals", "shown", "problem"),
+    [
+        ("USD₮0", 6, 'tokens."USD₮0"]', ""),
+        ('A]\n[networks.b"', 6, "", "is no token of chain"),
+        ('A"]#[networks.b', 6, r'tokens."A\"]#[networks.b"]', ""),
+        ("USDC", 2**255, "", "shows what no network can have"),
+    ],
+)
+def test_a_token_writes_no_keys_of_the_file(
+    anvil: DevChain,
+    fault_proxy: FakeNode,
+    hotwallet: Run,
+    symbol: str,
+    decimals: int,
+    shown: str,
+    problem: str,
+) -> None:
+    """Its contract chooses its symbol."""
+    answers = {
+        f"0x{DECIMALS.hex()}": encode(["uint256"], [decimals]),
+        "0x95d89b41": encode(["string"], [symbol]),
+    }
+    reply = Computed(lambda asked: f"0x{answers.get(asked[0]['data'], b'').hex()}")
+    fault_proxy.script("eth_call", reply)
+
+    finished = hotwallet("network", "probe", fault_proxy.url, "--token", anvil.token)
+
+    assert shown in finished.out
+    assert problem in " ".join(finished.err.split())
+    assert finished.status == bool(problem)
+    assert "Traceback" not in finished.err
+    assert "\n[networks.b" not in finished.out
+
+
+def test_a_malformed_block(fault_proxy: FakeNode, hotwallet: Run) -> None:
+    block = {"number": "0x9", "hash": f"0x{'11' * 32}", "baseFeePerGas": "0x1"}
+    fault_proxy.script("eth_getBlockByNumber", Result(block))
+
+    finished = hotwallet("network", "probe", fault_proxy.url)
+
+    assert finished.status == 1
+    assert "the node gives no usable answer" in " ".join(finished.err.split())
 
 
 def test_a_url_of_no_node(hotwallet: Run) -> None:
