@@ -7,7 +7,7 @@ from datetime import timedelta
 from signer.alerts import Alerts
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
-from signer.chain.chain import Chain
+from signer.chain.chain import COIN_DECIMALS, Chain
 from signer.chain.fees import quote_fees
 from signer.config.networks import Network
 from signer.errors import (
@@ -124,19 +124,24 @@ class _Coin:
         """
         Require that the address holds the coin of a call and its gas, and count it.
 
+        Also of a refund whose token is the coin: a node that estimates deducts no gas.
+
         Raises:
             InsufficientFundsError: It does not, besides what other calls send.
         """
-        refund = reservation.refund
-        if refund.purpose is not PaymentPurpose.CALL or not refund.amount:
+        refund, shared = reservation.refund, self._chain.network.token_of_coin
+        value = refund.amount if refund.purpose is PaymentPurpose.CALL else 0
+        if shared is not None and refund.token_address == shared.address:
+            value = refund.amount * 10 ** (COIN_DECIMALS - shared.decimals)
+        if not value or refund.purpose is PaymentPurpose.SWEEP:
             return
         if self._left is None:
             self._left = self._chain.client.balance(self._sender) - self._count_open()
-        cost = refund.amount + reservation.gas_limit * max_fee
+        cost = value + reservation.gas_limit * max_fee
         if cost > self._left:
             raise InsufficientFundsError(
-                f"{self._sender} holds too little coin for the call and its gas, beside"
-                " what has a nonce: top it up"
+                f"{self._sender} holds too little coin for the payment and its gas,"
+                " beside what has a nonce: top it up"
             )
         self._left -= cost
 

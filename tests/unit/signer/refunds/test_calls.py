@@ -42,7 +42,7 @@ from tests.support.other_payments import (
     called,
 )
 from tests.support.policy import SERVICE_POLICY
-from tests.support.refunds import CUSTOMER, NETWORK, World
+from tests.support.refunds import AMOUNT, CUSTOMER, NETWORK, World
 from tests.support.restores import keep_log
 
 
@@ -249,6 +249,19 @@ def test_coin_waits_for_a_top_up(ruling: World) -> None:
 
     assert poor == poor_of_gas == (Status.QUEUED, "insufficient-funds", None)
     assert ruling.stored(call).nonce == 0
+
+
+def test_a_token_that_is_the_coin_pays_for_its_own_gas(world: World) -> None:
+    """A transfer of all of it would revert, and end the refund."""
+    world.network = world.network.model_copy(update={"coin_is": "TUSD"})
+    refund = world.accepted()
+    world.chain.coin = AMOUNT * 10**12
+    waiting = _stuck(world, refund)
+    world.chain.coin += 10**18
+    world.work(after=world.stored(refund).moving.due_at - world.clock())
+
+    assert waiting == (Status.QUEUED, "insufficient-funds", None)
+    assert world.stored(refund).nonce == 0
 
 
 def test_two_calls_do_not_send_the_same_coin(ruling: World) -> None:
