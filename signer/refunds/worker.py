@@ -217,6 +217,7 @@ class Worker:
             self._is_full = False
             self._confirmation_tracker.rest()
             self._check_signing()
+            self._is_waiting = bool(self._patience())
             return 0
         steps = self._track() + self.advance()
         now = self._clock()

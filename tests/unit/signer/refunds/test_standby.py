@@ -95,3 +95,23 @@ def test_a_change_does_not_wake_a_second_worker(world: World) -> None:
     assert set(statuses) == {Status.QUEUED}
     worker.work()
     assert world.statuses([refund]) == [Status.BROADCAST]
+
+
+def test_a_worker_leads_also_after_an_idle_time(world: World) -> None:
+    """The first refund wakes it: the worker that led ended while nothing was open."""
+    refunds = [world.accepted()]
+
+    def wait(_: float) -> bool:
+        refunds.append(world.accepted())
+        return True
+
+    worker = world.waiting_worker(wait)
+    worker._patience = lambda: PATIENCE
+    world.clock.advance(seconds=PATIENCE.total_seconds())
+    worker.work()
+    world.finish(*refunds)
+    worker._patience = timedelta
+
+    worker.run(lambda: len(refunds) == 2, 3600)
+
+    assert world.statuses(refunds[1:]) == [Status.BROADCAST]
