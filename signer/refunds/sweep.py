@@ -134,14 +134,14 @@ class SweepPlanner:
             for row in past_sweeps
             if row.chain_id == chain.network.chain_id and not row.status.is_final
         }
-        coin = moving.get(COIN)
+        coin, shared = moving.get(COIN), chain.network.token_of_coin
         waits_for = "the sweep of the coin" if coin else None
         tokens = []
         for symbol, token in chain.network.tokens.items():
             if symbol in moving:
                 tokens.append(moving[symbol])
-            elif chain.network.vault is not None:
-                continue
+            elif chain.network.vault is not None or token is shared:
+                continue  # A token that is the coin moves with it, and pays for gas.
             elif amount := chain.token_balance(token.address, address):
                 tokens.append(
                     SweepItem(

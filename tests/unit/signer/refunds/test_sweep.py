@@ -118,6 +118,16 @@ def test_where_a_vault_holds_the_tokens_only_the_coin_moves(
     assert (coin.symbol, coin.waits_for) == (COIN, None)
 
 
+def test_a_token_that_is_the_coin_moves_with_it(world: World, left: Left) -> None:
+    """A transfer of all of it would leave no gas, and revert each time."""
+    world.network = world.network.model_copy(update={"coin_is": "TUSD"})
+
+    (coin,) = sweeper(world).plan(world.signer.address)
+
+    assert left.tokens > 0
+    assert (coin.symbol, coin.waits_for) == (COIN, None)
+
+
 @pytest.mark.parametrize("steps", [0, 1, 2, 3])
 def test_a_repeated_sweep_moves_assets_once(
     world: World, left: Left, steps: int
