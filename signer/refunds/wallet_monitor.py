@@ -25,7 +25,12 @@ from signer.alerts import Alert, Alerts
 from signer.chain.chain import COIN_DECIMALS, Chain
 from signer.chain.fees import quote_fees
 from signer.chain.vault_rules import VaultRules
-from signer.errors import ChainUnavailableError, ConfigurationError, HotWalletError
+from signer.errors import (
+    ChainUnavailableError,
+    ConfigurationError,
+    ExecutionRevertedError,
+    HotWalletError,
+)
 from signer.loops import Wait, repeat
 from signer.model.key import KeyState
 from signer.model.network_view import Funds, NetworkView, NodeView
@@ -214,7 +219,10 @@ def read_data_fee(chain: Chain) -> int:
     if chain.network.data_fee is None:
         return 0
     asked = _L1_FEE + encode_uint_256(_REFUND_BYTES)
-    return int.from_bytes(chain.client.call(Call(None, _L1_ORACLE, asked)), "big")
+    try:
+        return int.from_bytes(chain.client.call(Call(None, _L1_ORACLE, asked)), "big")
+    except ExecutionRevertedError:
+        return 0  # An older oracle: the forecast must not keep a network from use.
 
 
 def _amounts(payments: Sequence[RecentPayment]) -> Mapping[str, Sequence[int]]:

@@ -16,6 +16,7 @@ from signer.errors import (
     ChainError,
     ChainUnavailableError,
     ConfigurationError,
+    ExecutionRevertedError,
     Refusal,
     StoreUnavailableError,
 )
@@ -147,19 +148,23 @@ def test_the_runway_is_that_of_recent_refunds(system: System) -> None:
 
 
 def test_the_data_fee_of_a_rollup_shortens_the_runway(system: System) -> None:
-    """It is what the oracle says for the bytes of a refund."""
+    """It is what the oracle says for the bytes of a refund; old ones do not say it."""
     system.pay(2)
+    answers = [False, True]
     before, world = _funds(system)["coin"], system.world
     payment = world.store.last_payments(world.network.chain_id, 1)[0]
     fee = payment.gas * read_max_fee(world.chains["local"])
 
     def call(call: Call) -> bytes:
         is_oracle = call.to == "0x420000000000000000000000000000000000000F"
+        if is_oracle and not answers.pop(0):
+            raise ExecutionRevertedError
         amount = 3 * fee if is_oracle else world.chain.balance_left
         return amount.to_bytes(32, "big")
 
     world.client = altered_chain(world.chain, call=call)
     world.network = world.network.model_copy(update={"data_fee": "op-stack"})
+    assert _funds(system)["coin"].refunds_left == before.refunds_left
     after = _funds(system)["coin"]
 
     assert after.refunds_left == (before.refunds_left or 0) // 4
