@@ -243,7 +243,7 @@ class Network(StrictModel):
         kind, chain_id = given.get("kind"), given.get("chain_id")
         found: Mapping[str, Any] | None = {}
         if kind is not None:
-            found = KINDS.get(kind)
+            found = KINDS.get(str(kind))
         else:
             of_id = (e for e in KINDS.values() if chain_id in e.get("chain_ids", ()))
             found = next(of_id, {})

@@ -392,6 +392,7 @@ def test_the_chain_of_anvil_has_the_kind_local() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"kind": ["arc"]}, "kind must be one of ethereum, op-stack, arbitrum"),
         ({"kind": "etherium"}, "kind must be one of ethereum, op-stack, arbitrum"),
         ({"kind": "arc", "coin_is": "EURC"}, "coin_is: the network has no token EURC"),
         ({"kind": "arc", "vault": VAULT}, "coin_is: a vault's tokens pay for no gas"),
