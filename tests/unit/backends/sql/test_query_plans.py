@@ -671,8 +671,10 @@ def test_a_history_is_written_from_the_places_in_transactions(
         "transactions_status": TransactionStatus.MINED,
         "transactions_updated_at": now(),
         "transactions_version": 1,
-        "transactions_chain_id": 1, "transactions_sender": WALLET,
-        "transactions_nonce": 0, "payments": 1,
+        "transactions_chain_id": 1,
+        "transactions_sender": WALLET,
+        "transactions_nonce": 0,
+        "payments": 1,
     }
 
     def explain(connection: Connection) -> str:
