@@ -86,7 +86,7 @@ def start(request: pytest.FixtureRequest, sqlite_store: SQLStore) -> Iterator[St
 @pytest.mark.parametrize(
     ("start", "nodes", "workers"),
     [
-        *(("fresh_anvil", *each) for each in ((1, 1), (1, 2), (3, 1), (3, 2))),
+        *(("fresh_anvil", *each) for each in ((1, 1), (3, 2))),
         pytest.param("geth", 1, 1, marks=pytest.mark.nodes),
     ],
     indirect=["start"],

@@ -334,11 +334,11 @@ def _matches(pattern: str, violations: Sequence[str]) -> bool:
     ("plant", "errors", "likely", "options"),
     [
         (lambda _: Build(store=_overwriting), "I4", 12, {}),
-        (_plant_new_nonce, f"I3|{_PAID_TWICE}", 5, {}),
+        (_plant_new_nonce, f"I3|{_PAID_TWICE}", 7, {}),
         (lambda _: Build(lifecycle=EarlyBroadcastLifecycle), "I2", 0, {}),
-        (lambda _: Build(network=_ONE_CONFIRMATION), "I1", 4, _UNSTABLE),
-        (lambda _: Build(store=_forgetting), "G2", 30, {}),
-        (lambda _: Build(store=_counting_early), "R33", 100, _NARROW),
+        (lambda _: Build(network=_ONE_CONFIRMATION), "I1", 11, _UNSTABLE),
+        (lambda _: Build(store=_forgetting), "G2", 77, {}),
+        (lambda _: Build(store=_counting_early), "R33", 38, _NARROW),
         (_plant_early_places, "R33", 2, _NARROW),
     ],
     ids=[
@@ -367,7 +367,7 @@ def test_a_planted_bug_is_found(
     [
         (("revoke",), 29, {}),
         # With the log, the restore finds what the former key has signed.
-        (("rotate", "return"), 10, {**_WITHOUT_LOG, "repeats_keys": False}),
+        (("rotate", "return"), 21, {**_WITHOUT_LOG, "repeats_keys": False}),
     ],
 )
 def test_unchecked_former_wallets_are_found(
@@ -400,11 +400,11 @@ _FEW: dict[str, Any] = {"requests": 2}
     [
         (Build(tracker=OneReceiptForAll), "I1", 1, {}),
         (Build(tracker=FailsWhatIsSkipped), "I1: .* was not refused", 1, {}),
-        (Build(store=_overwriting), "I3|I4", 7, {"stall": 0.01, "store": 0.1}),
+        (Build(store=_overwriting), "I3|I4", 5, {"stall": 0.01, "store": 0.1}),
         (
             Build(network=_ONE_CONFIRMATION),
             "I1: .* was paid",
-            3,
+            2,
             {"reorg": 0.5, "drop": 0.5, "calm_at": 120.0},
         ),
         (
@@ -456,7 +456,7 @@ def test_a_sweep_to_a_former_key_is_found(ledger: Ledger) -> None:
     }
     build = Build(transaction_signer=UncheckedSweeps)
 
-    assert _finds("O8", ledger, build, likely=42, **slow)
+    assert _finds("O8", ledger, build, likely=20, **slow)
 
 
 def test_a_restore_sees_after_a_gap(ledger: Ledger) -> None:
@@ -469,7 +469,7 @@ def test_a_restore_sees_after_a_gap(ledger: Ledger) -> None:
     """
     options = {**_CROWDED, **_WITHOUT_LOG}
     forgetful = {**options, "runs_restore": False}
-    seed = _find(_NONCE_TWICE, ledger, likely=5, **forgetful)
+    seed = _find(_NONCE_TWICE, ledger, likely=49, **forgetful)
 
     assert seed is not None
     for has_log in (False, True):
@@ -481,7 +481,7 @@ def test_a_mark_that_is_two_too_low_is_found(ledger: Ledger) -> None:
     """No filler has the nonce of the gap, and the refund gets it."""
     options = {**_WITHOUT_LOG, "mark_error": -2, "requests": 6, "spike_fee": 0.3}
 
-    assert _finds(_NONCE_TWICE, ledger, likely=15, **options)
+    assert _finds(_NONCE_TWICE, ledger, likely=4, **options)
 
 
 def test_a_log_without_signatures_is_found(ledger: Ledger) -> None:
@@ -494,11 +494,11 @@ def test_a_log_without_signatures_is_found(ledger: Ledger) -> None:
 
     build = Build(loses=is_of_signature)
 
-    assert _finds(_NONCE_TWICE, ledger, build, likely=352, **options)
+    assert _finds(_NONCE_TWICE, ledger, build, likely=15, **options)
 
 
 def test_a_restore_without_fillers_is_found(ledger: Ledger) -> None:
     """A wallet whose gaps are not filled pays nothing any more."""
     build = Build(planner=PlannerWithoutFillers)
 
-    assert _finds("G2", ledger, build, likely=50, **_WITHOUT_LOG)
+    assert _finds("G2", ledger, build, likely=36, **_WITHOUT_LOG)
