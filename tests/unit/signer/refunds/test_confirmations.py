@@ -22,6 +22,7 @@ from signer.ports.chain import Block, Log, Receipt
 from signer.ports.meter import Meter, Meters
 from signer.ports.refund_store import Change
 from signer.refunds.confirmations import ConfirmationTracker
+from signer.refunds.head_looks import HeadLooks
 from tests.support.refunds import AMOUNT, CUSTOMER, World, altered, altered_chain
 
 
@@ -57,6 +58,31 @@ def test_a_transaction_that_another_worker_changes_meanwhile_is_left(
     world.store = altered(store, with_payments=with_payments)
 
     assert world.confirmation_tracker.track() == 0
+    assert world.stored(refund).status is Status.BROADCAST
+
+
+def test_what_another_worker_looks_at_is_left_to_it(world: World) -> None:
+    """Its receipts are not asked for twice."""
+    refund = world.broadcast()
+    others = HeadLooks(world.store, world.clock)
+    head = world.chain.latest_block
+
+    def latest_block() -> Block:
+        world.clock.advance(seconds=1)
+        assert others.begin(world.chains["local"], [refund.reserved()])
+        return head()
+
+    world.client = altered_chain(world.chain)
+    tracker = world.confirmation_tracker
+    assert tracker.track() == 0  # It relied on no look.
+    world.chain.mine()
+    world.clock.advance(seconds=20)
+    world.client = altered_chain(
+        world.chain, latest_block=latest_block, receipts=AssertionError()
+    )
+    tracker._chains = world.chains
+
+    assert tracker.track() == 0
     assert world.stored(refund).status is Status.BROADCAST
 
 
