@@ -20,7 +20,7 @@ def run_python(
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environ},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,  # For a program that hangs: a busy machine may be slow.
         check=False,
     )
 
