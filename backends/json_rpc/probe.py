@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from backends.json_rpc import parsing, requests
 from backends.json_rpc.node import LARGEST_BATCH, MethodCall, Node
 from backends.json_rpc.parsing import attempt, quantity
+from signer.chain.chain import OP_STACK_ORACLE
 from signer.chain.erc20 import DECIMALS
 from signer.config.networks import KINDS, Network
 from signer.errors import ChainError
@@ -26,7 +27,6 @@ _SIZES = (LARGEST_BATCH, 20, 10, 5, 2)
 _NOBODY = "0x0000000000000000000000000000000000000001"
 _SYMBOL = keccak(text="symbol()")[:4]
 _DOMAIN = keccak(text="DOMAIN_SEPARATOR()")[:4]
-_L1_ORACLE = "0x420000000000000000000000000000000000000F"
 _WORD = 32
 
 
@@ -98,7 +98,7 @@ def _probe(node: Node, tokens: Sequence[str]) -> Probe:
         block_receipts=_or_none(node, "eth_getBlockReceipts", [hex(head.number)])
         is not None,
         simulate=_has_simulation(node),
-        is_op_stack=_has_code(node, _L1_ORACLE),
+        is_op_stack=_has_code(node, OP_STACK_ORACLE),
         tokens=[_token(node, each) for each in tokens],
     )
 

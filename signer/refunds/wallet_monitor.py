@@ -22,7 +22,7 @@ from eth_abi.encoding import encode_uint_256
 from eth_utils.crypto import keccak
 
 from signer.alerts import Alert, Alerts
-from signer.chain.chain import COIN_DECIMALS, Chain
+from signer.chain.chain import COIN_DECIMALS, OP_STACK_ORACLE, Chain
 from signer.chain.fees import quote_fees
 from signer.chain.vault_rules import VaultRules
 from signer.errors import (
@@ -150,8 +150,7 @@ def _problems(node: NodeView) -> Iterator[Alert]:
         yield Alert.NODE_LAGGING
 
 
-# OP Stack, GasPriceOracle: an upper bound of the fee for so many bytes.
-_L1_ORACLE = "0x420000000000000000000000000000000000000F"
+# Of the oracle: an upper bound of the fee for so many bytes.
 _L1_FEE = keccak(text="getL1FeeUpperBound(uint256)")[:4]
 _REFUND_BYTES = 200  # A signed transfer with its memo, EIP-1559.
 
@@ -220,7 +219,9 @@ def read_data_fee(chain: Chain) -> int:
         return 0
     asked = _L1_FEE + encode_uint_256(_REFUND_BYTES)
     try:
-        return int.from_bytes(chain.client.call(Call(None, _L1_ORACLE, asked)), "big")
+        return int.from_bytes(
+            chain.client.call(Call(None, OP_STACK_ORACLE, asked)), "big"
+        )
     except ExecutionRevertedError:
         return 0  # An older oracle: the forecast must not keep a network from use.
 
