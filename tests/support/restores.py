@@ -1,6 +1,7 @@
 """Worlds whose audit log is kept, as the log of a host is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,8 +12,13 @@ from signer.model.audit_record import Actor, Operation, Purpose, Record
 from signer.model.refund import Refund, RefundRequest
 from signer.ports.audit_journal import Journal
 from signer.ports.key_backend import KeyId
+from signer.ports.ledger import Ledger
 from tests.support.devices import honest, signer_over
-from tests.support.refunds import KEY, REQUEST, World
+from tests.support.ledgers import copy_ledger
+from tests.support.refunds import KEY, REQUEST, FakeClock, World
+
+
+Opened = Callable[[Path], Ledger]
 
 
 class KeptLog(LogLines):
@@ -50,6 +56,24 @@ def keep_log(world: World) -> Sequence[Record]:
         for other in world.others
     )
     return log.records
+
+
+class Restored(World):
+    """A world with a log, whose ledger is the file ``0.db`` of a folder."""
+
+    def __init__(
+        self, store: Ledger, clock: FakeClock, folder: Path, opened: Opened
+    ) -> None:
+        super().__init__(store, clock=clock)
+        self.log = keep_log(self)
+        self._opened = opened
+        self._folder = folder
+        self._copies = count()
+
+    def backup(self) -> Ledger:
+        """Copy the current ledger, like a nightly job."""
+        path = self._folder / f"backup-{next(self._copies)}.db"
+        return self._opened(copy_ledger(self._folder / "0.db", path))
 
 
 def write_log(path: Path, records: Sequence[Record]) -> Path:

@@ -1,19 +1,22 @@
 """A world whose log is kept."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from signer.model.audit_record import Record
-from tests.support.refunds import World
-from tests.support.restores import keep_log
-from tests.unit.signer.conftest import backup, clock, empty, left, opened, wiped, world
+from signer.ports.ledger import Ledger
+from tests.support.refunds import FakeClock
+from tests.support.restores import Opened, Restored
+from tests.unit.signer.conftest import clock, empty, opened
 
 
-__all__ = ["backup", "clock", "empty", "left", "opened", "wiped", "world"]
+__all__ = ["clock", "empty", "opened"]
 
 
 @pytest.fixture
-def log(world: World) -> Sequence[Record]:
-    """The records of the log of *world*, which grow."""
-    return keep_log(world)
+def world(
+    empty: Callable[[], Ledger], clock: FakeClock, tmp_path: Path, opened: Opened
+) -> Restored:
+    """Return a service in one process, whose log and backups are kept."""
+    return Restored(empty(), clock, tmp_path, opened)

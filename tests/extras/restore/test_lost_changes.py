@@ -10,12 +10,12 @@ import pytest
 from api.extras.restore.plan import KeyChange, LostChanges, rebuild
 from signer.audit.actions import AuditAction
 from signer.model.audit_record import Record
-from signer.model.refund import Refund, Status
+from signer.model.refund import Refund
 from signer.redact import REDACTED
 from signer.refunds.transaction_signer import describe_acceptance
 from tests.fixtures.ledger import bound
-from tests.support.refunds import CUSTOMER, SECOND, World
-from tests.support.restores import filling, plan_of, requested
+from tests.support.refunds import CUSTOMER, SECOND
+from tests.support.restores import Restored, filling, plan_of, requested
 
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -40,46 +40,21 @@ def _changed(record: Record, **details: Any) -> Record:
     return Record.of(fields, AT)
 
 
-def test_a_refund_that_was_accepted_and_signed(
-    world: World, log: Sequence[Record]
-) -> None:
-    """The log has the whole refund, its wallet and its nonce."""
-    refund = requested(world, "lost")
-    world.step(refund, times=3)
-
-    lost = LostChanges(log)
-
-    wallet = refund.chain_id, world.signer.address
-    (known,) = lost.refunds.values()
-    assert known.accepted is not None
-    due = replace(refund, updated_at=AT, due_at=AT)
-    assert rebuild(known.accepted, AT) == due
-    assert (known.nonces, known.ended) == ({wallet: 0}, None)
-    assert known.find_wallet(()) == wallet
-    assert lost.high_water(wallet) == 1
-    assert lost.high_water((refund.chain_id, CUSTOMER)) == 0
-    assert lost.addresses() == {world.signer.address}
-
-
-def test_the_line_of_a_reservation_has_the_nonce(
-    world: World, log: Sequence[Record]
-) -> None:
+def test_the_line_of_a_reservation_has_the_nonce(world: Restored) -> None:
     """So a process that dies after it leaves no nonce that is not known."""
     world.step(requested(world, "lost"))
 
-    assert LostChanges(log).high_water((31337, world.signer.address)) == 1
+    assert LostChanges(world.log).high_water((31337, world.signer.address)) == 1
 
 
 @pytest.mark.parametrize("order", [1, -1], ids=["in order", "reversed"])
-def test_the_nonce_of_the_key_that_may_sign_counts(
-    world: World, log: Sequence[Record], order: int
-) -> None:
+def test_the_nonce_of_the_key_that_may_sign_counts(world: Restored, order: int) -> None:
     """A revocation moved the refund, for any clock that a host may have."""
     refund = world.step(requested(world, "lost"))
     world.rotate(block=True)
     world.step(world.stored(refund))
 
-    lost = LostChanges(log[::order])
+    lost = LostChanges(world.log[::order])
 
     (known,) = lost.refunds.values()
     first, second = ((refund.chain_id, s.address) for s in (world.signer, SECOND))
@@ -87,15 +62,6 @@ def test_the_nonce_of_the_key_that_may_sign_counts(
     last = second if order > 0 else first
     assert known.find_wallet({world.signer.address, SECOND.address}) == last
     assert lost.addresses() == {world.signer.address, SECOND.address}
-
-
-def test_the_highest_nonce_makes_the_mark() -> None:
-    """The records of several workers may come in another order."""
-    lost = LostChanges(
-        [_signing("rf_1", chain_id=1, nonce=7), _signing("rf_2", chain_id=1, nonce=6)]
-    )
-
-    assert lost.high_water((1, CUSTOMER)) == 8
 
 
 @pytest.mark.parametrize(
@@ -119,38 +85,8 @@ def test_records_without_a_lost_change(record: Record) -> None:
     assert not any((*found, lost.addresses()))
 
 
-def test_a_cancellation(world: World, log: Sequence[Record]) -> None:
-    """The first request counts, also if the refund had a nonce before it."""
-    refund = world.step(requested(world, "lost"))
-    world.rotate(block=True)
-    world.cancel(world.stored(refund))
-
-    lost = LostChanges(log)
-
-    (known,) = lost.refunds.values()
-    cancelled = [each for each in log if "refund-cancel-" in each.body]
-    assert world.stored(refund).status is Status.CANCELLED
-    assert len(cancelled) == 2
-    assert known.cancelled == known.ended == cancelled[0]
-    assert lost.high_water((refund.chain_id, world.signer.address)) == 1
-
-
-def test_a_refusal(world: World, log: Sequence[Record]) -> None:
-    """A worker reported to the gateway that nothing was paid."""
-    refund = requested(world, "lost")
-    world.chain.revert = "blocked"
-    world.step(refund)
-
-    (known,) = LostChanges(log).refunds.values()
-
-    assert known.refused is not None
-    assert known.refused.fields["details"]["code"] == "execution-reverted"
-
-
 @pytest.mark.parametrize("refund_id", [None, "rf_" + "0" * 32], ids=["new", "old"])
-def test_a_filler_is_known_as_one(
-    world: World, log: Sequence[Record], refund_id: str | None
-) -> None:
+def test_a_filler_is_known_as_one(world: Restored, refund_id: str | None) -> None:
     """An earlier restore made it, perhaps of a release in which it was a refund."""
     assert world.audit is not None
     world.step(requested(world, "first"))
@@ -159,26 +95,57 @@ def test_a_filler_is_known_as_one(
 
     assert not lost.refunds
     assert lost.high_water((31337, world.signer.address)) == 2
-    assert not plan_of(world, [record]).incomplete
+    plan = plan_of(world, [record])
+    assert not plan.incomplete
+    assert [each.fillers for each in plan.wallets] == [[1]]
 
 
-def test_key_changes_in_their_order() -> None:
+_ROTATED = {"key": "2", "key_address": "b", "previous_key_address": "a"}
+_STOLEN = "key-rotate-succeeded", {**_ROTATED, "compromised": True}
+_REVOKED = "key-revoke-succeeded", {"key": "3", "key_address": "c"}
+
+
+@pytest.mark.parametrize(
+    ("records", "changes"),
+    [
+        (
+            [
+                _STOLEN,
+                _REVOKED,
+                ("key-failover-succeeded", {"key": "3", "key_address": "b"}),
+            ],
+            [
+                KeyChange(AuditAction.KEY_ROTATE, "b", "2", "a", compromised=True),
+                KeyChange(AuditAction.KEY_REVOKE, "c", "3"),
+                KeyChange(AuditAction.KEY_FAILOVER, "b", "3"),
+            ],
+        ),
+        (
+            [
+                _STOLEN,
+                _REVOKED,
+                ("key-revoke-succeeded", {"key": "4", "key_address": "d"}),
+                ("key-reinstate-succeeded", {"key": "1", "key_address": "a"}),
+                ("key-reinstate-succeeded", {"key": "3", "key_address": "c"}),
+            ],
+            [
+                KeyChange(AuditAction.KEY_ROTATE, "b", "2", "a"),
+                KeyChange(AuditAction.KEY_REVOKE, "d", "4"),
+            ],
+        ),
+    ],
+    ids=["in their order", "a revocation that was undone"],
+)
+def test_key_changes(
+    records: Sequence[tuple[str, dict[str, Any]]], changes: Sequence[KeyChange]
+) -> None:
     """Each with what is needed to repeat it."""
-    rotation = {"key": "2", "key_address": "b", "previous_key_address": "a"}
-    records = [
-        _record("key-rotate-succeeded", {**rotation, "compromised": True}),
-        _record("key-revoke-succeeded", {"key": "1", "key_address": "a"}),
-        _record("key-failover-succeeded", {"key": "3", "key_address": "b"}),
-    ]
+    written = [_record(*each) for each in records]
 
-    lost = LostChanges(records)
+    lost = LostChanges(written)
 
-    assert lost.key_changes == [
-        KeyChange(AuditAction.KEY_ROTATE, "b", "2", "a", compromised=True),
-        KeyChange(AuditAction.KEY_REVOKE, "a", "1"),
-        KeyChange(AuditAction.KEY_FAILOVER, "b", "3"),
-    ]
-    assert lost.administrative == records
+    assert lost.key_changes == changes
+    assert lost.administrative == written
 
 
 def test_stops_and_blocks_at_the_end_of_the_log() -> None:
@@ -201,17 +168,15 @@ def test_stops_and_blocks_at_the_end_of_the_log() -> None:
     assert lost.blocked_tenants == {"gateway"}
 
 
-def _acceptance(world: World, log: Sequence[Record]) -> tuple[Refund, Record]:
+def _acceptance(world: Restored) -> tuple[Refund, Record]:
     refund = requested(world, "lost")
-    return refund, log[-1]
+    return refund, world.log[-1]
 
 
 @pytest.mark.parametrize("missing", ["created_at", "reference"])
-def test_an_incomplete_acceptance_is_not_rebuilt(
-    world: World, log: Sequence[Record], missing: str
-) -> None:
+def test_an_incomplete_acceptance_is_not_rebuilt(world: Restored, missing: str) -> None:
     """An earlier release wrote less, and a text may be redacted."""
-    _, record = _acceptance(world, log)
+    _, record = _acceptance(world)
     fields = record.fields
     del fields["details"][missing]
     redacted = _changed(record, reference=f"order {REDACTED}")
@@ -220,9 +185,9 @@ def test_an_incomplete_acceptance_is_not_rebuilt(
     assert rebuild(redacted, AT) is None
 
 
-def test_a_sweep_is_rebuilt(world: World, log: Sequence[Record]) -> None:
+def test_a_sweep_is_rebuilt(world: Restored) -> None:
     """Its record is that of the administrator's command."""
-    refund, record = _acceptance(world, log)
+    refund, record = _acceptance(world)
     sweep = replace(refund, **bound())
     fields = record.fields
     fields["event"] = "key-sweep-succeeded"
@@ -230,22 +195,3 @@ def test_a_sweep_is_rebuilt(world: World, log: Sequence[Record]) -> None:
 
     due = replace(sweep, updated_at=AT, due_at=AT)
     assert rebuild(Record.of(fields, AT), AT) == due
-
-
-def test_a_revocation_that_was_undone_is_not_repeated() -> None:
-    rotation = {"key": "2", "key_address": "b", "previous_key_address": "a"}
-    records = [
-        _record("key-rotate-succeeded", {**rotation, "compromised": True}),
-        _record("key-revoke-succeeded", {"key": "3", "key_address": "c"}),
-        _record("key-revoke-succeeded", {"key": "4", "key_address": "d"}),
-        _record("key-reinstate-succeeded", {"key": "1", "key_address": "a"}),
-        _record("key-reinstate-succeeded", {"key": "3", "key_address": "c"}),
-    ]
-
-    lost = LostChanges(records)
-
-    assert lost.key_changes == [
-        KeyChange(AuditAction.KEY_ROTATE, "b", "2", "a"),
-        KeyChange(AuditAction.KEY_REVOKE, "d", "4"),
-    ]
-    assert lost.administrative == records

@@ -5,7 +5,7 @@ Each call to the ledger fails in turn, before or after its effect: the process i
 killed there, or gets an error.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
 from itertools import count
@@ -14,14 +14,13 @@ from typing import cast
 
 from signer.errors import HotWalletError, StoreUnavailableError
 from signer.keys.rotation import RotationOptions
-from signer.model.audit_record import Record
 from signer.model.key import KeyState
 from signer.model.refund import Status
 from signer.ports.ledger import Ledger
 from tests.support.faults import Fault, Faulty, Killed, everywhere, fault_places
 from tests.support.ledgers import copy_ledger
-from tests.support.refunds import ACTOR, AMOUNT, CUSTOMER, OPERATOR, SECOND, World
-from tests.support.restores import plan_of, requested
+from tests.support.refunds import ACTOR, AMOUNT, CUSTOMER, OPERATOR, SECOND
+from tests.support.restores import Restored, plan_of, requested
 
 
 CHANGES = {
@@ -32,9 +31,7 @@ CHANGES = {
 
 @everywhere
 def test_a_restore_survives_a_fault_at_every_call(
-    world: World,
-    log: Sequence[Record],
-    backup: Callable[[], Ledger],
+    world: Restored,
     opened: Callable[[Path], Ledger],
     tmp_path: Path,
     after: bool,
@@ -44,7 +41,7 @@ def test_a_restore_survives_a_fault_at_every_call(
     """Refunds, keys and a stop are as they were, and no refund is paid twice (R24)."""
     moved = world.step(requested(world, "moved"))
     cancelled = requested(world, "cancelled")
-    backup()
+    world.backup()
     refused, lost = requested(world, "refused"), requested(world, "lost")
     world.service.request_cancellation("gateway", cancelled.id, ACTOR)
     world.chain.revert = "blocked"
@@ -54,7 +51,7 @@ def test_a_restore_survives_a_fault_at_every_call(
     world.step(lost, times=3)
     unknown = world.step(requested(world, "unknown"), times=3)
     world.holds.stop("local", "drill", OPERATOR)
-    records = [each for each in log if unknown.reference not in each.body]
+    records = [each for each in world.log if unknown.reference not in each.body]
     chain, numbers = world.chain, count()
 
     def run(fault: Fault) -> None:
@@ -93,6 +90,6 @@ def test_a_restore_survives_a_fault_at_every_call(
     assert places >= CHANGES
 
 
-def _rotate(world: World) -> None:
+def _rotate(world: Restored) -> None:
     options = RotationOptions(active_address=world.signer.address)
     world.restorer._rotation.rotate(SECOND.address.lower(), OPERATOR, options)

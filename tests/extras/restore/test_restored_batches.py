@@ -1,28 +1,23 @@
 """A restore with a log gives a batch its nonce back, if it has all of its refunds."""
 
-from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import pytest
 
 from api.extras.restore.plan import LostBatch, LostChanges
-from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
 from signer.model.transaction import CLAIM_TIME, TransactionKind, compose
-from signer.ports.ledger import Ledger
 from tests.fixtures.scripted_chain import TOKEN
 from tests.fixtures.scripted_vault import ScriptedVault
-from tests.support.refunds import AMOUNT, World
-from tests.support.restores import plan_of, requested
+from tests.support.refunds import AMOUNT
+from tests.support.restores import Restored, plan_of, requested
 
-
-Backup = Callable[[], Ledger]
 
 VAULT = "0x0165878A594ca255338adfa4d48449f69242Eb8F"
 
 
 @pytest.fixture
-def world(world: World) -> World:
+def world(world: Restored) -> Restored:
     """Return a process of the service, with a vault that holds the tokens."""
     own = {world.signer.address}
     world.chain.vaults[VAULT] = ScriptedVault(VAULT, TOKEN, own)
@@ -31,19 +26,17 @@ def world(world: World) -> World:
     return world
 
 
-def _requested(world: World, *references: str) -> list[Refund]:
+def _requested(world: Restored, *references: str) -> list[Refund]:
     refunds = [requested(world, each) for each in references]
     world.clock.now += CLAIM_TIME
     return refunds
 
 
-def _lost(
-    world: World, backup: Backup, *, known: int, mined: bool = True
-) -> list[Refund]:
+def _lost(world: Restored, *, known: int, mined: bool = True) -> list[Refund]:
     """Return three refunds of a lost batch, of which the backup has *known*."""
     names = ("one", "two", "three")
     refunds = _requested(world, *names[:known])
-    copy = backup()
+    copy = world.backup()
     refunds += _requested(world, *names[known:])
     world.work()
     batch = world.found(0)
@@ -55,7 +48,7 @@ def _lost(
     return [*batch.payments]
 
 
-def _paid(world: World) -> int:
+def _paid(world: Restored) -> int:
     vault = world.chain.vaults[VAULT]
     receipts = [receipt.logs for _, receipt in world.chain._mined.values()]
     return vault.spent(receipts) // AMOUNT
@@ -64,12 +57,12 @@ def _paid(world: World) -> int:
 @pytest.mark.parametrize("mined", [True, False])
 @pytest.mark.parametrize("known", [0, 1, 3])
 def test_a_lost_batch_gets_its_nonce_and_all_of_its_refunds(
-    world: World, log: Sequence[Record], backup: Backup, known: int, mined: bool
+    world: Restored, known: int, mined: bool
 ) -> None:
     """In the order that it had, so that the same bytes pay them (R24)."""
-    refunds = _lost(world, backup, known=known, mined=mined)
+    refunds = _lost(world, known=known, mined=mined)
 
-    plan = world.restore(list(log))
+    plan = world.restore(list(world.log))
     held = world.found(0)
     new = _requested(world, "new")
     ended = world.finish(*refunds, *new)
@@ -83,22 +76,22 @@ def test_a_lost_batch_gets_its_nonce_and_all_of_its_refunds(
     assert [each.nonce for each in ended] == [0, 0, 0, 1]
     assert _paid(world) == 4
     assert not world.wallet.is_paused
-    assert plan_of(world, log).is_empty
+    assert plan_of(world, world.log).is_empty
 
 
 @pytest.mark.parametrize("mined", [True, False])
 def test_a_batch_with_a_refund_that_cannot_be_created(
-    world: World, log: Sequence[Record], backup: Backup, mined: bool
+    world: Restored, mined: bool
 ) -> None:
     """Its nonce is held for none, until its gateway requests it again (R24)."""
-    refunds = _lost(world, backup, known=2, mined=mined)
+    refunds = _lost(world, known=2, mined=mined)
     (unknown,) = (each for each in refunds if each.reference == "three")
     refunds.remove(unknown)
     if not mined:
         world.chain.forget()
     kept = [
         each
-        for each in log
+        for each in world.log
         if "refund-accept" not in each.body or unknown.id not in each.body
     ]
 
@@ -114,18 +107,16 @@ def test_a_batch_with_a_refund_that_cannot_be_created(
     assert not world.wallet.is_paused
 
 
-def test_a_restore_of_a_batch_that_was_interrupted(
-    world: World, log: Sequence[Record], backup: Backup
-) -> None:
+def test_a_restore_of_a_batch_that_was_interrupted(world: Restored) -> None:
     """A second one with the same log changes nothing more."""
-    refunds = _lost(world, backup, known=1)
-    plan = world.planner.plan(list(log), {}, [], has_log=True)
+    refunds = _lost(world, known=1)
+    plan = world.planner.plan(list(world.log), {}, [], has_log=True)
     for planned in plan.refunds:
         world.restorer._restore_refund(planned)
-    again = world.planner.plan(list(log), {}, [], has_log=True)
+    again = world.planner.plan(list(world.log), {}, [], has_log=True)
     batches = {each.batch for each in again.refunds}
     assert batches == {LostBatch(tuple(each.id for each in refunds), VAULT)}
-    world.restore(list(log))
+    world.restore(list(world.log))
 
     world.restorer._hold_batch(again.refunds[0])
 
@@ -133,11 +124,9 @@ def test_a_restore_of_a_batch_that_was_interrupted(
     assert [each.status for each in world.finish(*refunds)] == [Status.CONFIRMED] * 3
 
 
-def test_a_refund_that_a_vault_skipped_has_its_later_nonce(
-    world: World, log: Sequence[Record], backup: Backup
-) -> None:
+def test_a_refund_that_a_vault_skipped_has_its_later_nonce(world: Restored) -> None:
     """Its first batch is not composed without it, and the chain has the end (R24)."""
-    copy = backup()
+    copy = world.backup()
     _requested(world, "one", "two", "three")
     world.work()
     refunds = [*world.found(0).payments]
@@ -150,7 +139,7 @@ def test_a_refund_that_a_vault_skipped_has_its_later_nonce(
     world.store = copy
     world.ring.active()
 
-    plan = world.restore(list(log))
+    plan = world.restore(list(world.log))
     ended = world.finish(*refunds)
 
     nonces = {each.refund.id: each.nonce for each in plan.refunds}

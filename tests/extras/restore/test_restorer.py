@@ -23,11 +23,9 @@ from signer.model.approval import ApprovalState
 from signer.model.audit_record import Actor, Operation, Record
 from signer.model.hold import EVERYTHING
 from signer.model.key import KeyState
-from signer.model.refund import Refund, Status
-from signer.model.transaction import Kind
+from signer.model.refund import Status
 from signer.model.wallet import Pause
 from signer.ports.ledger import Ledger
-from signer.redact import key_prefix
 from tests.fixtures.scripted_chain import Sent
 from tests.support.keys import key_at
 from tests.support.ledgers import copy_ledger, seal
@@ -35,38 +33,42 @@ from tests.support.refunds import (
     ACTOR,
     AMOUNT,
     CUSTOMER,
+    NOON,
     OPERATOR,
     SECOND,
-    World,
     altered,
 )
-from tests.support.restores import plan_of, requested
+from tests.support.restores import Restored, plan_of, requested
 
 
-Backup = Callable[[], Ledger]
-
-REPLICA = "12345678-of-another-region"
-
-
-def _restore(world: World, store: Ledger, log: Sequence[Record]) -> RestorePlan:
-    """Replace the ledger by *store*, and restore it with all of *log*."""
-    records = list(log)
+def _restore(
+    world: Restored, store: Ledger, log: Sequence[Record] | None = None
+) -> RestorePlan:
+    """Replace the ledger by *store*, and restore it with all of the log."""
+    records = list(world.log if log is None else log)
     world.store = store
     world.ring.active()
     return world.restore(records)
 
 
-def _paid_once(world: World, count: int) -> bool:
+def _record(event: str, details: dict[str, str]) -> Record:
+    return Record.of({"event": event, "details": details}, NOON)
+
+
+def _paid_before(world: Restored) -> Ledger:
+    """Return a backup of a ledger that has paid once."""
+    world.step(requested(world, "before"), times=3)
+    world.settle()
+    return world.backup()
+
+
+def _paid_once(world: Restored, count: int) -> bool:
     return world.chain.payouts() == [(CUSTOMER, AMOUNT)] * count
 
 
-def test_refunds_get_their_nonces_back(
-    world: World, log: Sequence[Record], backup: Backup
-) -> None:
+def test_refunds_get_their_nonces_back(world: Restored) -> None:
     """Those in a pool, those that were never sent, and those that were mined (R24)."""
-    world.step(requested(world, "before"), times=3)
-    world.settle()
-    copy = backup()
+    copy = _paid_before(world)
     refunds = [requested(world, name) for name in ("mined", "pooled", "signed", "held")]
     for steps, refund in zip((3, 3, 2, 1), refunds, strict=True):
         world.step(refund, times=steps)
@@ -74,8 +76,9 @@ def test_refunds_get_their_nonces_back(
             world.mine_deep()
     new = requested(world, "new")
 
-    plan = _restore(world, copy, log)
+    plan = _restore(world, copy)
     held = [world.stored(refund) for refund in refunds]
+    world.work(after=timedelta(0))  # Which finds the mined one by its calldata.
     ended = world.finish(*refunds, new)
 
     assert [each.nonce for each in plan.refunds] == [1, 2, 3, 4, None]
@@ -86,19 +89,15 @@ def test_refunds_get_their_nonces_back(
     assert not world.wallet.is_paused
 
 
-def test_nothing_new_is_paid_before_all_nonces_are_final(
-    world: World, log: Sequence[Record], backup: Backup
-) -> None:
+def test_nothing_new_is_paid_before_all_nonces_are_final(world: Restored) -> None:
     """A forgotten transaction above a gap is not seen by any count (R24)."""
-    world.step(requested(world, "before"), times=3)
-    world.settle()
-    copy = backup()
+    copy = _paid_before(world)
     gap = requested(world, "gap")
     world.step(gap, times=3)
     lost = world.sent(world.step(requested(world, "above"), times=3))
     world.chain.pool.pop(world.sent(gap).tx_hash)
     # The lines of both acceptances are lost as well.
-    kept = [each for each in log if "refund-accept" not in each.body]
+    kept = [each for each in world.log if "refund-accept" not in each.body]
     plan = _restore(world, copy, kept)
     repeated, new = requested(world, "above"), requested(world, "new")
 
@@ -117,31 +116,10 @@ def test_nothing_new_is_paid_before_all_nonces_are_final(
     assert _paid_once(world, 3)
 
 
-def test_a_restored_refund_whose_transaction_is_mined_is_not_signed_again(
-    world: World, log: Sequence[Record], backup: Backup
-) -> None:
-    """A worker that starts at once finds it by its calldata (R24)."""
-    world.step(requested(world, "before"), times=3)
-    world.settle()
-    copy = backup()
-    refund = requested(world, "lost")
-    world.step(refund, times=3)
-    world.mine_deep()
-    _restore(world, copy, log)
-
-    world.work(after=timedelta(0))
-    (confirmed,) = world.finish(refund)
-
-    assert confirmed.status is Status.CONFIRMED
-    assert _paid_once(world, 2)
-
-
-def test_cancellations_and_refusals_are_repeated(
-    world: World, log: Sequence[Record], backup: Backup
-) -> None:
+def test_cancellations_and_refusals_are_repeated(world: Restored) -> None:
     """The gateway has the answer that they are not paid, and they are not (R26)."""
     old = requested(world, "old")
-    copy = backup()
+    copy = world.backup()
     new, refused = requested(world, "new"), requested(world, "refused")
     for refund in (old, new):
         world.service.request_cancellation("gateway", refund.id, ACTOR)
@@ -149,29 +127,35 @@ def test_cancellations_and_refusals_are_repeated(
     world.step(refused)
     world.chain.revert = None
 
-    _restore(world, copy, log)
+    plan = _restore(world, copy)
     ended = world.finish(old, new, refused)
 
+    is_new = {each.refund.id: each.record is not None for each in plan.refunds}
+    assert [is_new[each.id] for each in (old, new, refused)] == [False, True, True]
+    assert plan.facts()["cancelled"] == 3
     assert [refund.status for refund in ended] == [Status.CANCELLED] * 3
     assert world.chain.broadcasts == []
-    assert plan_of(world, log).is_empty
+    assert plan_of(world, world.log).is_empty
 
 
-def test_stops_and_blocks_are_repeated(
-    world: World, log: Sequence[Record], backup: Backup
-) -> None:
+def test_stops_and_blocks_are_repeated(world: Restored) -> None:
     """After its refunds were created, since a blocked tenant gets none."""
     requested(world, "before")
-    copy = backup()
+    copy = world.backup()
     lost = requested(world, "lost")
     world.holds.block("gateway", OPERATOR)
-    world.holds.stop(None, "drill", OPERATOR)
+    for name in (None, "local"):
+        world.holds.stop(name, "drill", OPERATOR)
+    gone = {"network": "gone", "reason": "drill"}
+    log = [*world.log, _record("signing-stop-succeeded", gone)]
 
-    _restore(world, copy, log)
+    plan = _restore(world, copy, log)
     seal(world.store)
     again = plan_of(world, log)
     stop = world.store.find_stop(EVERYTHING)
 
+    assert plan.stops == {(None, None): "drill", ("local", None): "drill"}
+    assert len(plan.records) == 4
     assert world.stored(lost).status is Status.QUEUED
     assert stop is not None
     assert stop.reason == "drill"
@@ -179,31 +163,27 @@ def test_stops_and_blocks_are_repeated(
     assert again.is_empty
 
 
-def test_a_refund_of_a_tenant_that_the_backup_has_blocked(
-    world: World, log: Sequence[Record], backup: Backup
-) -> None:
+def test_a_refund_of_a_tenant_that_the_backup_has_blocked(world: Restored) -> None:
     """It was accepted when the block had ended; the nonce is its own (R24)."""
     requested(world, "before")
     world.holds.block("gateway", OPERATOR)
-    copy = backup()
+    copy = world.backup()
     world.holds.unblock("gateway", OPERATOR)
     lost = world.step(requested(world, "lost"), times=3)
 
-    _restore(world, copy, log)
+    _restore(world, copy)
     (confirmed,) = world.finish(lost)
 
     assert [each.tenant for each in world.store.blocks()] == ["gateway"]
     assert (confirmed.status, confirmed.nonce) == (Status.CONFIRMED, 0)
 
 
-def test_a_stop_that_was_ended_later_is_not_repeated(
-    world: World, log: Sequence[Record], backup: Backup
-) -> None:
+def test_a_stop_that_was_ended_later_is_not_repeated(world: Restored) -> None:
     """A second restore with the same log knows that the first one repeated it."""
     requested(world, "before")
-    copy = backup()
+    copy = world.backup()
     world.holds.stop(None, "drill", OPERATOR)
-    records = list(log)
+    records = list(world.log)
     _restore(world, copy, records)
     world.holds.resume(None, "done", OPERATOR)
 
@@ -213,8 +193,7 @@ def test_a_stop_that_was_ended_later_is_not_repeated(
 
 
 def test_lost_changes_of_stops_and_blocks_leave_no_stop(
-    world: World,
-    log: Sequence[Record],
+    world: Restored,
     tmp_path: Path,
     opened: Callable[[Path], Ledger],
 ) -> None:
@@ -226,7 +205,7 @@ def test_lost_changes_of_stops_and_blocks_leave_no_stop(
     world.holds.block("gateway", OPERATOR)
     world.holds.unblock("gateway", OPERATOR)
 
-    _restore(world, opened(path), log)
+    _restore(world, opened(path), world.log)
     started = opened(path)  # As a process that starts reads it.
 
     assert started.find_stop(world.network.chain_id) is None
@@ -234,24 +213,20 @@ def test_lost_changes_of_stops_and_blocks_leave_no_stop(
     assert started.hold_changes() == 4
 
 
-def test_a_tenant_that_left_the_file(
-    world: World, log: Sequence[Record], backup: Backup
-) -> None:
+def test_a_tenant_that_left_the_file(world: Restored) -> None:
     """It has no refund, so nothing needs a block."""
     requested(world, "before")
-    copy = backup()
-    gone = Record.of(
-        {"event": "tenant-block-succeeded", "details": {"tenant": "a b"}}, world.clock()
-    )
+    copy = world.backup()
+    gone = _record("tenant-block-succeeded", {"tenant": "a b"})
 
-    _restore(world, copy, [*log, gone])
+    _restore(world, copy, [*world.log, gone])
 
     with pytest.raises(NotFoundError):
         world.holds.find_tenant("a b")
     assert world.store.blocks() == ()
 
 
-def test_a_plan_with_problems_is_not_executed(world: World) -> None:
+def test_a_plan_with_problems_is_not_executed(world: Restored) -> None:
     """Nothing is changed, and the error has the first problem."""
     world.paid()
     world.chain.mine_foreign(world.signer.address)
@@ -263,16 +238,12 @@ def test_a_plan_with_problems_is_not_executed(world: World) -> None:
     assert world.wallet == before
 
 
-def test_two_restores_change_nothing_more(
-    world: World, log: Sequence[Record], backup: Backup
-) -> None:
+def test_two_restores_change_nothing_more(world: Restored) -> None:
     """Also when the wallet has resumed."""
-    world.step(requested(world, "before"), times=3)
-    world.settle()
-    copy = backup()
+    copy = _paid_before(world)
     refund = requested(world, "lost")
     world.step(refund, times=2)
-    records = list(log)
+    records = list(world.log)
     _restore(world, copy, records)
     paused = world.wallet
 
@@ -287,17 +258,13 @@ def test_two_restores_change_nothing_more(
     assert not world.wallet.is_paused
 
 
-def test_a_nonce_that_another_row_has(
-    world: World, log: Sequence[Record], backup: Backup
-) -> None:
+def test_a_nonce_that_another_row_has(world: Restored) -> None:
     """A filler of a restore with an incomplete log has it; the refund waits (R24)."""
-    world.step(requested(world, "before"), times=3)
-    world.settle()
-    copy = backup()
+    copy = _paid_before(world)
     refund = requested(world, "lost")
     world.step(refund, times=3)
     lost = world.sent(refund)
-    records = list(log)
+    records = list(world.log)
     _restore(
         world, copy, [each for each in records if "refund-accept" not in each.body]
     )
@@ -314,49 +281,36 @@ def test_a_nonce_that_another_row_has(
     assert _paid_once(world, 2)
 
 
+@pytest.mark.parametrize("steps", [0, 1, 3], ids=["queued", "held", "sent"])
 def test_a_refund_that_the_gateway_has_requested_again(
-    world: World, log: Sequence[Record], backup: Backup
+    world: Restored, steps: int
 ) -> None:
-    """It has another id, and gets the nonce of the lost one (R24)."""
-    copy = backup()
+    """It has another id, and gets the nonce of the lost one, if there is one (R24)."""
+    copy = world.backup()
     refund = requested(world, "lost")
-    world.step(refund, times=3)
+    if steps:
+        world.step(refund, times=steps)
     world.store = copy
     again = requested(world, "lost")
 
-    _restore(world, copy, log)
+    plan = _restore(world, copy)
     (confirmed,) = world.finish(again)
 
     assert again.id != refund.id
+    assert [(each.refund, each.record, each.nonce) for each in plan.refunds] == (
+        [(again, None, 0)] if steps else []
+    )
+    assert [each.fillers for each in plan.wallets] == ([[]] if steps else [])
+    assert plan.incomplete == []
     assert (confirmed.status, confirmed.nonce) == (Status.CONFIRMED, 0)
     assert _paid_once(world, 1)
 
 
-def test_a_refund_that_the_gateway_has_requested_with_another_key(
-    world: World, log: Sequence[Record], backup: Backup
-) -> None:
-    """A filler gets its nonce; the payment is found by its memo (R24)."""
-    copy = backup()
-    world.step(requested(world, "lost"), times=3)
-    world.store = copy
-    again = world.accepted(reference="lost")
-    world.mine_deep()
-
-    _restore(world, copy, log)
-    (ended,) = world.finish(again)
-
-    assert (ended.status, ended.nonce) == (Status.CONFIRMED, 0)
-    assert _paid_once(world, 1)
-    assert not world.wallet.is_paused
-
-
-def test_a_refund_that_is_requested_during_the_restore(
-    world: World, log: Sequence[Record], backup: Backup
-) -> None:
+def test_a_refund_that_is_requested_during_the_restore(world: Restored) -> None:
     """No other process should run: the command is repeated with a new plan."""
-    copy = backup()
+    copy = world.backup()
     requested(world, "lost")
-    records = list(log)
+    records = list(world.log)
     world.store = copy
     world.ring.active()
     plan = plan_of(world, records)
@@ -369,13 +323,11 @@ def test_a_refund_that_is_requested_during_the_restore(
     assert world.finish(again)[0].status is Status.CONFIRMED
 
 
-def test_a_refund_that_is_processed_during_the_restore(
-    world: World, log: Sequence[Record], backup: Backup
-) -> None:
+def test_a_refund_that_is_processed_during_the_restore(world: Restored) -> None:
     """The row is as it is now, and nothing is repeated."""
-    copy = backup()
+    copy = world.backup()
     requested(world, "lost")
-    records = list(log)
+    records = list(world.log)
     world.store = copy
     world.ring.active()
     plan = plan_of(world, records)
@@ -387,17 +339,15 @@ def test_a_refund_that_is_processed_during_the_restore(
     assert world.stored(again).status is Status.RESERVED
 
 
-def test_rotations_and_revocations_are_repeated(
-    world: World, log: Sequence[Record], backup: Backup
-) -> None:
+def test_rotations_and_revocations_are_repeated(world: Restored) -> None:
     """A refund that a revocation moved gets its second nonce back (R24, O8)."""
     refund = world.step(requested(world, "moved"))
-    copy = backup()
+    copy = world.backup()
     _rotate(world)
     world.restorer._revocation.revoke(world.signer.address, OPERATOR)
     world.step(world.stored(refund), times=3)
     moved = world.stored(refund)
-    records = list(log)
+    records = list(world.log)
 
     plan = _restore(world, copy, records)
     again = plan_of(world, records, key_ids=[SECOND.address.lower()])
@@ -415,73 +365,24 @@ def test_rotations_and_revocations_are_repeated(
     assert again.is_empty
     assert (confirmed.status, confirmed.tx_hash) == (Status.CONFIRMED, moved.tx_hash)
     assert _paid_once(world, 1)
-    assert _states(world) == [KeyState.ACTIVE, KeyState.BLOCKED]
-
-
-def _states(world: World) -> list[KeyState]:
     keys = world.store.keys()
-    return [key.state for key in keys]
+    assert [key.state for key in keys] == [KeyState.ACTIVE, KeyState.BLOCKED]
 
 
-def _rotate(world: World, *, compromised: bool = False) -> None:
+def _rotate(world: Restored) -> None:
     """Rotate to the second key, as an administrator does."""
-    options = RotationOptions(
-        compromised=compromised,
-        active_address=world.signer.address,
-        without_funds=compromised,
-    )
+    options = RotationOptions(active_address=world.signer.address)
     world.restorer._rotation.rotate(SECOND.address.lower(), OPERATOR, options)
-
-
-def test_a_compromised_rotation_is_repeated(
-    world: World, log: Sequence[Record], backup: Backup
-) -> None:
-    """The forgotten payment of the revoked key is found (R24, O8)."""
-    refund = requested(world, "lost")
-    copy = backup()
-    world.step(refund, times=3)
-    world.mine_deep()
-    _rotate(world, compromised=True)
-
-    _restore(world, copy, log)
-    (confirmed,) = world.finish(refund)
-
-    assert (confirmed.status, confirmed.sender) == (
-        Status.CONFIRMED,
-        world.signer.address,
-    )
-    assert _states(world) == [KeyState.ACTIVE, KeyState.BLOCKED]
-    assert _paid_once(world, 1)
-
-
-def test_a_failover_is_repeated(
-    world: World, log: Sequence[Record], backup: Backup
-) -> None:
-    """The key has its new id, and its refunds are signed with it (R24, O5)."""
-    requested(world, "before")
-    world.ring.active()
-    copy = backup()
-    world.replicas = {REPLICA: world.signer}
-    world.restorer._failover.fail_over(REPLICA, OPERATOR)
-    records = list(log)
-    world.store = copy
-
-    plan = plan_of(world, records)
-    world.restore(records)
-
-    assert [each.endswith(key_prefix(REPLICA)) for each in plan.problems] == [True]
-    assert world.key.key_id == REPLICA
-    assert plan_of(world, records).is_empty
 
 
 @pytest.mark.parametrize("fills", [False, True], ids=["refund", "filler"])
 def test_a_key_that_left_the_ring_during_the_restore(
-    world: World, log: Sequence[Record], backup: Backup, *, fills: bool
+    world: Restored, *, fills: bool
 ) -> None:
     """Another process changed the ring: a repeated command makes a new plan."""
-    copy = backup()
+    copy = world.backup()
     world.step(requested(world, "lost"))
-    records = list(log)
+    records = list(world.log)
     world.store = copy
     world.ring.active()
     stated = {("local", world.signer.address): 2} if fills else {}
@@ -493,14 +394,12 @@ def test_a_key_that_left_the_ring_during_the_restore(
         world.restorer.restore(plan, (), OPERATOR, lambda: plan)
 
 
-def test_two_restored_wallets_do_not_wait_for_each_other(
-    world: World, log: Sequence[Record], backup: Backup
-) -> None:
+def test_two_restored_wallets_do_not_wait_for_each_other(world: Restored) -> None:
     """Each has a refund without a signature, and a filler above it (R24)."""
     old = world.step(requested(world, "old"))
     _rotate(world)
     young = world.step(requested(world, "young"))
-    copy = backup()
+    copy = world.backup()
 
     world.store = copy
     world.restore(
@@ -518,26 +417,21 @@ def test_two_restored_wallets_do_not_wait_for_each_other(
         SECOND.address,
     ]
     assert [each.is_paused for each in wallets] == [False, False]
-    kinds = [_kind(Sent.read(raw)) for raw in {*world.chain.broadcasts}]
-    assert kinds.count(Kind.NOOP) == 2
+    payments = [Sent.read(raw).payment for raw in {*world.chain.broadcasts}]
+    assert payments.count(None) == 2
 
 
-def _kind(sent: Sent) -> Kind:
-    return Kind.TRANSFER if sent.payment else Kind.NOOP
-
-
-def test_a_restored_former_wallet_keeps_the_active_one_from_paying(
-    world: World, log: Sequence[Record]
+def test_a_restored_former_wallet_keeps_others_from_paying(
+    world: Restored,
 ) -> None:
     """Its forgotten transactions may be payments of the same refunds (R24)."""
-    world.step(requested(world, "before"), times=3)
-    world.settle()
+    _paid_before(world)
     _rotate(world)
     world.restore(
         stated={("local", world.signer.address): 3, ("local", SECOND.address): 0},
         has_log=False,
     )
-    refund: Refund = requested(world, "new")
+    refund = requested(world, "new")
     for _ in range(3):
         world.work(after=timedelta(seconds=31))
     waiting = world.stored(refund)
@@ -548,7 +442,7 @@ def test_a_restored_former_wallet_keeps_the_active_one_from_paying(
     assert (confirmed.status, confirmed.sender) == (Status.CONFIRMED, SECOND.address)
 
 
-def test_another_administrator_approves_a_restore(world: World) -> None:
+def test_another_administrator_approves_a_restore(world: Restored) -> None:
     """One approval is for all of it, and is used up by it."""
     world.step(world.accepted(), times=3)
     world.settle()
