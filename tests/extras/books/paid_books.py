@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Table, delete, insert
 
 from api.extras.books.accounts import Openings
 from api.extras.books.comparison import Comparison, Event, NetworkBooks
-from api.extras.books.entries import Period
+from api.extras.books.entries import Difference, Period
 from api.extras.books.tables import BookTables, NonceEntry, TransactionCost
 from backends.sql import SQLStore
 from backends.sql.tables import (
@@ -340,6 +340,12 @@ _STATES: dict[Reason | None, str] = {
 }
 
 
+def refund_of(entry: NonceEntry) -> Refund:
+    """Return the refund that *entry* has."""
+    assert entry.refund is not None
+    return entry.refund
+
+
 class Books:
     """
     A shop: it pays refunds on a ``PaperChain``, and its rows are those of *store*.
@@ -424,8 +430,7 @@ class Books:
 
     def change(self, entry: NonceEntry, **changes: Any) -> None:
         """Change the refund of *entry*, which WALLET has."""
-        assert entry.refund is not None
-        refund = as_if(entry.refund, **changes)
+        refund = as_if(refund_of(entry), **changes)
         self.put(WALLET, replace(entry, refund=refund))
 
     def paid(self, wallet: str = WALLET, **changes: Any) -> NonceEntry:
@@ -502,9 +507,8 @@ class Books:
 
     def fill(self, entry: NonceEntry, **changes: Any) -> NonceEntry:
         """Give the nonce of *entry*, and its attempts, to a filler with *changes*."""
-        assert entry.refund is not None
         filler = replace(
-            entry.refund.reserved(),
+            refund_of(entry).reserved(),
             kind=TransactionKind.FILLER,
             composition=compose(()),
             status=TransactionStatus.CONFIRMED,
@@ -640,13 +644,11 @@ class Books:
         last: int | None = None,
         *,
         openings: Openings | None = None,
-        confirm: bool = True,
     ) -> Iterator[Event]:
         """Yield what the comparison of the blocks from *first* to *last* yields."""
         if last is None:
             last = self.chain.head
-        if confirm:
-            self.chain.mine(NETWORK.confirmations)
+        self.chain.mine(NETWORK.confirmations)
         seconds = [first * BLOCK_SECONDS, (last + 1) * BLOCK_SECONDS]
         start, end = (START + timedelta(seconds=each) for each in seconds)
         return Comparison(
@@ -659,10 +661,16 @@ class Books:
             openings=openings,
         ).run()
 
-    def codes(self, first: int = 1, last: int | None = None) -> list[str]:
+    def differences(
+        self, first: int = 1, last: int | None = None, **given: Any
+    ) -> list[Difference]:
+        """Return what differs."""
+        found = self.events(first, last, **given)
+        return [each for each in found if isinstance(each, Difference)]
+
+    def codes(self, first: int = 1, last: int | None = None, **given: Any) -> list[str]:
         """Return the code of each difference."""
-        found = self.events(first, last)
-        return [str(each.code) for each in found if hasattr(each, "code")]
+        return [str(each.code) for each in self.differences(first, last, **given)]
 
     def result(self, first: int = 1, last: int | None = None) -> NetworkBooks:
         """Return the result."""

@@ -27,10 +27,6 @@ def _item(refund: Refund, **changes: Any) -> Item:
     return replace(Item(refund.recipient, refund.amount, refund.memo), **changes)
 
 
-def _differences(books: Books) -> list[Difference]:
-    return [each for each in books.events() if isinstance(each, Difference)]
-
-
 def test_the_vault_pays_and_the_wallet_has_the_fee_once(books: Books) -> None:
     books.chain.mine()
     books.chain.top_up(VAULT, TOKEN, 10**9)
@@ -74,7 +70,7 @@ def test_equal_items_are_told_apart_by_their_places(books: Books) -> None:
     settled = books.chain.pay_out(WALLET, [_item(each) for each in refunds], ends)
     books.write_batch(refunds, settled, ["confirmed", "failed"])
 
-    found = {each.refund_id: str(each.code) for each in _differences(books)}
+    found = {each.refund_id: str(each.code) for each in books.differences()}
 
     assert found == {
         refunds[0].id: "refund-without-transfer",
@@ -99,7 +95,7 @@ def test_a_state_that_the_chain_does_not_show(
     settled = books.chain.pay_out(WALLET, items, [None, Reason.REVERTED])
     books.write_batch(refunds, settled, states)
 
-    (difference,) = _differences(books)
+    (difference,) = books.differences()
 
     assert str(difference.code) == code
     assert (difference.nonce, difference.tx_hash) == (0, settled.tx_hash)
@@ -147,7 +143,7 @@ def test_a_lost_batch_is_explained_by_its_marks(books: Books) -> None:
     ]
     books.record(settled, accepted=False, memo=refunds[2].memo)
 
-    found = [(str(each.code), each.refund_id) for each in _differences(books)]
+    found = [(str(each.code), each.refund_id) for each in books.differences()]
 
     assert found == [
         ("mined-but-open", refunds[1].id),
@@ -172,7 +168,7 @@ def test_what_others_take_out_of_the_vault_is_named(books: Books) -> None:
     books.chain.mine()
     other = books.chain.pay_out(STRANGER, [Item(CUSTOMER, 5, b"m" * 16)], [None])
 
-    found = [(str(each.code), each.tx_hash) for each in _differences(books)]
+    found = [(str(each.code), each.tx_hash) for each in books.differences()]
 
     assert found == [
         ("vault-withdrawal", withdrawal.tx_hash),

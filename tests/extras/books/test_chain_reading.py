@@ -28,30 +28,22 @@ def _period(first: float, last: float) -> Period:
     return Period(start, end)
 
 
-def test_a_period_has_the_blocks_of_its_time() -> None:
-    """The start is included and the end is not."""
-    chain = PaperChain()
-    chain.mine(100)
-
-    blocks = find_blocks(chain, _period(10, 20), NETWORK)
-
-    assert blocks.numbers == (10, 19)
-    assert blocks.count == 10
-
-
-def test_a_period_ends_at_the_last_final_block() -> None:
-    """Later blocks may be removed by a reorganisation."""
+@pytest.mark.parametrize(
+    ("first", "last", "numbers"),
+    [(10, 20, (10, 19)), (50, 500, (50, 98)), (-50, 10, (1, 9))],
+    ids=["its end is not included", "later blocks may be removed", "genesis"],
+)
+def test_a_period_has_the_blocks_of_its_time(
+    first: int, last: int, numbers: tuple[int, int]
+) -> None:
+    """Those that are final, without the genesis block."""
     chain = PaperChain()
     chain.mine(99)
 
-    assert find_blocks(chain, _period(50, 500), NETWORK).numbers == (50, 98)
+    blocks = find_blocks(chain, _period(first, last), NETWORK)
 
-
-def test_the_genesis_block_is_left_out() -> None:
-    chain = PaperChain()
-    chain.mine(99)
-
-    assert find_blocks(chain, _period(-50, 10), NETWORK).numbers == (1, 9)
+    assert blocks.numbers == numbers
+    assert blocks.count == numbers[1] - numbers[0] + 1
 
 
 @pytest.mark.parametrize(("first", "last"), [(500, 600), (99, 100), (-9, 1)])
@@ -124,8 +116,7 @@ def test_an_unknown_transaction_that_is_not_found(books: Books) -> None:
     books.top_up(COIN_ADDRESS, 10**18)
     books.chain.mine()
     books.chain.send(WALLET)
-    forget = books.chain.settled_by_hash.clear
-    forget()
+    books.chain.settled_by_hash.clear()
 
     *found, result = books.events()
 
@@ -204,10 +195,7 @@ def test_a_computed_closing_balance_shows_a_difference(books: Books) -> None:
     first, last, openings = _a_day_later(books)
     books.chain.change(WALLET, TOKEN, -1)
 
-    found = books.events(first, last, openings=openings)
-
-    codes = [str(each.code) for each in found if hasattr(each, "code")]
-    assert codes == ["balance-mismatch"]
+    assert books.codes(first, last, openings=openings) == ["balance-mismatch"]
 
 
 def test_a_false_opening_balance_is_a_difference(books: Books) -> None:
@@ -217,10 +205,7 @@ def test_a_false_opening_balance_is_a_difference(books: Books) -> None:
     books.chain.pruned = books.chain.head
     openings = Openings(before, {(WALLET, TOKEN): 99})
 
-    found = books.events(before + 1, openings=openings)
-
-    codes = [str(each.code) for each in found if hasattr(each, "code")]
-    assert codes == ["balance-mismatch"]
+    assert books.codes(before + 1, openings=openings) == ["balance-mismatch"]
 
 
 def _move(books: Books) -> None:

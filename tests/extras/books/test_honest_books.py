@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -118,7 +117,7 @@ def test_blocks_are_read_in_windows(books: Books) -> None:
 def test_many_pages_of_honest_refunds_have_no_difference(books: Books) -> None:
     books.top_up(amount=10**15)
     books.top_up(COIN_ADDRESS, 10**20)
-    for number in range(3_000):
+    for number in range(1_100):
         if number % 100 == 0:
             books.reverted()
         elif number % 100 == 1:
@@ -130,14 +129,15 @@ def test_many_pages_of_honest_refunds_have_no_difference(books: Books) -> None:
 
     assert not [each for each in events if hasattr(each, "code")]
     assert isinstance(result, NetworkBooks)
-    assert result.refunds == 3_000
+    assert result.refunds == 1_100
 
 
-@pytest.mark.parametrize("planted", [0, 5_555, 9_999])
-def test_one_wrong_refund_among_many_is_found(books: Books, planted: int) -> None:
+def test_one_wrong_refund_among_many_is_found(books: Books) -> None:
     books.top_up(amount=10**15)
     entries = [books.paid() for _ in range(300)]
-    entry = entries[planted % 300]
-    books.change(entry, amount=999)
+    for planted in (0, 155, 299):
+        entry = entries[planted]
+        books.change(entry, amount=999)
 
-    assert books.codes() == ["wrong-amount"]
+        assert books.codes() == ["wrong-amount"]
+        books.put(WALLET, entry)
