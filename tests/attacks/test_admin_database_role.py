@@ -31,15 +31,8 @@ from tests.support.ring import SILENCE
 
 
 @pytest.fixture
-def thief(shipped: Roles) -> Thief:
-    """Return a thief of the role hotwallet_admin."""
-    return Thief(shipped.admin)
-
-
-@pytest.fixture
-def attacks(processes: Processes, thief: Thief) -> Attacks:
-    """Return the attacks that the thief tries with this role."""
-    return Attacks(processes, thief)
+def role() -> str:
+    return "admin"
 
 
 FORGET = ("DELETE FROM transaction_payments", "DELETE FROM transactions")

@@ -13,7 +13,7 @@ from signer.model.refund import Refund, Status
 from signer.model.transaction import Transaction
 from tests.attacks.theft import QUEUED_AGAIN, REFUSED, Thief, let_work
 from tests.fixtures.batches import VAULT
-from tests.fixtures.roles import Processes, Roles
+from tests.fixtures.roles import Processes
 from tests.fixtures.scripted_chain import TOKEN
 from tests.fixtures.scripted_vault import ScriptedVault
 from tests.support.refunds import AMOUNT, World
@@ -30,9 +30,8 @@ _BLOCK = "block_number = 1, block_hash = 'thief', tx_hash = coalesce(tx_hash, 't
 
 
 @pytest.fixture
-def thief(shipped: Roles) -> Thief:
-    """Return a thief of the role hotwallet_worker."""
-    return Thief(shipped.worker)
+def role() -> str:
+    return "worker"
 
 
 @pytest.fixture

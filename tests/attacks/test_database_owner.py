@@ -5,7 +5,7 @@ The owner of the tables can switch triggers off, and on SQLite that is every pro
 that can write the file.  Only the keys of signatures and MACs are out of reach.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 
@@ -16,36 +16,30 @@ from signer.alerts import Alert
 from signer.config.networks import AutomaticStopRules
 from signer.errors import ConfigurationError, RowNotAuthenticError
 from signer.model.audit_record import Actor, Record
-from signer.model.hold import EVERYTHING, Hold, name_of_chain, name_of_tenant
+from signer.model.hold import EVERYTHING, Hold
 from signer.model.refund import Status
-from signer.ports.audit_journal import Sealing
 from signer.row_macs import RowMACs
+from tests.attacks.database_attacks import ON_WALLETS, Attacks
 from tests.attacks.theft import (
     QUEUED_AGAIN,
     RESERVED_AGAIN,
     THIEF,
     inserted_record,
-    left_out,
     let_work,
-    sealing,
 )
-from tests.attacks.wallet_attacks import WalletAttacks
 from tests.fixtures.ledger import (
     accept,
     filled,
     queued,
-    stopped,
 )
-from tests.fixtures.roles import Roles
 from tests.fixtures.scripted_chain import CHAIN_ID
-from tests.support.audit import overruled
-from tests.support.ledgers import DRAFTS, open_ledger, seal
+from tests.support.ledgers import open_ledger
 from tests.support.refunds import AMOUNT, CUSTOMER, SECOND, World, altered
 
 
 OPERATOR = Actor("cli:alice")
 
-Attack = Callable[..., str | None]
+Attack = Callable[..., None]
 
 END_OF_HOLDS = (
     "UPDATE holds SET ended_at = at, version = version + 1 WHERE name <> 'register'"
@@ -55,43 +49,10 @@ END_OF_HOLDS = (
 ASSIGNED_AGAIN = "UPDATE refunds SET state = 'assigned'"
 
 
-@pytest.fixture(params=["owner", "sqlite file"])
-def thief(request: pytest.FixtureRequest, shipped: Roles) -> str:
-    """Return who changes rows, in turn."""
-    return str(request.param)
-
-
 @pytest.fixture
-def url(thief: str, shipped: Roles, sqlite_url: str) -> str:
-    """Return the URL of the ledger that the service uses."""
-    if thief == "sqlite file":
-        return sqlite_url
-    shipped.clear()
-    return shipped.superuser
-
-
-@pytest.fixture
-def world(url: str) -> Iterator[World]:
-    """Return a process of the service."""
-    with closing(open_ledger(url)) as store:
-        yield World(store)
-
-
-@pytest.fixture
-def steal(thief: str, url: str, shipped: Roles) -> Attack:
-    """Return what executes statements as the thief."""
-
-    def execute(*statements: str) -> str | None:
-        overruled(url if thief == "sqlite file" else shipped.superuser, *statements)
-        return None
-
-    return execute
-
-
-@pytest.fixture
-def on_wallets(world: World, steal: Attack) -> WalletAttacks:
-    """Return the attacks on wallets."""
-    return WalletAttacks(world, world, world, steal)
+def attacks(world: World, steal: Attack) -> Attacks:
+    """Return the attacks that need no role."""
+    return Attacks(world, world, world, steal)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +93,7 @@ def test_a_changed_refund(
 
 @pytest.mark.parametrize("mac", [None, "copied", "of another key"])
 def test_an_inserted_refund(
-    world: World, url: str, steal: Attack, mac: str | None
+    world: World, writable_url: str, steal: Attack, mac: str | None
 ) -> None:
     """A refund that no process accepted is not paid, with any MAC."""
     accepted, worker = world.accepted(), world.worker
@@ -147,7 +108,7 @@ def test_an_inserted_refund(
         updated_at=world.clock(),
         due_at=world.clock(),
     )
-    with closing(SQLStore(url)) as thieves:
+    with closing(SQLStore(writable_url)) as thieves:
         filled(thieves, [replace(invented, mac=macs.get(mac or ""))])
 
     let_work(world, worker)
@@ -208,45 +169,17 @@ def test_a_chosen_key(world: World, steal: Attack, change: str) -> None:
         world.store.keys()
 
 
-INVENTED = '{"event":"digest-sign-requested"}'
-
-
 @pytest.mark.parametrize("id_", ["au_0", "au_0 x", "password=x", "au_0 {ours}"])
-@pytest.mark.parametrize("is_declaration", [False, True])
-def test_an_inserted_audit_record(
-    world: World, steal: Attack, id_: str, is_declaration: bool
-) -> None:
+@pytest.mark.parametrize("body", [None, '{"event":"digest-sign-requested"}'])
+def test_an_inserted_audit_record(attacks: Attacks, id_: str, body: str | None) -> None:
     """With any id, readers leave out the record that no process wrote, and no other."""
-    ours = DRAFTS.forged(["other"])
-    world.store.append([ours])
-    id_ = id_.format(ours=ours.id)
-    lie = DRAFTS.forged([ours.id])
-    steal(inserted_record(id_, lie.body if is_declaration else INVENTED))
-
-    done = world.store.seal(10, DRAFTS.forged)
-
-    assert done == Sealing(2, (id_,))
-    assert left_out(world.store) == [id_]
+    attacks.insert_record(id_, body)
 
 
 @pytest.mark.parametrize("mac", ["NULL", "'tests:00'"])
-def test_a_record_that_the_thief_sealed(world: World, steal: Attack, mac: str) -> None:
+def test_a_record_that_the_thief_sealed(attacks: Attacks, mac: str) -> None:
     """A right hash needs no key; the MAC is verified before the chain goes on."""
-    ours, later = DRAFTS.forged(["ours"]), DRAFTS.forged(["later"])
-    world.store.append([ours])
-    seal(world.store)
-    forged = Record("au_0", DRAFTS.forged([ours.id]).body)
-    steal(inserted_record(forged.id, forged.body, mac), sealing(world.store, forged))
-
-    world.store.append([later])
-    done = world.store.seal(10, DRAFTS.forged)
-
-    assert done == Sealing(1, ("au_0",))
-    assert left_out(world.store) == ["au_0"]
-    # Another process finds the declaration, and does not repeat it.
-    world.store._verified = None  # type: ignore[attr-defined]
-    world.store.append([DRAFTS.forged(["last"])])
-    assert world.store.seal(10, DRAFTS.forged) == Sealing(1)
+    attacks.seal_record(mac)
 
 
 def test_an_invented_start_up_record(world: World, steal: Attack) -> None:
@@ -261,38 +194,15 @@ def test_an_invented_start_up_record(world: World, steal: Attack) -> None:
     assert world.store.last_configuration("worker") == start
 
 
-def test_a_row_needs_the_mac_key(url: str) -> None:
+def test_a_row_needs_the_mac_key(writable_url: str) -> None:
     """A process without MAC_KEY_FILE accepts nothing."""
-    with closing(SQLStore(url)) as store, pytest.raises(ConfigurationError) as caught:
+    with (
+        closing(SQLStore(writable_url)) as store,
+        pytest.raises(ConfigurationError) as caught,
+    ):
         accept(store, queued())
 
     assert caught.value.refusals[0].code == "mac-key-missing"
-
-
-@pytest.mark.parametrize("scope", ["stop", "block"])
-def test_a_lifted_stop(world: World, steal: Attack, scope: str) -> None:
-    """A thief cannot end a stop or the block of a tenant: an operator must."""
-    refund, worker = world.accepted(), world.worker
-    at = world.clock()
-    if scope == "stop":
-        stopped(world.store, at=at)
-        steal(END_OF_HOLDS)
-    else:
-        world.store.begin_hold(Hold.of_tenant("gateway", at, "", "cli:tests"))
-        steal(END_OF_HOLDS)
-
-    let_work(world, worker)
-    while_changed = world.chain.payouts()
-    if scope == "stop":
-        stopped(world.store, at=at)
-        world.store.end_hold(name_of_chain(CHAIN_ID), at)
-    else:
-        world.store.begin_hold(Hold.of_tenant("gateway", at, "", "cli:tests"))
-        world.store.end_hold(name_of_tenant("gateway"), at)
-    let_work(world, worker)
-
-    assert while_changed == []
-    assert world.stored(refund).status is Status.CONFIRMED
 
 
 def test_a_forged_stop(world: World, steal: Attack) -> None:
@@ -397,7 +307,7 @@ LIFTS = {
 
 
 def test_a_stop_that_is_put_back_at_once(
-    world: World, steal: Attack, url: str, monkeypatch: pytest.MonkeyPatch
+    world: World, steal: Attack, writable_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     A thief undoes it before a worker or the command itself has read it.
@@ -409,7 +319,7 @@ def test_a_stop_that_is_put_back_at_once(
     assert switch.resume("local", "a test", OPERATOR).changed
     steal("CREATE TABLE kept_holds AS SELECT * FROM holds")
 
-    with closing(open_ledger(url)) as store:
+    with closing(open_ledger(writable_url)) as store:
 
         def hold(new: Hold) -> bool:
             done = store.begin_hold(new)
@@ -432,7 +342,7 @@ def test_a_stop_that_is_put_back_at_once(
 @pytest.mark.parametrize("has_restarted", [False, True], ids=["running", "restarted"])
 @pytest.mark.parametrize("lift", LIFTS)
 def test_a_hold_that_is_deleted_or_older(
-    world: World, steal: Attack, url: str, lift: str, has_restarted: bool
+    world: World, steal: Attack, writable_url: str, lift: str, has_restarted: bool
 ) -> None:
     """It is in force while its row is missing, or is not the last one."""
     refund, switch = world.accepted(), world.holds
@@ -452,7 +362,7 @@ def test_a_hold_that_is_deleted_or_older(
         admin.block("gateway", OPERATOR)
 
     steal(*LIFTS[lift], "DROP TABLE kept_holds")
-    with closing(open_ledger(url)) as other:
+    with closing(open_ledger(writable_url)) as other:
         if has_restarted:
             world.store = other
         let_work(world, world.worker)
@@ -481,31 +391,12 @@ def test_a_new_register(world: World, steal: Attack) -> None:
     assert world.stored(refund).status is Status.CONFIRMED
 
 
-def test_a_pause_that_the_thief_ends(on_wallets: WalletAttacks) -> None:
-    """The wallet stays paused, until it is restored and an operator accepts."""
-    on_wallets.end_pause()
-
-
-def test_a_foreign_transaction_that_the_thief_accepts(
-    on_wallets: WalletAttacks,
+@pytest.mark.parametrize("attack", [*ON_WALLETS, Attacks.move_first_nonce])
+def test_attacks_on_wallets(
+    attacks: Attacks, attack: Callable[[Attacks], None]
 ) -> None:
-    """The wallet stays paused."""
-    on_wallets.accept_transaction()
-
-
-def test_a_foreign_transaction_that_the_thief_hides(on_wallets: WalletAttacks) -> None:
-    """A thief who can sign as well cannot do so unnoticed."""
-    on_wallets.hide_transaction()
-
-
-def test_an_invented_payment(on_wallets: WalletAttacks) -> None:
-    """A refund does not count as paid by a transaction that no process recorded."""
-    on_wallets.invent_payment()
-
-
-def test_a_first_nonce_that_the_thief_moves(on_wallets: WalletAttacks) -> None:
-    """No nonces are skipped."""
-    on_wallets.move_first_nonce()
+    """The wallet stays paused, until it is restored and an operator accepts."""
+    attack(attacks)
 
 
 @pytest.mark.parametrize(
@@ -517,7 +408,7 @@ def test_a_first_nonce_that_the_thief_moves(on_wallets: WalletAttacks) -> None:
     ids=["transaction", "wallet"],
 )
 def test_deleted_rows_of_a_wallet(
-    on_wallets: WalletAttacks, statements: tuple[str, ...]
+    attacks: Attacks, statements: tuple[str, ...]
 ) -> None:
     """The chain has them still: the wallet is paused until an operator accepts."""
-    on_wallets.delete(*statements)
+    attacks.delete(*statements)

@@ -8,12 +8,12 @@ cannot make a payment that no process accepted, or a second one.
 ``test_<role>_database_role.py`` have what one role alone can try.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 import pytest
 
-from tests.attacks.database_attacks import Attacks
+from tests.attacks.database_attacks import ON_WALLETS, Attacks
 from tests.attacks.theft import (
     DELETIONS_OF_EVENTS,
     DENIED,
@@ -22,7 +22,6 @@ from tests.attacks.theft import (
     THIEF,
     Thief,
 )
-from tests.attacks.wallet_attacks import WalletAttacks
 from tests.fixtures.roles import Processes, Roles
 
 
@@ -163,12 +162,6 @@ def test_a_denied_statement(shipped: Roles, role: str, statement: str) -> None:
 both_roles = pytest.mark.parametrize("role", ["worker", "admin"])
 
 
-@pytest.fixture
-def attacks(processes: Processes, shipped: Roles, role: str) -> Attacks:
-    """Return the attacks that a thief tries with the role."""
-    return Attacks(processes, Thief(shipped.of(role)))
-
-
 @pytest.mark.parametrize("role", ["refunds", "admin"])
 @pytest.mark.parametrize("kind", ["refund", "sweep"])
 def test_an_inserted_refund(attacks: Attacks, kind: str) -> None:
@@ -177,15 +170,30 @@ def test_an_inserted_refund(attacks: Attacks, kind: str) -> None:
 
 
 @both_roles
-def test_an_invented_reservation(attacks: Attacks) -> None:
-    """A transaction that no process reserved pays nothing."""
-    attacks.invent_reservation()
+@pytest.mark.parametrize(
+    "attack",
+    [
+        *ON_WALLETS,
+        Attacks.invent_reservation,
+        Attacks.share_transaction,
+        Attacks.lift_stop,
+        Attacks.seal_record,
+    ],
+)
+def test_what_the_thief_does_not_gain(
+    attacks: Attacks, attack: Callable[[Attacks], None]
+) -> None:
+    """No payment, no end of a stop or of a pause, and no record that readers accept."""
+    attack(attacks)
 
 
 @both_roles
-def test_a_shared_transaction(attacks: Attacks) -> None:
-    """It pays the refund for which it was reserved."""
-    attacks.share_transaction()
+@pytest.mark.parametrize("put_back", [Attacks.put_back_key, Attacks.put_back_wallet])
+def test_an_old_row(
+    attacks: Attacks, put_back: Callable[[Attacks], str | None]
+) -> None:
+    """A copy of a row with its valid MAC cannot replace a newer version of it."""
+    assert put_back(attacks) == REFUSED
 
 
 CHANGE = "UPDATE keys SET version = version + 1, "
@@ -221,18 +229,6 @@ def test_a_chosen_key(attacks: Attacks, statements: Sequence[str]) -> None:
     attacks.choose_key(*statements)
 
 
-@both_roles
-def test_an_old_row_of_the_ring(attacks: Attacks) -> None:
-    """A copy of a row with its valid MAC cannot replace a newer version of it."""
-    assert attacks.put_back_key() == REFUSED
-
-
-@both_roles
-def test_a_lifted_stop(attacks: Attacks) -> None:
-    """Only an operator ends a stop."""
-    attacks.lift_stop()
-
-
 @pytest.mark.parametrize("role", ["worker", "admin", "refunds"])
 def test_an_inserted_audit_record(attacks: Attacks) -> None:
     """Readers leave out the record that no process wrote, and no other."""
@@ -240,52 +236,7 @@ def test_an_inserted_audit_record(attacks: Attacks) -> None:
 
 
 @both_roles
-def test_a_record_that_the_thief_sealed(attacks: Attacks) -> None:
-    """A right hash needs no key; the MAC is verified before the chain goes on."""
-    attacks.seal_record()
-
-
-@both_roles
 @pytest.mark.parametrize("sequence", [2**63 - 1, 7, 3])
 def test_a_renumbered_audit_record(attacks: Attacks, sequence: int) -> None:
     """No statement can end the sealing, leave a gap, or seal with a wrong hash."""
     assert attacks.renumber_record(sequence) == REFUSED
-
-
-@pytest.fixture
-def on_wallets(processes: Processes, shipped: Roles, role: str) -> WalletAttacks:
-    """Return the attacks on wallets that a thief tries with the role."""
-    worlds = processes.worker, processes.refunds, processes.admin
-    return WalletAttacks(*worlds, Thief(shipped.of(role)).steal)
-
-
-@both_roles
-def test_a_pause_that_the_thief_ends(on_wallets: WalletAttacks) -> None:
-    """The wallet stays paused, until it is restored and an operator accepts."""
-    on_wallets.end_pause()
-
-
-@both_roles
-def test_a_foreign_transaction_that_the_thief_accepts(
-    on_wallets: WalletAttacks,
-) -> None:
-    """The wallet stays paused."""
-    on_wallets.accept_transaction()
-
-
-@both_roles
-def test_a_foreign_transaction_that_the_thief_hides(on_wallets: WalletAttacks) -> None:
-    """A thief who can sign as well cannot do so unnoticed."""
-    on_wallets.hide_transaction()
-
-
-@both_roles
-def test_an_invented_payment(on_wallets: WalletAttacks) -> None:
-    """A refund does not count as paid by a transaction that no process recorded."""
-    on_wallets.invent_payment()
-
-
-@both_roles
-def test_an_old_row_of_a_wallet(on_wallets: WalletAttacks) -> None:
-    """A copy of a row with its valid MAC cannot end a later pause."""
-    assert on_wallets.put_back_wallet() == REFUSED

@@ -22,15 +22,14 @@ from tests.attacks.theft import (
     let_work,
 )
 from tests.fixtures.ledger import later, queued, stopped
-from tests.fixtures.roles import Processes, Roles
+from tests.fixtures.roles import Processes
 from tests.support.ledgers import ROW_MACS
 from tests.support.refunds import AMOUNT, CUSTOMER
 
 
 @pytest.fixture
-def thief(shipped: Roles) -> Thief:
-    """Return a thief of the role hotwallet_refunds."""
-    return Thief(shipped.refunds)
+def role() -> str:
+    return "refunds"
 
 
 def test_a_repeated_refund(processes: Processes, thief: Thief) -> None:

@@ -5,8 +5,7 @@ The owner of the tables can switch triggers off, and on SQLite that is every pro
 that can write the file.  A refund is paid once, by its own transaction, or waits.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 
 import pytest
 
@@ -17,8 +16,6 @@ from signer.model.refund import Refund, Status
 from signer.model.transaction import Transaction, compose
 from signer.row_macs import RowMACs
 from tests.attacks.theft import QUEUED_AGAIN, RESERVED_AGAIN, THIEF, let_work
-from tests.support.audit import overruled
-from tests.support.ledgers import open_ledger
 from tests.support.refunds import World
 
 
@@ -28,19 +25,6 @@ STEPS = {Status.RESERVED: 1, Status.SIGNED: 2, Status.BROADCAST: 3}
 """How many steps a refund takes to each status."""
 
 CODE = "row-not-authentic"
-
-
-@pytest.fixture
-def world(writable_url: str) -> Iterator[World]:
-    """Return a process of the service."""
-    with closing(open_ledger(writable_url)) as store:
-        yield World(store)
-
-
-@pytest.fixture
-def steal(writable_url: str) -> Attack:
-    """Return what executes statements as the thief."""
-    return lambda *statements: overruled(writable_url, *statements)
 
 
 def _paid(world: World) -> set[int]:

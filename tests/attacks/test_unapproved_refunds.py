@@ -5,8 +5,7 @@ The intruder may write rows, have the role of a process, be the host of the API,
 one administrator.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -31,8 +30,7 @@ from tests.support.approvals import (
     proposal_of,
     requested,
 )
-from tests.support.audit import overruled, record
-from tests.support.ledgers import open_ledger
+from tests.support.audit import record
 from tests.support.refunds import AMOUNT, CUSTOMER, World
 
 
@@ -98,16 +96,9 @@ def known_of(world: World, refund: Refund) -> dict[str, str]:
 
 
 @pytest.fixture
-def world(writable_url: str) -> Iterator[World]:
+def world(world: World) -> World:
     """A process of the service, in which large refunds need an approval."""
-    with closing(open_ledger(writable_url)) as store:
-        yield limited(World(store))
-
-
-@pytest.fixture
-def steal(world: World, writable_url: str) -> Steal:
-    """Return what executes statements."""
-    return lambda *each: overruled(writable_url, *each)
+    return limited(world)
 
 
 @pytest.mark.parametrize("statements", FORGERIES.values(), ids=FORGERIES)

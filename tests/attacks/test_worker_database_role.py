@@ -28,15 +28,8 @@ from tests.support.ledgers import open_ledger
 
 
 @pytest.fixture
-def thief(shipped: Roles) -> Thief:
-    """Return a thief of the role hotwallet_worker."""
-    return Thief(shipped.worker)
-
-
-@pytest.fixture
-def attacks(processes: Processes, thief: Thief) -> Attacks:
-    """Return the attacks that the thief tries with this role."""
-    return Attacks(processes, thief)
+def role() -> str:
+    return "worker"
 
 
 @pytest.mark.parametrize(
