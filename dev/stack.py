@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 
 SYMBOL = "TUSD"
+GAS_USD_FUNDS = 5000 * 10**18
 NETWORK = "local"
 
 # Each terminal has its own values of these.
@@ -171,6 +172,7 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
     has_webhook: bool = False,
     program: Launcher = CHECKOUT,
     kms: "KMSEmulator | GoogleKMSEmulator | None" = None,
+    pays_gas: bool = False,
     rpc_urls: Callable[[str], Sequence[str]] = lambda url: [url],
     edit_networks: Callable[[str], str] = lambda text: text,
     prepare: "Callable[[Stack], None]" = lambda stack: None,
@@ -184,7 +186,8 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
     processes move refunds, and *report* is called with each step.  With *has_webhook*
     the events of the tenant "developer" are sent to ``hotwallet listen``.  *program* is
     `hotwallet`, if not the one of this checkout.  *kms* holds the key if it
-    is given, and *rpc_urls* returns the nodes before the chain's URL.
+    is given.  With *pays_gas* the stablecoin is the chain's coin, as on Arc.
+    *rpc_urls* returns the nodes before the chain's URL.
     *edit_networks* returns what is written as the networks file, and *prepare* is
     called before the first process of the service starts.
 
@@ -207,7 +210,9 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
         # anvil mines each transaction at once until the interval is set below;
         # eth-tester always does.
         initial_block_time = None if anvil else block_time
-        chain = cleanup.enter_context(LocalChain(anvil, block_time=initial_block_time))
+        chain = cleanup.enter_context(
+            LocalChain(anvil, block_time=initial_block_time, moves_coin=pays_gas)
+        )
         if kms is not None:
             address, key_id = _use_kms(kms, environ, home)
         elif use_kms:
@@ -217,12 +222,15 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
             report("Creating a SoftHSM token with a non-extractable key")
             address, key_id = _softhsm_key(environ, program)
         report("Deploying the test stablecoin and funding the wallet")
-        token = stablecoin.deploy(chain.url)
-        stablecoin.fund(chain.url, address, token=token)
+        token = stablecoin.deploy(chain.url, "GasUSD" if pays_gas else "TestUSD")
+        if pays_gas:
+            stablecoin.fund(chain.url, address, wei=GAS_USD_FUNDS)
+        else:
+            stablecoin.fund(chain.url, address, token=token)
         if chain.engine == "anvil":
             RPC(chain.url)("evm_setAutomine", False)
             RPC(chain.url)("evm_setIntervalMining", block_time)
-        networks = _describe_network(rpc_urls(chain.url), token)
+        networks = _describe_network(rpc_urls(chain.url), token, pays_gas=pays_gas)
         (home / "networks.toml").write_text(edit_networks(networks), encoding="utf-8")
         stack = Stack(
             home=home,
@@ -400,12 +408,13 @@ def _set_kms(environ: dict[str, str], arn: str, region: str, endpoint: str) -> N
     )
 
 
-def _describe_network(rpc_urls: Sequence[str], token: str) -> str:
+def _describe_network(rpc_urls: Sequence[str], token: str, *, pays_gas: bool) -> str:
+    kind = f'kind = "arc"\ncoin_is = "{SYMBOL}"' if pays_gas else "confirmations = 2"
     return f"""\
 [networks.{NETWORK}]
 chain_id = {CHAIN_ID}
 rpc_urls = {json.dumps(list(rpc_urls))}
-confirmations = 2
+{kind}
 
 [networks.{NETWORK}.tokens.{SYMBOL}]
 address = "{token}"

@@ -7,6 +7,9 @@ from signer.errors import InvalidInputError
 
 MAX_UINT256 = 2**256 - 1
 
+COIN_DECIMALS = 18
+"""Decimals of a chain's native coin: balances and fees are in wei."""
+
 _AMOUNT = re.compile(r"(0|[1-9][0-9]{0,77})(?:\.([0-9]{1,36}))?", re.ASCII)
 
 

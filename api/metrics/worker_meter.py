@@ -8,7 +8,7 @@ from threading import Lock
 from api.metrics import metric_names
 from api.metrics.process import ProcessFigures
 from api.metrics.readings import Names, Readings
-from signer.chain.chain import COIN_DECIMALS
+from signer.amounts import COIN_DECIMALS
 from signer.keys.signing_alarm import ThrottleWindow
 from signer.model.network_view import NetworkView
 from signer.model.refund import Refund, Status

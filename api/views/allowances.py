@@ -7,8 +7,7 @@ from pydantic import Field
 
 from api.views.document import Address, Amount, Count, Document, OneOf, Wei, says
 from api.views.problems import ProblemDocument
-from signer.amounts import format_units
-from signer.chain.chain import COIN_DECIMALS
+from signer.amounts import COIN_DECIMALS, format_units
 from signer.config.networks import Network
 from signer.config.tenants import Tenant
 from signer.errors import ApprovalRequiredError, PolicyViolationError

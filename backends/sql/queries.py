@@ -153,7 +153,7 @@ UNMINED = (
         text(IS_MOVABLE),
         transactions.c.sender.in_(_signing),
         transactions.c.chain_id == bindparam("chain_id"),
-        transactions.c.vault == bindparam("vault"),
+        transactions.c.vault.is_not_distinct_from(bindparam("vault")),
         transactions.c.status != TransactionStatus.MINED,
         refunds.c.token_address == bindparam("token_address"),
     )

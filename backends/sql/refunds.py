@@ -326,7 +326,7 @@ class RefundTables(Tables):
         return read_refunds(rows)
 
     def unmined_amounts(
-        self, chain_id: int, vault: str, token_address: str
+        self, chain_id: int, vault: str | None, token_address: str
     ) -> Mapping[str, int]:
         named = {"vault": vault, "token_address": token_address}
         rows = self._database.rows(queries.UNMINED, chain_id=chain_id, **named)

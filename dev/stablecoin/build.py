@@ -23,7 +23,7 @@ from dev.anvil import ROOT
 
 
 HERE = Path(__file__).resolve().parent
-CONTRACTS = ("TestUSD", "WeirdUSD", "FiatUSD")
+CONTRACTS = ("TestUSD", "WeirdUSD", "FiatUSD", "GasUSD")
 
 # Chains of recent years support all opcodes of Paris; PUSH0 came later.
 SETTINGS: dict[str, Any] = {

@@ -18,9 +18,6 @@ from signer.ports.chain import (
 OP_STACK_ORACLE = "0x420000000000000000000000000000000000000F"
 """GasPriceOracle, which each chain of the OP Stack has."""
 
-COIN_DECIMALS = 18
-"""Decimals of a chain's native coin: balances and fees are in wei."""
-
 
 @dataclass(frozen=True, slots=True)
 class Chain:

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from eth_utils.address import to_checksum_address
 
-from signer.amounts import MAX_UINT256, format_units
+from signer.amounts import COIN_DECIMALS, MAX_UINT256, format_units
 from signer.chain.calldata import BY_SELECTOR, BY_SIGNATURE, DecodedCall, decode_call
 from signer.config.networks import Network
 from signer.errors import EncodingError
@@ -17,7 +17,6 @@ from signer.errors import EncodingError
 MAX_TEXT = 80
 """Characters of a foreign text in a description."""
 
-_COIN_DECIMALS = 18
 
 _UNLIMITED = {MAX_UINT256, 2**160 - 1}  # Permit2 has amounts of 160 bits.
 
@@ -71,7 +70,7 @@ class AddressBook:
         return f"{number} {known.symbol}"
 
     def coins(self, wei: int) -> str:
-        return f"{_decimal(wei, _COIN_DECIMALS)} {self.coin}"
+        return f"{_decimal(wei, COIN_DECIMALS)} {self.coin}"
 
 
 def write_time(seconds: int) -> str:

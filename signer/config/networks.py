@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal, Self
 from eth_utils.address import is_checksum_address
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from signer.amounts import parse_units
+from signer.amounts import COIN_DECIMALS, parse_units
 from signer.config.models import (
     LEAST,
     MOST,
@@ -131,6 +131,11 @@ class Token(StrictModel):
         if self.top_up_below is None:
             return None
         return self._units("top_up_below"), self._units("top_up_to")
+
+    def in_coin(self, amount: int) -> int:
+        """Return *amount* in the units of a coin that is the token (``coin_is``)."""
+        unit: int = 10 ** (COIN_DECIMALS - self.decimals)
+        return amount * unit
 
     def _units(self, name: str, decimals: int | None = None) -> int:
         try:
@@ -257,6 +262,8 @@ class Network(StrictModel):
         if self.coin_is is not None:
             if self.coin_is not in self.tokens:
                 raise ValueError(f"coin_is: the network has no token {self.coin_is}")
+            if self.tokens[self.coin_is].decimals > COIN_DECIMALS:
+                raise ValueError(f"coin_is: {self.coin_is} has more decimals than coin")
             if self.vault is not None:
                 raise ValueError("coin_is: a vault's tokens pay for no gas")
         return self

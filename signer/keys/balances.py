@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from signer.amounts import format_units
-from signer.chain.chain import COIN_DECIMALS, Chain
+from signer.amounts import COIN_DECIMALS, format_units
+from signer.chain.chain import Chain
 from signer.deadline import Deadlines
 from signer.errors import ChainUnavailableError, HotWalletError
 

@@ -18,6 +18,7 @@ from importlib.resources import files
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from signer.amounts import COIN_DECIMALS
 from signer.config.networks import GWEI, PRICE_DECIMALS
 from signer.policy.facts import (
     AnyFacts,
@@ -32,7 +33,6 @@ from signer.policy.facts import (
 
 MAX_LONG = 2**63 - 1
 
-COIN_DECIMALS = 18
 _PLACES = 10**4  # Cedar's decimal.
 
 _WEEKDAYS = (

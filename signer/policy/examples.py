@@ -31,7 +31,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from signer.amounts import parse_units
+from signer.amounts import COIN_DECIMALS, parse_units
 from signer.clear_signing.typed_data import recognise
 from signer.config.models import StrictModel, as_tuple
 from signer.config.networks import Network
@@ -42,7 +42,6 @@ from signer.crypto.typed_data import TypedData
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
 from signer.model.decision import Decision, Verdict
 from signer.model.spending_limits import PaymentTotals, Spent
-from signer.policy.attributes import COIN_DECIMALS
 from signer.policy.facts import (
     AnyFacts,
     Caller,

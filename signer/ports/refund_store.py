@@ -217,12 +217,13 @@ class RefundStore(Protocol):
         """Return the calls of a chain that are not final, oldest first."""
 
     def unmined_amounts(
-        self, chain_id: int, vault: str, token_address: str
+        self, chain_id: int, vault: str | None, token_address: str
     ) -> Mapping[str, int]:
         """
         Return the sums of a token that *vault* is to pay, and that no block has.
 
-        They are by sender.  What a revoked key has signed may never be mined.
+        They are by sender, who pays from its own address if there is no vault.  What a
+        revoked key has signed may never be mined.
         """
 
     def open_below(

@@ -24,8 +24,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from signer.amounts import format_units
-from signer.chain.chain import COIN_DECIMALS
+from signer.amounts import COIN_DECIMALS, format_units
 from signer.crypto.transaction_json import read_quantity
 from signer.crypto.transactions import DynamicFeeTransaction, LegacyTransaction
 from signer.errors import ConflictError, InvalidInputError, NonceUsedError

@@ -11,8 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from signer.amounts import parse_units
-from signer.chain.chain import COIN_DECIMALS
+from signer.amounts import COIN_DECIMALS, parse_units
 from signer.chain.erc20 import decode_transfer
 from signer.chain.vault import ITEM_GAS, Item, batch_gas, decode_pay
 from signer.config.networks import GWEI, Network, Token

@@ -7,7 +7,7 @@ from datetime import timedelta
 from signer.alerts import Alerts
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
-from signer.chain.chain import COIN_DECIMALS, Chain
+from signer.chain.chain import Chain
 from signer.chain.fees import quote_fees
 from signer.config.networks import Network
 from signer.errors import (
@@ -112,12 +112,13 @@ class Endings:
 
 
 class _Coin:
-    """The coin that calls may send, so that none waits with its nonce for a top-up."""
+    """The coin that payments send, so that none waits with its nonce for a top-up."""
 
     def __init__(self, store: Ledger, chain: Chain, sender: str) -> None:
         self._store = store
         self._chain = chain
         self._sender = sender
+        self._shared = chain.network.token_of_coin
         self._left: int | None = None
 
     def require(self, reservation: Reservation, max_fee: int) -> None:
@@ -127,12 +128,12 @@ class _Coin:
         Also of a refund whose token is the coin: a node that estimates deducts no gas.
 
         Raises:
-            InsufficientFundsError: It does not, besides what other calls send.
+            InsufficientFundsError: It does not, besides what other payments send.
         """
-        refund, shared = reservation.refund, self._chain.network.token_of_coin
+        refund, shared = reservation.refund, self._shared
         value = refund.amount if refund.purpose is PaymentPurpose.CALL else 0
         if shared is not None and refund.token_address == shared.address:
-            value = refund.amount * 10 ** (COIN_DECIMALS - shared.decimals)
+            value = shared.in_coin(refund.amount)
         if not value or refund.purpose is PaymentPurpose.SWEEP:
             return
         if self._left is None:
@@ -146,13 +147,17 @@ class _Coin:
         self._left -= cost
 
     def _count_open(self) -> int:
-        """Return the coin that calls with a nonce of the address will still send."""
-        opened = self._store.open_calls(self._chain.network.chain_id)
-        return sum(
+        """Return the coin that what has a nonce of the address will still send."""
+        chain_id, shared = self._chain.network.chain_id, self._shared
+        total = sum(
             each.amount
-            for each in opened
+            for each in self._store.open_calls(chain_id)
             if each.sender == self._sender and each.status is not Status.MINED
         )
+        if shared is not None:
+            amounts = self._store.unmined_amounts(chain_id, None, shared.address)
+            total += shared.in_coin(amounts.get(self._sender, 0))
+        return total
 
 
 def pause_after(earlier: int) -> timedelta:

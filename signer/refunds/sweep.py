@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from signer.addresses import parse_address, redact_address
-from signer.amounts import format_units
+from signer.amounts import COIN_DECIMALS, format_units
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
-from signer.chain.chain import COIN_DECIMALS, Chain
+from signer.chain.chain import Chain
 from signer.chain.fees import quote_fees
 from signer.errors import ConflictError, require
 from signer.keys.admin_audit import AdminAudit, Facts

@@ -22,7 +22,8 @@ from eth_abi.encoding import encode_uint_256
 from eth_utils.crypto import keccak
 
 from signer.alerts import Alert, Alerts
-from signer.chain.chain import COIN_DECIMALS, OP_STACK_ORACLE, Chain
+from signer.amounts import COIN_DECIMALS
+from signer.chain.chain import OP_STACK_ORACLE, Chain
 from signer.chain.fees import quote_fees
 from signer.chain.vault_rules import VaultRules
 from signer.errors import (
@@ -190,12 +191,12 @@ def read_funds(
     daily = spent.get(GAS, SpentLately()).day * price
     holder, shared = network.token_holder(address), network.token_of_coin
     if shared is not None:
-        unit = 10 ** (COIN_DECIMALS - shared.decimals)
         costs = [
-            cost + unit * payment.amount * (payment.token_address == shared.address)
+            cost
+            + shared.in_coin(payment.amount) * (payment.token_address == shared.address)
             for cost, payment in zip(costs, payments, strict=True)
         ]
-        daily += unit * spent.get(shared.address, SpentLately()).day
+        daily += shared.in_coin(spent.get(shared.address, SpentLately()).day)
     balance, refunds, hours = _runway(client.balance(address), costs, daily)
     if balance == 0:
         refunds = 0  # Also before the first refund, whose cost is unknown.

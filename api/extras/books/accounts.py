@@ -98,6 +98,7 @@ class Accounts:
 
     def receive(self, wallet: str, asset: str, amount: int) -> None:
         """Add an incoming transfer of a token."""
+        asset, amount = self._assets.account_of(asset, amount)
         account = self.of(wallet, asset)
         account.received = (account.received or 0) + amount
 
@@ -110,13 +111,14 @@ class Accounts:
             self.of(used.wallet, COIN_ADDRESS).fees += settled.fee
 
     def _pay(self, used: UsedNonce, payment: Outflow) -> None:
-        account = self.of(payment.payer or used.wallet, payment.asset)
+        asset, amount = self._assets.account_of(payment.asset, payment.amount)
+        account = self.of(payment.payer or used.wallet, asset)
         if used.kind in {"other", "earlier"}:
-            account.other += payment.amount
+            account.other += amount
         elif used.kind == "sweep":
-            account.sweeps += payment.amount
+            account.sweeps += amount
         else:
-            account.refunds += payment.amount
+            account.refunds += amount
 
     def settle_coin(self, unknown: Mapping[str, int]) -> None:
         """
@@ -162,7 +164,7 @@ class Accounts:
         """Fill the balances of *wallets*; return the symbols that have gaps."""
         first, last = self._blocks.numbers
         for wallet in wallets:
-            for asset in self._assets:
+            for asset in self._assets.held:
                 account = self.of(wallet, asset.address)
                 account.opening = self._opening(wallet, asset.address, first - 1)
                 account.closing = self._read(wallet, asset.address, last)

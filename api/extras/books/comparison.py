@@ -224,7 +224,7 @@ class Comparison:
         self._counts = Counter[str]()
         self._unfound = Counter[str]()  # Nonces by wallet whose transactions are not.
         self._blocks = blocks = find_blocks(history, period, network)
-        self._assets = Assets.of(network, reader.refunded_tokens(chain_id))
+        self._assets = Assets(network, reader.refunded_tokens(chain_id))
         self._accounts = Accounts(history, blocks, self._assets, openings)
         self._opened = {
             each.sender: each for each in reader.wallets() if each.chain_id == chain_id

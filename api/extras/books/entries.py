@@ -1,15 +1,14 @@
 """What the books are about: a period's blocks, assets, used nonces and differences."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Self
 
 from api.extras.books.tables import BookToken, NonceEntry, TransactionCost
-from signer.amounts import format_units
-from signer.chain.chain import COIN_DECIMALS, final_height
+from signer.amounts import COIN_DECIMALS, format_units
+from signer.chain.chain import final_height
 from signer.chain.erc20 import read_memo
 from signer.config.networks import Network
 from signer.errors import InvalidInputError
@@ -133,32 +132,41 @@ class Asset:
         return sign + format_units(abs(units), self.decimals)
 
 
-COIN_ASSET = Asset(COIN_ADDRESS, COIN, COIN_DECIMALS)
-
-
 class Assets:
-    """The assets of one network, by address."""
+    """
+    The assets of one network, by address.
 
-    def __init__(self, tokens: Mapping[str, Asset]) -> None:
-        self._by_address = {**tokens, COIN_ADDRESS: COIN_ASSET}
-        self.tokens = tuple(tokens)
+    A token that is the coin has no account of its own: wallets have one balance.
+    """
 
-    @classmethod
-    def of(cls, network: Network, refunded: Iterable[BookToken]) -> Self:
-        """Return those of the configuration, and of the ledger's refunds."""
-        used = {
+    def __init__(self, network: Network, refunded: Iterable[BookToken]) -> None:
+        """Have those of the configuration, and of the ledger's refunds."""
+        self._by_address = {
             each.address: Asset(each.address, each.symbol, each.decimals)
             for each in refunded
             if each.address != COIN_ADDRESS
         }
-        configured = {
-            token.address: Asset(token.address, symbol, token.decimals)
-            for symbol, token in network.tokens.items()
-        }
-        return cls({**used, **configured})
+        for symbol, token in network.tokens.items():
+            self._by_address[token.address] = Asset(
+                token.address, symbol, token.decimals
+            )
+        self.tokens = tuple(self._by_address)
+        self._by_address[COIN_ADDRESS] = Asset(
+            COIN_ADDRESS, network.coin_is or COIN, COIN_DECIMALS
+        )
+        self._shared = network.token_of_coin
 
-    def __iter__(self) -> Iterator[Asset]:
-        return iter(self._by_address.values())
+    @property
+    def held(self) -> Sequence[Asset]:
+        """The assets of which a wallet has a balance."""
+        shared = self._shared and self._shared.address
+        return [each for each in self._by_address.values() if each.address != shared]
+
+    def account_of(self, address: str, units: int) -> tuple[str, int]:
+        """Return the asset whose account has *units* of *address*, and its units."""
+        if self._shared is None or address != self._shared.address:
+            return address, units
+        return COIN_ADDRESS, self._shared.in_coin(units)
 
     def __getitem__(self, address: str) -> Asset:
         return self._by_address[address]

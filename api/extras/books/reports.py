@@ -10,10 +10,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from api.extras.books.accounts import Openings
 from api.extras.books.comparison import NetworkBooks
-from api.extras.books.entries import COIN_ASSET, Asset, Difference, Period, UsedNonce
+from api.extras.books.entries import Asset, Difference, Period, UsedNonce
 from api.views.refund_files import write_csv
 from api.views.values import timestamp
-from signer.amounts import format_units
+from signer.amounts import COIN_DECIMALS, format_units
 from signer.errors import HotWalletError, InvalidInputError
 from signer.model.refund import Refund
 from signer.ports.chain_history import Header
@@ -254,7 +254,9 @@ def settlement_row(network: str, used: UsedNonce, header: Header) -> dict[str, A
     }
     if settled is not None:
         paid |= {
-            "network_fee": COIN_ASSET.format(settled.fee if used.has_fee else 0),
+            "network_fee": format_units(
+                settled.fee if used.has_fee else 0, COIN_DECIMALS
+            ),
             "block_time": block_time(header),
             "block_number": settled.block.number,
             "tx_hash": settled.tx_hash,

@@ -12,8 +12,8 @@ from api.metrics.workers import read_head_ages
 from backends.json_rpc.parsing import attempt
 from backends.json_rpc.probe import find_differences, probe
 from signer.alerts import Alert
-from signer.amounts import format_units
-from signer.chain.chain import COIN_DECIMALS, Chain
+from signer.amounts import COIN_DECIMALS, format_units
+from signer.chain.chain import Chain
 from signer.diagnostics import EXPLAIN, Check, Finding
 from signer.errors import (
     ChainError,
