@@ -222,11 +222,7 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
             report("Creating a SoftHSM token with a non-extractable key")
             address, key_id = _softhsm_key(environ, program)
         report("Deploying the test stablecoin and funding the wallet")
-        token = stablecoin.deploy(chain.url, "GasUSD" if pays_gas else "TestUSD")
-        if pays_gas:
-            stablecoin.fund(chain.url, address, wei=GAS_USD_FUNDS)
-        else:
-            stablecoin.fund(chain.url, address, token=token)
+        token = _deploy_token(chain.url, address, pays_gas=pays_gas)
         if chain.engine == "anvil":
             RPC(chain.url)("evm_setAutomine", False)
             RPC(chain.url)("evm_setIntervalMining", block_time)
@@ -406,6 +402,16 @@ def _set_kms(environ: dict[str, str], arn: str, region: str, endpoint: str) -> N
         AWS_SECRET_ACCESS_KEY="local",  # noqa: S106  # The emulator does not check it.
         AWS_EC2_METADATA_DISABLED="true",
     )
+
+
+def _deploy_token(url: str, wallet: str, *, pays_gas: bool) -> str:
+    """Return the address of a new token of which *wallet* has some, and coin."""
+    if pays_gas:
+        stablecoin.fund(url, wallet, wei=GAS_USD_FUNDS)
+        return stablecoin.deploy(url, "GasUSD")
+    token = stablecoin.deploy(url)
+    stablecoin.fund(url, wallet, token=token)
+    return token
 
 
 def _describe_network(rpc_urls: Sequence[str], token: str, *, pays_gas: bool) -> str:

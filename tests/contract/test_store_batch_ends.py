@@ -373,13 +373,14 @@ def test_what_a_vault_is_to_pay(store: SQLStore, batch: Transaction) -> None:
     """Until a block has it: then its balance shows it."""
     token = batch.payments[0].token_address
     other = batch_of(store, accepted(store), nonce=1)
-    batch_of(store, accepted(store), nonce=2, vault=None)
+    plain = batch_of(store, accepted(store), nonce=2, vault=None)
 
-    def unmined(vault: str = VAULT) -> int:
+    def unmined(vault: str | None = VAULT) -> int:
         return store.unmined_amounts(batch.chain_id, vault, token).get(WALLET, 0)
 
     assert unmined() == sum(each.amount for each in (*batch.payments, *other.payments))
     assert unmined(OTHER_WALLET) == 0
+    assert unmined(None) == plain.payments[0].amount
     assert store.unmined_amounts(batch.chain_id, VAULT, VAULT) == {}
     moved(store, batch, *MINED)
     assert unmined() == other.payments[0].amount

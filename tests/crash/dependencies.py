@@ -27,7 +27,7 @@ from tests.support.vault import LocalVault, deploy_vault
 
 DECIMALS = 6
 FUNDS = 1_000_000 * 10**DECIMALS
-COIN_FUNDS = 10**19
+COIN_FUNDS = 10**21
 
 CAPS = (9_000_000, FUNDS)
 """What a vault pays at most for an item, and on a day: all that clients request."""
@@ -45,6 +45,7 @@ class Chain:
     token: str
     plan: Plan
     networks_file: Path
+    pays_gas: bool = False
 
     def add_vault(self, *operators: str, **settings: int) -> LocalVault:
         """Let a new vault pay, with *settings* of the network."""
@@ -61,37 +62,44 @@ class Chain:
 
     def fund(self, *wallets: str) -> None:
         """Give *wallets* tokens and gas; after that a block is mined every second."""
+        url, token = self.rpc.url, None if self.pays_gas else self.token
         for wallet in wallets:
-            stablecoin.fund(
-                self.rpc.url, wallet, token=self.token, amount=FUNDS, wei=COIN_FUNDS
-            )
+            stablecoin.fund(url, wallet, token=token, amount=FUNDS, wei=COIN_FUNDS)
         self.rpc("evm_setAutomine", False)
         self.rpc("evm_setIntervalMining", 1)
 
 
 @contextmanager
 def running_chain(
-    networks_file: Path, stuck_after: int = 5, confirmations: int = 2
+    networks_file: Path,
+    stuck_after: int = 5,
+    confirmations: int = 2,
+    *,
+    pays_gas: bool = False,
 ) -> Iterator[Chain]:
     """
     Start anvil and its proxy, whose URL the service finds in *networks_file*.
 
     The service raises the fees of a transaction that waits *stuck_after* seconds.  A
-    block with *confirmations* is final.
+    block with *confirmations* is final.  With *pays_gas* the token is the coin.
     """
     anvil = find_anvil(ROOT)
     assert anvil, "no anvil: run `python -m dev.anvil`, or set ANVIL"
-    with LocalChain(anvil) as chain, Proxy(chain.url) as proxy:
-        token = stablecoin.deploy(chain.url)
+    with (
+        LocalChain(anvil, moves_coin=pays_gas) as chain,
+        Proxy(chain.url) as proxy,
+    ):
+        token = stablecoin.deploy(chain.url, "GasUSD" if pays_gas else "TestUSD")
         document = _NETWORKS.format(
             chain=CHAIN_ID,
             url=proxy.url,
             token=token,
             stuck_after=stuck_after,
             confirmations=confirmations,
+            kind='kind = "arc"\ncoin_is = "TUSD"' if pays_gas else "",
         )
         networks_file.write_text(document, encoding="utf-8")
-        yield Chain(RPC(chain.url), token, proxy.plan, networks_file)
+        yield Chain(RPC(chain.url), token, proxy.plan, networks_file, pays_gas)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +259,7 @@ rpc_urls = ["{url}"]
 confirmations = {confirmations}
 rpc_timeout_ms = 3000
 stuck_after_seconds = {stuck_after}
+{kind}
 
 [networks.local.tokens.TUSD]
 address = "{token}"

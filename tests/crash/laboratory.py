@@ -112,6 +112,7 @@ class Laboratory:
         stuck_after: The seconds after which the fees of a transaction are raised.
         confirmations: Those of a final block.
         per_batch: How many refunds a vault pays with one transaction; without one, 0.
+        pays_gas: The token is the chain's coin.
         policy: The operator's rules of the policy.
         settings: Additional environment variables of the service.
     """
@@ -136,6 +137,7 @@ class Laboratory:
         stuck_after: int = 5,
         confirmations: int = 2,
         per_batch: int = 0,
+        pays_gas: bool = False,
         policy: str = "",
         settings: Mapping[str, str] | None = None,
     ) -> None:
@@ -151,6 +153,7 @@ class Laboratory:
         self._stuck_after = stuck_after
         self._confirmations = confirmations
         self._per_batch = per_batch
+        self._pays_gas = pays_gas
         self._cleanup = ExitStack()
         self.stop_event = FORK_SERVER.Event()
         self._markers = home / "markers"
@@ -189,7 +192,12 @@ class Laboratory:
         provide_signing_key(self.token_key, Path(environ["JWT_PUBLIC_KEY_FILE"]))
         networks_file = Path(environ["NETWORKS_FILE"])
         self.chain = enter(
-            running_chain(networks_file, self._stuck_after, self._confirmations)
+            running_chain(
+                networks_file,
+                self._stuck_after,
+                self._confirmations,
+                pays_gas=self._pays_gas,
+            )
         )
         if self._use_kms:
             self.device = enter(kms_device(self._spares))
@@ -370,6 +378,11 @@ class Laboratory:
         rules = self.rules
         payers = wallets if rules is None else (*wallets, rules.vault.address)
         contracts = (token, *payers[len(wallets) :])
+        coin = COIN_FUNDS * len(wallets) - read_coin(rpc, *wallets)
+        tokens = sum(FUNDS - read_balance(rpc, token, each) for each in payers)
+        spent = {token.lower(): tokens, COIN: coin}
+        if self._pays_gas:
+            spent = {token.lower(): coin // 10 ** (18 - DECIMALS)}
         with reading(self.database_url) as store:
             return Evidence(
                 decimals=DECIMALS,
@@ -380,12 +393,7 @@ class Laboratory:
                 rows=read_rows(store),
                 signed=read_signed(store),
                 steps=read_steps(store),
-                spent={
-                    token.lower(): sum(
-                        FUNDS - read_balance(rpc, token, each) for each in payers
-                    ),
-                    COIN: COIN_FUNDS * len(wallets) - read_coin(rpc, *wallets),
-                },
+                spent=spent,
                 used=dict(self.device.used),
                 audit=read_audit(store),
                 keys=read_keys(store),

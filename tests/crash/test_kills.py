@@ -71,9 +71,12 @@ def test_refunds_survive_one_point(
 
 
 @pytest.mark.soak
-def test_refunds_survive_many_kills(open_laboratory: Open, empty_url: str) -> None:
-    """Two thousand kills: each refund is paid once."""
-    lab = open_laboratory(empty_url)
+@pytest.mark.parametrize("pays_gas", [False, True])
+def test_refunds_survive_many_kills(
+    open_laboratory: Open, empty_url: str, pays_gas: bool
+) -> None:
+    """Two thousand kills: each refund is paid once, also if the token is the coin."""
+    lab = open_laboratory(empty_url, pays_gas=pays_gas)
 
     gateway = lab.start_gateway(Load("kills"))
     _kill_at_random(lab, 2_000, most=0.6)

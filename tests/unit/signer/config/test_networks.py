@@ -349,10 +349,10 @@ _OF_KINDS = {
 }
 
 
-def _of_kind(kind: str | None, **changes: object) -> Network:
+def _of_kind(kind: str | None, decimals: int = 6, **changes: object) -> Network:
     token = {
         "address": "0x5FbDB2315678afecb367f032d93F642f64180aa3",
-        "decimals": 6,
+        "decimals": decimals,
         "max_amount": "1000",
     }
     given = {"chain_id": 1, "rpc_urls": ["http://127.0.0.1:9"], **changes}
@@ -396,6 +396,7 @@ def test_the_chain_of_anvil_has_the_kind_local() -> None:
         ({"kind": "etherium"}, "kind must be one of ethereum, op-stack, arbitrum"),
         ({"kind": "arc", "coin_is": "EURC"}, "coin_is: the network has no token EURC"),
         ({"kind": "arc", "vault": VAULT}, "coin_is: a vault's tokens pay for no gas"),
+        ({"kind": "arc", "decimals": 19}, "coin_is: USDC has more decimals than coin"),
         ({"finality": "instant"}, "finality"),
         ({"block_seconds": 0}, "block_seconds"),
         ({"rpc_batch": 51}, "rpc_batch"),

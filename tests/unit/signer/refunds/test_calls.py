@@ -263,6 +263,9 @@ def test_a_token_that_is_the_coin_pays_for_its_own_gas(world: World) -> None:
     assert waiting == (Status.QUEUED, "insufficient-funds", None)
     assert world.stored(refund).nonce == 0
 
+    world.chain.coin = AMOUNT * 10**12 + 10**18
+    assert _stuck(world, world.accepted()) == waiting  # The first one sends it.
+
 
 def test_two_calls_do_not_send_the_same_coin(ruling: World) -> None:
     """In one batch: the second one waits until the first is mined."""
