@@ -349,7 +349,7 @@ _OF_KINDS = {
 }
 
 
-def _of_kind(kind: str | None, decimals: int = 6, **changes: object) -> Network:
+def _of_kind(kind: str | None, decimals: int = 6, **changes: Any) -> Network:
     token = {
         "address": "0x5FbDB2315678afecb367f032d93F642f64180aa3",
         "decimals": decimals,
@@ -376,7 +376,7 @@ def test_a_kind_has_the_defaults_of_a_network(kind: str) -> None:
         ("none", "USDC") if kind == "arc" else ("pool", None)
     )
     assert (found.data_fee is not None) is (kind == "op-stack")
-    own = {"confirmations": 5, "finality": "safe", "max_in_flight": 3}
+    own: dict[str, Any] = {"confirmations": 5, "finality": "safe", "max_in_flight": 3}
     assert _of_kind(kind, **own).model_dump(include={*own}) == own
 
 
