@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dev import programs
-from tests.support.memory import memory_folder
+from tests.support.servers import memory_folder
 
 
 collect_ignore = ["mutation/generate.py"]  # For another environment.

@@ -10,7 +10,7 @@ from signer.ports.clock import utc_now
 from signer.ports.event_store import DeliveryFilter
 from tests.crash.webhook_lab import (
     TENANTS,
-    failing_receiver,
+    FailingReceiver,
     killed_workers,
     make_events,
     wait_until_delivered,
@@ -19,10 +19,10 @@ from tests.support.ledgers import open_ledger
 
 
 def _run(database: str, refunds: int, changes: int, kills: int, most: float) -> None:
-    with failing_receiver(seed=kills) as receiver:
+    with FailingReceiver(seed=kills) as receiver:
         making = threading.Thread(target=make_events, args=(database, refunds, changes))
         making.start()
-        with killed_workers(f"{database} {receiver.url}", kills, kills, most):
+        with killed_workers(f"{database} {receiver.url}/hook", kills, kills, most):
             making.join()
             wait_until_delivered(database, patience=400)
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
@@ -32,6 +31,7 @@ from signer.webhooks.endpoint import LOOPBACK, Endpoint
 from tests.fixtures.ledger import accepted, moved, now
 from tests.fixtures.races import start_process
 from tests.support.ledgers import open_ledger
+from tests.support.servers import LocalHandler, LocalServer
 from tests.support.waiting import eventually
 from tests.support.webhooks import KEY, SECRET
 
@@ -50,7 +50,7 @@ _TRIES = 20
 T = TypeVar("T")
 
 
-class FailingReceiver(ThreadingHTTPServer):
+class FailingReceiver(LocalServer):
     """
     Fails a third of the requests: with an error, without a response, or too late.
 
@@ -58,11 +58,8 @@ class FailingReceiver(ThreadingHTTPServer):
     order in which it accepted each for the first time.
     """
 
-    daemon_threads = True
-    request_queue_size = 64
-
     def __init__(self, seed: int) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.random = random.Random(seed)
         self.lock = threading.Lock()
         self.accepted: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -71,10 +68,9 @@ class FailingReceiver(ThreadingHTTPServer):
         self.problems: list[str] = []
         self.closing = threading.Event()
 
-    @property
-    def url(self) -> str:
-        """The URL of the receiver."""
-        return f"http://127.0.0.1:{self.server_address[1]}/hook"
+    def __exit__(self, *_: object) -> None:
+        self.closing.set()
+        super().__exit__()
 
     def accept(self, headers: dict[str, str], body: bytes) -> None:
         """Verify a message, and note it unless it was accepted before."""
@@ -90,11 +86,11 @@ class FailingReceiver(ThreadingHTTPServer):
                 self.accepted[message["data"]["id"]].append(message)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LocalHandler):
     server: FailingReceiver
 
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+    def respond(self) -> None:
+        body = self.read_body()
         headers = {name.lower(): value for name, value in self.headers.items()}
         with self.server.lock:
             self.server.requests += 1
@@ -108,24 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.closing.wait(2 * _TIMEOUT)
         else:
             self.server.accept(headers, body)
-            self.send_response(204)
-            self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""
-
-
-@contextmanager
-def failing_receiver(seed: int) -> Iterator[FailingReceiver]:
-    """Run a receiver."""
-    receiver = FailingReceiver(seed)
-    thread = threading.Thread(target=receiver.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield receiver
-    receiver.closing.set()
-    receiver.shutdown()
-    thread.join()
-    receiver.server_close()
+            self.answer(204)
 
 
 def deliver_forever(urls: str, line: Connection) -> None:

@@ -8,15 +8,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from backends.aws_kms.backend import KMSAdministrator
 from backends.aws_kms.client import build_client
 from dev import stablecoin
 from dev.anvil import ROOT
 from tests.support.ledgers import write_mac_key
+from tests.support.servers import LocalHandler, LocalServer
 from tests.support.waiting import eventually
 
 
@@ -74,58 +74,42 @@ class KMSProcess:
         self.process.wait()
 
 
-class AlertReceiver:
+class AlertReceiver(LocalServer):
     """A webhook that records alerts, and answers nothing inside ``silent()``."""
 
     def __init__(self) -> None:
+        super().__init__(_AlertHandler)
         self.alerts: list[str] = []
         self.unanswered = 0
-        self._answers = threading.Event()
-        self._answers.set()
-
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if not receiver._answers.is_set():
-                    receiver.unanswered += 1
-                    receiver._answers.wait()
-                    return  # The service has closed this connection long ago.
-                receiver.alerts.append(json.loads(body)["alert"])
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), name="alert-receiver"
-        )
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+        self.answers = threading.Event()
+        self.answers.set()
 
     def __exit__(self, *_: object) -> None:
-        self._answers.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}/alerts"
+        self.answers.set()
+        super().__exit__()
 
     @contextmanager
     def silent(self) -> Iterator[None]:
         """Accept connections, and answer none of them."""
-        self._answers.clear()
+        self.answers.clear()
         try:
             yield
         finally:
-            self._answers.set()
+            self.answers.set()
+
+
+class _AlertHandler(LocalHandler):
+    server: AlertReceiver
+
+    def respond(self) -> None:
+        """Record an alert."""
+        body = self.read_body()
+        if not self.server.answers.is_set():
+            self.server.unanswered += 1
+            self.server.answers.wait()
+            return  # The service has closed this connection long ago.
+        self.server.alerts.append(json.loads(body)["alert"])
+        self.answer(204)
 
 
 def prepared_networks(

@@ -12,10 +12,9 @@ import threading
 import urllib.request
 from collections import Counter
 from enum import StrEnum
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
 
 from tests.support.canaries import ALL
+from tests.support.servers import LocalHandler, LocalServer
 
 
 class Role(StrEnum):
@@ -44,7 +43,7 @@ class Failure(StrEnum):
     RESET = "resets"
 
 
-class LeakingServer(ThreadingHTTPServer):
+class LeakingServer(LocalServer):
     """
     ``failures`` may be changed at any time; ``met`` counts the requests of each.
 
@@ -53,35 +52,23 @@ class LeakingServer(ThreadingHTTPServer):
         key_set: The JWK Set of the issuer.
     """
 
-    daemon_threads = True
-
     def __init__(self, node: str = "", key_set: bytes = b"") -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.node = node
         self.key_set = key_set
         self.failures = dict.fromkeys(Role, Failure.NONE)
         self.met = Counter[tuple[Role, Failure]]()
         self.alerts: list[str] = []
         self.closing = threading.Event()
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,))
 
     @property
     def netloc(self) -> str:
         """Host and port."""
-        return f"127.0.0.1:{self.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+        return f"127.0.0.1:{self.server_port}"
 
     def __exit__(self, *_: object) -> None:
         self.closing.set()
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore clients that disconnect."""
+        super().__exit__()
 
     def forward(self, body: bytes) -> bytes:
         """Forward *body* to the chain."""
@@ -93,15 +80,12 @@ class LeakingServer(ThreadingHTTPServer):
         return content
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
+class _Handler(LocalHandler):
     server: LeakingServer
 
-    def do_POST(self) -> None:
+    def respond(self) -> None:
         """Answer, or fail."""
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        role = self._role()
+        body, role = self.read_body(), self._role()
         failure = self.server.failures[role]
         if failure is Failure.REVERT and not _executes(body):
             failure = Failure.NONE
@@ -123,8 +107,6 @@ class _Handler(BaseHTTPRequestHandler):
             case _:
                 self._leak(failure, body)
 
-    do_GET = do_POST  # noqa: N815  The name in http.server.
-
     def _role(self) -> Role:
         if "/services/" in self.path:
             return Role.WEBHOOK
@@ -133,37 +115,27 @@ class _Handler(BaseHTTPRequestHandler):
     def _succeed(self, role: Role, body: bytes) -> None:
         match role:
             case Role.NODE:
-                self._answer(200, self.server.forward(body))
+                self.answer(200, self.server.forward(body))
             case Role.ISSUER:
-                self._answer(200, self.server.key_set)
+                self.answer(200, self.server.key_set)
             case Role.WEBHOOK:
-                self._answer(204, b"")
+                self.answer(204, b"")
 
     def _leak(self, failure: Failure, body: bytes) -> None:
         known = f"{self.path} {self.headers} {ALL}"
         match failure:
             case Failure.ERROR:
-                self._answer(200, _error(body, -32000, known))
+                self.answer(200, _error(body, -32000, known))
             case Failure.REVERT:
-                self._answer(200, _error(body, 3, f"execution reverted: {known}"))
+                self.answer(200, _error(body, 3, f"execution reverted: {known}"))
             case Failure.PAGE:
-                self._answer(200, f"<html><a href='{known}'>".encode(), "text/html")
+                page = f"<html><a href='{known}'>".encode()
+                self.answer(200, page, Content_Type="text/html")
             case Failure.GARBAGE:
-                self._answer(200, b'{"keys": [{"kid": "\xff' + known.encode())
+                self.answer(200, b'{"keys": [{"kid": "\xff' + known.encode())
             case _:
-                self._answer(int(failure), known.encode(), "text/plain")
-
-    def _answer(self, status: int, body: bytes, kind: str = "application/json") -> None:
-        self.send_response(status, "Status")
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        if status == int(Failure.REDIRECT):
-            self.send_header("Location", f"http://{self.server.netloc}{self.path}again")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Do not log."""
+                where = f"{self.server.url}{self.path}again"
+                self.answer(int(failure), known.encode(), Location=where)
 
 
 def _executes(body: bytes) -> bool:

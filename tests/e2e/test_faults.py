@@ -14,9 +14,8 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -40,6 +39,7 @@ from tests.e2e.operator import Operator, values_of
 from tests.fixtures.postgresql import PostgreSQL
 from tests.support.conditions import CONDITIONS
 from tests.support.forked_processes import ForkedHotWallet
+from tests.support.servers import LocalHandler, LocalServer
 from tests.support.waiting import eventually
 
 
@@ -69,33 +69,18 @@ FAULTS = frozenset(
 _CHECKS = {condition.name: condition.check for condition in CONDITIONS}
 
 
-class Receiver(ThreadingHTTPServer):
+class Receiver(LocalServer):
     """
     Answers *status*, and keeps the bodies that it gets.
 
     ``refused`` are the ids of the events that it did not accept.
     """
 
-    daemon_threads = True
-
     def __init__(self, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__(_Handler, port)
         self.status = 204
         self.bodies: list[Any] = []
         self.refused: set[str] = set()
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore clients that disconnect."""
 
     @staticmethod
     def read(body: bytes) -> Any:
@@ -103,23 +88,18 @@ class Receiver(ThreadingHTTPServer):
         return json.loads(body)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LocalHandler):
     server: Receiver
 
-    def do_POST(self) -> None:
+    def respond(self) -> None:
         """Keep the body."""
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self.read_body()
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
         self.server.bodies.append(self.server.read(body))
         if self.server.status >= 300:
             self.server.refused.add(self.headers["webhook-id"])
-        self.send_response(self.server.status)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Do not log."""
+        self.answer(self.server.status)
 
 
 class Collector(Receiver):
@@ -205,10 +185,10 @@ def system(
         settings = {
             "DATABASE_URL": database.replace("postgresql:", "postgresql+psycopg:"),
             "WEB_CONCURRENCY": "1",
-            "ALERT_WEBHOOK_URL": f"http://127.0.0.1:{alerts.server_port}/",
+            "ALERT_WEBHOOK_URL": f"{alerts.url}/",
             "RUNBOOK_URL": RUNBOOKS,
             "RATE_LIMIT_ADMIN": "10000",
-            "TRACES_URL": f"http://127.0.0.1:{traces.server_port}/v1/traces",
+            "TRACES_URL": f"{traces.url}/v1/traces",
             "OTEL_BSP_SCHEDULE_DELAY": "200",
         }
         stack = cleanup.enter_context(

@@ -5,11 +5,9 @@ import re
 import shlex
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,6 +26,7 @@ from tests.e2e.console import Console, Guide
 from tests.e2e.gateway import RECIPIENT
 from tests.support.cloudtrail import sign_event, trail_file
 from tests.support.forked_processes import ForkedHotWallet
+from tests.support.servers import LocalHandler, LocalServer
 from tests.support.waiting import eventually
 
 
@@ -256,7 +255,7 @@ def test_webhooks_are_received_and_repaired(stack: Stack, console: Console) -> N
     guide.follow("hotwallet listen", repeat=True)
     console.run("kill $!; wait")
 
-    with _failing_receiver(url):
+    with LocalServer(_Failing, urlsplit(url).port or 0):
         _pay(stack, "webhook-fails", subject="developer")
         guide.follow("hotwallet webhooks list --pending", repeat=True)
         console.run(
@@ -598,22 +597,8 @@ def _reaches(stack: Stack, refund: str, status: str) -> bool:
     return eventually(has_it, pause=0.1)
 
 
-class _Failing(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
+class _Failing(LocalHandler):
+    def respond(self) -> None:
         """Refuse an event."""
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(503)
-        self.end_headers()
-
-    def log_message(self, *arguments: object) -> None:
-        """Print nothing."""
-
-
-@contextmanager
-def _failing_receiver(url: str) -> Iterator[None]:
-    with HTTPServer(("127.0.0.1", urlsplit(url).port or 0), _Failing) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield
-        server.shutdown()
-        thread.join()
+        self.read_body()
+        self.answer(503)

@@ -12,10 +12,9 @@ import sqlite3
 import threading
 import tomllib
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from signer.config.settings import Settings
 from signer.model.worker_row import STOPPED_AFTER
 from tests.e2e.gateway import RECIPIENT, Gateway
 from tests.support.forked_processes import ForkedHotWallet
+from tests.support.servers import LocalHandler, LocalServer
 from tests.support.waiting import eventually
 
 
@@ -57,7 +57,7 @@ subjects = ["developer"]
 _GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "several-wallets.md"
 
 
-class Relay(ThreadingHTTPServer):
+class Relay(LocalServer):
     """
     Forwards requests to the treasury.
 
@@ -66,41 +66,22 @@ class Relay(ThreadingHTTPServer):
     keys of all POSTs, and ``lists`` counts the requests for the newest top-up.
     """
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.target = ""
         self.holds_replies = False
         self.accepted = threading.Event()
         self.keys: list[str] = []
         self.lists = 0
         self.pool = urllib3.PoolManager(retries=False)
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,))
-
-    @property
-    def url(self) -> str:
-        """Its URL."""
-        return f"http://127.0.0.1:{self.server_port}"
-
-    @contextmanager
-    def running(self) -> Iterator["Relay"]:
-        """Serve while the context is open."""
-        self._thread.start()
-        try:
-            yield self
-        finally:
-            self.shutdown()
-            self._thread.join()
-            self.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LocalHandler):
     server: Relay
 
-    def do_GET(self) -> None:
+    def respond(self) -> None:
         """Forward."""
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self.read_body()
         passed = {
             name: value
             for name, value in self.headers.items()
@@ -118,15 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return
         elif "payment_session_id" in self.path:
             self.server.lists += 1
-        self.send_response(answer.status)
-        self.send_header("Content-Length", str(len(answer.data)))
-        self.end_headers()
-        self.wfile.write(answer.data)
-
-    do_POST = do_GET  # noqa: N815  http.server chooses the name.
-
-    def log_message(self, *_: object) -> None:
-        """Do not log."""
+        self.answer(answer.status, answer.data)
 
 
 @dataclass
@@ -229,7 +202,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         "POLICY_DIR": str(rules),
     }
     with ExitStack() as cleanup:
-        relay = cleanup.enter_context(Relay().running())
+        relay = cleanup.enter_context(Relay())
         treasury = cleanup.enter_context(
             running_stack(folder / "treasury", settings=settings, program=program)
         )

