@@ -213,7 +213,7 @@ def _edit_networks(text: str) -> str:
 
 
 def _request_refunds(site: Site) -> None:
-    gateway = Gateway(site.stack)
+    gateway = Gateway.of(site.stack)
     for reference, amount, reason in (*_PAID, _DELAYED, _LARGE):
         status, _, refund = gateway.post(
             reference, reference=reference, amount=amount, reason=reason

@@ -74,6 +74,7 @@ from tests.crash.supervisor import Program, Supervisor
 from tests.crash.vault_rules import VaultRules
 from tests.support.conformance.check import check_conformance
 from tests.support.forkserver import FORK_SERVER
+from tests.support.invariants import FINAL
 
 
 SETTLE_SECONDS = 60.0
@@ -362,6 +363,15 @@ class Laboratory:
         for client in clients:
             assert client.process.exitcode == 0, self.explain(f"see {client.name}.log")
         return time.monotonic() - began
+
+    def await_final(self) -> None:
+        """Wait until all payments are final, also those that no client watches."""
+
+        def are_final() -> bool:
+            with reading(self.database_url) as store:
+                return all(row.status in FINAL for row in read_rows(store))
+
+        assert self.wait(are_final, SETTLE_SECONDS), self.explain(self.violations())
 
     def crash_points(self) -> set[str]:
         """Return the armed points that have killed a process."""

@@ -574,39 +574,27 @@ CASES_OF_BATCHES: dict[str, tuple[Change, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES_OF_BATCHES)
-def test_a_violation_of_batches_is_found(name: str) -> None:
-    """The invariant reports the changed fact of a vault's transactions."""
-    change, violation = CASES_OF_BATCHES[name]
-
-    found = violations(change(_run_of_batches()))
-
-    assert any(re.match(violation, each) for each in found), found
+CASES_OF: dict[Callable[[], Evidence], dict[str, tuple[Change, str]]] = {
+    _run: CASES,
+    _run_of_calls: CASES_OF_CALLS,
+    _run_of_batches: CASES_OF_BATCHES,
+}
 
 
-def test_a_correct_run_has_no_violations() -> None:
+@pytest.mark.parametrize("run", CASES_OF)
+def test_a_correct_run_has_no_violations(run: Callable[[], Evidence]) -> None:
     """No check reports it."""
-    assert violations(_run()) == []
-    assert violations(_run_of_calls()) == []
-    assert violations(_run_of_batches()) == []
+    assert violations(run()) == []
 
 
-@pytest.mark.parametrize("name", CASES_OF_CALLS)
-def test_a_violation_of_calls_is_found(name: str) -> None:
-    """The invariant reports the changed fact of a coin payment or a call."""
-    change, violation = CASES_OF_CALLS[name]
-
-    found = violations(change(_run_of_calls()))
-
-    assert any(re.match(violation, each) for each in found), found
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_a_violation_is_found(name: str) -> None:
+@pytest.mark.parametrize(
+    ("run", "name"), [(run, name) for run, cases in CASES_OF.items() for name in cases]
+)
+def test_a_violation_is_found(run: Callable[[], Evidence], name: str) -> None:
     """The invariant reports the changed fact."""
-    change, violation = CASES[name]
+    change, violation = CASES_OF[run][name]
 
-    found = violations(change(_run()))
+    found = violations(change(run()))
 
     assert any(re.match(violation, each) for each in found), found
 

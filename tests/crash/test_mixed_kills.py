@@ -19,10 +19,8 @@ from tests.crash.gateway_process import Load
 from tests.crash.journal import Entry
 from tests.crash.json_rpc_client import RULES, Asset, asset_of
 from tests.crash.killer import Killer
-from tests.crash.laboratory import SETTLE_SECONDS, Laboratory
-from tests.crash.read_store import read_rows, reading
+from tests.crash.laboratory import Laboratory
 from tests.crash.report import ReportFigures
-from tests.support.invariants import FINAL
 
 
 _SIGN = names("sign", JSON_RPC)
@@ -80,11 +78,7 @@ def test_refunds_and_transactions_of_json_rpc_share_a_wallet(
     lab.wait(lambda: lab.crash_points() == set(points), 60)
     seconds = lab.settle(gateway, applications)
 
-    def are_final() -> bool:
-        with reading(lab.database_url) as store:
-            return all(row.status in FINAL for row in read_rows(store))
-
-    assert lab.wait(are_final, SETTLE_SECONDS), lab.explain(lab.violations())
+    lab.await_final()
     evidence = lab.evidence()
     events = Counter(entry["event"] for entry in evidence.journal)
     mined = {

@@ -24,13 +24,12 @@ from tests.crash.crash_points import BATCHES, WORKER, names
 from tests.crash.gateway_process import Load
 from tests.crash.json_rpc_client import RULES, Asset
 from tests.crash.killer import Killer
-from tests.crash.laboratory import SETTLE_SECONDS, Laboratory, Size
+from tests.crash.laboratory import Laboratory, Size
 from tests.crash.miner import Miner
-from tests.crash.read_store import read_rows, read_skipped, reading
+from tests.crash.read_store import read_skipped, reading
 from tests.crash.report import ReportFigures
 from tests.crash.rotation_checks import SETTINGS
 from tests.crash.vault_rules import VaultRules
-from tests.support.invariants import FINAL
 
 
 _PER_BATCH = 4
@@ -126,11 +125,7 @@ def test_a_vault_pays_once(
         assert lab.wait(lambda: rotations.is_done, 60), lab.explain("a rotation hangs")
         seconds = lab.settle(gateway, applications)
 
-        def are_final() -> bool:
-            with reading(lab.database_url) as store:
-                return all(row.status in FINAL for row in read_rows(store))
-
-        assert lab.wait(are_final, SETTLE_SECONDS), lab.explain(lab.violations())
+        lab.await_final()
         evidence = lab.evidence()
         lab.assert_no_violations()
         _assert_books_equal(lab)

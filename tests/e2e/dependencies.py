@@ -15,6 +15,8 @@ from backends.aws_kms.backend import KMSAdministrator
 from backends.aws_kms.client import build_client
 from dev import stablecoin
 from dev.anvil import ROOT
+from dev.kms_emulator import KMSEmulator
+from tests.fixtures.chain import DevChain
 from tests.support.ledgers import write_mac_key
 from tests.support.servers import LocalHandler, LocalServer
 from tests.support.waiting import eventually
@@ -173,3 +175,22 @@ def service_environ(folder: Path, networks: Path, **settings: str) -> dict[str, 
         "NO_PROXY": "127.0.0.1",
         **settings,
     }
+
+
+@contextmanager
+def kms_service(
+    folder: Path, chain: DevChain, *, node_url: str | None = None, **settings: str
+) -> Iterator[tuple[KMSEmulator, dict[str, str]]]:
+    """Yield a KMS, and the environment of a service that signs with its key."""
+    with KMSEmulator() as kms:
+        key = kms.create_key()
+        networks, _ = prepared_networks(
+            folder,
+            chain.url,
+            kms.address(key),
+            node_url=node_url or chain.url,
+            confirmations=1,
+        )
+        signing = kms_settings(key, kms.region, kms.endpoint)
+        given = {"WEB_CONCURRENCY": "1", **signing, **settings}
+        yield kms, service_environ(folder, networks, **given)

@@ -20,12 +20,10 @@ import struct
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from uuid import uuid4
 
@@ -40,7 +38,7 @@ from dev.rpc import RPC
 from tests.api.issuer import jwk
 from tests.e2e.console import Console, read_blocks, run_block
 from tests.fixtures.tls_server import TLSServer, self_signed
-from tests.support.servers import nginx, postgresql
+from tests.support.servers import LocalHandler, LocalServer, nginx, postgresql
 from tests.support.waiting import eventually
 
 
@@ -60,10 +58,10 @@ class Cloud:
     """What the host reaches by HTTP: each name has its answers."""
 
     def __init__(self, kms: KMSEmulator, chain: LocalChain) -> None:
-        self._upstreams = {_KMS: kms.endpoint, **dict.fromkeys(_NODES, chain.url)}
+        self.upstreams = {_KMS: kms.endpoint, **dict.fromkeys(_NODES, chain.url)}
         self._key = ec.generate_private_key(ec.SECP256R1())
 
-    def answer(self, host: str, method: str, path: str) -> bytes:
+    def answer(self, host: str, path: str) -> bytes:
         """Return the answer of *host*, or of the metadata, to a request."""
         match host, path:
             case "login.example.com", "/jwks.json":
@@ -89,14 +87,10 @@ class Cloud:
     def forward(self, host: str, headers: Mapping[str, str], body: bytes) -> bytes:
         """Send a request to the emulator or the chain; return the answer."""
         kept = {n: v for n, v in headers.items() if n.lower() != "accept-encoding"}
-        upstream = urllib.request.Request(self._upstreams[host], body, kept)
+        upstream = urllib.request.Request(self.upstreams[host], body, kept)
         with urllib.request.urlopen(upstream, timeout=30) as response:
             content: bytes = response.read()
         return content
-
-    def is_forwarded(self, host: str) -> bool:
-        """Whether *host* is KMS or a node."""
-        return host in self._upstreams
 
     def _token(self) -> str:
         now = int(time.time())
@@ -114,36 +108,23 @@ class Cloud:
         return jwt.encode(claims, self._key, "ES256", headers)
 
 
-def _handler(cloud: Cloud) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Server(LocalServer):
+    def __init__(self, cloud: Cloud, port: int, address: str) -> None:
+        super().__init__(_Handler, port, address)
+        self.cloud = cloud
 
-        def _serve(self) -> None:
-            host = self.headers.get("Host", "").partition(":")[0]
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if cloud.is_forwarded(host):
-                content = cloud.forward(host, dict(self.headers), body)
-            else:
-                content = cloud.answer(host, self.command, self.path)
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
 
-        def do_GET(self) -> None:
-            self._serve()
+class _Handler(LocalHandler):
+    server: _Server
 
-        def do_POST(self) -> None:
-            self._serve()
-
-        def do_PUT(self) -> None:
-            self._serve()
-
-        def log_message(self, *_: object) -> None:
-            """Do not log."""
-
-    return Handler
+    def respond(self) -> None:
+        """Answer a request, or forward it."""
+        host = self.headers.get("Host", "").partition(":")[0]
+        body, cloud = self.read_body(), self.server.cloud
+        if host in cloud.upstreams:
+            self.answer(200, cloud.forward(host, dict(self.headers), body))
+        else:
+            self.answer(200, cloud.answer(host, self.path))
 
 
 @contextmanager
@@ -154,12 +135,10 @@ def _serving(cloud: Cloud, folder: Path) -> Iterator[Path]:
     self_signed(made, *_SERVED)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(made / "fullchain.pem", made / "privkey.pem")
-    secure = ThreadingHTTPServer((_ADDRESS, 443), _handler(cloud))
+    secure, plain = _Server(cloud, 443, _ADDRESS), _Server(cloud, 80, _METADATA)
     secure.socket = context.wrap_socket(secure.socket, server_side=True)
-    plain = ThreadingHTTPServer((_METADATA, 80), _handler(cloud))
-    for server in (secure, plain):
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield made / "fullchain.pem"
+    with secure, plain:
+        yield made / "fullchain.pem"
 
 
 def _open_loopback() -> None:

@@ -5,18 +5,33 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from api.auth.dev_tokens import mint
 from dev.stack import NETWORK, SYMBOL, Stack, request
+from signer.config.settings import Settings
 
 
 RECIPIENT = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 
 
 class Gateway:
-    """Requests refunds and waits for them."""
+    """Requests refunds of the service at *url*, and waits for them."""
 
-    def __init__(self, stack: Stack, token: str | None = None) -> None:
-        self._url = stack.url
-        self.token = token or stack.command("token", "--role", "merchant")
+    def __init__(self, url: str, token: str) -> None:
+        self._url = url
+        self.token = token
+
+    @classmethod
+    def of(cls, stack: Stack, subject: str = "developer") -> "Gateway":
+        """Return the gateway of the tenant *subject*."""
+        return cls.at(stack.url, stack.environ, subject)
+
+    @classmethod
+    def at(
+        cls, url: str, environ: Mapping[str, str], subject: str = "gateway"
+    ) -> "Gateway":
+        """Return a gateway whose token is made with the settings in *environ*."""
+        settings = Settings.from_env(environ)
+        return cls(url, mint(settings, subject=subject, roles=["merchant"]))
 
     def post(
         self,

@@ -15,8 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from api.auth.dev_tokens import mint
 from api.auth.jwt_verifier import Role
 from api.metrics import metric_names
-from dev.stack import Stack, request
-from signer.alerts import Alert
+from dev.stack import Stack
 from signer.config.settings import Settings
 from tests.support.forked_processes import run_command
 
@@ -71,19 +70,10 @@ class Operator:
         """Return the samples that have *labels*."""
         return values_of(self.metrics(), name, **labels)
 
-    def readiness(self) -> Any:
-        """Return status and body of ``/readyz``."""
-        status, _, body = request("GET", f"{self.stack.url}/readyz")
-        return status, body
-
     def doctor(self) -> dict[str, Any]:
         """Return the results of ``hotwallet doctor`` by name."""
         done = run_command(["doctor", "--json"], self.stack.environ)
         return {each["name"]: each for each in json.loads(done.stdout)["rungs"]}
-
-    def stopped_alerts(self) -> float:
-        """Return how often ``worker-stopped`` was raised."""
-        return self.value("hotwallet_alerts_total", alert=Alert.WORKER_STOPPED)
 
     def log_in(self) -> None:
         """Start a session of the console."""
@@ -98,10 +88,6 @@ class Operator:
             for name, href in _NAMED.findall(notice)
             if urgency != "info"
         }
-
-    def page(self, path: str) -> str:
-        """Return a page of the console."""
-        return self._open(path)
 
     def _open(
         self,

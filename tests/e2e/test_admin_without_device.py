@@ -13,7 +13,7 @@ from dev.kms_emulator import KMSEmulator
 from dev.kms_wire import Fault
 from dev.stack import request
 from signer.config.settings import Settings
-from tests.e2e.dependencies import kms_settings, prepared_networks, service_environ
+from tests.e2e.dependencies import kms_service
 from tests.e2e.running_service import RunningService
 from tests.fixtures.chain import DevChain
 from tests.support.forked_processes import run_command
@@ -51,21 +51,9 @@ class Wallet:
 def ring(
     tmp_path_factory: pytest.TempPathFactory, anvil: DevChain, aws_environment: None
 ) -> Iterator[Wallet]:
+    settings = {"SERVE_ROLE": "admin", "KMS_MAX_RETRIES": "1", "METRICS_OPEN": "true"}
     folder = tmp_path_factory.mktemp("admin")
-    with KMSEmulator() as kms:
-        key = kms.create_key()
-        networks, _ = prepared_networks(
-            folder, anvil.url, kms.address(key), node_url=anvil.url
-        )
-        environ = service_environ(
-            folder,
-            networks,
-            **kms_settings(key, kms.region, kms.endpoint),
-            KMS_MAX_RETRIES="1",
-            WEB_CONCURRENCY="1",
-            SERVE_ROLE="admin",
-            METRICS_OPEN="true",
-        )
+    with kms_service(folder, anvil, **settings) as (kms, environ):
         assert run_command(["guard"], environ).returncode == 0
         yield Wallet(environ, kms)
 
@@ -77,25 +65,15 @@ def wallet(ring: Wallet) -> Iterator[Wallet]:
     ring.kms.faults.clear()
 
 
-@pytest.mark.parametrize(
-    ("fault", "codes"),
-    [
-        (faults.throttle(), {"backend-throttled"}),
-        (faults.hang(), {"timeout", "backend-unavailable"}),
-    ],
-    ids=["throttled", "silent"],
-)
-def test_it_serves_what_needs_no_device(
-    wallet: Wallet, fault: Fault, codes: set[str]
-) -> None:
+def test_it_serves_what_needs_no_device(wallet: Wallet) -> None:
     """And reports the device; it becomes ready when KMS answers."""
-    wallet.fail(fault)
+    wallet.fail(faults.hang())
 
     with wallet.serve() as service:
         status, ready = wallet.ask(service, "GET", "/readyz")
         assert status == 200
         assert ready["status"] == "degraded"
-        assert ready["checks"]["key"] in codes
+        assert ready["checks"]["key"] in {"timeout", "backend-unavailable"}
         assert ready["address"] == wallet.kms.address(wallet.environ["KMS_KEY_ID"])
         assert wallet.ask(service, "GET", "/healthz") == (200, {"status": "ok"})
         assert b"hotwallet_workers" in _page(service, "/metrics")
@@ -140,52 +118,14 @@ def test_a_wrong_key_later_never_signs(wallet: Wallet) -> None:
     assert "key-mismatch" in alerts
 
 
-@pytest.mark.parametrize(
-    ("fault", "code"),
-    [
-        (faults.access_denied(), "kms-signing-error"),
-        (faults.not_found(), "kms-not-configured"),
-        (faults.disabled(), "kms-signing-error"),
-    ],
-    ids=["denied", "absent", "disabled"],
-)
-def test_other_failures_are_refused(wallet: Wallet, fault: Fault, code: str) -> None:
-    """Only a device that may answer in a moment is tolerated."""
-    wallet.fail(fault)
-
-    refused = run_command(["guard"], wallet.environ)
-
-    assert refused.returncode == 78
-    assert f"refused: {code}" in refused.stderr
-
-
-@pytest.mark.parametrize("role", ["all", "sign"])
-def test_other_processes_need_the_device(wallet: Wallet, role: str) -> None:
+def test_other_processes_need_the_device(wallet: Wallet) -> None:
     """They sign."""
     wallet.fail(faults.throttle())
 
-    refused = run_command(["guard"], {**wallet.environ, "SERVE_ROLE": role})
+    refused = run_command(["guard"], {**wallet.environ, "SERVE_ROLE": "sign"})
 
     assert refused.returncode == 78
     assert "refused: kms-signing-error" in refused.stderr
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"KMS_KEY_ID": "00000000-0000-4000-8000-000000000000"},
-        {"WALLET_ADDRESS": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"},
-    ],
-    ids=["key", "address"],
-)
-def test_another_ledger_is_refused(wallet: Wallet, settings: dict[str, str]) -> None:
-    """Also while the key does not sign."""
-    wallet.kms.faults.always("Sign", faults.throttle())
-
-    refused = run_command(["guard"], {**wallet.environ, **settings})
-
-    assert refused.returncode == 78
-    assert "refused: key-not-in-ring" in refused.stderr
 
 
 def _page(service: RunningService, path: str) -> bytes:

@@ -1,13 +1,13 @@
 """The commands in the README and in the tutorial print what the documents show."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dev.stack import exports, running_stack
 from tests.e2e.console import Block, Console, read_blocks, run_block
+from tests.support.forked_processes import ForkedHotWallet
 
 
 pytestmark = pytest.mark.needs("curl", "openssl")
@@ -18,27 +18,24 @@ README = ROOT / "README.md"
 TUTORIAL = ROOT / "docs" / "tutorial" / "first-refund.md"
 
 
-@pytest.fixture
-def console(tmp_path: Path) -> Iterator[Console]:
-    """A shell beside a new stack, as after `make dev`."""
+def test_every_console_block_prints_what_it_shows(tmp_path: Path) -> None:
+    """Each block runs, in order, beside a new stack, as after `make dev`."""
     home = tmp_path / ".hotwallet" / "dev"
-    with running_stack(home, has_webhook=True) as stack:
+    reports: list[str] = []
+    with running_stack(home, has_webhook=True, program=ForkedHotWallet()) as stack:
         (home / "env").write_text(exports(stack.environ), encoding="utf-8")
-        shell = Console(tmp_path, {"http://127.0.0.1:8080": stack.url})
-        yield shell
-        shell.close()
+        # Both documents begin with the same request.
+        for document, own in (
+            (README, {"try-1": "readme", "ps_1": "ps_0"}),
+            (TUTORIAL, {}),
+        ):
+            console = Console(tmp_path, {"http://127.0.0.1:8080": stack.url, **own})
+            blocks = [block for block in read_blocks(document) if not block.reason]
+            assert blocks
+            for block in blocks:
+                reports += run_block(console, block)
+            console.close()
 
-
-@pytest.mark.parametrize("document", [README, TUTORIAL], ids=lambda path: path.name)
-def test_every_console_block_prints_what_it_shows(
-    console: Console, document: Path
-) -> None:
-    """Each block runs, in order, and its output is the documented one."""
-    blocks = [block for block in read_blocks(document) if not block.reason]
-
-    reports = [report for block in blocks for report in run_block(console, block)]
-
-    assert blocks
     assert not reports, "\n\n".join(reports)
 
 

@@ -147,7 +147,7 @@ class System:
     def __post_init__(self) -> None:
         self.operator = Operator.of(self.stack)
         self.operator.log_in()
-        self.gateway = Gateway(self.stack)
+        self.gateway = Gateway.of(self.stack)
 
     def spare_worker(self) -> int:
         """Return the pid of the worker that does not look at nodes and balances."""

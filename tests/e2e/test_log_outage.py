@@ -10,14 +10,11 @@ from typing import IO, Any
 
 import pytest
 
-from api.auth.dev_tokens import mint
 from api.extras.restore.evidence import read_evidence
 from dev.kms_emulator import KMSEmulator
-from dev.stack import request
-from signer.config.settings import Settings
 from signer.row_macs import RowMACs
-from tests.e2e.dependencies import kms_settings, prepared_networks, service_environ
-from tests.e2e.gateway import RECIPIENT
+from tests.e2e.dependencies import kms_service
+from tests.e2e.gateway import Gateway
 from tests.e2e.running_service import RunningService
 from tests.fixtures.chain import DevChain
 from tests.support.forked_processes import ForkedCommand
@@ -37,32 +34,15 @@ class System:
     errors: Path
     """What the worker writes to standard error."""
 
-    def post(self, number: int) -> str:
-        """Request a refund; return its id."""
-        status, _, refund = request(
-            "POST",
-            f"http://127.0.0.1:{self.service.port}/v1/refunds",
-            headers={**self._bearer(), "Idempotency-Key": f"key-{number}"},
-            body={
-                "payment_session_id": f"ps_{number}",
-                "network": "local",
-                "token": "TUSD",
-                "recipient": RECIPIENT,
-                "amount": "1.25",
-            },
-        )
-        assert status == 201, refund
-        return str(refund["id"])
+    @property
+    def gateway(self) -> Gateway:
+        """A gateway with a new token."""
+        return Gateway.at(f"http://127.0.0.1:{self.service.port}", self.environ)
 
     def explain(self, refund_id: str) -> Mapping[str, Any]:
         """Return the explanation of a refund."""
-        url = f"http://127.0.0.1:{self.service.port}/v1/refunds/{refund_id}/explain"
-        document: Mapping[str, Any] = request("GET", url, headers=self._bearer())[2]
+        document: Mapping[str, Any] = self.gateway.get(f"{refund_id}/explain")
         return document
-
-    def status(self, refund_id: str) -> str:
-        """Return the status of a refund."""
-        return str(self.explain(refund_id)["refund"]["status"])
 
     @contextmanager
     def worker(self, stdout: IO[bytes]) -> Iterator[ForkedCommand]:
@@ -77,31 +57,18 @@ class System:
             process.send_signal(signal.SIGTERM)
             process.wait(20)
 
-    def _bearer(self) -> dict[str, str]:
-        settings = Settings.from_env(self.environ)
-        token = mint(settings, subject="gateway", roles=["merchant"])
-        return {"Authorization": f"Bearer {token}"}
-
 
 @pytest.fixture
 def system(
     tmp_path: Path, fresh_anvil: DevChain, aws_environment: None
 ) -> Iterator[System]:
-    with KMSEmulator() as kms:
-        key = kms.create_key()
-        networks, _ = prepared_networks(
-            tmp_path, fresh_anvil.url, kms.address(key), node_url=fresh_anvil.url
-        )
-        environ = service_environ(
-            tmp_path,
-            networks,
-            **kms_settings(key, kms.region, kms.endpoint),
-            WEB_CONCURRENCY="1",
-        )
-        with RunningService(environ) as service:
-            service.processes["worker"].send_signal(signal.SIGTERM)
-            service.processes["worker"].wait(20)
-            yield System(service, kms, environ, tmp_path / "errors")
+    with (
+        kms_service(tmp_path, fresh_anvil) as (kms, environ),
+        RunningService(environ) as service,
+    ):
+        service.processes["worker"].send_signal(signal.SIGTERM)
+        service.processes["worker"].wait(20)
+        yield System(service, kms, environ, tmp_path / "errors")
 
 
 def test_a_worker_without_a_reader_of_its_log_signs_nothing(
@@ -118,7 +85,7 @@ def test_a_worker_without_a_reader_of_its_log_signs_nothing(
                 break  # It has started, which needs a signature.
         output.close()
         signatures = len(system.kms.trail)
-        refund_id = system.post(1)
+        refund_id = system.gateway.post()[2]["id"]
         assert eventually(lambda: system.explain(refund_id)["blocked_by"] == CODE, 30)
         explained = system.explain(refund_id)
         assert explained["refund"]["status"] == "reserved"
@@ -127,7 +94,7 @@ def test_a_worker_without_a_reader_of_its_log_signs_nothing(
 
     with log.open("wb") as file, system.worker(file):
         sent = {"broadcast", "mined", "confirmed"}
-        assert eventually(lambda: system.status(refund_id) in sent, 30)
+        assert eventually(lambda: system.gateway.get(refund_id)["status"] in sent, 30)
 
     macs = RowMACs.load(Path(system.environ["MAC_KEY_FILE"]))
     signed = [

@@ -5,7 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,15 +15,17 @@ import pytest
 from eth_account import Account
 from moto.core.models import DEFAULT_ACCOUNT_ID
 
+from api.auth.dev_tokens import mint
 from dev import stablecoin
 from dev.anvil import ROOT
 from dev.chain import CHAIN_ID
 from dev.kms_emulator import KMSEmulator
 from dev.rpc import RPC
 from dev.stack import Stack, exports, request, running_stack
+from signer.config.settings import Settings
 from signer.redact import key_prefix
 from tests.e2e.console import Console, Guide
-from tests.e2e.gateway import RECIPIENT
+from tests.e2e.gateway import RECIPIENT, Gateway
 from tests.support.cloudtrail import sign_event, trail_file
 from tests.support.forked_processes import ForkedHotWallet
 from tests.support.servers import LocalHandler, LocalServer
@@ -166,7 +168,7 @@ def test_a_compromised_key_is_revoked(
     RPC(stack.chain_url)("evm_setIntervalMining", 0)
     try:
         refund = _pay(stack, "stranded")
-        assert _reaches(stack, refund, "broadcast")
+        _await(stack, refund, "broadcast")
         sent = _send_as_intruder(stack, kms_emulator)
         _pay(stack, "paused")
         repair = "hotwallet nonce repair --dry-run"
@@ -274,7 +276,7 @@ def test_a_policy_is_compared_and_tested(
     page = GUIDES / "policy.md"
     text = page.read_text(encoding="utf-8")
     refund = _pay(stack, "policy")
-    assert _reaches(stack, refund, "confirmed")
+    _await(stack, refund)
     (rule, *_) = re.findall(
         r"^ *```cedar\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL
     )
@@ -311,7 +313,7 @@ def test_a_policy_is_compared_and_tested(
 def test_the_books_are_compared_and_exported(stack: Stack, console: Console) -> None:
     """*Compare the books with the chain*, for yesterday, today and two periods."""
     refund = _pay(stack, "books")
-    assert _reaches(stack, refund, "confirmed")
+    _await(stack, refund)
     blocks = RPC(stack.chain_url)
     until = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     last = int(blocks("eth_blockNumber"), 16)
@@ -344,8 +346,8 @@ def test_an_auditor_verifies_an_export(
     refund, large = _pay(stack, "audited"), _pay(stack, "approved", amount="450")
     approve = f"approvals approve {_waiting(stack)} --reason x --yes"
     assert "approved" in _as(stack, "carol", approve)
-    assert _reaches(stack, refund, "confirmed")
-    assert _reaches(stack, large, "confirmed")
+    _await(stack, refund)
+    _await(stack, large)
     console.run(
         "openssl pkey -in $HOTWALLET_HOME/audit.pem -pubout -out audit.pub.pem;"
         " hotwallet audit checkpoint --new > kept.txt;"
@@ -537,8 +539,8 @@ def _write_token(stack: Stack, folder: Path, person: str = "alice") -> Path:
 
 def _token(stack: Stack, subject: str, *scopes: str) -> str:
     """Return a token of an administrator with *scopes*."""
-    options = [word for scope in scopes for word in ("--scope", scope)]
-    return stack.command("token", "--role", "admin", "--subject", subject, *options)
+    settings = Settings.from_env(stack.environ)
+    return mint(settings, subject=subject, roles=["admin"], scopes=scopes)
 
 
 def _waiting(stack: Stack) -> str:
@@ -554,11 +556,6 @@ def _active(stack: Stack) -> str:
     return str(ready["address"])
 
 
-def _bearer(stack: Stack, *options: str) -> Mapping[str, str]:
-    token = stack.command("token", *(options or ("--role", "admin")))
-    return {"Authorization": f"Bearer {token}"}
-
-
 def _tenants(stack: Stack) -> str:
     return Path(stack.environ["TENANTS_FILE"]).read_text(encoding="utf-8")
 
@@ -567,34 +564,15 @@ def _pay(
     stack: Stack, name: str, *, subject: str = "gateway", amount: str = "5"
 ) -> str:
     """Request a refund; return its id."""
-    status, _, refund = request(
-        "POST",
-        f"{stack.url}/v1/refunds",
-        headers={"Idempotency-Key": name, **_bearer(stack, "--subject", subject)},
-        body={
-            "payment_session_id": name,
-            "network": "local",
-            "token": "TUSD",
-            "recipient": RECIPIENT,
-            "amount": amount,
-        },
-    )
+    gateway = Gateway.of(stack, subject)
+    status, _, refund = gateway.post(name, payment_session_id=name, amount=amount)
     assert status == 201, refund
     return str(refund["id"])
 
 
-def _reaches(stack: Stack, refund: str, status: str) -> bool:
-    """Return whether a refund gets *status*."""
-    url, bearer = (
-        f"{stack.url}/v1/refunds/{refund}",
-        _bearer(stack, "--subject", "gateway"),
-    )
-
-    def has_it() -> bool:
-        _, _, shown = request("GET", url, headers=bearer)
-        return bool(shown["status"] == status)
-
-    return eventually(has_it, pause=0.1)
+def _await(stack: Stack, refund: str, status: str = "confirmed") -> None:
+    """Wait until a refund has *status*."""
+    Gateway.of(stack, "gateway").wait(refund, status)
 
 
 class _Failing(LocalHandler):

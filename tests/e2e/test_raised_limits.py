@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.kms_emulator import KMSEmulator
-from tests.e2e.dependencies import kms_settings, prepared_networks, service_environ
+from tests.e2e.dependencies import kms_service
 from tests.fixtures.chain import DevChain
 from tests.support.forked_processes import run_command
 
@@ -52,22 +51,14 @@ class Host:
 
 @pytest.fixture
 def host(
-    tmp_path: Path, fresh_anvil: DevChain, database_url: str, aws_environment: None
+    tmp_path: Path, fresh_anvil: DevChain, postgresql_url: str, aws_environment: None
 ) -> Iterator[Host]:
     """A host on which a worker has run, where two people must agree."""
-    with KMSEmulator() as kms:
-        key = kms.create_key()
-        networks, _ = prepared_networks(
-            tmp_path, fresh_anvil.url, kms.address(key), node_url=fresh_anvil.url
-        )
-        environ = service_environ(
-            tmp_path,
-            networks,
-            **kms_settings(key, kms.region, kms.endpoint),
-            DATABASE_URL=database_url,
-            REQUIRE_APPROVALS="true",
-            BIND="127.0.0.1:0",
-        )
+    settings = {"DATABASE_URL": postgresql_url, "REQUIRE_APPROVALS": "true"}
+    with kms_service(tmp_path, fresh_anvil, **settings, BIND="127.0.0.1:0") as (
+        _,
+        environ,
+    ):
         host = Host(tmp_path, environ)
         assert host.run("worker", "--once").returncode == 0
         yield host

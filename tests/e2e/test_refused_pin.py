@@ -16,7 +16,7 @@ from tests.e2e.dependencies import prepared_networks, service_environ
 from tests.e2e.running_service import RunningService
 from tests.fixtures.chain import DevChain
 from tests.fixtures.hostile import KEY, LABEL, MakeHostile
-from tests.support.forked_processes import start_interpreter
+from tests.support.forked_processes import run_command
 from tests.support.waiting import eventually
 
 
@@ -75,7 +75,7 @@ def host(tmp_path: Path, fresh_anvil: DevChain, make_hostile: MakeHostile) -> Ho
 
 @pytest.fixture
 def service(host: Host) -> Iterator[RunningService]:
-    with RunningService(host.environ, has_interpreters=True) as service:
+    with RunningService(host.environ) as service:
         assert eventually(lambda: host.logins() == ["right"] * 4, _PATIENCE)
         yield service
 
@@ -115,7 +115,7 @@ def test_a_refused_pin_is_tried_once_by_all_gunicorn_workers(
 def test_gunicorn_workers_share_the_pause_after_a_login_that_fails(host: Host) -> None:
     """Some devices answer a wrong PIN with CKR_GENERAL_ERROR, as an outage."""
     environ = {**host.environ, "HOSTILE_REFUSAL": "5"}
-    with RunningService(environ, has_interpreters=True) as service:
+    with RunningService(environ) as service:
         assert eventually(lambda: host.logins() == ["right"] * 4, _PATIENCE)
         mark = service.mark()
         host.change_pin("second")
@@ -136,12 +136,7 @@ def test_a_start_with_a_wrong_pin_ends_with_a_status_of_its_own(
 ) -> None:
     """The units for systemd do not restart it, or each start would cost a try."""
     host.change_pin("second")
-    with (host.folder / "output").open("wb") as output:
-        process = start_interpreter(
-            [command], host.environ, stdout=output, stderr=output
-        )
-        status = process.wait(_PATIENCE)
+    finished = run_command([command], {**host.environ, "BIND": "127.0.0.1:0"})
 
-    assert (status, host.logins()) == (os.EX_NOPERM, ["wrong"])
-    shown = (host.folder / "output").read_text()
-    assert "each start tries the PIN once" in shown
+    assert (finished.returncode, host.logins()) == (os.EX_NOPERM, ["wrong"])
+    assert "each start tries the PIN once" in finished.stdout + finished.stderr

@@ -1,25 +1,67 @@
-"""The stack of real processes pays refunds, and shows no secrets."""
+"""The stack of real processes pays refunds, shows no secrets, and has metrics."""
 
 import json
 import os
 import re
-import secrets
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from api.metrics import metric_names
 from bench.processes import children
 from dev import stablecoin
-from dev.stack import Stack
+from dev.stack import SYMBOL, Stack, running_stack
 from tests.e2e.gateway import RECIPIENT, Gateway
+from tests.e2e.operator import SPECS, Operator
+from tests.support.monitoring import expressions, labels_of, metrics_of
 from tests.support.programs import ROOT, run_python
+from tests.support.waiting import eventually
+
+
+WITHIN_SECONDS = 30.0
+"""How soon a problem must be visible everywhere."""
+
+_eventually = partial(eventually, pause=0.5)
+
+_MAY_BE_ABSENT = frozenset(
+    {
+        "hotwallet_approvals_waiting",
+        "hotwallet_audit_checkpoint_age_seconds",
+        "hotwallet_batch_size",
+        "hotwallet_batch_unpaid",
+        "hotwallet_refund_delays",
+        "hotwallet_refunds_open",
+        "hotwallet_refusals",
+        "hotwallet_top_up_failing",
+        "hotwallet_vault_revoked_operators",
+        "hotwallet_webhook_deliveries",
+    }
+)
+"""What has no sample while nothing waits, or no treasury or vault is configured."""
+
+_ALL = metric_names.ALL
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A running stack with four gunicorn workers and a SoftHSM token."""
+    home = tmp_path_factory.mktemp("stack") / "home"
+    with running_stack(home, settings={"WEB_CONCURRENCY": "4"}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def operator(stack: Stack) -> Operator:
+    return Operator.of(stack)
 
 
 @pytest.fixture(scope="module")
 def gateway(stack: Stack) -> Gateway:
-    return Gateway(stack)
+    return Gateway.of(stack)
 
 
 def _events(home: Path, event: str, process: str = "*") -> list[dict[str, Any]]:
@@ -43,36 +85,16 @@ def test_pays_a_refund(stack: Stack, gateway: Gateway) -> None:
     assert after - before == 12_500_000
 
 
-def test_pays_a_repeated_request_once(stack: Stack, gateway: Gateway) -> None:
-    """R1: twenty equal concurrent requests pay one refund and get the same one."""
-    before = stablecoin.balance_of(stack.chain_url, stack.token, RECIPIENT)
-    key, session = secrets.token_hex(8), f"ps_{secrets.token_hex(8)}"
-
-    with ThreadPoolExecutor(20) as pool:
-        answers = list(
-            pool.map(
-                lambda _: gateway.post(key, payment_session_id=session),
-                range(20),
-            )
-        )
-    (first,) = {body["id"] for _, _, body in answers}
-    gateway.wait(first, "confirmed")
-
-    after = stablecoin.balance_of(stack.chain_url, stack.token, RECIPIENT)
-    assert sorted(status for status, _, _ in answers) == [200] * 19 + [201]
-    assert after - before == 1_250_000
-
-
 def test_only_the_worker_signs_refunds(stack: Stack, gateway: Gateway) -> None:
-    """Sixteen clients request 80 refunds; each is paid with a nonce of its own."""
-    with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda _: gateway.post(), range(80)))
+    """Eight clients request 24 refunds; each is paid with a nonce of its own."""
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: gateway.post(), range(24)))
         ids = [body["id"] for _, _, body in answers]
         paid = list(pool.map(lambda each: gateway.wait(each, "confirmed"), ids))
     signed = [e for e in _events(stack.home, "digest-sign-succeeded") if e["refund_id"]]
 
     assert {201} == {status for status, _, _ in answers}
-    assert len({refund["nonce"] for refund in paid}) == 80
+    assert len({refund["nonce"] for refund in paid}) == 24
     assert {event["pid"] for event in signed} == {
         each["pid"] for each in _events(stack.home, "configuration-loaded", "worker")
     }
@@ -91,23 +113,6 @@ def test_signatures_name_a_recorded_configuration(
     (short,) = {each["details"]["hash"][:16] for each in started}
     assert {each["actor"] for each in started} >= {"api", "worker"}
     assert {each["configuration"] for each in signed} == {short}
-
-
-def test_a_refused_request_may_be_repeated(stack: Stack, gateway: Gateway) -> None:
-    session = f"ps_{secrets.token_hex(8)}"
-
-    status, headers, problem = gateway.post(
-        payment_session_id=session, amount="1000.01"
-    )
-    again, _, _ = gateway.post(payment_session_id=session, amount="1000")
-
-    assert (
-        status,
-        problem["code"],
-        problem["rule"],
-    ) == (422, "policy-violation", "max-amount")
-    assert headers["content-type"] == "application/problem+json"
-    assert again == 201
 
 
 def test_no_secret_is_visible(stack: Stack, gateway: Gateway) -> None:
@@ -146,36 +151,6 @@ def test_ps_shows_the_name_and_the_role(stack: Stack) -> None:
 
 def _title(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").rstrip("\0 ")
-
-
-@pytest.mark.parametrize(
-    ("change", "code"),
-    [
-        ({"NETWORKS_FILE": "wrong.toml"}, "chain-misconfigured"),
-        ({"WALLET_ADDRESS": "0x" + "11" * 20}, "key-not-in-ring"),
-    ],
-)
-def test_the_guard_refuses_what_only_node_or_ledger_show(
-    stack: Stack, tmp_path: Path, change: dict[str, str], code: str
-) -> None:
-    """A node of another chain, or an address that is not in the ring; status 78."""
-    good = (stack.home / "networks.toml").read_text(encoding="utf-8")
-    wrong = good.replace("chain_id = 31337", "chain_id = 1")
-    (tmp_path / "wrong.toml").write_text(wrong, encoding="utf-8")
-    guard = ("-m", "api.cli", "guard")
-    finished = run_python(*guard, environ=stack.environ | change, cwd=tmp_path)
-    lines = finished.stderr.splitlines()
-    refused = [line for line in lines if line.startswith("refused: ")]
-
-    assert finished.returncode == 78
-    assert [line.split(": ")[1] for line in refused] == [code]
-
-
-def test_the_guard_warns_of_softhsm(stack: Stack) -> None:
-    finished = run_python("-m", "api.cli", "guard", environ=stack.environ)
-
-    assert finished.returncode == 0
-    assert "NOT SAFE FOR PRODUCTION" in finished.stderr
 
 
 # The variables that the examples of docs/reference/library.md use.
@@ -219,3 +194,76 @@ def test_the_library_examples_sign_with_the_key_of_the_stack(stack: Stack) -> No
     finished = run_python("-c", program, environ=stack.environ)
 
     assert finished.stdout.splitlines()[-1:] == ["signed"], finished.stderr
+
+
+def test_the_metrics_of_rules_and_dashboard_exist(
+    gateway: Gateway, operator: Operator
+) -> None:
+    """After a refund, each has the type and the labels of the catalogue."""
+    _, _, refund = gateway.post()
+    gateway.wait(refund["id"], "confirmed")
+    confirmed = "hotwallet_refund_confirmed_seconds_count"
+    assert _eventually(lambda: operator.value(confirmed) >= 1, WITHIN_SECONDS)
+    # Known once a refund is confirmed, and a worker has looked after that.
+    left = "hotwallet_wallet_refunds_left"
+    late = 2 * WITHIN_SECONDS  # It looks every 30 seconds, and then writes its row.
+    assert _eventually(lambda: operator.value(left, asset=SYMBOL), late)
+    # The worker has counted the decision about its signature.
+    signed = partial(
+        operator.value,
+        "hotwallet_policy_decisions_total",
+        path="refund",
+        verdict="allow",
+        rule="refund",
+    )
+    assert _eventually(lambda: signed() >= 1, WITHIN_SECONDS)
+    counted = "hotwallet_signatures_total"
+    assert _eventually(lambda: operator.values(counted), WITHIN_SECONDS)
+    families = operator.metrics()
+    used = {each for _, expression in expressions() for each in metrics_of(expression)}
+
+    assert {SPECS[name].family_name for name in used} <= set(families)
+    assert set(families) == {spec.family_name for spec in _ALL}
+    for spec in _ALL:
+        family = families[spec.family_name]
+        of_workers = {"worker"} if spec in metric_names.OF_WORKERS else set()
+        assert family.type == spec.kind
+        for sample in family.samples:
+            assert set(sample.labels) - {"le"} == {*spec.labels} | of_workers
+    without = {name for name, each in families.items() if not each.samples}
+    assert without <= _MAY_BE_ABSENT
+
+
+def test_the_labels_of_rules_and_dashboard_exist(operator: Operator) -> None:
+    """Each label that an expression uses is a label of a sample of its metrics."""
+    families = operator.metrics()
+    for name, expression in expressions():
+        samples = [
+            sample
+            for metric in metrics_of(expression)
+            for sample in families[SPECS[metric].family_name].samples
+        ]
+        labels = {label for sample in samples for label in sample.labels}
+        assert not samples or labels_of(expression) <= labels, name
+
+
+def test_all_processes_count_refusals_together(
+    gateway: Gateway, operator: Operator
+) -> None:
+    """Whichever of the four gunicorn workers refuses, and whichever is scraped."""
+    refused = partial(
+        operator.value, "hotwallet_refusals_total", code="policy-violation"
+    )
+    decided = partial(
+        operator.value,
+        "hotwallet_policy_decisions_total",
+        path="refund",
+        verdict="refuse",
+        rule="token",
+    )
+    before, decided_before = refused(), decided()
+    codes = {gateway.post(token="NONE")[2]["code"] for _ in range(12)}
+
+    assert codes == {"policy-violation"}
+    assert _eventually(lambda: refused() == before + 12, WITHIN_SECONDS)
+    assert _eventually(lambda: decided() == decided_before + 12, WITHIN_SECONDS)

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import urllib3
 
-from api.auth.dev_tokens import mint, provide_signing_key
+from api.auth.dev_tokens import provide_signing_key
 from dev import stablecoin
 from dev.ports import free_port
 from dev.stack import (
@@ -32,7 +32,6 @@ from dev.stack import (
     request,
     running_stack,
 )
-from signer.config.settings import Settings
 from signer.model.worker_row import STOPPED_AFTER
 from tests.e2e.gateway import RECIPIENT, Gateway
 from tests.support.forked_processes import ForkedHotWallet
@@ -112,7 +111,7 @@ class System:
 
     def refresh_token(self) -> str:
         """Give the shop a new token of the treasury, which lives for five minutes."""
-        token = _mint(self.treasury, "shop-wallet")
+        token = Gateway.of(self.treasury, "shop-wallet").token
         path = Path(self.shop.environ["TREASURY_TOKEN_FILE"])
         draft = path.with_suffix(".new")
         draft.touch(mode=0o600)
@@ -140,12 +139,6 @@ class System:
         stack = self.shop
         units = stablecoin.balance_of(stack.chain_url, stack.token, stack.address)
         return units / 10**6
-
-
-def _mint(stack: Stack, subject: str) -> str:
-    """Return a token of a merchant, which lives for five minutes."""
-    settings = Settings.from_env(stack.environ)
-    return mint(settings, subject=subject, roles=["merchant"])
 
 
 def _environment(home: Path) -> dict[str, str]:
@@ -239,7 +232,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 def _spend(system: System, amount: int) -> None:
     """Let the shop pay a refund of *amount* whole tokens."""
     system.refresh_token()
-    gateway = Gateway(system.shop, _mint(system.shop, "developer"))
+    gateway = Gateway.of(system.shop)
     _, _, refund = gateway.post(amount=str(amount))
     gateway.wait(refund["id"], "confirmed", PATIENCE)
 
@@ -309,6 +302,7 @@ def test_the_tenants_token_pays_the_shop_only(system: System) -> None:
     token = system.refresh_token()
     assert system.ask("GET", path, token)[2]["status"] == "queued"
     assert system.ask("POST", f"{path}/cancel", token)[0] in {200, 202}
+    assert eventually(lambda: _answers(system.shop.url), PATIENCE)
     at_the_shop, _, _ = request(
         "GET",
         f"{system.shop.url}/v1/refunds",

@@ -23,7 +23,7 @@ GUIDE = ROOT / "docs" / "how-to" / "vault.md"
 def test_the_guide_is_followed(tmp_path: Path) -> None:
     """*Pay from a vault*: move from a plain wallet, rotate and revoke."""
     with running_stack(tmp_path / "home", program=ForkedHotWallet()) as stack:
-        gateway = Gateway(stack)
+        gateway = Gateway.of(stack)
         _, standby = create_key(stack, "02")
         third_id, third = create_key(stack, "03")
         stablecoin.fund(stack.chain_url, standby)

@@ -9,18 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from api.auth.dev_tokens import mint
 from dev.anvil import ROOT
-from dev.kms_emulator import KMSEmulator
-from dev.stack import request
-from signer.config.settings import Settings
-from tests.e2e.dependencies import kms_settings, prepared_networks, service_environ
+from tests.e2e.dependencies import kms_service
+from tests.e2e.gateway import Gateway
 from tests.e2e.running_service import RunningService
 from tests.fixtures.chain import DevChain
-from tests.support.waiting import eventually
 
 
-RECIPIENT = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 REMOVED = ("api/extras", "backends/google_cloud_kms", "backends/pkcs11")
 
 METADATA = "Metadata-Version: 2.1\nName: hotwallet\nVersion: 0.1.0\n"
@@ -57,17 +52,7 @@ def root(tmp_path: Path) -> Path:
 def core(
     tmp_path: Path, root: Path, fresh_anvil: DevChain, aws_environment: None
 ) -> Iterator[Core]:
-    with KMSEmulator() as kms:
-        key = kms.create_key()
-        networks, _ = prepared_networks(
-            tmp_path,
-            fresh_anvil.url,
-            kms.address(key),
-            node_url=fresh_anvil.url,
-            confirmations=1,
-        )
-        settings = kms_settings(key, kms.region, kms.endpoint)
-        environ = service_environ(tmp_path, networks, **settings, WEB_CONCURRENCY="1")
+    with kms_service(tmp_path, fresh_anvil) as (_, environ):
         yield Core(root, {**environ, "PYTHONPATH": str(root)})
 
 
@@ -82,30 +67,12 @@ def _run(core: Core, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_core_pays_a_refund(core: Core) -> None:
-    token = mint(Settings.from_env(core.environ), subject="shop", roles=["merchant"])
-    headers = {"Authorization": f"Bearer {token}"}
     service = RunningService(core.environ, has_interpreters=True, root=core.root)
     with service:
-        url = f"http://127.0.0.1:{service.port}/v1/refunds"
-        status, _, refund = request(
-            "POST",
-            url,
-            headers={**headers, "Idempotency-Key": "core-1"},
-            body={
-                "payment_session_id": "ps_core",
-                "network": "local",
-                "token": "TUSD",
-                "recipient": RECIPIENT,
-                "amount": "1.25",
-            },
-        )
+        gateway = Gateway.at(f"http://127.0.0.1:{service.port}", core.environ)
+        status, _, refund = gateway.post()
         assert status == 201, refund
-
-        def is_confirmed() -> bool:
-            shown = request("GET", f"{url}/{refund['id']}", headers=headers)[2]
-            return bool(shown["status"] == "confirmed")
-
-        assert eventually(is_confirmed, 60), service.output
+        gateway.wait(refund["id"], "confirmed", 60)
 
 
 def test_the_core_has_no_command_of_an_extra(core: Core) -> None:

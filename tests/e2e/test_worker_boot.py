@@ -10,12 +10,7 @@ import pytest
 from dev import kms_faults
 from dev.kms_emulator import KMSEmulator
 from dev.stack import request
-from tests.e2e.dependencies import (
-    kms_settings,
-    prepared_networks,
-    service_environ,
-    stopped,
-)
+from tests.e2e.dependencies import kms_service, stopped
 from tests.e2e.running_service import RunningService
 from tests.fixtures.chain import DevChain
 from tests.fixtures.fake_node import FakeNode
@@ -45,20 +40,15 @@ class System:
 def system(
     tmp_path: Path, fresh_anvil: DevChain, aws_environment: None
 ) -> Iterator[System]:
-    with KMSEmulator() as kms, FakeNode(fresh_anvil.url) as node:
-        key = kms.create_key()
-        networks, _ = prepared_networks(
-            tmp_path, fresh_anvil.url, kms.address(key), node_url=node.url
-        )
-        environ = service_environ(
-            tmp_path,
-            networks,
-            **kms_settings(key, kms.region, kms.endpoint),
-            KMS_MAX_RETRIES="1",
-            WEB_CONCURRENCY="1",
-        )
-        with RunningService(environ) as service:
-            yield System(service, kms, node)
+    with (
+        FakeNode(fresh_anvil.url) as node,
+        kms_service(tmp_path, fresh_anvil, node_url=node.url, KMS_MAX_RETRIES="1") as (
+            kms,
+            environ,
+        ),
+        RunningService(environ) as service,
+    ):
+        yield System(service, kms, node)
 
 
 def _throttle(system: System) -> None:

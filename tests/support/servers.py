@@ -91,13 +91,18 @@ def memory_folder() -> Path | None:
 
 
 class LocalServer(ThreadingHTTPServer):
-    """An HTTP server on loopback, which runs in a thread inside of ``with``."""
+    """An HTTP server, on loopback, which runs in a thread inside of ``with``."""
 
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, handler: type["LocalHandler"], port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), handler)
+    def __init__(
+        self,
+        handler: type["LocalHandler"],
+        port: int = 0,
+        address: str = "127.0.0.1",
+    ) -> None:
+        super().__init__((address, port), handler)
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,))
 
     @property
@@ -128,7 +133,7 @@ class LocalHandler(BaseHTTPRequestHandler):
         """Answer any request."""
         self.respond()
 
-    do_GET = do_POST  # noqa: N815  The name in http.server.
+    do_GET = do_PUT = do_POST  # noqa: N815  The names in http.server.
 
     def respond(self) -> None:
         """Answer the request."""
