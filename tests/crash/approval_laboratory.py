@@ -76,12 +76,10 @@ class EndOfStop:
         self.store, self.clock = store, FakeClock()
 
     def prepare(self) -> None:
-        """Stop everything."""
         stop = Hold.of_chain(EVERYTHING, self.clock(), "odd refunds", "worker")
         assert self.store.begin_hold(stop)
 
     def request(self, approvals: Approvals) -> object:
-        """End the stop."""
         audit = _admin_audit(self.store, approvals)
         return _holds(self.store, audit, self.clock).resume(None, "explained", ALICE)
 
@@ -101,17 +99,14 @@ class EndOfBlock:
         self.store, self.clock = store, FakeClock()
 
     def prepare(self) -> None:
-        """Block the tenant."""
         block = Hold.of_tenant("gateway", self.clock(), "", "cli:tests")
         assert self.store.begin_hold(block)
 
     def request(self, approvals: Approvals) -> object:
-        """End the block."""
         audit = _admin_audit(self.store, approvals)
         return _holds(self.store, audit, self.clock).unblock("gateway", ALICE)
 
     def is_made(self) -> bool:
-        """Whether the tenant is not blocked."""
         return self.store.find_block("gateway") is None
 
 
@@ -132,12 +127,10 @@ class Revoked:
         made_active(self.store, self._system.key(_new_key(self._system)))
 
     def request(self, approvals: Approvals) -> object:
-        """Revoke it."""
         revocation = self._system.revocation(approvals=approvals)
         return revocation.revoke(self._address, ALICE)
 
     def is_made(self) -> bool:
-        """Whether it is revoked."""
         return _is_revoked(self.store, self._address)
 
 

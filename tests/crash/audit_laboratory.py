@@ -173,7 +173,6 @@ class AuditLaboratory:
         return max(stalls, default=0.0)
 
     def figures(self) -> dict[str, float]:
-        """Return what was measured."""
         kept = len(self.observer.checkpoints)
         return {
             "deaths": len(self.deaths),

@@ -52,8 +52,6 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault of one request."""
-
     kind: Kind
     seconds: float = 0.0
     size: int = 0
@@ -141,7 +139,6 @@ class Plan:
             return self._injected.copy()
 
     def is_dark(self) -> bool:
-        """Whether a blackout is on."""
         with self._lock:
             return self._clock() < self._dark_until
 

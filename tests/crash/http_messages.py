@@ -32,7 +32,6 @@ class Message:
 
     @property
     def raw(self) -> bytes:
-        """All of it."""
         return self.head + self.body
 
     @property

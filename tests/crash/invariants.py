@@ -27,7 +27,6 @@ Owner = tuple[str, str]
 
 
 def violations(evidence: Evidence) -> list[str]:
-    """Return a sentence for each violation of an invariant."""
     return shared.find_violations(CHECKS, evidence)
 
 
@@ -188,7 +187,6 @@ class Intents:
 
     @classmethod
     def of(cls, audit: tuple[Recorded, ...]) -> "Intents":
-        """Read the records."""
         digests: dict[str, float] = {}
         reserved: dict[Owner, float] = {}
         owners: dict[str, Owner] = {}

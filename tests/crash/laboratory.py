@@ -243,7 +243,6 @@ class Laboratory:
 
     @property
     def logs(self) -> tuple[Path, ...]:
-        """The logs of the hosts."""
         return tuple(map(self.supervisor.log, self._hosts))
 
     @property
@@ -378,7 +377,6 @@ class Laboratory:
         return reached(self._markers)
 
     def journal(self) -> tuple[Entry, ...]:
-        """Return the entries of all gateways."""
         files = sorted(self.home.glob("*.journal"))
         return tuple(entry for file in files for entry in read_journal(file))
 
@@ -415,7 +413,6 @@ class Laboratory:
             )
 
     def violations(self) -> list[str]:
-        """Return the violations of invariants."""
         return violations(self.evidence())
 
     def assert_no_violations(self) -> None:

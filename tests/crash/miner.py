@@ -38,7 +38,6 @@ class Miner:
         self.pause()
 
     def resume(self) -> None:
-        """Mine from now on."""
         if self._thread is None:
             self._stop.clear()
             self._thread = Thread(target=self._run, daemon=True)

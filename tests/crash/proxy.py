@@ -65,7 +65,6 @@ class Proxy:
 
     @property
     def port(self) -> int:
-        """The port on 127.0.0.1."""
         return int(self._listener.getsockname()[1])
 
     @property

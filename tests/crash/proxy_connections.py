@@ -28,13 +28,10 @@ Observer = Callable[[Message, Fault], None]
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One open connection."""
-
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
     async def send(self, content: bytes) -> None:
-        """Send *content*."""
         self.writer.write(content)
         await self.writer.drain()
 

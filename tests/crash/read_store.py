@@ -74,12 +74,10 @@ def reading(url: str) -> Iterator[Connection]:
 
 
 def read_rows(store: Connection) -> tuple[Row, ...]:
-    """Return all refunds."""
     return tuple(_row(**row) for row in store.execute(_REFUNDS))
 
 
 def read_signed(store: Connection) -> tuple[Signed, ...]:
-    """Return all signed transactions."""
     return tuple(map(_signed, store.execute(_SIGNED)))
 
 
@@ -116,7 +114,6 @@ def read_audit(store: Connection) -> tuple[Recorded, ...]:
 
 
 def read_keys(store: Connection) -> tuple[KeyRow, ...]:
-    """Return the key ring."""
     query = "SELECT lower(address) AS address, state, epoch FROM keys"
     return tuple(KeyRow(**dict(row)) for row in store.execute(query))
 

@@ -183,7 +183,6 @@ class Restores:
 
     @property
     def logs(self) -> Sequence[str]:
-        """The arguments for all logs."""
         files = [*self.lab.logs, self.lab.supervisor.log(COMMANDS)]
         return [each for file in files for each in ("--log", str(file))]
 

@@ -37,7 +37,6 @@ class Program:
 
     @property
     def process(self) -> ForkServerProcess:
-        """The newest process."""
         return self.processes[-1]
 
     @property

@@ -45,7 +45,6 @@ def _fork(work: Callable[[], object]) -> int:
 
 @pytest.fixture
 def port(tmp_path: Path) -> Port:
-    """The port."""
     return Port(tmp_path / "done")
 
 

@@ -225,12 +225,10 @@ def _with_entry(event: str, **changes: Any) -> Change:
 
 
 def _row_with(**changes: Any) -> Change:
-    """Change the first row."""
     return lambda e: replace(e, rows=(replace(e.rows[0], **changes), *e.rows[1:]))
 
 
 def _entry_with(index: int, **changes: Any) -> Change:
-    """Change a journal entry."""
 
     def change(evidence: Evidence) -> Evidence:
         journal = list(evidence.journal)
@@ -276,7 +274,6 @@ def _with_bytes(**changes: Any) -> Change:
 
 
 def _transfer_with(**changes: Any) -> Change:
-    """Change the first transfer."""
     return lambda e: replace(
         e, transfers=(replace(e.transfers[0], **changes), *e.transfers[1:])
     )

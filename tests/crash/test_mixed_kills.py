@@ -31,7 +31,6 @@ _PAYMENT_SECONDS = 60.0
 
 
 def _keys(journal: Iterable[Entry], event: str) -> set[str]:
-    """Return the idempotency keys of the entries with *event*."""
     return {entry["key"] for entry in journal if entry["event"] == event}
 
 

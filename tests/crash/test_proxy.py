@@ -43,7 +43,6 @@ class Clock:
 
 @pytest.fixture
 def clock() -> Clock:
-    """The clock of the proxy."""
     return Clock()
 
 
@@ -67,7 +66,6 @@ def proxy(node: FakeNode, clock: Clock) -> Iterator[Proxy]:
 
 @pytest.fixture
 def rpc(proxy: Proxy) -> RPC:
-    """A client of the proxy."""
     return RPC(proxy.url, timeout=3)
 
 

@@ -50,7 +50,6 @@ class Customers:
 
 
 def _digests_to_sign(calls: Sequence[Call], region: str) -> list[str]:
-    """Return the digests of the requests to sign in *region*."""
     return [
         digest_of(call.parameters)
         for call in calls

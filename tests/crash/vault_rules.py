@@ -108,7 +108,6 @@ class VaultRules:
 
 
 def _recipients(transactions: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the recipients of the batches in *transactions*."""
     found: list[str] = []
     for each in transactions:
         with suppress(EncodingError):  # It is no batch.

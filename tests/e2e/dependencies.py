@@ -104,7 +104,6 @@ class _AlertHandler(LocalHandler):
     server: AlertReceiver
 
     def respond(self) -> None:
-        """Record an alert."""
         body = self.read_body()
         if not self.server.answers.is_set():
             self.server.unanswered += 1

@@ -22,7 +22,6 @@ class Gateway:
 
     @classmethod
     def of(cls, stack: Stack, subject: str = "developer") -> "Gateway":
-        """Return the gateway of the tenant *subject*."""
         return cls.at(stack.url, stack.environ, subject)
 
     @classmethod
@@ -59,7 +58,6 @@ class Gateway:
         )
 
     def get(self, refund_id: str) -> Any:
-        """Return a refund."""
         headers = {"Authorization": f"Bearer {self.token}"}
         return request("GET", f"{self._url}/v1/refunds/{refund_id}", headers=headers)[2]
 

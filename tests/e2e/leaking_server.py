@@ -26,8 +26,6 @@ class Role(StrEnum):
 
 
 class Failure(StrEnum):
-    """How a server fails."""
-
     NONE = "none"
     UNAUTHORIZED = "401"
     FORBIDDEN = "403"
@@ -71,7 +69,6 @@ class LeakingServer(LocalServer):
         super().__exit__()
 
     def forward(self, body: bytes) -> bytes:
-        """Forward *body* to the chain."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(self.node, body, headers)

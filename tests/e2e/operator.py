@@ -38,7 +38,6 @@ def values_of(metrics: Mapping[str, Metric], name: str, **labels: str) -> list[f
 
 
 def _token(stack: Stack, role: Role, *scopes: str) -> str:
-    """Return a token of alice."""
     settings = Settings.from_env(stack.environ)
     return mint(settings, subject="alice", roles=[role], scopes=scopes)
 

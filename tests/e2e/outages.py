@@ -55,7 +55,6 @@ def server_outage(
 
 
 def node_outages(server: LeakingServer) -> Iterator[Outage]:
-    """Yield each failure of a node."""
     for failure in Failure:
         if failure is not Failure.NONE:
             code = (
@@ -127,7 +126,6 @@ def kms_outages(kms: KMSEmulator) -> Iterator[Outage]:
 
 @contextmanager
 def away(path: Path) -> Iterator[None]:
-    """Move *path* away."""
     aside = path.with_name(f"{path.name}.aside")
     path.rename(aside)
     try:

@@ -50,7 +50,6 @@ class RecordingClient:
         return self.answers[first:]
 
     def request_refund(self) -> int:
-        """Request a refund; return the status."""
         number = next(self._numbers)
         status, text = self._send(
             "POST",

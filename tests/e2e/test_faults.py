@@ -84,7 +84,6 @@ class Receiver(LocalServer):
 
     @staticmethod
     def read(body: bytes) -> Any:
-        """Return the content of *body*."""
         return json.loads(body)
 
 
@@ -111,7 +110,6 @@ class Collector(Receiver):
 
     @staticmethod
     def read(body: bytes) -> Any:
-        """Return the spans in *body*."""
         sent = ExportTraceServiceRequest.FromString(body)
         return [
             span

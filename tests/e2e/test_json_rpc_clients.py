@@ -219,7 +219,6 @@ class Service:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """One service for all clients."""
     folder = tmp_path_factory.mktemp("clients")
     (folder / "policy").mkdir()
     path = folder / "policy" / "clients.cedar"

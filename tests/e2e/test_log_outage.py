@@ -40,7 +40,6 @@ class System:
         return Gateway.at(f"http://127.0.0.1:{self.service.port}", self.environ)
 
     def explain(self, refund_id: str) -> Mapping[str, Any]:
-        """Return the explanation of a refund."""
         document: Mapping[str, Any] = self.gateway.get(f"{refund_id}/explain")
         return document
 

@@ -81,7 +81,6 @@ def stack(
 
 @pytest.fixture
 def console(stack: Stack, tmp_path: Path) -> Iterator[Console]:
-    """A shell of an operator of the stack."""
     with _shell(stack, tmp_path) as shell:
         yield shell
 
@@ -420,7 +419,6 @@ def test_changes_are_approved(tmp_path: Path) -> None:
 
 
 def _run_as_owner(home: Path, program: str, *arguments: str) -> None:
-    """Run *program* with the token of *home*."""
     subprocess.run(
         [sys.executable, "-c", program, *arguments],
         env={

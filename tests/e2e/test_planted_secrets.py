@@ -83,7 +83,6 @@ def server(fresh_anvil: DevChain) -> Iterator[LeakingServer]:
 
 @pytest.fixture
 def kms(aws_environment: None) -> Iterator[KMSEmulator]:
-    """A KMS for one test alone."""
     with KMSEmulator() as emulator:
         yield emulator
 

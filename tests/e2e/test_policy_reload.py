@@ -43,7 +43,6 @@ def deployed(host: Host, tmp_path: Path) -> Host:
 
 @pytest.fixture
 def service(deployed: Host) -> Iterator[RunningService]:
-    """The processes of that host."""
     with RunningService(deployed.environ) as service:
         yield service
 

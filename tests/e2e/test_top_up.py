@@ -79,7 +79,6 @@ class _Handler(LocalHandler):
     server: Relay
 
     def respond(self) -> None:
-        """Forward."""
         body = self.read_body()
         passed = {
             name: value

@@ -81,19 +81,16 @@ def requested(world: World, *, tenant: str = "gateway", **changes: Any) -> Refun
 
 
 def approval_of(world: World, refund: Refund) -> Approval:
-    """Return the stored approval of *refund*."""
     found = world.store.find_approval(proposal_of(refund).digest)
     assert found is not None
     return found
 
 
 def approve(world: World, refund: Refund, actor: Actor = BOB) -> Approval:
-    """Approve *refund*."""
     return administrators(world).approve(proposal_of(refund).digest, actor, WHY)
 
 
 def reject(world: World, refund: Refund, actor: Actor = BOB) -> Approval:
-    """Reject *refund*."""
     return administrators(world).reject(proposal_of(refund).digest, actor, WHY)
 
 
@@ -133,7 +130,6 @@ def waiting(world: World, refund: Refund) -> Approval:
 
 
 def approve_waiting(world: World, refund: Refund, *actors: Actor) -> Approval:
-    """Let each of *actors* approve what waits."""
     for actor in actors:
         approved = administrators(world).approve(
             waiting(world, refund).digest, actor, WHY

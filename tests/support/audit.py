@@ -31,12 +31,10 @@ VERIFIER = Verifier(KEY.public_pem())
 
 
 def record(number: int = 0, *, at: datetime = START, **fields: Any) -> Record:
-    """Return a unique record."""
     return Record.of({"event": "test", "number": number, **fields}, at)
 
 
 def records(count: int, *, seconds: float = 0.001) -> list[Record]:
-    """Return *count* records, *seconds* apart."""
     return [record(n, at=START + timedelta(seconds=n * seconds)) for n in range(count)]
 
 
@@ -61,7 +59,6 @@ def checkpoint(
 def exported(
     links: Sequence[Sealed], sizes: Iterable[int], *, key: CheckpointKey = KEY
 ) -> list[bytes]:
-    """Return the export of a chain with checkpoints of these *sizes*."""
     cuts = [0, *sizes]
     lines = [header_line(ORIGIN)]
     for before, size in pairwise(cuts):

@@ -234,7 +234,6 @@ ALL = " | ".join(canary.value for canary in CANARIES.values())
 
 
 def value(name: str) -> str:
-    """Return the planted value of a canary."""
     return CANARIES[name].value
 
 

@@ -22,7 +22,6 @@ OTHER_ARN = (
 def sign_event(
     request_id: str, at: datetime, *, arn: str = ARN, **changes: Any
 ) -> dict[str, Any]:
-    """Return a ``Sign`` event with *changes*."""
     return {
         "eventVersion": "1.08",
         "userIdentity": {

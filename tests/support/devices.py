@@ -65,7 +65,6 @@ class Directory:
         self.failure: Exception | None = None
 
     def resolve(self, name: str) -> KeyId:
-        """Return the permanent id of the key *name*."""
         if not name.strip():
             raise InvalidInputError("must name a key", field="key_id")
         key_id = self.aliases.get(name, name)
@@ -197,7 +196,6 @@ class FullDisk:
 
 
 def recorded_outcomes(events: Sequence[MutableMapping[str, Any]]) -> list[Any]:
-    """Return the outcomes among the events."""
     return [event["outcome"] for event in events if "outcome" in event]
 
 

@@ -64,7 +64,6 @@ class ForkedProcess:
 
     @property
     def pid(self) -> int:
-        """Its id."""
         pid = self._process.pid
         assert pid
         return pid
@@ -167,7 +166,6 @@ class ForkedHotWallet:
     def start(
         self, arguments: Sequence[str], environ: Mapping[str, str], log: IO[bytes]
     ) -> Process:
-        """Start ``hotwallet ARGUMENTS``."""
         return ForkedCommand(arguments, environ, stdout=log, stderr=log)
 
 

@@ -32,7 +32,6 @@ class Statement:
     elements: frozenset[str]
 
     def values(self, operator: str, key: str) -> list[str]:
-        """Return the values that *operator* compares with *key*."""
         return self.conditions.get((operator, key.lower()), [])
 
 
@@ -47,7 +46,6 @@ def parsed(text: str) -> Any:
 
 
 def statements(policy: Policy, effect: str | None = None) -> list[Statement]:
-    """Return the statements of *policy*, or those with one *effect*."""
     read = map(_statement, policy["Statement"])
     return [each for each in read if effect in (None, each.effect)]
 
@@ -211,7 +209,6 @@ def lint_key_policy(policy: Policy) -> list[Finding]:
 def findings(
     policy: Policy, rules: Callable[[Statement], Iterator[str]]
 ) -> Iterator[Finding]:
-    """Yield findings by *rules* and by the rules for every policy."""
     if policy.get("Version") != "2012-10-17":
         yield Finding("policy", "version")
     found = statements(policy)
@@ -296,7 +293,6 @@ def _key(statement: Statement) -> Iterator[str]:
 
 
 def _denies_others(statement: Statement, signers: set[str]) -> bool:
-    """Return whether *statement* denies Sign to all but *signers*."""
     exempt = statement.values("ArnNotEquals", "aws:PrincipalArn")
     return _denies_signatures(statement) and set(exempt) == signers
 
@@ -328,7 +324,6 @@ def _unmet(statement: Statement, action: str, needed: Conditions) -> Iterator[st
 
 
 def is_break_glass(principal: str) -> bool:
-    """Return whether *principal* is the break-glass role."""
     role = _ROLE.fullmatch(principal)
     return role is not None and principal.endswith("/hotwallet-break-glass")
 

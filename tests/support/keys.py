@@ -31,7 +31,6 @@ def key_at(
 def signing_condition(
     key: Key, states: frozenset[KeyState] = SERVING
 ) -> SigningCondition:
-    """Return the condition under which *key* may sign."""
     return SigningCondition(key.address, key.key_id, states)
 
 

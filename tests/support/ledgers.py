@@ -71,7 +71,6 @@ def collected_statements(store: SQLStore) -> Iterator[list[str]]:
 
 
 def query_plan(store: SQLStore, statement: Any, given: Mapping[str, Any]) -> str:
-    """Execute *statement*, and return its query plan."""
     engine = store._database._process().engine
     word = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN"
     plan: list[str] = []

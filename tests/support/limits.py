@@ -29,7 +29,6 @@ WHY = "the season begins"
 def configuration(
     amount: str, rules: Mapping[str, str] = NO_FILES, **changes: Any
 ) -> Configuration:
-    """Return a configuration in which one refund may have *amount*."""
     network = {
         "chain_id": 31337,
         "rpc_urls": ["http://127.0.0.1:9"],

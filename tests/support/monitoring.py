@@ -26,13 +26,11 @@ ADDED_LABELS = frozenset({"instance", "le"})
 
 
 def rules() -> list[dict[str, Any]]:
-    """Return the alerting rules."""
     document = yaml.safe_load(RULES.read_text(encoding="utf-8"))
     return [rule for group in document["groups"] for rule in group["rules"]]
 
 
 def panels() -> list[dict[str, Any]]:
-    """Return the panels of the dashboard."""
     document = json.loads(DASHBOARD.read_text(encoding="utf-8"))
     return [panel for panel in document["panels"] if panel["type"] != "row"]
 
@@ -61,7 +59,6 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 
 def metrics_of(expression: str) -> set[str]:
-    """Return the names of the metrics in *expression*."""
     return {name for name, _ in _METRIC.findall(expression)}
 
 

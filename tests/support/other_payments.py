@@ -114,7 +114,6 @@ def rolled_back(world: World) -> None:
 
 
 def sweeper(world: World, audit: AuditLog | None = None) -> Sweeper:
-    """Return a sweeper that writes to *audit*."""
     return Sweeper(
         world.store,
         world.store,

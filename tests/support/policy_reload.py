@@ -58,7 +58,6 @@ class Process:
 
     @cached_property
     def audit(self) -> AuditLog:
-        """The audit log of the process."""
         return self.hosts.audit
 
     @cached_property

@@ -196,7 +196,6 @@ class SteppingLifecycle(Lifecycle):
 
 
 def stepping(lifecycle: Lifecycle, step: Callable[[Refund], Refund]) -> Lifecycle:
-    """Return *lifecycle*, which takes each step with *step*."""
 
     def step_all(moving: Sequence[Moving]) -> Sequence[Outcome]:
         outcomes = Outcomes()
@@ -275,7 +274,6 @@ class World:
         return KeyRing(self.store, lambda key: known[key.address], self._timer)
 
     def change_token(self, **changes: Any) -> None:
-        """Change the configuration of the token."""
         token = self.network.tokens["TUSD"].model_copy(update=changes)
         self.network = self.network.model_copy(update={"tokens": {"TUSD": token}})
         self.compile_policy()
@@ -324,7 +322,6 @@ class World:
 
     @property
     def wallets(self) -> WalletReconciler:
-        """The wallet reconciler."""
         return WalletReconciler(self.store, self.clock)
 
     def reconcile(self) -> WalletStatus:
@@ -380,7 +377,6 @@ class World:
 
     @property
     def explainer(self) -> Explainer:
-        """The explainer."""
         return Explainer(self.store, self.store, self.chains, self.clock, self.tenants)
 
     @property
@@ -465,7 +461,6 @@ class World:
 
     @property
     def planner(self) -> RestorePlanner:
-        """The planner of a restore."""
         return RestorePlanner(self.store, self.chains, self.tenants, self.clock)
 
     @property
@@ -542,7 +537,6 @@ class World:
         )
 
     def statuses(self, refunds: Sequence[Refund]) -> list[Status]:
-        """Return the status of each of *refunds* as the store has it."""
         return [self.stored(refund).status for refund in refunds]
 
     def waiting_worker(self, wait: Callable[[float], object]) -> Worker:
@@ -581,7 +575,6 @@ class World:
         return service.await_cancellation(refund)
 
     def accepted(self, tenant: str = "gateway", **changes: Any) -> Refund:
-        """Return a refund that is accepted and queued."""
         number = next(self._numbers)
         request = replace(REQUEST, **{"reference": f"reference-{number}", **changes})
         admitted = admit(
@@ -625,7 +618,6 @@ class World:
         return found
 
     def paid(self, **changes: Any) -> Refund:
-        """Return a refund that is confirmed."""
         refund = self.broadcast(**changes)
         self.settle()
         return self.stored(refund)
@@ -644,7 +636,6 @@ class World:
             self.work()
 
     def sent(self, refund: Refund) -> SignedTransaction:
-        """Return the latest transaction of *refund*."""
         return self.store.transactions(refund.id)[-1]
 
     def on_network(self, name: str, refund: Refund) -> Refund:
@@ -732,7 +723,6 @@ class World:
         return self.found(nonce)
 
     def stored(self, refund: Refund) -> Refund:
-        """Return *refund* as the store has it."""
         found = self.store.get(refund.id)
         assert found is not None
         return found

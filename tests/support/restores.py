@@ -29,7 +29,6 @@ class KeptLog(LogLines):
         self.records: list[Record] = []
 
     def write(self, record: Record) -> None:
-        """Keep *record*."""
         self.records.append(record)
 
 
@@ -106,13 +105,11 @@ def requested(world: World, reference: str, tenant: str = "gateway") -> Refund:
 
 
 def plan_of(world: World, records: Sequence[Record], **given: Any) -> RestorePlan:
-    """Return the plan of a restore with *records*, which is not executed."""
     defaults: dict[str, Any] = {"stated": {}, "key_ids": (), "has_log": True}
     return world.planner.plan(records, **{**defaults, **given})
 
 
 def filling(nonce: int) -> Purpose:
-    """Return the purpose of a signature for a filler with *nonce*."""
     details: dict[str, str | int]
     details = {"chain_id": 31337, "nonce": nonce, "attempt": 0, "kind": "noop"}
     return Purpose(Operation.NONCE_FILL, network="local", details=details)

@@ -60,7 +60,6 @@ class System:
         self.old = self.key(OLD) if is_empty else store.enrol(self.key(OLD))
 
     def address(self, name: str) -> str:
-        """Return the address of the key *name*."""
         return parse_public_key(self.directory.public_key(KeyId(name))).address
 
     def key(self, name: str) -> Key:
@@ -68,7 +67,6 @@ class System:
         return key_at(self.address(name), key_id=name)
 
     def begin_rotation(self, name: str) -> Key:
-        """Begin a rotation to the key *name*, and return the pending key."""
         return self.store.begin_rotation(self.key(name), self.clock())
 
     def notify(self, document: Any) -> None:

@@ -151,7 +151,6 @@ def client(
 
 
 def receipt_of(chain: ChainClient, tx_hash: str) -> Receipt | None:
-    """Return the receipt of one transaction."""
     return chain.receipts([tx_hash]).get(tx_hash.lower())
 
 

@@ -140,7 +140,6 @@ class LocalHandler(BaseHTTPRequestHandler):
         raise NotImplementedError
 
     def read_body(self) -> bytes:
-        """Return the body of the request."""
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def answer(self, status: int, body: bytes = b"", **fields: str) -> None:

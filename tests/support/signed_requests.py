@@ -38,28 +38,23 @@ class Message:
 
 @dataclass(frozen=True)
 class RequestKey:
-    """A key of a gateway."""
-
     key_id: str = "gateway-2026"
     private: PrivateKey = field(default_factory=ed25519.Ed25519PrivateKey.generate)
 
     @property
     def public(self) -> str:
-        """The public key in PEM."""
         key = self.private.public_key()
         text = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         return text.decode()
 
     @property
     def pem(self) -> bytes:
-        """The private key in PEM."""
         return self.private.private_bytes(
             Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
         )
 
     @property
     def algorithm(self) -> type[HTTPSignatureAlgorithm]:
-        """The algorithm of the key."""
         if isinstance(self.private, ed25519.Ed25519PrivateKey):
             return algorithms.ED25519
         return algorithms.ECDSA_P256_SHA256
@@ -115,7 +110,6 @@ class RequestKey:
 
 
 def signing_tenants(key: RequestKey, name: str = "gateway-1") -> TenantRegistry:
-    """Return the tenant *name*, which signs with *key*, and one that does not sign."""
     return TenantRegistry(
         {
             name: Tenant(subjects=(name,), request_keys={key.key_id: key.public}),

@@ -32,7 +32,6 @@ def trail_of(folder: Path, *events: dict[str, Any]) -> Trail:
 
 
 def purpose_of(refund_id: str | None) -> Purpose:
-    """Return the purpose of signing a refund transaction."""
     return Purpose(
         Operation.TRANSACTION_SIGNING, "local", actor="gateway", refund_id=refund_id
     )
@@ -44,7 +43,6 @@ def log_at(seconds: float) -> AuditLog:
 
 
 def batch_purpose(composition: str) -> Purpose:
-    """Return the purpose of a signature for a batch."""
     operation = Operation.TRANSACTION_SIGNING
     details: Any = {
         "chain_id": 1,
@@ -57,7 +55,6 @@ def batch_purpose(composition: str) -> Purpose:
 def intent(
     seconds: float, refund_id: str | None = "rf_1", subject: Subject = SUBJECT
 ) -> Record:
-    """Return the record of a signing request."""
     return log_at(seconds).intent(purpose_of(refund_id), subject)
 
 

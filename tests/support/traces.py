@@ -30,7 +30,6 @@ Records = Sequence[Record]
 
 
 def address_of(key: int) -> str:
-    """Return the address of a numbered key."""
     return f"0x{key:040d}"
 
 
@@ -44,11 +43,9 @@ class Recorder:
         self._ids: dict[int, str] = {}
 
     def refund_id(self, refund: int) -> str:
-        """Return the id of a numbered refund."""
         return self._ids.setdefault(refund, new_refund_id(self._at))
 
     def accept(self, refund: int) -> None:
-        """Record the acceptance of a refund."""
         self._result(AuditAction.REFUND_ACCEPT, Operation.REFUND, **self._pays(refund))
 
     def propose(self, refund: int) -> None:
@@ -58,7 +55,6 @@ class Recorder:
         self._approval(action, proposal, state="waiting", proposal=proposal.text)
 
     def use_approval(self, refund: int, state: str = "done") -> None:
-        """Record that the approval of a refund is used."""
         self._approval(AuditAction.APPROVAL_USE, self._proposal(refund), state=state)
 
     def _proposal(self, refund: int) -> Proposal:
@@ -69,7 +65,6 @@ class Recorder:
         self._result(action, operation, digest=of.digest, **details)
 
     def cancel(self, refund: int) -> None:
-        """Record that a refund is cancelled."""
         self._result(AuditAction.REFUND_CANCEL, Operation.REFUND, **self._pays(refund))
 
     def reserve(self, refund: int, key: int = 0, worker: int = 0) -> None:
@@ -94,7 +89,6 @@ class Recorder:
         outcome: str = "success",
         **details: Any,
     ) -> None:
-        """Record the outcome of signing a transaction."""
         given = {"nonce": 0, "attempt": 0, "kind": "transfer", **details}
         digest = _digest(refund, key, worker, given)
         record = self._log(worker).outcome(
@@ -143,17 +137,14 @@ class Recorder:
         self._result(AuditAction.KEY_ROTATE, Operation.KEY_ROTATION, **facts, **details)
 
     def revoke(self, key: int) -> None:
-        """Record that a key is revoked."""
         facts = {"key_address": address_of(key)}
         self._result(AuditAction.KEY_REVOKE, Operation.KEY_ROTATION, **facts)
 
     def reinstate(self, key: int) -> None:
-        """Record that a revoked key is reinstated."""
         facts = {"key_address": address_of(key)}
         self._result(AuditAction.KEY_REINSTATE, Operation.KEY_ROTATION, **facts)
 
     def stop(self, network: str | None, **details: str) -> None:
-        """Record a stop of signing."""
         action = AuditAction.SIGNING_STOP
         self._result(action, Operation.ADMINISTRATION, network=network, **details)
 

@@ -227,7 +227,6 @@ _FIRST_V = 35
 
 
 def sign(transaction: AnyTransaction) -> SignedTransaction:
-    """Return *transaction* as ``ACCOUNT`` signs it."""
     fields: Any = as_dictionary(transaction)
     signed: SignedTransaction = ACCOUNT.sign_transaction(fields)
     return signed

@@ -72,7 +72,6 @@ class LocalVault:
         return receipt
 
     def ends(self, items: Sequence[Item]) -> tuple[End, ...]:
-        """Pay *items*, and return how each ended."""
         logs = self.pay(items).logs
         return read_ends(logs, vault=self.address, token=self.token, items=items)
 

@@ -81,7 +81,6 @@ def dispatcher(
 
 
 def work_until(working: WebhookDispatcher, condition: Callable[[], object]) -> None:
-    """Let a dispatcher work until *condition* is true."""
 
     def attempt() -> object:
         working.work()

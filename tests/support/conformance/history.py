@@ -121,7 +121,6 @@ class History:
         return address in possible
 
     def is_surely_revoked(self, address: str, event: Event) -> bool:
-        """Return whether the key with *address* was surely revoked at *event*."""
         is_revoked = False
         for each, revokes in self._revocations.get(address, ()):
             if revokes:
