@@ -53,7 +53,7 @@ from signer.ports.key_backend import DeviceSignature, KeyDirectory, KeyId
 from softhsm.layout import pin_source, read_pin
 from tests.api.service import BODY, replaced
 from tests.api.support import SettableClock, bearer, make_verifier, post
-from tests.support.canaries import ALL, CANARIES, PIECE, Detector, core, value
+from tests.e2e.canaries import ALL, CANARIES, PIECE, Detector, core, value
 from tests.support.ledgers import open_ledger
 
 

@@ -122,26 +122,21 @@ def test_a_reply_is_lost(rpc: RPC, node: FakeNode, proxy: Proxy, fault: Fault) -
     assert rpc(_SEND) == 2
 
 
-@pytest.mark.parametrize("status", [429, 502, 504])
-def test_a_status_replaces_the_request(
-    rpc: RPC, node: FakeNode, proxy: Proxy, status: int
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (RESET, "reset"),
+        *((Fault(Kind.STATUS, status=each), str(each)) for each in (429, 502, 504)),
+    ],
+    ids=["reset", "429", "502", "504"],
+)
+def test_a_request_does_not_arrive(
+    rpc: RPC, node: FakeNode, proxy: Proxy, fault: Fault, error: str
 ) -> None:
-    """The client gets the status, and the request does not arrive."""
-    proxy.plan.script("eth_call", Fault(Kind.STATUS, status=status))
+    """The connection is reset, or the client gets the status of a gateway."""
+    proxy.plan.script("eth_call", fault)
 
-    with pytest.raises(OSError, match=str(status)):
-        rpc("eth_call")
-
-    assert _methods(node) == []
-
-
-def test_a_reset_request_does_not_arrive(
-    rpc: RPC, node: FakeNode, proxy: Proxy
-) -> None:
-    """The connection is reset before the node gets the request."""
-    proxy.plan.script("eth_call", RESET)
-
-    with pytest.raises(ConnectionResetError):
+    with pytest.raises(OSError, match=error):
         rpc("eth_call")
 
     assert _methods(node) == []

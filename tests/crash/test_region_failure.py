@@ -1,7 +1,7 @@
 """The key's region fails, and the service fails over to its replica (K18)."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 
@@ -26,27 +26,20 @@ _SIZE = Size(hosts=1, web_workers=2, workers=2)
 _AT_ONCE = 6
 
 
-class Customers:
-    """Requests several refunds at once, and waits until they are final."""
+def _request(gateway: Gateway, series: str) -> Mapping[Order, str]:
+    """Request several refunds at once, which the service accepts; return their ids."""
+    orders = [Order.numbered(series, number) for number in range(_AT_ONCE)]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        refunds = dict(zip(orders, pool.map(gateway.pay, orders), strict=True))
+    accepted = {order: refund for order, refund in refunds.items() if refund}
+    assert accepted == refunds
+    return accepted
 
-    def __init__(self, lab: Laboratory, journal: Journal) -> None:
-        self._gateway = Gateway(lab.port, lab.token_key, journal)
-        self._refunds: dict[Order, str] = {}
 
-    def request(self, series: str) -> list[Order]:
-        """Request some refunds, which the service accepts."""
-        orders = [Order.numbered(series, number) for number in range(_AT_ONCE)]
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            refunds = pool.map(self._gateway.pay, orders)
-            for order, refund in zip(orders, refunds, strict=True):
-                assert refund is not None
-                self._refunds[order] = refund
-        return orders
-
-    def watch(self, orders: Sequence[Order]) -> None:
-        """Wait until each of *orders* is final."""
-        for order in orders:
-            self._gateway.watch(order, self._refunds[order])
+def _watch(gateway: Gateway, refunds: Mapping[Order, str]) -> None:
+    """Wait until all of *refunds* are final."""
+    for order, refund in refunds.items():
+        gateway.watch(order, refund)
 
 
 def _digests_to_sign(calls: Sequence[Call], region: str) -> list[str]:
@@ -135,11 +128,11 @@ def test_refunds_wait_for_the_failover(
     assert kms is not None
     here, replica = kms.region, kms.replicate(key.name, OTHER_REGION)
     with Journal(lab.home / "region.journal") as journal:
-        customers = Customers(lab, journal)
-        customers.watch(customers.request("before"))
+        gateway = Gateway(lab.port, lab.token_key, journal)
+        _watch(gateway, _request(gateway, "before"))
         began = len(kms.journal)
         kms.down.add(here)
-        waiting = customers.request("meanwhile")
+        waiting = _request(gateway, "meanwhile")
         asked = lab.wait(
             lambda: bool(_digests_to_sign(tuple(kms.journal)[began:], here)), 30
         )
@@ -148,8 +141,8 @@ def test_refunds_wait_for_the_failover(
         moved = next((each for each in _tries(lab, replica) if each.is_done), None)
         assert moved is not None, lab.explain("the failover never succeeds")
         before = len(kms.journal)
-        customers.watch(waiting)
-        customers.watch(customers.request("after"))
+        _watch(gateway, waiting)
+        _watch(gateway, _request(gateway, "after"))
 
     evidence = lab.evidence()
     late = {*_digests_to_sign(tuple(kms.journal)[before:], here)}

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dev.kms_emulator import KMSEmulator
+from tests.e2e.canaries import core, value
 from tests.e2e.leaking_server import LeakingServer
 from tests.e2e.secret_environ import with_key_set
 from tests.fixtures.plain_server import PlainServer
 from tests.fixtures.tenant import Tenant
-from tests.support.canaries import core, value
 
 
 GUARD = ("guard",)

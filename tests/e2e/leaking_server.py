@@ -13,7 +13,7 @@ import urllib.request
 from collections import Counter
 from enum import StrEnum
 
-from tests.support.canaries import ALL
+from tests.e2e.canaries import ALL
 from tests.support.servers import LocalHandler, LocalServer
 
 

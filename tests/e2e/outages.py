@@ -11,10 +11,10 @@ from pathlib import Path
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator
 from dev.kms_wire import Exchange, Fault, Reply
+from tests.e2e.canaries import ALL, value
 from tests.e2e.leaking_server import Failure, LeakingServer, Role
 from tests.e2e.running_service import RunningService
 from tests.fixtures.tenant import Tenant
-from tests.support.canaries import ALL, value
 
 
 @dataclass

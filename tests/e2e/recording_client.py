@@ -12,8 +12,8 @@ from typing import Any
 from api.auth.dev_tokens import mint
 from api.auth.jwt_verifier import Role
 from signer.config.settings import Settings
+from tests.e2e.canaries import Canary, value
 from tests.e2e.gateway import RECIPIENT
-from tests.support.canaries import Canary, value
 
 
 KID = "canary-1"

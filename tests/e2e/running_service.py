@@ -24,7 +24,7 @@ from dev.stack import Process
 from tests.support.forked_processes import ForkedCommand, start_interpreter
 
 
-_START_SECONDS = 60.0
+_START_SECONDS = 120.0
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.02
 

@@ -4,8 +4,8 @@ import json
 import os
 from pathlib import Path
 
+from tests.e2e.canaries import value
 from tests.e2e.leaking_server import LeakingServer
-from tests.support.canaries import value
 
 
 _TOKEN = "0x5FbDB2315678afecb367f032d93F642f64180aa3"

@@ -20,6 +20,7 @@ from dev import stablecoin
 from dev.kms_emulator import KMSEmulator
 from signer.audit.export import export
 from signer.config.settings import Settings
+from tests.e2e.canaries import ALL, CANARIES, Canary, Detector, value
 from tests.e2e.failing_commands import (
     database_failures,
     kms_failures,
@@ -44,7 +45,6 @@ from tests.fixtures.chain import DevChain
 from tests.fixtures.plain_server import PlainServer
 from tests.fixtures.postgresql import PostgreSQL
 from tests.fixtures.tenant import Tenant
-from tests.support.canaries import ALL, CANARIES, Canary, Detector, value
 from tests.support.forked_processes import run_command, run_commands
 from tests.support.ledgers import open_ledger
 from tests.support.waiting import eventually

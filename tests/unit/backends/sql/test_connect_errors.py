@@ -9,10 +9,10 @@ import pytest
 
 from backends.sql.errors import explain_connect_error
 from signer.errors import ConfigurationError, StoreUnavailableError
+from tests.e2e.canaries import CANARIES, Detector, core, value
 from tests.fixtures.plain_server import PlainServer
 from tests.fixtures.postgresql import PostgreSQL
 from tests.fixtures.tenant import Tenant
-from tests.support.canaries import CANARIES, Detector, core, value
 from tests.support.ledgers import open_ledger
 
 
