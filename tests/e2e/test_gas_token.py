@@ -38,7 +38,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
 
 def test_the_coin_is_paid_rotated_and_restored(stack: Stack) -> None:
     """A refund, a rotation with its sweep, a restored ledger; and the books agree."""
-    gateway = Gateway(stack)
+    gateway = Gateway.of(stack)
     before = _received(stack)
     _pay(gateway, stack.address)
     second = _rotate(stack)
