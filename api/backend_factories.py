@@ -120,11 +120,14 @@ def open_histories(networks: Mapping[str, Network]) -> Mapping[str, ChainHistory
 def _connect(client: Callable[..., Client], network: Network) -> Client:
     from backends.json_rpc.node import NodeRules  # noqa: PLC0415
 
+    token = network.fee_token
+    coin = None if token is None else (token.address, token.in_coin(1))
+    has_pending = network.pending != "none"
     return client(
         network.rpc_urls,
         timeout=network.rpc_timeout_ms / 1000,
         chain_id=network.chain_id,
-        rules=NodeRules(network.rpc_batch, network.pending != "none", network.fees),
+        rules=NodeRules(network.rpc_batch, has_pending, network.fees, coin),
     )
 
 

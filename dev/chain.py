@@ -155,8 +155,9 @@ class LocalChain(LocalNode):
             empty blocks.  eth-tester always mines transactions at once; with a
             *block_time* it adds empty blocks.
         hardfork: Hardfork for anvil: before ``london`` there is no base fee.
-        moves_coin: Have the precompile of Celo's chains with which a token can be the
-            coin (``dev/stablecoin/GasUSD.sol``); anvil only.
+        kind: ``arc`` has the precompile of Celo's chains with which a token can be
+            the coin (``dev/stablecoin/GasUSD.sol``), and ``tempo`` is Tempo's; anvil
+            only.
     """
 
     def __init__(
@@ -166,15 +167,15 @@ class LocalChain(LocalNode):
         port: int = 0,
         block_time: int | None = None,
         hardfork: str | None = None,
-        moves_coin: bool = False,
+        kind: str | None = None,
     ) -> None:
         super().__init__(port)
         self.engine = "anvil" if anvil else "eth-tester"
         self._options = _command(anvil, self.port, block_time)
         if anvil and hardfork:
             self._options.append(f"--hardfork={hardfork}")
-        if anvil and moves_coin:
-            self._options.append("--celo")
+        if anvil and kind:
+            self._options += {"arc": ["--celo"], "tempo": ["--network=tempo"]}[kind]
         self._states: tempfile.TemporaryDirectory[str] | None = None
 
     def _compose(self) -> list[str]:

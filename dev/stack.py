@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 
 SYMBOL = "TUSD"
-GAS_USD_FUNDS = 5000 * 10**18
 NETWORK = "local"
 
 # Each terminal has its own values of these.
@@ -172,7 +171,7 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
     has_webhook: bool = False,
     program: Launcher = CHECKOUT,
     kms: "KMSEmulator | GoogleKMSEmulator | None" = None,
-    pays_gas: bool = False,
+    kind: str | None = None,
     rpc_urls: Callable[[str], Sequence[str]] = lambda url: [url],
     edit_networks: Callable[[str], str] = lambda text: text,
     prepare: "Callable[[Stack], None]" = lambda stack: None,
@@ -186,7 +185,7 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
     processes move refunds, and *report* is called with each step.  With *has_webhook*
     the events of the tenant "developer" are sent to ``hotwallet listen``.  *program* is
     `hotwallet`, if not the one of this checkout.  *kms* holds the key if it
-    is given.  With *pays_gas* the stablecoin is the chain's coin, as on Arc.
+    is given.  On a chain whose *kind* is "arc" or "tempo", the stablecoin pays for gas.
     *rpc_urls* returns the nodes before the chain's URL.
     *edit_networks* returns what is written as the networks file, and *prepare* is
     called before the first process of the service starts.
@@ -211,7 +210,7 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
         # eth-tester always does.
         initial_block_time = None if anvil else block_time
         chain = cleanup.enter_context(
-            LocalChain(anvil, block_time=initial_block_time, moves_coin=pays_gas)
+            LocalChain(anvil, block_time=initial_block_time, kind=kind)
         )
         if kms is not None:
             address, key_id = _use_kms(kms, environ, home)
@@ -222,11 +221,12 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
             report("Creating a SoftHSM token with a non-extractable key")
             address, key_id = _softhsm_key(environ, program)
         report("Deploying the test stablecoin and funding the wallet")
-        token = _deploy_token(chain.url, address, pays_gas=pays_gas)
+        token = stablecoin.deploy_on(chain.url, kind)
+        stablecoin.fund(chain.url, address, token=token, kind=kind)
         if chain.engine == "anvil":
             RPC(chain.url)("evm_setAutomine", False)
             RPC(chain.url)("evm_setIntervalMining", block_time)
-        networks = _describe_network(rpc_urls(chain.url), token, pays_gas=pays_gas)
+        networks = _describe_network(rpc_urls(chain.url), token, kind=kind)
         (home / "networks.toml").write_text(edit_networks(networks), encoding="utf-8")
         stack = Stack(
             home=home,
@@ -404,23 +404,15 @@ def _set_kms(environ: dict[str, str], arn: str, region: str, endpoint: str) -> N
     )
 
 
-def _deploy_token(url: str, wallet: str, *, pays_gas: bool) -> str:
-    """Return the address of a new token of which *wallet* has some, and coin."""
-    if pays_gas:
-        stablecoin.fund(url, wallet, wei=GAS_USD_FUNDS)
-        return stablecoin.deploy(url, "GasUSD")
-    token = stablecoin.deploy(url)
-    stablecoin.fund(url, wallet, token=token)
-    return token
-
-
-def _describe_network(rpc_urls: Sequence[str], token: str, *, pays_gas: bool) -> str:
-    kind = f'kind = "arc"\ncoin_is = "{SYMBOL}"' if pays_gas else "confirmations = 2"
+def _describe_network(rpc_urls: Sequence[str], token: str, *, kind: str | None) -> str:
+    of_kind = "confirmations = 2"
+    if kind is not None:
+        of_kind = f'kind = "{kind}"\ncoin_is = "{SYMBOL}"'
     return f"""\
 [networks.{NETWORK}]
 chain_id = {CHAIN_ID}
 rpc_urls = {json.dumps(list(rpc_urls))}
-{kind}
+{of_kind}
 
 [networks.{NETWORK}.tokens.{SYMBOL}]
 address = "{token}"

@@ -96,6 +96,9 @@ def events(
 
 
 def coin_balance(node: Node, owner: str, block: int) -> int:
+    if node.rules.coin is not None:
+        token, unit = node.rules.coin
+        return token_balance(node, token, owner, block) * unit
     return quantity(node.request("eth_getBalance", [owner, hex(block)]))
 
 
@@ -104,9 +107,7 @@ def token_balance(node: Node, token: str, owner: str, block: int) -> int:
     result = parsing.data(node.request("eth_call", [call, hex(block)]))
     if not result:
         return 0  # The contract did not exist yet.
-    if len(result) != _WORD:
-        raise ValueError("not a balance")
-    return int.from_bytes(result, "big")
+    return parsing.number(result)
 
 
 def _read(parse: Callable[..., T | None], *results: Any) -> T | ChainError | None:

@@ -231,12 +231,14 @@ class NodeRules:
     """
     What a network's nodes have in common, as ``Network`` declares it.
 
-    ``batch`` is how many requests they take at once.
+    ``batch`` is how many requests they take at once.  ``coin`` is the token that fees
+    are paid in, and the wei of its unit: the nodes show no other balance.
     """
 
     batch: int = LARGEST_BATCH
     has_pending: bool = True
-    fees: Literal["eip-1559", "legacy"] | None = None
+    fees: Literal["eip-1559", "legacy", "tempo"] | None = None
+    coin: tuple[str, int] | None = None
 
     @property
     def pending(self) -> str:

@@ -86,14 +86,18 @@ def transaction(result: Result | None, tx_hash: str) -> MinedTransaction | None:
         return None
     if digest(result["hash"]) != tx_hash.lower():
         raise ValueError("another transaction")
-    to = result.get("to")
+    # A transaction of type 0x76 has a list of calls; ours have one.
+    made = {"to": None, "value": "0x0", "input": "0x"}
+    calls = result.get("calls", [result])
+    (made,) = calls if len(calls) == 1 else [made]
+    to = made.get("to")
     return MinedTransaction(
         tx_hash=tx_hash.lower(),
         sender=address(result["from"]),
         nonce=quantity(result["nonce"]),
         to=None if to is None else address(to),
-        value=quantity(result["value"]),
-        data=data(result["input"]),
+        value=quantity(made["value"]),
+        data=data(made["input"]),
         gas_limit=quantity(result["gas"]),
         block=containing_block(result),
     )
@@ -114,6 +118,16 @@ def block(result: Result) -> Block:
     count = len(listed) if isinstance(listed, list) else None
     timestamp = quantity(result.get("timestamp", "0x0"))
     return Block(quantity(result["number"]), digest(result["hash"]), count, timestamp)
+
+
+_WORD = 32
+
+
+def number(word: bytes) -> int:
+    """Return the number that a call returned: one word of 32 bytes."""
+    if len(word) != _WORD:
+        raise ValueError("not a number")
+    return int.from_bytes(word)
 
 
 def quantity(value: object) -> int:

@@ -188,8 +188,8 @@ def is_near(declared: float, found: float | None) -> bool:
 
 def find_differences(network: Network, found: Probe) -> Iterator[str]:
     """Yield what the keys of *network* say otherwise than its node shows."""
-    if network.fees == "eip-1559" and not found.has_base_fee:
-        yield "fees is eip-1559, and its newest block has no base fee"
+    if network.fees in {"eip-1559", "tempo"} and not found.has_base_fee:
+        yield f"fees is {network.fees}, and its newest block has no base fee"
     if network.finality != "confirmations":
         height = found.safe if network.finality == "safe" else found.finalized
         if height is None:

@@ -18,6 +18,7 @@ from backends.json_rpc import parsing
 from backends.json_rpc.error_mapping import AlreadyKnownError, CannotAnswerError
 from backends.json_rpc.node import MethodCall, Node
 from backends.json_rpc.parsing import Result, attempt, data, digest, quantity
+from signer.chain.erc20 import encode_balance_of
 from signer.errors import ChainError, ChainUnavailableError, require
 from signer.ports.chain import Block, Call, Fees, FinalityTag, MinedTransaction, Receipt
 
@@ -56,7 +57,7 @@ def _reads(method: str, parse: Callable[[Any], _T], *last: Any) -> Callable[...,
 
 
 chain_id = _reads("eth_chainId", quantity)
-balance = _reads("eth_getBalance", quantity, "latest")
+coin_of = _reads("eth_getBalance", quantity, "latest")
 code = _reads("eth_getCode", data, "latest")
 transaction_count = _reads("eth_getTransactionCount", quantity, "latest")
 latest_block = _reads("eth_getBlockByNumber", parsing.block, "latest", False)
@@ -72,6 +73,14 @@ def final_block(node: Node, tag: FinalityTag) -> Block:
     if result is None:
         raise CannotAnswerError(f"the node has no {tag} block")
     return parsing.block(result)
+
+
+def balance(node: Node, address: str) -> int:
+    if node.rules.coin is None:
+        return coin_of(node, address)
+    token, unit = node.rules.coin
+    asked = Call(None, token, encode_balance_of(address))
+    return parsing.number(call(node, asked)) * unit
 
 
 def call(node: Node, call: Call) -> bytes:

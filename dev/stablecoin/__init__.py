@@ -36,6 +36,12 @@ class Behaviour(IntEnum):
     SAYS_NOTHING = 11
 
 
+ALPHA_USD = "0x20C0000000000000000000000000000000000001"
+"""A stablecoin that Tempo's chains have from the start."""
+
+_CONTRACTS = {None: "TestUSD", "arc": "GasUSD"}
+
+
 @cache
 def artifact(contract: str = "TestUSD") -> dict[str, Any]:
     """Return a compiled contract: ``abi``, ``bytecode`` and compiler settings."""
@@ -51,6 +57,11 @@ def deploy(rpc_url: str, contract: str = "TestUSD") -> str:
     return to_checksum_address(receipt["contractAddress"])
 
 
+def deploy_on(rpc_url: str, kind: str | None) -> str:
+    """Return a token of a chain of *kind*: of "arc" and "tempo", it pays for gas."""
+    return ALPHA_USD if kind == "tempo" else deploy(rpc_url, _CONTRACTS[kind])
+
+
 def behave(rpc_url: str, token: str, behaviour: Behaviour) -> None:
     """Set the behaviour of the WeirdUSD at *token*."""
     administer(rpc_url, token, "setBehaviour(uint8)", behaviour)
@@ -63,9 +74,21 @@ def fund(
     token: str | None = None,
     amount: int = 1_000_000 * 10**6,
     wei: int = 10 * 10**18,
+    kind: str | None = None,
 ) -> None:
-    """Send *wei* to *address*, and mint *amount* base units of *token* if given."""
+    """
+    Send *wei* to *address*, and mint *amount* base units of *token* if given.
+
+    On a chain whose *kind* is "arc" or "tempo" both are one balance: it gets *amount*.
+    """
     rpc = RPC(rpc_url)
+    if kind == "arc":
+        rpc("anvil_setBalance", address, hex(amount * 10**12))
+        return
+    if kind == "tempo":
+        transfer = "transfer(address,uint256)"
+        administer(rpc_url, ALPHA_USD, transfer, address, amount)
+        return
     rpc.transact({"from": issuer(rpc_url), "to": address, "value": hex(wei)})
     if token is not None:
         administer(rpc_url, token, "mint(address,uint256)", address, amount)

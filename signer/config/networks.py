@@ -76,6 +76,13 @@ def _https_base(url: str) -> str:
 Finality = Literal["confirmations", "safe", "finalized"]
 
 
+NOOP_GAS = 21_000
+"""Gas of a transaction without calldata to an account (Yellow Paper, appendix G)."""
+
+_TEMPO_ACCOUNT_GAS = 279_000
+"""At least the 250,000 that the first nonce of an account costs (TIP-1000)."""
+
+
 class Token(StrictModel):
     """
     One ERC-20 contract.
@@ -178,7 +185,8 @@ class Network(StrictModel):
     included; a block is final once it has them, and once the nodes call it safe or
     finalized if ``finality`` says so.  ``block_seconds`` is the usual time between two
     blocks; None is unknown.  ``pending`` is ``none`` if nodes do not count what waits.
-    ``fees`` is how a transaction pays for gas; None is what the newest block shows.
+    ``fees`` is how a transaction pays for gas: ``tempo`` is in ``coin_is``, which
+    transactions of type 0x76 name.  None is what the newest block shows.
     ``data_fee`` is what a rollup charges besides gas.  ``coin_is`` is the token that
     pays for gas: both are one balance.
     ``rpc_urls`` are secrets, because they often contain an API key.  Their nodes take
@@ -214,7 +222,7 @@ class Network(StrictModel):
     finality: Finality = "confirmations"
     block_seconds: Annotated[float | None, NOT_LIMITING] = Field(None, gt=0, le=600)
     pending: Annotated[Literal["pool", "none"], NOT_LIMITING] = "pool"
-    fees: Annotated[Literal["eip-1559", "legacy"] | None, NOT_LIMITING] = None
+    fees: Annotated[Literal["eip-1559", "legacy", "tempo"] | None, NOT_LIMITING] = None
     data_fee: Annotated[Literal["op-stack"] | None, NOT_LIMITING] = None
     coin_is: Annotated[str | None, NOT_LIMITING] = None
     max_fee_per_gas_gwei: Annotated[int, MOST] = Field(500, gt=0)
@@ -266,6 +274,8 @@ class Network(StrictModel):
                 raise ValueError(f"coin_is: {self.coin_is} has more decimals than coin")
             if self.vault is not None:
                 raise ValueError("coin_is: a vault's tokens pay for no gas")
+        elif self.fees == "tempo":
+            raise ValueError("coin_is must name the token that pays the fees of tempo")
         return self
 
     @model_validator(mode="after")
@@ -307,6 +317,16 @@ class Network(StrictModel):
     def token_of_coin(self) -> Token | None:
         """The token whose balance pays for gas too; None if there is none."""
         return None if self.coin_is is None else self.tokens[self.coin_is]
+
+    @property
+    def fee_token(self) -> Token | None:
+        """The token that each transaction names for its fee; None on other chains."""
+        return self.token_of_coin if self.fees == "tempo" else None
+
+    @property
+    def noop_gas(self) -> int:
+        """The gas limit of a transaction that does nothing."""
+        return NOOP_GAS if self.fee_token is None else NOOP_GAS + _TEMPO_ACCOUNT_GAS
 
     @property
     def topped_up(self) -> Mapping[str, Token]:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Self
 
 from signer.amounts import parse_units
-from signer.config.networks import PRICE_DECIMALS, Network
+from signer.config.networks import NOOP_GAS, PRICE_DECIMALS, Network
 from signer.config.tenants import NO_LIMITS, Tenant
 from signer.model.spending_limits import PaymentTotals
 
@@ -286,6 +286,7 @@ class KnownNetwork:
     max_fee_per_gas: int
     tokens: Mapping[str, KnownToken]
     vault: str | None = None
+    noop_gas: int = NOOP_GAS
 
     @classmethod
     def of(cls, name: str, network: Network) -> Self:
@@ -304,7 +305,8 @@ class KnownNetwork:
         }
         max_fee = network.max_fee_per_gas_gwei * _GWEI
         vault = network.vault and network.vault.lower()
-        return cls(name, network.chain_id, max_fee, tokens, vault)
+        gas = network.noop_gas
+        return cls(name, network.chain_id, max_fee, tokens, vault, gas)
 
 
 def _parse(amount: str | None, decimals: int) -> int | None:

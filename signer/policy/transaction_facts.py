@@ -7,6 +7,7 @@ from typing import Any
 from signer.chain.calldata import DecodedCall, decode_call
 from signer.chain.erc20 import TRANSFER, decode_transfer
 from signer.chain.vault import PAY
+from signer.config.networks import NOOP_GAS
 from signer.crypto.transactions import MAX_GAS, AnyTransaction
 from signer.errors import EncodingError
 from signer.policy.amount_limits import compare_amount
@@ -21,9 +22,6 @@ from signer.policy.facts import (
 )
 from signer.policy.rules import APPROVE_ABOVE
 
-
-NOOP_GAS = 21_000
-"""Gas of a transaction without calldata to an account (Yellow Paper, appendix G)."""
 
 TRANSFER_SIGNATURE = "transfer(address,uint256)"
 
@@ -259,7 +257,7 @@ def _find_exceeded(
     found = set()
     if network is not None and transaction.chain_id != network.chain_id:
         found.add("chain-id")
-    if transaction.gas > _find_gas_limit(surroundings.caller.path, token):
+    if transaction.gas > _find_gas_limit(surroundings, token):
         found.add("gas")
     if network is not None and transaction.max_fee_per_gas > network.max_fee_per_gas:
         found.add("max-fee")
@@ -270,7 +268,8 @@ def _find_exceeded(
     return frozenset(found)
 
 
-def _find_gas_limit(path: Path, token: KnownToken | None) -> int:
-    if path is Path.NOOP:
-        return NOOP_GAS
+def _find_gas_limit(surroundings: Surroundings, token: KnownToken | None) -> int:
+    if surroundings.caller.path is Path.NOOP:
+        network = surroundings.network
+        return NOOP_GAS if network is None else network.noop_gas
     return MAX_GAS if token is None else token.max_gas

@@ -44,7 +44,6 @@ from signer.refunds.gas import estimate_batches
 from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.intent_checks import IntentChecks
 from signer.refunds.payment_approvals import PaymentApprovals
-from signer.refunds.payment_checks import NOOP_GAS
 from signer.refunds.pricing import AttemptPlan, Pricing
 from signer.refunds.saved_steps import Moving, Outcomes
 from signer.refunds.sweep_policy import Objection, build_objection
@@ -165,7 +164,7 @@ class Attempts:
                 # The nonce must not hold up those of other tokens, nor one refund of a
                 # batch the others.
                 reason = build_objection(payment.code, str(payment))
-                noop = replace(plan.attempt, kind=Kind.NOOP, gas=NOOP_GAS)
+                noop = replace(plan.attempt, kind=Kind.NOOP, gas=chain.network.noop_gas)
                 held.append(AttemptPlan(plan.transaction, noop, reason))
                 continue
             if isinstance(payment, Exception):

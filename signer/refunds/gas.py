@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from signer.chain.chain import Chain
 from signer.chain.fees import add_gas_margin
+from signer.config.networks import NOOP_GAS
 from signer.errors import (
     ChainError,
     ExecutionRevertedError,
@@ -18,7 +19,7 @@ from signer.model.transaction import Transaction, TransactionKind
 from signer.ports.chain import Call, Preflight
 from signer.ports.clock import Clock
 from signer.refunds.payload import find_vault, payload_of, transfer_of
-from signer.refunds.payment_checks import NOOP_GAS, max_gas
+from signer.refunds.payment_checks import max_gas
 
 
 _REMEMBERED = timedelta(minutes=1)

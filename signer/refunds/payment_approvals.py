@@ -14,7 +14,7 @@ from signer.alerts import Alert, Alerts
 from signer.approvals import SHOWN_DIGITS, VALID_FOR, ApprovalChanges
 from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
-from signer.config.networks import Network
+from signer.config.networks import NOOP_GAS, Network
 from signer.crypto.transactions import MAX_GAS, SignedBytes
 from signer.errors import ApprovalRequiredError, HotWalletError, RowNotAuthenticError
 from signer.model.acceptance import ProposedApproval
@@ -29,7 +29,7 @@ from signer.policy.default_rules import AMOUNT_NEED
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.refunds.payload import pays_by
-from signer.refunds.payment_checks import NOOP_GAS, ZERO_ADDRESS
+from signer.refunds.payment_checks import ZERO_ADDRESS
 from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.sweep_policy import Objection, build_objection
 from signer.refunds.transaction_signer import (
@@ -99,7 +99,7 @@ def decide(policy: PaymentPolicy, refund: Refund, network: Network) -> Decision:
     sender = refund.sender or policy.active_address or ZERO_ADDRESS
     attempt = Attempt(Kind.TRANSFER, 0, gas, 0, 0, is_legacy=False)
     expected = expect(refund, sender, gas)
-    built = build_transaction(expected, attempt)
+    built = build_transaction(expected, attempt, network)
     is_reserved = refund.nonce is not None
     return policy.evaluate(
         built,

@@ -39,10 +39,7 @@ LAST_PRECOMPILE = 0xFFFF
 MAX_CALLDATA = 16 * 1024
 """The most bytes of a call's calldata: several audit records have it in hex."""
 
-NOOP_GAS = 21_000
-"""Gas of a transaction without calldata to an account (Yellow Paper, appendix G)."""
-
-# The only types that a refund's attempts have.
+# The only types that a refund's attempts have where fees are paid in coin.
 _TYPES = {LegacyTransaction.type, DynamicFeeTransaction.type}
 
 # A new refund is due at once, also for a worker whose clock is a little slow.
@@ -260,7 +257,7 @@ def check_noop(
         network,
         recipient=transaction.to == reserved.sender,
         calldata=transaction.data == b"",
-        gas=transaction.gas == NOOP_GAS,
+        gas=transaction.gas == network.noop_gas,
     )
 
 
@@ -303,7 +300,7 @@ def _require(
     cap = network.max_fee_per_gas_gwei * GWEI
     chain_ids = {each.chain_id for each in (transaction, paying, *paying.payments)}
     common = {
-        "transaction-type": transaction.type in _TYPES,
+        "transaction-type": _pays_fees(transaction, network),
         "access-list": transaction.access_list == (),
         "chain-id": chain_ids == {network.chain_id},
         "nonce": transaction.nonce == paying.nonce,
@@ -316,6 +313,14 @@ def _require(
             raise PolicyViolationError(
                 f"the transaction's {rule} does not match its refund", rule=rule
             )
+
+
+def _pays_fees(transaction: AnyTransaction, network: Network) -> bool:
+    """Return whether *transaction* pays its fee as *network* does."""
+    if network.fee_token is None:
+        return transaction.type in _TYPES
+    token = getattr(transaction, "fee_token", None)
+    return bool(token == network.fee_token.address)
 
 
 def _require_address(recipient: str) -> None:

@@ -11,6 +11,7 @@ import structlog
 
 from signer.chain.chain import Chain
 from signer.chain.fees import bump_fees, quote_fees
+from signer.config.networks import NOOP_GAS
 from signer.crypto.transactions import MAX_GAS
 from signer.errors import (
     BroadcastRejectedError,
@@ -30,7 +31,6 @@ from signer.ports.clock import Clock
 from signer.refunds.gas import bound_gas, estimate_gas
 from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.payload import payload_of
-from signer.refunds.payment_checks import NOOP_GAS
 from signer.refunds.sweep_policy import Objection, build_objection, find_fee_objection
 from signer.refunds.transaction_signer import Attempt, TransactionSigner
 
@@ -106,7 +106,7 @@ class Pricing:
         objection = objection or self._find_objection(transaction, attempt, chain)
         if pays and objection is None:
             return AttemptPlan(transaction, attempt)
-        noop = replace(attempt, kind=Kind.NOOP, gas=NOOP_GAS)
+        noop = replace(attempt, kind=Kind.NOOP, gas=chain.network.noop_gas)
         is_sweep = transaction.kind is TransactionKind.COIN
         if is_sweep and not _is_affordable(transaction, noop, chain):
             raise InsufficientFundsError(
@@ -205,7 +205,7 @@ class Pricing:
         quote = self._quote(transaction, Kind.NOOP, chain)
         unchanged = latest.max_fee_per_gas, latest.max_priority_fee_per_gas, quote[2]
         fees = _raise(latest, quote, chain) or unchanged
-        attempt = replace(_follow(latest, NOOP_GAS, fees), kind=Kind.NOOP)
+        attempt = replace(_follow(latest, chain.network.noop_gas, fees), kind=Kind.NOOP)
         return AttemptPlan(transaction, attempt, objection)
 
     def _quote(self, transaction: Transaction, kind: Kind, chain: Chain) -> _Quote:

@@ -9,7 +9,7 @@ from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.chain.fees import quote_fees
-from signer.config.networks import Network
+from signer.config.networks import NOOP_GAS, Network
 from signer.errors import (
     ApprovalRequiredError,
     ChainError,
@@ -35,7 +35,7 @@ from signer.refunds.gas import GasMemory, bound_gas, find_holder, require_funds
 from signer.refunds.nonce_checks import NonceManager
 from signer.refunds.payload import find_vault
 from signer.refunds.payment_approvals import PaymentApprovals
-from signer.refunds.payment_checks import NOOP_GAS, max_gas
+from signer.refunds.payment_checks import max_gas
 from signer.refunds.saved_steps import Outcomes, SavedSteps
 from signer.refunds.sweep_policy import Objection, build_objection, find_fee_objection
 from signer.refunds.transaction_signer import (

@@ -18,6 +18,7 @@ from signer.audit.actions import AuditAction
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.chain.fees import quote_fees
+from signer.config.networks import NOOP_GAS
 from signer.errors import ConflictError, require
 from signer.keys.admin_audit import AdminAudit, Facts
 from signer.keys.keyring import KeyRing
@@ -36,7 +37,6 @@ from signer.model.refund import (
 from signer.ports.clock import Clock
 from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
-from signer.refunds.payment_checks import NOOP_GAS
 from signer.refunds.transaction_signer import describe_acceptance
 
 
@@ -134,14 +134,16 @@ class SweepPlanner:
             for row in past_sweeps
             if row.chain_id == chain.network.chain_id and not row.status.is_final
         }
-        coin, shared = moving.get(COIN), chain.network.token_of_coin
-        waits_for = "the sweep of the coin" if coin else None
+        # A token that is the coin moves last, since it pays for gas.
+        shared = chain.network.token_of_coin
+        last = COIN if chain.network.fee_token is None else str(chain.network.coin_is)
+        waits_for = f"the sweep of the {last}" if last in moving else None
         tokens = []
         for symbol, token in chain.network.tokens.items():
-            if symbol in moving:
+            if symbol in moving and symbol != last:
                 tokens.append(moving[symbol])
             elif chain.network.vault is not None or token is shared:
-                continue  # A token that is the coin moves with it, and pays for gas.
+                continue
             elif amount := chain.token_balance(token.address, address):
                 tokens.append(
                     SweepItem(
@@ -149,14 +151,25 @@ class SweepPlanner:
                     )
                 )
         yield from tokens
-        if coin is not None:
-            yield coin
-            return
+        if last in moving:
+            yield moving[last]
+        else:
+            yield from self._coin(name, chain, address, has_tokens=bool(tokens))
+
+    def _coin(
+        self, name: str, chain: Chain, address: str, *, has_tokens: bool
+    ) -> Iterator[SweepItem]:
+        """Yield the coin, but for the fee; or the token that pays the fee, if any."""
+        token = chain.network.fee_token
+        asset, gas, unit = (COIN, COIN_ADDRESS, COIN_DECIMALS), NOOP_GAS, 1
+        if token is not None:
+            asset = str(chain.network.coin_is), token.address, token.decimals
+            gas, unit = token.max_gas, token.in_coin(1)
         max_fee, _ = quote_fees(chain.client.fees(), chain.network)
-        amount = chain.client.balance(address) - NOOP_GAS * max_fee * _FEE_MARGIN
-        if amount > 0:  # Otherwise the fee would exceed the coin.
-            waits_for = "its tokens, which need it for gas" if tokens else None
-            yield SweepItem(name, COIN, COIN_ADDRESS, COIN_DECIMALS, amount, waits_for)
+        held = chain.client.balance(address) - gas * max_fee * _FEE_MARGIN
+        if held >= unit:  # Otherwise the fee would exceed it.
+            waits_for = "its tokens, which need it for gas" if has_tokens else None
+            yield SweepItem(name, *asset, held // unit, waits_for)
 
 
 def _build_item(row: Refund) -> SweepItem:

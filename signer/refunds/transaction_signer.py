@@ -17,6 +17,7 @@ from signer.crypto.transactions import (
     DynamicFeeTransaction,
     LegacyTransaction,
     SignedBytes,
+    TempoTransaction,
 )
 from signer.errors import RecoveryError
 from signer.keys.keyring import KeyRing
@@ -221,7 +222,7 @@ class TransactionSigner:
         gas = reservation.gas_limit
         attempt = Attempt(Kind.TRANSFER, 0, gas, max_fee, 0, is_legacy=False)
         expected = expect(reservation.refund, sender, gas)
-        built = build_transaction(expected, attempt)
+        built = build_transaction(expected, attempt, network)
         # Without a nonce it has no digest yet, and no rule reads one.
         permit = self.policy.require_within_totals(
             built, b"", expected, network, approve
@@ -272,7 +273,7 @@ class TransactionSigner:
             SigningError: The device did not sign, or signed something else; or the
                 signed bytes are not the transaction that was checked.
         """
-        built = build_transaction(transaction, attempt)
+        built = build_transaction(transaction, attempt, network)
         _check(built, transaction, attempt, network)
         digest = built.signing_digest()
         decision = self.policy.require(
@@ -345,7 +346,9 @@ def expect(refund: Refund, sender: str, gas: int) -> Transaction:
     return refund.inside(expected).reserved()
 
 
-def build_transaction(transaction: Transaction, attempt: Attempt) -> AnyTransaction:
+def build_transaction(
+    transaction: Transaction, attempt: Attempt, network: Network
+) -> AnyTransaction:
     """Return what *attempt* of *transaction* signs."""
     sender, nonce = transaction.sender, transaction.nonce
     is_noop = attempt.kind is Kind.NOOP
@@ -360,16 +363,19 @@ def build_transaction(transaction: Transaction, attempt: Attempt) -> AnyTransact
             value=payload.value,
             data=payload.data,
         )
-    return DynamicFeeTransaction(
-        chain_id=transaction.chain_id,
-        nonce=nonce,
-        max_priority_fee_per_gas=attempt.priority_fee,
-        max_fee_per_gas=attempt.max_fee,
-        gas=attempt.gas,
-        to=payload.to,
-        value=payload.value,
-        data=payload.data,
-    )
+    fields: dict[str, Any] = {
+        "chain_id": transaction.chain_id,
+        "nonce": nonce,
+        "max_priority_fee_per_gas": attempt.priority_fee,
+        "max_fee_per_gas": attempt.max_fee,
+        "gas": attempt.gas,
+        "to": payload.to,
+        "value": payload.value,
+        "data": payload.data,
+    }
+    if network.fee_token is not None:
+        return TempoTransaction(**fields, fee_token=network.fee_token.address)
+    return DynamicFeeTransaction(**fields)
 
 
 def _combine(transaction: AnyTransaction, digest: bytes, made: Signed) -> SignedBytes:

@@ -27,7 +27,7 @@ from tests.support.vault import LocalVault, deploy_vault
 
 DECIMALS = 6
 FUNDS = 1_000_000 * 10**DECIMALS
-COIN_FUNDS = 10**21
+COIN_FUNDS = 10**19
 
 CAPS = (9_000_000, FUNDS)
 """What a vault pays at most for an item, and on a day: all that clients request."""
@@ -45,7 +45,7 @@ class Chain:
     token: str
     plan: Plan
     networks_file: Path
-    pays_gas: bool = False
+    kind: str | None = None
 
     def add_vault(self, *operators: str, **settings: int) -> LocalVault:
         """Let a new vault pay, with *settings* of the network."""
@@ -62,9 +62,9 @@ class Chain:
 
     def fund(self, *wallets: str) -> None:
         """Give *wallets* tokens and gas; after that a block is mined every second."""
-        url, token = self.rpc.url, None if self.pays_gas else self.token
+        url, funds = self.rpc.url, {"amount": FUNDS, "wei": COIN_FUNDS}
         for wallet in wallets:
-            stablecoin.fund(url, wallet, token=token, amount=FUNDS, wei=COIN_FUNDS)
+            stablecoin.fund(url, wallet, token=self.token, kind=self.kind, **funds)
         self.rpc("evm_setAutomine", False)
         self.rpc("evm_setIntervalMining", 1)
 
@@ -75,31 +75,32 @@ def running_chain(
     stuck_after: int = 5,
     confirmations: int = 2,
     *,
-    pays_gas: bool = False,
+    kind: str | None = None,
 ) -> Iterator[Chain]:
     """
     Start anvil and its proxy, whose URL the service finds in *networks_file*.
 
     The service raises the fees of a transaction that waits *stuck_after* seconds.  A
-    block with *confirmations* is final.  With *pays_gas* the token is the coin.
+    block with *confirmations* is final.  On a chain of *kind* "arc" or "tempo" the
+    token pays for gas.
     """
     anvil = find_anvil(ROOT)
     assert anvil, "no anvil: run `python -m dev.anvil`, or set ANVIL"
     with (
-        LocalChain(anvil, moves_coin=pays_gas) as chain,
+        LocalChain(anvil, kind=kind) as chain,
         Proxy(chain.url) as proxy,
     ):
-        token = stablecoin.deploy(chain.url, "GasUSD" if pays_gas else "TestUSD")
+        token = stablecoin.deploy_on(chain.url, kind)
         document = _NETWORKS.format(
             chain=CHAIN_ID,
             url=proxy.url,
             token=token,
             stuck_after=stuck_after,
             confirmations=confirmations,
-            kind='kind = "arc"\ncoin_is = "TUSD"' if pays_gas else "",
+            kind=f'kind = "{kind}"\ncoin_is = "TUSD"' if kind else "",
         )
         networks_file.write_text(document, encoding="utf-8")
-        yield Chain(RPC(chain.url), token, proxy.plan, networks_file, pays_gas)
+        yield Chain(RPC(chain.url), token, proxy.plan, networks_file, kind)
 
 
 @dataclass(frozen=True, slots=True)

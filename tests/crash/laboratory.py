@@ -57,6 +57,7 @@ from tests.crash.read_chain import (
     read_coin,
     read_marks,
     read_sent,
+    read_token_fees,
     read_transfers,
 )
 from tests.crash.read_store import (
@@ -113,7 +114,7 @@ class Laboratory:
         stuck_after: The seconds after which the fees of a transaction are raised.
         confirmations: Those of a final block.
         per_batch: How many refunds a vault pays with one transaction; without one, 0.
-        pays_gas: The token is the chain's coin.
+        kind: That of the network: with "arc" or "tempo" the token pays for gas.
         policy: The operator's rules of the policy.
         settings: Additional environment variables of the service.
     """
@@ -138,7 +139,7 @@ class Laboratory:
         stuck_after: int = 5,
         confirmations: int = 2,
         per_batch: int = 0,
-        pays_gas: bool = False,
+        kind: str | None = None,
         policy: str = "",
         settings: Mapping[str, str] | None = None,
     ) -> None:
@@ -154,7 +155,7 @@ class Laboratory:
         self._stuck_after = stuck_after
         self._confirmations = confirmations
         self._per_batch = per_batch
-        self._pays_gas = pays_gas
+        self._kind = kind
         self._cleanup = ExitStack()
         self.stop_event = FORK_SERVER.Event()
         self._markers = home / "markers"
@@ -197,7 +198,7 @@ class Laboratory:
                 networks_file,
                 self._stuck_after,
                 self._confirmations,
-                pays_gas=self._pays_gas,
+                kind=self._kind,
             )
         )
         if self._use_kms:
@@ -389,8 +390,10 @@ class Laboratory:
         coin = COIN_FUNDS * len(wallets) - read_coin(rpc, *wallets)
         tokens = sum(FUNDS - read_balance(rpc, token, each) for each in payers)
         spent = {token.lower(): tokens, COIN: coin}
-        if self._pays_gas:
+        if self._kind == "arc":
             spent = {token.lower(): coin // 10 ** (18 - DECIMALS)}
+        elif self._kind == "tempo":
+            spent = {token.lower(): tokens - read_token_fees(rpc, *wallets)}
         with reading(self.database_url) as store:
             return Evidence(
                 decimals=DECIMALS,

@@ -11,7 +11,8 @@ from dev.rpc import RPC
 from tests.crash.evidence import COIN, Sent, Transfer
 
 
-_EIP_1559 = 2
+_EIP_1559, _TEMPO = 2, 0x76
+_FEE_MANAGER = "0xfeec000000000000000000000000000000000000"
 _TRANSFER = "0x" + keccak(text="Transfer(address,address,uint256)").hex()
 _PAID = "0x" + keccak(text="Paid(bytes16)").hex()
 _BALANCE_OF = keccak(text="balanceOf(address)")[:4].hex()
@@ -29,7 +30,11 @@ class Envelope:
     @classmethod
     def opened(cls, raw: bytes) -> "Envelope":
         """Read a signed transaction, EIP-1559 or legacy with EIP-155."""
-        if raw[0] == _EIP_1559:
+        if raw[0] == _TEMPO:
+            fields = rlp.decode(raw[1:])
+            chain_id, nonce = (int.from_bytes(fields[place]) for place in (0, 7))
+            unsigned = raw[:1] + rlp.encode(fields[:-1])
+        elif raw[0] == _EIP_1559:
             fields = rlp.decode(raw[1:])
             chain_id, nonce = map(int.from_bytes, fields[:2])
             unsigned = raw[:1] + rlp.encode(fields[:-3])
@@ -43,7 +48,21 @@ class Envelope:
 
 
 def read_transfers(rpc: RPC, wallet: str) -> tuple[Transfer, ...]:
-    """Return every ERC-20 transfer out of *wallet*, of any token."""
+    """Return every ERC-20 transfer out of *wallet*, of any token, but of fees."""
+    return tuple(each for each in _read_transfers(rpc, wallet) if not _is_fee(each))
+
+
+def read_token_fees(rpc: RPC, *wallets: str) -> int:
+    """Return what *wallets* have paid as fees in a token."""
+    moved = (each for wallet in wallets for each in _read_transfers(rpc, wallet))
+    return sum(each.amount for each in moved if _is_fee(each))
+
+
+def _is_fee(transfer: Transfer) -> bool:
+    return transfer.recipient == _FEE_MANAGER
+
+
+def _read_transfers(rpc: RPC, wallet: str) -> tuple[Transfer, ...]:
     query = {
         "fromBlock": "0x0",
         "toBlock": "latest",
@@ -121,7 +140,9 @@ def read_balance(rpc: RPC, token: str, wallet: str) -> int:
 def _read_blocks(rpc: RPC) -> Iterator[dict[str, Any]]:
     """Yield the transactions in all blocks, the oldest first."""
     for number in range(int(rpc("eth_blockNumber"), 16) + 1):
-        yield from rpc("eth_getBlockByNumber", hex(number), True)["transactions"]
+        for each in rpc("eth_getBlockByNumber", hex(number), True)["transactions"]:
+            (call,) = each.get("calls", [{}])  # Type 0x76 has them.
+            yield {**each, **call}
 
 
 def _read_mined(

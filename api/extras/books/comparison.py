@@ -286,7 +286,7 @@ class Comparison:
         for each in transfers:
             if each.recipient in own:
                 self._accounts.receive(each.recipient, each.token, each.amount)
-            if each.sender in own:
+            if each.sender in own and not self._assets.is_fee(each):
                 outgoing.setdefault((each.sender, each.tx_hash), []).append(each)
         for wallet, walk in self._walks.items():
             for entry, settled in walk.until(end):

@@ -132,6 +132,10 @@ class Asset:
         return sign + format_units(abs(units), self.decimals)
 
 
+_FEE_MANAGER = "0xfeec000000000000000000000000000000000000"
+"""What collects the fees of Tempo's transactions; an event has each."""
+
+
 class Assets:
     """
     The assets of one network, by address.
@@ -155,6 +159,9 @@ class Assets:
             COIN_ADDRESS, network.coin_is or COIN, COIN_DECIMALS
         )
         self._shared = network.token_of_coin
+        self._fee_unit = 1
+        if network.fee_token is not None:
+            self._fee_unit = network.fee_token.in_coin(1)
 
     @property
     def held(self) -> Sequence[Asset]:
@@ -167,6 +174,14 @@ class Assets:
         if self._shared is None or address != self._shared.address:
             return address, units
         return COIN_ADDRESS, self._shared.in_coin(units)
+
+    def fee(self, settled: Settled) -> int:
+        """Return the fee in wei; a fee in a token is of whole units, rounded up."""
+        return -(-settled.fee // self._fee_unit) * self._fee_unit
+
+    def is_fee(self, transfer: TokenTransfer) -> bool:
+        """Return whether *transfer* is the fee of its transaction."""
+        return self._fee_unit > 1 and transfer.recipient.lower() == _FEE_MANAGER
 
     def __getitem__(self, address: str) -> Asset:
         return self._by_address[address]

@@ -12,7 +12,7 @@ from api.container import Container
 from api.extras.restore.plan import KeyChange, PlannedRefund, RestorePlan, WalletPlan
 from signer.audit.actions import AuditAction
 from signer.chain.vault import batch_gas
-from signer.config.networks import Network
+from signer.config.networks import NOOP_GAS, Network
 from signer.crypto.transactions import MAX_GAS
 from signer.deadline import Deadlines
 from signer.errors import ConflictError, NotFoundError, StaleStateError, require
@@ -37,7 +37,7 @@ from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.redact import key_prefix
 from signer.refunds.hold_admin import Holds
-from signer.refunds.payment_checks import NOOP_GAS, max_gas
+from signer.refunds.payment_checks import max_gas
 
 
 def open_restorer(container: Container) -> Restorer:
@@ -280,7 +280,7 @@ class Restorer:
                 TransactionKind.FILLER,
                 compose(()),
                 key_id,
-                NOOP_GAS,
+                self._networks[plan.network].noop_gas,
                 now,
                 TransactionStatus.RESERVED,
                 now,

@@ -1,5 +1,5 @@
 """
-The five types of Ethereum transactions: digest, signed bytes, and decoding.
+The five types of Ethereum transactions, and Tempo's: digest, bytes, and decoding.
 
 They represent all transactions that can be valid on some chain;
 which of them may be signed is decided by a policy.  The tests compare each byte with
@@ -8,6 +8,7 @@ eth-account and ethers; eth-account takes ten times as long.
 
 from signer.crypto.transactions.fields import MAX_GAS, AccessList
 from signer.crypto.transactions.signed_bytes import AnyTransaction, SignedBytes
+from signer.crypto.transactions.tempo import TempoTransaction
 from signer.crypto.transactions.types import (
     AccessListTransaction,
     Authorization,
@@ -29,4 +30,5 @@ __all__ = [
     "LegacyTransaction",
     "SetCodeTransaction",
     "SignedBytes",
+    "TempoTransaction",
 ]

@@ -7,6 +7,7 @@ from typing import Any, Self
 from signer.crypto.keccak import keccak
 from signer.crypto.secp256k1 import Signature
 from signer.crypto.transactions.rlp import decode
+from signer.crypto.transactions.tempo import TempoTransaction, read_tempo
 from signer.crypto.transactions.types import (
     AccessListTransaction,
     BlobTransaction,
@@ -28,6 +29,7 @@ AnyTransaction = (
     | DynamicFeeTransaction
     | BlobTransaction
     | SetCodeTransaction
+    | TempoTransaction
 )
 """An unsigned transaction; ``type`` is which."""
 
@@ -38,6 +40,7 @@ _READERS: dict[bytes, _Reader] = {
     b"\x02": read_dynamic_fee,
     b"\x03": read_blob,
     b"\x04": read_set_code,
+    b"\x76": read_tempo,
 }
 
 _FIRST_LIST = b"\xc0"  # EIP-2718: from this byte on, a legacy transaction (RLP).
@@ -75,9 +78,9 @@ class SignedBytes:
         policy decides that.  A blob transaction is decoded without its blobs.
 
         Raises:
-            EncodingError: *raw* is not one canonical transaction of types 0 to 4, is
-                not bound to a chain (EIP-155), is together with its blobs, or a
-                signature is out of range.
+            EncodingError: *raw* is not one canonical transaction of types 0 to 4 or
+                0x76, is not bound to a chain (EIP-155), is together with its blobs, or
+                a signature is out of range.
             InvalidInputError: A field is out of range.
         """
         reader = _READERS.get(raw[:1])
@@ -86,7 +89,7 @@ class SignedBytes:
         elif raw[:1] >= _FIRST_LIST:
             transaction, signature = read_legacy(decode(raw))
         else:
-            raise EncodingError("not a transaction of the types 0 to 4")
+            raise EncodingError("not a transaction of the types 0 to 4 or 0x76")
         return cls(raw, transaction, signature)
 
     @property

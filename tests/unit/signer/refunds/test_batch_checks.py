@@ -51,7 +51,7 @@ def batch(world: World) -> Transaction:
 
 def _build(batch: Transaction) -> AnyTransaction:
     attempt = Attempt(Kind.TRANSFER, 0, GAS, 10**9, 1, is_legacy=False)
-    return build_transaction(batch, attempt)
+    return build_transaction(batch, attempt, PAYS)
 
 
 def _check(

@@ -481,7 +481,7 @@ def test_a_transaction_that_is_not_the_call(
     """Each field is compared before the signature."""
     reserved = ruling.step(called(ruling, **CALL_REQUEST))
     attempt = Attempt(Kind.TRANSFER, 0, 60_000, 10**9, 1, is_legacy=False)
-    transaction: Any = build_transaction(reserved.reserved(), attempt)
+    transaction: Any = build_transaction(reserved.reserved(), attempt, NETWORK)
 
     check_call(transaction, reserved, NETWORK, gas=60_000)
     with pytest.raises(PolicyViolationError) as refused:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from signer.chain.erc20 import encode_transfer
-from signer.config.networks import Network
+from signer.config.networks import NOOP_GAS, Network
 from signer.crypto.secp256k1 import Signature
 from signer.crypto.transactions import (
     AccessListTransaction,
@@ -24,7 +24,6 @@ from signer.model.payment import PaymentState
 from signer.model.refund import Refund, RefundRequest, Status
 from signer.refunds.payment_checks import (
     LAST_PRECOMPILE,
-    NOOP_GAS,
     ZERO_ADDRESS,
     admit,
     check_noop,
