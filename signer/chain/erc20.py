@@ -1,4 +1,10 @@
-"""ERC-20 (EIP-20): calldata of transfers and balances, and the Transfer event."""
+"""
+ERC-20 (EIP-20): calldata of transfers and balances, and the Transfer event.
+
+TIP-20 is that of Tempo's chains, which know their tokens by the beginning of the
+address.  They reserve room in each block for exact calls of ``transferWithMemo``
+(https://docs.tempo.xyz/docs/protocol).
+"""
 
 from collections.abc import Iterable
 from functools import lru_cache
@@ -18,6 +24,10 @@ BALANCE_OF = keccak(text="balanceOf(address)")[:4]
 MEMO_SIZE = 16
 """Bytes of the memo that follows a transfer's arguments (``Refund.memo``)."""
 
+_WITH_MEMO = keccak(text="transferWithMemo(address,uint256,bytes32)")[:4]
+_TIP_20 = "0x20c000000000000000000000"
+_REST = bytes(32 - MEMO_SIZE)
+
 # Of a tuple of types without a dynamic one, the encoding is that of each in order.
 # A wallet, its tokens and many recipients come again: an encoding takes 15 us.
 _encode_address = lru_cache(maxsize=4096)(AddressEncoder())
@@ -35,8 +45,25 @@ def encode_transfer(recipient: str, amount: int, memo: bytes = b"") -> bytes:
     return TRANSFER + _encode_address(recipient) + amount.to_bytes(32) + memo
 
 
+def encode_payment(token: str, recipient: str, amount: int, memo: bytes) -> bytes:
+    """Return the calldata of a transfer with *memo*, as *token* has it."""
+    transfer = encode_transfer(recipient, amount, memo)
+    if not token.lower().startswith(_TIP_20):
+        return transfer
+    return _WITH_MEMO + transfer[len(TRANSFER) :] + _REST
+
+
+def as_transfer(calldata: bytes) -> bytes:
+    """Return *calldata*, but a transfer of a TIP-20 as that of another token."""
+    is_exact = len(calldata) == _TRANSFER_SIZE + MEMO_SIZE + len(_REST)
+    if is_exact and calldata.startswith(_WITH_MEMO) and calldata.endswith(_REST):
+        return TRANSFER + calldata[len(TRANSFER) : -len(_REST)]
+    return calldata
+
+
 def read_memo(calldata: bytes) -> bytes | None:
     """Return the memo of a transfer; None if *calldata* is not a transfer with one."""
+    calldata = as_transfer(calldata)
     has_memo = (
         len(calldata) == _TRANSFER_SIZE + MEMO_SIZE
         and calldata[: len(TRANSFER)] == TRANSFER
@@ -56,8 +83,9 @@ def decode_transfer(calldata: bytes) -> tuple[str, int, bytes]:
     The recipient is in lower case: its checksum would cost a hash.
 
     Raises:
-        EncodingError: *calldata* is not exactly what ``encode_transfer`` returns.
+        EncodingError: *calldata* is not exactly what ``encode_payment`` returns.
     """
+    calldata = as_transfer(calldata)
     memo = read_memo(calldata) or b""
     is_transfer = calldata.startswith(TRANSFER + _PADDING)
     if not is_transfer or len(calldata) != _TRANSFER_SIZE + len(memo):

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 from signer.chain.calldata import DecodedCall, decode_call
-from signer.chain.erc20 import TRANSFER, decode_transfer
+from signer.chain.erc20 import TRANSFER, as_transfer, decode_transfer
 from signer.chain.vault import PAY
 from signer.config.networks import NOOP_GAS
 from signer.crypto.transactions import MAX_GAS, AnyTransaction
@@ -95,7 +95,7 @@ def transaction_facts(
     """
     network = surroundings.network
     is_on_network = network is not None and transaction.chain_id == network.chain_id
-    data = _read(transaction.data, memo)
+    data = _read(as_transfer(transaction.data), memo)
     to = None if transaction.to is None else _lower(transaction.to)
     token = network.tokens.get(to or "") if network is not None else None
     shape = _find_shape(transaction, data, token)

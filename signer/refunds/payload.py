@@ -6,7 +6,7 @@ This is the only place that derives it from the rows.
 
 from dataclasses import dataclass
 
-from signer.chain.erc20 import encode_transfer
+from signer.chain.erc20 import encode_payment
 from signer.chain.vault import Item, encode_pay
 from signer.config.networks import Network
 from signer.crypto.transactions import AnyTransaction
@@ -46,8 +46,9 @@ def transfer_of(refund: Refund) -> Payload:
         return Payload(refund.recipient, refund.amount, refund.calldata)
     if refund.kind is TransactionKind.COIN:
         return Payload(refund.recipient, refund.amount, b"")
-    data = encode_transfer(refund.recipient, refund.amount, refund.memo)
-    return Payload(refund.token_address, 0, data)
+    token = refund.token_address
+    data = encode_payment(token, refund.recipient, refund.amount, refund.memo)
+    return Payload(token, 0, data)
 
 
 def payload_of(transaction: Transaction) -> Payload:

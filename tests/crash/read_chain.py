@@ -124,7 +124,7 @@ def read_sent(rpc: RPC, *wallets: str) -> tuple[Sent, ...]:
     found = list(_read_blocks(rpc))
     pool = rpc("txpool_content")
     for by_nonce in (*pool["pending"].values(), *pool["queued"].values()):
-        found += by_nonce.values()
+        found += map(_with_call, by_nonce.values())
     ours = (each for each in found if each["from"].lower() in senders)
     # The pool forgets a transaction that is replaced while it is read.
     sent = (_sent(transaction, rpc) for transaction in ours)
@@ -140,9 +140,14 @@ def read_balance(rpc: RPC, token: str, wallet: str) -> int:
 def _read_blocks(rpc: RPC) -> Iterator[dict[str, Any]]:
     """Yield the transactions in all blocks, the oldest first."""
     for number in range(int(rpc("eth_blockNumber"), 16) + 1):
-        for each in rpc("eth_getBlockByNumber", hex(number), True)["transactions"]:
-            (call,) = each.get("calls", [{}])  # Type 0x76 has them.
-            yield {**each, **call}
+        block = rpc("eth_getBlockByNumber", hex(number), True)
+        yield from map(_with_call, block["transactions"])
+
+
+def _with_call(transaction: dict[str, Any]) -> dict[str, Any]:
+    """Return *transaction* with the fields of its call, which type 0x76 has."""
+    (call,) = transaction.get("calls", [{}])
+    return {**transaction, **call}
 
 
 def _read_mined(
@@ -159,7 +164,25 @@ def _word(address: str) -> str:
     return address[2:].lower().rjust(64, "0")
 
 
+def _tempo_digest(transaction: dict[str, Any]) -> str:
+    """Return the digest of type 0x76: anvil does not show its bytes."""
+
+    def number(name: str) -> int:
+        return int(transaction[name], 16)
+
+    to, data = (bytes.fromhex(transaction[name][2:]) for name in ("to", "input"))
+    fee_token = bytes.fromhex(transaction["feeToken"][2:])
+    fees = number("maxPriorityFeePerGas"), number("maxFeePerGas")
+    call = [to, number("value"), data]
+    fields = [number("chainId"), *fees, number("gas"), [call], [], number("nonceKey")]
+    unsigned = rlp.encode([*fields, number("nonce"), b"", b"", fee_token, b"", []])
+    return keccak(bytes((_TEMPO,)) + unsigned).hex()
+
+
 def _sent(transaction: dict[str, Any], rpc: RPC) -> Sent | None:
+    if int(transaction["type"], 16) == _TEMPO:
+        nonce, digest = int(transaction["nonce"], 16), _tempo_digest(transaction)
+        return Sent(transaction["hash"], nonce, digest)
     raw = rpc("eth_getRawTransactionByHash", transaction["hash"])
     if raw is None:
         return None
