@@ -15,8 +15,10 @@ from signer.chain.erc20 import (
     MEMO_SIZE,
     TRANSFER,
     TRANSFER_EVENT,
+    as_transfer,
     decode_transfer,
     encode_balance_of,
+    encode_payment,
     encode_transfer,
     has_exact_transfer,
     read_memo,
@@ -42,6 +44,22 @@ def test_selectors_and_topic() -> None:
         TRANSFER_EVENT.hex()
         == "ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
     )
+
+
+def test_a_tip_20_has_a_function_for_the_memo() -> None:
+    """It is decoded like the transfer of another token; other memos are not ours."""
+    token, memo = "0x20C0000000000000000000000000000000000001", bytes(range(16))
+    expected = keccak(text="transferWithMemo(address,uint256,bytes32)")[:4] + encode(
+        ["address", "uint256", "bytes32"], [CUSTOMER, 7, memo + bytes(16)]
+    )
+    calldata = encode_payment(token, CUSTOMER, 7, memo)
+
+    assert calldata == expected
+    assert encode_payment(TOKEN, CUSTOMER, 7, memo) == as_transfer(calldata)
+    assert decode_transfer(calldata) == (CUSTOMER.lower(), 7, memo)
+    assert read_memo(calldata) == memo
+    for other in (calldata[:-1], calldata + b"\0", calldata[:-1] + b"\1"):
+        assert as_transfer(other) == other
 
 
 memos = st.sampled_from([b""]) | st.binary(min_size=MEMO_SIZE, max_size=MEMO_SIZE)

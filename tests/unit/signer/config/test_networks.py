@@ -345,6 +345,7 @@ _OF_KINDS = {
     "polygon": ("finalized", 64, 2, "eip-1559", 16),
     "instant": ("confirmations", 1, 1, "eip-1559", 16),
     "arc": ("confirmations", 1, 0.5, "eip-1559", 16),
+    "tempo": ("confirmations", 1, 0.5, "tempo", 16),
     "local": ("confirmations", 12, None, None, None),
 }
 
@@ -363,7 +364,8 @@ def _of_kind(kind: str | None, decimals: int = 6, **changes: Any) -> Network:
 @pytest.mark.parametrize("kind", _OF_KINDS)
 def test_a_kind_has_the_defaults_of_a_network(kind: str) -> None:
     """Also the network's own keys win."""
-    found = _of_kind(kind)
+    fee: dict[str, Any] = {"coin_is": "USDC"} if kind == "tempo" else {}
+    found = _of_kind(kind, **fee)
 
     assert _OF_KINDS[kind] == (
         found.finality,
@@ -373,11 +375,12 @@ def test_a_kind_has_the_defaults_of_a_network(kind: str) -> None:
         found.window,
     )
     assert (found.pending, found.coin_is) == (
-        ("none", "USDC") if kind == "arc" else ("pool", None)
+        "none" if kind == "arc" else "pool",
+        "USDC" if kind in {"arc", "tempo"} else None,
     )
     assert (found.data_fee is not None) is (kind == "op-stack")
     own: dict[str, Any] = {"confirmations": 5, "finality": "safe", "max_in_flight": 3}
-    assert _of_kind(kind, **own).model_dump(include={*own}) == own
+    assert _of_kind(kind, **fee, **own).model_dump(include={*own}) == own
 
 
 def test_the_chain_of_anvil_has_the_kind_local() -> None:
@@ -402,6 +405,7 @@ def test_the_chain_of_anvil_has_the_kind_local() -> None:
         ({"rpc_batch": 51}, "rpc_batch"),
         ({"pending": True}, "pending"),
         ({"fees": "fixed"}, "fees"),
+        ({"kind": "tempo"}, "coin_is must name the token that pays the fees of tempo"),
     ],
 )
 def test_a_wrong_kind_is_refused(changes: dict[str, Any], message: str) -> None:
