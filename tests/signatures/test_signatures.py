@@ -19,7 +19,7 @@ _BATCH = 10_000
 @pytest.mark.parametrize(
     ("name", "number"),
     [
-        *((name, 1_000) for name in DEVICES),
+        *((name, 200) for name in DEVICES),
         *(pytest.param(name, MANY, marks=pytest.mark.soak) for name in DEVICES),
     ],
 )

@@ -97,13 +97,13 @@ def _require_command(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize("version", _VERSIONS)
-@pytest.mark.parametrize("name", MANIFESTS)
-def test_the_manifest_is_valid(name: str, version: str) -> None:
+def test_the_manifests_are_valid(version: str) -> None:
     """Also strictly: a misspelt field would be ignored."""
     # It takes two seconds to import, in each process that collects tests.
     import kubernetes_validate  # type: ignore[import-untyped]  # noqa: PLC0415
 
-    kubernetes_validate.validate(MANIFESTS[name], version, strict=True)
+    for manifest in MANIFESTS.values():
+        kubernetes_validate.validate(manifest, version, strict=True)
 
 
 @pytest.mark.needs("kubectl")
@@ -161,26 +161,19 @@ def test_a_pod_has_no_privileges(role: str) -> None:
         assert container["resources"]["limits"]["memory"]
 
 
-@pytest.mark.parametrize("role", TEMPLATES)
-def test_a_pod_may_reach_the_database(role: str) -> None:
-    """It has the labels of the policy that allows this; the others deny everything."""
-    policy = MANIFESTS["NetworkPolicy hotwallet-egress"]["spec"]["podSelector"]
-    labels = TEMPLATES[role]["metadata"]["labels"]
-
-    assert policy["matchLabels"].items() <= labels.items()
-    assert labels["app.kubernetes.io/component"] == role
-
-
 @pytest.mark.parametrize("role", PODS)
 def test_a_pod_mounts_what_it_names(role: str) -> None:
-    """Each mount has a volume, and each file of a setting is in a mounted folder."""
+    """
+    Each mount has a volume, and each file of a setting is in a mounted folder.
+
+    Each pod has the key of the MACs, also the one that makes the ledger.
+    """
     pod = PODS[role]
     (container,) = pod["containers"]
-    files = {
-        str(value)
-        for source in container.get("envFrom", [])
-        for value in SETTINGS[source["configMapRef"]["name"]].values()
-    } | {each["value"] for each in container["env"] if "value" in each}
+    given = [each["value"] for each in container["env"] if "value" in each]
+    for source in container.get("envFrom", []):
+        given += SETTINGS[source["configMapRef"]["name"]].values()
+    files = {value for value in map(str, given) if value[0] == "/"}
     mounted = {each["mountPath"] for each in container["volumeMounts"]}
     named = {
         each["name"]
@@ -189,7 +182,11 @@ def test_a_pod_mounts_what_it_names(role: str) -> None:
     }
 
     assert named == {each["name"] for each in pod["volumes"]}
-    assert {str(Path(file).parent) for file in files if file[0] == "/"} <= mounted
+    assert {str(Path(file).parent) for file in files} <= mounted
+    assert "/run/hotwallet/mac.key" in given
+    assert "'key': 'mac.key'" in str(pod["volumes"])
+    is_given = "hotwallet-webhooks" in str(pod["volumes"])
+    assert is_given is (role == "worker")  # The key that signs events.
 
 
 @pytest.mark.parametrize("role", PODS)
@@ -278,6 +275,13 @@ def test_a_pod_reaches_what_its_process_asks(
 ) -> None:
     """Only what may use the key gets a role, and what faces the gateway no internet."""
     signs = role in {"worker", "admin", "sign"}
+    policy = MANIFESTS["NetworkPolicy hotwallet-egress"]["spec"]["podSelector"]
+    labels = TEMPLATES[role]["metadata"]["labels"]
+    default = MANIFESTS["NetworkPolicy hotwallet-default"]["spec"]
+
+    assert default == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    assert policy["matchLabels"].items() <= labels.items()
+    assert labels["app.kubernetes.io/component"] == role
 
     assert _may_reach(rendered, role, "10.0.7.7", 5432)
     assert not _may_reach(rendered, role, "192.0.2.1", 5432)
@@ -289,16 +293,6 @@ def test_a_pod_reaches_what_its_process_asks(
         assert not _may_reach(rendered, role, address, 443)
     for address, port in product(_MACHINE, (80, 443, 5432)):
         assert not _may_reach(rendered, role, address, port)
-
-
-def test_everything_is_denied_at_first(rendered: list[dict[str, Any]]) -> None:
-    (default,) = (
-        each["spec"]
-        for each in rendered
-        if each["metadata"]["name"] == "hotwallet-default"
-    )
-
-    assert default == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
 
 def test_a_forwarded_port_leads_to_the_console(rendered: list[dict[str, Any]]) -> None:
@@ -317,19 +311,6 @@ def test_a_forwarded_port_leads_to_the_console(rendered: list[dict[str, Any]]) -
     }
 
     assert trusting == {"admin"}
-
-
-@pytest.mark.parametrize("role", PODS)
-def test_a_pod_has_the_key_of_the_macs(role: str) -> None:
-    """Also the one that makes the ledger, which has a MAC from the beginning."""
-    pod = PODS[role]
-    (container,) = pod["containers"]
-    given = [each.get("value") for each in container["env"]]
-    for source in container.get("envFrom", []):
-        given += SETTINGS[source["configMapRef"]["name"]].values()
-
-    assert "/run/hotwallet/mac.key" in given
-    assert "'key': 'mac.key'" in str(pod["volumes"])
 
 
 PROXIES = MANIFESTS["ConfigMap hotwallet-proxies"]["data"]
@@ -376,61 +357,33 @@ def test_only_proxies_and_prometheus_reach_a_pod() -> None:
     assert allowed == {"refunds", "admin", "sign"}
 
 
-@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
-@pytest.mark.needs("systemd-analyze")
-def test_a_unit_is_valid_and_hardened(unit: Path) -> None:
-    """``systemd-analyze`` finds only that the program is not installed here."""
-    verified = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", unit],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    rated = subprocess.run(
-        [
-            *("systemd-analyze", "security", "--offline=yes"),
-            *(f"--threshold={_LARGEST_EXPOSURE}", unit),
-        ],
+def _analyze(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["systemd-analyze", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
 
-    complaints = verified.stderr.splitlines()
-    assert all("is not executable" in each for each in complaints), complaints
-    assert rated.returncode == 0, rated.stdout
 
-
-@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
-def test_a_unit_with_a_key_does_not_try_a_refused_pin_again(unit: Path) -> None:
-    setting = f"RestartPreventExitStatus={os.EX_NOPERM}\n"
-    text = unit.read_text(encoding="utf-8")
-
-    restarts = "Restart=always\n" in text and not unit.stem.endswith("refunds")
-    assert (setting in text) == restarts
-
-
-@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 @pytest.mark.needs("systemd-analyze")
-def test_the_drop_in_for_devices_is_valid(tmp_path: Path, unit: Path) -> None:
+def test_the_units_are_valid_and_hardened(tmp_path: Path) -> None:
+    """Also with the drop-in for devices; only the program is not installed here."""
     guide = (ROOT / "docs/how-to/hardware-hsm.md").read_text(encoding="utf-8")
     (settings,) = re.findall(r"^```ini\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
-    folder = tmp_path / f"{unit.name}.d"
-    folder.mkdir()
-    (folder / "hsm.conf").write_text(settings, encoding="utf-8")
+    with_drop_in = []
+    for unit in UNITS:
+        (folder := tmp_path / f"{unit.name}.d").mkdir()
+        (folder / "hsm.conf").write_text(settings, encoding="utf-8")
+        with_drop_in.append(shutil.copy(unit, tmp_path))
+    threshold = f"--threshold={_LARGEST_EXPOSURE}"
 
-    verified = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", shutil.copy(unit, tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-    complaints = verified.stderr.splitlines()
-    assert all("is not executable" in each for each in complaints), complaints
+    for units in (UNITS, with_drop_in):
+        complaints = _analyze("verify", "--man=no", *units).stderr.splitlines()
+        assert all("is not executable" in each for each in complaints), complaints
+    rated = _analyze("security", "--offline=yes", threshold, *UNITS)
+    assert rated.returncode == 0, rated.stdout
 
 
 def test_commands_of_operators_get_what_the_admin_process_gets() -> None:
@@ -465,6 +418,9 @@ def test_a_unit_runs_a_command_with_known_settings(unit: Path) -> None:
     assert f"EnvironmentFile=/etc/hotwallet/{process}.env\n" in text
     if process == "refunds":
         assert not written.keys() & {*CREDENTIALS}
+    # A unit with a key does not try a refused PIN again.
+    restarts = "Restart=always\n" in text and process != "refunds"
+    assert (f"RestartPreventExitStatus={os.EX_NOPERM}\n" in text) == restarts
 
 
 DROP_INS = sorted((ROOT / "deploy" / "systemd").glob("*.service.d/*.conf"))
@@ -498,20 +454,6 @@ def test_the_guide_installs_each_drop_in(tmp_path: Path) -> None:
     assert installed == {
         path.relative_to(ROOT / "deploy" / "systemd") for path in DROP_INS
     }
-
-
-def test_only_the_worker_gets_the_key_that_signs_events() -> None:
-    (sources,) = (
-        volume["projected"]["sources"]
-        for volume in PODS["worker"]["volumes"]
-        if volume["name"] == "secret"
-    )
-
-    assert {"name": "hotwallet-webhooks", "optional": True} in [
-        source["secret"] for source in sources
-    ]
-    for role in {*PODS} - {"worker"}:
-        assert "hotwallet-webhooks" not in str(PODS[role]["volumes"])
 
 
 _OPTIONAL = {
@@ -560,16 +502,6 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_a_workflow_is_valid(path: Path) -> None:
-    """Against the schema of workflows; see also ``test_a_workflow_is_hardened``."""
-    workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
-    workflow["on"] = workflow.pop(True)  # YAML 1.1 reads the key "on" as true.
-
-    assert schema_errors("github-workflows", workflow) == []
-    assert schema_errors("github-workflows", {**workflow, "job": {}}) != []
-
-
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_a_workflow_is_hardened(path: Path) -> None:
     """
     No action can be replaced, no job has a permission by default, no shell gets a name.
@@ -578,6 +510,9 @@ def test_a_workflow_is_hardened(path: Path) -> None:
     """
     text = path.read_text(encoding="utf-8")
     workflow = yaml.safe_load(text)
+    workflow["on"] = workflow.pop(True)  # YAML 1.1 reads the key "on" as true.
+    assert schema_errors("github-workflows", workflow) == []
+    assert schema_errors("github-workflows", {**workflow, "job": {}}) != []
     jobs = workflow["jobs"].values()
     steps = [step for job in jobs for step in job["steps"]]
 
@@ -601,16 +536,3 @@ def test_the_job_that_publishes_runs_no_code_of_dependencies() -> None:
         if "id-token" in job["permissions"]:
             commands = " ".join(step.get("run", "") for step in job["steps"])
             assert not re.search(r"\b(make|pip|npm|python)\b", commands), name
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        *(ROOT / ".github").rglob("*.yml"),
-        ROOT / ".pre-commit-config.yaml",
-        ROOT / "docker" / "compose.yaml",
-    ],
-    ids=lambda path: path.name,
-)
-def test_other_files_can_be_read(path: Path) -> None:
-    assert yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -35,24 +35,13 @@ def _running() -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
-def test_the_time_of_ended_children_counts() -> None:
+def test_a_descendant_is_found_by_its_command() -> None:
+    """It is the child of a child of this process; ended ones count."""
     with _running() as process:
         assert cpu_seconds(process.pid) > 0.25  # The kernel counts in ticks.
-
-
-def test_a_descendant_is_found_by_its_command() -> None:
-    """It is the child of a child of this process."""
-    with _running() as process:
-        found = find_descendant("sleep")
-
-        assert found != process.pid
+        (child,) = children(process.pid)
+        assert find_descendant("sleep") == child != process.pid
         with pytest.raises(LookupError, match="no process absent"):
             find_descendant("absent")
-
-
-def test_children_are_found_until_their_parent_ends() -> None:
-    with _running() as process:
-        (child,) = children(process.pid)
-        assert find_descendant("sleep") == child
 
     assert children(process.pid) == []

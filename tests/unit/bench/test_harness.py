@@ -1,19 +1,10 @@
 """Rounds, spread and ratios of the benchmarks."""
 
-import statistics
 from collections.abc import Callable
 
 import pytest
 
 from bench.harness import Figure, Goal, Spread, Values, run_rounds, summarise
-
-
-def test_a_spread_has_median_range_and_deviation() -> None:
-    spread = Spread.of([1.0, 2.0, 4.0, 100.0])
-
-    assert spread == Spread(
-        count=4, minimum=1.0, median=3.0, maximum=100.0, mad=statistics.median([1, 2])
-    )
 
 
 def _noting(order: list[str], name: str) -> Callable[[float], Values]:

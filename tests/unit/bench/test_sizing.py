@@ -35,9 +35,6 @@ def _results() -> dict[str, Any]:
 def test_the_costs_are_the_measured_ones() -> None:
     """16 clients that are answered 200 times a second wait 80 ms each."""
     assert measured_costs(_results()) == COSTS
-
-
-def test_nothing_is_computed_without_measurements() -> None:
     with pytest.raises(ValueError, match="sweep-postgresql was not measured"):
         measured_costs({"scenarios": []})
 

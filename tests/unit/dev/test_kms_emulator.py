@@ -1,6 +1,5 @@
 """The emulator signs as AWS does, verified with ``cryptography``."""
 
-import hashlib
 import http.client
 import json
 from collections.abc import Iterator
@@ -55,18 +54,6 @@ def _sign(client: "KMSClient", key: str, message: bytes) -> bytes:
         MessageType="DIGEST",
         SigningAlgorithm="ECDSA_SHA_256",
     )["Signature"]
-
-
-def test_a_message_is_hashed(client: "KMSClient", kms_key: KeyId) -> None:
-    """RAW is the default, which signs SHA-256 of the message."""
-    message = b"any length" * 9
-    spki = client.get_public_key(KeyId=kms_key)["PublicKey"]
-
-    signature = client.sign(
-        KeyId=kms_key, Message=message, SigningAlgorithm="ECDSA_SHA_256"
-    )["Signature"]
-
-    _verify(spki, signature, hashlib.sha256(message).digest())
 
 
 def test_s_is_high_half_of_the_time(client: "KMSClient", kms_key: KeyId) -> None:
@@ -217,15 +204,6 @@ def other_client(kms_emulator: KMSEmulator) -> Iterator["KMSClient"]:
     """A boto3 client of another region."""
     with closing(build_client(OTHER_REGION, kms_emulator.endpoint, 1, 9_000, 4)) as c:
         yield c
-
-
-def test_a_key_of_another_region_is_not_found(
-    other_client: "KMSClient", kms_key: KeyId
-) -> None:
-    """Neither by ARN nor by id."""
-    for name in (kms_key, kms_key.rpartition("/")[2]):
-        with pytest.raises(other_client.exceptions.NotFoundException):
-            other_client.get_public_key(KeyId=name)
 
 
 def test_a_region_may_be_down(

@@ -30,12 +30,8 @@ def _row(refunds: int) -> list[str]:
     signatures = signed * DAYS * SIGNATURE_PRICE
     size = refunds * ROW_BYTES * 365 / 10**9
     return [
-        f"{refunds:,}",
-        f"{calls:,}",
-        f"{units / 10**6:,.0f} million",
-        f"{units * UNIT_PRICE:,.0f}",
-        f"{signed:,}",
-        f"{1 + signatures:.2f}",
+        *(f"{refunds:,}", f"{calls:,}", f"{units / 10**6:,.0f} million"),
+        *(f"{units * UNIT_PRICE:,.0f}", f"{signed:,}", f"{1 + signatures:.2f}"),
         f"{2.5 + signatures:.2f}",
         f"{refunds * TRANSFER_GAS / 10**6:,.0f} million",
         f"{size:.0f} GB" if size > 10 else f"{size:.1f} GB",

@@ -41,27 +41,24 @@ PAGES = [
     ROOT / "contracts" / "README.md",
 ]
 
-VARIABLES = sorted(
-    {
-        str(field.alias)
-        for model in (
-            *(Settings, GoogleCloudKMSOptions),
-            *(ScreeningSettings, TraceSettings, TreasurySettings),
-        )
-        for field in model.model_fields.values()
-        if str(field.alias).isupper()
-    }
-)
+VARIABLES = {
+    str(field.alias)
+    for model in (
+        *(Settings, GoogleCloudKMSOptions),
+        *(ScreeningSettings, TraceSettings, TreasurySettings),
+    )
+    for field in model.model_fields.values()
+    if str(field.alias).isupper()
+}
 
 
 @pytest.mark.parametrize(
     "document", [".env.example", "docs/reference/configuration.md"]
 )
-@pytest.mark.parametrize("variable", VARIABLES)
-def test_every_variable_is_documented(variable: str, document: str) -> None:
-    text = (ROOT / document).read_text(encoding="utf-8")
+def test_every_variable_is_documented(document: str) -> None:
+    words = {*re.findall(r"\w+", (ROOT / document).read_text(encoding="utf-8"))}
 
-    assert re.search(rf"\b{variable}\b", text)
+    assert {*VARIABLES} - words == set()
 
 
 def test_every_variable_of_a_command_is_documented() -> None:

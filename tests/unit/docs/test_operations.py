@@ -144,13 +144,8 @@ def test_every_error_of_gunicorn_has_its_row() -> None:
 def test_the_search_finds_events() -> None:
     """At least these, one per syntax of a log call."""
     assert {
-        "wallet-paused",
-        "refund-delayed",
-        "worker-not-started",
-        "refund-ended",
-        "request-unreadable",
-        "jwks-not-refreshed",
-        "thread-died",
+        *("wallet-paused", "refund-delayed", "worker-not-started", "refund-ended"),
+        *("request-unreadable", "jwks-not-refreshed", "thread-died"),
     } <= _events(_LEVELS | _HOOKS)
     assert "WORKER TIMEOUT (pid:" in _gunicorn_errors()
 
@@ -158,13 +153,8 @@ def test_the_search_finds_events() -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        "backend-access-denied",
-        "backend-throttled",
-        "backend-unavailable",
-        "key-not-found",
-        "key-unusable",
-        "signature-recovery",
-        "signature-encoding",
+        *("backend-access-denied", "backend-throttled", "backend-unavailable"),
+        *("key-not-found", "key-unusable", "signature-recovery", "signature-encoding"),
     ],
 )
 def test_every_failure_of_the_key_has_its_row(code: str) -> None:

@@ -98,34 +98,6 @@ def test_transactions_equal_eth_accounts(transaction: dict[str, Any]) -> None:
     assert _sign(transaction, PERMISSIVE) == LOCAL.sign_transaction(transaction)
 
 
-@pytest.mark.parametrize(
-    ("transaction", "vs"),
-    [
-        (LEGACY, {37, 38}),
-        ({**LEGACY, "chainId": 31337}, {62709, 62710}),
-        (TYPE_1, {0, 1}),
-        (TYPE_2, {0, 1}),
-    ],
-)
-def test_v_depends_on_the_transaction_type(
-    transaction: dict[str, Any], vs: set[int]
-) -> None:
-    """S11: legacy has 35 + 2 * chain id + parity, typed transactions the parity."""
-    found = {_sign({**transaction, "nonce": nonce}).v for nonce in range(16)}
-
-    assert found == vs
-
-
-def test_eip_155_example() -> None:
-    """The transaction of EIP-155 has the bytes and the v printed there."""
-    example = load("eips")["eip155"]
-
-    signed = _sign(example["transaction"])
-
-    assert signed.raw_transaction == HexBytes(example["raw"])
-    assert signed.v == example["v"]
-
-
 def _require_example(account: HSMAccount, signed: Any, example: Any) -> None:
     assert account.address == example["address"]
     assert signed.message_hash == HexBytes(example["digest"])
@@ -179,18 +151,12 @@ def test_messages_equal_eth_accounts(message: SignableMessage) -> None:
     assert ours == theirs
     assert ours.v in (27, 28)
     assert len(ours.signature) == 65
-    assert message_digest(message) == theirs.message_hash
-
-
-def test_typed_data_in_three_parts() -> None:
-    """Domain, types and message give the same signature as the whole document."""
-    parts = (
-        {"name": "x", "chainId": 1},
-        {"Pay": [{"name": "amount", "type": "uint256"}]},
-        {"amount": 7},
-    )
-
-    assert HSM.sign_typed_data(*parts) == LOCAL.sign_typed_data(*parts)
+    digest = theirs.message_hash
+    assert message_digest(message) == digest
+    # It is not hashed again.
+    assert PERMISSIVE.unsafe_sign_hash(digest) == LOCAL.unsafe_sign_hash(digest)
+    with pytest.raises(InvalidInputError, match="32 bytes"):
+        HSM.unsafe_sign_hash(cast("Hash32", digest[:31]))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +180,12 @@ def test_malformed_typed_data_is_refused(document: dict[str, Any]) -> None:
 def test_typed_data_is_whole_or_in_parts() -> None:
     """A document beside its three parts is refused: they could differ."""
     document = load("eips")["eip712"]["document"]
+    domain, message = {"name": "x", "chainId": 1}, {"amount": 7}
+    types = {"Pay": [{"name": "amount", "type": "uint256"}]}
 
+    assert HSM.sign_typed_data(domain, types, message) == LOCAL.sign_typed_data(
+        domain, types, message
+    )
     with pytest.raises(InvalidInputError, match="not both"):
         HSM.sign_typed_data({}, full_message=document)
     with pytest.raises(InvalidInputError):
@@ -243,37 +214,15 @@ def test_malformed_messages_are_refused(message: Any) -> None:
     assert caught.value.field == "message"
 
 
-def test_hash_is_not_hashed_again() -> None:
-    """unsafe_sign_hash takes bytes or hex, and signs what local accounts sign."""
-    digest = keccak(text="another's hash")
-
-    assert PERMISSIVE.unsafe_sign_hash(
-        cast("Hash32", digest)
-    ) == LOCAL.unsafe_sign_hash(cast("Hash32", digest))
-    with pytest.raises(InvalidInputError, match="32 bytes"):
-        HSM.unsafe_sign_hash(cast("Hash32", digest[:31]))
-
-
-def test_account_shows_only_its_address() -> None:
-    """It has a local account's address, and its repr shows nothing else."""
-    assert HSM.address == LOCAL.address
-    assert repr(HSM) == f"HSMAccount('{LOCAL.address}')"
-    assert HSMAccount(signer_over(honest(KEY))) == HSM
-
-
 @pytest.mark.parametrize("base", [LEGACY, TYPE_1, TYPE_2])
 @pytest.mark.parametrize("spell", [str, str.lower])
 def test_from_may_be_the_account(base: dict[str, Any], spell: Any) -> None:
     """A `from` that is the account's own address changes nothing."""
     assert _sign({**base, "from": spell(LOCAL.address)}) == _sign(base)
-
-
-@pytest.mark.parametrize("sender", [OTHER, "", None, "0x", 7, LOCAL.address[:-1]])
-def test_from_of_another_account_is_refused(sender: object) -> None:
-    with pytest.raises(InvalidInputError) as caught:
-        _sign({**LEGACY, "from": sender})
-
-    assert caught.value.field == "from"
+    for sender in (OTHER, None):
+        with pytest.raises(InvalidInputError) as caught:
+            _sign({**base, "from": sender})
+        assert caught.value.field == "from"
 
 
 @pytest.mark.parametrize("base", [LEGACY, TYPE_1, TYPE_2])
@@ -289,32 +238,10 @@ def test_chain_id_is_required(base: dict[str, Any], chain_id: object) -> None:
         assert caught.value.rule == "chain-id"
 
 
-@pytest.mark.parametrize("base", [LEGACY, TYPE_1, TYPE_2])
-@pytest.mark.parametrize(
-    "chain_id", [-1, None, "", "0x", "0x00", "1", "one", 1.0, True, b"\x01", []]
-)
-def test_malformed_chain_id_is_refused(base: dict[str, Any], chain_id: object) -> None:
-    """A chain id is a positive integer or 0x-prefixed hex."""
-    with pytest.raises(InvalidInputError) as caught:
-        _sign({**base, "chainId": chain_id})
-
-    assert caught.value.field == "chainId"
-
-
-AUTHORISATION = {
-    "chainId": 0,
-    "address": OTHER,
-    "nonce": 0,
-    "yParity": 0,
-    "r": 1,
-    "s": 1,
-}
-TYPE_3 = {
-    **TYPE_2,
-    "type": 3,
-    "maxFeePerBlobGas": 1,
-    "blobVersionedHashes": ["0x01" + "00" * 31],
-}
+DELEGATION = {"chainId": 0, "address": OTHER, "nonce": 0}
+AUTHORISATION = {**DELEGATION, "yParity": 0, "r": 1, "s": 1}
+BLOBS = {"maxFeePerBlobGas": 1, "blobVersionedHashes": ["0x01" + "00" * 31]}
+TYPE_3 = {**TYPE_2, **BLOBS, "type": 3}
 TYPE_4 = {**TYPE_2, "type": 4, "authorizationList": [AUTHORISATION]}
 
 
@@ -365,74 +292,12 @@ def test_malformed_fields_are_refused(base: dict[str, Any], value: object) -> No
         assert ours == LOCAL.sign_transaction(transaction), name
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("nonce", True),
-        ("value", "10"),
-        ("gas", -1),
-        ("to", OTHER.lower()),
-        ("to", OTHER[:-1]),
-        ("to", "0x5fbDB2315678afecb367f032d93F642f64180aa3"),
-        ("to", bytes(19)),
-        ("data", "0x1g"),
-        ("extra", 1),
-    ],
-)
-def test_legacy_fields_are_strict(field: str, value: object) -> None:
-    """Decimal strings, addresses without checksum and bad hex are refused."""
-    with pytest.raises(InvalidInputError, match=field) as caught:
-        _sign({**LEGACY, field: value})
-
-    assert caught.value.field == field
-
-
-@pytest.mark.parametrize("base", [LEGACY, TYPE_1, TYPE_2])
-def test_a_recipient_needs_its_checksum(base: dict[str, Any]) -> None:
-    """As for eth-account; a typing error must not be paid."""
-    with pytest.raises(InvalidInputError, match="checksum"):
-        _sign({**base, "to": OTHER.lower()})
-
-
-def test_a_fee_below_the_priority_fee_is_refused() -> None:
-    """T8: eth-account would sign it, and no node would take it."""
-    with pytest.raises(InvalidInputError) as caught:
-        _sign({**TYPE_2, "maxFeePerGas": 1})
-
-    assert caught.value.field == "maxPriorityFeePerGas"
-
-
-@pytest.mark.parametrize("missing", ["nonce", "gasPrice", "gas"])
-def test_missing_legacy_field_is_refused(missing: str) -> None:
-    """A legacy transaction without one of these is incomplete."""
-    transaction = {name: value for name, value in LEGACY.items() if name != missing}
-
-    with pytest.raises(InvalidInputError):
-        _sign(transaction)
-
-
 @pytest.mark.parametrize("base", [LEGACY, TYPE_1, TYPE_2])
 @pytest.mark.parametrize("data", [bytearray(b"ab"), "0x", "", b"", "0xab"], ids=repr)
 def test_spellings_of_data(base: dict[str, Any], data: object) -> None:
     transaction = {**base, "data": data}
 
     assert _sign(transaction) == LOCAL.sign_transaction(transaction)
-
-
-@pytest.mark.parametrize("base", [LEGACY, TYPE_1, TYPE_2])
-@pytest.mark.parametrize("data", [0, 5])
-def test_a_number_is_no_data(base: dict[str, Any], data: int) -> None:
-    """eth-account signs the bytes of the number, which few would expect."""
-    with pytest.raises(InvalidInputError, match="data"):
-        _sign({**base, "data": data})
-
-
-def test_the_form_of_json_rpc() -> None:
-    """Hex quantities and the type 0 of cast give the same bytes."""
-    written = {"type": "0x0", "gasLimit": "0x5208", "input": "0x", "nonce": "0x1"}
-    fields = {name: value for name, value in LEGACY.items() if name != "gas"}
-
-    assert _sign({**fields, **written}) == LOCAL.sign_transaction(LEGACY)
 
 
 @pytest.mark.parametrize("transaction", [LEGACY, TYPE_2])
@@ -490,16 +355,7 @@ def test_its_own_authorisation_in_a_transaction() -> None:
     """The list takes what ``sign_authorization`` returns, as in eth-account."""
     given = {"chainId": 1, "address": OTHER, "nonce": 8}
     signed = PERMISSIVE.sign_authorization(given)
-    fields = {
-        "type": 4,
-        "chainId": 1,
-        "nonce": 7,
-        "gas": 100_000,
-        "maxFeePerGas": 2,
-        "maxPriorityFeePerGas": 1,
-        "to": OTHER,
-        "value": 0,
-    }
+    fields = {**TYPE_2, "type": 4}
     whole = {**fields, "authorizationList": [signed]}
     plain = {**fields, "authorizationList": [signed.model_dump(by_alias=True)]}
 

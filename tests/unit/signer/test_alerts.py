@@ -73,11 +73,12 @@ def test_alert_has_a_link_to_its_runbook(events: list[Any]) -> None:
     outside = Outside()
 
     Alerts(None, outside, runbooks="https://docs.example/alarms").sound(
-        Alert.BREAK_GLASS
+        Alert.BREAK_GLASS, key=ARN, count=None
     )
 
     (document,) = outside.documents
     assert document["runbook"] == "https://docs.example/alarms#break-glass"
+    assert document["facts"] == {"key": "[redacted]", "count": None}
 
 
 def test_processes_share_the_counts(database_url: str, events: list[Any]) -> None:
@@ -165,16 +166,11 @@ def test_a_problem_is_repeated_while_it_lasts(processes: Processes) -> None:
     assert len(processes.outside.documents) == 3
 
 
-def test_what_has_not_lasted_has_no_end(processes: Processes) -> None:
-    """Most calls of resolve are of this kind, and ask nothing."""
+def test_a_new_process_knows_what_lasts(processes: Processes) -> None:
+    """The one that raised it may have been killed; what has not lasted has no end."""
     processes.first.resolve(Alert.LOW_BALANCE, network="local", asset="coin")
     processes.first.resolve(Alert.SIGNING_STOPPED, is_known=False, network="local")
 
-    assert processes.outside.documents == []
-
-
-def test_a_new_process_knows_what_lasts(processes: Processes) -> None:
-    """The one that raised the alert may have been killed."""
     processes.first.sound(Alert.QUORUM_LOST, network="local")
     processes.second.refresh()
     processes.second.refresh()  # Not again so soon.
@@ -243,54 +239,6 @@ def test_alert_is_sent_if_it_cannot_be_counted(
     assert [event["event"] for event in events] == ["alert", "alert-not-counted"]
     assert events[1]["code"] == "store-unavailable"
     assert outside.documents[0]["alert"] == "key-unhealthy"
-
-
-def test_counters_and_notifier_are_optional(events: list[Any]) -> None:
-    Alerts().sound(Alert.SEALING_LATE)
-
-    assert [event["alert"] for event in events] == ["audit-sealing-late"]
-
-
-def test_notifications_are_sanitized(events: list[Any]) -> None:
-    outside = Outside()
-
-    Alerts(None, outside).sound(Alert.KEY_MISMATCH, key=ARN, count=None)
-
-    assert outside.documents[0]["facts"] == {"key": "[redacted]", "count": None}
-
-
-def test_alert_names_are_stable() -> None:
-    """The rules of operators depend on the names."""
-    assert [str(alert) for alert in Alert] == [
-        "key-unhealthy",
-        "key-mismatch",
-        "rotation-refused",
-        "audit-chain-broken",
-        "audit-sealing-late",
-        "signing-stopped",
-        "audit-signing-late",
-        "audit-record-forged",
-        "audit-checkpoint-forged",
-        "row-not-authentic",
-        "fees-above-recent",
-        "approval-requested",
-        "break-glass",
-        "worker-stopped",
-        "low-balance",
-        "top-up-failing",
-        "vault-limit",
-        "wallet-delegated",
-        "books-differ",
-        "webhook-failing",
-        "node-down",
-        "node-lagging",
-        "backend-throttled",
-        "policy-not-reloaded",
-        "quorum-lost",
-        "chain-stalled",
-        "refunds-late",
-        "database-unreachable",
-    ]
 
 
 def _reminds(alerts: Alerts, alert: Alert, *about: str, **facts: str) -> bool:

@@ -22,6 +22,7 @@ def test_amounts_survive_the_round_trip(units: int, decimals: int) -> None:
 
     assert parse_units(amount, decimals) == units
     assert Fraction(amount) == Fraction(units, 10**decimals)
+    assert len(amount.partition(".")[2]) == decimals
 
 
 @given(
@@ -58,6 +59,9 @@ def test_parsing_equals_exact_arithmetic(
 def test_valid_amounts(amount: str, decimals: int, units: int) -> None:
     """Trailing zeros change nothing; the smallest and the largest amount are valid."""
     assert parse_units(amount, decimals) == units
+    assert (format_units(0, 6), format_units(0, 0)) == ("0.000000", "0")
+    with pytest.raises(InvalidInputError):
+        parse_units(str(MAX_UINT256 + 1), 0)
 
 
 @pytest.mark.parametrize(
@@ -81,26 +85,3 @@ def test_invalid_amounts(amount: str) -> None:
         parse_units(amount, 6)
 
     assert caught.value.field == "amount"
-
-
-def test_more_than_a_uint256_is_refused() -> None:
-    with pytest.raises(InvalidInputError):
-        parse_units(str(MAX_UINT256 + 1), 0)
-
-
-@pytest.mark.parametrize(
-    ("units", "decimals", "amount"),
-    [
-        (12_500_000, 6, "12.500000"),
-        (1, 6, "0.000001"),
-        (5, 0, "5"),
-        (0, 6, "0.000000"),
-        (0, 0, "0"),
-        (10**18, 18, "1." + "0" * 18),
-    ],
-)
-def test_amounts_are_formatted_with_all_decimals(
-    units: int, decimals: int, amount: str
-) -> None:
-    """The digits after the point show the token's decimals."""
-    assert format_units(units, decimals) == amount

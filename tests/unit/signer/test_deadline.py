@@ -24,10 +24,6 @@ def _threads(name: str) -> int:
     return sum(thread.name == f"deadline-{name}" for thread in threading.enumerate())
 
 
-def test_result_in_time_is_returned() -> None:
-    assert Deadlines().within(5, lambda: "signed", name="key") == "signed"
-
-
 def test_exception_of_the_work_is_raised() -> None:
     """The caller gets every exception of the work, including bugs."""
     with pytest.raises(ZeroDivisionError):
@@ -35,19 +31,16 @@ def test_exception_of_the_work_is_raised() -> None:
 
 
 def test_callers_stop_waiting_for_late_work(released: Event) -> None:
-    """The caller gets `backend-unavailable` in time."""
-    began = time.monotonic()
+    """In time, with `backend-unavailable` or an error of the caller's choice."""
+    began, deadlines = time.monotonic(), Deadlines()
 
     with pytest.raises(BackendUnavailableError):
-        Deadlines().within(0.1, released.wait, name="key")
-
+        deadlines.within(0.1, released.wait, name="key")
     assert 0.1 <= time.monotonic() - began < 10
-
-
-def test_caller_can_choose_the_error(released: Event) -> None:
-    """*late* makes the error, such as one of the database."""
     with pytest.raises(StoreUnavailableError):
-        Deadlines().within(0.01, released.wait, name="d", late=StoreUnavailableError)
+        deadlines.within(0.01, released.wait, name="d", late=StoreUnavailableError)
+    # Only work with the same name is refused meanwhile.
+    assert deadlines.within(5, lambda: 7, name="database") == 7
 
 
 def test_hanging_work_does_not_pile_up(released: Event) -> None:
@@ -65,25 +58,13 @@ def test_hanging_work_does_not_pile_up(released: Event) -> None:
     assert _threads("one") == 1
 
 
-def test_names_are_independent(released: Event) -> None:
-    """While work hangs, only work with the same name is refused."""
-    deadlines = Deadlines()
-    deadlines.start(released.wait, name="key")
-
-    assert deadlines.within(5, lambda: 7, name="database") == 7
-
-
-def test_per_subject_limit(released: Event) -> None:
-    """If two pieces of work are allowed, a third is refused."""
-    deadlines = Deadlines(per_subject=2)
-    started = [deadlines.start(released.wait, name="two") for _ in range(3)]
-    released.set()
-
-    assert [pending.wait(5) for pending in started] == [True, True, False]
-
-
 def test_subjects_are_independent_up_to_the_total(released: Event) -> None:
     """Hanging work is refused for its own subject, until the total is reached."""
+    two = Deadlines(per_subject=2)
+    assert [two.start(released.wait, name="two").is_started for _ in range(3)] == [
+        *(True, True, False)
+    ]
+
     deadlines = Deadlines(total=3)
     started = [
         deadlines.start(released.wait, name="key", subject=subject)
@@ -92,23 +73,10 @@ def test_subjects_are_independent_up_to_the_total(released: Event) -> None:
     released.set()
 
     assert [pending.is_started for pending in started] == [
-        True,
-        False,
-        True,
-        True,
-        False,
+        *(True, False, True, True, False),
     ]
     assert all(pending.wait(5) for pending in started if pending.is_started)
     assert deadlines.start(lambda: None, name="key", subject="d").is_started
-
-
-def test_finished_work_makes_room() -> None:
-    """Once hanging work has ended, new work can start at once."""
-    deadlines = Deadlines()
-    for _ in range(50):
-        pending = deadlines.start(lambda: None, name="key")
-
-        assert pending.wait(5)
 
 
 def test_thread_has_the_callers_context() -> None:
@@ -119,26 +87,20 @@ def test_thread_has_the_callers_context() -> None:
     assert Deadlines().within(5, request_id.get, name="key") == "rq-1"
 
 
-def test_threads_are_used_again() -> None:
-    """With *idle*, work one after the other runs in one thread."""
-    deadlines = Deadlines(idle=2)
+def test_threads_are_used_again(released: Event) -> None:
+    """With *idle*, work one after the other runs in one thread, unless that hangs."""
+    deadlines = Deadlines(per_subject=2, idle=2)
+    hanging = deadlines.start(released.wait, name="hang")
+    assert deadlines.within(5, lambda: 7, name="hang") == 7
+    released.set()
+    assert hanging.wait(5)
+    assert deadlines.within(5, lambda: 8, name="hang") == 8
 
     threads = {
         deadlines.within(5, threading.current_thread, name="idle") for _ in range(50)
     }
 
     assert len(threads) == 1
-
-
-def test_hanging_work_keeps_its_thread(released: Event) -> None:
-    """Work after it gets another one, and both are idle at the end."""
-    deadlines = Deadlines(per_subject=2, idle=2)
-    hanging = deadlines.start(released.wait, name="hang")
-
-    assert deadlines.within(5, lambda: 7, name="hang") == 7
-    released.set()
-    assert hanging.wait(5)
-    assert deadlines.within(5, lambda: 8, name="hang") == 8
 
 
 def test_failure_to_start_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:

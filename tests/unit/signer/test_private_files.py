@@ -26,14 +26,8 @@ def test_creates_a_file_that_only_its_owner_may_access(tmp_path: Path) -> None:
     assert create_once(path, lambda: b"secret")
     assert path.read_bytes() == b"secret"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
-def test_keeps_an_existing_file(tmp_path: Path) -> None:
-    path = tmp_path / "key"
-    path.write_bytes(b"first")
-
     assert not create_once(path, lambda: b"second")
-    assert path.read_bytes() == b"first"
+    assert path.read_bytes() == b"secret"
 
 
 def test_keeps_a_file_that_appears_meanwhile(tmp_path: Path) -> None:
@@ -137,36 +131,19 @@ def test_a_credential_of_systemd_is_private(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "entry"),
+    "entries",
     [
-        (1, (USER, READ, US + 1)),
-        (2, (GROUP, READ, NO_ID)),
-        (4, (OTHER, READ, NO_ID)),
+        [*OURS[:1], (USER, READ, US + 1), *OURS[2:]],
+        [*OURS[:2], (GROUP, READ, NO_ID), *OURS[3:]],
+        [*OURS[:3], (NAMED_GROUP, READ, 1), *OURS[3:]],
+        [*OURS[:4], (OTHER, READ, NO_ID)],
     ],
+    ids=["another user", "the group", "another group", "others"],
 )
 def test_a_list_with_others_is_not_private(
-    tmp_path: Path, place: int, entry: tuple[int, int, int]
+    tmp_path: Path, entries: list[tuple[int, int, int]]
 ) -> None:
-    entries = [*OURS]
-    entries[place] = entry
-
     assert not _listed(tmp_path / "mac.key", entries)
-
-
-def test_a_list_with_a_group_is_not_private(tmp_path: Path) -> None:
-    entries = [*OURS[:3], (NAMED_GROUP, READ, 1), *OURS[3:]]
-
-    assert not _listed(tmp_path / "mac.key", entries)
-
-
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o601])
-def test_a_mode_for_others_is_not_private(tmp_path: Path, mode: int) -> None:
-    path = tmp_path / "mac.key"
-    path.write_bytes(b"secret")
-    path.chmod(mode)
-
-    with path.open("rb") as file:
-        assert not is_private(file.fileno())
 
 
 def test_systems_without_such_lists_go_by_the_mode(
@@ -174,4 +151,10 @@ def test_systems_without_such_lists_go_by_the_mode(
 ) -> None:
     monkeypatch.delattr(os, "getxattr")
 
-    assert not _listed(tmp_path / "mac.key", OURS)
+    path = tmp_path / "mac.key"
+    assert not _listed(path, OURS)
+    os.removexattr(path, "system.posix_acl_access")
+    for mode in (0o640, 0o604, 0o620, 0o601, 0o600):
+        path.chmod(mode)
+        with path.open("rb") as file:
+            assert is_private(file.fileno()) is (mode == 0o600)

@@ -72,13 +72,7 @@ def test_fetches_into_the_project_without_root(apt: Path, layout: Layout) -> Non
     assert module == layout.lib / "usr/lib/softhsm/libsofthsm2.so"
     assert not state.exists()
     assert len(messages) == 2
-
-
-def test_finds_a_fetched_module(apt: Path, layout: Layout) -> None:
-    """Later processes find the fetched module if the system has none."""
-    module = library.install(layout, lambda _: None, is_root=False)
     settings = Settings.from_env({"HOTWALLET_HOME": str(layout.root.parent)})
-
     assert library.find_module(settings, places=()) == module
 
 

@@ -39,8 +39,10 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def test_files_are_private(layout: Layout) -> None:
-    """Folders have mode 0700 and files 0600."""
-    ensure_pin(layout.pin)
+    """Folders have mode 0700 and files 0600; a PIN has 128 bits and is created once."""
+    pin = ensure_pin(layout.pin)
+    assert len(bytes.fromhex(pin)) == 16
+    assert ensure_pin(layout.pin) == pin != ensure_pin(layout.so_pin)
 
     for path in (layout.root, layout.tokens):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
@@ -49,46 +51,20 @@ def test_files_are_private(layout: Layout) -> None:
 
 
 def test_the_configuration_has_the_required_settings(layout: Layout) -> None:
-    """File objects, reset on fork, and the folder of the project's tokens."""
-    lines = layout.conf.read_text().splitlines()
-
-    assert f"directories.tokendir = {layout.tokens}" in lines
-    assert "objectstore.backend = file" in lines
-    assert "library.reset_on_fork = true" in lines
-    assert "log.level = ERROR" in lines
-    assert "slots.removable = false" in lines
-
-
-def test_a_moved_project_gets_a_new_configuration(layout: Layout) -> None:
-    """The absolute path in the configuration is updated."""
-    layout.conf.write_text("directories.tokendir = /nowhere\n")
-
-    layout.prepare()
-
-    assert str(layout.tokens) in layout.conf.read_text()
-
-
-def test_preparing_twice_changes_nothing(layout: Layout) -> None:
+    """File objects, reset on fork, and the folder of a project, which may move."""
     before = layout.conf.stat().st_mtime_ns
-
+    layout.prepare()
+    assert layout.conf.stat().st_mtime_ns == before
+    layout.conf.write_text("directories.tokendir = /nowhere\n")
     layout.prepare()
 
-    assert layout.conf.stat().st_mtime_ns == before
-
-
-def test_a_file_is_replaced_atomically(tmp_path: Path) -> None:
-    """The file is replaced by a new one with mode 0600, and no other file is left."""
-    path = tmp_path / "file"
-    path.write_text("before")
-    path.chmod(0o644)
-    before = path.stat().st_ino
-
-    write_whole(path, b"after")
-
-    assert path.read_bytes() == b"after"
-    assert path.stat().st_ino != before
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert list(tmp_path.iterdir()) == [path]
+    assert {*layout.conf.read_text().splitlines()} >= {
+        f"directories.tokendir = {layout.tokens}",
+        "objectstore.backend = file",
+        "library.reset_on_fork = true",
+        "log.level = ERROR",
+        "slots.removable = false",
+    }
 
 
 @pytest.mark.parametrize("is_empty", [False, True], ids=["unset", "empty"])
@@ -139,24 +115,12 @@ def test_a_program_without_a_pin_is_refused(tmp_path: Path, program: str) -> Non
         ask_program(path)
 
     assert caught.value.__context__ is None
-
-
-def test_a_missing_program_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AccessDeniedError, match="run it by hand"):
         ask_program(tmp_path / "missing")
 
 
 def _with_token(token: str, **environ: str) -> Settings:
     return Settings.from_env({"PKCS11_TOKEN_LABEL": token, **environ})
-
-
-def test_a_new_pin_is_random_and_permanent(layout: Layout) -> None:
-    """A PIN has 128 random bits, and is created once."""
-    pin = ensure_pin(layout.pin)
-
-    assert len(bytes.fromhex(pin)) == 16
-    assert ensure_pin(layout.pin) == pin
-    assert ensure_pin(layout.so_pin) != pin
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o602, 0o601])

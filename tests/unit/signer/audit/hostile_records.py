@@ -20,19 +20,8 @@ _SEALER = AuditLog(structlog.get_logger("audit"), clock=lambda: START)
 GOOD_ID = record().id
 
 _BODIES = (
-    "",
-    "{}}",
-    "[]",
-    "5",
-    "null",
-    "not json",
-    '{"a": 1}',
-    '{"b":1,"a":2}',
-    '{"a":1,"a":1}',
-    '{"a":1.0}',
-    '{"a":NaN}',
-    '{"a":"\\ud800"}',
-    '{"a":"\\u0061"}',
+    *("", "{}}", "[]", "5", "null", "not json", '{"a": 1}', '{"b":1,"a":2}'),
+    *('{"a":1,"a":1}', '{"a":1.0}', '{"a":NaN}', '{"a":"\\ud800"}', '{"a":"\\u0061"}'),
     "{}\n",
     '{},"sequence":2}\n{"hash":"' + "0" * 64 + f'","id":"{GOOD_ID}","record":{{}}',
     '{"a":' * 501 + "1" + "}" * 501,

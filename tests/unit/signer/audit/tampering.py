@@ -213,24 +213,7 @@ def replace_all(chance: random.Random) -> Tampered:
 
 
 TAMPERINGS: tuple[Callable[[random.Random], Tampered], ...] = (
-    edit,
-    edit_the_id,
-    flip_a_bit,
-    respell,
-    encode_otherwise,
-    edit_and_hash,
-    delete,
-    delete_some,
-    swap,
-    duplicate,
-    insert,
-    insert_and_hash,
-    replace,
-    truncate,
-    tear,
-    restore,
-    rehash,
-    rehash_and_sign,
-    rehash_and_hide,
-    replace_all,
+    *(edit, edit_the_id, flip_a_bit, respell, encode_otherwise, edit_and_hash, delete),
+    *(delete_some, swap, duplicate, insert, insert_and_hash, replace, truncate, tear),
+    *(restore, rehash, rehash_and_sign, rehash_and_hide, replace_all),
 )

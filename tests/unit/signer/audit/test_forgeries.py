@@ -1,6 +1,5 @@
 """Which records of a chain are forged, if forged records lie about that."""
 
-import json
 from collections.abc import Sequence
 
 import pytest
@@ -10,7 +9,6 @@ from signer.audit.hash_chain import (
     declared_by,
     genuine,
     hash_id,
-    read_fields,
 )
 from signer.model.audit_record import Record
 from tests.support.audit import record, records
@@ -79,24 +77,11 @@ def test_any_id_can_be_declared(id_: str) -> None:
     assert _accepted(OURS, forged, declaration) == [OURS, declaration]
 
 
-def test_hashes_are_not_redacted() -> None:
-    """Parts of some look like an account number; a part is not a word."""
-    ids = [f"au_{number}" for number in range(1000)]
-    details = DRAFTS.forged(ids).fields["details"]
-
-    assert details == {"id_sha256": [hash_id(id_) for id_ in ids]}
-
-
 @pytest.mark.parametrize(
     "body",
     [
-        "not json",
-        "[]",
-        "5",
-        '{"event":[]}',
-        '{"event":' + "[" * 200_000,
-        '{"event":"audit-records-forged"}',
-        '["audit-records-forged"]',
+        *("not json", "[]", "5", '{"event":[]}', '{"event":' + "[" * 200_000),
+        *('{"event":"audit-records-forged"}', '["audit-records-forged"]'),
         '{"details":{"id_sha256":"x"},"event":"audit-records-forged"}',
         '{"details":{"id_sha256":[[],{},7]},"event":"audit-records-forged"}',
         '{"details":["audit-records-forged"],"event":"other"}',
@@ -120,13 +105,6 @@ def test_another_form_declares_nothing() -> None:
 
     assert _accepted(OURS, renamed, respelled) == [OURS, renamed, respelled]
     assert _accepted(OURS, declaration) == [declaration]
-
-
-def test_fields_may_have_many_brackets() -> None:
-    """Only depth is hostile: a list may be long."""
-    fields: dict[str, list[object]] = {"list": [[] for _ in range(100)]}
-
-    assert read_fields(Record("au_0", json.dumps(fields))) == fields
 
 
 def test_records_of_an_event_are_read_in_order() -> None:

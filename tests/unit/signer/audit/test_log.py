@@ -12,7 +12,7 @@ import bitcurve
 import pytest
 import rfc8785
 import structlog
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.sql import SQLStore
@@ -29,7 +29,7 @@ from signer.errors import (
     KeyUnusableError,
 )
 from signer.keys.signer import Signer
-from signer.model.audit_record import Actor, Operation, Purpose, Record, Subject
+from signer.model.audit_record import Actor, Operation, Record, Subject
 from signer.ports.key_backend import DeviceSignature
 from tests.support.devices import (
     KEY_ID,
@@ -90,37 +90,40 @@ def test_a_signature_is_recorded_before_and_after(events: Events) -> None:
         "digest-sign-succeeded",
     )
     for event in (intent, outcome):
-        assert event["operation"] == "transaction-signing"
-        assert event["network"] == "local"
-        assert event["backend"] == "device"
-        assert event["key_id"] == "1234abcd..."
-        assert event["address"] == signer_over(honest(KEY)).address
-        assert event["actor"] == "gateway"
-        assert event["request_id"] == "req-1"
-        assert event["refund_id"] == "rf_1"
-        assert event["digest"] == DIGEST.hex()
-        assert event["node"] == os.uname().nodename
-        assert event["pid"] == os.getpid()
-    assert outcome["outcome"] == "success"
+        assert (
+            event.items()
+            >= {
+                "operation": "transaction-signing",
+                "network": "local",
+                "backend": "device",
+                "key_id": "1234abcd...",
+                "address": signer_over(honest(KEY)).address,
+                "actor": "gateway",
+                "request_id": "req-1",
+                "refund_id": "rf_1",
+                "digest": DIGEST.hex(),
+                "node": os.uname().nodename,
+                "pid": os.getpid(),
+            }.items()
+        )
+    assert (outcome["outcome"], outcome["attempts"]) == ("success", 1)
     assert outcome["device_request_ids"] == ["request-1"]
-    assert outcome["attempts"] == 1
     assert outcome["details"] == {"nonce": 7}
 
 
-def test_events_are_plain_json(events: Events) -> None:
-    """No value is a float, which has several encodings, or a Python object."""
+def test_events_are_plain_json_without_secrets(events: Events) -> None:
+    """No floats, bytes of the signature, or more than eight characters of a key id."""
     for event in events:
         assert json.loads(json.dumps(event)) == event
         assert not any(isinstance(value, float) for value in event.values())
-
-
-def test_no_signature_byte_is_recorded(events: Events) -> None:
-    """No event contains r, s or the DER, in hex or decimal."""
     r, s, _ = components(KEY, DIGEST)
     der = KEY.sign(DIGEST, hasher=None)
     written = json.dumps(list(events)).lower()
 
-    for secret in (f"{r:x}", f"{s:x}", str(r), str(s), der.hex(), "signature("):
+    for secret in (
+        *(f"{r:x}", f"{s:x}", str(r), str(s), der.hex(), "signature("),
+        *(KEY_ID, "arn:", "eu-central-1", "111122223333", "1234abcd-"),
+    ):
         assert secret not in written
 
 
@@ -128,14 +131,6 @@ def test_a_device_signature_has_no_bytes_in_its_repr() -> None:
     answer = DeviceSignature(b"\x30\x06signature", "request-1")
 
     assert repr(answer) == "DeviceSignature(request_id='request-1')"
-
-
-def test_no_full_key_id_is_recorded(events: Events) -> None:
-    """Events show eight characters of a key id, and no ARN, region or account."""
-    written = json.dumps(list(events))
-
-    for secret in (KEY_ID, "arn:", "eu-central-1", "111122223333", "1234abcd-"):
-        assert secret not in written
 
 
 @pytest.mark.parametrize(
@@ -225,27 +220,6 @@ def test_clock_and_node_name_can_be_set() -> None:
     assert events[0]["node"] == "pod-7"
 
 
-def test_the_default_clock_is_utc_now() -> None:
-    """Without a clock of its own the log uses the present, in UTC."""
-    audit, events = recording()
-    before = datetime.now(UTC)
-
-    audit.write(audit.intent(Purpose(Operation.SELF_TEST), SUBJECT, DIGEST))
-
-    at = datetime.fromisoformat(events[0]["timestamp"])
-    assert before <= at <= datetime.now(UTC)
-    assert at.utcoffset() == timedelta(0)
-
-
-def test_operation_names_are_stable() -> None:
-    """Alarms and queries of operators use these names."""
-    assert {str(operation) for operation in Operation} >= {
-        "transaction-signing",
-        "message-signing",
-        "self-test",
-    }
-
-
 @pytest.mark.parametrize("written", [0, 1])
 def test_with_a_journal_only_the_lines_of_intents_are_required(
     sqlite_store: SQLStore, written: int
@@ -281,6 +255,7 @@ _values = st.recursive(
 
 
 @given(st.dictionaries(st.text("az\x7f\xe9\ue000\U00010000", max_size=3), _values))
+@settings(max_examples=50)
 def test_every_record_has_the_form_of_rfc_8785(fields: dict[str, Any]) -> None:
     """The library rfc8785 writes the same bytes, or refuses the same fields."""
     at = datetime.now(UTC)
@@ -292,13 +267,6 @@ def test_every_record_has_the_form_of_rfc_8785(fields: dict[str, Any]) -> None:
         return
 
     assert Record.of(fields, at).body.encode() == expected
-
-
-@pytest.mark.parametrize("number", [2**53, -(2**53), float("nan"), float("inf")])
-def test_numbers_outside_json_are_rejected(number: float) -> None:
-    """A number that JSON parsers read differently is never written."""
-    with pytest.raises(ValueError, match=r"."):
-        Record.of({"number": number}, datetime.now(UTC))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.logs import audit_logger
@@ -46,6 +46,7 @@ def _of(fields: Mapping[str, Any]) -> Record:
 
 
 @given(st.dictionaries(TEXTS.filter(lambda name: name not in _EVENT), _VALUES))
+@settings(max_examples=50)
 def test_the_line_has_the_whole_record(fields: Mapping[str, Any]) -> None:
     """A reader rebuilds the bytes that the MAC covers, with any text in them."""
     record = _of({"event": "test", **fields})
@@ -56,6 +57,8 @@ def test_the_line_has_the_whole_record(fields: Mapping[str, Any]) -> None:
     assert line.isascii()
     assert (read, read.mac) == (record, record.mac)
     assert ROW_MACS.is_valid(read.mac, read)
+    changed = parse_line(line.replace(b'"event":"test"', b'"event":"text"'))
+    assert not ROW_MACS.is_valid(changed.mac, changed)
 
 
 @pytest.mark.parametrize("name", ["gateway", "Zo\u00eb", "\U0001f600\ufb33"])
@@ -87,15 +90,6 @@ def test_a_redacted_value_is_redacted_in_the_record_too() -> None:
 
     assert read.fields["details"] == {"reference": "[redacted]"}
     assert ROW_MACS.is_valid(read.mac, read)
-
-
-def test_a_changed_line_has_another_mac() -> None:
-    (line,) = _write(_of({"event": "test", "amount": "1"}))
-
-    read = parse_line(line.replace(b'"amount":"1"', b'"amount":"9"'))
-
-    assert read.fields["amount"] == "9"
-    assert not ROW_MACS.is_valid(read.mac, read)
 
 
 def test_the_line_of_a_configuration_is_redacted() -> None:
@@ -147,27 +141,24 @@ RECORD_ID = b"au_" + b"0" * 32
 @pytest.mark.parametrize(
     "line",
     [
-        b"",
-        b"{}",
-        b"[]",
-        b'{"event":"refund-delayed","level":"info"}',
-        b'{"record_id":5}',
-        b'{"record_id":"au_1"}',
-        b'{"a":1,"a":1,"record_id":"%s"}' % RECORD_ID,
-        b'{"a":1.5,"record_id":"%s"}' % RECORD_ID,
-        b'{"a":NaN,"record_id":"%s"}' % RECORD_ID,
-        b'{"a":"\\ud800","record_id":"%s"}' % RECORD_ID,
-        b'{"a":9007199254740992,"record_id":"%s"}' % RECORD_ID,
-        b'{"a":%s,"record_id":"%s"}' % (b"9" * 5000, RECORD_ID),
-        b'{"a":%s,"record_id":"%s"}' % (b"[" * 1000 + b"]" * 1000, RECORD_ID),
-        b'{"a":"\xff","record_id":"%s"}' % RECORD_ID,
-        b'{"record_id":"%s"' % RECORD_ID,
+        *(b"", b"{}", b"[]", b'{"event":"refund-delayed","level":"info"}'),
+        *(
+            b'{"record_id":5}',
+            b'{"record_id":"au_1"}',
+            b'{"record_id":"%s"' % RECORD_ID,
+        ),
+        *(
+            b'{"a":%s,"record_id":"%s"}' % (value, RECORD_ID)
+            for value in (
+                *(b'1,"a":1', b"1.5", b"NaN", b'"\\ud800"', b"9007199254740992"),
+                *(b"9" * 5000, b"[" * 1000 + b"]" * 1000, b'"\xff"'),
+            )
+        ),
     ],
+    ids=range(15),
 )
 def test_other_lines_are_no_records(line: bytes) -> None:
+    """A MAC of another type is none."""
     with pytest.raises(InvalidInputError):
         parse_line(line)
-
-
-def test_a_mac_of_another_type_is_none() -> None:
     assert parse_line(b'{"mac":5,"record_id":"%s"}' % RECORD_ID).mac is None

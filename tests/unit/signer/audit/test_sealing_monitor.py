@@ -14,6 +14,9 @@ from tests.support.audit import START
 OLD, YOUNG = (new_record_id(START + timedelta(seconds=n)) for n in (0, 1))
 
 
+HOURS_AGO = [new_record_id(START + timedelta(hours=-5, seconds=n)) for n in range(9)]
+
+
 class Time:
     """A clock and a timer that tests set."""
 
@@ -67,6 +70,8 @@ def _alerts(
         (((0, YOUNG), (15, OLD), (21, OLD)), [21]),
         (((0, OLD), (31, OLD), (32, None), (33, YOUNG), (64, YOUNG)), [31, 31]),
         (((0, None), (99, None)), []),
+        # A wrong clock: times of hours ago are not late while they are being sealed.
+        (tuple((20 * n, each) for n, each in enumerate(HOURS_AGO)), []),
     ],
 )
 def test_the_monitor_alerts_when_the_oldest_record_stays(
@@ -92,28 +97,6 @@ def test_observers_that_disagree_cause_one_alert(
             monitor.observe(moving if moves_on else OLD)
 
     assert [each["event"] for each in logs].count("alert") == 1
-
-
-def test_a_wrong_clock_causes_no_alert(time: Time, monitor: SealingMonitor) -> None:
-    """Records with times hours ago are not late while they are being sealed."""
-    hours_ago = [
-        new_record_id(START + timedelta(hours=-5, seconds=n)) for n in range(9)
-    ]
-    seen = [(float(20 * n), id_) for n, id_ in enumerate(hours_ago)]
-
-    assert _alerts(time, monitor, *seen) == []
-
-
-def test_sealer_and_monitor_share_one_alert(
-    time: Time, alert: SealingAlert, monitor: SealingMonitor
-) -> None:
-    monitor.observe(OLD)
-    time.seconds = 31
-    with capture_logs() as logs:
-        alert.report(timedelta(seconds=31), "sealer")
-        monitor.observe(OLD)
-
-    assert [each["event"] for each in logs] == ["alert"]
 
 
 def test_the_time_in_a_record_id() -> None:

@@ -87,10 +87,7 @@ def test_a_field_of_another_type(tmp_path: Path, field: str, value: Any) -> None
 
 def _compared(found: Reconciliation) -> list[object]:
     return [
-        found.matched,
-        found.intruders,
-        found.missing,
-        found.explained,
+        *(found.matched, found.intruders, found.missing, found.explained),
         found.records,
     ]
 
@@ -169,7 +166,7 @@ def _any_record(chance: Chance) -> Record:
     return Record(made.id if chance.random() < 0.7 else _any_text(chance), body)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(4))
 def test_any_record(tmp_path: Path, seed: int) -> None:
     """No record ends the comparison, or hides one of ours that does not match."""
     chance = random.Random(seed)

@@ -1,4 +1,4 @@
-"""A thousand manipulations of an export, each detected at its record (A2, A3)."""
+"""Hundreds of manipulations of an export, each detected at its record (A2, A3)."""
 
 import io
 import random
@@ -20,7 +20,7 @@ from tests.unit.signer.audit.tamper_chain import (
 from tests.unit.signer.audit.tampering import TAMPERINGS, Tampered
 
 
-EACH = -(-1000 // len(TAMPERINGS))
+EACH = 15
 
 KEPT = checkpoint(LINKS, SIZE).note
 """The newest checkpoint, kept outside the file."""
@@ -55,6 +55,8 @@ def test_detects_the_first_bad_record(number: int) -> None:
 
     Without kept checkpoints, only an older copy and changes of the last minutes pass.
     """
+    whole = _verify(exported(LINKS, SIZES), KEPT)
+    assert (whole.finding, whole.signed, whole.records) == (None, SIZE, SIZE)
     missed = []
     for seed in range(EACH):
         lines, touched, seen = _tamper(number, seed)
@@ -82,10 +84,3 @@ def test_detects_removed_checkpoints_at_the_end(signed: int) -> None:
 
     assert verdict.signed == signed
     assert found == (("overdue", signed + 1) if is_found else None)
-
-
-def test_accepts_the_original() -> None:
-    verdict = _verify(exported(LINKS, SIZES), KEPT)
-
-    assert verdict.finding is None
-    assert verdict.signed == verdict.records == SIZE

@@ -37,6 +37,8 @@ amounts = st.integers(0, 2**256 - 1)
 
 def test_selectors_and_topic() -> None:
     """The selectors and the event topic are those of EIP-20."""
+    assert encode_balance_of(CUSTOMER) == BALANCE_OF + encode(("address",), (CUSTOMER,))
+
     assert TRANSFER.hex() == "a9059cbb"
     assert DECIMALS.hex() == "313ce567"
     assert BALANCE_OF.hex() == "70a08231"
@@ -79,11 +81,6 @@ def test_a_transfer_survives_the_round_trip(
     assert calldata[:4] == keccak(text="transfer(address,uint256)")[:4]
     assert decode(("address", "uint256"), calldata[4:]) == (recipient.lower(), amount)
     assert read_memo(calldata) == (memo or None)
-
-
-def test_balance_of_calldata() -> None:
-    """Selector and owner, 36 bytes, as eth-abi encodes them."""
-    assert encode_balance_of(CUSTOMER) == BALANCE_OF + encode(("address",), (CUSTOMER,))
 
 
 @given(st.binary(max_size=150) | st.binary(max_size=80).map(lambda b: TRANSFER + b))

@@ -32,26 +32,14 @@ def _network(cap: int = 500, priority_cap: int = 50, multiple: int = 2) -> Netwo
     )
 
 
-def test_a_quote_is_twice_the_base_fee_plus_the_priority_fee() -> None:
-    """At normal fees no cap applies."""
-    assert quote_fees(Fees(10 * GWEI, 2 * GWEI), _network()) == (22 * GWEI, 2 * GWEI)
-
-
 def test_the_base_fee_multiple_is_configurable() -> None:
     """A network may leave more or less room for a rising base fee."""
     fees = Fees(10 * GWEI, 2 * GWEI)
 
+    assert quote_fees(fees, _network()) == (22 * GWEI, 2 * GWEI)
     assert quote_fees(fees, _network(multiple=1)) == (12 * GWEI, 2 * GWEI)
+
     assert quote_fees(fees, _network(multiple=5)) == (52 * GWEI, 2 * GWEI)
-
-
-def test_a_quote_lasts_six_full_blocks() -> None:
-    """Each full block raises the base fee by an eighth; the quote covers six."""
-    base = 10 * GWEI
-
-    max_fee, _ = quote_fees(Fees(base, 0), _network())
-
-    assert max_fee >= base * (9 / 8) ** 5
 
 
 @given(base=_prices, tip=_prices, cap=_caps, priority_cap=st.integers(0, 10**6))
@@ -117,24 +105,6 @@ def test_a_replacement_is_accepted_and_within_the_cap(
     tip = max(-(-old_priority * 9 // 8), old_priority + 1, priority)
     expected = (max(needed, tip), tip)
     assert bumped == (expected if expected[0] <= cap * GWEI else None)
-
-
-@given(price=_prices, quoted=_prices, cap=_caps)
-def test_a_raised_gas_price_stays_one_price(price: int, quoted: int, cap: int) -> None:
-    """A legacy transaction's replacement keeps both fees equal."""
-    network = _network(cap)
-
-    bumped = bump_fees(price, price, quote_fees(Fees(None, quoted), network), network)
-
-    assert bumped is None or bumped[0] == bumped[1]
-
-
-def test_the_last_replacement_may_reach_the_cap_and_no_more() -> None:
-    """Above the cap there is no replacement (R17)."""
-    network = _network(cap=9)
-
-    assert bump_fees(8 * GWEI, 8, (0, 0), network) == (9 * GWEI, 9)
-    assert bump_fees(8 * GWEI + 1, 8, (0, 0), network) is None
 
 
 @given(estimate=st.integers(1, 2**63))

@@ -58,20 +58,6 @@ def test_the_hash_is_that_of_the_code() -> None:
     assert not has_vault_code(b"")
 
 
-def test_the_artefact_has_the_function_and_the_events() -> None:
-    """With these types, and in this order."""
-    signatures = {
-        f"{each['name']}({','.join(one['type'] for one in each['inputs'])})"
-        for each in ARTEFACT["abi"]
-        if "name" in each
-    }
-    assert {
-        "pay(address,bytes)",
-        "Paid(bytes16)",
-        "Skipped(bytes16,uint256,uint8)",
-    } <= signatures
-
-
 def test_the_gas_of_a_batch_is_that_of_its_items_and_its_own() -> None:
     """A policy reads the share of an item from it again."""
     assert batch_gas([70_000, 90_000]) == 540_000
@@ -114,10 +100,6 @@ def test_what_no_item_can_hold_is_refused(change: dict[str, object]) -> None:
     """Instead of an item that pays something else."""
     with pytest.raises(EncodingError, match="an item cannot be paid by a vault"):
         encode_pay(TOKEN, [ITEM, replace(ITEM, **change)])  # type: ignore[arg-type]
-
-
-def test_a_token_is_an_address() -> None:
-    """Of 20 bytes."""
     with pytest.raises(EncodingError, match="an item cannot be paid by a vault"):
         encode_pay("0x12", [ITEM])
 

@@ -64,13 +64,6 @@ def test_a_proposal_has_a_time(vault: LocalVault, rules: VaultRules) -> None:
     assert rules.due_at(change) == 0
 
 
-def test_what_is_no_proposal_is_refused(vault: LocalVault, rules: VaultRules) -> None:
-    event = Log(vault.address, (PROPOSED_EVENT,), b"\0" * 31)
-
-    with pytest.raises(EncodingError, match="no proposal"):
-        rules.pending([event])
-
-
 def test_a_proposal_is_pending_until_it_is_cancelled(
     vault: LocalVault, rules: VaultRules
 ) -> None:
@@ -83,6 +76,8 @@ def test_a_proposal_is_pending_until_it_is_cancelled(
     assert rules.pending(events) == {change: rules.due_at(change)}
     vault.call(vault.guardian, "cancel(bytes)", change)
     assert rules.pending(events) == {}
+    with pytest.raises(EncodingError, match="no proposal"):
+        rules.pending([Log(vault.address, (PROPOSED_EVENT,), b"\0" * 31)])
 
 
 def test_a_call_is_permitted_or_not(vault: LocalVault, rules: VaultRules) -> None:

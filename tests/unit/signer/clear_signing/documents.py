@@ -97,26 +97,12 @@ BULK_ORDER = f"BulkOrder(OrderComponents[2][2] tree){_CONSIDERATION}{_OFFER}{_OR
 
 def permit(**changes: object) -> dict[str, object]:
     """Return the message of ERC-2612: 5 USDC."""
-    return {
-        "owner": OWNER,
-        "spender": SPENDER,
-        "value": 5_000_000,
-        "nonce": 0,
-        "deadline": DEADLINE,
-        **changes,
-    }
+    return signed_for_others(ERC2612, **{"owner": OWNER, "value": 5_000_000, **changes})
 
 
 def dai_permit(**changes: object) -> dict[str, object]:
     """Return the message of DAI's permit."""
-    return {
-        "holder": OWNER,
-        "spender": SPENDER,
-        "nonce": 0,
-        "expiry": DEADLINE,
-        "allowed": True,
-        **changes,
-    }
+    return signed_for_others(DAI_PERMIT, holder=OWNER, **changes)
 
 
 def details(token: str = USDC, amount: int = 7) -> dict[str, object]:
@@ -142,56 +128,31 @@ def transfer(permitted: object, **others: object) -> dict[str, object]:
 
 def authorization() -> dict[str, object]:
     """Return the message of ERC-3009: 12.5 USDC."""
-    return {
-        "from": OWNER,
-        "to": SPENDER,
-        "value": 12_500_000,
-        "validAfter": 0,
-        "validBefore": DEADLINE,
-        "nonce": bytes(32),
-    }
+    given = {"from": OWNER, "to": SPENDER, "value": 12_500_000}
+    return signed_for_others(ERC3009, **given)
 
 
 def safe(**changes: object) -> dict[str, object]:
     """Return the message of a Safe transaction: one coin."""
     zero = "0x" + "00" * 20
-    return {
-        "to": SPENDER,
-        "value": 10**18,
-        "data": "0x",
-        "operation": 0,
-        "safeTxGas": 0,
-        "baseGas": 0,
-        "gasPrice": 0,
-        "gasToken": zero,
-        "refundReceiver": zero,
-        "nonce": 4,
-        **changes,
-    }
+    given = {"to": SPENDER, "value": 10**18, "nonce": 4}
+    none = {"gasToken": zero, "refundReceiver": zero}
+    return signed_for_others(SAFE, **{**given, **none, **changes})
 
 
 def order(start: int = 3, end: int = 4, until: int = DEADLINE) -> dict[str, object]:
     """Return the message of a Seaport order that offers USDC for nothing."""
-    item = {
-        "itemType": 1,
-        "token": USDC,
-        "identifierOrCriteria": 0,
-        "startAmount": start,
-        "endAmount": end,
-    }
-    return {
-        "offerer": OWNER,
-        "zone": OWNER,
-        "offer": [item],
-        "consideration": [{**item, "token": DAI, "recipient": OWNER}],
-        "orderType": 0,
-        "startTime": 0,
-        "endTime": until,
-        "zoneHash": bytes(32),
-        "salt": 1,
-        "conduitKey": bytes(32),
-        "counter": 0,
-    }
+    amounts = {"startAmount": start, "endAmount": end}
+    item = {"itemType": 1, "token": USDC, "identifierOrCriteria": 0, **amounts}
+    return signed_for_others(
+        _ORDER,
+        offerer=OWNER,
+        zone=OWNER,
+        offer=[item],
+        consideration=[{**item, "token": DAI, "recipient": OWNER}],
+        endTime=until,
+        salt=1,
+    )
 
 
 COW_ORDER = (

@@ -108,11 +108,7 @@ DESCRIPTIONS = {
     ): f"permit {CUSTOMER} to spend 5.00 USDC from {d.OWNER} {UNTIL}",
     (
         "permit(address,address,uint256,uint256,bool,uint8,bytes32,bytes32)",
-        d.OWNER,
-        d.SPENDER,
-        0,
-        0,
-        True,
+        *(d.OWNER, d.SPENDER, 0, 0, True),
         *R_S,
     ): (
         f"permit {CUSTOMER} to spend everything in {CONTRACT} from {d.OWNER}: yes,"
@@ -120,11 +116,7 @@ DESCRIPTIONS = {
     ),
     (
         "permit(address,address,uint256,uint256,bool,uint8,bytes32,bytes32)",
-        d.OWNER,
-        d.SPENDER,
-        0,
-        d.DEADLINE,
-        False,
+        *(d.OWNER, d.SPENDER, 0, d.DEADLINE, False),
         *R_S,
     ): (
         f"permit {CUSTOMER} to spend everything in {CONTRACT} from {d.OWNER}: no,"
@@ -134,10 +126,7 @@ DESCRIPTIONS = {
         f"transfer 5.00 USDC from {d.OWNER} to {CUSTOMER}"
     ),
     (
-        "approve(address,address,uint160,uint48)",
-        d.DAI,
-        d.SPENDER,
-        2**160 - 1,
+        *("approve(address,address,uint160,uint48)", d.DAI, d.SPENDER, 2**160 - 1),
         2**48 - 1,
     ): f"approve {CUSTOMER} to spend unlimited DAI without an end",
     (
@@ -176,11 +165,7 @@ DESCRIPTIONS = {
     ),
     (
         "safeTransferFrom(address,address,uint256,uint256,bytes)",
-        d.OWNER,
-        d.SPENDER,
-        9,
-        2,
-        b"",
+        *(d.OWNER, d.SPENDER, 9, 2, b""),
     ): (
         f"transfer 2 of token id 9 of {CONTRACT} from {d.OWNER} to {CUSTOMER} with"
         " 0 bytes"
@@ -383,27 +368,19 @@ def test_what_lets_others_move_tokens() -> None:
     )
 
 
-def test_unknown_documents() -> None:
-    """Only the type and the domain are shown."""
+def test_foreign_texts_stay_in_their_quotes() -> None:
+    """Line breaks, quotes and characters that change the direction are escaped."""
     vote = d.document("Vote(bool yes)", {"yes": True})
-
     assert describe_typed_data(vote, BOOK) == f'sign "Vote"{DOMAIN}'
     bare = TypedData.of({}, d.types_of("Vote(bool yes)"), {"yes": True})
     assert describe_typed_data(bare, BOOK) == 'sign "Vote"'
+    # Contracts allow any uint256: times after the year 9999 have no date.
+    assert write_time(253_402_300_799) == "until 9999-12-31 23:59:59 UTC"
+    assert write_time(253_402_300_800) == write_time(MAX_UINT256) == "without an end"
 
-
-def test_foreign_texts_stay_in_their_quotes() -> None:
-    """Line breaks, quotes and characters that change the direction are escaped."""
     assert quote('a"\n\u202eb') == '"a\\"\\n\\u202eb"'
     assert quote("x" * 100) == f'"{"x" * 80}..."'
     assert describe_message(PersonalMessage.parse("hi\n")) == (
         'sign the message "hi\\n"'
     )
     assert describe_message(PersonalMessage(b"\xff\xfe")) == "sign a message of 2 bytes"
-
-
-def test_times() -> None:
-    """Contracts allow any uint256: times after the year 9999 have no date."""
-    assert write_time(0) == "until 1970-01-01 00:00:00 UTC"
-    assert write_time(253_402_300_799) == "until 9999-12-31 23:59:59 UTC"
-    assert write_time(253_402_300_800) == write_time(MAX_UINT256) == "without an end"

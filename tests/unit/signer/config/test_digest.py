@@ -117,20 +117,14 @@ def test_a_change_has_both_values() -> None:
     assert back["networks.local.tokens.B.decimals"] == {"before": 6}
 
 
-def test_the_order_of_tables_does_not_matter() -> None:
-    one, two = _network(), _network(chain_id=2)
-
-    assert Configuration.of(networks={"a": one, "b": two}).hash == (
-        Configuration.of(networks={"b": two, "a": one}).hash
-    )
-
-
 def test_large_integers_keep_their_value() -> None:
     """JSON readers round integers above 2**53; they become strings."""
     found = Configuration.of(limits={"wei": [2**53, 2**53 - 1, True]})
 
     assert found.document == {"limits": {"wei": [str(2**53), 2**53 - 1, True]}}
     assert found.hash == hash_document(found.document)
+    # A record with "[redacted]" describes only a document with that text.
+    assert not describes({"limits": {"wei": "[redacted]"}}, found.hash)
 
 
 @pytest.mark.parametrize(
@@ -151,10 +145,3 @@ def test_a_limit_that_looks_like_a_secret_is_compared(
     assert list(new.changes_from(old.document)) == [f"limits.{field}"]
     assert describes(new.document, new.hash)
     assert not describes(old.document, new.hash)
-
-
-def test_no_part_of_a_document_may_be_missing() -> None:
-    """A record with "[redacted]" describes only a document with that text."""
-    found = Configuration.of(limits={"max": "999999999999"})
-
-    assert not describes({"limits": {"max": "[redacted]"}}, found.hash)

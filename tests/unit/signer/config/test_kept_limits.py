@@ -100,15 +100,6 @@ def test_a_network_that_had_a_vault_keeps_it() -> None:
         assert kept.networks["local"].vault == TOKEN["address"]
 
 
-def test_a_new_vault_waits_with_its_batches() -> None:
-    """A size and a time without a vault are unused, not wrong."""
-    pushed = _files(vault=TOKEN["address"], max_batch=7, batch_wait=5)
-    kept = keep_limits(pushed, _limits(_files()), _limits(pushed))
-
-    assert kept is not None
-    assert kept.networks["local"].vault is None
-
-
 def test_what_is_not_raised_stays() -> None:
     """Lower limits, timeouts and URLs of the new files are in force."""
     pushed = _files(
@@ -131,14 +122,6 @@ def test_a_minimum_that_was_removed() -> None:
     kept = keep_limits(_files(), _limits(_files(tokens=limited)), _limits(_files()))
 
     assert kept == _files(tokens=limited)
-
-
-def test_without_a_tenants_file() -> None:
-    """There is none to put back."""
-    accepted = Files(_files().networks, None)
-    pushed = Files(RAISED["a lower minimum"].networks, None)
-
-    assert keep_limits(pushed, _limits(accepted), _limits(pushed)) == accepted
 
 
 def test_rules_are_known_by_their_hash_only() -> None:

@@ -162,6 +162,13 @@ def test_without_a_file_each_subject_is_a_tenant() -> None:
         "max_open_refunds",
     }
     assert registry.requests_per_minute() == {}
+    for name, valid in (
+        ("shop", True),
+        ("auth0|x@y", True),
+        ("", False),
+        (OPERATOR, False),
+    ):
+        assert valid == is_tenant_name(name)
 
 
 SHOP = '[tenants.shop]\nsubjects = ["shop-1"]\n'
@@ -247,19 +254,6 @@ def test_every_misfit_is_reported(file: Path) -> None:
     assert len(_refused(file, text)) == 3
 
 
-def test_a_file_that_is_missing(file: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"docker/tenants\.example\.toml"):
-        load_tenants(file)
-
-
-@pytest.mark.parametrize(
-    ("name", "valid"),
-    [("shop", True), ("auth0|x@y", True), ("", False), (OPERATOR, False)],
-)
-def test_names(name: str, valid: bool) -> None:
-    assert valid == is_tenant_name(name)
-
-
 def test_a_tenant_may_have_request_keys(file: Path) -> None:
     """Public keys in PEM, in one form, by their ids."""
     key = RequestKey().public
@@ -282,6 +276,9 @@ def test_an_unlisted_name_is_no_way_around_signatures(file: Path, name: str) -> 
 
 def test_a_private_key_is_refused_and_not_quoted(file: Path) -> None:
     """The file must have public keys; the message names the field."""
+    with pytest.raises(ConfigurationError, match=r"docker/tenants\.example\.toml"):
+        load_tenants(file)
+
     pem = RequestKey().pem.decode()
     (problem,) = _refused(file, SIGNING.format(key=pem))
 

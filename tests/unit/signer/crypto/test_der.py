@@ -34,17 +34,12 @@ def _encode(r: int, s: int) -> bytes:
     return bytes(DSASignature({"r": r, "s": s}).dump())
 
 
-@given(r=scalars, s=scalars)
-def test_a_signature_survives_the_round_trip(r: int, s: int) -> None:
-    """Every r and s in 1..N-1 is parsed from what asn1crypto encodes."""
-    assert parse_signature(_encode(r, s)) == (r, s)
+EDGES = [1, 2, 127, 128, 255, 256, 2**239, 2**247, 2**248 - 1, 2**255, N - 1]
 
 
-@pytest.mark.parametrize(
-    "number", [1, 2, 127, 128, 255, 256, 2**239, 2**247, 2**248 - 1, 2**255, N - 1]
-)
+@given(st.sampled_from(EDGES) | scalars)
 def test_short_and_long_numbers(number: int) -> None:
-    """Numbers of 1, 30, 31 and 32 bytes, with a leading zero where needed (S6)."""
+    """Numbers of 1 to 32 bytes, as asn1crypto encodes them (S6)."""
     assert parse_signature(_encode(number, 1)) == (number, 1)
     assert parse_signature(_encode(1, number)) == (1, number)
 
@@ -129,31 +124,22 @@ def test_random_bytes_are_not_a_public_key(noise: bytes) -> None:
 @pytest.mark.parametrize(
     "der",
     [
-        b"",
-        b"\x30\x00",
-        b"\x30\x80" + SIGNATURE[2:] + b"\0\0",
-        b"\x30\x81" + SIGNATURE[1:],
-        b"\x30\x82\x00" + SIGNATURE[1:],
-        b"\x31" + SIGNATURE[1:],
-        SIGNATURE + SIGNATURE,
-        bytes.fromhex("3007020200010201 01".replace(" ", "")),
-        bytes.fromhex("3006028101 010201".replace(" ", "")),
+        *(b"", b"\x30\x00", b"\x30\x80" + SIGNATURE[2:] + b"\0\0"),
+        *(b"\x30\x81" + SIGNATURE[1:], b"\x30\x82\x00" + SIGNATURE[1:]),
+        *(b"\x31" + SIGNATURE[1:], SIGNATURE + SIGNATURE),
+        bytes.fromhex("300702020001020101"),
+        bytes.fromhex("3006028101010201"),
         bytes.fromhex("3009020101020101020101"),
-        bytes.fromhex("30040200 0200".replace(" ", "")),
+        bytes.fromhex("300402000200"),
         (5).to_bytes(32, "big") * 2,
+        *(None, "3006020101020101", 7, []),
     ],
+    ids=range(16),
 )
 def test_other_encodings_of_a_signature_are_refused(der: bytes) -> None:
-    """BER's long, indefinite and padded forms, extra members and raw r||s."""
+    """BER's long, indefinite and padded forms, raw r||s, and other types."""
     with pytest.raises(EncodingError):
         parse_signature(der)
-
-
-@pytest.mark.parametrize("answer", [None, "3006020101020101", 7, []])
-def test_another_type_is_not_a_signature(answer: bytes) -> None:
-    """A device answer that is not bytes raises EncodingError, too."""
-    with pytest.raises(EncodingError):
-        parse_signature(answer)
 
 
 @given(st.integers(1, N - 1).map(bitcurve.PrivateKey.from_int))

@@ -7,7 +7,7 @@ from typing import Any
 
 import http_sf
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,9 +40,7 @@ def verified(headers: dict[str, str], body: bytes = BODY, **changed: Any) -> dat
         {},
         {"include_alg": False},
         {"nonce": "n", "label": "gateway"},
-        {
-            "covered": ("idempotency-key", "content-digest", "@path", "@method"),
-        },
+        {"covered": ("idempotency-key", "content-digest", "@path", "@method")},
     ],
     ids=["plain", "no alg", "more parameters", "another order"],
 )
@@ -51,14 +49,9 @@ def test_what_a_gateway_signs_is_valid(
 ) -> None:
     """Ed25519 and P-256; the authority is not covered, since a proxy may change it."""
     assert verified(key.headers(BODY, "k", NOW, **options)) == NOW
-
-
-def test_a_sha_512_digest_is_valid() -> None:
-    """Each digest of RFC 9530 that is not broken may be signed."""
     digest = base64.b64encode(hashlib.sha512(BODY).digest()).decode()
-    message = ED25519.headers(BODY, "k", NOW, content_digest=f"sha-512=:{digest}:")
-
-    assert verified(message) == NOW
+    options = {**options, "content_digest": f"sha-512=:{digest}:"}  # RFC 9530.
+    assert verified(key.headers(BODY, "k", NOW, **options)) == NOW
 
 
 @pytest.mark.parametrize(
@@ -94,31 +87,30 @@ def test_what_is_asked_for_can_be_parsed() -> None:
     assert asked["sig1"][1]["tag"] == name
 
 
+_INPUT = ED25519.headers(BODY, "k", NOW)[INPUT]
+
+
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "problem"),
     [
-        ("Idempotency-Key", "other"),
-        ("Content-Digest", "sha-256=:AAAA:"),
-        ("Content-Digest", "md5=:AAAA:"),
-        ("Signature", "sig1=:AAAA:"),
-        ("Signature", "sig1=1"),
-        ("Signature", "sig2=:AAAA:"),
-        ("Signature", "("),
+        ("Idempotency-Key", "other", "not valid"),
+        ("Content-Digest", "sha-256=:AAAA:", "not valid"),
+        ("Content-Digest", "md5=:AAAA:", "not valid"),
+        ("Content-Digest", "", "header Content-Digest is missing"),
+        ("Signature", "sig1=:AAAA:", "not valid"),
+        ("Signature", "sig1=1", "not valid"),
+        ("Signature", "sig2=:AAAA:", "not valid"),
+        ("Signature", "(", "not valid"),
+        ("Signature", "", "header Signature is missing"),
+        # The algorithm is that of the key.
+        (INPUT, _INPUT.replace("ed25519", "hmac-sha256"), "not valid"),
     ],
+    ids=range(10),
 )
-def test_a_changed_header_is_refused(name: str, value: str) -> None:
+def test_a_changed_header_is_refused(name: str, value: str, problem: str) -> None:
     """Each header counts, also when it is malformed."""
-    headers = ED25519.headers(BODY, "k", NOW) | {name: value}
-
-    with pytest.raises(RequestSignatureError, match="not valid"):
-        verified(headers)
-
-
-@pytest.mark.parametrize("name", ["Content-Digest", "Signature", INPUT])
-def test_a_missing_header_is_named(name: str) -> None:
-    """The message names the header."""
-    with pytest.raises(RequestSignatureError, match=f"header {name} is missing"):
-        verified(ED25519.headers(BODY, "k", NOW) | {name: ""})
+    with pytest.raises(RequestSignatureError, match=problem):
+        verified(ED25519.headers(BODY, "k", NOW) | {name: value})
 
 
 @pytest.mark.parametrize(
@@ -149,6 +141,7 @@ def _input(items: str | None = None, parameters: str = "") -> str:
         ("\udc80", "malformed"),
         (f"{_input()}, sig2=1", "exactly one"),
         (",", "malformed"),
+        ("", "header Signature-Input is missing"),
         (_input('"text"'), "other components"),
         (_input("?1"), "other components"),
         (_input(None), "other parameters"),
@@ -186,15 +179,6 @@ def test_random_headers_are_refused(name: str, value: str) -> None:
         verified(ED25519.headers(BODY, "k", NOW) | {name: value})
 
 
-def test_the_algorithm_is_that_of_the_key() -> None:
-    """A signature may not name another algorithm than the key's."""
-    headers = ED25519.headers(BODY, "k", NOW)
-    headers[INPUT] = headers[INPUT].replace("ed25519", "hmac-sha256")
-
-    with pytest.raises(RequestSignatureError, match="not valid"):
-        verified(headers)
-
-
 def test_a_public_key_has_one_form() -> None:
     """Whitespace and text around the PEM do not change the configuration's hash."""
     written = f"\n key of the shop:\n{ED25519.public}\n\n"
@@ -215,11 +199,11 @@ def _public(key: Any) -> str:
         "",
         "ssh-ed25519 AAAA",
         ED25519.pem.decode(),
-        _public(rsa.generate_private_key(65537, 2048)),
+        _public(ed448.Ed448PrivateKey.generate()),
         _public(ec.generate_private_key(ec.SECP384R1())),
         "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----",
     ],
-    ids=["empty", "ssh", "private", "rsa", "p384", "broken"],
+    ids=["empty", "ssh", "private", "ed448", "p384", "broken"],
 )
 def test_other_keys_are_refused(pem: str) -> None:
     """The message does not quote the text, which may be a private key."""

@@ -62,14 +62,12 @@ def test_ambiguous_messages_are_refused(message: object) -> None:
     assert caught.value.field == "message"
 
 
-def test_text_that_is_not_utf_8() -> None:
-    assert PersonalMessage(b"\xff").text is None
-
-
 def test_size_is_limited() -> None:
     """A message has at most 64 KiB, and its repr does not show it."""
     message = PersonalMessage.parse(bytes(MAX_MESSAGE_SIZE))
 
     assert repr(message) == "PersonalMessage()"
+    assert PersonalMessage(b"\xff").text is None
+
     with pytest.raises(InvalidInputError, match="at most"):
         PersonalMessage.parse(bytes(MAX_MESSAGE_SIZE + 1))

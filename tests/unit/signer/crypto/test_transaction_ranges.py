@@ -112,16 +112,3 @@ def test_authorizations_out_of_range(changes: dict[str, Any]) -> None:
         replace(valid, **changes)
 
     assert caught.value.field == "authorization_list"
-
-
-def test_the_price_of_all_the_gas_is_a_uint256() -> None:
-    """Gas times max fee may be at most 2**256 - 1; nodes refuse more."""
-    replace(TYPE_2, gas=2**16, max_fee_per_gas=2**240 - 1)
-
-    with pytest.raises(InvalidInputError, match="max_fee_per_gas"):
-        replace(TYPE_2, gas=2**16, max_fee_per_gas=2**240)
-
-
-def test_the_most_gas_is_that_of_eip_7825() -> None:
-    """It is a policy's limit, not a transaction's."""
-    assert MAX_GAS == 16_777_216

@@ -55,14 +55,6 @@ def test_repeated_failover_returns_the_result_again(system: System) -> None:
     assert system.directory.devices[ELSEWHERE].calls == 1
 
 
-def test_failover_back(system: System) -> None:
-    system.failover().fail_over(ELSEWHERE, ALICE)
-    back = system.failover().fail_over(OLD, ALICE)
-
-    assert (back.key.key_id, back.key.version) == (OLD, 2)
-    assert system.directory.devices[OLD].calls == 1
-
-
 def test_dry_run_changes_nothing(system: System) -> None:
     """A dry run self-tests the replica, and the ring is unchanged."""
     result = system.failover().fail_over(ELSEWHERE, ALICE, dry_run=True)
@@ -87,16 +79,6 @@ def test_draining_and_retired_keys_fail_over(system: System) -> None:
     assert draining.key.state is KeyState.DRAINING
     assert (again.key.state, again.key.key_id) == (KeyState.RETIRED, OLD)
     assert again.previous == retired
-
-
-def test_waiting_key_fails_over(system: System) -> None:
-    pending = system.begin_rotation(NEW)
-    system.store.wait_for(pending, "awaiting-funds", system.clock())
-    system.replicate(NEW, "replica-of-the-new")
-    result = system.failover().fail_over("replica-of-the-new", ALICE)
-
-    assert result.key.state is KeyState.PENDING
-    assert result.key.blocked_by == "awaiting-funds"
 
 
 @pytest.mark.parametrize("end", ["rejected", "blocked"])

@@ -20,7 +20,6 @@ from signer.audit.log import AuditLog
 from signer.crypto.secp256k1 import Signature
 from signer.errors import (
     AccessDeniedError,
-    BackendThrottledError,
     BackendUnavailableError,
     EncodingError,
     HotWalletError,
@@ -93,21 +92,6 @@ def test_signatures_are_normalised(
     assert _address(signature, DIGEST) == kms_emulator.address(kms_key).lower()
 
 
-def test_one_byte_r_is_padded(
-    open_signer: OpenSigner, kms_faults: Faults, audit: CapturingLogger
-) -> None:
-    """S6: an r of one byte is padded to a signature that recovers."""
-    made = kms_crafted.crafted(DIGEST, r=1, s=kms_crafted.N // 3, recovery_id=0)
-    kms_faults.on("GetPublicKey", faults.public_key(made.public_key))
-    kms_faults.on("Sign", faults.signature(made.signature))
-    signer = open_signer()
-
-    signature = signer.sign_digest(DIGEST, PURPOSE)
-
-    assert signature.r == 1
-    assert _address(signature, DIGEST) == signer.address.lower()
-
-
 @pytest.mark.parametrize("recovery_id", [2, 3])
 def test_recovery_id_above_one_is_retried_once(
     open_signer: OpenSigner,
@@ -140,10 +124,7 @@ WRONG: dict[str, tuple[Fault, type[HotWalletError]]] = {
         faults.signature(encode_dss_signature(1, 1) + b"\0"),
         EncodingError,
     ),
-    "throttled": (faults.throttle(), BackendThrottledError),
-    "internal": (faults.kms_internal(), BackendUnavailableError),
     "disabled": (faults.disabled(), KeyUnusableError),
-    "pending deletion": (faults.pending_deletion(), KeyUnusableError),
     "access denied": (faults.access_denied(), AccessDeniedError),
     "hang": (faults.hang(), BackendUnavailableError),
     "trickle": (faults.trickle(0.1), BackendUnavailableError),
@@ -183,19 +164,6 @@ def test_wrong_answer_raises_our_error(
         kms_emulator.endpoint.removeprefix("http://"),
     ):
         assert canary not in shown
-
-
-def test_key_must_have_the_expected_address(
-    kms: KMSBackend, kms_key: KeyId, audit: CapturingLogger
-) -> None:
-    """K10: a key with another address than the configured one is not opened."""
-    with pytest.raises(KeyUnusableError):
-        Signer.open(
-            kms,
-            kms_key,
-            AuditLog(audit),
-            expected_address="0x000000000000000000000000000000000000dEaD",
-        )
 
 
 def test_malformed_public_key_is_not_pinned(

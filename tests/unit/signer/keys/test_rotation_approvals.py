@@ -1,5 +1,7 @@
 """A key is revoked as compromised only after two administrators agreed."""
 
+from dataclasses import replace
+
 import pytest
 
 from signer.errors import ApprovalRequiredError, NewKeyUnhealthyError
@@ -40,8 +42,12 @@ def _state(system: System, name: str) -> KeyState:
     return found[system.address(name)]
 
 
-def test_a_planned_rotation_needs_one_person(system: System) -> None:
+def test_a_planned_rotation_and_a_dry_run_need_one_person(system: System) -> None:
+    dry_run = replace(_compromised(system), dry_run=True)
+
+    assert _rotate(system, dry_run).startswith("would-")
     assert _rotate(system, RotationOptions()) == "rotated"
+    assert system.approvals().list().approvals == []
 
 
 def test_a_key_is_revoked_after_an_approval(system: System) -> None:
@@ -54,15 +60,6 @@ def test_a_key_is_revoked_after_an_approval(system: System) -> None:
     assert _rotate(system, options) == "rotated"
     assert _state(system, OLD) is KeyState.BLOCKED
     assert _rotate(system, options) == "rotated"  # Nothing is left to approve.
-
-
-def test_a_dry_run_needs_no_approval(system: System) -> None:
-    options = RotationOptions(
-        dry_run=True, compromised=True, active_address=system.address(OLD)
-    )
-
-    assert _rotate(system, options).startswith("would-")
-    assert system.approvals().list().approvals == []
 
 
 def test_an_approval_is_for_one_new_key(system: System) -> None:

@@ -4,16 +4,12 @@ import secrets
 from collections.abc import Callable
 
 import pytest
-from asn1crypto.core import OctetString
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from pkcs11 import Attribute, KeyType, ObjectClass
 
 from backends.aws_kms.backend import KMSBackend
 from backends.google_cloud_kms.backend import GoogleCloudKMSBackend
 from backends.pkcs11 import PKCS11Backend
-from backends.pkcs11 import keys as pkcs11_keys
-from backends.pkcs11.functions import Session, Template
 from backends.sql import SQLStore
 from dev import kms_faults as faults
 from dev.google_kms_emulator import GoogleKMSEmulator
@@ -32,9 +28,6 @@ from tests.support.keys import key_at
 from tests.support.ledgers import seal
 from tests.support.ring import ALICE, SILENCE
 from tests.unit.signer.keys.conftest import Hang
-
-
-P256 = bytes.fromhex("06082a8648ce3d030107")
 
 
 def _rotation(store: SQLStore, device: KeyDirectory) -> Rotation:
@@ -214,53 +207,7 @@ def test_cka_id_is_stored_in_lower_case(
     assert (rotated.key.key_id, rotated.previous) == (new, old)
     with pytest.raises(InvalidInputError, match="CKA_ID"):
         rotation.rotate("not hex", ALICE)
-
-
-def test_missing_cka_id_is_refused(
-    sqlite_store: SQLStore, softhsm: PKCS11Backend, softhsm_key: KeyId
-) -> None:
-    """A CKA_ID that no key has is refused, and the old key stays active."""
-    _enrolled(sqlite_store, softhsm, softhsm_key)
     _require_refused(sqlite_store, softhsm, secrets.token_hex(16), "key-not-found")
-
-
-def test_key_on_another_curve_is_refused(
-    sqlite_store: SQLStore, softhsm: PKCS11Backend, softhsm_key: KeyId
-) -> None:
-    """A P-256 key is refused by its parameters, before it signs anything."""
-    _enrolled(sqlite_store, softhsm, softhsm_key)
-    key_id = secrets.token_hex(16)
-    private = ec.generate_private_key(ec.SECP256R1())
-    point = private.public_key().public_bytes(
-        Encoding.X962, PublicFormat.UncompressedPoint
-    )
-    shared: Template = {
-        Attribute.KEY_TYPE: KeyType.EC,
-        Attribute.ID: bytes.fromhex(key_id),
-        Attribute.EC_PARAMS: P256,
-    }
-
-    def create(session: Session) -> None:
-        value = private.private_numbers().private_value.to_bytes(32, "big")
-        session.create(
-            {
-                **pkcs11_keys.PRIVATE_TEMPLATE,
-                **shared,
-                Attribute.CLASS: ObjectClass.PRIVATE_KEY,
-                Attribute.VALUE: value,
-            }
-        )
-        session.create(
-            {
-                **pkcs11_keys.PUBLIC_TEMPLATE,
-                **shared,
-                Attribute.CLASS: ObjectClass.PUBLIC_KEY,
-                Attribute.EC_POINT: OctetString(point).dump(),
-            }
-        )
-
-    softhsm.provision(create)
-    _require_refused(sqlite_store, softhsm, key_id, "key-unusable")
 
 
 def test_rotates_to_another_version_in_google_cloud(

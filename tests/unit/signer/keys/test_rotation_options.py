@@ -21,7 +21,7 @@ from signer.errors import (
 from signer.keys.balances import AddressBalance
 from signer.keys.rotation import RotationOptions
 from signer.model.audit_record import Actor
-from signer.model.key import Key, KeyState
+from signer.model.key import Key
 from tests.support.refunds import altered
 from tests.support.ring import ALICE, ELSEWHERE, NEW, OLD, OTHER, POOR, RICH, System
 
@@ -63,7 +63,9 @@ def _done(system: System) -> list[dict[str, Any]]:
 
 def test_compromised_key_is_blocked(system: System) -> None:
     """O8: the old key is blocked at once, and no rotation back to it is possible."""
-    system.rotation().rotate(NEW, ALICE, _compromised(system))
+    rotated = system.rotation(needs_funds=True).rotate(NEW, ALICE, _compromised(system))
+
+    assert len(rotated.warnings) == 1  # The address is new; it is funded.
 
     for options in (RotationOptions(), DRY_RUN):
         with pytest.raises(ConflictError, match="compromised"):
@@ -114,18 +116,20 @@ def test_compromised_key_is_replaced_without_funds(
     [
         (RotationOptions(compromised=True), "active_address"),
         (RotationOptions(without_funds=True), "without_funds"),
+        (RotationOptions(active_address=OLD), "active_address"),
     ],
 )
 def test_options_that_do_not_fit_together(
     system: System, options: RotationOptions, field: str
 ) -> None:
-    """`compromised` without an address, or an override without it, changes nothing."""
+    """Nothing is changed; the audit record has no text that may be a key id."""
     with pytest.raises(InvalidInputError) as raised:
         system.rotation().rotate(NEW, ALICE, options)
 
     assert raised.value.field == field
     assert system.states == {OLD: "active"}
     assert ("key-rotate-refused", "invalid-input") in system.outcomes
+    assert OLD not in str(system.records)
 
 
 def test_waiting_rotation_continues_as_compromised(system: System) -> None:
@@ -137,13 +141,6 @@ def test_waiting_rotation_continues_as_compromised(system: System) -> None:
 
     assert (waiting.status, rotated.status) == ("awaiting-funds", "rotated")
     assert system.states == {NEW: "active", OLD: "blocked"}
-
-
-def test_funded_address_causes_no_warning(system: System) -> None:
-    """If the new address is funded, the only warning is the new address."""
-    rotated = system.rotation(needs_funds=True).rotate(NEW, ALICE, _compromised(system))
-
-    assert len(rotated.warnings) == 1
 
 
 def test_first_key_blocks_no_other_key(sqlite_store: SQLStore) -> None:
@@ -194,30 +191,32 @@ def test_failover_during_a_rotation(system: System) -> None:
     assert system.states == {NEW: "active", ELSEWHERE: "blocked"}
 
 
-def test_same_key_activated_meanwhile_is_a_success(system: System) -> None:
-    """O2: if another administrator has just activated the same key, it is a 200."""
+@pytest.mark.parametrize("compromised", [False, True])
+def test_same_key_activated_meanwhile_is_a_success(
+    system: System, *, compromised: bool
+) -> None:
+    """O2, O8: it is a 200; a compromised key that was drained meanwhile is blocked."""
     ledger = _overtaken(system, "begin_rotation", NEW)
-    rotated = system.rotation(ledger).rotate(NEW, ALICE)
+    options = _compromised(system) if compromised else RotationOptions()
+    rotated = system.rotation(ledger).rotate(NEW, ALICE, options)
 
     assert (rotated.status, rotated.key.epoch) == ("rotated", 2)
     assert "already" in rotated.warnings[0]
+    assert system.states[OLD] == ("blocked" if compromised else "draining")
 
 
-def test_key_drained_meanwhile_is_blocked(system: System) -> None:
-    """O8: a compromised key that another rotation has just drained is blocked."""
-    ledger = _overtaken(system, "begin_rotation", NEW)
-    rotated = system.rotation(ledger).rotate(NEW, ALICE, _compromised(system))
-
-    assert rotated.previous is not None
-    assert rotated.previous.address == system.address(OLD)
-    assert system.states == {NEW: "active", OLD: "blocked"}
-
-
-def test_two_rotations_meanwhile_are_a_conflict(system: System) -> None:
-    """O8: if the new key replaced another key than the one read, it is a 409."""
-    ledger = _overtaken(system, "begin_rotation", OTHER, NEW)
+@pytest.mark.parametrize("meanwhile", [True, False])
+def test_the_new_key_replaced_another_one(system: System, *, meanwhile: bool) -> None:
+    """O2, O8: another one than was named, before or meanwhile: 409, none is blocked."""
+    options = _compromised(system)
+    ledger = None
+    if meanwhile:
+        ledger = _overtaken(system, "begin_rotation", OTHER, NEW)
+    else:
+        system.rotation().rotate(OTHER, BOB)
+        system.rotation().rotate(NEW, BOB)
     with pytest.raises(ConflictError, match="would not replace"):
-        system.rotation(ledger).rotate(NEW, ALICE, _compromised(system))
+        system.rotation(ledger).rotate(NEW, ALICE, options)
 
     assert system.states == {NEW: "active", OTHER: "draining", OLD: "draining"}
 
@@ -304,81 +303,36 @@ def test_repeated_call_with_active_address(
     assert system.states[OLD] == ("blocked" if compromised else "draining")
 
 
-def test_active_key_that_replaced_another_is_a_conflict(system: System) -> None:
-    """O2: the new key is active but replaced another key: 409, none is blocked."""
-    for name in (NEW, OTHER):
-        system.rotation().rotate(name, BOB)
-    with pytest.raises(ConflictError, match="would not replace"):
-        system.rotation().rotate(
-            OTHER, ALICE, _from(system.address(OLD), compromised=True)
-        )
-
-    assert system.states == {OTHER: "active", NEW: "draining", OLD: "draining"}
-
-
 @pytest.mark.parametrize("name", [OLD, NEW], ids=["active", "new"])
-def test_new_key_cannot_replace_itself(system: System, name: str) -> None:
-    """A request that names the same key as new and as replaced is a 409."""
+@pytest.mark.parametrize(
+    "how", [{}, {"compromised": True}, {"compromised": True, "dry_run": True}]
+)
+def test_new_key_cannot_replace_itself(
+    system: System, name: str, how: dict[str, bool]
+) -> None:
+    """O8: a 409, also if it is the only key: `rotated` would be wrong."""
     with pytest.raises(ConflictError, match="it would replace"):
-        system.rotation().rotate(name, ALICE, _from(system.address(name)))
-
-    assert system.states == {OLD: "active"}
-
-
-def test_malformed_active_address_is_refused(system: System) -> None:
-    """400; the audit record does not contain the text, which may be a key id."""
-    with pytest.raises(InvalidInputError) as raised:
-        system.rotation().rotate(NEW, ALICE, _from(OLD))
-
-    assert raised.value.field == "active_address"
-    assert ("key-rotate-refused", "invalid-input") in system.outcomes
-    assert OLD not in str(system.records)
-
-
-def test_only_key_cannot_be_compromised(system: System) -> None:
-    """O8: the only key cannot replace itself, so `rotated` would be wrong."""
-    for dry_run in (False, True):
-        options = _compromised(system, dry_run=dry_run)
-        with pytest.raises(ConflictError, match="it would replace"):
-            system.rotation().rotate(OLD, ALICE, options)
+        system.rotation().rotate(name, ALICE, _from(system.address(name), **how))
 
     assert system.states == {OLD: "active"}
 
 
 def test_compromised_can_be_added_by_a_second_call(system: System) -> None:
-    """O8: a second call with `compromised` blocks the drained key."""
-    system.rotation().rotate(NEW, ALICE)
-    rotated = system.rotation().rotate(NEW, ALICE, _compromised(system))
-
-    assert rotated.key.state is KeyState.ACTIVE
-    assert rotated.previous is not None
-    assert rotated.previous.state is KeyState.BLOCKED
-    assert system.address(OLD) in rotated.warnings[1]
-    assert RotationDocument.of(rotated).dump()["previousAddress"] == system.address(OLD)
-
-
-def test_second_call_waits_for_funds_too(system: System) -> None:
-    """Two ordinary calls do not strand the funds on a revoked key's address."""
+    """O8: it blocks the drained key, but not its funds, and not in a dry run."""
     system.holdings = (POOR,)
     system.rotation().rotate(NEW, ALICE)
     with pytest.raises(ConflictError, match="nothing was revoked"):
         system.rotation().rotate(NEW, ALICE, _compromised(system))
-    unchanged = system.states
     override = _compromised(system, without_funds=True)
-    system.rotation().rotate(NEW, ALICE, override)
-
-    assert unchanged == {NEW: "active", OLD: "draining"}
-    assert system.states == {NEW: "active", OLD: "blocked"}
-
-
-def test_dry_run_with_compromised_blocks_nothing(system: System) -> None:
-    """O8: a dry run with `compromised` leaves the former key draining."""
-    system.rotation().rotate(NEW, ALICE)
-    options = _compromised(system, dry_run=True)
-    dry_run = system.rotation().rotate(NEW, ALICE, options)
+    dry_run = system.rotation().rotate(NEW, ALICE, replace(override, dry_run=True))
+    unchanged = system.states
+    rotated = system.rotation().rotate(NEW, ALICE, override)
 
     assert (dry_run.status, dry_run.stranded) == ("would-rotate", ())
-    assert system.states == {NEW: "active", OLD: "draining"}
+    assert unchanged == {NEW: "active", OLD: "draining"}
+    assert system.states == {NEW: "active", OLD: "blocked"}
+    assert system.address(OLD) in rotated.warnings[1]
+    assert RotationDocument.of(rotated).dump()["previousAddress"] == system.address(OLD)
 
 
 def test_dry_run_reports_missing_funds(system: System) -> None:

@@ -26,20 +26,6 @@ def test_the_share_is_that_of_all_calls(
     assert window.share == share
 
 
-def test_no_calls_say_nothing() -> None:
-    """Only calls that the device accepted show that it is fine."""
-    now = [0.0]
-    window = ThrottleWindow(lambda: now[0])
-
-    assert not window.is_fine
-    window.add(3, 3)
-    assert not window.is_fine
-    now[0] = WINDOW_SECONDS + 1
-    assert not window.is_fine
-    window.add(1, 0)
-    assert window.is_fine
-
-
 def test_old_calls_are_forgotten() -> None:
     now = [0.0]
     window = ThrottleWindow(lambda: now[0])

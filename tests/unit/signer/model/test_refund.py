@@ -1,7 +1,7 @@
 """Statuses of a refund, legal moves and ids."""
 
 import pkgutil
-from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from itertools import pairwise, product
@@ -60,28 +60,17 @@ def _moved(refund: Refund, after: Status) -> Refund:
 
 def test_the_legal_moves() -> None:
     """They are those of the diagram in docs/explanation/refunds.md."""
-    moves = status_moves()
+    moves = {
+        str(before): {*map(str, after)} for before, after in status_moves().items()
+    }
 
-    assert {(str(a), str(b)) for a in moves for b in moves[a]} == {
-        ("awaiting-approval", "queued"),
-        ("awaiting-approval", "mined"),
-        ("awaiting-approval", "refused"),
-        ("awaiting-approval", "cancelled"),
-        ("queued", "awaiting-approval"),
-        ("queued", "reserved"),
-        ("queued", "mined"),
-        ("queued", "refused"),
-        ("queued", "cancelled"),
-        ("reserved", "signed"),
-        ("reserved", "mined"),
-        ("reserved", "failed"),
-        ("signed", "broadcast"),
-        ("broadcast", "signed"),
-        ("broadcast", "mined"),
-        ("broadcast", "failed"),
-        ("mined", "broadcast"),
-        ("mined", "confirmed"),
-        ("mined", "failed"),
+    assert {before: after for before, after in moves.items() if after} == {
+        "awaiting-approval": {"queued", "mined", "refused", "cancelled"},
+        "queued": {"awaiting-approval", "reserved", "mined", "refused", "cancelled"},
+        "reserved": {"signed", "mined", "failed"},
+        "signed": {"broadcast"},
+        "broadcast": {"signed", "mined", "failed"},
+        "mined": {"broadcast", "confirmed", "failed"},
     }
 
 
@@ -140,16 +129,6 @@ def test_a_failure_is_kept_while_its_nonce_is_consumed() -> None:
     assert (again.failure_code, again.tx_hash) == ("reverted", "0x2")
 
 
-def test_an_approval_is_needed_before_a_reservation() -> None:
-    """Only a payment that the ledger had lost is found without one."""
-    refund = _refund(Status.AWAITING_APPROVAL)
-    found = _draft(refund, status=TransactionStatus.MINED)
-
-    with pytest.raises(ValueError, match="awaiting-approval to reserved"):
-        refund.assigned(_draft(refund))
-    assert refund.assigned(found).status is Status.MINED
-
-
 def test_a_refund_has_one_transaction() -> None:
     """A second one could pay it twice."""
     refund = queued()
@@ -194,6 +173,8 @@ def test_what_the_transaction_does(
 
 def test_final_statuses_have_no_moves() -> None:
     final = {status for status in Status if status.is_final}
+    with pytest.raises(ValueError, match="not reserved"):
+        queued().reserved()  # It has no key, no gas limit, no hash and no block.
 
     assert final == {Status.CONFIRMED, Status.REFUSED, Status.CANCELLED, Status.FAILED}
     assert set(Status) - final == OPEN
@@ -213,25 +194,6 @@ def test_with_due_at_keeps_the_status() -> None:
     assert delay(signed, NOW, **given) == signed.inside(later)
 
 
-def test_a_move_may_set_the_due_date() -> None:
-    """By default the refund stays claimed for ``CLAIM_TIME``."""
-    waiting, reserved = queued(), _refund(Status.RESERVED)
-
-    assert step_to(waiting, Status.REFUSED, NOW, due_at=NOW).due_at == NOW
-    assert step_to(reserved, Status.SIGNED, NOW, due_at=NOW).moving.due_at == NOW
-
-
-def test_a_refund_without_a_transaction_is_not_reserved() -> None:
-    """It has no key, no gas limit, no hash and no block."""
-    refund = queued()
-
-    with pytest.raises(ValueError, match="not reserved"):
-        refund.reserved()
-    assert refund.moving is refund
-    assert (refund.key_id, refund.gas_limit) == (None, None)
-    assert (refund.tx_hash, refund.block_number) == (None, None)
-
-
 def test_a_refund_whose_transaction_was_removed_does_not_move() -> None:
     """Another program removed the row: the refund waits, and gets no second nonce."""
     refund = replace(_refund(Status.SIGNED), transaction=None)
@@ -244,13 +206,6 @@ def test_a_refund_whose_transaction_was_removed_does_not_move() -> None:
         refund.assigned(_draft(refund))
 
 
-def test_a_refund_is_immutable() -> None:
-    refund = _refund(Status.QUEUED)
-
-    with pytest.raises(FrozenInstanceError):
-        refund.amount = 1  # type: ignore[misc]  # That is what is tested.
-
-
 def test_ids_sort_by_time_and_do_not_repeat() -> None:
     """An id is rf_, 12 hex digits of milliseconds, and 80 random bits."""
     later = [NOW + timedelta(milliseconds=number) for number in range(100)]
@@ -261,15 +216,11 @@ def test_ids_sort_by_time_and_do_not_repeat() -> None:
     assert {len(id_) for id_ in ids} == {35}
     assert len({new_refund_id(NOW) for _ in range(1_000)}) == 1_000
     assert all(is_refund_id(id_) for id_ in ids)
+    digits = "0" * 31
+    for text in ("", "rf_", f"rf_{digits}", f"rf_{digits}00", "rf_" + "G" * 32, digits):
+        assert not is_refund_id(text)
+
     assert ids[0][3:15] == f"{int(NOW.timestamp() * 1000):012x}"
-
-
-@pytest.mark.parametrize(
-    "text", ["", "rf_", "rf_" + "0" * 31, "rf_" + "0" * 33, "rf_" + "G" * 32, "0" * 35]
-)
-def test_other_texts_are_not_ids(text: str) -> None:
-    """Only the format of ``new_refund_id`` is an id."""
-    assert not is_refund_id(text)
 
 
 def test_the_audit_record_has_no_free_text() -> None:

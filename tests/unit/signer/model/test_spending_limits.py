@@ -1,12 +1,10 @@
 """Hourly and daily spending limits (R27)."""
 
-from datetime import UTC, datetime, timedelta
-
 import pytest
 
 from signer.config.networks import Token
 from signer.config.tenants import Tenant
-from signer.model.spending_limits import NO_LIMITS, Limits, Spent, hour_number
+from signer.model.spending_limits import NO_LIMITS, Limits, Spent
 from tests.fixtures.scripted_chain import TOKEN
 from tests.support.refunds import NETWORK
 
@@ -74,12 +72,3 @@ def test_limits_of_a_tenant() -> None:
     assert Limits.from_tenant(tenant, "other", "TUSD", token) == Limits(
         gas_per_hour=50_000_000
     )
-
-
-def test_hour_numbers() -> None:
-    """An hour includes its first second and excludes the next hour's."""
-    noon = datetime(2026, 1, 2, 12, tzinfo=UTC)
-
-    assert hour_number(datetime(1970, 1, 1, tzinfo=UTC)) == 0
-    assert hour_number(noon) - hour_number(noon - timedelta(seconds=1)) == 1
-    assert hour_number(noon) == hour_number(noon + timedelta(minutes=59, seconds=59))

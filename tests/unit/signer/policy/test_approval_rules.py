@@ -1,7 +1,7 @@
 """Rules that ask for approvals: ``@approvals("2")``."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 
 import cedarpy
@@ -21,7 +21,7 @@ from signer.policy.message_facts import digest_facts
 from signer.policy.policy import Policy, Rule
 from signer.policy.rules import PolicyFile, lower_addresses
 from signer.ports.meter import Meter, Meters
-from tests.support.policy import NETWORKS, TENANTS, count_questions
+from tests.support.policy import NETWORKS, TENANTS
 from tests.unit.signer.policy.test_policy import AROUND, NOON, SENDER, _facts
 
 
@@ -53,6 +53,11 @@ def test_a_rule_asks_for_approvals() -> None:
     )
     assert "approvals needed: 2" in decision.message
     assert not decision.allows(decision.digest)
+    other = _policy(SMALL + f"{LARGE[:-1]} when {{ true }};").evaluate(_facts()).need
+    assert decision.need is not None
+    assert other is not None
+    assert _names(other) == ["large", "small"]
+    assert not decision.need.covers(other)  # A changed text is another rule.
 
 
 def test_a_rule_asks_people_of_a_group() -> None:
@@ -69,37 +74,40 @@ def test_a_rule_asks_people_of_a_group() -> None:
     assert "approvals needed: 2 of finance, legal" in decision.message
 
 
-@pytest.mark.parametrize("text", [LARGE + NEVER, NEVER + LARGE])
-def test_a_final_rule_wins(text: str) -> None:
-    decision = _policy(text).evaluate(_facts())
+BROKEN = (
+    '@id("broken") forbid (principal, action == Action::"sign-transaction",'
+    " resource) when { context.gas * 9223372036854775807 > 0 };"
+)
 
-    assert (decision.verdict, decision.rule) == (Verdict.REFUSE, "never")
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        (LARGE + NEVER, "never"),
+        (NEVER + LARGE, "never"),
+        (LARGE + BROKEN, "policy-error"),
+    ],
+)
+def test_a_final_rule_wins(text: str, rule: str) -> None:
+    """Nobody is asked; approvals are no way around it."""
+    policy, asked = _policy(text), list[ApprovalNeed]()
+    decision = policy.evaluate(_facts())
+
+    assert (decision.verdict, decision.rule) == (Verdict.REFUSE, rule)
     assert decision.need is None
-
-
-def test_the_floor_wins() -> None:
-    policy = _policy('@id("all") @approvals("1") forbid (principal, action, resource);')
-    decision = policy.evaluate(_facts(gas=2**24))
-
-    assert (decision.verdict, decision.rule) == (Verdict.REFUSE, "gas")
+    with pytest.raises(PolicyViolationError):
+        policy.require(_facts(), asked.append)
+    assert _policy("").require(_facts(), asked.append)
+    assert asked == []
 
 
 def test_approvals_permit_nothing() -> None:
     """What no rule permits is refused, however many people agree."""
     policy = _policy('@id("all") @approvals("1") forbid (principal, action, resource);')
-    decision = policy.evaluate(_facts(value=1))
-
-    assert (decision.verdict, decision.rule) == (Verdict.REFUSE, "value")
+    for changed, rule in ((_facts(value=1), "value"), (_facts(gas=2**24), "gas")):
+        decision = policy.evaluate(changed)
+        assert (decision.verdict, decision.rule) == (Verdict.REFUSE, rule)
     assert policy.evaluate(digest_facts(bytes(32), AROUND)).rule == "digest"
-
-
-def test_an_error_is_a_refusal() -> None:
-    broken = LARGE + (
-        '@id("broken") forbid (principal, action == Action::"sign-transaction",'
-        " resource) when { context.gas * 9223372036854775807 > 0 };"
-    )
-
-    assert _policy(broken).evaluate(_facts()).rule == "policy-error"
 
 
 def test_a_path_without_approvals_is_refused() -> None:
@@ -167,32 +175,6 @@ def test_each_decision_is_counted() -> None:
     ]
 
 
-@pytest.mark.parametrize("text", [NEVER, ""])
-def test_nobody_is_asked_without_need(text: str) -> None:
-    """Approvals are no way around a final rule."""
-    asked: list[ApprovalNeed] = []
-    policy = _policy(text)
-    ask: Callable[[TransactionFacts], object] = lambda facts: policy.require(  # noqa: E731
-        facts, asked.append
-    )
-    if text:
-        with pytest.raises(PolicyViolationError):
-            ask(_facts())
-    else:
-        assert ask(_facts())
-    assert asked == []
-
-
-def test_a_changed_text_is_another_rule() -> None:
-    one = _policy(LARGE).evaluate(_facts()).need
-    other = _policy(f"{LARGE[:-1]} when {{ true }};").evaluate(_facts()).need
-
-    assert one is not None
-    assert other is not None
-    assert _names(one) == _names(other)
-    assert not one.covers(other)
-
-
 @pytest.mark.parametrize(
     ("rule", "problem"),
     [
@@ -254,16 +236,6 @@ def test_the_rule_that_cedar_evaluates_has_another_effect_only(condition: str) -
 
     assert (written.pop("effect"), evaluated.pop("effect")) == ("forbid", "permit")
     assert evaluated == written
-
-
-@pytest.mark.parametrize("text", [SMALL + LARGE, NEVER + LARGE, ""])
-def test_cedar_is_asked_once(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also about a refund that needs approvals."""
-    policy = _policy(text)
-    asked = count_questions(monkeypatch)
-    policy.evaluate(_facts())
-
-    assert len(asked) == 1
 
 
 def test_one_answer_is_that_of_two_questions() -> None:

@@ -44,6 +44,7 @@ TRANSFER = next(case for case in CASES if case.name.endswith("with the memo"))
 MEMO = bytes.fromhex(TRANSFER.given["memo"][2:])
 
 ALL = "(principal, action, resource)"
+RECIPIENT = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 TRANSACTIONS = '(principal, action == Action::"sign-transaction", resource)'
 
 
@@ -118,14 +119,8 @@ def test_all_wrong_rules_are_reported_together() -> None:
         "  // three;\n\npermit (principal, action, resource);\n// the end\n"
     )
 
-    assert [each.partition(":")[0] for each in found] == [
-        "own.cedar, line 4",
-        "own.cedar, line 6",
-    ]
-
-
-def test_an_empty_file_has_no_rules() -> None:
-    """Comments alone are no rule."""
+    lines = [each.partition(":")[0] for each in found]
+    assert lines == ["own.cedar, line 4", "own.cedar, line 6"]
     assert list(split_statements(PolicyFile("own.cedar", "// nothing\n\n"))) == []
 
 
@@ -145,7 +140,11 @@ def test_a_rule_that_fails_is_a_refusal() -> None:
 
 
 def test_a_forbid_wins_over_a_permit() -> None:
-    """All rules that decided are named, in the order in which they are written."""
+    """All rules that decided are named, in their order; without one: not-permitted."""
+    no_rule = PolicyFile("a", f'@id("a") forbid {ALL} when {{ 1 > 2 }};')
+    decision = Policy.compile([no_rule]).evaluate(_facts())
+    assert (decision.verdict, decision.rules) == (Verdict.REFUSE, ("not-permitted",))
+
     policy = service_policy(
         f'@id("first") forbid {TRANSACTIONS} when {{ context.gas > 1 }};'
         f'@id("second") forbid {ALL};'
@@ -153,17 +152,6 @@ def test_a_forbid_wins_over_a_permit() -> None:
 
     assert policy.evaluate(_facts()).rules == ("first", "second")
     assert policy.evaluate(_facts(chain_id=1)).rules == ("chain-id", "first", "second")
-
-
-def test_nothing_permits_what_no_rule_knows() -> None:
-    """Without a reason that has a name, it is ``not-permitted``."""
-    policy = Policy.compile(
-        [PolicyFile("a", f'@id("a") forbid {ALL} when {{ 1 > 2 }};')]
-    )
-
-    decision = policy.evaluate(_facts())
-
-    assert (decision.verdict, decision.rules) == (Verdict.REFUSE, ("not-permitted",))
 
 
 def test_a_decision_is_about_one_digest() -> None:
@@ -181,40 +169,23 @@ def test_a_decision_is_about_one_digest() -> None:
     }
 
 
-def test_the_hash_changes_with_every_text() -> None:
-    """It covers the schema, each file's name, and each file's text."""
-    files = [
-        ACCOUNT,
-        [*ACCOUNT, PolicyFile("own.cedar", "")],
-        [*ACCOUNT, PolicyFile("own.cedar", "// note")],
-        [*ACCOUNT, PolicyFile("other.cedar", "")],
-        service_files(NETWORKS, TENANTS),
-        service_files(NETWORKS, TenantRegistry()),
-        service_files({}, TENANTS),
-    ]
-
-    assert len({Policy.compile(each).hash for each in files}) == len(files)
-    assert Policy.compile(ACCOUNT).hash == account_policy().hash
-
-
 def test_tenants_that_are_not_listed_have_nothing_signed() -> None:
     """With a tenants file; accepted refunds are paid all the same."""
     stranger = replace(AROUND, caller=Caller(Path.REST, tenant="stranger"))
     listed = Policy.compile(service_files(NETWORKS, TENANTS))
     unlisted = Policy.compile(service_files(NETWORKS, TenantRegistry()))
+    evil = '"\n@id("all") permit (principal, action, resource);//'
+    named = Policy.compile(service_files({evil: NETWORKS["local"]}, TENANTS))
+    files = [*ACCOUNT, PolicyFile("own.cedar", "// note")]
+    others = [Policy.compile(each).hash for each in (ACCOUNT, files, files[:-1])]
+
+    # A name stays in its comment; each text and each name changes the hash.
+    assert "all" not in {rule.name for rule in named.rules}
+    assert len({listed.hash, unlisted.hash, named.hash, *others}) == 5
 
     assert listed.evaluate(_facts(stranger)).rules == ("tenant",)
     assert unlisted.evaluate(_facts(stranger)).rules == ("not-permitted",)
     assert listed.evaluate(_facts()).rules == ("refund",)
-
-
-def test_names_of_networks_begin_no_rule() -> None:
-    """Names come from a file, and stay in their comment."""
-    evil = '"\n@id("all") permit (principal, action, resource);//'
-
-    policy = Policy.compile(service_files({evil: NETWORKS["local"]}, TENANTS))
-
-    assert "all" not in {rule.name for rule in policy.rules}
 
 
 def test_limits_of_a_tenant_are_compared_where_it_chooses_the_amount() -> None:
@@ -227,17 +198,6 @@ def test_limits_of_a_tenant_are_compared_where_it_chooses_the_amount() -> None:
 
     assert _facts(of_client).exceeded == {"max-amount"}
     assert _facts(of_refund).exceeded == set()
-
-
-def test_addresses_are_compared_in_lower_case() -> None:
-    """A rule has the checksum, as the configuration has."""
-    recipient = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
-    for written in (recipient, recipient.lower()):
-        policy = service_policy(
-            f'@id("blocked") forbid {TRANSACTIONS}'
-            f' when {{ context has recipient && context.recipient == "{written}" }};'
-        )
-        assert policy.evaluate(_facts()).rules == ("blocked",)
 
 
 @pytest.mark.parametrize("written", ["is_on=true", "name=Ann", "data=0x01"])
@@ -303,6 +263,10 @@ def test_arguments_are_written_as_in_json(written: str) -> None:
         ("context.data_bytes == 84 && context.extra_bytes == 16", True),
         ("context has to && context has network && !(context has role)", True),
         ("context == context", True),
+        *(  # Addresses are compared in lower case.
+            (f'context has recipient && context.recipient == "{each}"', True)
+            for each in (RECIPIENT, RECIPIENT.lower())
+        ),
         ('principal == Tenant::"shop" && resource == Network::"local"', True),
     ],
 )
@@ -329,10 +293,7 @@ def test_rules_see_the_facts(condition: str, is_true: bool) -> None:
 @pytest.mark.parametrize(
     "fact",
     [
-        "spent_hour",
-        "spent_day",
-        "spent_recipient",
-        "spent_tenant_hour",
+        *("spent_hour", "spent_day", "spent_recipient", "spent_tenant_hour"),
         "first_paid_amount",
     ],
 )
@@ -374,20 +335,9 @@ def test_rules_see_what_an_amount_is_worth(price: str | None, condition: str) ->
     ).evaluate(_facts(around))
 
     assert decision.rules == ("seen",)
-
-
-def test_a_call_without_an_amount_has_no_worth() -> None:
-    tokens = {
-        address: replace(token, reference_price=10**18)
-        for address, token in KNOWN["local"].tokens.items()
-    }
-    around = replace(AROUND, network=replace(KNOWN["local"], tokens=tokens))
-    policy = service_policy(
-        f'@id("seen") forbid {TRANSACTIONS} when {{ context has worth }};'
-    )
-
-    assert "seen" in policy.evaluate(_facts(around)).rules
-    assert "seen" not in policy.evaluate(_facts(around, data=b"")).rules
+    text = f'@id("seen") forbid {TRANSACTIONS} when {{ context has worth }};'
+    without_an_amount = service_policy(text).evaluate(_facts(around, data=b""))
+    assert "seen" not in without_an_amount.rules
 
 
 @pytest.mark.parametrize(
@@ -410,13 +360,20 @@ def test_amounts_are_rounded_up(amount: int, decimals: int, shown: str) -> None:
 
 def test_every_context_fits_the_schema() -> None:
     """What rules were validated against is what they get, on every path."""
+    text = f'@id("n") forbid {TRANSACTIONS} when {{ context.nonce == {MAX_LONG} }};'
+    assert "n" in service_policy(text).evaluate(_facts(nonce=2**64 - 2)).rules
+
     schema = cedarpy.Schema.from_str(build_schema())
+    seen = set()
     for case in CASES:
         for path in Path:
             facts = decide(case, path).facts
             action = next(each for each in ACTIONS if each.facts is type(facts))
             values = {each.name: each.read(facts) for each in action.attributes}
             absent = {name for name, value in values.items() if value is None}
+            if (form := (path, action.name, *sorted(absent))) in seen:
+                continue  # Cedar reads the whole schema for each question.
+            seen.add(form)
             assert absent <= {each.name for each in action.attributes if each.optional}
             request = {
                 "principal": 'Tenant::"shop"',
@@ -426,15 +383,6 @@ def test_every_context_fits_the_schema() -> None:
             }
             result = cedarpy.is_authorized(request, "", [], schema)
             assert result.decision is cedarpy.Decision.Deny, (case.name, result)
-
-
-def test_numbers_above_a_long_are_the_largest_long() -> None:
-    """So an upper bound in a rule is never passed by a larger number."""
-    policy = service_policy(
-        f'@id("nonce") forbid {TRANSACTIONS} when {{ context.nonce == {MAX_LONG} }};'
-    )
-
-    assert "nonce" in policy.evaluate(_facts(nonce=2**64 - 2)).rules
 
 
 def test_the_rules_are_the_documented_ones() -> None:

@@ -113,16 +113,12 @@ def test_shipped_containers_are_accepted() -> None:
     signing = places["AUDIT_SIGNING_KEY_FILE"].removesuffix("/audit.pem")
     assert f"signing:{signing}:ro" in compose
     assert _refused(shipped) == ["proxy-missing"]
+    worker = Settings.from_env(shipped)  # It has the image's BIND and no socket.
+    assert check_settings(worker, {}, serving=False) == []
+
     for address in named:
         assert _refused({**shipped, "TRUSTED_PROXIES": address}) == []
     assert f"front: {{ipv4_address: {named[0]}}}" in proxy
     assert not any(address in proxy for address in named[1:])
     assert f"server api-refunds:{bind.rpartition(':')[2]};" in nginx
     assert re.findall(r"listen (\d+) ", nginx) == re.findall(r'"\d+:(\d+)"', compose)
-
-
-def test_worker_needs_no_proxy() -> None:
-    """A worker has the image's BIND but opens no socket."""
-    settings = Settings.from_env({**PRODUCTION, "BIND": "0.0.0.0:8080"})
-
-    assert check_settings(settings, {}, serving=False) == []

@@ -10,7 +10,7 @@ from signer.errors import CursorExpiredError
 from signer.model.event import sequence_at
 from signer.ports.clock import utc_now
 from signer.ports.event_store import Pruned
-from signer.webhooks.event_feed import GRACE, EventFeed, EventRetention
+from signer.webhooks.event_feed import EventFeed, EventRetention
 from tests.fixtures.ledger import accepted
 from tests.support.refunds import altered
 from tests.support.waiting import Timer
@@ -109,15 +109,6 @@ def test_small_batches(sqlite_store: SQLStore) -> None:
         ("events-pruned", 2),
         ("events-pruned", 1),
     ]
-
-
-def test_an_event_is_kept_a_day_longer(sqlite_store: SQLStore) -> None:
-    now = utc_now()
-    for n in range(2):
-        _event(sqlite_store, now - KEEP - GRACE / 2 + timedelta(seconds=n))
-    EventRetention(sqlite_store, KEEP, lambda: now).work()
-
-    assert len(sqlite_store.events("gateway", 0, 9, now).events) == 2
 
 
 def test_another_process_deletes(sqlite_store: SQLStore) -> None:

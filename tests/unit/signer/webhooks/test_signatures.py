@@ -46,14 +46,6 @@ def test_the_reference_library_verifies_a_secret() -> None:
         reference.verify(BODY + b" ", headers)
 
 
-def test_the_reference_librarys_signature_is_ours() -> None:
-    at = NOW.replace(microsecond=0)
-
-    assert SECRET.sign(b"evt_1.%d." % at.timestamp() + BODY) == (
-        Webhook(SECRET.format()).sign("evt_1", at, BODY.decode())
-    )
-
-
 def test_cryptography_verifies_a_key() -> None:
     """An independent check of ``v1a``: Ed25519 over id, time and body."""
     headers = sign([KEY], "evt_1", NOW, BODY)
@@ -123,17 +115,15 @@ def test_keys_have_one_text() -> None:
 )
 def test_texts_that_are_no_key(text: str) -> None:
     """The error does not quote the text, which may be a secret in the wrong place."""
-    with pytest.raises(ValueError, match=r"whsk_ and Base64|32 bytes") as caught:
-        PrivateKey.parse(text)
-
-    assert not text.removeprefix("whsk_") or text not in str(caught.value)
-
-
-def test_lengths() -> None:
     with pytest.raises(ValueError, match="24 to 64"):
         Secret.parse(f"whsec_{base64.b64encode(bytes(23)).decode()}")
     with pytest.raises(ValueError, match="32 bytes"):
         WebhookPublicKey.parse(f"whpk_{base64.b64encode(bytes(33)).decode()}")
+
+    with pytest.raises(ValueError, match=r"whsk_ and Base64|32 bytes") as caught:
+        PrivateKey.parse(text)
+
+    assert not text.removeprefix("whsk_") or text not in str(caught.value)
 
 
 def test_files(tmp_path: Path) -> None:
