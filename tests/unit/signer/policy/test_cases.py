@@ -13,7 +13,7 @@ def test_there_are_enough_cases() -> None:
         (path, rule)
         for case in CASES
         for path, rule in case.rules.items()
-        if rule.startswith("+") and path is not Path.ACCOUNT
+        if rule.startswith("+") and path != Path.ACCOUNT
     }
     assert signed == set(permits.items())
     assert len(CASES) >= 150
@@ -43,5 +43,5 @@ def test_an_account_does_not_send_from_a_service_wallet() -> None:
             signed = case.rules[path].startswith("+")
             if path is Path.ACCOUNT and uses_nonce and signed:
                 assert found.rules == ("service-wallet",), case.name
-            elif path is not Path.ACCOUNT or not uses_nonce:
+            elif path != Path.ACCOUNT or not uses_nonce:
                 assert found.rule == case.rules[path].removeprefix("+"), case.name
