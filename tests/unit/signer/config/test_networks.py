@@ -41,6 +41,13 @@ LOWER = VAULT.lower()
 WITH_VAULT = f'chain_id = 1\nvault = "{VAULT}"\n'
 
 
+TOKEN = {
+    "address": "0x5FbDB2315678afecb367f032d93F642f64180aa3",
+    "decimals": 6,
+    "max_amount": "1000",
+}
+
+
 def _refused(path: Path) -> str:
     with pytest.raises(ConfigurationError) as caught:
         load_networks(path)
@@ -221,11 +228,8 @@ def test_unreadable_file_is_refused(tmp_path: Path) -> None:
 )
 def test_limit_below_max_amount_is_refused(name: str, limit: str) -> None:
     """R27: a refund above the limit would wait without end."""
-    address = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
-    given = {"address": address, "decimals": 6, "max_amount": "10", name: limit}
-
     with pytest.raises(ValueError, match=name):
-        Token.model_validate(given)
+        Token.model_validate({**TOKEN, "max_amount": "10", name: limit})
 
 
 @pytest.mark.parametrize(
@@ -244,20 +248,7 @@ def test_limit_below_max_amount_is_refused(name: str, limit: str) -> None:
 def test_a_wrong_rule_is_refused(rules: dict[str, object], message: str) -> None:
     """A rule that cannot hold would never stop anything."""
     with pytest.raises(ValidationError, match=message):
-        Network.model_validate(
-            {
-                "chain_id": 1,
-                "rpc_urls": ["http://127.0.0.1:8545"],
-                "tokens": {
-                    "TUSD": {
-                        "address": "0x5FbDB2315678afecb367f032d93F642f64180aa3",
-                        "decimals": 6,
-                        "max_amount": "1000",
-                    }
-                },
-                "automatic_stop": rules,
-            }
-        )
+        _of_kind(None, tokens={"TUSD": TOKEN}, automatic_stop=rules)
 
 
 @pytest.mark.parametrize(
@@ -316,14 +307,10 @@ _OF_KINDS = {
 
 
 def _of_kind(kind: str | None, decimals: int = 6, **changes: Any) -> Network:
-    token = {
-        "address": "0x5FbDB2315678afecb367f032d93F642f64180aa3",
-        "decimals": decimals,
-        "max_amount": "1000",
-    }
+    tokens = {"USDC": {**TOKEN, "decimals": decimals}}
     given = {"chain_id": 1, "rpc_urls": ["http://127.0.0.1:9"], **changes}
     named = {} if kind is None else {"kind": kind}
-    return Network.model_validate({**given, **named, "tokens": {"USDC": token}})
+    return Network.model_validate({"tokens": tokens, **given, **named})
 
 
 @pytest.mark.parametrize("kind", _OF_KINDS)

@@ -185,13 +185,9 @@ def test_signs_messages_and_documents(place: Place) -> None:
     summaries = [each["details"]["summary"] for each in place.events]
     assert summaries[0] == 'sign the message "hello"'
     assert "Mail" in summaries[2]
-
-
-def test_a_document_of_another_chain_or_of_none(place: Place) -> None:
-    """Names of tokens are those of the document's chain."""
+    # Names of tokens are those of the document's chain, which may be another or none.
     for domain in ({"name": "x"}, {"name": "x", "chainId": 5}):
         document = TypedData.parse({**DOCUMENT, "domain": domain})
-
         assert place.service.sign_typed_data(document, REQUESTER)
 
 
@@ -288,22 +284,29 @@ def test_a_wallet_from_which_the_service_pays(place: Place) -> None:
     assert caught.value.rule == "recipient-denied"
 
 
-def test_a_blocked_tenant(sqlite_store: SQLStore) -> None:
+LEDGER: dict[type[Exception], Callable[[SQLStore], object]] = {
+    TenantBlockedError: lambda store: store.begin_hold(
+        Hold.of_tenant("shop", FakeClock()(), "", "cli:operator")
+    ),
+    SigningStoppedError: lambda store: stopped(store, EVERYTHING),
+    KeyRotatedError: lambda store: made_active(store, key_at(SECOND.address)),
+}
+
+
+@pytest.mark.parametrize(("error", "change"), LEDGER.items())
+def test_what_the_ledger_forbids(
+    sqlite_store: SQLStore,
+    error: type[Exception],
+    change: Callable[[SQLStore], object],
+) -> None:
+    """It is asked in the transaction that makes the intent durable."""
     place = Place(sqlite_store, blocks=sqlite_store)
     assert place.sign()
-    at = FakeClock()()
-    sqlite_store.begin_hold(Hold.of_tenant("shop", at, "", "cli:operator"))
+    change(sqlite_store)
 
-    with pytest.raises(TenantBlockedError):
+    with pytest.raises(error):
         place.sign()
-
-
-def test_a_stop_forbids_every_signature(place: Place) -> None:
-    stopped(place.store, EVERYTHING)
-
-    with pytest.raises(SigningStoppedError):
-        place.sign()
-    with pytest.raises(SigningStoppedError):
+    with pytest.raises(error):
         place.service.sign_personal_message(PersonalMessage(b"hello"), REQUESTER)
 
 
@@ -455,14 +458,6 @@ def test_addresses_in_documents(place: Place) -> None:
             TypedData.of(domain, call, {"data": deep}), REQUESTER
         )
     assert caught.value.rule == "calldata"
-
-
-def test_a_key_that_was_rotated_away(place: Place) -> None:
-    """The ring is asked in the transaction that makes the intent durable."""
-    made_active(place.store, key_at(SECOND.address))
-
-    with pytest.raises(KeyRotatedError):
-        place.sign()
 
 
 def test_bytes_that_contain_something_else(

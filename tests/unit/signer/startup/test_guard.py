@@ -294,12 +294,6 @@ REFUNDS = {
 }
 
 
-def test_a_process_for_refunds_needs_no_key() -> None:
-    """No setting of KMS or of the audit key; there is no warning about tokens."""
-    assert _check(REFUNDS) == ([], [])
-    assert _check({**REFUNDS, "APP_ENV": "test"}) == ([], [])
-
-
 @pytest.mark.parametrize("app_env", ["production", "development", "test"])
 @pytest.mark.parametrize("name", CREDENTIALS)
 def test_a_process_for_refunds_refuses_credentials(name: str, app_env: str) -> None:
@@ -316,20 +310,17 @@ def test_a_process_for_refunds_refuses_credentials(name: str, app_env: str) -> N
         assert _check({**environ, name: empty})[0] == []
 
 
-@pytest.mark.parametrize("source", ["file:/run/pin", "|/opt/pin"])
-def test_a_process_for_refunds_refuses_the_source_of_a_pin(source: str) -> None:
-    """The host that must not sign must not find the PIN."""
-    label = f"pkcs11:token=a?pin-source={source}"
-    other = "pkcs11:token=a;model=pin-source=b"
-
-    assert _check({**REFUNDS, "PKCS11_TOKEN_LABEL": label})[0] == [
-        "role-has-credentials"
-    ]
-    assert _check({**REFUNDS, "PKCS11_TOKEN_LABEL": other})[0] == []
-
-
 def test_all_credentials_are_named_together() -> None:
-    """The raw key counts in every spelling of its name."""
+    """The raw key counts in every spelling of its name, and the source of a PIN."""
+    assert _check(REFUNDS) == ([], [])
+    assert _check({**REFUNDS, "APP_ENV": "test"}) == ([], [])
+    for label, codes in (
+        ("pkcs11:token=a?pin-source=file:/run/pin", ["role-has-credentials"]),
+        ("pkcs11:token=a?pin-source=|/opt/pin", ["role-has-credentials"]),
+        ("pkcs11:token=a;model=pin-source=b", []),
+    ):
+        assert _check({**REFUNDS, "PKCS11_TOKEN_LABEL": label})[0] == codes
+
     others = [name for name in CREDENTIALS if name != RAW_KEY]
     environ = dict.fromkeys([RAW_KEY.lower(), *others], "canary")
     with pytest.raises(ConfigurationError) as caught:
@@ -578,14 +569,26 @@ def test_key_that_does_not_sign_is_refused(
     assert ("check KMS_KEY_ID and WALLET_ADDRESS" in refusal.message) == (kind == "kms")
 
 
+def test_other_failures_of_the_self_test() -> None:
+    """A wrong signature is refused; a bug propagates with its traceback."""
+    other = bitcurve.PrivateKey.from_int(5)
+    faulty = Device(point(KEY), lambda digest: other.sign(digest, hasher=None))
+    bug = planted(point(KEY), ZeroDivisionError())
+
+    with pytest.raises(ConfigurationError, match="kms-signing-error"):
+        self_test_key(KMS, "KMS_KEY_ID", lambda: signer_over(faulty))
+    with pytest.raises(ZeroDivisionError):
+        self_test_key(KMS, "KMS_KEY_ID", lambda: signer_over(bug))
+
+
 def _refused(error: Exception) -> ConfigurationError:
     """Return the refusal of a key in a token that *error* is about."""
-
-    def open_signer() -> Signer:
-        raise error
-
     with pytest.raises(ConfigurationError) as caught:
-        self_test_key(SOFTHSM, "PKCS11_KEY_ID", open_signer)
+        self_test_key(
+            SOFTHSM,
+            "PKCS11_KEY_ID",
+            lambda: signer_over(planted(point(KEY), error)),
+        )
     return caught.value
 
 
@@ -597,16 +600,10 @@ def test_a_refused_pin_has_its_own_exit_status() -> None:
     assert (refused.exit_status, unread.exit_status) == (os.EX_NOPERM, EXIT_STATUS)
     assert "each start tries the PIN once" in str(refused)
     assert "hotwallet softhsm doctor" in str(unread)
-
-
-def test_each_weakness_of_a_key_is_a_refusal() -> None:
-    """Of what production demands of a token: the codes are the device's."""
+    # Each weakness of a key is a refusal, with the code of the device.
     found = [Refusal("pkcs11-key-imported", "a"), Refusal("pkcs11-key-exposed", "b")]
-
-    refused = _refused(KeyNotProtectedError("two", found))
-
-    assert [*refused.refusals] == found
-    assert refused.exit_status == EXIT_STATUS
+    weak = _refused(KeyNotProtectedError("two", found))
+    assert ([*weak.refusals], weak.exit_status) == (found, EXIT_STATUS)
 
 
 def test_key_that_hangs_is_refused_after_the_given_time() -> None:
@@ -622,25 +619,6 @@ def test_key_that_hangs_is_refused_after_the_given_time() -> None:
     released.set()
 
     assert caught.value.is_transient
-
-
-def test_wrong_signature_fails_the_self_test() -> None:
-    """The self-test verifies the signature, so that a faulty device is refused."""
-    other = bitcurve.PrivateKey.from_int(5)
-    faulty = Device(point(KEY), lambda digest: other.sign(digest, hasher=None))
-
-    with pytest.raises(ConfigurationError, match="kms-signing-error"):
-        self_test_key(KMS, "KMS_KEY_ID", lambda: signer_over(faulty))
-
-
-def test_unexpected_exception_is_not_a_refusal() -> None:
-    """An exception that is not ours propagates with its traceback."""
-
-    def open_signer() -> Signer:
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        self_test_key(KMS, "KMS_KEY_ID", open_signer)
 
 
 LOCAL = _network("http://127.0.0.1:8545")
