@@ -36,12 +36,8 @@ def test_an_open_loop_is_due_at_a_fixed_rate() -> None:
     assert [arrivals.take(107.0), arrivals.take(107.0)] == [100.1, 100.2]
     assert arrivals.take(107.0) is None
     assert arrivals.next_due() is None
-
-
-def test_a_closed_loop_is_due_when_a_client_is_free() -> None:
-    arrivals = ClosedLoop(end=10.0, count=2)
-
-    assert [arrivals.take(now) for now in (1.0, 9.0, 9.5)] == [1.0, 9.0, None]
+    closed = ClosedLoop(end=10.0, count=2)  # Due when a client is free.
+    assert [closed.take(now) for now in (1.0, 9.0, 9.5)] == [1.0, 9.0, None]
     assert ClosedLoop(end=10.0).take(10.0) is None
 
 

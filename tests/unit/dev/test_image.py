@@ -75,13 +75,10 @@ PLANTED = {
 }
 
 
-def test_a_tree_as_promised_has_no_problem(tree: Path) -> None:
-    assert problems(tree, CONFIGURATION) == []
-
-
 @pytest.mark.parametrize("problem", PLANTED)
 def test_each_planted_problem_is_found(tree: Path, problem: str) -> None:
     """And nothing else."""
+    assert problems(tree, CONFIGURATION) == []
     PLANTED[problem](tree)
 
     assert problems(tree, CONFIGURATION) == [problem]

@@ -344,6 +344,16 @@ def test_a_new_key_signs_the_whole_chain(
     assert sizes(journal) == [3, 4]
 
 
+def test_detects_a_removed_record(journal: AuditTables, sqlite_url: str) -> None:
+    """A record that was removed from the middle is detected by its sequence."""
+    journal.append(records(4))
+    seal(journal)
+    overruled(sqlite_url, "DELETE FROM audit_records WHERE sequence = 2")
+
+    with pytest.raises(BrokenChainError, match="audit record 2 is missing"):
+        ChainReader(journal).advance()
+
+
 def test_a_checkpoint_on_request(journal: AuditTables, clock: FakeClock) -> None:
     """A checkpoint can be signed at once; an empty chain has none."""
     ours = sealer(journal, clock)
@@ -445,6 +455,23 @@ def test_rounds_start_at_a_steady_rate(
     ours.run(wait)
 
     assert waited == pytest.approx([rest])
+
+
+def test_a_round_without_news_reads_nothing(
+    journal: AuditTables, clock: FakeClock
+) -> None:
+    """Once everything is sealed, a round waits until something is written."""
+    worked = list[int]()
+
+    class Counting(Sealer):
+        def work(self, *, leave: bool = False) -> int:
+            worked.append(super().work(leave=leave))
+            return worked[-1]
+
+    rounds = iter([False] * 4 + [True])
+    Counting(journal, clock=clock).run(lambda _: next(rounds))
+
+    assert 1 <= len(worked) < 5
 
 
 @pytest.mark.parametrize("leads", [True, False])

@@ -123,6 +123,7 @@ def test_no_checkpoint_is_by_a_trusted_key() -> None:
 
     assert found is not None
     assert (found.code, found.sequence, found.line) == ("checkpoint", 2, 4)
+    assert str(found) == f"record 2 (line 4): {found.message}"
     assert "not signed by a trusted key: check --public-key" in found.message
 
 

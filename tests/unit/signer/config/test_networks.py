@@ -360,3 +360,5 @@ def test_the_chain_of_anvil_has_the_kind_local() -> None:
 def test_a_wrong_kind_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         _of_kind(**{"kind": None, **changes})
+    with pytest.raises(ValidationError, match="dictionary"):
+        Network.model_validate("text")

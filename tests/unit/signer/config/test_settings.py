@@ -138,7 +138,8 @@ def test_credentials_are_detected_by_name(name: str) -> None:
     assert Settings.from_env({name: " \t"}).credentials == ()
     if name.startswith("AWS_"):
         assert CANARY not in str(settings.model_dump())
-    for secret in (name, "DATABASE_URL", "KMS_KEY_ID", "AWS_ENDPOINT_URL"):
+    secrets = ("PKCS11_PIN", "DATABASE_URL", "JWT_SECRET", "KMS_KEY_ID")
+    for secret in (*secrets, "AWS_ENDPOINT_URL_KMS", "AWS_ENDPOINT_URL"):
         assert CANARY not in repr(Settings.from_env({secret: CANARY}))
 
 

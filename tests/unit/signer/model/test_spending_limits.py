@@ -1,10 +1,12 @@
 """Hourly and daily spending limits (R27)."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from signer.config.networks import Token
 from signer.config.tenants import Tenant
-from signer.model.spending_limits import NO_LIMITS, Limits, Spent
+from signer.model.spending_limits import NO_LIMITS, Limits, Spent, hour_number
 from tests.fixtures.scripted_chain import TOKEN
 from tests.support.refunds import NETWORK
 
@@ -29,6 +31,8 @@ def test_a_limit_may_be_reached_and_not_exceeded(
 ) -> None:
     """The sum may equal the limit; the first exceeded limit is named."""
     spent = Spent(hour=5, day=25, recipient=55, gas=70)
+    noon = datetime(2026, 1, 2, 12, tzinfo=UTC)  # An hour has its first second.
+    assert hour_number(noon - timedelta(seconds=1)) == hour_number(noon) - 1
 
     assert limits.first_exceeded(5, 20, spent) == name
 

@@ -146,6 +146,13 @@ when {
   && context has first_paid_amount
   && context.first_paid_amount.greaterThan(decimal("7.0"))
 };
+@id("coin") permit (principal, action == Action::"sign-transaction", resource)
+when { context.path == "call" };
+@id("coin-day") forbid (principal, action == Action::"sign-transaction", resource)
+when {
+  context.path == "call" && context has spent_day
+  && context.spent_day.greaterThan(decimal("0.5"))
+};
 """
 LOCAL = {
     "local": Network.model_validate(
@@ -166,79 +173,65 @@ LOCAL = {
 }
 
 
+def _call(value: int, data: str) -> dict[str, Any]:
+    sent = {"to": CUSTOMER, "value": value, "data": data}
+    transaction = {**TRANSFER["transaction"], **sent}
+    return {"paths": ["call"], "tenant": "shop", "transaction": transaction}
+
+
+COIN, CALL = _call(10**17, "0x"), _call(10**17, "0xb1c0ffee")
+
+
 @pytest.mark.parametrize(
-    ("paid_before", "verdict", "rule"),
+    ("given", "paid_before", "verdict", "rule"),
     [
-        (None, "allow", "refund"),
-        ({"day": "87.5"}, "allow", "refund"),
-        ({"day": "87.500001"}, "refuse", "day"),
-        ({"hour": "500", "recipient": "500"}, "allow", "refund"),
-        ({"tenant_day": "37.5", "tenant_hour": "12.5"}, "allow", "refund"),
-        ({"tenant_day": "37.500001"}, "refuse", "tenant-day"),
-        ({"tenant_hour": "12.500001"}, "refuse", "tenant-hour"),
-        ({"first_payment": True}, "needs-approval", "new"),
-        ({"first_paid_hours": 23}, "allow", "refund"),
-        ({"first_paid_hours": 23, "first_paid_amount": "7"}, "allow", "refund"),
-        ({"first_paid_hours": 23, "first_paid_amount": "7.01"}, "refuse", "young"),
-        ({"first_paid_hours": 24, "first_paid_amount": "7.01"}, "allow", "refund"),
+        (TRANSFER, None, "allow", "refund"),
+        (TRANSFER, {"day": "87.5"}, "allow", "refund"),
+        (TRANSFER, {"day": "87.500001"}, "refuse", "day"),
+        (TRANSFER, {"hour": "500", "recipient": "500"}, "allow", "refund"),
+        (TRANSFER, {"tenant_day": "37.5", "tenant_hour": "12.5"}, "allow", "refund"),
+        (TRANSFER, {"tenant_day": "37.500001"}, "refuse", "tenant-day"),
+        (TRANSFER, {"tenant_hour": "12.500001"}, "refuse", "tenant-hour"),
+        (TRANSFER, {"first_payment": True}, "needs-approval", "new"),
+        (TRANSFER, {"first_paid_hours": 23}, "allow", "refund"),
+        *(
+            (
+                TRANSFER,
+                {"first_paid_hours": hours, "first_paid_amount": amount},
+                *(("refuse", "young") if is_young else ("allow", "refund")),
+            )
+            for hours, amount, is_young in (
+                (23, "7", False),
+                (23, "7.01", True),
+                (24, "7.01", False),
+            )
+        ),
+        # The coin that a call sends counts, with its calldata or without.
+        *((each, {"day": "0.4"}, "allow", "coin") for each in (COIN, CALL)),
+        *(
+            (each, {"day": "0.400000000000000001"}, "refuse", "coin-day")
+            for each in (COIN, CALL)
+        ),
     ],
+    ids=range(16),
 )
 def test_rules_about_totals(
-    paid_before: dict[str, Any] | None, verdict: str, rule: str
+    given: dict[str, Any],
+    paid_before: dict[str, Any] | None,
+    verdict: str,
+    rule: str,
 ) -> None:
     """An example can state what was paid before."""
     policy = Policy.compile(
         service_files({}, TenantRegistry()), [PolicyFile("own.cedar", TOTALS)]
     )
-    example = {"name": "x", "verdict": verdict, "rule": rule, **TRANSFER}
+    example = {"name": "x", "verdict": verdict, "rule": rule, **given}
     text = json.dumps({"example": [{**example, "paid_before": paid_before}]})
     examples = read_examples(text, is_json=True)
 
     (outcome,) = run_examples(policy, examples, LOCAL, TenantRegistry())
 
     assert outcome.is_expected, outcome.decision
-
-
-COINS = """
-@id("coin") permit (principal, action == Action::"sign-transaction", resource)
-when { context.path == "call" };
-@id("coin-day") forbid (principal, action == Action::"sign-transaction", resource)
-when {
-  context.path == "call" && context has spent_day
-  && context.spent_day.greaterThan(decimal("0.5"))
-};
-"""
-
-
-@pytest.mark.parametrize(
-    ("day", "data", "verdict", "rule"),
-    [
-        ("0.4", "0x", "allow", "coin"),
-        ("0.400000000000000001", "0x", "refuse", "coin-day"),
-        ("0.4", "0xb1c0ffee", "allow", "coin"),
-        ("0.400000000000000001", "0xb1c0ffee", "refuse", "coin-day"),
-    ],
-)
-def test_rules_about_totals_of_coin(
-    day: str, data: str, verdict: str, rule: str
-) -> None:
-    """The coin that a call sends counts, with its calldata or without."""
-    policy = Policy.compile(
-        service_files({}, TenantRegistry()), [PolicyFile("own.cedar", COINS)]
-    )
-    example = {"name": "x", "verdict": verdict, "rule": rule, **_call(10**17, data)}
-    text = json.dumps({"example": [{**example, "paid_before": {"day": day}}]})
-    examples = read_examples(text, is_json=True)
-
-    (outcome,) = run_examples(policy, examples, LOCAL, TenantRegistry())
-
-    assert outcome.is_expected, outcome.decision
-
-
-def _call(value: int, data: str) -> dict[str, Any]:
-    sent = {"to": CUSTOMER, "value": value, "data": data}
-    transaction = {**TRANSFER["transaction"], **sent}
-    return {"paths": ["call"], "tenant": "shop", "transaction": transaction}
 
 
 @pytest.mark.parametrize(

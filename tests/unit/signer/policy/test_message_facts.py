@@ -65,13 +65,8 @@ def test_a_message_is_for_people_or_for_one_contract(
     ids=["the recipient", "who may spend", "the contract, without both"],
 )
 def test_what_may_leave_is_counted_for(document: TypedData, recipient: str) -> None:
-    known = KnownNetwork.of("local", NETWORK)
-    at = datetime(2026, 1, 2, tzinfo=UTC)
-    surroundings = Surroundings(
-        Caller(Path.REST), d.OWNER, at, known, networks=(known,)
-    )
     digest = document.digest()
-    facts = typed_data_facts(document, recognise(document), digest, surroundings)
+    facts = typed_data_facts(document, recognise(document), digest, AROUND)
 
     assert {(each.token, each.recipient) for each in facts.moved} == {
         ("USDC", recipient)

@@ -285,6 +285,23 @@ def test_outcomes_survive_an_outage(sqlite_store: SQLStore) -> None:
     assert [each["log_level"] for each in failed] == ["warning", "error"]
 
 
+def test_a_round_without_news_reads_nothing(sqlite_store: SQLStore) -> None:
+    """Without webhooks, it looks again when something is written, or after a while."""
+    working = dispatcher(sqlite_store, Receiver(), {})
+    worked = list[int]()
+    work = working.work
+
+    def counted() -> None:
+        worked.append(1)
+        work()
+
+    working.work = counted  # type: ignore[method-assign]  # It is counted.
+    stops = iter([False] * 4 + [True])
+    working.run(lambda: next(stops, True))
+
+    assert 1 <= len(worked) < 4
+
+
 def test_another_process_sequences(postgresql_url: str) -> None:
     """Then this one leaves it to the other, and delivers."""
     from tests.support.ledgers import open_ledger  # noqa: PLC0415
