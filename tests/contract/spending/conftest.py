@@ -1,11 +1,11 @@
 """Stores whose databases have a clock that the test sets."""
 
 from collections.abc import Iterator
-from contextlib import closing
 
 import pytest
 
 from backends.sql import SQLStore
+from tests.fixtures.stores import closed_after
 from tests.support.ledgers import open_ledger
 from tests.support.refunds import NOON, FakeClock
 
@@ -21,5 +21,4 @@ def clock() -> FakeClock:
 @pytest.fixture
 def store(database_url: str, clock: FakeClock) -> Iterator[SQLStore]:
     """Return a store on each database in turn."""
-    with closing(open_ledger(database_url, clock=clock)) as store:
-        yield store
+    yield from closed_after(open_ledger(database_url, clock=clock))
