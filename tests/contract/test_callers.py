@@ -1,4 +1,4 @@
-"""Contract of ``SharedState``, ``SharedState`` and ``SharedState``."""
+"""Contract of ``SharedState``: used tokens, counts, alerts, looks and problems."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,6 @@ from backends.sql.shared_state import SharedTables
 from backends.sql.tables import rate_counters, used_tokens
 from signer.model.network_view import Look
 from tests.fixtures.races import race
-from tests.fixtures.stores import migrate
 from tests.support.ledgers import open_ledger
 
 
@@ -23,10 +22,9 @@ PERIOD = 30_000_000
 
 
 @pytest.fixture
-def database(empty_url: str) -> Iterator[Database]:
-    """Return a database of its own, since these tables are never emptied."""
-    migrate(empty_url)
-    database = Database(empty_url, pool_size=8, timeout=5.0)
+def database(database_url: str) -> Iterator[Database]:
+    """Return each database in turn, with more connections than usual."""
+    database = Database(database_url, pool_size=8, timeout=5.0)
     yield database
     database.close()
 
@@ -59,12 +57,13 @@ def test_a_token_is_used_once(tables: SharedTables) -> None:
 
 def test_counts_are_added_up(tables: SharedTables) -> None:
     """By their names, which have several words; they are no alerts."""
-    tables.count_alert("refused-by-name", NOW)
+    for name in ("key-mismatch", "key-unhealthy", "key-mismatch"):
+        tables.count_alert(name, NOW)
     for count in (2, 3):
         tables.add_counts({("refused", "a"): count, ("decided", "b", "c"): 1}, NOW)
 
     assert tables.shared_counts() == {("refused", "a"): 5, ("decided", "b", "c"): 2}
-    assert tables.alert_counts() == {"refused-by-name": 1}
+    assert tables.alert_counts() == {"key-mismatch": 2, "key-unhealthy": 1}
 
 
 def test_threads_share_the_tables(tables: SharedTables) -> None:
@@ -85,10 +84,10 @@ def _use_each(store: SQLStore, index: int) -> list[bool]:
     return [tables.use_token(f"token {n}", NOW + MINUTE, NOW) for n in range(25)]
 
 
-def test_one_process_uses_a_token(database: Database, empty_url: str) -> None:
+def test_one_process_uses_a_token(database_url: str) -> None:
     """H9: of two processes one accepts a token, and none accepts it after a restart."""
-    one, other = race(_use_each, empty_url, 2)
-    restarted = open_ledger(empty_url)
+    one, other = race(_use_each, database_url, 2)
+    restarted = open_ledger(database_url)
     afterwards = _use_each(restarted, 0)
     restarted.close()
 
@@ -142,13 +141,6 @@ def _listen(database: Database, statements: list[str]) -> None:
         statements.append(str(args[2]))
 
     event.listen(engine, "before_cursor_execute", note)
-
-
-def test_alerts_are_counted(tables: SharedTables) -> None:
-    for name in ("key-mismatch", "key-unhealthy", "key-mismatch"):
-        tables.count_alert(name, NOW)
-
-    assert tables.alert_counts() == {"key-mismatch": 2, "key-unhealthy": 1}
 
 
 def test_one_of_several_workers_makes_a_look(tables: SharedTables) -> None:

@@ -143,29 +143,17 @@ def test_a_call_may_have_no_sender(stage: Stage) -> None:
 
 
 def test_the_next_nonce_counts_mined_transactions(stage: Stage) -> None:
-    """Without pending transactions, both counts are equal."""
-    counts = [stage.client.transaction_count(stage.payer.address)]
-    counts.append(stage.client.pending_count(stage.payer.address))
-    for nonce in (0, 1):
-        stage.pay(nonce)
-    counts.append(stage.client.transaction_count(stage.payer.address))
-    counts.append(stage.client.pending_count(stage.payer.address))
-
-    assert counts == [0, 0, 2, 2]
-
-
-def test_counts_transactions_of_the_past(stage: Stage) -> None:
-    """The next nonce is known after every recent block, not only the latest."""
-    before = stage.client.latest_block().number
+    """After every recent block; without a pool, the pending count is the same."""
+    client, address = stage.client, stage.payer.address
+    before = client.latest_block().number
+    assert client.transaction_count(address) == client.pending_count(address) == 0
     for nonce in (0, 1):
         stage.pay(nonce)
 
-    counts = [
-        stage.client.transaction_count(stage.payer.address, before + n)
-        for n in range(3)
-    ]
+    counts = [client.transaction_count(address, before + n) for n in range(3)]
 
     assert counts == [0, 1, 2]
+    assert client.transaction_count(address) == client.pending_count(address) == 2
 
 
 def test_the_transaction_with_a_nonce_is_found(stage: Stage) -> None:
@@ -179,6 +167,8 @@ def test_the_transaction_with_a_nonce_is_found(stage: Stage) -> None:
 
     found = stage.client.find_transaction(stage.payer.address, 1)
 
+    assert stage.client.find_transaction(stage.payer.address, 10) is None
+    assert stage.client.find_transaction(RECIPIENT, 0) is None
     assert found == MinedTransaction(
         tx_hash=hash_of(raw),
         sender=stage.payer.address,
@@ -189,13 +179,6 @@ def test_the_transaction_with_a_nonce_is_found(stage: Stage) -> None:
         gas_limit=123_456,
         block=mined(stage.client, raw).block,
     )
-
-
-def test_an_unused_nonce_has_no_transaction(stage: Stage) -> None:
-    stage.pay(0)
-
-    assert stage.client.find_transaction(stage.payer.address, 1) is None
-    assert stage.client.find_transaction(RECIPIENT, 0) is None
 
 
 def test_a_batch_of_receipts_equals_single_receipts(stage: Stage) -> None:
@@ -240,33 +223,6 @@ def test_blocks_are_found_by_number(stage: Stage) -> None:
     assert stage.client.block(after.number + 1) is None
 
 
-def test_mined_bytes_are_refused(stage: Stage) -> None:
-    raw = stage.transfer(0)
-    stage.pay(0)
-
-    with pytest.raises(BroadcastRejectedError) as caught:
-        broadcast(stage.client, raw)
-
-    assert caught.value.reason == "nonce-too-low"
-    assert mined(stage.client, raw).succeeded
-
-
-def test_pending_bytes_may_be_sent_again(pool: Stage) -> None:
-    """Bytes in the pool, which need an earlier nonce, are accepted again."""
-    second = pool.transfer(1)
-
-    broadcast(pool.client, second)
-    broadcast(pool.client, second)
-    pool.mine()
-
-    assert receipt_of(pool.client, hash_of(second)) is None
-
-    broadcast(pool.client, pool.transfer(0))
-    pool.mine()
-
-    assert mined(pool.client, second).succeeded
-
-
 def test_a_replacement_must_pay_more(pool: Stage) -> None:
     """Other bytes with the nonce of pending ones are refused as underpriced."""
     broadcast(pool.client, pool.transfer(1))
@@ -304,6 +260,7 @@ def test_the_pending_count_includes_the_pool(pool: Stage) -> None:
         broadcast(pool.client, pool.transfer(nonce))
 
     assert pool.client.pending_count(address) == 3
+    assert pool.client.preflight(address, []).pending_count == 3
     assert pool.client.transaction_count(address) == 1
 
 
@@ -354,19 +311,9 @@ def test_a_preflight_has_what_single_requests_have(stage: Stage) -> None:
         "TestUSD: balance too low",
     ]
     assert {type(error) for error in preflight.estimates} == {ExecutionRevertedError}
-
-
-def test_a_preflight_may_have_no_calls(stage: Stage) -> None:
-    preflight = stage.client.preflight(stage.payer.address, [])
-
-    assert (preflight.pending_count, preflight.estimates) == (0, ())
-
-
-def test_a_preflight_includes_the_pool(pool: Stage) -> None:
-    """Its pending count is the first nonce that is not taken (R24)."""
-    pool.client.broadcast_all([pool.transfer(nonce) for nonce in (0, 1, 3)])
-
-    assert pool.client.preflight(pool.payer.address, []).pending_count == 2
+    assert stage.client.preflight(address, []).estimates == ()
+    with pytest.raises(ExecutionRevertedError, match=r"^TestUSD: balance too low$"):
+        stage.client.estimate_gas(reverting)
 
 
 def test_each_transaction_of_a_batch_has_an_outcome(stage: Stage) -> None:
@@ -383,21 +330,16 @@ def test_each_transaction_of_a_batch_has_an_outcome(stage: Stage) -> None:
     assert all(mined(stage.client, raw).succeeded for raw in raws)
 
 
-def test_a_batch_of_pending_bytes_may_be_sent_again(pool: Stage) -> None:
+def test_pending_bytes_may_be_sent_again(pool: Stage) -> None:
+    """Together and alone, also those that need an earlier nonce."""
     raws = [pool.transfer(nonce) for nonce in range(3)]
+    for _ in range(2):
+        broadcast(pool.client, raws[1])
+    pool.mine()
+    assert receipt_of(pool.client, hash_of(raws[1])) is None
 
     outcomes = [pool.client.broadcast_all(raws) for _ in range(2)]
     pool.mine()
 
     assert [list(each) for each in outcomes] == [[None] * 3] * 2
     assert all(mined(pool.client, raw).succeeded for raw in raws)
-
-
-def test_a_reverting_call_has_no_estimate(stage: Stage) -> None:
-    """The error of an estimate that reverts has the reason of the contract."""
-    data = coin.calldata("transfer(address,uint256)", RECIPIENT, 10**12)
-
-    with pytest.raises(ExecutionRevertedError) as caught:
-        stage.client.estimate_gas(Call(stage.payer.address, stage.token, data))
-
-    assert str(caught.value) == "TestUSD: balance too low"

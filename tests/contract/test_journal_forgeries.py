@@ -1,15 +1,14 @@
 """Records that another program inserts are sealed, declared, exported, verified."""
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 
 import psycopg
 import pytest
 
-from backends.sql import sqlite_dbapi
+from backends.sql import SQLStore, sqlite_dbapi
 from backends.sql.audit import AuditTables
-from backends.sql.database import Database
 from signer.audit.checkpointer import CheckpointSettings
 from signer.audit.export import export, records
 from signer.audit.hash_chain import GENESIS, sealed
@@ -36,11 +35,9 @@ HOSTILE = [
 
 
 @pytest.fixture
-def journal(database_url: str) -> Iterator[AuditTables]:
+def journal(store: SQLStore) -> AuditTables:
     """Return a journal on each database in turn."""
-    database = Database(database_url, pool_size=2, timeout=5.0)
-    yield AuditTables(database, ROW_MACS)
-    database.close()
+    return AuditTables(store._database, ROW_MACS)
 
 
 def _insert(url: str, *rows: tuple[str, str]) -> None:
@@ -113,24 +110,11 @@ def _any_id(chance: random.Random) -> str:
 
 
 def _any_text(chance: random.Random) -> str:
-    pieces = (
-        "au_",
-        "0" * 32,
-        "{",
-        "}",
-        '"',
-        ":",
-        ",",
-        "1",
-        " ",
-        "\n",
-        "é",
-        "\U0001f512",
-    )
+    pieces = ("au_", "0" * 32, *'{}":,1 \né\U0001f512')
     return "".join(chance.choices(pieces, k=chance.randrange(8)))
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_random_records(journal: AuditTables, database_url: str, seed: int) -> None:
     """Before, between and after records of the service, in several rounds."""
     chance = random.Random(seed)

@@ -11,7 +11,7 @@ class TestKeyBackend(KeyBackendContract):
 def test_hundreds_of_signatures(device: Device) -> None:
     """All are 65 bytes, low-s, and recover to the key (G9)."""
     # `tests/signatures` has ten thousand of each backend.
-    signatures = some_signatures(device, 300)
+    signatures = some_signatures(device, 100)
 
-    assert len(signatures) == 300
+    assert len(signatures) == 100
     assert all_good(device, signatures)

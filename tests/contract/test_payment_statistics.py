@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from backends.sql import SQLStore
 from signer.model.refund import OPERATOR, Refund, Status
 from signer.model.transaction import Kind, TransactionStatus
-from signer.ports.refund_reports import RefundReports, SignedTotals
+from signer.ports.refund_reports import SignedTotals
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     a_filler,
@@ -31,14 +31,6 @@ def _signed_at(store: SQLStore, at: datetime, **changes: object) -> Refund:
     after = step_to(refund, Status.SIGNED, at, tx_hash=first.tx_hash)
     save(store, refund, after, first)
     return after
-
-
-def test_fits_the_port(store: SQLStore) -> None:
-    """The tables are ``RefundReports``, which mypy verifies here."""
-    fits: RefundReports = store
-
-    assert fits.signed_by_tenant(CHAIN, now()) == {}
-    assert fits.last_results(CHAIN, now(), 10) == ()
 
 
 def test_signed_refunds_are_counted_since_a_time(store: SQLStore) -> None:

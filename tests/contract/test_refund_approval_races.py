@@ -26,7 +26,7 @@ from tests.support.ledgers import open_ledger, seal
 from tests.support.refunds import AMOUNT, CUSTOMER, World
 
 
-PROCESSES = 16
+PROCESSES = 10
 
 # How a refund ends after each decision, unless its tenant cancels it.
 _ENDS = {

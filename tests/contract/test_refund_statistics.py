@@ -10,7 +10,6 @@ from signer.ports.refund_reports import (
     GAS,
     OpenRefunds,
     RecentPayment,
-    RefundReports,
     SpentLately,
 )
 from tests.fixtures.ledger import (
@@ -34,16 +33,6 @@ from tests.support.refunds import FakeClock
 
 CHAIN = 31337
 TOKEN = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
-
-
-def test_fits_the_port(store: SQLStore) -> None:
-    """The tables are ``RefundReports``, which mypy verifies here."""
-    fits: RefundReports = store
-
-    assert fits.open_refunds() == ()
-    assert dict(fits.accepted_since(now())) == {}
-    assert fits.last_payments(CHAIN, 10) == ()
-    assert dict(fits.spent_lately(CHAIN, [GAS])) == {}
 
 
 def test_open_refunds_are_grouped(store: SQLStore) -> None:

@@ -1,22 +1,30 @@
-"""Contract of ``accept_all``: it inserts a refund once, and exactly as given."""
+"""Contract of ``accept_all``: each refund once and as given, one by one or together."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import select
 
 from backends.sql import SQLStore
+from backends.sql.tables import audit_records
 from signer.errors import (
     ConflictError,
+    HotWalletError,
     IdempotencyMismatchError,
     InvalidInputError,
+    OpenRefundsLimitError,
     StoreError,
+    StoreUnavailableError,
 )
-from signer.model.acceptance import SignedRequest
-from signer.model.refund import Status
+from signer.model.acceptance import Acceptance, SignedRequest
+from signer.model.refund import Refund, Status
 from tests.fixtures.ledger import (
     TEXTS,
     accept,
@@ -30,7 +38,16 @@ from tests.fixtures.ledger import (
     step_to,
     stored,
 )
+from tests.fixtures.races import race
+from tests.support.ledgers import DRAFTS, open_ledger
 
+
+INVALID = [
+    *(queued(amount=each) for each in (0, -1, 2**256, 1.0)),
+    queued(created_at=now().replace(tzinfo=None)),
+    queued_call(amount=0, calldata=None),
+    queued_call(calldata=bytes(16_385)),
+]
 
 ZONES = st.integers(-14 * 60, 14 * 60).map(
     lambda minutes: timezone(timedelta(minutes=minutes))
@@ -43,14 +60,6 @@ MOMENTS = st.builds(
     st.integers(0, 999_999),
     ZONES,
 )
-
-
-def test_a_new_refund_is_stored(store: SQLStore) -> None:
-    """Each field of a new refund reads back as given."""
-    refund = queued(reason="broken on arrival")
-
-    assert accept(store, refund) == (refund, True)
-    assert store.get(refund.id) == refund
 
 
 @pytest.mark.parametrize(
@@ -82,17 +91,6 @@ def test_only_calls_that_are_not_final_are_open(store: SQLStore) -> None:
     assert store.open_calls(31337) == (held, calls[2])
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"amount": 0, "calldata": None}, {"calldata": bytes(16_385)}],
-    ids=["no amount", "too long"],
-)
-def test_what_no_call_has(store: SQLStore, changes: dict[str, Any]) -> None:
-    """A refund pays something, and calldata has a bound."""
-    with pytest.raises(StoreError):
-        accept(store, queued_call(**changes))
-
-
 @examples
 @given(amount=st.integers(1, 2**256 - 1))
 def test_amounts_are_exact(store: SQLStore, amount: int) -> None:
@@ -122,35 +120,6 @@ def test_texts_are_exact(store: SQLStore, text: str) -> None:
     assert text == stored(store, refund).reason
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"amount": 0},
-        {"amount": -1},
-        {"amount": 2**256},
-        {"amount": 1.0},
-        {"created_at": now().replace(tzinfo=None)},
-    ],
-)
-def test_invalid_values_are_refused(store: SQLStore, changes: dict[str, Any]) -> None:
-    """An amount is a positive integer of at most 256 bits; a time has a zone."""
-    refund = queued(**changes)
-
-    with pytest.raises(StoreError):
-        accept(store, refund)
-    assert store.get(refund.id) is None
-
-
-def test_a_repeated_request_finds_its_refund(store: SQLStore) -> None:
-    """The same key and request find the stored refund in its current state."""
-    first = accepted(store)
-    now_reserved = reserved(store, first)
-    again = replace(first, id=queued().id, created_at=now(), updated_at=now())
-
-    assert (now_reserved, False) == accept(store, again)
-    assert store.get(again.id) is None
-
-
 def test_a_key_finds_its_refund(store: SQLStore) -> None:
     refund = accepted(store)
 
@@ -158,29 +127,6 @@ def test_a_key_finds_its_refund(store: SQLStore) -> None:
     assert store.find("another", refund.idempotency_key) is None
     assert store.find(refund.tenant, "never used") is None
     assert store.find(refund.tenant, "a\0b") is None
-
-
-def test_a_used_key_with_another_request_is_a_mismatch(store: SQLStore) -> None:
-    """The error names the refund, and nothing is inserted."""
-    first = accepted(store)
-    other = queued(idempotency_key=first.idempotency_key, fingerprint="ff" * 32)
-
-    with pytest.raises(IdempotencyMismatchError, match=first.id) as caught:
-        accept(store, other)
-    assert caught.value.refund_id == first.id
-    assert store.get(other.id) is None
-
-
-def test_a_used_reference_with_a_new_key_is_a_conflict(store: SQLStore) -> None:
-    """The error names the refund, and nothing is inserted."""
-    first = accepted(store)
-    other = queued(reference=first.reference)
-
-    with pytest.raises(ConflictError, match=first.id) as caught:
-        accept(store, other)
-    assert ConflictError is type(caught.value)
-    assert caught.value.refund_id == first.id
-    assert store.get(other.id) is None
 
 
 def test_a_mismatch_precedes_a_conflict(store: SQLStore) -> None:
@@ -194,6 +140,14 @@ def test_a_mismatch_precedes_a_conflict(store: SQLStore) -> None:
 
     with pytest.raises(IdempotencyMismatchError, match=by_key.id):
         accept(store, other)
+
+
+def test_invalid_values_are_refused(store: SQLStore) -> None:
+    """An amount is of at most 256 bits, calldata has a bound, and a time a zone."""
+    for refund in INVALID:
+        with pytest.raises(StoreError):
+            accept(store, refund)
+        assert store.get(refund.id) is None
 
 
 def test_clients_have_separate_keys_and_references(store: SQLStore) -> None:
@@ -215,14 +169,14 @@ def test_names_are_compared_byte_by_byte(store: SQLStore) -> None:
     assert len(store.list("gateway").refunds) == 6
 
 
-@pytest.mark.parametrize("text", ["", "x" * 256, "a\0b", "\ud800"])
 @pytest.mark.parametrize("field", ["idempotency_key", "reference", "tenant"])
-def test_invalid_names_are_refused(store: SQLStore, field: str, text: str) -> None:
+def test_invalid_names_are_refused(store: SQLStore, field: str) -> None:
     """The error for a name that no index can hold names the field."""
-    with pytest.raises(InvalidInputError) as caught:
-        accept(store, queued(**{field: text}))
+    for text in ("", "x" * 256, "a\0b", "\ud800"):
+        with pytest.raises(InvalidInputError) as caught:
+            accept(store, queued(**{field: text}))
 
-    assert field == caught.value.field
+        assert field == caught.value.field
 
 
 def test_a_new_refund_is_queued(store: SQLStore) -> None:
@@ -230,15 +184,6 @@ def test_a_new_refund_is_queued(store: SQLStore) -> None:
         accept(store, queued(status=Status.CONFIRMED))
     with pytest.raises(ValueError, match="queued"):
         accept(store, queued(version=1))
-
-
-def test_a_used_id_is_an_error(store: SQLStore) -> None:
-    """The id of another refund is refused, and changes nothing."""
-    first = accepted(store)
-
-    with pytest.raises(StoreError):
-        accept(store, queued(id=first.id))
-    assert first == store.get(first.id)
 
 
 SIGNED = SignedRequest(
@@ -278,3 +223,164 @@ def test_a_refund_without_a_signed_request(store: SQLStore) -> None:
     assert store.signed_request(accepted(store).id) is None
     assert store.signed_request("rf_unknown") is None
     assert store.signed_request("\0") is None
+
+
+Result = tuple[Refund, bool] | HotWalletError
+
+
+def _accept(store: SQLStore, *refunds: Refund, **given: Any) -> list[Result]:
+    return list(store.accept_all([Acceptance(each, **given) for each in refunds]))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 20])
+def test_each_new_refund_is_stored(store: SQLStore, count: int) -> None:
+    refunds = [queued() for _ in range(count)]
+
+    assert _accept(store, *refunds) == [(refund, True) for refund in refunds]
+    assert [store.get(refund.id) for refund in refunds] == refunds
+    assert [len(store.history(refund.id)) for refund in refunds] == [1] * count
+
+
+def test_the_results_have_the_order_of_the_list(store: SQLStore) -> None:
+    """The tenants' locks are taken in another order."""
+    refunds = [queued(tenant=tenant) for tenant in ("b", "a", "c", "a", "b")]
+
+    assert _accept(store, *refunds) == [(refund, True) for refund in refunds]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_refused_refund_does_not_affect_the_others(
+    store: SQLStore, *, together: bool
+) -> None:
+    """Errors name the earlier refund, which is found in its current state."""
+    new = accepted(store)
+    first = reserved(store, new)
+    given = [
+        queued(),
+        queued(idempotency_key=first.idempotency_key, fingerprint="ff" * 32),
+        replace(new, id=queued().id),
+        queued(reference=first.reference),
+        queued(reference="x" * 256),
+        queued(id=first.id),
+        queued(amount=0),
+        queued(),
+    ]
+    groups = [given] if together else [[each] for each in given]
+    results = [result for group in groups for result in _accept(store, *group)]
+
+    assert results[0] == (given[0], True)
+    assert isinstance(results[1], IdempotencyMismatchError)
+    assert results[2] == (first, False)
+    assert type(results[3]) is ConflictError
+    assert results[1].refund_id == results[3].refund_id == first.id
+    assert first.id in str(results[1])
+    assert isinstance(results[4], InvalidInputError)
+    assert isinstance(results[5], StoreError)
+    assert isinstance(results[6], StoreError)
+    assert results[7] == (given[7], True)
+    assert [store.get(each.id) for each in given[:1] + given[7:]] == [
+        given[0],
+        given[7],
+    ]
+    assert len(store.list("gateway").refunds) == 3
+
+
+def test_the_list_may_repeat_a_refund(store: SQLStore) -> None:
+    """The second one finds the first, as if it had come later."""
+    refund = queued()
+    again = replace(refund, id=queued().id)
+    other = replace(refund, id=queued().id, fingerprint="ff" * 32)
+    results = _accept(store, refund, again, other)
+
+    assert results[:2] == [(refund, True), (refund, False)]
+    assert isinstance(results[2], IdempotencyMismatchError)
+
+
+def test_the_limit_counts_the_refunds_of_the_list(store: SQLStore) -> None:
+    """Those over the limit leave nothing; a repetition is over no limit."""
+    first = accepted(store)
+    refunds = [queued() for _ in range(4)]
+    repeated = replace(first, id=queued().id)
+    conflicting = queued(reference=first.reference)
+    results = _accept(store, *refunds, repeated, conflicting, max_open=3)
+
+    assert results[:2] == [(refund, True) for refund in refunds[:2]]
+    assert [type(each) for each in results[2:4]] == [OpenRefundsLimitError] * 2
+    assert results[4] == (first, False)
+    assert isinstance(results[5], ConflictError)
+    assert [store.get(each.id) for each in refunds] == [*refunds[:2], None, None]
+
+
+def test_threads_accept_together(store: SQLStore) -> None:
+    """Each gets its own answer; one that is refused leaves the others as they are."""
+    first = accepted(store)
+    given = [queued() for _ in range(20)]
+    given[4] = queued(amount=0)
+    given[8] = queued(reference=first.reference)
+    given[12] = replace(first, id=queued().id)
+    start = Barrier(len(given))
+
+    def accept(refund: Refund) -> Result:
+        start.wait(10)
+        (result,) = _accept(store, refund)
+        return result
+
+    with ThreadPoolExecutor(len(given)) as threads:
+        results = list(threads.map(accept, given))
+
+    assert isinstance(results.pop(12), tuple)
+    assert isinstance(results.pop(8), ConflictError)
+    assert isinstance(results.pop(4), StoreError)
+    stored = [each for place, each in enumerate(given) if place not in {4, 8, 12}]
+    assert results == [(refund, True) for refund in stored]
+    assert [store.get(each.id) for each in given[:4]] == given[:4]
+    assert len(store.list("gateway").refunds) == 18
+
+
+def test_record_and_signed_request_are_stored(store: SQLStore) -> None:
+    """Only those of the inserted refunds."""
+    first = accepted(store)
+    refunds = [queued(), replace(first, id=queued().id)]
+    signed = SignedRequest(b"{}", "digest", "input", "signature", now())
+    records = [DRAFTS.forged([f"record {n}"]) for n in range(2)]
+    store.accept_all(
+        [
+            Acceptance(refund, record, signed=signed)
+            for refund, record in zip(refunds, records, strict=True)
+        ]
+    )
+    found = store._database.rows(select(audit_records.c.id))
+
+    assert store.signed_request(refunds[0].id) is not None
+    assert store.signed_request(refunds[1].id) is None
+    assert store.signed_request(first.id) is None
+    assert [row.id for row in found] == [records[0].id]
+
+
+def test_an_unavailable_database_is_the_result_of_each(tmp_path: Path) -> None:
+    store = open_ledger(f"sqlite:///{tmp_path}/missing.db", timeout=0.1)
+    results = _accept(store, queued(), queued())
+
+    assert [type(each) for each in results] == [StoreUnavailableError] * 2
+
+
+def _accept_tenants(store: SQLStore, index: int) -> list[bool]:
+    order = TENANTS if index % 2 else TENANTS[::-1]
+    refunds = [
+        queued(tenant=tenant, idempotency_key=f"key {n}", reference=f"key {n}")
+        for tenant in order
+        for n in range(5)
+    ]
+    results = _accept(store, *refunds, max_open=100)
+    assert not [each for each in results if isinstance(each, HotWalletError)]
+    return [created for _, created in results]  # type: ignore[misc]
+
+
+TENANTS = ("a", "b", "c")
+
+
+def test_lists_of_several_processes_do_not_deadlock(database_url: str) -> None:
+    """In opposite orders; each refund is created once."""
+    created = race(_accept_tenants, database_url, 4)
+
+    assert sum(map(sum, created)) == 15

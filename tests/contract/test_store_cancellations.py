@@ -8,7 +8,6 @@ from backends.sql import SQLStore
 from signer.errors import RowNotAuthenticError, StaleStateError
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
-from signer.ports.refund_store import RefundStore
 from tests.fixtures.ledger import (
     accept,
     accepted,
@@ -30,13 +29,6 @@ AT = now()
 
 def _request(store: SQLStore, refund: Refund, name: str = "x") -> bool:
     return store.request_cancellation(refund, AT, record(event=name))
-
-
-def test_fits_the_port(store: SQLStore) -> None:
-    """The tables are ``RefundStore``, which mypy verifies here."""
-    fits: RefundStore = store
-
-    assert fits is store
 
 
 def test_a_request_is_stored_once(store: SQLStore) -> None:

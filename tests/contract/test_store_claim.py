@@ -45,22 +45,16 @@ def _payments(claimed: Sequence[Refund | Transaction]) -> set[str]:
 
 def test_a_claim_is_a_change(store: SQLStore) -> None:
     """A claim changes version and due time, adds no history, and returns the refund."""
-    refund = accepted(store, due_at=now())
+    new = accepted(store)
+    refund = new.with_due_at(now(), attempts=3, blocked_by="chain-unavailable")
+    save(store, new, refund)
     until = later(20)
     (claimed,) = claimed_from(store, later(1), until, 10)
 
     assert claimed == refund.with_due_at(until)
+    assert (claimed.attempts, claimed.blocked_by) == (3, "chain-unavailable")
     assert claimed == store.get(refund.id)
     assert len(store.history(refund.id)) == 1
-
-
-def test_a_claim_keeps_attempts_and_reason(store: SQLStore) -> None:
-    before = accepted(store)
-    late = before.with_due_at(now(), attempts=3, blocked_by="chain-unavailable")
-    save(store, before, late)
-    (claimed,) = claimed_from(store, later(1), later(20), 10)
-
-    assert (claimed.attempts, claimed.blocked_by) == (3, "chain-unavailable")
 
 
 def test_a_refund_that_is_alone_needs_no_claim(store: SQLStore) -> None:

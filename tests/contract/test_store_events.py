@@ -29,6 +29,7 @@ from tests.fixtures.ledger import (
     step_to,
     stored,
 )
+from tests.support.audit import overruled
 from tests.support.ledgers import open_ledger
 
 
@@ -167,20 +168,17 @@ def test_tenants_see_their_own(store: SQLStore) -> None:
     assert listed(store, tenant="\0") == []
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "UPDATE events SET status = 'awaiting-approval'",
-        "UPDATE events SET tx_hash = '0x1'",
-        "UPDATE events SET tenant = 'shop'",
-        "UPDATE events SET id = 'evt_1'",
-    ],
-)
-def test_an_event_never_changes(store: SQLStore, change: str) -> None:
+def test_an_event_never_changes(store: SQLStore) -> None:
     accepted(store)
 
-    with pytest.raises(StoreError):
-        forge(store, change)
+    for change in (
+        "status = 'awaiting-approval'",
+        "tx_hash = '0x1'",
+        "tenant = 'shop'",
+        "id = 'evt_1'",
+    ):
+        with pytest.raises(StoreError):
+            forge(store, f"UPDATE events SET {change}")
 
 
 def test_an_event_of_another_program(store: SQLStore) -> None:
@@ -203,8 +201,6 @@ def test_an_event_of_another_program(store: SQLStore) -> None:
 
 def test_an_event_of_a_changed_refund(store: SQLStore, database_url: str) -> None:
     """An event says what the refund's row pays, so that must be authentic as well."""
-    from tests.support.audit import overruled  # noqa: PLC0415
-
     accepted(store)
     sequence(store, webhook=True)
     overruled(database_url, "UPDATE refunds SET recipient = 'thief'")
@@ -218,8 +214,6 @@ def test_a_reader_gets_past_events_of_another_program(
     store: SQLStore, database_url: str
 ) -> None:
     """Once they are old; a young one does not lead it past what is sequenced now."""
-    from tests.support.audit import overruled  # noqa: PLC0415
-
     accepted(store)
     sequence(store)
     overruled(database_url, "UPDATE events SET mac = NULL")

@@ -55,7 +55,7 @@ from tests.support.signings import Unchecked
 from tests.support.waiting import eventually
 
 
-CHANGES = 10
+CHANGES = 6
 
 _PRIVATE = [bitcurve.PrivateKey.from_int(n + 1) for n in range(CHANGES + 1)]
 

@@ -46,7 +46,7 @@ def _accept_each(store: SQLStore, index: int) -> list[tuple[str, bool]]:
 
 def test_one_key_makes_one_refund(database_url: str) -> None:
     """Of many processes with the same key one creates; the others get its refund."""
-    answers = race(_accept_each, database_url, 8)
+    answers = race(_accept_each, database_url, 4)
 
     for same_key in zip(*answers, strict=True):
         assert sum(created for _, created in same_key) == 1
@@ -67,7 +67,7 @@ def _accept_same_references(store: SQLStore, index: int) -> int:
 
 def test_one_reference_makes_one_refund(database_url: str, store: SQLStore) -> None:
     """Of many keys for one reference one wins, and every other is a conflict."""
-    assert sum(race(_accept_same_references, database_url, 8)) == 25
+    assert sum(race(_accept_same_references, database_url, 4)) == 25
     assert len(store.list("gateway", limit=100).refunds) == 25
 
 
@@ -86,12 +86,12 @@ def _reserve_own(store: SQLStore, index: int) -> list[int]:
 
 
 def test_nonces_are_unique_and_without_gap(database_url: str, store: SQLStore) -> None:
-    """Of 2,000 reservations by 8 processes each gets a nonce of its own, and no gap."""
+    """Of 800 reservations by 4 processes each gets a nonce of its own, and no gap."""
     opened(store)
-    filled(store, [queued(tenant=f"gateway {n % 8}") for n in range(2000)])
-    nonces = [nonce for each in race(_reserve_own, database_url, 8) for nonce in each]
+    filled(store, [queued(tenant=f"gateway {n % 4}") for n in range(800)])
+    nonces = [nonce for each in race(_reserve_own, database_url, 4) for nonce in each]
 
-    assert list(range(2000)) == sorted(nonces)
+    assert list(range(800)) == sorted(nonces)
 
 
 def _fill_open(store: SQLStore, index: int) -> list[int]:
@@ -110,7 +110,7 @@ def test_a_nonce_gets_one_filler(database_url: str, store: SQLStore) -> None:
     """Of processes that restore at once, one fills it; the others know that it is."""
     opened(store)
 
-    won = race(_fill_open, database_url, 8)
+    won = race(_fill_open, database_url, 4)
 
     assert sorted(nonce for each in won for nonce in each) == list(range(20))
 
@@ -131,7 +131,7 @@ def _reserve_open(store: SQLStore, index: int) -> list[tuple[str, int]]:
 def test_one_refund_gets_one_nonce(database_url: str, store: SQLStore) -> None:
     """Processes that reserve the same refunds give each one nonce, without a gap."""
     refunds = {refund.id: refund for refund in (accepted(store) for _ in range(40))}
-    won = [pair for each in race(_reserve_open, database_url, 8) for pair in each]
+    won = [pair for each in race(_reserve_open, database_url, 4) for pair in each]
 
     assert refunds.keys() == {refund_id for refund_id, _ in won}
     assert list(range(40)) == sorted(nonce for _, nonce in won)
@@ -150,7 +150,7 @@ def _claim_all(store: SQLStore, index: int) -> list[str]:
 def test_no_refund_is_claimed_twice(database_url: str, store: SQLStore) -> None:
     """R29: many workers that claim at once get different refunds."""
     refunds = [accepted(store) for _ in range(200)]
-    claimed = [each for one in race(_claim_all, database_url, 8) for each in one]
+    claimed = [each for one in race(_claim_all, database_url, 4) for each in one]
 
     assert sorted(refund.id for refund in refunds) == sorted(claimed)
     assert {1} == {stored(store, refund).version for refund in refunds}
@@ -185,7 +185,7 @@ def _reserve_until_paused(store: SQLStore, index: int) -> list[int]:
 def test_a_pause_acts_at_once(database_url: str, store: SQLStore) -> None:
     """After a pause no concurrent reservation gets a nonce."""
     opened(store)
-    paused = race(_reserve_until_paused, database_url, 8)
+    paused = race(_reserve_until_paused, database_url, 4)
     nonces = sorted(nonce for each in paused for nonce in each)
     (foreign,) = store.foreign_transactions(31337, WALLET)
 
@@ -252,7 +252,7 @@ def _migrate(store: SQLStore, index: int) -> None:
 
 def test_processes_may_migrate_at_once(empty_url: str) -> None:
     """Processes that migrate an empty database at once all find it usable."""
-    assert race(_migrate, empty_url, 8) == [None] * 8
+    assert race(_migrate, empty_url, 4) == [None] * 4
 
 
 def _nonce(refund: Refund) -> int:

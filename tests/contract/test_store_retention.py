@@ -138,25 +138,22 @@ def test_one_process_at_a_time(postgresql_url: str) -> None:
     other.close()
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "DELETE FROM events",
-        "DELETE FROM events WHERE sequence IS NULL",
-        "DELETE FROM webhook_deliveries",
-        "DELETE FROM webhook_deliveries WHERE state = 'pending'",
-    ],
-)
-def test_the_database_keeps_what_is_needed(store: SQLStore, statement: str) -> None:
+def test_the_database_keeps_what_is_needed(store: SQLStore) -> None:
     """No role can delete the events of the last week, or what has not arrived."""
     _events(store, 1, has_webhook=True)
     _events(store, 1, ago=timedelta(days=6), has_webhook=True)
     accepted(store)
     before = _ids(store)
-    with pytest.raises(StoreError):
-        forge(store, statement)
+    for kept in (
+        "events",
+        "events WHERE sequence IS NULL",
+        "webhook_deliveries",
+        "webhook_deliveries WHERE state = 'pending'",
+    ):
+        with pytest.raises(StoreError):
+            forge(store, f"DELETE FROM {kept}")
 
-    assert _ids(store) == before
+        assert _ids(store) == before
 
 
 def test_numbers_still_rise(store: SQLStore) -> None:

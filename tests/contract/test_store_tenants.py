@@ -3,7 +3,6 @@
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -15,12 +14,10 @@ from signer.errors import (
     IdempotencyMismatchError,
     InvalidInputError,
     OpenRefundsLimitError,
-    RowNotAuthenticError,
     StaleStateError,
-    StoreError,
     TenantBlockedError,
 )
-from signer.model.hold import Hold, name_of_tenant
+from signer.model.hold import Hold
 from signer.model.refund import Status
 from signer.refunds.service import RefundService
 from tests.fixtures.ledger import (
@@ -28,67 +25,16 @@ from tests.fixtures.ledger import (
     accepted,
     bound,
     filled,
-    forge,
-    forged_end,
     now,
     opened,
     queued,
     reserved,
     save,
-    signed,
     step_to,
-    stored,
 )
 from tests.fixtures.races import race
 from tests.support.ledgers import collected_statements, open_ledger
 from tests.support.refunds import ACTOR, REQUEST, World
-
-
-def test_a_block_is_stored_once(store: SQLStore) -> None:
-    """The first block stays; ending it twice changes nothing."""
-    first = Hold.of_tenant("shop", now(), "", "cli:alice")
-    again = Hold.of_tenant("shop", now() + timedelta(hours=1), "", "cli:bob")
-
-    assert store.find_block("shop") is None
-    assert [store.begin_hold(each) for each in (first, again)] == [True, False]
-    assert store.find_block("shop") == first
-    assert store.find_block("sho") is None
-    assert [store.end_hold(name_of_tenant("shop"), now()) for _ in range(2)] == [
-        True,
-        False,
-    ]
-    assert store.find_block("shop") is None
-
-
-def test_a_changed_block_is_in_force(store: SQLStore) -> None:
-    """It is listed as not authentic, survives an upgrade, and can be replaced."""
-    store.begin_hold(Hold.of_tenant("shop", now(), "", "cli:alice"))
-    forged_end(store)
-
-    (listed,) = store.blocks()
-    assert (listed.in_force, listed.is_authentic) == (True, False)
-    assert store.find_block("shop") == listed
-    assert store.migrate().action == "unchanged"
-    with pytest.raises(RowNotAuthenticError, match="hotwallet tenants block"):
-        store.end_hold(name_of_tenant("shop"), now())
-
-    again = Hold.of_tenant("shop", now(), "", "cli:bob")
-    assert store.begin_hold(again)
-    assert store.find_block("shop") == replace(again, version=2)
-    assert store.end_hold(name_of_tenant("shop"), now())
-    assert store.blocks() == ()
-
-
-def test_the_first_version_of_a_block_is_0(store: SQLStore) -> None:
-    at = now().isoformat(timespec="microseconds")
-    with pytest.raises(StoreError):
-        forge(
-            store,
-            "INSERT INTO holds (name, at, reason, requested_by, version)"
-            f" VALUES ('tenant shop', '{at}', '', 'thief', 2147483647)",
-        )
-
-    assert store.blocks() == ()
 
 
 def test_blocks_are_listed_by_name(store: SQLStore) -> None:
@@ -97,24 +43,6 @@ def test_blocks_are_listed_by_name(store: SQLStore) -> None:
         store.begin_hold(block)
 
     assert [block.tenant for block in store.blocks()] == ["B", "a", "b"]
-
-
-def test_a_blocked_tenant_gets_no_nonce(store: SQLStore) -> None:
-    """The condition is in the statement; other tenants and earlier nonces go on."""
-    opened(store)
-    before, waiting, other = (
-        accepted(store, tenant=name) for name in ("shop", "shop", "other")
-    )
-    before = reserved(store, before)
-    store.begin_hold(Hold.of_tenant("shop", now(), "", "x"))
-
-    with pytest.raises(TenantBlockedError):
-        reserved(store, waiting)
-    assert reserved(store, other).nonce == 1
-    assert signed(store, before).status is Status.SIGNED
-
-    store.end_hold(name_of_tenant("shop"), now())
-    assert reserved(store, waiting).nonce == 2
 
 
 def test_open_refunds_are_limited(store: SQLStore) -> None:
@@ -150,17 +78,6 @@ def test_open_refunds_far_below_the_limit_are_counted_once_a_second(
     assert counts(5_000) == 1
     seconds = 1.0
     assert [counts(6_000), counts(6_000)] == [1, 0]
-
-
-def test_the_limit_hides_no_earlier_answer(store: SQLStore) -> None:
-    """A repeated request finds its refund at the limit, and a reference conflicts."""
-    refund = accepted(store, tenant="shop")
-    repeated = queued(tenant="shop", idempotency_key=refund.idempotency_key)
-    conflicting = queued(tenant="shop", reference=refund.reference)
-
-    assert accept(store, repeated, max_open=1) == (stored(store, refund), False)
-    with pytest.raises(ConflictError):
-        accept(store, conflicting, max_open=1)
 
 
 def _accept_ten(store: SQLStore, index: int) -> int:

@@ -14,7 +14,7 @@ import pytest
 from backends.sql import SQLStore
 from signer.model.audit_record import Record
 from signer.model.refund import Status
-from signer.ports.refund_store import RefundStore, Topic, Watch
+from signer.ports.refund_store import Topic, Watch
 from tests.fixtures.ledger import accepted, later, moved, now, save
 from tests.fixtures.races import start_process
 from tests.support.ledgers import open_ledger
@@ -27,8 +27,6 @@ SOON = 5.0
 """How long a change may take to end a wait, on a slow machine."""
 
 OF_REFUNDS = (Topic.ACCEPTED, Topic.MOVED)
-
-BOTH = pytest.mark.parametrize("topic", OF_REFUNDS)
 
 
 @pytest.fixture
@@ -48,13 +46,6 @@ def quiet(watch: Watch) -> Watch:
 def _seconds() -> Iterator[Callable[[], float]]:
     start = time.monotonic()
     yield lambda: time.monotonic() - start
-
-
-def test_fits_the_port(store: SQLStore) -> None:
-    """The store has watches, which mypy verifies here."""
-    fits: RefundStore = store
-
-    assert fits is store
 
 
 @pytest.mark.parametrize("topic", [*OF_REFUNDS, Topic.RECORDED])

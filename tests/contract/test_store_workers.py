@@ -9,7 +9,6 @@ from backends.sql import SQLStore
 from signer.alerts import Alert
 from signer.errors import StoreError
 from signer.model.worker_row import WorkerRow
-from signer.ports.shared_state import SharedState
 
 
 AT = datetime(2026, 11, 26, tzinfo=UTC)
@@ -25,13 +24,6 @@ def _recorded(store: SQLStore, count: int) -> list[WorkerRow]:
     for row in rows:
         store.record_pass(row)
     return rows
-
-
-def test_fits_the_port(store: SQLStore) -> None:
-    """The tables are ``SharedState``, which mypy verifies here."""
-    fits: SharedState = store
-
-    assert fits.workers() == ()
 
 
 def test_a_worker_has_one_row(store: SQLStore) -> None:

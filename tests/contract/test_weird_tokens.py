@@ -100,10 +100,12 @@ def test_only_the_events_prove_a_transfer(bench: Bench, behaviour: Behaviour) ->
 
 
 @pytest.mark.parametrize("behaviour", REASONS, ids=lambda behaviour: behaviour.name)
-def test_a_transfer_that_would_revert_fails_with_its_reason(
-    bench: Bench, behaviour: Behaviour
-) -> None:
-    """Estimate and call decode each form of a reason, before anything is sent."""
+def test_a_transfer_that_reverts(bench: Bench, behaviour: Behaviour) -> None:
+    """
+    Estimate and call decode each form of a reason, before anything is sent.
+
+    If it is mined, it moves nothing, has no events, and has not succeeded (R20).
+    """
     bench.behave(behaviour)
 
     for method in ("estimate_gas", "call"):
@@ -112,15 +114,7 @@ def test_a_transfer_that_would_revert_fails_with_its_reason(
 
         assert str(caught.value) == REASONS[behaviour]
 
-
-@pytest.mark.parametrize("behaviour", REASONS, ids=lambda behaviour: behaviour.name)
-def test_a_transfer_that_reverts_on_chain_leaves_a_receipt_without_events(
-    bench: Bench, behaviour: Behaviour
-) -> None:
-    """A mined transfer that reverts moves nothing and has not succeeded (R20)."""
-    bench.behave(behaviour)
     raw = transfer(bench.payer, bench.token, AMOUNT)
-
     broadcast(bench.client, raw)
     receipt = mined(bench.client, raw)
 

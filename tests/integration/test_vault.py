@@ -85,7 +85,7 @@ def test_the_token_costs_what_usdc_costs(fiat: LocalVault) -> None:
     assert 45_059 <= gas <= 45_200
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_ends_and_balances_agree(fiat: LocalVault, seed: int) -> None:
     """Bad payees of each kind at any place: exactly the others are paid."""
     chosen = random.Random(seed)
@@ -200,12 +200,12 @@ _ENDS = {
 }
 
 
-@pytest.mark.parametrize("behaviour", Behaviour)
-def test_a_token_that_misbehaves(weird: LocalVault, behaviour: Behaviour) -> None:
+def test_a_token_that_misbehaves(weird: LocalVault) -> None:
     """The call does not revert, and the ends are what the events prove."""
-    coin.behave(weird.url, weird.token, behaviour)
+    for behaviour in Behaviour:
+        coin.behave(weird.url, weird.token, behaviour)
 
-    assert weird.ends(_items(3)) == (_ENDS[behaviour],) * 3
+        assert weird.ends(_items(3)) == (_ENDS[behaviour],) * 3, behaviour
 
 
 def test_an_estimate_pays_all(fiat: LocalVault) -> None:

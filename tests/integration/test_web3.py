@@ -152,27 +152,6 @@ def _run_async(
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("kind", TYPES)
-def test_async_coin_in_every_type(
-    account: HSMAccount, fresh_anvil: DevChain, kind: int
-) -> None:
-    """The same through ``AsyncWeb3``."""
-
-    async def work(w3: AsyncWeb3[AsyncHTTPProvider]) -> None:
-        fields: Any = {
-            "from": account.address,
-            "to": RECIPIENT,
-            "value": 7,
-            **TYPES[kind],
-        }
-        tx_hash = await w3.eth.send_transaction(fields)
-        receipt = await w3.eth.wait_for_transaction_receipt(tx_hash)
-        assert (receipt["status"], receipt["type"]) == (1, kind)
-        assert receipt["from"] == account.address
-
-    _run_async(fresh_anvil, account, work)
-
-
 def test_async_calls_of_contracts(account: HSMAccount, fresh_anvil: DevChain) -> None:
     """A transfer of tokens is mined; an approval raises the policy's error."""
     before = _tokens(fresh_anvil)

@@ -4,7 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.kms_retries import AdaptiveLimit, AdaptiveSemaphore
@@ -47,6 +47,7 @@ def test_the_limit_stays_within_its_bounds(
         assert min(LOWEST, highest) <= limit.value <= highest
 
 
+@settings(max_examples=25)
 @given(st.floats(0.001, 2))
 def test_a_service_without_queues_gets_all(base: float) -> None:
     """For each latency; within a few hundred calls."""
@@ -55,6 +56,7 @@ def test_a_service_without_queues_gets_all(base: float) -> None:
     assert _serve(limit, 600, base=base)[-1] == HIGHEST
 
 
+@settings(max_examples=25)
 @given(st.integers(LOWEST, 30), st.integers(0, 2_000))
 def test_the_limit_settles_near_the_capacity(capacity: int, more: int) -> None:
     """It uses all of the capacity, and doubles the latency at most, once settled."""

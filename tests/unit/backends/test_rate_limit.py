@@ -104,7 +104,7 @@ def test_a_fifth_remains_and_recovers(gaps: list[float]) -> None:
     assert waits[-1] == pytest.approx(0.94, abs=1e-6)
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(quota=st.integers(250, 950), latency=st.floats(0, 0.3))
 def test_an_unknown_quota_is_found(quota: int, latency: float) -> None:
     """As if others used the rest: nearly all is used, and little throttled."""

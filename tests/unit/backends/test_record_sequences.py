@@ -51,7 +51,7 @@ def test_a_repeated_record_is_found(sequences: Sequences) -> None:
 def test_memory_does_not_grow_with_the_records() -> None:
     before = _resident()
     sequences = RecordSequences()
-    for number in range(300_000):
+    for number in range(200_000):
         sequences.setdefault(f"au_{number:032x}", number)
 
     assert _resident() - before < 16 * 2**20

@@ -71,12 +71,11 @@ def test_a_signature_has_the_request_id_of_cloudtrail(
     assert kms_emulator.trail[-1].request_id == signature.request_id
 
 
-@pytest.mark.parametrize("length", [0, 1, 31, 33, 64])
-def test_digests_of_other_lengths_are_not_sent(
-    kms: KMSBackend, kms_key: KeyId, wire: Wire, length: int
+def test_a_digest_of_another_length_is_not_sent(
+    kms: KMSBackend, kms_key: KeyId, wire: Wire
 ) -> None:
     with pytest.raises(InvalidInputError, match="32 bytes"):
-        kms.sign_digest(kms_key, bytes(length))
+        kms.sign_digest(kms_key, bytes(31))
 
     assert wire() == []
 

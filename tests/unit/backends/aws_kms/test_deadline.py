@@ -36,25 +36,22 @@ SLACK = 10.0
         pytest.param(faults.trickle(0.05), id="trickle"),
     ],
 )
-@pytest.mark.parametrize(("attempts", "timeout_ms"), [(1, 300), (3, 900)])
 def test_a_slow_service_does_not_exceed_the_deadline(
     *,
     open_kms: OpenKMS,
     kms_key: KeyId,
     kms_faults: Faults,
     fault: Fault,
-    attempts: int,
-    timeout_ms: int,
 ) -> None:
     """K6: a KMS that hangs, stops or sends slowly costs KMS_TIMEOUT_MS at most."""
     kms_faults.always("Sign", fault)
-    kms = open_kms(max_retries=attempts, timeout_ms=timeout_ms)
+    kms = open_kms(max_retries=3, timeout_ms=900)
     started = time.monotonic()
 
     with pytest.raises(BackendUnavailableError):
         kms.sign_digest(kms_key, DIGEST)
 
-    assert time.monotonic() - started < timeout_ms / 1000 + SLACK
+    assert time.monotonic() - started < 0.9 + SLACK
 
 
 def test_a_hanging_attempt_is_retried(

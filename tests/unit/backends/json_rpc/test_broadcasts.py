@@ -17,7 +17,7 @@ from tests.fixtures.chain import DevChain
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Body, Delay, Drop, Error, Reply, Result
 from tests.support.payments import RECIPIENT, mined, signed
-from tests.support.rpc import HASH_OF_SENT, Three, client, script_all
+from tests.support.rpc import HASH_OF_SENT, Three, client
 from tests.support.waiting import eventually
 
 
@@ -145,18 +145,6 @@ def test_one_acceptance_is_enough_for_each(
     assert client(fake_node, other_node).broadcast_all(RAWS[:2]) == [None, None]
 
 
-def test_a_slow_node_does_not_delay_what_others_accept(three_nodes: Three) -> None:
-    """Every node gets all transactions; the first acceptance of each counts."""
-    script_all(three_nodes, "eth_sendRawTransaction", *[HASH_OF_SENT] * 3)
-    three_nodes[0].script("batch", Delay(60, Drop()))
-    started = time.monotonic()
-
-    assert client(*three_nodes, timeout=60).broadcast_all(RAWS[:5]) == [None] * 5
-
-    assert time.monotonic() - started < 20
-    assert eventually(lambda: all(sent(node) == RAWS[:5] for node in three_nodes))
-
-
 def test_a_rejected_transaction_does_not_make_the_others_wait(
     three_nodes: Three,
 ) -> None:
@@ -234,23 +222,6 @@ def test_a_lost_reply_pays_once(fault_proxy: FakeNode, fresh_anvil: DevChain) ->
     assert set(reasons(errors)) <= {None, "nonce-too-low"}
     assert all(mined(chain, raw).succeeded for raw in raws)
     assert chain.transaction_count(account.address) == 3
-
-
-def test_a_real_node_rejects_one_of_a_batch(
-    fault_proxy: FakeNode, fresh_anvil: DevChain
-) -> None:
-    """The transactions before and after it are mined."""
-    account, raws = _payments(fresh_anvil, 2)
-    too_poor = signed(account, nonce=2, value=10**24)
-    chain = client(fault_proxy)
-
-    errors = chain.broadcast_all([raws[0], too_poor, raws[1]])
-
-    assert errors[0] is errors[2] is None
-    assert isinstance(errors[1], BroadcastRejectedError)
-    assert errors[1].reason == "insufficient-funds"
-    assert all(mined(chain, raw).succeeded for raw in raws)
-    assert len(fault_proxy.calls("eth_sendRawTransaction")) == 3
 
 
 def _payments(chain: DevChain, count: int) -> tuple[LocalAccount, list[bytes]]:

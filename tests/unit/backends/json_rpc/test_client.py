@@ -4,7 +4,6 @@ import contextlib
 import gzip
 import json
 import os
-import socket
 import threading
 import time
 import warnings
@@ -181,15 +180,6 @@ def test_accepts_a_compressed_response(fake_node: FakeNode) -> None:
     assert client(fake_node).chain_id() == 5
 
 
-def test_refused_connection_is_unavailability() -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-
-        with pytest.raises(ChainUnavailableError, match="connection"):
-            JSONRPCChain([url], 1).chain_id()
-
-
 @pytest.mark.parametrize("reset", [False, True])
 def test_retries_once_after_a_broken_connection(
     fake_node: FakeNode, reset: bool
@@ -198,16 +188,6 @@ def test_retries_once_after_a_broken_connection(
     fake_node.script("eth_chainId", Drop(reset=reset), Result("0x1"))
 
     assert client(fake_node).chain_id() == 1
-
-
-def test_retries_a_broken_connection_only_once(fake_node: FakeNode) -> None:
-    """Two broken connections in a row fail the request."""
-    fake_node.script("eth_chainId", Drop())
-
-    with pytest.raises(ChainUnavailableError):
-        client(fake_node).chain_id()
-
-    assert len(fake_node.requests) == 2
 
 
 def test_a_thread_keeps_its_connection(fake_node: FakeNode) -> None:

@@ -55,12 +55,12 @@ def reason_string(text: str) -> bytes:
         "pending transaction with same hash already exists",  # RSK
     ],
 )
-@pytest.mark.parametrize("code", [-32000, -32003, -32010, -32603])
-def test_already_known_is_success_in_all_wordings(message: str, code: int) -> None:
-    """Each client has its own message for it (R8)."""
-    error = map_error("eth_sendRawTransaction", {"code": code, "message": message})
+def test_already_known_is_success_in_all_wordings(message: str) -> None:
+    """Each client has its own message for it, and its own code (R8)."""
+    for code in (-32000, -32003, -32010, -32603):
+        error = map_error("eth_sendRawTransaction", {"code": code, "message": message})
 
-    assert isinstance(error, AlreadyKnownError)
+        assert isinstance(error, AlreadyKnownError)
 
 
 @pytest.mark.parametrize(
@@ -107,13 +107,13 @@ def test_already_known_is_success_in_all_wordings(message: str, code: int) -> No
         ("tx fee (1.05 ether) exceeds the configured cap (1.00 ether)", "other"),
     ],
 )
-@pytest.mark.parametrize("code", [-32000, -32003])
-def test_a_refusal_has_a_reason(message: str, reason: str, code: int) -> None:
+def test_a_refusal_has_a_reason(message: str, reason: str) -> None:
     """A refused transaction has one of five reasons."""
-    error = map_error("eth_sendRawTransaction", {"code": code, "message": message})
+    for code in (-32000, -32003):
+        error = map_error("eth_sendRawTransaction", {"code": code, "message": message})
 
-    assert isinstance(error, BroadcastRejectedError)
-    assert error.reason == reason
+        assert isinstance(error, BroadcastRejectedError)
+        assert error.reason == reason
 
 
 @pytest.mark.parametrize("code", [-32000, -32003, -32603, -32010, 3, None, "odd"])

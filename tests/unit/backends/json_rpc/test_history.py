@@ -13,7 +13,7 @@ from signer.ports.chain import Block, Log
 from signer.ports.chain_history import ChainHistory, Settled, TokenTransfer
 from tests.fixtures.chain import DevChain
 from tests.fixtures.fake_node import FakeNode
-from tests.fixtures.replies import Altered, Body, Computed, Error, Result
+from tests.fixtures.replies import Altered, Computed, Error, Result
 from tests.support.payments import RECIPIENT, hash_of, mined, signed, transfer
 from tests.support.rpc import Three, script_all
 
@@ -156,19 +156,6 @@ def test_nodes_that_disagree(fake_node: FakeNode, other_node: FakeNode) -> None:
 
     with pytest.raises(ChainUnavailableError, match="do not agree on the transfers"):
         _transfers(_history(fake_node, other_node))
-
-
-def test_a_failing_node_of_three_is_not_missed(three_nodes: Three) -> None:
-    """The other two are a quorum."""
-    script_all(
-        three_nodes,
-        "eth_getLogs",
-        Body(status=502),
-        Result([_log(2)]),
-        Result([_log(2)]),
-    )
-
-    assert len(_transfers(_history(*three_nodes))) == 1
 
 
 TRANSACTION = {

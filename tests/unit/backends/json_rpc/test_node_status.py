@@ -7,18 +7,15 @@ from typing import Any
 import pytest
 
 from backends.json_rpc import JSONRPCChain
-from signer.errors import ChainUnavailableError
 from signer.ports.chain import NodeStatus
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Body, Computed, Delay, Drop, Error, Reply, Result
 from tests.support.rpc import (
     ADDRESS,
     HASH,
-    RAW,
     RECEIPT,
     REVERTED,
     Three,
-    broadcast,
     client,
     receipt_of,
     script_receipts,
@@ -105,23 +102,11 @@ def test_a_repeated_hash_is_asked_once(fake_node: FakeNode) -> None:
     assert fake_node.calls("eth_getTransactionByHash") == [[HASH]]
 
 
-@pytest.mark.parametrize(
-    "refusal",
-    [
-        Error(-32600, "batching is not allowed"),
-        Body(status=413),
-        Body(status=503),
-        Body(b"[]"),
-    ],
-    ids=["error", "http-413", "http-503", "nothing"],
-)
-def test_a_node_without_batches_gets_single_requests(
-    fake_node: FakeNode, refusal: Reply
-) -> None:
+def test_a_node_without_batches_gets_single_requests(fake_node: FakeNode) -> None:
     """The status is complete if a node refuses batches."""
     script(fake_node)
     fake_node.script("eth_getTransactionCount", Result("0x5"), Result("0x7"))
-    fake_node.script("batch", refusal)
+    fake_node.script("batch", Error(-32600, "batching is not allowed"))
 
     assert statuses_of(client(fake_node)) == [healthy("node-1")]
 
@@ -219,17 +204,6 @@ def test_a_distrusted_node_has_a_status(three_nodes: Three) -> None:
         healthy("node-2"),
         healthy("node-3"),
     ]
-
-
-def test_a_single_node_is_trusted(fake_node: FakeNode) -> None:
-    """Without other nodes, its responses count after an impossible answer."""
-    script(fake_node)
-    fake_node.script("eth_sendRawTransaction", Result(OTHER), Result(HASH))
-    chain = client(fake_node)
-    with pytest.raises(ChainUnavailableError):
-        broadcast(chain, RAW)
-
-    assert statuses_of(chain) == [healthy("node-1")]
 
 
 @pytest.mark.parametrize(

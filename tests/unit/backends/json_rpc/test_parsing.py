@@ -7,7 +7,7 @@ import pytest
 from signer.errors import ChainUnavailableError, ExecutionRevertedError
 from signer.ports.chain import Fees
 from tests.fixtures.fake_node import FakeNode
-from tests.fixtures.replies import Body, Error, Reply, Result
+from tests.fixtures.replies import Error, Reply, Result
 from tests.support.rpc import ADDRESS, BLOCK, CALL, HASH, RECEIPT, client, receipt_of
 
 
@@ -54,25 +54,6 @@ def test_fees_take_one_exchange(fake_node: FakeNode) -> None:
     assert client(fake_node).fees() == Fees(base_fee=100, priority_fee=7)
     assert fake_node.batches == [2]
     assert len(fake_node.requests) == 2
-
-
-@pytest.mark.parametrize(
-    "refusal",
-    [
-        Error(-32600, "batches are not served"),
-        Body(b"cannot unmarshal array", status=500),
-        Body(b"", status=501),
-        Body(b"too many", status=429),
-    ],
-    ids=["error", "500", "501", "429"],
-)
-def test_fees_of_a_node_without_batches(fake_node: FakeNode, refusal: Reply) -> None:
-    """A node that refuses the batch gets two requests."""
-    fake_node.script("batch", refusal)
-    fake_node.script("eth_getBlockByNumber", Result(BLOCK))
-    fake_node.script("eth_maxPriorityFeePerGas", Result("0x7"))
-
-    assert client(fake_node).fees() == Fees(base_fee=100, priority_fee=7)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The pending count, fees and gas estimates of a batch of transactions."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -271,36 +270,6 @@ def test_no_answer_to_a_batch_is_unavailability(node: FakeNode, fault: Reply) ->
         client(node).preflight(ADDRESS, calls(1))
 
     assert len(node.requests) % 4 == 0
-
-
-def test_a_hanging_node_delays_nothing_while_the_others_agree(
-    three_nodes: Three,
-) -> None:
-    for each in three_nodes:
-        script(each)
-    three_nodes[1].script("batch", Delay(60, Drop()))
-    started = time.monotonic()
-
-    preflight = client(*three_nodes, timeout=60).preflight(ADDRESS, calls(1, 2))
-
-    assert preflight == Preflight(5, FEES, (257, 258))
-    assert time.monotonic() - started < 20
-
-
-def test_a_hanging_node_costs_one_timeout(three_nodes: Three) -> None:
-    """While the others disagree, it is needed; the next preflight skips it."""
-    for each in three_nodes:
-        script(each)
-    three_nodes[0].script("eth_estimateGas", Result("0x1"))
-    three_nodes[1].script("batch", Delay(60, Drop()))
-    chain = client(*three_nodes, timeout=0.5)
-    started = time.monotonic()
-
-    preflights = [chain.preflight(ADDRESS, calls(1, 2)) for _ in range(3)]
-
-    assert preflights == [Preflight(5, FEES, (257, 258))] * 3
-    assert len(three_nodes[1].batches) == 1
-    assert time.monotonic() - started < 20
 
 
 def test_a_preflight_hears_every_node_about_the_nonce(three_nodes: Three) -> None:

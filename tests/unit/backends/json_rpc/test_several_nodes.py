@@ -154,21 +154,6 @@ def test_a_lost_reply_pays_once(fault_proxy: FakeNode, fresh_anvil: DevChain) ->
     assert chain.transaction_count(account.address) == 1
 
 
-def test_a_reply_that_stays_lost_is_unavailability(
-    fault_proxy: FakeNode, fresh_anvil: DevChain
-) -> None:
-    """The outcome is unknown, and the bytes are mined once."""
-    account, raw = _payment(fresh_anvil)
-    fault_proxy.script("eth_sendRawTransaction", Drop(accepted=True, reset=True))
-    chain = client(fault_proxy)
-
-    with pytest.raises(ChainUnavailableError):
-        broadcast(chain, raw)
-
-    assert mined(chain, raw).succeeded
-    assert chain.transaction_count(account.address) == 1
-
-
 def _payment(chain: DevChain) -> tuple[LocalAccount, bytes]:
     account: LocalAccount = Account.create()
     coin.fund(chain.url, account.address)

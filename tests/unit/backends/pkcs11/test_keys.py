@@ -15,9 +15,7 @@ from pkcs11.types import Object
 from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11 import keys as pkcs11_keys
 from backends.pkcs11.functions import Session, Template, Value
-from signer.crypto.der import parse_public_key
 from signer.errors import (
-    AmbiguousKeyError,
     BackendError,
     EncodingError,
     KeyNotFoundError,
@@ -92,15 +90,6 @@ def test_a_generated_key_may_have_a_given_id(softhsm: PKCS11Backend) -> None:
     assert len(bytes.fromhex(softhsm.generate(secrets.token_hex(8)))) == 16
 
 
-def test_several_keys_with_one_id_are_refused(softhsm: PKCS11Backend) -> None:
-    """P10: the id is ambiguous."""
-    key_id = _create(softhsm)
-    _create(softhsm, key_id)
-
-    with pytest.raises(AmbiguousKeyError, match="several private keys"):
-        softhsm.public_key(key_id)
-
-
 @pytest.mark.parametrize("half", [ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY])
 def test_half_a_pair_is_not_found(softhsm: PKCS11Backend, half: ObjectClass) -> None:
     """The error names the missing half."""
@@ -112,41 +101,11 @@ def test_half_a_pair_is_not_found(softhsm: PKCS11Backend, half: ObjectClass) -> 
         softhsm.public_key(key_id)
 
 
-@pytest.mark.parametrize(
-    ("private", "word"),
-    [
-        ({Attribute.EXTRACTABLE: True}, "EXTRACTABLE"),
-        ({Attribute.SENSITIVE: False}, "SENSITIVE"),
-        ({Attribute.SIGN: False}, "SIGN"),
-        ({Attribute.PRIVATE: False}, "PRIVATE"),
-        ({Attribute.EC_PARAMS: P256}, "EC_PARAMS"),
-    ],
-)
-def test_an_unsafe_key_is_refused(
-    softhsm: PKCS11Backend, private: dict[Attribute, Value], word: str
-) -> None:
-    """A key that could leave the token, or is on another curve, never signs."""
-    key_id = _create(softhsm, private=private)
-
-    with pytest.raises(KeyUnusableError, match=word):
-        softhsm.sign_digest(key_id, secrets.token_bytes(32))
-
-
 def test_a_public_key_on_another_curve_is_refused(softhsm: PKCS11Backend) -> None:
     key_id = _create(softhsm, public={Attribute.EC_PARAMS: P256})
 
     with pytest.raises(KeyUnusableError, match="not on secp256k1"):
         softhsm.public_key(key_id)
-
-
-@pytest.mark.parametrize("point", [OctetString(POINT).dump(), POINT])
-def test_both_encodings_of_a_point_are_accepted(
-    softhsm: PKCS11Backend, point: bytes
-) -> None:
-    """S13: an EC_POINT is bare or in a DER OCTET STRING."""
-    key_id = _create(softhsm, public={Attribute.EC_POINT: point})
-
-    assert parse_public_key(softhsm.public_key(key_id)).uncompressed == POINT
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -93,24 +94,15 @@ def test_an_impossible_folder_is_an_error(tmp_path: Path) -> None:
     assert str(tmp_path) not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("pragma", "value"),
-    [
-        ("journal_mode", "wal"),
-        ("synchronous", 2),
-        ("foreign_keys", 1),
-        ("temp_store", 2),
-    ],
-)
-def test_each_connection_is_durable(
-    sqlite_store: SQLStore, pragma: str, value: object
-) -> None:
+def test_each_connection_is_durable(sqlite_store: SQLStore) -> None:
     """Each syncs journal and data, checks foreign keys, and writes no other files."""
-    answer = sqlite_store._database.run(
-        lambda c: c.exec_driver_sql(f"PRAGMA {pragma}").scalar_one()
-    )
 
-    assert answer == value
+    def read(connection: Connection, pragma: str) -> object:
+        return connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one()
+
+    names = ("journal_mode", "synchronous", "foreign_keys", "temp_store")
+    run = sqlite_store._database.run
+    assert [run(partial(read, pragma=each)) for each in names] == ["wal", 2, 1, 2]
 
 
 def test_a_rollback_journal_is_replaced(sqlite_url: str) -> None:

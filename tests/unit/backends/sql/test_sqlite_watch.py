@@ -137,15 +137,6 @@ def test_a_quiet_file_is_polled_rarely(sqlite_url: str) -> None:
         assert watches.polls - before < 5 * 50
 
 
-def test_a_change_wakes_a_quiet_watch(sqlite_url: str, sqlite_store: SQLStore) -> None:
-    """The wait ends with the commit, long before the next regular poll."""
-    with sqlite_store.watch(Topic.ACCEPTED) as watch, ThreadPoolExecutor(1) as threads:
-        assert not watch.wait(0.2)
-        waiting = threads.submit(watch.wait, LONG)
-        accepted(sqlite_store)
-        assert waiting.result(timeout=SOON)
-
-
 def test_without_events_of_the_system_it_polls(
     sqlite_store: SQLStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
