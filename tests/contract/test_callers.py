@@ -1,7 +1,8 @@
-"""Contract of ``SharedState``: used tokens, counts, alerts, looks and problems."""
+"""Contract of ``SharedState``: workers, tokens, counts, alerts, looks, problems."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,7 +12,10 @@ from backends.sql import SQLStore
 from backends.sql.database import Database
 from backends.sql.shared_state import SharedTables
 from backends.sql.tables import rate_counters, used_tokens
+from signer.alerts import Alert
+from signer.errors import StoreError
 from signer.model.network_view import Look
+from signer.model.worker_row import WorkerRow
 from tests.fixtures.races import race
 from tests.support.ledgers import open_ledger
 
@@ -189,3 +193,63 @@ def test_one_of_many_processes_raises_a_problem(tables: SharedTables) -> None:
         raised = list(pool.map(work, range(16)))
 
     assert raised.count(True) == 1
+
+
+AT = datetime(2026, 11, 26, tzinfo=UTC)
+ROW = WorkerRow("3f9a1c2e", AT, AT, "hotwallet_x 1\n")
+
+
+def _after(seconds: float) -> datetime:
+    return AT + timedelta(seconds=seconds)
+
+
+def _recorded(store: SQLStore, count: int) -> list[WorkerRow]:
+    rows = [replace(ROW, name=str(n), passed_at=_after(n)) for n in range(count)]
+    for row in rows:
+        store.record_pass(row)
+    return rows
+
+
+def test_a_worker_has_one_row(store: SQLStore) -> None:
+    """A pass replaces the time and the measurements, and not the start."""
+    store.record_pass(ROW)
+    later = replace(ROW, started_at=_after(5), passed_at=_after(9), metrics="more")
+    store.record_pass(later)
+
+    assert store.workers() == (replace(later, started_at=AT),)
+
+
+def test_the_newest_passes_are_read(store: SQLStore) -> None:
+    rows = _recorded(store, 110)
+
+    assert store.workers() == tuple(reversed(rows[10:]))
+
+
+def test_rows_are_removed(store: SQLStore) -> None:
+    rows = _recorded(store, 4)
+    store.remove_worker("3")
+    store.remove_worker("unknown")
+    store.forget_workers(_after(1))
+
+    assert store.workers() == (rows[2], rows[1])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [replace(ROW, name="x" * 65), replace(ROW, metrics="x" * 65_537)],
+    ids=["name", "metrics"],
+)
+def test_long_rows_are_refused(store: SQLStore, row: WorkerRow) -> None:
+    """Every process reads them all the time."""
+    with pytest.raises(StoreError):
+        store.record_pass(row)
+    assert store.workers() == ()
+
+
+def test_the_last_alert(store: SQLStore) -> None:
+    assert store.last_alert_at(Alert.WORKER_STOPPED) is None
+    store.count_alert(Alert.WORKER_STOPPED, AT)
+    store.count_alert(Alert.LOW_BALANCE, _after(99))
+    store.count_alert(Alert.WORKER_STOPPED, _after(60))
+
+    assert store.last_alert_at(Alert.WORKER_STOPPED) == _after(60)

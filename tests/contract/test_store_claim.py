@@ -1,15 +1,16 @@
-"""Contract of ``RefundStore.claim``: a refund has at most one claimant at a time."""
+"""Contract of ``claim`` and ``postpone_queue``: one claimant at a time."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from backends.sql import SQLStore
+from backends.sql import SQLStore, refunds
 from signer.errors import StaleStateError
-from signer.model.refund import Refund, Status
+from signer.model.refund import Queue, Refund, Status
 from signer.model.transaction import Transaction, compose
 from signer.ports.refund_store import Places
 from tests.fixtures.ledger import (
@@ -45,14 +46,14 @@ def _payments(claimed: Sequence[Refund | Transaction]) -> set[str]:
 
 def test_a_claim_is_a_change(store: SQLStore) -> None:
     """A claim changes version and due time, adds no history, and returns the refund."""
+    failed: dict[str, Any] = {"attempts": 3, "blocked_by": "chain-unavailable"}
     new = accepted(store)
-    refund = new.with_due_at(now(), attempts=3, blocked_by="chain-unavailable")
+    refund = new.with_due_at(now(), **failed)
     save(store, new, refund)
     until = later(20)
     (claimed,) = claimed_from(store, later(1), until, 10)
 
-    assert claimed == refund.with_due_at(until)
-    assert (claimed.attempts, claimed.blocked_by) == (3, "chain-unavailable")
+    assert claimed == refund.with_due_at(until, **failed)
     assert claimed == store.get(refund.id)
     assert len(store.history(refund.id)) == 1
 
@@ -302,3 +303,68 @@ def test_refunds_that_another_program_ended(store: SQLStore, database_url: str) 
     assert [each.id for each in claimed_from(store, later(30), later(41), 1)] == [
         refund.id
     ]
+
+
+QUEUES = (
+    Queue(network="local"),
+    Queue(tenant="gateway"),
+    Queue(tenant="gateway", network="local", token="TUSD"),
+)
+
+
+def _postpone(store: SQLStore, queue: Queue) -> int:
+    return store.postpone_queue(
+        queue, now=later(1), until=later(30), code="wallet-paused"
+    )
+
+
+@pytest.mark.parametrize("queue", QUEUES, ids=["network", "tenant", "token"])
+def test_due_refunds_of_the_queue_are_postponed(store: SQLStore, queue: Queue) -> None:
+    """Each is as after a failed step of its own."""
+    first, second = (accepted(store, due_at=now()) for _ in range(2))
+    others = [
+        accepted(store, due_at=later(20)),
+        accepted(store, due_at=now(), network="other", tenant="shop"),
+        accepted(store, due_at=now(), **bound()),
+    ]
+    until = later(30)
+    count = store.postpone_queue(queue, now=later(1), until=until, code="some-code")
+
+    assert count == 2
+    for refund in (first, second):
+        expected = refund.with_due_at(until, attempts=1, blocked_by="some-code")
+        assert stored(store, refund) == expected
+    assert [stored(store, refund) for refund in others] == others
+    claimed = [each.id for each in claimed_from(store, later(1), later(20), 10)]
+    assert sorted(claimed) == sorted(refund.id for refund in others[1:])
+
+
+def test_only_queued_refunds_are_postponed(store: SQLStore) -> None:
+    """A refund that has a nonce is paid from a paused wallet too."""
+    refund = signed(store, reserved(store, accepted(store)))
+    due = refund.with_due_at(now())
+    save(store, refund, due)
+
+    assert _postpone(store, QUEUES[0]) == 0
+    assert stored(store, refund) == due
+    assert due.status is Status.SIGNED
+
+
+def test_a_claimed_refund_is_not_postponed(store: SQLStore) -> None:
+    """Its claimant saves what comes of it."""
+    accepted(store, due_at=now())
+    (claimed,) = claimed_from(store, later(1), later(20), 10)
+
+    assert _postpone(store, QUEUES[0]) == 0
+    assert stored(store, claimed) == claimed
+
+
+def test_a_long_queue_is_postponed_in_parts(
+    store: SQLStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The length of the queue may be a multiple of that of a part."""
+    waiting = [accepted(store, due_at=now()) for _ in range(4)]
+    monkeypatch.setattr(refunds, "PART", 2)
+
+    assert _postpone(store, QUEUES[0]) == 4
+    assert [stored(store, each).attempts for each in waiting] == [1] * 4

@@ -1,8 +1,27 @@
-"""Failures of KMS: which are retried, how often, and the resulting errors."""
+"""Failures of KMS: which are retried, how often, how long, and their errors."""
+
+import logging
+import socket
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from botocore import exceptions as botocore  # type: ignore[import-untyped]
+from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
+from botocore.retries.standard import (  # type: ignore[import-untyped]
+    ExponentialBackoff,
+    RetryContext,
+    RetryEventAdapter,
+    ThrottlingErrorDetector,
+)
 
 from backends.aws_kms.backend import KMSBackend
+from backends.aws_kms.client import Deadline, _longest_pause
+from backends.aws_kms.errors import map_error, request_id
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator
 from dev.kms_wire import Fault, Faults
@@ -19,6 +38,11 @@ from tests.fixtures.kms import OpenKMS, Wire
 
 
 DIGEST = bytes(range(32))
+
+ROLE = "refund-signer-role"
+ENDPOINT = "https://kms.eu-central-1.amazonaws.com"
+ARN = f"arn:aws:iam::123456789012:role/{ROLE}"
+CANARIES = ("arn:aws", "123456789012", ROLE, "eu-central-1", "amazonaws", "hsm-fleet")
 
 TRANSIENT = {
     "throttle": (faults.throttle(), BackendThrottledError),
@@ -43,6 +67,7 @@ PERMANENT = {
     "unknown": (faults.refuse("UnknownException"), BackendError),
     "HTTP 404": (faults.html(404), BackendError),
     "a list": (faults.body(b"[]"), BackendError),
+    "code is an ARN": (faults.refuse(ARN, ARN), BackendError),
 }
 
 
@@ -55,11 +80,17 @@ def test_only_transient_faults_are_retried(
     kms_key: KeyId,
     kms_faults: Faults,
     wire: Wire,
+    caplog: pytest.LogCaptureFixture,
     fault: Fault,
     error: type[BackendError],
 ) -> None:
-    """K2, K3, K4: three attempts at most; the error says whether to try later."""
+    """
+    K2, K3, K4: three attempts at most; the error says whether to try later.
+
+    Neither it, its traceback and causes, nor a debug log contain text of AWS.
+    """
     kms_faults.always("Sign", fault)
+    caplog.set_level(logging.DEBUG)
 
     with pytest.raises(BackendError) as raised:
         open_kms().sign_digest(kms_key, DIGEST)
@@ -68,6 +99,10 @@ def test_only_transient_faults_are_retried(
     assert type(raised.value) is error
     assert raised.value.retryable is is_transient
     assert wire() == ["Sign"] * (3 if is_transient else 1)
+    assert raised.value.__cause__ is raised.value.__context__ is None
+    shown = [repr(raised.value), *traceback.format_exception(raised.value), caplog.text]
+    for canary in (*CANARIES, kms_key):
+        assert canary not in "".join(shown)
 
 
 def test_two_throttles_cost_two_attempts(
@@ -155,3 +190,245 @@ def test_missing_credentials_are_an_error(
         open_kms().sign_digest(kms_key, DIGEST)
 
     assert wire() == []
+
+
+def test_the_aws_libraries_do_not_log(
+    open_kms: OpenKMS, kms_key: KeyId, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Even if the root logger has the level DEBUG."""
+    caplog.set_level(logging.DEBUG)
+
+    open_kms().sign_digest(kms_key, DIGEST)
+
+    vendors = ("boto3", "botocore", "urllib3")
+    assert [r.name for r in caplog.records if r.name.startswith(vendors)] == []
+
+
+def _client_error(code: object, status: int) -> botocore.ClientError:
+    return botocore.ClientError(
+        {
+            "Error": {"Code": code, "Message": f"{ARN} at {ENDPOINT}"},
+            "ResponseMetadata": {"HTTPStatusCode": status, "RequestId": ARN},
+        },
+        "Sign",
+    )
+
+
+TRANSLATIONS: dict[str, tuple[Exception, type[BackendError]]] = {
+    "no endpoint": (
+        botocore.EndpointConnectionError(endpoint_url=ENDPOINT, error=ARN),
+        BackendUnavailableError,
+    ),
+    "connect timeout": (
+        botocore.ConnectTimeoutError(endpoint_url=ENDPOINT, error=ARN),
+        BackendUnavailableError,
+    ),
+    "read timeout": (
+        botocore.ReadTimeoutError(endpoint_url=ENDPOINT, error=ARN),
+        BackendUnavailableError,
+    ),
+    "closed": (
+        botocore.ConnectionClosedError(endpoint_url=ENDPOINT, error=ARN),
+        BackendUnavailableError,
+    ),
+    "tls": (
+        botocore.SSLError(endpoint_url=ENDPOINT, error=ARN),
+        BackendUnavailableError,
+    ),
+    "proxy": (
+        botocore.ProxyConnectionError(proxy_url=ENDPOINT, error=ARN),
+        BackendUnavailableError,
+    ),
+    "http client": (botocore.HTTPClientError(error=ARN), BackendUnavailableError),
+    "credential source": (
+        botocore.CredentialRetrievalError(provider=ROLE, error_msg=ARN),
+        BackendUnavailableError,
+    ),
+    "metadata service": (
+        botocore.MetadataRetrievalError(error_msg=ARN),
+        BackendUnavailableError,
+    ),
+    "parser": (ResponseParserError(ARN), BackendUnavailableError),
+    "no credentials": (botocore.NoCredentialsError(), AccessDeniedError),
+    "half of the credentials": (
+        botocore.PartialCredentialsError(provider=ROLE, cred_var=ARN),
+        AccessDeniedError,
+    ),
+    "no profile": (botocore.ProfileNotFound(profile=ROLE), AccessDeniedError),
+    "single sign-on": (botocore.UnauthorizedSSOTokenError(), AccessDeniedError),
+    "parameters": (botocore.ParamValidationError(report=ARN), BackendError),
+    "anything else": (RuntimeError(ARN), BackendError),
+    "AssumeRole refused": (_client_error("AccessDenied", 403), AccessDeniedError),
+    "throttled": (
+        _client_error("TooManyRequestsException", 429),
+        BackendThrottledError,
+    ),
+    "unknown, 401": (_client_error("Whatever", 401), AccessDeniedError),
+    "unknown, 500": (_client_error("Whatever", 500), BackendUnavailableError),
+    "unknown, 418": (_client_error(ROLE, 418), BackendError),
+    "a list": (_client_error([ARN], 499), BackendError),
+    "no answer at all": (botocore.ClientError({}, "Sign"), BackendError),
+}
+
+
+@pytest.mark.parametrize(("theirs", "ours"), TRANSLATIONS.values(), ids=TRANSLATIONS)
+def test_every_error_of_boto3_is_mapped(
+    theirs: Exception, ours: type[BackendError]
+) -> None:
+    """The class says whether to retry, and the text is omitted."""
+    error = map_error("Sign", theirs)
+
+    assert type(error) is ours
+    assert not [canary for canary in CANARIES if canary in str(error)]
+
+
+def test_an_error_has_code_status_and_request_id() -> None:
+    error = botocore.ClientError(
+        {
+            "Error": {"Code": "DisabledException", "Message": ARN},
+            "ResponseMetadata": {
+                "HTTPStatusCode": 409,
+                "RequestId": "8d0b35e0-46cf-48b9-be99-bf2ebc9ab9fb",
+            },
+        },
+        "Sign",
+    )
+
+    assert str(map_error("Sign", error)) == (
+        "KMS Sign failed: DisabledException, HTTP 409,"
+        " request 8d0b35e0-46cf-48b9-be99-bf2ebc9ab9fb"
+    )
+
+
+def test_a_request_id_is_a_uuid() -> None:
+    """Any other text is not passed on."""
+    assert request_id({"RequestId": ARN}) is None
+    assert request_id({}) is None
+
+
+# The machine may be busy.  Without a deadline the calls take 30 s and more.
+SLACK = 10.0
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(faults.hang(), id="hang"),
+        pytest.param(faults.stop_after_headers(), id="stop-after-headers"),
+        pytest.param(faults.trickle(0.05), id="trickle"),
+    ],
+)
+def test_a_slow_service_does_not_exceed_the_deadline(
+    *,
+    open_kms: OpenKMS,
+    kms_key: KeyId,
+    kms_faults: Faults,
+    fault: Fault,
+) -> None:
+    """K6: a KMS that hangs, stops or sends slowly costs KMS_TIMEOUT_MS at most."""
+    kms_faults.always("Sign", fault)
+    kms = open_kms(max_retries=3, timeout_ms=900)
+    started = time.monotonic()
+
+    with pytest.raises(BackendUnavailableError):
+        kms.sign_digest(kms_key, DIGEST)
+
+    assert time.monotonic() - started < 0.9 + SLACK
+
+
+def test_a_hanging_attempt_is_retried(
+    open_kms: OpenKMS, kms_key: KeyId, kms_faults: Faults
+) -> None:
+    """The next attempt within the deadline signs."""
+    kms_faults.on("Sign", faults.hang())
+    kms = open_kms(max_retries=3, timeout_ms=5_000)
+
+    assert kms.sign_digest(kms_key, DIGEST).der
+
+
+@pytest.fixture
+def full_port() -> Iterator[int]:
+    """A port whose backlog is full, so that connecting never ends."""
+    with ExitStack() as opened:
+        server = opened.enter_context(socket.socket())
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(4):
+            client = opened.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+        yield server.getsockname()[1]
+
+
+def test_connecting_has_a_deadline(
+    open_kms: OpenKMS, kms_key: KeyId, full_port: int
+) -> None:
+    """K6: and its error names the reason."""
+    kms = open_kms(endpoint=f"http://127.0.0.1:{full_port}", timeout_ms=500)
+    started = time.monotonic()
+
+    with pytest.raises(BackendUnavailableError, match="ConnectTimeoutError"):
+        kms.sign_digest(kms_key, DIGEST)
+
+    assert time.monotonic() - started < 0.5 + SLACK
+
+
+def test_a_closed_port_is_unavailability(open_kms: OpenKMS, kms_key: KeyId) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+    with pytest.raises(BackendUnavailableError, match="EndpointConnectionError"):
+        open_kms(endpoint=f"http://127.0.0.1:{port}").sign_digest(kms_key, DIGEST)
+
+
+def test_a_pause_beyond_the_deadline_is_an_error(
+    open_kms: OpenKMS, kms_key: KeyId, kms_faults: Faults
+) -> None:
+    """If the service requests a pause of 60 s, its error is raised at once."""
+    kms_faults.always("Sign", faults.retry_after(60_000))
+    kms = open_kms(max_retries=10, timeout_ms=3_000)
+    started = time.monotonic()
+
+    with pytest.raises(BackendThrottledError):
+        kms.sign_digest(kms_key, DIGEST)
+
+    assert time.monotonic() - started < 3 + SLACK
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.9, 2.0, 9.0, 120.0])
+@pytest.mark.parametrize("attempts", [1, 2, 3, 10])
+def test_attempts_fit_into_the_deadline(seconds: float, attempts: int) -> None:
+    """Two attempts and the longest pause fit, or a quarter of it and one attempt."""
+    budget = Deadline(seconds, attempts)
+    retries = attempts > 1 and seconds >= 2
+
+    before = budget.attempt + 1 if retries else seconds / 4
+
+    assert before + budget.attempt == pytest.approx(seconds)
+    assert budget.patience == pytest.approx(before)
+    assert 3 * budget.connect + budget.read == pytest.approx(budget.attempt)
+    assert 0 < budget.connect <= 1
+    assert budget.read >= budget.attempt / 2
+
+
+@pytest.mark.parametrize("code", ["ThrottlingException", "KMSInternalException"])
+@pytest.mark.parametrize("named", [None, "0", "1500", "90000", "soon", "-5"])
+def test_botocore_pauses_no_longer_than_calculated(
+    code: str, named: str | None
+) -> None:
+    """A change of botocore's back-off must not break the deadline."""
+    headers = {} if named is None else {"x-amz-retry-after": named}
+    response: tuple[Any, Any] = (SimpleNamespace(headers=headers, status_code=400), {})
+    longest = ExponentialBackoff(
+        random=lambda: 1.0,
+        service_name="kms",
+        throttling_detector=ThrottlingErrorDetector(RetryEventAdapter()),
+    )
+    for attempt in range(1, 11):
+        context = RetryContext(
+            attempt_number=attempt,
+            http_response=response[0],
+            parsed_response={"Error": {"Code": code}},
+        )
+
+        assert longest.delay_amount(context) <= _longest_pause(attempt, response)

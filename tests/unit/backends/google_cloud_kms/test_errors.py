@@ -1,23 +1,35 @@
-"""The errors of Google Cloud KMS are ours, without Google's words."""
+"""Errors and damaged answers of Google Cloud KMS, and slow ones."""
 
 import json
+import time
+from contextlib import suppress
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from backends.google_cloud_kms.answers import crc32c
 from backends.google_cloud_kms.backend import GoogleCloudKMSBackend
 from dev import google_kms_faults as google
 from dev import kms_faults as faults
-from dev.google_kms_emulator import SIGN, GoogleKMSEmulator
+from dev.google_kms_emulator import PUBLIC_KEY, RING, SIGN, GoogleKMSEmulator
+from dev.google_kms_keys import checksum
 from dev.kms_wire import Fault, Faults, Reply
 from signer.errors import (
     AccessDeniedError,
     BackendError,
     BackendThrottledError,
     BackendUnavailableError,
+    EncodingError,
     KeyNotFoundError,
     KeyUnusableError,
+    SigningError,
 )
+from signer.keys.signer import Signer
 from signer.ports.key_backend import KeyId
+from tests.fixtures.google_kms import OpenGoogleKMS
+from tests.support.devices import recording
+from tests.support.waiting import eventually
 
 
 DIGEST = bytes(range(32))
@@ -137,3 +149,238 @@ def test_strange_errors_are_errors_of_ours(
     google_kms_faults.on(SIGN, lambda _: reply)
 
     assert google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST).attempts == 2
+
+
+def test_the_checksum_is_crc32c() -> None:
+    """The examples of RFC 3720, appendix B.4: 32 bytes of 0, of 255, and ascending."""
+    given = [crc32c(bytes(32)), crc32c(b"\xff" * 32), crc32c(bytes(range(32)))]
+
+    assert given == [0x8A9136AA, 0x62A8AB43, 0x46DD794E]
+
+
+DAMAGED: dict[str, Fault] = {
+    "signature checksum": google.altered(signatureCrc32c="1"),
+    "no signature checksum": google.altered(signatureCrc32c=None),
+    "signature checksum is a number": google.altered(signatureCrc32c=1),
+    "digest not verified": google.altered(verifiedDigestCrc32c=False),
+    "digest perhaps verified": google.altered(verifiedDigestCrc32c=None),
+    "digest verified in words": google.altered(verifiedDigestCrc32c="true"),
+    "no signature": google.altered(signature=None),
+    "signature is a list": google.altered(signature=["x"]),
+    "signature is not base64": google.altered(signature="***"),
+    "no JSON": faults.body(b"{"),
+    "JSON of another type": faults.body(b"[1]"),
+    "deep JSON": faults.body(b"[" * 20_000),
+    "empty": faults.body(b""),
+}
+
+
+@pytest.mark.parametrize("fault", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_answer_is_asked_for_again(
+    *,
+    google_cloud_kms: GoogleCloudKMSBackend,
+    google_cloud_kms_key: KeyId,
+    google_kms_faults: Faults,
+    fault: Fault,
+) -> None:
+    """As Google asks of clients: discard it, and repeat a limited number of times."""
+    google_kms_faults.on(SIGN, fault)
+    repeated = google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST)
+    google_kms_faults.on(SIGN, fault, times=3)
+
+    with pytest.raises(BackendUnavailableError, match="damaged") as caught:
+        google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST)
+
+    assert repeated.attempts == 2
+    assert caught.value.attempts == 3
+
+
+WRONG: dict[str, tuple[Fault, type[SigningError]]] = {
+    "another version": (
+        google.altered(name=f"{RING}/cryptoKeys/refunds/cryptoKeyVersions/77"),
+        BackendError,
+    ),
+    "no name": (google.altered(name=None), BackendError),
+    "software": (google.altered(protectionLevel="SOFTWARE"), KeyUnusableError),
+    "no protection level": (google.altered(protectionLevel=None), KeyUnusableError),
+}
+
+
+@pytest.mark.parametrize("operation", [SIGN, PUBLIC_KEY])
+@pytest.mark.parametrize(("fault", "error"), WRONG.values(), ids=WRONG)
+def test_an_answer_of_another_key_is_refused(
+    *,
+    google_cloud_kms: GoogleCloudKMSBackend,
+    google_cloud_kms_key: KeyId,
+    google_kms_faults: Faults,
+    operation: str,
+    fault: Fault,
+    error: type[SigningError],
+) -> None:
+    """Once: the same request would be answered in the same way."""
+    google_kms_faults.on(operation, fault)
+    ask = (
+        (lambda: google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST))
+        if operation == SIGN
+        else (lambda: google_cloud_kms.public_key(google_cloud_kms_key))
+    )
+
+    with pytest.raises(error) as caught:
+        ask()
+
+    assert type(caught.value) is error
+    assert google_cloud_kms_key not in str(caught.value)
+
+
+def _pem(curve: ec.EllipticCurve) -> str:
+    public = ec.generate_private_key(curve).public_key()
+    return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def test_a_damaged_public_key_is_asked_for_again(
+    google_cloud_kms: GoogleCloudKMSBackend,
+    google_cloud_kms_key: KeyId,
+    google_kms_faults: Faults,
+) -> None:
+    expected = google_cloud_kms.public_key(google_cloud_kms_key)
+    for fault in (
+        google.altered(pem=_pem(ec.SECP256K1())),
+        google.altered(pem=None),
+        google.altered(pem=7),
+        google.altered(pemCrc32c=None),
+    ):
+        google_kms_faults.on(PUBLIC_KEY, fault)
+
+        assert google_cloud_kms.public_key(google_cloud_kms_key) == expected
+
+
+PEMS = {
+    "empty": "",
+    "no key": "-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----\n",
+    "damaged": _pem(ec.SECP256K1()).replace("M", "", 1),
+    "truncated": _pem(ec.SECP256K1())[:80],
+    "of another kind": _pem(ec.SECP256K1()).replace("PUBLIC", "PRIVATE"),
+    "no text": "\ud800",
+}
+
+
+@pytest.mark.parametrize("text", PEMS.values(), ids=PEMS)
+def test_a_pem_that_is_no_public_key_is_refused(
+    google_cloud_kms: GoogleCloudKMSBackend,
+    google_cloud_kms_key: KeyId,
+    google_kms_faults: Faults,
+    text: str,
+) -> None:
+    """A truncated, empty or other PEM, even with a correct checksum."""
+    encoded = text.encode("utf-8", "surrogatepass")
+    google_kms_faults.on(
+        PUBLIC_KEY, google.altered(pem=text, pemCrc32c=checksum(encoded))
+    )
+
+    with pytest.raises(EncodingError):
+        google_cloud_kms.public_key(google_cloud_kms_key)
+
+
+def test_a_key_of_another_curve_is_refused(
+    google_cloud_kms: GoogleCloudKMSBackend,
+    google_cloud_kms_key: KeyId,
+    google_kms_emulator: GoogleKMSEmulator,
+    google_kms_faults: Faults,
+) -> None:
+    """By its algorithm, and by the point if Google names the wrong algorithm."""
+    p256 = google_kms_emulator.create_version(algorithm="EC_SIGN_P256_SHA256")
+    google_kms_faults.on(PUBLIC_KEY, google.altered(pem=_pem(ec.SECP256R1())))
+
+    with pytest.raises(KeyUnusableError, match="EC_SIGN_SECP256K1_SHA256"):
+        google_cloud_kms.resolve(p256)
+    google_kms_faults.clear()
+    google_kms_faults.on(PUBLIC_KEY, google.pem(_pem(ec.SECP256R1())))
+    with pytest.raises(EncodingError):
+        Signer.open(google_cloud_kms, google_cloud_kms_key, recording()[0])
+
+
+# The machine may be busy.
+SLACK = 10.0
+
+
+def _answers(kms: GoogleCloudKMSBackend, key: KeyId) -> bool:
+    """Whether *kms* has a token and a connection, which take long on a busy machine."""
+    with suppress(BackendUnavailableError):
+        return bool(kms.public_key(key))
+    return False
+
+
+SLOW: dict[str, Fault] = {
+    "hang": faults.hang(),
+    "stop after headers": faults.stop_after_headers(),
+    "trickle": faults.trickle(0.05),
+}
+
+
+@pytest.mark.parametrize("fault", SLOW.values(), ids=SLOW)
+def test_a_slow_service_does_not_exceed_the_deadline(
+    *,
+    open_google_kms: OpenGoogleKMS,
+    google_cloud_kms_key: KeyId,
+    google_kms_faults: Faults,
+    fault: Fault,
+) -> None:
+    kms = open_google_kms(MAX_ATTEMPTS=3, TIMEOUT_MS=500)
+    assert eventually(lambda: _answers(kms, google_cloud_kms_key))
+    google_kms_faults.always(SIGN, fault)
+    started = time.monotonic()
+
+    with pytest.raises(BackendUnavailableError):
+        kms.sign_digest(google_cloud_kms_key, DIGEST)
+
+    assert time.monotonic() - started < 0.5 + SLACK
+
+
+def test_a_hanging_attempt_is_repeated(
+    open_google_kms: OpenGoogleKMS,
+    google_cloud_kms_key: KeyId,
+    google_kms_faults: Faults,
+) -> None:
+    google_kms_faults.on(SIGN, faults.hang())
+    kms = open_google_kms(TIMEOUT_MS=4_000)
+
+    assert kms.sign_digest(google_cloud_kms_key, DIGEST).attempts == 2
+
+
+def test_a_frozen_service_is_not_asked_again_at_once(
+    open_google_kms: OpenGoogleKMS,
+    google_cloud_kms_key: KeyId,
+    google_kms_emulator: GoogleKMSEmulator,
+    google_kms_faults: Faults,
+) -> None:
+    """After a timeout, calls fail without a request for a second."""
+    kms = open_google_kms(MAX_ATTEMPTS=1, TIMEOUT_MS=500)
+    assert eventually(lambda: _answers(kms, google_cloud_kms_key))
+    google_kms_faults.always(SIGN, faults.hang())
+    with pytest.raises(BackendUnavailableError):
+        kms.sign_digest(google_cloud_kms_key, DIGEST)
+    before = _sign_calls(google_kms_emulator)
+
+    with pytest.raises(BackendUnavailableError, match="at present") as caught:
+        kms.sign_digest(google_cloud_kms_key, DIGEST)
+
+    assert caught.value.attempts == 0
+    assert _sign_calls(google_kms_emulator) == before
+
+
+def test_the_rate_is_limited(
+    open_google_kms: OpenGoogleKMS, google_cloud_kms_key: KeyId
+) -> None:
+    """A call that would wait longer than its deadline allows is not sent."""
+    kms = open_google_kms(SIGNATURES_PER_SECOND=1, TIMEOUT_MS=500)
+
+    def is_refused() -> bool:
+        try:
+            kms.sign_digest(google_cloud_kms_key, DIGEST)
+        except BackendThrottledError as e:
+            return "wait for Cloud KMS" in str(e)
+        except BackendUnavailableError:
+            pass  # On a busy machine half a second is too short for the answer.
+        return False
+
+    assert eventually(is_refused)

@@ -1,4 +1,4 @@
-"""The JSON-RPC client with a node that fails, stalls or sends malformed results."""
+"""The JSON-RPC client with a node that fails, stalls, or sends what it refuses."""
 
 import contextlib
 import gzip
@@ -7,27 +7,37 @@ import os
 import threading
 import time
 import warnings
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
 from backends.json_rpc import JSONRPCChain
+from backends.json_rpc.client import JSONRPCProxy
 from signer.errors import (
     ChainError,
     ChainUnavailableError,
     ConfigurationError,
     ExecutionRevertedError,
+    InvalidInputError,
+    ResultTooLargeError,
+    RevertedCallError,
 )
+from signer.ports.chain import Fees
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Body, Delay, Drip, Drop, Error, Reply, Result
 from tests.support.rpc import (
+    ADDRESS,
+    BLOCK,
     CALL,
     HASH,
     METHODS,
     RAW,
+    RECEIPT,
     broadcast,
     client,
     every_method,
+    receipt_of,
     script_first,
 )
 from tests.support.waiting import eventually
@@ -330,3 +340,193 @@ def test_an_unusable_ca_bundle_is_unavailability(
 
     with pytest.raises(ChainUnavailableError, match="REQUESTS_CA_BUNDLE"):
         JSONRPCChain(["https://127.0.0.1:9/"], 5).chain_id()
+
+
+def test_an_offchain_lookup_is_a_revert(fake_node: FakeNode) -> None:
+    """An OffchainLookup (EIP-3668) is not followed."""
+    lookup = "0x556f1830" + "00" * 160
+    fake_node.script("eth_call", Error(3, "execution reverted", lookup))
+
+    with pytest.raises(ExecutionRevertedError, match="custom error 0x556f1830"):
+        client(fake_node).call(CALL)
+
+    assert len(fake_node.requests) == 1
+
+
+def test_blocks_may_have_long_extra_data(fake_node: FakeNode) -> None:
+    """Proof-of-authority chains exceed the limit of Ethereum."""
+    block = BLOCK | {"extraData": "0x" + "00" * 97}
+    fake_node.script("eth_getBlockByNumber", Result(block))
+
+    assert client(fake_node).latest_block().number == 16
+
+
+def test_a_chain_without_base_fee_has_a_gas_price(fake_node: FakeNode) -> None:
+    fake_node.script(
+        "eth_getBlockByNumber", Result({"number": "0x1", "hash": "0x" + "00" * 32})
+    )
+    fake_node.script("eth_maxPriorityFeePerGas", Error(-32601, "Method not found"))
+    fake_node.script("eth_gasPrice", Result("0x5"))
+
+    assert client(fake_node).fees() == Fees(base_fee=None, priority_fee=5)
+
+
+def test_a_base_fee_may_be_zero(fake_node: FakeNode) -> None:
+    fake_node.script("eth_getBlockByNumber", Result(BLOCK | {"baseFeePerGas": "0x0"}))
+    fake_node.script("eth_maxPriorityFeePerGas", Result("0x1"))
+
+    assert client(fake_node).fees() == Fees(base_fee=0, priority_fee=1)
+
+
+def test_fees_take_one_exchange(fake_node: FakeNode) -> None:
+    fake_node.script("eth_getBlockByNumber", Result(BLOCK))
+    fake_node.script("eth_maxPriorityFeePerGas", Result("0x7"))
+
+    assert client(fake_node).fees() == Fees(base_fee=100, priority_fee=7)
+    assert fake_node.batches == [2]
+    assert len(fake_node.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "reply", [Result(None), Error(-32000, "header not found")], ids=["null", "error"]
+)
+def test_a_missing_block_is_none(fake_node: FakeNode, reply: Reply) -> None:
+    """Nodes return null or an error."""
+    fake_node.script("eth_getBlockByNumber", reply)
+
+    assert client(fake_node).block(16) is None
+
+
+def test_another_block_is_refused(fake_node: FakeNode) -> None:
+    """The number must be the requested one."""
+    fake_node.script("eth_getBlockByNumber", Result(BLOCK))
+
+    with pytest.raises(ChainUnavailableError, match="malformed"):
+        client(fake_node).block(17)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [Result(None), Result(RECEIPT | {"blockHash": None})],
+    ids=["null", "pending"],
+)
+def test_a_pending_receipt_is_none(fake_node: FakeNode, reply: Reply) -> None:
+    fake_node.script("eth_getTransactionReceipt", reply)
+
+    assert receipt_of(client(fake_node), HASH) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "fee"),
+    [
+        ({}, None),
+        ({"gasUsed": "0x5208"}, None),
+        ({"gasUsed": "0x5208", "effectiveGasPrice": None}, None),
+        ({"gasUsed": "0x5208", "effectiveGasPrice": "0x2"}, 42_000),
+        ({"gasUsed": "0x1", "effectiveGasPrice": "0x2", "l1Fee": "0x5"}, 7),
+    ],
+)
+def test_the_fee_spoils_no_receipt(
+    fake_node: FakeNode, fields: dict[str, str], fee: int | None
+) -> None:
+    """And nodes need not agree about it."""
+    replies = Result(RECEIPT | fields), Result(RECEIPT)
+    fake_node.script("eth_getTransactionReceipt", *replies)
+    found = receipt_of(client(fake_node), HASH)
+
+    assert found is not None
+    assert found.fee == fee
+    assert found == receipt_of(client(fake_node), HASH)
+
+
+def test_an_index_in_progress_is_not_a_missing_receipt(fake_node: FakeNode) -> None:
+    """The node does not know yet."""
+    fake_node.script(
+        "eth_getTransactionReceipt",
+        Error(-32000, "transaction indexing is in progress"),
+    )
+
+    with pytest.raises(ChainUnavailableError):
+        receipt_of(client(fake_node), HASH)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"transactionHash": "0x" + "22" * 32},
+        {"status": "0x2"},
+        {"status": None},
+        {"blockNumber": None},
+        {"blockHash": "0xab"},
+        {"logs": None},
+        {"logs": [{"address": ADDRESS, "topics": None, "data": "0x"}]},
+    ],
+    ids=repr,
+)
+def test_a_malformed_receipt_is_refused(
+    fake_node: FakeNode, change: dict[str, Any]
+) -> None:
+    fake_node.script("eth_getTransactionReceipt", Result(RECEIPT | change))
+
+    with pytest.raises(ChainUnavailableError, match="malformed"):
+        receipt_of(client(fake_node), HASH)
+
+
+REASON = "0x08c379a0" + f"{32:064x}{4:064x}" + b"full".hex().ljust(64, "0")
+
+
+def _proxy(*nodes: FakeNode) -> JSONRPCProxy:
+    return JSONRPCProxy([node.url for node in nodes], timeout=2)
+
+
+@pytest.mark.parametrize("result", ["0x1", None, {"a": [1.5]}, [], True])
+def test_passes_any_result_on(fake_node: FakeNode, result: object) -> None:
+    fake_node.script("eth_feeHistory", Result(result))
+
+    assert (
+        _proxy(fake_node).forward("eth_feeHistory", ["0xa", "latest", [20.0]]) == result
+    )
+    assert fake_node.requests[-1].params == ["0xa", "latest", [20.0]]
+
+
+def test_a_revert_has_the_data_of_the_contract(fake_node: FakeNode) -> None:
+    """Clients decode custom errors from it."""
+    fake_node.script("eth_call", Error(3, "execution reverted", REASON), Error(3, "x"))
+    proxy = _proxy(fake_node)
+
+    with pytest.raises(RevertedCallError, match="full") as caught:
+        proxy.forward("eth_call", [{}])
+    assert caught.value.data == bytes.fromhex(REASON[2:])
+    with pytest.raises(RevertedCallError) as caught:
+        proxy.forward("eth_call", [{}])
+    assert caught.value.data is None
+
+
+def test_bad_parameters_are_the_clients_mistake(fake_node: FakeNode) -> None:
+    fake_node.script("eth_call", Error(-32602, "secret"))
+
+    with pytest.raises(InvalidInputError, match="eth_call") as caught:
+        _proxy(fake_node).forward("eth_call", [7])
+    assert "secret" not in str(caught.value)
+
+
+def test_a_response_that_is_too_large_is_not_read(
+    fake_node: FakeNode, other_node: FakeNode
+) -> None:
+    """The client asked for it, so no other node is asked, and none is to blame."""
+    fake_node.script("eth_getLogs", Result("0x" + "00" * JSONRPCProxy.max_bytes))
+    proxy = _proxy(fake_node, other_node)
+
+    with pytest.raises(ResultTooLargeError):
+        proxy.forward("eth_getLogs", [{}])
+    fake_node.script("eth_getLogs", Result([]))
+    assert proxy.forward("eth_getLogs", [{}]) == []
+
+
+def test_no_node_answers(fake_node: FakeNode) -> None:
+    fake_node.script("eth_call", Drop(), Drop(), Error(-32000, "busy"))
+    proxy = _proxy(fake_node)
+
+    for _ in range(2):
+        with pytest.raises(ChainUnavailableError):
+            proxy.forward("eth_call", [{}])

@@ -1,28 +1,43 @@
-"""SQLite as an embedded ledger: durable, private, shared by processes."""
+"""SQLite as an embedded ledger: durable, private, shared by processes, watched."""
 
+import ctypes
 import os
 import stat
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 from sqlalchemy import Connection
 
-from backends.sql import SQLStore, sqlite_dbapi
-from backends.sql.sqlite import WAL_BYTES, has_wal_reset_bug
+from backends.sql import SQLStore, sqlite_dbapi, sqlite_watch
+from backends.sql.file_events import FileEvents
+from backends.sql.sqlite import (
+    WAL_BYTES,
+    SQLiteFile,
+    has_wal_reset_bug,
+    network_file_system,
+)
+from backends.sql.sqlite_watch import UNREADABLE_SECONDS, SQLiteWatches, Version
 from signer.errors import StoreError, StoreUnavailableError
+from signer.ports.refund_store import Topic
 from tests.fixtures.ledger import (
     accept,
     accepted,
     queued,
 )
 from tests.support.ledgers import copy_ledger, open_ledger
+from tests.support.waiting import eventually
 
 
 def _path(url: str) -> Path:
@@ -311,3 +326,277 @@ def test_a_connection_that_may_lose_commits_is_not_healthy(
         store._database.run(lambda c: c.exec_driver_sql(f"PRAGMA {pragma}").close())
         with pytest.raises(StoreError, match="may lose acknowledged commits"):
             store.check()
+
+
+def _mounts(folder: Path, device: int, kind: str) -> Path:
+    """Write a file as proc(5) describes, with a mount of *device*."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    path = folder / "mountinfo"
+    path.write_text(
+        "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
+        f"36 22 {number} / /my\\040ledger rw shared:9 master:2 - {kind} host:/x rw\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs"])
+def test_a_network_file_system_is_found(tmp_path: Path, kind: str) -> None:
+    mounts = _mounts(tmp_path, tmp_path.stat().st_dev, kind)
+
+    assert network_file_system(tmp_path, mounts) == kind
+
+
+@pytest.mark.parametrize("kind", ["ext4", "tmpfs", "unheard-of"])
+def test_other_file_systems_are_allowed(tmp_path: Path, kind: str) -> None:
+    mounts = _mounts(tmp_path, tmp_path.stat().st_dev, kind)
+
+    assert network_file_system(tmp_path, mounts) is None
+
+
+def test_a_network_mount_of_other_files_is_allowed(tmp_path: Path) -> None:
+    mounts = _mounts(tmp_path, tmp_path.stat().st_dev + 1, "nfs")
+
+    assert network_file_system(tmp_path, mounts) is None
+
+
+def test_an_unreadable_table_of_mounts_allows_all(tmp_path: Path) -> None:
+    """As on macOS, which has none."""
+    assert network_file_system(tmp_path, tmp_path / "none") is None
+    assert network_file_system(tmp_path / "none") is None
+
+
+def test_the_file_system_of_this_test_is_local(tmp_path: Path) -> None:
+    """The kernel's own table is read."""
+    assert network_file_system(tmp_path) is None
+
+
+_tenant = ContextVar[str | None]("tenant", default=None)
+
+
+@pytest.fixture
+def store(sqlite_url: str) -> Iterator[SQLStore]:
+    """A ledger with four connections, for which nothing waits long."""
+    store = open_ledger(sqlite_url, pool_size=4, timeout=0.2, tenant=_tenant.get)
+    yield store
+    store.close()
+
+
+def test_another_tenant_has_a_connection_when_one_has_its_share(
+    store: SQLStore,
+) -> None:
+    """So does a thread that works for none."""
+    released = Event()
+
+    def hold(tenant: str) -> None:
+        _tenant.set(tenant)
+        store._database.run(lambda _: released.wait())
+
+    def read(tenant: str | None) -> None:
+        _tenant.set(tenant)
+        store.check()
+
+    with ThreadPoolExecutor() as pool, ExitStack() as stack:
+        stack.callback(released.set)
+        held = [pool.submit(hold, "mallory") for _ in range(2)]
+        assert eventually(lambda: store.connections() == (2, 4), 10)
+        refused = pool.submit(read, "mallory")
+        assert isinstance(refused.exception(), StoreUnavailableError)
+        for other in ("alice", None):
+            pool.submit(read, other).result()
+        released.set()
+        for each in held:
+            each.result()
+        pool.submit(read, "mallory").result()
+
+
+def test_a_lone_thread_uses_one_connection_again(database_url: str) -> None:
+    """The others have neither the pages nor the statements that it has just used."""
+    with closing(open_ledger(database_url, pool_size=3)) as store:
+
+        def used() -> int:
+            return store._database.run(lambda c: id(c.connection.dbapi_connection))
+
+        store._database.run(lambda _: used())  # Two are open now.
+
+        assert len({used() for _ in range(3)}) == 1
+
+
+LONG = 20.0
+SOON = 5.0
+
+
+def test_an_unreadable_file_ends_the_wait(sqlite_url: str) -> None:
+    """The caller reads the row, and gets the error; later changes are seen."""
+    path = _path(sqlite_url)
+    kept = path.rename(path.with_suffix(".away"))
+    with closing(open_ledger(sqlite_url)) as store, store.watch(Topic.MOVED) as watch:
+        start = time.monotonic()
+        assert watch.wait(LONG)
+        assert watch.wait(LONG)
+        passed = time.monotonic() - start
+        assert watch.wait(0)
+
+        kept.rename(path)
+        assert watch.wait(LONG)
+        assert not watch.wait(0.1)
+        accepted(store)
+        assert watch.wait(LONG)
+
+    assert UNREADABLE_SECONDS < passed < SOON
+
+
+def test_a_file_that_is_not_a_database_ends_the_wait(sqlite_url: str) -> None:
+    """It is read again each time, for it may be replaced."""
+    with closing(open_ledger(sqlite_url)) as store, store.watch(Topic.MOVED) as watch:
+        _path(sqlite_url).write_bytes(b"not a database" * 1000)
+        start = time.monotonic()
+        assert watch.wait(LONG)
+        assert watch.wait(LONG)
+
+    assert time.monotonic() - start < SOON
+
+
+def test_a_replaced_file_ends_the_wait(sqlite_url: str, sqlite_store: SQLStore) -> None:
+    """The caller reads, and gets the error, for as long as the file is another one."""
+    path = _path(sqlite_url)
+    backup = copy_ledger(path, path.with_suffix(".backup"))
+    with sqlite_store.watch(Topic.MOVED) as watch:
+        assert not watch.wait(0)
+        backup.replace(path)
+        assert watch.wait(LONG)
+        assert watch.wait(LONG)
+
+
+def test_a_writer_that_commits_is_no_change_yet(
+    sqlite_url: str, sqlite_store: SQLStore
+) -> None:
+    """While another connection locks the file, the wait goes on; then it ends."""
+    with (
+        closing(sqlite_dbapi.connect(_path(sqlite_url))) as writer,
+        sqlite_store.watch(Topic.MOVED) as watch,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        assert not watch.wait(0)
+        writer.execute("BEGIN EXCLUSIVE")
+        start = time.monotonic()
+        assert not watch.wait(0.5)
+        assert time.monotonic() - start > 0.4
+        waiting = threads.submit(watch.wait, LONG)
+        writer.execute("UPDATE alembic_version SET version_num = version_num")
+        writer.execute("COMMIT")
+        assert waiting.result()
+
+    assert time.monotonic() - start < SOON
+
+
+def test_a_poll_delays_no_writer(sqlite_url: str, sqlite_store: SQLStore) -> None:
+    """A watch holds no lock between two polls."""
+    with (
+        closing(sqlite_dbapi.connect(_path(sqlite_url), timeout=0)) as writer,
+        sqlite_store.watch(Topic.MOVED) as watch,
+    ):
+        assert not watch.wait(0)
+        writer.execute("UPDATE alembic_version SET version_num = version_num")
+        writer.commit()
+        assert watch.wait(0)
+
+
+def test_watches_share_one_connection(sqlite_store: SQLStore) -> None:
+    """To begin a watch opens no file after the first one."""
+    watches = sqlite_store._database._process().watches
+    with sqlite_store.watch(Topic.MOVED), sqlite_store.watch(Topic.ACCEPTED):
+        pass
+    with sqlite_store.watch(Topic.MOVED):
+        pass
+
+    assert vars(watches)["_opened"] == 1
+
+
+class CountingWatches(SQLiteWatches):
+    """Counts its polls."""
+
+    polls = 0
+
+    def version(self) -> Version | None:
+        self.polls += 1
+        return super().version()
+
+
+def test_a_quiet_file_is_polled_rarely(sqlite_url: str) -> None:
+    """Nor is it for files beside it, such as logs."""
+    watches = CountingWatches(SQLiteFile(_path(sqlite_url)))
+    log = _path(sqlite_url).parent / "service.log"
+    with closing(watches), watches.watch(Topic.ACCEPTED) as watch:
+        assert not watch.wait(0.1)  # A commit could have been in progress.
+        before = watches.polls
+        with log.open("a") as lines:
+            for _ in range(50):
+                lines.write("line\n")
+                lines.flush()
+                assert not watch.wait(0.01)
+        # At the beginning of each call, after each line, and at its end.
+        assert watches.polls - before < 5 * 50
+
+
+def test_without_events_of_the_system_it_polls(
+    sqlite_store: SQLStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another system than Linux has no inotify, and a user only so many watches."""
+    monkeypatch.setattr(sqlite_watch, "FileEvents", _no_events)
+    with sqlite_store.watch(Topic.ACCEPTED) as watch:
+        assert not watch.wait(0.2)
+        accepted(sqlite_store)
+        assert watch.wait(LONG)
+
+
+def _no_events(_path: Path) -> NoReturn:
+    raise OSError("no inotify")
+
+
+def test_writes_are_reported_once(tmp_path: Path) -> None:
+    """Also those of a file whose name begins with the name, such as SQLite's log."""
+    path = tmp_path / "ledger.db"
+    with FileEvents(path) as events:
+        assert not events.wait(0)
+        path.touch()
+        assert events.wait(0)
+        assert not events.wait(0)
+        path.with_name("ledger.db-wal").write_bytes(b"frame")
+        assert events.wait(0)
+
+
+def test_other_files_are_not_reported(tmp_path: Path) -> None:
+    """A change between theirs is."""
+    path = tmp_path / "ledger.db"
+    other = tmp_path / "service.log"
+    with FileEvents(path) as events:
+        other.write_text("line\n")
+        assert not events.wait(1)
+        other.write_text("line\n")
+        path.touch()
+        other.write_text("line\n")
+        assert events.wait(0)
+
+
+def test_a_replaced_and_a_deleted_file_are_reported(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    path.touch()
+    with FileEvents(path) as events:
+        (tmp_path / "new").touch()
+        (tmp_path / "new").replace(path)
+        assert events.wait(0)
+        path.unlink()
+        assert events.wait(0)
+
+
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="inotify"):
+        FileEvents(tmp_path / "missing" / "ledger.db")
+
+
+def test_a_system_without_inotify_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: SimpleNamespace())
+    with pytest.raises(OSError, match="no inotify"):
+        FileEvents(tmp_path / "ledger.db")
