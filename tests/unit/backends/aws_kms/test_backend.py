@@ -19,7 +19,6 @@ from backends.aws_kms.backend import KMSAdministrator, KMSBackend
 from backends.aws_kms.client import build_client
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator
-from dev.kms_wire import Faults
 from signer.crypto.der import parse_public_key
 from signer.errors import (
     BackendError,
@@ -30,7 +29,7 @@ from signer.errors import (
     KeyUnusableError,
 )
 from signer.ports.key_backend import KeyId
-from tests.fixtures.kms import KMSOpener, Wire
+from tests.fixtures.kms import AWS, KMSOpener
 from tests.support.devices import point, spki
 from tests.support.waiting import eventually
 
@@ -41,74 +40,63 @@ MISSING = KeyId(
 )
 
 
-def test_a_request_has_the_arn_and_the_digest(
-    kms: KMSBackend, kms_emulator: KMSEmulator, kms_key: KeyId
-) -> None:
+def test_a_request_has_the_arn_and_the_digest(aws: AWS) -> None:
     """K9: a request names the full ARN, DIGEST, ECDSA_SHA_256, and the 32 bytes."""
     digest = os.urandom(32)
-    kms.sign_digest(kms_key, digest)
+    aws.backend.sign_digest(aws.key, digest)
 
-    assert kms_emulator.journal[-1].target == "TrentService.Sign"
-    assert kms_emulator.journal[-1].parameters == {
-        "KeyId": kms_key,
+    assert aws.emulator.journal[-1].target == "TrentService.Sign"
+    assert aws.emulator.journal[-1].parameters == {
+        "KeyId": aws.key,
         "Message": base64.b64encode(digest).decode(),
         "MessageType": "DIGEST",
         "SigningAlgorithm": "ECDSA_SHA_256",
     }
 
 
-def test_a_signature_is_one_request(
-    kms: KMSBackend, kms_key: KeyId, wire: Wire
-) -> None:
+def test_a_signature_is_one_request(aws: AWS) -> None:
     """K12: in steady state a signature is one Sign request, and no other."""
     for _ in range(3):
-        kms.sign_digest(kms_key, DIGEST)
+        aws.sign()
 
-    assert wire() == ["Sign"] * 3
-
-
-def test_a_signature_has_the_request_id_of_cloudtrail(
-    kms: KMSBackend, kms_emulator: KMSEmulator, kms_key: KeyId
-) -> None:
-    signature = kms.sign_digest(kms_key, DIGEST)
-
-    assert kms_emulator.trail[-1].request_id == signature.request_id
+    assert aws.wire() == ["Sign"] * 3
 
 
-def test_a_digest_of_another_length_is_not_sent(
-    kms: KMSBackend, kms_key: KeyId, wire: Wire
-) -> None:
+def test_a_signature_has_the_request_id_of_cloudtrail(aws: AWS) -> None:
+    signature = aws.sign()
+
+    assert aws.emulator.trail[-1].request_id == signature.request_id
+
+
+def test_a_digest_of_another_length_is_not_sent(aws: AWS) -> None:
     with pytest.raises(InvalidInputError, match="32 bytes"):
-        kms.sign_digest(kms_key, bytes(31))
+        aws.backend.sign_digest(aws.key, bytes(31))
 
-    assert wire() == []
+    assert aws.wire() == []
 
 
 @pytest.mark.parametrize("name", ["alias/refunds", "0000-00", "", MISSING + "/x"])
-def test_only_an_arn_can_sign(kms: KMSBackend, wire: Wire, name: str) -> None:
+def test_only_an_arn_can_sign(aws: AWS, name: str) -> None:
     """An alias may change its key."""
     with pytest.raises(KeyNotFoundError, match="ARN"):
-        kms.sign_digest(KeyId(name), DIGEST)
+        aws.backend.sign_digest(KeyId(name), DIGEST)
 
-    assert wire() == []
+    assert aws.wire() == []
 
 
 def test_every_name_resolves_to_the_arn(
-    kms_administrator: KMSAdministrator,
-    kms: KMSBackend,
-    kms_emulator: KMSEmulator,
-    wire: Wire,
+    aws: AWS, kms_administrator: KMSAdministrator
 ) -> None:
     """Resolving an alias, key id or ARN needs only the permission GetPublicKey."""
-    key = kms_emulator.create_key()
-    kms_emulator.create_alias("alias/resolve", key)
+    key = aws.emulator.create_key()
+    aws.emulator.create_alias("alias/resolve", key)
     prefix = key.partition("key/")[0]
     names = [key, key.rpartition("/")[2], "alias/resolve", f"{prefix}alias/resolve"]
 
-    resolved = {kms.resolve(name) for name in names}
+    resolved = {aws.backend.resolve(name) for name in names}
 
     assert resolved == {key}
-    assert set(wire()) == {"GetPublicKey"}
+    assert set(aws.wire()) == {"GetPublicKey"}
 
 
 @pytest.mark.parametrize(
@@ -122,32 +110,30 @@ def test_every_name_resolves_to_the_arn(
     ],
 )
 def test_keys_of_another_spec_or_usage_are_unusable(
-    kms: KMSBackend, kms_emulator: KMSEmulator, spec: str, usage: str
+    aws: AWS, spec: str, usage: str
 ) -> None:
     """K10: neither ``resolve`` nor ``public_key`` accepts them."""
-    key = kms_emulator.create_key(spec, usage)
+    key = aws.emulator.create_key(spec, usage)
 
     with pytest.raises(KeyUnusableError):
-        kms.resolve(key)
+        aws.backend.resolve(key)
     with pytest.raises(KeyUnusableError):
-        kms.public_key(KeyId(key))
+        aws.backend.public_key(KeyId(key))
 
 
 @pytest.mark.parametrize("state", ["Disabled", "PendingDeletion"])
-def test_disabled_keys_are_unusable(
-    kms: KMSBackend, kms_emulator: KMSEmulator, wire: Wire, state: str
-) -> None:
+def test_disabled_keys_are_unusable(aws: AWS, state: str) -> None:
     """K3: also keys with a pending deletion; each call is one request."""
-    key = KeyId(kms_emulator.create_key())
-    kms_emulator.set_state(key, state)
+    key = KeyId(aws.emulator.create_key())
+    aws.emulator.set_state(key, state)
 
     with pytest.raises(KeyUnusableError):
-        kms.resolve(key)
+        aws.backend.resolve(key)
     with pytest.raises(KeyUnusableError) as error:
-        kms.sign_digest(key, DIGEST)
+        aws.backend.sign_digest(key, DIGEST)
 
     assert not error.value.retryable
-    assert wire() == ["GetPublicKey", "Sign"]
+    assert aws.wire() == ["GetPublicKey", "Sign"]
 
 
 def test_a_missing_key_is_not_found(kms: KMSBackend) -> None:
@@ -161,16 +147,16 @@ def test_a_missing_key_is_not_found(kms: KMSBackend) -> None:
 
 
 def test_key_creation_is_never_retried(
-    kms_administrator: KMSAdministrator, kms_faults: Faults, wire: Wire
+    aws: AWS, kms_administrator: KMSAdministrator
 ) -> None:
     """K7: although botocore treats LimitExceeded as throttling."""
-    kms_faults.always("CreateKey", faults.refuse("LimitExceededException"))
+    aws.faults.always("CreateKey", faults.refuse("LimitExceededException"))
 
     with pytest.raises(BackendError, match="LimitExceededException") as error:
         kms_administrator.generate("one too many")
 
     assert not error.value.retryable
-    assert wire() == ["CreateKey"]
+    assert aws.wire() == ["CreateKey"]
 
 
 def test_key_creation_needs_a_client_without_retries(kms_emulator: KMSEmulator) -> None:
@@ -256,46 +242,40 @@ MOTO = {
 MOTO_ARN = KeyId(f"arn:aws:kms:eu-central-1:123456789012:key/{MOTO['KeyId']}")
 
 
-def test_a_key_without_its_spec_is_proved_by_its_curve(
-    kms: KMSBackend, kms_faults: Faults
-) -> None:
+def test_a_key_without_its_spec_is_proved_by_its_curve(aws: AWS) -> None:
     """moto returns no ``KeySpec``, and the id of the ARN that was asked for."""
-    kms_faults.on("GetPublicKey", faults.body(json.dumps(MOTO).encode()))
+    aws.faults.on("GetPublicKey", faults.body(json.dumps(MOTO).encode()))
 
-    assert parse_public_key(kms.public_key(MOTO_ARN))
+    assert parse_public_key(aws.backend.public_key(MOTO_ARN))
 
 
-def test_a_key_of_another_curve_without_its_spec_is_unusable(
-    kms: KMSBackend, kms_faults: Faults
-) -> None:
+def test_a_key_of_another_curve_without_its_spec_is_unusable(aws: AWS) -> None:
     other = ec.derive_private_key(7, ec.SECP256R1()).public_key()
     encoded = base64.b64encode(
         other.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     )
     answer = MOTO | {"PublicKey": encoded.decode()}
-    kms_faults.on("GetPublicKey", faults.body(json.dumps(answer).encode()))
+    aws.faults.on("GetPublicKey", faults.body(json.dumps(answer).encode()))
 
     with pytest.raises(KeyUnusableError, match="ECC_SECG_P256K1"):
-        kms.public_key(MOTO_ARN)
+        aws.backend.public_key(MOTO_ARN)
 
 
-def test_the_id_of_another_key_is_refused(kms: KMSBackend, kms_faults: Faults) -> None:
+def test_the_id_of_another_key_is_refused(aws: AWS) -> None:
     """A bare id is accepted only for the ARN that ends with it."""
-    kms_faults.on("GetPublicKey", faults.body(json.dumps(MOTO).encode()))
+    aws.faults.on("GetPublicKey", faults.body(json.dumps(MOTO).encode()))
 
     with pytest.raises(BackendError, match="not a key ARN"):
-        kms.public_key(MISSING)
+        aws.backend.public_key(MISSING)
 
 
 @pytest.mark.parametrize("member", ["KeyId", "KeyUsage", "PublicKey"])
-def test_a_missing_member_is_named(
-    kms: KMSBackend, kms_faults: Faults, member: str
-) -> None:
+def test_a_missing_member_is_named(aws: AWS, member: str) -> None:
     answer = {name: value for name, value in MOTO.items() if name != member}
-    kms_faults.on("GetPublicKey", faults.body(json.dumps(answer).encode()))
+    aws.faults.on("GetPublicKey", faults.body(json.dumps(answer).encode()))
 
     with pytest.raises(BackendUnavailableError, match=f"without {member}$"):
-        kms.public_key(MOTO_ARN)
+        aws.backend.public_key(MOTO_ARN)
 
 
 OTHER_REGION = "eu-west-1"

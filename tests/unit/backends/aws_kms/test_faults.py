@@ -19,12 +19,10 @@ from botocore.retries.standard import (  # type: ignore[import-untyped]
     ThrottlingErrorDetector,
 )
 
-from backends.aws_kms.backend import KMSBackend
 from backends.aws_kms.client import Deadline, _longest_pause
 from backends.aws_kms.errors import map_error, request_id
 from dev import kms_faults as faults
-from dev.kms_emulator import KMSEmulator
-from dev.kms_wire import Fault, Faults
+from dev.kms_wire import Fault
 from signer.errors import (
     AccessDeniedError,
     BackendError,
@@ -33,8 +31,7 @@ from signer.errors import (
     KeyNotFoundError,
     KeyUnusableError,
 )
-from signer.ports.key_backend import KeyId
-from tests.fixtures.kms import OpenKMS, Wire
+from tests.fixtures.kms import AWS
 
 
 DIGEST = bytes(range(32))
@@ -75,84 +72,61 @@ PERMANENT = {
     ("fault", "error"), (TRANSIENT | PERMANENT).values(), ids=TRANSIENT | PERMANENT
 )
 def test_only_transient_faults_are_retried(
-    *,
-    open_kms: OpenKMS,
-    kms_key: KeyId,
-    kms_faults: Faults,
-    wire: Wire,
-    caplog: pytest.LogCaptureFixture,
-    fault: Fault,
-    error: type[BackendError],
+    aws: AWS, caplog: pytest.LogCaptureFixture, fault: Fault, error: type[BackendError]
 ) -> None:
     """
     K2, K3, K4: three attempts at most; the error says whether to try later.
 
     Neither it, its traceback and causes, nor a debug log contain text of AWS.
     """
-    kms_faults.always("Sign", fault)
+    aws.faults.always("Sign", fault)
     caplog.set_level(logging.DEBUG)
 
     with pytest.raises(BackendError) as raised:
-        open_kms().sign_digest(kms_key, DIGEST)
+        aws.open().sign_digest(aws.key, DIGEST)
 
     is_transient = (fault, error) in TRANSIENT.values()
     assert type(raised.value) is error
     assert raised.value.retryable is is_transient
-    assert wire() == ["Sign"] * (3 if is_transient else 1)
+    assert aws.wire() == ["Sign"] * (3 if is_transient else 1)
     assert raised.value.__cause__ is raised.value.__context__ is None
     shown = [repr(raised.value), *traceback.format_exception(raised.value), caplog.text]
-    for canary in (*CANARIES, kms_key):
+    for canary in (*CANARIES, aws.key):
         assert canary not in "".join(shown)
 
 
-def test_two_throttles_cost_two_attempts(
-    open_kms: OpenKMS,
-    kms_key: KeyId,
-    kms_faults: Faults,
-    kms_emulator: KMSEmulator,
-    wire: Wire,
-) -> None:
+def test_two_throttles_cost_two_attempts(aws: AWS) -> None:
     """K1: the third attempt makes the only signature."""
-    kms_faults.on("Sign", faults.throttle(), times=2)
-    signed = len(kms_emulator.trail)
+    aws.faults.on("Sign", faults.throttle(), times=2)
+    signed = len(aws.emulator.trail)
 
-    signature = open_kms().sign_digest(kms_key, DIGEST)
+    signature = aws.open().sign_digest(aws.key, DIGEST)
 
-    assert wire() == ["Sign"] * 3
+    assert aws.wire() == ["Sign"] * 3
     assert (signature.attempts, signature.throttled) == (3, 2)
-    assert len(kms_emulator.trail) == signed + 1
+    assert len(aws.emulator.trail) == signed + 1
 
 
-def test_a_lost_reply_is_retried(
-    open_kms: OpenKMS, kms_key: KeyId, kms_faults: Faults, kms_emulator: KMSEmulator
-) -> None:
+def test_a_lost_reply_is_retried(aws: AWS) -> None:
     """K5: KMS signs again, which moves no money."""
-    kms_faults.on("Sign", faults.drop_reply())
-    signed = len(kms_emulator.trail)
+    aws.faults.on("Sign", faults.drop_reply())
+    signed = len(aws.emulator.trail)
 
-    signature = open_kms().sign_digest(kms_key, DIGEST)
+    signature = aws.open().sign_digest(aws.key, DIGEST)
 
-    assert len(kms_emulator.trail) == signed + 2
-    assert kms_emulator.trail[-1].request_id == signature.request_id
+    assert len(aws.emulator.trail) == signed + 2
+    assert aws.emulator.trail[-1].request_id == signature.request_id
 
 
 @pytest.mark.parametrize(("configured", "attempts"), [(0, 1), (1, 1), (2, 2)])
-def test_max_retries_counts_attempts(
-    *,
-    open_kms: OpenKMS,
-    kms_key: KeyId,
-    kms_faults: Faults,
-    wire: Wire,
-    configured: int,
-    attempts: int,
-) -> None:
+def test_max_retries_counts_attempts(aws: AWS, configured: int, attempts: int) -> None:
     """KMS_MAX_RETRIES is the total number of attempts, and at least one."""
-    kms_faults.always("Sign", faults.kms_internal())
+    aws.faults.always("Sign", faults.kms_internal())
 
     with pytest.raises(BackendUnavailableError):
-        open_kms(max_retries=configured).sign_digest(kms_key, DIGEST)
+        aws.open(max_retries=configured).sign_digest(aws.key, DIGEST)
 
-    assert len(wire()) == attempts
+    assert len(aws.wire()) == attempts
 
 
 @pytest.mark.parametrize(
@@ -166,39 +140,37 @@ def test_max_retries_counts_attempts(
         pytest.param(faults.body(b"\xff\xfe"), id="bytes"),
     ],
 )
-def test_malformed_responses_are_unavailability(
-    kms: KMSBackend, kms_key: KeyId, kms_faults: Faults, fault: Fault
-) -> None:
+def test_malformed_responses_are_unavailability(aws: AWS, fault: Fault) -> None:
     """Truncated or invalid responses are retryable."""
-    kms_faults.on("Sign", fault)
-    kms_faults.on("GetPublicKey", fault)
+    aws.faults.on("Sign", fault)
+    aws.faults.on("GetPublicKey", fault)
 
     with pytest.raises(BackendUnavailableError):
-        kms.sign_digest(kms_key, DIGEST)
+        aws.sign()
     with pytest.raises(BackendUnavailableError):
-        kms.public_key(kms_key)
+        aws.backend.public_key(aws.key)
 
 
 def test_missing_credentials_are_an_error(
-    open_kms: OpenKMS, kms_key: KeyId, monkeypatch: pytest.MonkeyPatch, wire: Wire
+    aws: AWS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """K4: nothing is sent."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
 
     with pytest.raises(AccessDeniedError, match="NoCredentialsError"):
-        open_kms().sign_digest(kms_key, DIGEST)
+        aws.open().sign_digest(aws.key, DIGEST)
 
-    assert wire() == []
+    assert aws.wire() == []
 
 
 def test_the_aws_libraries_do_not_log(
-    open_kms: OpenKMS, kms_key: KeyId, caplog: pytest.LogCaptureFixture
+    aws: AWS, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Even if the root logger has the level DEBUG."""
     caplog.set_level(logging.DEBUG)
 
-    open_kms().sign_digest(kms_key, DIGEST)
+    aws.open().sign_digest(aws.key, DIGEST)
 
     vendors = ("boto3", "botocore", "urllib3")
     assert [r.name for r in caplog.records if r.name.startswith(vendors)] == []
@@ -318,32 +290,24 @@ SLACK = 10.0
         pytest.param(faults.trickle(0.05), id="trickle"),
     ],
 )
-def test_a_slow_service_does_not_exceed_the_deadline(
-    *,
-    open_kms: OpenKMS,
-    kms_key: KeyId,
-    kms_faults: Faults,
-    fault: Fault,
-) -> None:
+def test_a_slow_service_does_not_exceed_the_deadline(aws: AWS, fault: Fault) -> None:
     """K6: a KMS that hangs, stops or sends slowly costs KMS_TIMEOUT_MS at most."""
-    kms_faults.always("Sign", fault)
-    kms = open_kms(max_retries=3, timeout_ms=900)
+    aws.faults.always("Sign", fault)
+    kms = aws.open(max_retries=3, timeout_ms=900)
     started = time.monotonic()
 
     with pytest.raises(BackendUnavailableError):
-        kms.sign_digest(kms_key, DIGEST)
+        kms.sign_digest(aws.key, DIGEST)
 
     assert time.monotonic() - started < 0.9 + SLACK
 
 
-def test_a_hanging_attempt_is_retried(
-    open_kms: OpenKMS, kms_key: KeyId, kms_faults: Faults
-) -> None:
+def test_a_hanging_attempt_is_retried(aws: AWS) -> None:
     """The next attempt within the deadline signs."""
-    kms_faults.on("Sign", faults.hang())
-    kms = open_kms(max_retries=3, timeout_ms=5_000)
+    aws.faults.on("Sign", faults.hang())
+    kms = aws.open(max_retries=3, timeout_ms=5_000)
 
-    assert kms.sign_digest(kms_key, DIGEST).der
+    assert kms.sign_digest(aws.key, DIGEST).der
 
 
 @pytest.fixture
@@ -360,37 +324,33 @@ def full_port() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def test_connecting_has_a_deadline(
-    open_kms: OpenKMS, kms_key: KeyId, full_port: int
-) -> None:
+def test_connecting_has_a_deadline(aws: AWS, full_port: int) -> None:
     """K6: and its error names the reason."""
-    kms = open_kms(endpoint=f"http://127.0.0.1:{full_port}", timeout_ms=500)
+    kms = aws.open(endpoint=f"http://127.0.0.1:{full_port}", timeout_ms=500)
     started = time.monotonic()
 
     with pytest.raises(BackendUnavailableError, match="ConnectTimeoutError"):
-        kms.sign_digest(kms_key, DIGEST)
+        kms.sign_digest(aws.key, DIGEST)
 
     assert time.monotonic() - started < 0.5 + SLACK
 
 
-def test_a_closed_port_is_unavailability(open_kms: OpenKMS, kms_key: KeyId) -> None:
+def test_a_closed_port_is_unavailability(aws: AWS) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 
     with pytest.raises(BackendUnavailableError, match="EndpointConnectionError"):
-        open_kms(endpoint=f"http://127.0.0.1:{port}").sign_digest(kms_key, DIGEST)
+        aws.open(endpoint=f"http://127.0.0.1:{port}").sign_digest(aws.key, DIGEST)
 
 
-def test_a_pause_beyond_the_deadline_is_an_error(
-    open_kms: OpenKMS, kms_key: KeyId, kms_faults: Faults
-) -> None:
+def test_a_pause_beyond_the_deadline_is_an_error(aws: AWS) -> None:
     """If the service requests a pause of 60 s, its error is raised at once."""
-    kms_faults.always("Sign", faults.retry_after(60_000))
-    kms = open_kms(max_retries=10, timeout_ms=3_000)
+    aws.faults.always("Sign", faults.retry_after(60_000))
+    kms = aws.open(max_retries=10, timeout_ms=3_000)
     started = time.monotonic()
 
     with pytest.raises(BackendThrottledError):
-        kms.sign_digest(kms_key, DIGEST)
+        kms.sign_digest(aws.key, DIGEST)
 
     assert time.monotonic() - started < 3 + SLACK
 

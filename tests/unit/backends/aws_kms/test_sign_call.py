@@ -23,14 +23,14 @@ from backends.circuit_breaker import RETRY_SECONDS
 from backends.kms_retries import TokenBucket
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator
-from dev.kms_wire import Call, Exchange, Faults, Reply
+from dev.kms_wire import Call, Exchange, Reply
 from signer.errors import (
     AccessDeniedError,
     BackendThrottledError,
     BackendUnavailableError,
 )
 from signer.ports.key_backend import DeviceSignature, KeyId
-from tests.fixtures.kms import OpenKMS, Wire
+from tests.fixtures.kms import AWS
 from tests.fixtures.tls_server import self_signed
 from tests.support.waiting import Timer, eventually
 
@@ -87,13 +87,11 @@ def _signature(call: Call, secret: str) -> str:
     return f"{parts['Signature']} {key.hex()}"
 
 
-def test_requests_are_signed(
-    kms: KMSBackend, kms_key: KeyId, kms_emulator: KMSEmulator
-) -> None:
+def test_requests_are_signed(aws: AWS) -> None:
     """The signature covers body, host, operation and time."""
-    kms.sign_digest(kms_key, DIGEST)
+    aws.sign()
 
-    call = kms_emulator.journal[-1]
+    call = aws.emulator.journal[-1]
     sent, calculated = _signature(call, "testing").split()
     assert sent == calculated
     covered = call.headers["authorization"].partition("SignedHeaders=")[2]
@@ -104,13 +102,11 @@ def test_requests_are_signed(
     assert abs(datetime.now(UTC) - sent_at) < timedelta(minutes=1)
 
 
-def test_cloudtrail_sees_the_same_client(
-    kms: KMSBackend, kms_key: KeyId, kms_emulator: KMSEmulator
-) -> None:
+def test_cloudtrail_sees_the_same_client(aws: AWS) -> None:
     """User agent, content type and scope are those of a call of boto3."""
-    kms.public_key(kms_key)
-    kms.sign_digest(kms_key, DIGEST)
-    theirs, ours = list(kms_emulator.journal)[-2:]
+    aws.backend.public_key(aws.key)
+    aws.sign()
+    theirs, ours = list(aws.emulator.journal)[-2:]
 
     assert ours.region == theirs.region
     for name in ("user-agent", "content-type", "host"):
@@ -149,31 +145,26 @@ def test_botocore_chooses_the_endpoint(
     assert read_client_parts(build_client(region, None, 3, 9_000, 1)).url == url
 
 
-def test_a_dry_run_leaves_no_trace(
-    kms_emulator: KMSEmulator, kms_key: KeyId, wire: Wire
-) -> None:
+def test_a_dry_run_leaves_no_trace(aws: AWS) -> None:
     """Nothing is sent, and the client works as before."""
-    client = build_client("eu-central-1", kms_emulator.endpoint, 1, 9_000, 1)
+    client = build_client("eu-central-1", aws.emulator.endpoint, 1, 9_000, 1)
     read_client_parts(client)
     read_client_parts(client)
-    assert wire() == []
+    assert aws.wire() == []
 
-    assert client.get_public_key(KeyId=kms_key)["KeyId"] == kms_key
+    assert client.get_public_key(KeyId=aws.key)["KeyId"] == aws.key
     client.close()
 
 
 def test_requests_go_through_the_proxy(
-    open_kms: OpenKMS,
-    kms_key: KeyId,
-    kms_emulator: KMSEmulator,
-    monkeypatch: pytest.MonkeyPatch,
+    aws: AWS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The emulator is the proxy, for a host that does not exist."""
     monkeypatch.setenv("NO_PROXY", "")
-    monkeypatch.setenv("HTTP_PROXY", kms_emulator.endpoint)
+    monkeypatch.setenv("HTTP_PROXY", aws.emulator.endpoint)
 
-    assert open_kms(endpoint="http://kms.invalid").sign_digest(kms_key, DIGEST).der
-    assert kms_emulator.journal[-1].headers["host"] == "kms.invalid"
+    assert aws.open(endpoint="http://kms.invalid").sign_digest(aws.key, DIGEST).der
+    assert aws.emulator.journal[-1].headers["host"] == "kms.invalid"
 
 
 @pytest.fixture
@@ -192,8 +183,7 @@ def tls_emulator(kms_emulator: KMSEmulator, tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("is_trusted", [True, False])
 def test_certificates_are_verified(
-    open_kms: OpenKMS,
-    kms_key: KeyId,
+    aws: AWS,
     tls_emulator: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -203,13 +193,13 @@ def test_certificates_are_verified(
     """With the authorities of AWS_CA_BUNDLE."""
     if is_trusted:
         monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "fullchain.pem"))
-    kms = open_kms(endpoint=tls_emulator)
+    kms = aws.open(endpoint=tls_emulator)
 
     if is_trusted:
-        assert kms.sign_digest(kms_key, DIGEST).der
+        assert kms.sign_digest(aws.key, DIGEST).der
     else:
         with pytest.raises(BackendUnavailableError, match="SSLError"):
-            kms.sign_digest(kms_key, DIGEST)
+            kms.sign_digest(aws.key, DIGEST)
 
 
 @pytest.fixture
@@ -232,18 +222,15 @@ def expiring_credentials(
 
 
 def test_credentials_are_refreshed_between_signatures(
-    expiring_credentials: None,
-    open_kms: OpenKMS,
-    kms_key: KeyId,
-    kms_emulator: KMSEmulator,
+    aws: AWS, expiring_credentials: None
 ) -> None:
     """K19: each request is signed with the credentials of its moment."""
-    kms = open_kms()
+    kms = aws.open()
     for _ in range(3):
-        kms.sign_digest(kms_key, DIGEST)
+        kms.sign_digest(aws.key, DIGEST)
 
     tokens = []
-    for call in list(kms_emulator.journal)[-3:]:
+    for call in list(aws.emulator.journal)[-3:]:
         token = call.headers["x-amz-security-token"]
         number = token.removeprefix("token-")
         sent, calculated = _signature(call, f"secret-{number}").split()
@@ -254,21 +241,19 @@ def test_credentials_are_refreshed_between_signatures(
 
 
 def test_expired_credentials_are_replaced_after_the_error(
-    expiring_credentials: None, open_kms: OpenKMS, kms_key: KeyId, kms_faults: Faults
+    aws: AWS, expiring_credentials: None
 ) -> None:
-    kms_faults.on("Sign", faults.expired_token())
-    kms = open_kms()
+    aws.faults.on("Sign", faults.expired_token())
+    kms = aws.open()
 
     with pytest.raises(AccessDeniedError, match="ExpiredTokenException"):
-        kms.sign_digest(kms_key, DIGEST)
-    assert kms.sign_digest(kms_key, DIGEST).der
+        kms.sign_digest(aws.key, DIGEST)
+    assert kms.sign_digest(aws.key, DIGEST).der
 
 
-def test_a_wrong_clock_is_an_error(
-    open_kms: OpenKMS, kms_key: KeyId, kms_faults: Faults, wire: Wire
-) -> None:
+def test_a_wrong_clock_is_an_error(aws: AWS) -> None:
     """KMS refuses times that are 5 minutes off; another attempt would not help."""
-    kms_faults.always(
+    aws.faults.always(
         "Sign",
         faults.refuse(
             "InvalidSignatureException",
@@ -277,18 +262,16 @@ def test_a_wrong_clock_is_an_error(
     )
 
     with pytest.raises(AccessDeniedError, match="InvalidSignatureException"):
-        open_kms().sign_digest(kms_key, DIGEST)
-    assert wire() == ["Sign"]
+        aws.open().sign_digest(aws.key, DIGEST)
+    assert aws.wire() == ["Sign"]
 
 
-def test_a_body_is_json_of_strings(
-    kms: KMSBackend, kms_key: KeyId, kms_emulator: KMSEmulator
-) -> None:
+def test_a_body_is_json_of_strings(aws: AWS) -> None:
     """Any digest is encoded."""
     for digest in (bytes(32), b"\xff" * 32, os.urandom(32)):
-        kms.sign_digest(kms_key, digest)
+        aws.backend.sign_digest(aws.key, digest)
 
-        members = json.loads(kms_emulator.journal[-1].body)
+        members = json.loads(aws.emulator.journal[-1].body)
         assert {type(value) for value in members.values()} == {str}
 
 
@@ -324,64 +307,56 @@ def open_signing(kms_emulator: KMSEmulator, timer: Timer) -> Iterator[OpenSignin
         client.close()
 
 
-def test_retries_have_a_budget(
-    open_signing: OpenSigning, kms_key: KeyId, kms_faults: Faults, wire: Wire
-) -> None:
+def test_retries_have_a_budget(aws: AWS, open_signing: OpenSigning) -> None:
     """G17: a KMS that throttles everything gets one request per call in the end."""
-    kms_faults.always("Sign", faults.throttle())
+    aws.faults.always("Sign", faults.throttle())
     signing = open_signing()
     for _ in range(30):
         with pytest.raises(BackendThrottledError):
-            signing.sign(kms_key, DIGEST)
+            signing.sign(aws.key, DIGEST)
 
-    assert len(wire()) == 30 + BURST_OF_RETRIES
+    assert len(aws.wire()) == 30 + BURST_OF_RETRIES
 
 
-def test_signatures_earn_retries(
-    open_signing: OpenSigning, kms_key: KeyId, kms_faults: Faults, wire: Wire
-) -> None:
+def test_signatures_earn_retries(aws: AWS, open_signing: OpenSigning) -> None:
     """Six for ten, so that a third of the requests may fail for ever."""
-    kms_faults.always("Sign", faults.throttle())
+    aws.faults.always("Sign", faults.throttle())
     signing = open_signing()
     for _ in range(12):
         with pytest.raises(BackendThrottledError):
-            signing.sign(kms_key, DIGEST)
-    kms_faults.clear()
+            signing.sign(aws.key, DIGEST)
+    aws.faults.clear()
     for _ in range(10):
-        signing.sign(kms_key, DIGEST)
-    kms_faults.always("Sign", faults.throttle())
-    before = len(wire())
+        signing.sign(aws.key, DIGEST)
+    aws.faults.always("Sign", faults.throttle())
+    before = len(aws.wire())
     for _ in range(3):
         with pytest.raises(BackendThrottledError):
-            signing.sign(kms_key, DIGEST)
+            signing.sign(aws.key, DIGEST)
 
-    assert len(wire()) - before == 3 + 6
+    assert len(aws.wire()) - before == 3 + 6
 
 
-def test_an_error_counts_its_requests(
-    open_signing: OpenSigning, kms_key: KeyId, kms_faults: Faults
-) -> None:
+def test_an_error_counts_its_requests(aws: AWS, open_signing: OpenSigning) -> None:
     """For the audit record, which explains the requests of CloudTrail."""
-    kms_faults.always("Sign", faults.kms_internal())
+    aws.faults.always("Sign", faults.kms_internal())
 
     with pytest.raises(BackendUnavailableError) as error:
-        open_signing(attempts=4).sign(kms_key, DIGEST)
+        open_signing(attempts=4).sign(aws.key, DIGEST)
 
     assert error.value.attempts == 4
     assert error.value.request_id
 
 
-def test_pauses_grow(
-    open_signing: OpenSigning, kms_key: KeyId, kms_faults: Faults, timer: Timer
-) -> None:
+def test_pauses_grow(aws: AWS, open_signing: OpenSigning, timer: Timer) -> None:
     """Nine pauses of at most 0.1 s to 1 s, and together at most the deadline."""
-    kms_faults.always("Sign", faults.throttle())
+    aws.faults.always("Sign", faults.throttle())
     signing = open_signing()
     taken = []
     for _ in range(8):
         started = timer.now
         with pytest.raises(BackendThrottledError):
-            signing.sign(kms_key, DIGEST)
+            signing.sign(aws.key, DIGEST)
         taken.append(timer.now - started)
 
     assert max(taken) <= 5
@@ -389,48 +364,44 @@ def test_pauses_grow(
 
 
 def test_the_named_pause_is_kept(
-    open_signing: OpenSigning, kms_key: KeyId, kms_faults: Faults, timer: Timer
+    aws: AWS, open_signing: OpenSigning, timer: Timer
 ) -> None:
-    kms_faults.on("Sign", faults.retry_after(2_500))
+    aws.faults.on("Sign", faults.retry_after(2_500))
     started = timer.now
 
-    assert open_signing().sign(kms_key, DIGEST).attempts == 2
+    assert open_signing().sign(aws.key, DIGEST).attempts == 2
     assert timer.now - started == pytest.approx(2.5)
 
 
 def test_a_frozen_kms_opens_the_breaker(
-    open_signing: OpenSigning,
-    kms_key: KeyId,
-    kms_faults: Faults,
-    timer: Timer,
-    wire: Wire,
+    aws: AWS, open_signing: OpenSigning, timer: Timer
 ) -> None:
     """
     G17: then calls fail at once, and a second later one tries.
 
     Its answer closes the breaker.
     """
-    kms_faults.always("Sign", faults.hang())
+    aws.faults.always("Sign", faults.hang())
     signing = open_signing(attempts=1, timeout_ms=500)
     for _ in range(3):
         with pytest.raises(BackendUnavailableError) as error:
-            signing.sign(kms_key, DIGEST)
-    assert wire() == ["Sign"]
+            signing.sign(aws.key, DIGEST)
+    assert aws.wire() == ["Sign"]
     assert error.value.attempts == 0
     assert "does not answer" in str(error.value)
 
     timer.now += RETRY_SECONDS
     with pytest.raises(BackendUnavailableError):
-        signing.sign(kms_key, DIGEST)
-    assert wire() == ["Sign"] * 2
+        signing.sign(aws.key, DIGEST)
+    assert aws.wire() == ["Sign"] * 2
 
-    kms_faults.clear()
+    aws.faults.clear()
     with pytest.raises(BackendUnavailableError):
-        signing.sign(kms_key, DIGEST)
+        signing.sign(aws.key, DIGEST)
     timer.now += RETRY_SECONDS
-    signing.sign(kms_key, DIGEST)
-    signing.sign(kms_key, DIGEST)
-    assert wire() == ["Sign"] * 4
+    signing.sign(aws.key, DIGEST)
+    signing.sign(aws.key, DIGEST)
+    assert aws.wire() == ["Sign"] * 4
 
 
 @pytest.mark.parametrize(
@@ -441,59 +412,52 @@ def test_a_frozen_kms_opens_the_breaker(
     ],
 )
 def test_an_error_of_kms_closes_the_breaker(
+    aws: AWS,
     open_signing: OpenSigning,
-    kms_key: KeyId,
-    kms_faults: Faults,
     timer: Timer,
     fault: Callable[[Exchange], Reply | None],
 ) -> None:
     """KMS answers, if with an error."""
-    kms_faults.on("Sign", faults.hang())
-    kms_faults.on("Sign", fault)
+    aws.faults.on("Sign", faults.hang())
+    aws.faults.on("Sign", fault)
     signing = open_signing(attempts=1, timeout_ms=500)
     with pytest.raises(BackendUnavailableError):
-        signing.sign(kms_key, DIGEST)
+        signing.sign(aws.key, DIGEST)
     timer.now += RETRY_SECONDS
     with pytest.raises((BackendThrottledError, BackendUnavailableError)):
-        signing.sign(kms_key, DIGEST)
+        signing.sign(aws.key, DIGEST)
 
-    assert signing.sign(kms_key, DIGEST).der
+    assert signing.sign(aws.key, DIGEST).der
 
 
 def test_one_lost_connection_opens_nothing(
-    open_signing: OpenSigning,
-    kms_key: KeyId,
-    kms_faults: Faults,
-    timer: Timer,
-    wire: Wire,
+    aws: AWS, open_signing: OpenSigning, timer: Timer
 ) -> None:
     """KMS answered another call while the first one waited."""
-    kms_faults.on("Sign", faults.hang())
+    aws.faults.on("Sign", faults.hang())
     signing = open_signing(attempts=1, timeout_ms=1_500)
     with ThreadPoolExecutor(1) as pool:
-        lost = pool.submit(signing.sign, kms_key, DIGEST)
-        assert eventually(lambda: wire() == ["Sign"])
+        lost = pool.submit(signing.sign, aws.key, DIGEST)
+        assert eventually(lambda: aws.wire() == ["Sign"])
         timer.now += 0.1
-        signing.sign(kms_key, DIGEST)
+        signing.sign(aws.key, DIGEST)
         with pytest.raises(BackendUnavailableError):
             lost.result(20)
 
-    assert signing.sign(kms_key, DIGEST).der
+    assert signing.sign(aws.key, DIGEST).der
 
 
-def test_the_queue_for_turns_is_bounded(
-    open_signing: OpenSigning, kms_key: KeyId, wire: Wire
-) -> None:
+def test_the_queue_for_turns_is_bounded(aws: AWS, open_signing: OpenSigning) -> None:
     """A call whose turn comes too late is refused, and nothing is sent."""
     signing = open_signing(per_second=1, attempts=1, timeout_ms=2_000)
-    signing.sign(kms_key, DIGEST)
+    signing.sign(aws.key, DIGEST)
 
     with pytest.raises(BackendThrottledError, match="wait for KMS") as error:
-        signing.sign(kms_key, DIGEST)
+        signing.sign(aws.key, DIGEST)
 
     assert error.value.attempts == 0
     assert error.value.retryable
-    assert wire() == ["Sign"]
+    assert aws.wire() == ["Sign"]
 
 
 def test_calls_wait_for_their_turns(
@@ -508,9 +472,7 @@ def test_calls_wait_for_their_turns(
     assert timer.now - started == pytest.approx(2.0)
 
 
-def test_a_brown_out_costs_time_and_no_signature(
-    kms_emulator: KMSEmulator, kms_key: KeyId, kms_faults: Faults, wire: Wire
-) -> None:
+def test_a_brown_out_costs_time_and_no_signature(aws: AWS) -> None:
     """G16: 30 % throttles, 5 % server errors, and 1 answer in 100 takes 2 s."""
     dice = random.Random(5)
     lock = threading.Lock()
@@ -526,13 +488,13 @@ def test_a_brown_out_costs_time_and_no_signature(
             return faults.slow(2.0)(exchange)
         return exchange.respond(None)
 
-    kms_faults.always("Sign", brown_out)
-    client = build_client(kms_emulator.region, kms_emulator.endpoint, 10, 9_000, 64)
+    aws.faults.always("Sign", brown_out)
+    client = build_client(aws.emulator.region, aws.emulator.endpoint, 10, 9_000, 64)
     kms = KMSBackend(client, per_second=900)
 
     def sign(_: int) -> tuple[float, DeviceSignature]:
         started = time.monotonic()
-        signature = kms.sign_digest(kms_key, DIGEST)
+        signature = kms.sign_digest(aws.key, DIGEST)
         return time.monotonic() - started, signature
 
     with ThreadPoolExecutor(32) as pool:
@@ -540,14 +502,12 @@ def test_a_brown_out_costs_time_and_no_signature(
     kms.close()
 
     assert max(taken) < 10
-    assert sum(each.attempts for each in made) == len(wire())
+    assert sum(each.attempts for each in made) == len(aws.wire())
     # A share of 0.65 succeeds: no client needs fewer than 1 / 0.65 = 1.54 on average.
-    assert len(wire()) / 200 < 1.75
+    assert len(aws.wire()) / 200 < 1.75
 
 
-def test_an_exceeded_quota_is_no_error(
-    kms_emulator: KMSEmulator, kms_key: KeyId, kms_faults: Faults
-) -> None:
+def test_an_exceeded_quota_is_no_error(aws: AWS) -> None:
     """K11: of a quota below the rate that the settings allow."""
     quota, lock, throttled = TokenBucket(100), threading.Lock(), []
 
@@ -559,13 +519,13 @@ def test_an_exceeded_quota_is_no_error(
         throttled.append(exchange)
         return faults.throttle()(exchange)
 
-    kms_faults.always("Sign", limited)
-    client = build_client(kms_emulator.region, kms_emulator.endpoint, 10, 9_000, 64)
+    aws.faults.always("Sign", limited)
+    client = build_client(aws.emulator.region, aws.emulator.endpoint, 10, 9_000, 64)
     kms = KMSBackend(client, per_second=400)
 
     def sign(_: int) -> bool:
         try:
-            return bool(kms.sign_digest(kms_key, DIGEST).der)
+            return bool(kms.sign_digest(aws.key, DIGEST).der)
         except BackendThrottledError:
             return False
 
@@ -577,15 +537,13 @@ def test_an_exceeded_quota_is_no_error(
     assert made.count(False) <= 3
 
 
-def test_concurrency_is_a_hint_for_the_number_of_threads(
-    kms_emulator: KMSEmulator, kms_key: KeyId
-) -> None:
+def test_concurrency_is_a_hint_for_the_number_of_threads(aws: AWS) -> None:
     """It grows with use, up to the number of connections."""
-    client = build_client(kms_emulator.region, kms_emulator.endpoint, 3, 9_000, 12)
+    client = build_client(aws.emulator.region, aws.emulator.endpoint, 3, 9_000, 12)
     kms = KMSBackend(client)
     first = kms.concurrency
     with ThreadPoolExecutor(12) as pool:
-        list(pool.map(lambda _: kms.sign_digest(kms_key, DIGEST), range(200)))
+        list(pool.map(lambda _: kms.sign_digest(aws.key, DIGEST), range(200)))
     kms.close()
 
     assert first == 8

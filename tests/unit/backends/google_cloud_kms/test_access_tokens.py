@@ -9,13 +9,11 @@ from pathlib import Path
 import pytest
 
 from backends.google_cloud_kms.access_tokens import AccessTokens
-from backends.google_cloud_kms.backend import GoogleCloudKMSBackend
 from dev import kms_faults as faults
 from dev.google_kms_emulator import SIGN, TOKEN, GoogleKMSEmulator
-from dev.kms_wire import Fault, Faults, Reply
+from dev.kms_wire import Fault, Reply
 from signer.errors import AccessDeniedError, BackendUnavailableError
-from signer.ports.key_backend import KeyId
-from tests.fixtures.google_kms import OpenGoogleKMS
+from tests.fixtures.google_kms import CloudKMS
 
 
 DIGEST = bytes(range(32))
@@ -25,16 +23,12 @@ def _requests(emulator: GoogleKMSEmulator, operation: str) -> int:
     return sum(call.operation == operation for call in list(emulator.journal))
 
 
-def test_a_token_is_used_for_many_calls(
-    open_google_kms: OpenGoogleKMS,
-    google_cloud_kms_key: KeyId,
-    google_kms_emulator: GoogleKMSEmulator,
-) -> None:
+def test_a_token_is_used_for_many_calls(cloud: CloudKMS) -> None:
     """One request for a token, also by threads that all need the first."""
-    kms = open_google_kms()
-    before = _requests(google_kms_emulator, TOKEN)
+    kms = cloud.open()
+    before = _requests(cloud.emulator, TOKEN)
     threads = [
-        threading.Thread(target=kms.sign_digest, args=(google_cloud_kms_key, DIGEST))
+        threading.Thread(target=kms.sign_digest, args=(cloud.key, DIGEST))
         for _ in range(8)
     ]
     for thread in threads:
@@ -42,65 +36,51 @@ def test_a_token_is_used_for_many_calls(
     for thread in threads:
         thread.join()
 
-    assert _requests(google_kms_emulator, TOKEN) - before == 1
+    assert _requests(cloud.emulator, TOKEN) - before == 1
 
 
-def test_a_refused_token_is_renewed_once(
-    google_cloud_kms: GoogleCloudKMSBackend,
-    google_cloud_kms_key: KeyId,
-    google_kms_emulator: GoogleKMSEmulator,
-) -> None:
+def test_a_refused_token_is_renewed_once(cloud: CloudKMS) -> None:
     """A token may be revoked before it expires."""
-    google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST)
-    google_kms_emulator.tokens.revoke()
+    cloud.sign()
+    cloud.emulator.tokens.revoke()
 
-    assert google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST).attempts == 2
+    assert cloud.sign().attempts == 2
 
 
-def test_a_token_that_stays_refused_is_access_denied(
-    google_cloud_kms: GoogleCloudKMSBackend,
-    google_cloud_kms_key: KeyId,
-    google_kms_faults: Faults,
-) -> None:
-    google_kms_faults.always(SIGN, faults.html(401))
+def test_a_token_that_stays_refused_is_access_denied(cloud: CloudKMS) -> None:
+    cloud.faults.always(SIGN, faults.html(401))
 
     with pytest.raises(AccessDeniedError) as caught:
-        google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST)
+        cloud.sign()
 
     assert caught.value.attempts == 2
 
 
 def test_a_token_that_ends_soon_is_used_if_it_cannot_be_renewed(
-    open_google_kms: OpenGoogleKMS,
-    google_cloud_kms_key: KeyId,
-    google_kms_emulator: GoogleKMSEmulator,
-    google_kms_faults: Faults,
+    cloud: CloudKMS,
 ) -> None:
     """google-auth renews a token 3 min 45 s before its end."""
-    kms = open_google_kms()
-    google_kms_emulator.tokens.seconds = 120
+    kms = cloud.open()
+    cloud.emulator.tokens.seconds = 120
     try:
-        kms.sign_digest(google_cloud_kms_key, DIGEST)
+        kms.sign_digest(cloud.key, DIGEST)
     finally:
-        google_kms_emulator.tokens.seconds = 3600
+        cloud.emulator.tokens.seconds = 3600
     refused = b'{"error": "invalid_grant"}'
-    google_kms_faults.always(TOKEN, lambda _: Reply(refused, 400))
+    cloud.faults.always(TOKEN, lambda _: Reply(refused, 400))
 
-    assert kms.sign_digest(google_cloud_kms_key, DIGEST).attempts == 1
+    assert kms.sign_digest(cloud.key, DIGEST).attempts == 1
 
 
 def test_no_word_of_the_token_endpoint_is_shown(
-    open_google_kms: OpenGoogleKMS,
-    google_cloud_kms_key: KeyId,
-    google_kms_faults: Faults,
-    caplog: pytest.LogCaptureFixture,
+    cloud: CloudKMS, caplog: pytest.LogCaptureFixture
 ) -> None:
     secret = b'{"error": "invalid_grant", "error_description": "secret@example"}'
-    google_kms_faults.always(TOKEN, lambda _: Reply(secret, 400))
+    cloud.faults.always(TOKEN, lambda _: Reply(secret, 400))
     caplog.set_level(logging.DEBUG)
 
     with pytest.raises(AccessDeniedError) as caught:
-        open_google_kms().sign_digest(google_cloud_kms_key, DIGEST)
+        cloud.open().sign_digest(cloud.key, DIGEST)
 
     assert str(caught.value) == "Google's credentials were refused (RefreshError)"
     assert caught.value.__cause__ is None
@@ -112,15 +92,12 @@ def test_no_word_of_the_token_endpoint_is_shown(
     "fault", [faults.hang(), faults.drop_reply()], ids=["hangs", "drops replies"]
 )
 def test_a_token_endpoint_that_does_not_answer_is_unavailable(
-    open_google_kms: OpenGoogleKMS,
-    google_cloud_kms_key: KeyId,
-    google_kms_faults: Faults,
-    fault: Fault,
+    cloud: CloudKMS, fault: Fault
 ) -> None:
-    google_kms_faults.always(TOKEN, fault)
+    cloud.faults.always(TOKEN, fault)
 
     with pytest.raises(BackendUnavailableError):
-        open_google_kms(TIMEOUT_MS=600).sign_digest(google_cloud_kms_key, DIGEST)
+        cloud.open(TIMEOUT_MS=600).sign_digest(cloud.key, DIGEST)
 
 
 CREDENTIALS = {

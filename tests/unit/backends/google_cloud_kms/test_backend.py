@@ -6,8 +6,7 @@ from base64 import b64decode
 import pytest
 
 from backends.google_cloud_kms.answers import crc32c
-from backends.google_cloud_kms.backend import GoogleCloudKMSBackend
-from dev.google_kms_emulator import RING, SIGN, GoogleKMSEmulator
+from dev.google_kms_emulator import RING, SIGN
 from signer.errors import (
     BackendError,
     InvalidInputError,
@@ -15,23 +14,19 @@ from signer.errors import (
     KeyUnusableError,
 )
 from signer.ports.key_backend import KeyId
-from tests.fixtures.google_kms import OpenGoogleKMS
+from tests.fixtures.google_kms import CloudKMS
 
 
 DIGEST = bytes(range(32))
 ELSEWHERE = "projects/thief/locations/europe-west3/keyRings/r/cryptoKeys/k"
 
 
-def test_the_request_is_what_google_documents(
-    google_cloud_kms: GoogleCloudKMSBackend,
-    google_cloud_kms_key: KeyId,
-    google_kms_emulator: GoogleKMSEmulator,
-) -> None:
+def test_the_request_is_what_google_documents(cloud: CloudKMS) -> None:
     """The digest as given, with its checksum, and a bearer token."""
-    google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST)
-    call = google_kms_emulator.journal[-1]
+    cloud.sign()
+    call = cloud.emulator.journal[-1]
 
-    assert call.target == f"{google_cloud_kms_key}.{SIGN}"
+    assert call.target == f"{cloud.key}.{SIGN}"
     assert b64decode(call.parameters["digest"]["sha256"]) == DIGEST
     assert call.parameters["digestCrc32c"] == str(crc32c(DIGEST))
     assert set(call.parameters) == {"digest", "digestCrc32c"}
@@ -53,54 +48,43 @@ def test_the_request_is_what_google_documents(
         f"{RING}/cryptoKeys/refunds/cryptoKeyVersions/1\n",
     ],
 )
-def test_only_whole_names_of_versions_are_accepted(
-    google_cloud_kms: GoogleCloudKMSBackend,
-    google_kms_emulator: GoogleKMSEmulator,
-    name: str,
-) -> None:
+def test_only_whole_names_of_versions_are_accepted(cloud: CloudKMS, name: str) -> None:
     """Nothing is sent for another name, which is not repeated."""
-    before = len(google_kms_emulator.journal)
+    before = len(cloud.emulator.journal)
 
     with pytest.raises(InvalidInputError, match="cryptoKeyVersions") as caught:
-        google_cloud_kms.resolve(name)
+        cloud.backend.resolve(name)
     with pytest.raises(KeyNotFoundError):
-        google_cloud_kms.sign_digest(KeyId(name), DIGEST)
+        cloud.backend.sign_digest(KeyId(name), DIGEST)
 
     assert not name or name not in str(caught.value)
-    assert len(google_kms_emulator.journal) == before
+    assert len(cloud.emulator.journal) == before
 
 
-def test_keys_that_are_not_allowed_are_refused(
-    open_google_kms: OpenGoogleKMS,
-    google_kms_emulator: GoogleKMSEmulator,
-) -> None:
+def test_keys_that_are_not_allowed_are_refused(cloud: CloudKMS) -> None:
     """Those of other key rings, unless the list has them; nothing is sent."""
-    name = KeyId(
-        google_kms_emulator.create_version(ring=ELSEWHERE.partition("/cryp")[0])
-    )
-    other = open_google_kms()
-    before = len(google_kms_emulator.journal)
+    name = KeyId(cloud.emulator.create_version(ring=ELSEWHERE.partition("/cryp")[0]))
+    other = cloud.open()
+    before = len(cloud.emulator.journal)
 
     with pytest.raises(InvalidInputError, match="GOOGLE_CLOUD_KMS_ALLOWED_KEYS"):
         other.resolve(name)
     with pytest.raises(KeyUnusableError, match="GOOGLE_CLOUD_KMS_ALLOWED_KEYS"):
         other.sign_digest(name, DIGEST)
 
-    assert len(google_kms_emulator.journal) == before
+    assert len(cloud.emulator.journal) == before
     pattern = (
         f"{name.partition('/keyRings')[0]}/keyRings/*/cryptoKeys/*/cryptoKeyVersions/*"
     )
-    assert open_google_kms(ALLOWED_KEYS=pattern).resolve(name) == name
+    assert cloud.open(ALLOWED_KEYS=pattern).resolve(name) == name
 
 
-def test_a_child_process_does_not_use_the_client(
-    google_cloud_kms: GoogleCloudKMSBackend, google_cloud_kms_key: KeyId
-) -> None:
+def test_a_child_process_does_not_use_the_client(cloud: CloudKMS) -> None:
     """It would share sockets with its parent."""
     child = os.fork()
     if not child:
         try:
-            google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST)
+            cloud.sign()
         except BackendError as e:
             os._exit(7 if "before the fork" in str(e) else 1)
         os._exit(0)

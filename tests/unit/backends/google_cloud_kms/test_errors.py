@@ -14,7 +14,7 @@ from dev import google_kms_faults as google
 from dev import kms_faults as faults
 from dev.google_kms_emulator import PUBLIC_KEY, RING, SIGN, GoogleKMSEmulator
 from dev.google_kms_keys import checksum
-from dev.kms_wire import Fault, Faults, Reply
+from dev.kms_wire import Fault, Reply
 from signer.errors import (
     AccessDeniedError,
     BackendError,
@@ -27,7 +27,7 @@ from signer.errors import (
 )
 from signer.keys.signer import Signer
 from signer.ports.key_backend import KeyId
-from tests.fixtures.google_kms import OpenGoogleKMS
+from tests.fixtures.google_kms import CloudKMS
 from tests.support.devices import recording
 from tests.support.waiting import eventually
 
@@ -43,17 +43,13 @@ STATES = ("DISABLED", "DESTROY_SCHEDULED", "DESTROYED", "PENDING_GENERATION")
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_only_an_enabled_version_is_used(
-    google_cloud_kms: GoogleCloudKMSBackend,
-    google_kms_emulator: GoogleKMSEmulator,
-    state: str,
-) -> None:
-    name = KeyId(google_kms_emulator.create_version())
-    google_kms_emulator.set_state(name, state)
+def test_only_an_enabled_version_is_used(cloud: CloudKMS, state: str) -> None:
+    name = KeyId(cloud.emulator.create_version())
+    cloud.emulator.set_state(name, state)
 
     for ask in (
-        lambda: google_cloud_kms.resolve(name),
-        lambda: google_cloud_kms.sign_digest(name, DIGEST),
+        lambda: cloud.backend.resolve(name),
+        lambda: cloud.backend.sign_digest(name, DIGEST),
     ):
         with pytest.raises(KeyUnusableError, match="FAILED_PRECONDITION") as caught:
             ask()
@@ -83,25 +79,18 @@ ERRORS: dict[str, tuple[Fault, type[BackendError], int]] = {
 
 @pytest.mark.parametrize(("fault", "error", "attempts"), ERRORS.values(), ids=ERRORS)
 def test_errors_are_mapped_and_repeated(
-    *,
-    google_cloud_kms: GoogleCloudKMSBackend,
-    google_cloud_kms_key: KeyId,
-    google_kms_emulator: GoogleKMSEmulator,
-    google_kms_faults: Faults,
-    fault: Fault,
-    error: type[BackendError],
-    attempts: int,
+    cloud: CloudKMS, fault: Fault, error: type[BackendError], attempts: int
 ) -> None:
     """At most three attempts; none of Google's words reach the error."""
-    google_kms_faults.always(SIGN, fault)
-    before = _sign_calls(google_kms_emulator)
+    cloud.faults.always(SIGN, fault)
+    before = _sign_calls(cloud.emulator)
 
     with pytest.raises(BackendError) as caught:
-        google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST)
+        cloud.sign()
 
     assert type(caught.value) is error
     assert caught.value.attempts == attempts
-    assert _sign_calls(google_kms_emulator) - before == attempts
+    assert _sign_calls(cloud.emulator) - before == attempts
     is_throttled = error is BackendThrottledError
     assert caught.value.throttled == (attempts if is_throttled else 0)
     chain = [str(caught.value), repr(caught.value.__cause__)]
@@ -110,15 +99,11 @@ def test_errors_are_mapped_and_repeated(
     assert caught.value.__context__ is None or caught.value.__suppress_context__
 
 
-def test_an_error_names_status_and_reason(
-    google_cloud_kms: GoogleCloudKMSBackend,
-    google_cloud_kms_key: KeyId,
-    google_kms_faults: Faults,
-) -> None:
-    google_kms_faults.always(SIGN, google.quota_exceeded())
+def test_an_error_names_status_and_reason(cloud: CloudKMS) -> None:
+    cloud.faults.always(SIGN, google.quota_exceeded())
 
     with pytest.raises(BackendThrottledError) as caught:
-        google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST)
+        cloud.sign()
 
     assert str(caught.value) == (
         "Cloud KMS AsymmetricSign failed: RESOURCE_EXHAUSTED RATE_LIMIT_EXCEEDED,"
@@ -138,17 +123,11 @@ def test_an_error_names_status_and_reason(
         1,
     ],
 )
-def test_strange_errors_are_errors_of_ours(
-    *,
-    google_cloud_kms: GoogleCloudKMSBackend,
-    google_cloud_kms_key: KeyId,
-    google_kms_faults: Faults,
-    body: object,
-) -> None:
+def test_strange_errors_are_errors_of_ours(cloud: CloudKMS, body: object) -> None:
     reply = Reply(json.dumps(body).encode(), 503)
-    google_kms_faults.on(SIGN, lambda _: reply)
+    cloud.faults.on(SIGN, lambda _: reply)
 
-    assert google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST).attempts == 2
+    assert cloud.sign().attempts == 2
 
 
 def test_the_checksum_is_crc32c() -> None:
@@ -176,20 +155,14 @@ DAMAGED: dict[str, Fault] = {
 
 
 @pytest.mark.parametrize("fault", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_answer_is_asked_for_again(
-    *,
-    google_cloud_kms: GoogleCloudKMSBackend,
-    google_cloud_kms_key: KeyId,
-    google_kms_faults: Faults,
-    fault: Fault,
-) -> None:
+def test_a_damaged_answer_is_asked_for_again(cloud: CloudKMS, fault: Fault) -> None:
     """As Google asks of clients: discard it, and repeat a limited number of times."""
-    google_kms_faults.on(SIGN, fault)
-    repeated = google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST)
-    google_kms_faults.on(SIGN, fault, times=3)
+    cloud.faults.on(SIGN, fault)
+    repeated = cloud.sign()
+    cloud.faults.on(SIGN, fault, times=3)
 
     with pytest.raises(BackendUnavailableError, match="damaged") as caught:
-        google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST)
+        cloud.sign()
 
     assert repeated.attempts == 2
     assert caught.value.attempts == 3
@@ -209,27 +182,21 @@ WRONG: dict[str, tuple[Fault, type[SigningError]]] = {
 @pytest.mark.parametrize("operation", [SIGN, PUBLIC_KEY])
 @pytest.mark.parametrize(("fault", "error"), WRONG.values(), ids=WRONG)
 def test_an_answer_of_another_key_is_refused(
-    *,
-    google_cloud_kms: GoogleCloudKMSBackend,
-    google_cloud_kms_key: KeyId,
-    google_kms_faults: Faults,
-    operation: str,
-    fault: Fault,
-    error: type[SigningError],
+    cloud: CloudKMS, operation: str, fault: Fault, error: type[SigningError]
 ) -> None:
     """Once: the same request would be answered in the same way."""
-    google_kms_faults.on(operation, fault)
+    cloud.faults.on(operation, fault)
     ask = (
-        (lambda: google_cloud_kms.sign_digest(google_cloud_kms_key, DIGEST))
+        cloud.sign
         if operation == SIGN
-        else (lambda: google_cloud_kms.public_key(google_cloud_kms_key))
+        else (lambda: cloud.backend.public_key(cloud.key))
     )
 
     with pytest.raises(error) as caught:
         ask()
 
     assert type(caught.value) is error
-    assert google_cloud_kms_key not in str(caught.value)
+    assert cloud.key not in str(caught.value)
 
 
 def _pem(curve: ec.EllipticCurve) -> str:
@@ -237,21 +204,17 @@ def _pem(curve: ec.EllipticCurve) -> str:
     return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
-def test_a_damaged_public_key_is_asked_for_again(
-    google_cloud_kms: GoogleCloudKMSBackend,
-    google_cloud_kms_key: KeyId,
-    google_kms_faults: Faults,
-) -> None:
-    expected = google_cloud_kms.public_key(google_cloud_kms_key)
+def test_a_damaged_public_key_is_asked_for_again(cloud: CloudKMS) -> None:
+    expected = cloud.backend.public_key(cloud.key)
     for fault in (
         google.altered(pem=_pem(ec.SECP256K1())),
         google.altered(pem=None),
         google.altered(pem=7),
         google.altered(pemCrc32c=None),
     ):
-        google_kms_faults.on(PUBLIC_KEY, fault)
+        cloud.faults.on(PUBLIC_KEY, fault)
 
-        assert google_cloud_kms.public_key(google_cloud_kms_key) == expected
+        assert cloud.backend.public_key(cloud.key) == expected
 
 
 PEMS = {
@@ -265,38 +228,26 @@ PEMS = {
 
 
 @pytest.mark.parametrize("text", PEMS.values(), ids=PEMS)
-def test_a_pem_that_is_no_public_key_is_refused(
-    google_cloud_kms: GoogleCloudKMSBackend,
-    google_cloud_kms_key: KeyId,
-    google_kms_faults: Faults,
-    text: str,
-) -> None:
+def test_a_pem_that_is_no_public_key_is_refused(cloud: CloudKMS, text: str) -> None:
     """A truncated, empty or other PEM, even with a correct checksum."""
     encoded = text.encode("utf-8", "surrogatepass")
-    google_kms_faults.on(
-        PUBLIC_KEY, google.altered(pem=text, pemCrc32c=checksum(encoded))
-    )
+    cloud.faults.on(PUBLIC_KEY, google.altered(pem=text, pemCrc32c=checksum(encoded)))
 
     with pytest.raises(EncodingError):
-        google_cloud_kms.public_key(google_cloud_kms_key)
+        cloud.backend.public_key(cloud.key)
 
 
-def test_a_key_of_another_curve_is_refused(
-    google_cloud_kms: GoogleCloudKMSBackend,
-    google_cloud_kms_key: KeyId,
-    google_kms_emulator: GoogleKMSEmulator,
-    google_kms_faults: Faults,
-) -> None:
+def test_a_key_of_another_curve_is_refused(cloud: CloudKMS) -> None:
     """By its algorithm, and by the point if Google names the wrong algorithm."""
-    p256 = google_kms_emulator.create_version(algorithm="EC_SIGN_P256_SHA256")
-    google_kms_faults.on(PUBLIC_KEY, google.altered(pem=_pem(ec.SECP256R1())))
+    p256 = cloud.emulator.create_version(algorithm="EC_SIGN_P256_SHA256")
+    cloud.faults.on(PUBLIC_KEY, google.altered(pem=_pem(ec.SECP256R1())))
 
     with pytest.raises(KeyUnusableError, match="EC_SIGN_SECP256K1_SHA256"):
-        google_cloud_kms.resolve(p256)
-    google_kms_faults.clear()
-    google_kms_faults.on(PUBLIC_KEY, google.pem(_pem(ec.SECP256R1())))
+        cloud.backend.resolve(p256)
+    cloud.faults.clear()
+    cloud.faults.on(PUBLIC_KEY, google.pem(_pem(ec.SECP256R1())))
     with pytest.raises(EncodingError):
-        Signer.open(google_cloud_kms, google_cloud_kms_key, recording()[0])
+        Signer.open(cloud.backend, cloud.key, recording()[0])
 
 
 # The machine may be busy.
@@ -319,64 +270,49 @@ SLOW: dict[str, Fault] = {
 
 @pytest.mark.parametrize("fault", SLOW.values(), ids=SLOW)
 def test_a_slow_service_does_not_exceed_the_deadline(
-    *,
-    open_google_kms: OpenGoogleKMS,
-    google_cloud_kms_key: KeyId,
-    google_kms_faults: Faults,
-    fault: Fault,
+    cloud: CloudKMS, fault: Fault
 ) -> None:
-    kms = open_google_kms(MAX_ATTEMPTS=3, TIMEOUT_MS=500)
-    assert eventually(lambda: _answers(kms, google_cloud_kms_key))
-    google_kms_faults.always(SIGN, fault)
+    kms = cloud.open(MAX_ATTEMPTS=3, TIMEOUT_MS=500)
+    assert eventually(lambda: _answers(kms, cloud.key))
+    cloud.faults.always(SIGN, fault)
     started = time.monotonic()
 
     with pytest.raises(BackendUnavailableError):
-        kms.sign_digest(google_cloud_kms_key, DIGEST)
+        kms.sign_digest(cloud.key, DIGEST)
 
     assert time.monotonic() - started < 0.5 + SLACK
 
 
-def test_a_hanging_attempt_is_repeated(
-    open_google_kms: OpenGoogleKMS,
-    google_cloud_kms_key: KeyId,
-    google_kms_faults: Faults,
-) -> None:
-    google_kms_faults.on(SIGN, faults.hang())
-    kms = open_google_kms(TIMEOUT_MS=4_000)
+def test_a_hanging_attempt_is_repeated(cloud: CloudKMS) -> None:
+    cloud.faults.on(SIGN, faults.hang())
+    kms = cloud.open(TIMEOUT_MS=4_000)
 
-    assert kms.sign_digest(google_cloud_kms_key, DIGEST).attempts == 2
+    assert kms.sign_digest(cloud.key, DIGEST).attempts == 2
 
 
-def test_a_frozen_service_is_not_asked_again_at_once(
-    open_google_kms: OpenGoogleKMS,
-    google_cloud_kms_key: KeyId,
-    google_kms_emulator: GoogleKMSEmulator,
-    google_kms_faults: Faults,
-) -> None:
+def test_a_frozen_service_is_not_asked_again_at_once(cloud: CloudKMS) -> None:
     """After a timeout, calls fail without a request for a second."""
-    kms = open_google_kms(MAX_ATTEMPTS=1, TIMEOUT_MS=500)
-    assert eventually(lambda: _answers(kms, google_cloud_kms_key))
-    google_kms_faults.always(SIGN, faults.hang())
+    kms = cloud.open(MAX_ATTEMPTS=1, TIMEOUT_MS=500)
+    assert eventually(lambda: _answers(kms, cloud.key))
+    cloud.faults.always(SIGN, faults.hang())
     with pytest.raises(BackendUnavailableError):
-        kms.sign_digest(google_cloud_kms_key, DIGEST)
-    before = _sign_calls(google_kms_emulator)
+        kms.sign_digest(cloud.key, DIGEST)
+    before = _sign_calls(cloud.emulator)
 
     with pytest.raises(BackendUnavailableError, match="at present") as caught:
-        kms.sign_digest(google_cloud_kms_key, DIGEST)
+        kms.sign_digest(cloud.key, DIGEST)
 
     assert caught.value.attempts == 0
-    assert _sign_calls(google_kms_emulator) == before
+    assert _sign_calls(cloud.emulator) == before
 
 
-def test_the_rate_is_limited(
-    open_google_kms: OpenGoogleKMS, google_cloud_kms_key: KeyId
-) -> None:
+def test_the_rate_is_limited(cloud: CloudKMS) -> None:
     """A call that would wait longer than its deadline allows is not sent."""
-    kms = open_google_kms(SIGNATURES_PER_SECOND=1, TIMEOUT_MS=500)
+    kms = cloud.open(SIGNATURES_PER_SECOND=1, TIMEOUT_MS=500)
 
     def is_refused() -> bool:
         try:
-            kms.sign_digest(google_cloud_kms_key, DIGEST)
+            kms.sign_digest(cloud.key, DIGEST)
         except BackendThrottledError as e:
             return "wait for Cloud KMS" in str(e)
         except BackendUnavailableError:
