@@ -5,6 +5,7 @@ from contextlib import closing
 
 import pytest
 
+from backends.sql import SQLStore
 from tests.attacks.database_attacks import Attacks
 from tests.attacks.theft import Thief
 from tests.fixtures.roles import Processes, Roles
@@ -37,3 +38,10 @@ def world(writable_url: str) -> Iterator[World]:
 def steal(writable_url: str) -> Callable[..., None]:
     """Return what executes statements without triggers."""
     return lambda *statements: overruled(writable_url, *statements)
+
+
+@pytest.fixture
+def other_ledger(database_url: str) -> Iterator[SQLStore]:
+    """The ledger of ``store``, as another process opens it."""
+    with closing(open_ledger(database_url)) as store:
+        yield store

@@ -340,7 +340,6 @@ class Attacks:
 
 
 def inserted_unrecorded(row: UnrecordedTransaction, is_sqlite: bool) -> str:
-    """Return the statement that inserts *row*."""
     blob = "x'{}'" if is_sqlite else "'\\x{}'"
     texts = {
         name: f"'{value.isoformat(timespec='microseconds')}'"

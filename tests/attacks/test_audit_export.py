@@ -44,7 +44,6 @@ INSERTED = {
 
 @pytest.fixture
 def ledger(shipped: Roles) -> Iterator[SQLStore]:
-    """Return the ledger that the service uses."""
     with closing(open_ledger(shipped.superuser)) as store:
         yield store
 

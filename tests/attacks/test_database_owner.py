@@ -92,9 +92,7 @@ def test_a_changed_refund(
 
 
 @pytest.mark.parametrize("mac", [None, "copied", "of another key"])
-def test_an_inserted_refund(
-    world: World, writable_url: str, steal: Attack, mac: str | None
-) -> None:
+def test_an_inserted_refund(world: World, writable_url: str, mac: str | None) -> None:
     """A refund that no process accepted is not paid, with any MAC."""
     accepted, worker = world.accepted(), world.worker
     macs = {

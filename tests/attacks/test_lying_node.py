@@ -1,9 +1,10 @@
 """One node of three that lies about what a transaction costs, or about its outcome."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
+from backends.json_rpc import JSONRPCChain
 from signer.errors import (
     BroadcastRejectedError,
     ChainUnavailableError,
@@ -61,18 +62,6 @@ def test_base_fee(three_nodes: Three, liar: int, lie: int | None) -> None:
 
 
 @positions
-@pytest.mark.parametrize("lie", [0, 10_000 * GWEI])
-def test_tip(three_nodes: Three, liar: int, lie: int) -> None:
-    """The tip is between those of honest nodes."""
-    script_all(three_nodes, "eth_getBlockByNumber", *[_head(100)] * 3)
-    honest = [Result(hex(2 * GWEI)), Result(hex(3 * GWEI))]
-    method = "eth_maxPriorityFeePerGas"
-    _script(three_nodes, method, honest, Result(hex(lie)), liar)
-
-    assert client(*three_nodes).fees().priority_fee in {2 * GWEI, 3 * GWEI}
-
-
-@positions
 def test_invented_base_fee(three_nodes: Three, liar: int) -> None:
     """On a chain without EIP-1559, one node cannot invent a base fee."""
     honest = [_head(None), _head(None)]
@@ -83,23 +72,93 @@ def test_invented_base_fee(three_nodes: Three, liar: int) -> None:
     assert client(*three_nodes).fees() == Fees(None, 5 * GWEI)
 
 
+Ask = Callable[[JSONRPCChain], object]
+
+
+def _word(amount: int) -> Reply:
+    return Result("0x" + amount.to_bytes(32, "big").hex())
+
+
+VALUES: dict[str, tuple[str, Sequence[Reply], Sequence[Reply], Ask, set[object]]] = {
+    # The tip is between those of honest nodes.
+    "tip": (
+        "eth_maxPriorityFeePerGas",
+        [Result(hex(2 * GWEI)), Result(hex(3 * GWEI))],
+        [Result("0x0"), Result(hex(10_000 * GWEI))],
+        lambda chain: chain.fees().priority_fee,
+        {2 * GWEI, 3 * GWEI},
+    ),
+    # Too little gas would fail, and too much would jam.
+    "gas": (
+        "eth_estimateGas",
+        [Result(hex(65_000)), Result(hex(65_100))],
+        [Result(hex(21_500)), Result(hex(16_000_000)), REVERT],
+        lambda chain: chain.estimate_gas(CALL),
+        {65_000, 65_100},
+    ),
+    # The wallet looks neither empty nor full.
+    "balance": (
+        "eth_getBalance",
+        [Result(hex(10**18)), Result(hex(10**18 + 1))],
+        [Result("0x0"), Result(hex(10**30))],
+        lambda chain: chain.balance(CALL.to),
+        {10**18, 10**18 + 1},
+    ),
+    "tokens": (
+        "eth_call",
+        [_word(7)] * 2,
+        [_word(0), _word(10**30)],
+        lambda chain: int.from_bytes(chain.call(CALL), "big"),
+        {7},
+    ),
+    # A token does not look like an account without code.
+    "contract": (
+        "eth_getCode",
+        [Result("0x60")] * 2,
+        [Result("0x")],
+        lambda chain: chain.code(CALL.to),
+        {b"\x60"},
+    ),
+    # The wallet is not paused, and no pending transaction is hidden.
+    "nonce": (
+        "eth_getTransactionCount",
+        [Result("0x7")] * 2,
+        [Result("0x0"), Result(hex(1_000))],
+        lambda chain: chain.pending_count(ADDRESS),
+        {7},
+    ),
+    # What another node accepts is not rejected.
+    "broadcast": (
+        "eth_sendRawTransaction",
+        [Result(HASH)] * 2,
+        [
+            Error(-32000, lie)
+            for lie in (
+                "insufficient funds",
+                "transaction underpriced",
+                "nonce too low",
+            )
+        ],
+        lambda chain: broadcast(chain, RAW),
+        {None},
+    ),
+}
+
+
 @positions
-@pytest.mark.parametrize("lie", [21_500, 16_000_000])
-def test_gas_estimate(three_nodes: Three, liar: int, lie: int) -> None:
-    """An absurd estimate is outvoted: too little would fail, too much would jam."""
-    honest = [Result(hex(65_000)), Result(hex(65_100))]
-    _script(three_nodes, "eth_estimateGas", honest, Result(hex(lie)), liar)
+@pytest.mark.parametrize(
+    ("name", "lie"),
+    [(name, each) for name, (_, _, lies, *_) in VALUES.items() for each in lies],
+)
+def test_a_lie_changes_no_value(
+    three_nodes: Three, liar: int, name: str, lie: Reply
+) -> None:
+    """Each value is one of those of honest nodes, or between them."""
+    method, honest, _, ask, expected = VALUES[name]
+    script_all(three_nodes, "eth_getBlockByNumber", *[_head(100)] * 3)
+    _script(three_nodes, method, honest, lie, liar)
 
-    assert client(*three_nodes).estimate_gas(CALL) in {65_000, 65_100}
-
-
-@positions
-def test_invented_revert(three_nodes: Three, liar: int) -> None:
-    """One node cannot have a refund refused."""
-    honest = [Result(hex(65_000))] * 2
-    _script(three_nodes, "eth_estimateGas", honest, REVERT, liar)
-
-    assert client(*three_nodes).estimate_gas(CALL) == 65_000
+    assert ask(client(*three_nodes)) in expected
 
 
 @positions
@@ -119,53 +178,6 @@ def test_revert_without_a_quorum(three_nodes: Three) -> None:
 
     with pytest.raises(ChainUnavailableError):
         client(*three_nodes).estimate_gas(CALL)
-
-
-@positions
-@pytest.mark.parametrize("lie", [0, 10**30])
-def test_balance(three_nodes: Three, liar: int, lie: int) -> None:
-    """One node cannot make the wallet look empty or full."""
-    honest = [Result(hex(10**18)), Result(hex(10**18 + 1))]
-    _script(three_nodes, "eth_getBalance", honest, Result(hex(lie)), liar)
-    word = "0x" + lie.to_bytes(32, "big").hex()
-    held = [Result("0x" + (7).to_bytes(32, "big").hex())] * 2
-    _script(three_nodes, "eth_call", held, Result(word), liar)
-    chain = client(*three_nodes)
-
-    assert chain.balance(CALL.to) in {10**18, 10**18 + 1}
-    assert int.from_bytes(chain.call(CALL), "big") == 7
-
-
-@positions
-def test_hidden_contract(three_nodes: Three, liar: int) -> None:
-    """One node cannot make a token look like an account without code."""
-    honest = [Result("0x60"), Result("0x60")]
-    _script(three_nodes, "eth_getCode", honest, Result("0x"), liar)
-
-    assert client(*three_nodes).code(CALL.to) == b"\x60"
-
-
-@positions
-@pytest.mark.parametrize("lie", [0, 1_000])
-def test_pending_nonce(three_nodes: Three, liar: int, lie: int) -> None:
-    """One node can neither pause the wallet nor hide a pending transaction."""
-    honest = [Result("0x7")] * 2
-    method = "eth_getTransactionCount"
-    _script(three_nodes, method, honest, Result(hex(lie)), liar)
-
-    assert client(*three_nodes).pending_count(ADDRESS) == 7
-
-
-@positions
-@pytest.mark.parametrize(
-    "lie", ["insufficient funds", "transaction underpriced", "nonce too low"]
-)
-def test_invented_rejection(three_nodes: Three, liar: int, lie: str) -> None:
-    """One node cannot reject what another one accepts."""
-    honest = [Result(HASH)] * 2
-    _script(three_nodes, "eth_sendRawTransaction", honest, Error(-32000, lie), liar)
-
-    broadcast(client(*three_nodes), RAW)
 
 
 @positions

@@ -21,14 +21,12 @@ def environ(
 
 @pytest.fixture(scope="module")
 def server(environ: dict[str, str]) -> Iterator[Server]:
-    """Start one server for all tests of this file."""
     with Server(environ) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def authorization(environ: dict[str, str]) -> str:
-    """Return the header of a valid merchant token."""
     settings = Settings.from_env(environ)
     return f"Authorization: Bearer {mint(settings, subject='m', roles=['merchant'])}"
 

@@ -6,8 +6,6 @@ believed an older or a missing revision would give forged rows valid MACs.
 """
 
 import os
-import shutil
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -43,9 +41,8 @@ CLAIMS = {
 
 
 def _forge(url: str, claim: str) -> None:
-    """Make a ledger with forged rows without MACs, which makes *claim*."""
+    """Forge rows without MACs in an empty ledger, which then makes *claim*."""
     with closing(open_ledger(url)) as store:
-        store.migrate()
         accepted(store)
         made_active(store, key_at(WALLET))
         opened(store)
@@ -75,6 +72,8 @@ def _require_nothing_trusted(store: SQLStore) -> None:
 @pytest.mark.parametrize("claim", CLAIMS)
 def test_the_owner_or_the_file(empty_url: str, claim: str) -> None:
     """The owner of the tables, or who writes SQLite's file: the ledger is refused."""
+    with closing(open_ledger(empty_url)) as store:
+        store.migrate()
     _forge(empty_url, claim)
     with closing(open_ledger(empty_url)) as store:
         for _ in range(2):
@@ -86,31 +85,23 @@ def test_the_owner_or_the_file(empty_url: str, claim: str) -> None:
         _require_nothing_trusted(store)
 
 
-def _upgrade(settings: Settings) -> None:
-    """What `hotwallet db upgrade` does."""
-    upgrade_database(settings, create=False)
-
-
-@pytest.mark.parametrize("start", [_upgrade, open_store])
 @pytest.mark.parametrize("claim", CLAIMS)
 def test_a_backups_file(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    claim: str,
-    start: Callable[[Settings], object],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sqlite_url: str, claim: str
 ) -> None:
     """A forged backup in place of the file: the command, and a process that starts."""
-    backup, restored = tmp_path / "backup.db", tmp_path / "hotwallet.db"
-    _forge(f"sqlite:///{backup}", claim)
-    shutil.copy(backup, restored)
-    restored.chmod(0o600)
-    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{restored}")
+    Path(sqlite_url.removeprefix("sqlite:///")).chmod(0o600)
+    _forge(sqlite_url, claim)
+    monkeypatch.setenv("DATABASE_URL", sqlite_url)
     monkeypatch.setenv("MAC_KEY_FILE", str(write_mac_key(tmp_path)))
     monkeypatch.setenv("APP_ENV", "test")
+    settings = Settings.from_env(os.environ)
 
     with pytest.raises(HotWalletError, match="its rows could be forged"):
-        start(Settings.from_env(os.environ))
-    with closing(open_ledger(f"sqlite:///{restored}")) as store:
+        upgrade_database(settings, create=False)  # As `hotwallet db upgrade`.
+    with pytest.raises(HotWalletError, match="its rows could be forged"):
+        open_store(settings)
+    with closing(open_ledger(sqlite_url)) as store:
         _require_nothing_trusted(store)
 
 

@@ -4,8 +4,7 @@ Refunds that wait for people because a rule demands it: ways around these people
 The intruder may write every row of the database, or be one administrator.
 """
 
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable
 
 import pytest
 
@@ -27,44 +26,49 @@ from tests.support.approvals import (
     ruled,
     waiting,
 )
-from tests.support.audit import overruled
-from tests.support.ledgers import open_ledger
 from tests.support.refunds import AMOUNT, CUSTOMER, World
 
 
 TWO = rule("two", 2)
 
 
+Steal = Callable[..., None]
+
+
 @pytest.fixture
-def world(sqlite_url: str) -> Iterator[World]:
+def writable_url(sqlite_url: str) -> str:
+    """A file that the intruder can write."""
+    return sqlite_url
+
+
+@pytest.fixture
+def world(world: World) -> World:
     """A service in which each refund needs two approvals."""
-    with closing(open_ledger(sqlite_url)) as store:
-        yield ruled(World(store), TWO)
+    return ruled(world, TWO)
 
 
 @pytest.mark.parametrize("statements", FORGERIES.values(), ids=FORGERIES)
 @pytest.mark.parametrize("has_one", [False, True], ids=["none", "one approval"])
 def test_a_forged_row_pays_nothing(
-    world: World, sqlite_url: str, statements: list[str], has_one: bool
+    world: World, steal: Steal, statements: list[str], has_one: bool
 ) -> None:
     """Also with one of two approvals."""
     refund = requested(world)
     if has_one:
         approve_waiting(world, refund, BOB)
     known = known_of(world, refund)
-    overruled(sqlite_url, *(each.format(**known) for each in statements))
+    steal(*(each.format(**known) for each in statements))
     let_work(world, world.worker)
 
     assert world.chain.payouts() == []
     assert not world.stored(refund).status.is_final
 
 
-def test_a_second_name_is_not_written(world: World, sqlite_url: str) -> None:
+def test_a_second_name_is_not_written(world: World, steal: Steal) -> None:
     """The intruder adds the second person to the row that the first one approved."""
     refund = requested(world)
     approve_waiting(world, refund, BOB)
-    overruled(
-        sqlite_url,
+    steal(
         "UPDATE approvals SET decided_by = 'token:bob token:carol',"
         " state = 'approved', version = version + 1",
     )
@@ -74,16 +78,14 @@ def test_a_second_name_is_not_written(world: World, sqlite_url: str) -> None:
     assert world.store.approvals_of(refund.id)[0].is_authentic is False
 
 
-def test_an_earlier_version_is_not_put_back(world: World, sqlite_url: str) -> None:
+def test_an_earlier_version_is_not_put_back(world: World, steal: Steal) -> None:
     """A rejected proposal gets the row back that one person had approved."""
     refund = requested(world)
     approve_waiting(world, refund, BOB)
     columns = "decided_by, decided_at, state, mac, version"
-    overruled(sqlite_url, f"CREATE TABLE kept AS SELECT {columns} FROM approvals")
+    steal(f"CREATE TABLE kept AS SELECT {columns} FROM approvals")
     approve_waiting(world, refund, CAROL)
-    overruled(
-        sqlite_url, f"UPDATE approvals SET ({columns}) = (SELECT {columns} FROM kept)"
-    )
+    steal(f"UPDATE approvals SET ({columns}) = (SELECT {columns} FROM kept)")
     let_work(world, world.worker)
 
     assert world.chain.payouts() == []
@@ -100,11 +102,10 @@ def test_who_requested_it_is_none_of_the_two(world: World) -> None:
     assert world.chain.payouts() == []
 
 
-def test_the_group_is_part_of_what_is_approved(world: World, sqlite_url: str) -> None:
+def test_the_group_is_part_of_what_is_approved(world: World, steal: Steal) -> None:
     """The intruder removes it from the proposal, and approves that."""
     refund = requested(ruled(world, rule("one", 1, group="finance")))
-    overruled(
-        sqlite_url,
+    steal(
         "UPDATE approvals SET proposal ="
         " replace(proposal, '\"approvers\":\"finance\",', '')",
     )
@@ -116,16 +117,13 @@ def test_the_group_is_part_of_what_is_approved(world: World, sqlite_url: str) ->
     assert world.chain.payouts() == []
 
 
-def test_an_approval_of_another_refund_pays_nothing(
-    world: World, sqlite_url: str
-) -> None:
+def test_an_approval_of_another_refund_pays_nothing(world: World, steal: Steal) -> None:
     """Its whole decision is copied, or its row claims to be that of this refund."""
     paid, copied, claimed = (requested(world) for _ in range(3))
     approve_waiting(world, paid, BOB, CAROL)
     let_work(world, world.worker)
     columns = "state, decided_by, decided_at, version, mac"
-    overruled(
-        sqlite_url,
+    steal(
         f"UPDATE approvals SET ({columns}) = (SELECT {columns} FROM approvals"
         f" WHERE refund_id = '{paid.id}') WHERE refund_id = '{copied.id}'",
         f"DELETE FROM approvals WHERE refund_id = '{claimed.id}'",

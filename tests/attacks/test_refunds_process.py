@@ -77,7 +77,6 @@ class Host:
             )
 
     def output(self) -> str:
-        """Return what the process has written."""
         return (self.folder / "output").read_text(encoding="utf-8")
 
     def answers(self) -> bool:
@@ -143,7 +142,6 @@ def _prepare(tmp_path: Path, ledger: Path) -> Host:
 
 @pytest.fixture
 def host(tmp_path: Path, _sqlite_template: Path) -> Host:
-    """A host on which no process runs."""
     return _prepare(tmp_path, _sqlite_template)
 
 
@@ -157,7 +155,6 @@ class Serving:
 
     @property
     def processes(self) -> tuple[int, int]:
-        """The ids of the processes."""
         return self.gunicorn, self.worker
 
 
@@ -278,21 +275,6 @@ def test_its_start_is_recorded_and_not_sealed(serving: Serving) -> None:
 
     assert [each.get("process") for each in details if "process" in each] == ["refunds"]
     assert {sequence for _, sequence in rows} == {None}
-
-
-def test_it_is_not_ready_without_a_worker(serving: Serving) -> None:
-    """It cannot test the key itself, and says that no worker has proved it."""
-    status, _, document = request("GET", f"{serving.host.url}/readyz")
-
-    assert status == 503
-    assert document["checks"] == {
-        "database": "ok",
-        "signing": "ok",
-        "audit": "ok",
-        "worker": "key-not-proved",
-        "guard": "ok",
-        "wallet-local": "ok",
-    }
 
 
 def test_it_refuses_to_start_with_secrets(host: Host) -> None:

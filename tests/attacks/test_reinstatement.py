@@ -5,8 +5,7 @@ The key was stolen, and the thief still has it: a reinstatement would give the t
 signatures back their way through the service.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -25,9 +24,8 @@ from signer.model.key import SIGNING, Key, KeyState
 from tests.attacks.theft import REFUSED, Thief
 from tests.fixtures.ledger import FORGED_APPROVAL, now
 from tests.fixtures.roles import Processes, Roles
-from tests.support.audit import overruled, record
+from tests.support.audit import record
 from tests.support.keys import signing_condition
-from tests.support.ledgers import open_ledger
 from tests.support.ring import ALICE, NEW, OLD, System
 
 
@@ -36,6 +34,12 @@ WHY = "the wrong address"
 CAROL, BOB = Actor("token:carol"), Actor("token:bob")
 
 Attack = Callable[..., None]
+
+
+@pytest.fixture
+def writable_url(database_url: str) -> str:
+    """The ledger of ``store``."""
+    return database_url
 
 
 @pytest.fixture
@@ -104,12 +108,6 @@ def test_after_the_day(system: System) -> None:
     assert system.states[OLD] == "blocked"
 
 
-@pytest.fixture
-def steal(database_url: str) -> Attack:
-    """Return what executes statements as the owner of the tables."""
-    return lambda *statements: overruled(database_url, *statements)
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -174,26 +172,19 @@ def test_the_administrators_role_suffices(processes: Processes) -> None:
     assert done.state is KeyState.DRAINING
 
 
-@pytest.fixture
-def other_process(database_url: str) -> Iterator[SQLStore]:
-    """The ledger, as another process opens it."""
-    with closing(open_ledger(database_url)) as store:
-        yield store
-
-
 def test_a_process_that_knew_the_key_before(
-    system: System, other_process: SQLStore
+    system: System, other_ledger: SQLStore
 ) -> None:
     """It signs nothing until the reinstatement is committed."""
     old = _old(system)
     condition = signing_condition(old, SIGNING)
     with pytest.raises(KeyRotatedError):
-        other_process.append([record()], condition=condition)
+        other_ledger.append([record()], condition=condition)
     system.revocation().reinstate(old.address, WHY, ALICE)
-    other_process.append([record()], condition=condition)
+    other_ledger.append([record()], condition=condition)
     system.revocation().revoke(old.address, ALICE)
     with pytest.raises(KeyRotatedError):
-        other_process.append([record()], condition=condition)
+        other_ledger.append([record()], condition=condition)
 
 
 def test_a_wrong_clock_of_a_host(system: System) -> None:

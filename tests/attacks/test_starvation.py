@@ -64,6 +64,16 @@ def _headers(environ: dict[str, str], client: str) -> list[str]:
     return ["Host: localhost", f"Authorization: Bearer {token}"]
 
 
+def _flood(
+    stack: ExitStack, server: Server, count: int, request: bytes
+) -> list[socket.socket]:
+    """Return *count* sockets that have sent *request*."""
+    sockets = [stack.enter_context(server.connect()) for _ in range(count)]
+    for each in sockets:
+        each.sendall(request)
+    return sockets
+
+
 def _silent(sockets: list[socket.socket]) -> set[socket.socket]:
     """Return the sockets whose request is not answered yet."""
     answered, _, _ = select.select(sockets, [], [], 0)
@@ -213,9 +223,7 @@ def test_a_slow_node_delays_only_the_tenant_that_asks_it(
     with Server(environ) as server, ExitStack() as stack:
         assert server.ask(PING).status == 200
         assert eventually(lambda: _is_ready(server), patience=60, pause=0.1)
-        sockets = [stack.enter_context(server.connect()) for _ in range(40)]
-        for each in sockets:
-            each.sendall(asked)
+        sockets = _flood(stack, server, 40, asked)
         assert eventually(lambda: len(_silent(sockets)) == 2, patience=60)
         listed = server.ask(_get(environ, "alice", "/v1/refunds"))
         is_ready = _is_ready(server)
@@ -283,9 +291,7 @@ def test_previews_of_a_tenant_wait_for_their_turn(
         assert server.ask(PING).status == 200
         assert server.ask(listed).status == 200
         assert server.ask(b"\r\n".join(known)).status == 200
-        sockets = [stack.enter_context(server.connect()) for _ in range(40)]
-        for each in sockets:
-            each.sendall(asked)
+        sockets = _flood(stack, server, 40, asked)
         assert eventually(lambda: len(_silent(sockets)) <= 18, patience=60)
         shown = server.ask(listed)
         waiting = _silent(sockets)
@@ -367,9 +373,7 @@ def test_one_tenant_leaves_database_connections_to_others(
         assert server.ask(listed).status == 200
         assert server.ask(shown).status == 200
         outside.execute("LOCK TABLE refunds IN ACCESS EXCLUSIVE MODE")
-        sockets = [stack.enter_context(server.connect()) for _ in range(40)]
-        for each in sockets:
-            each.sendall(listed)
+        sockets = _flood(stack, server, 40, listed)
         assert eventually(lambda: _waiting_for_locks(outside) >= 4, patience=60)
         other = stack.enter_context(server.connect())
         other.sendall(shown)

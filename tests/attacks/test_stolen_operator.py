@@ -62,7 +62,6 @@ class Heist:
         return tx_hash
 
     def next_nonce(self, address: str) -> int:
-        """Return the next nonce of a key."""
         return int(self.vault.rpc("eth_getTransactionCount", address, "pending"), 16)
 
     def pay(self, *amounts: int, key: int = 0, gas: int | None = None) -> str:
@@ -71,7 +70,6 @@ class Heist:
         return self.send(data, key=key, gas=gas or gas_bound(len(amounts)))
 
     def succeeded(self, tx_hash: str) -> bool:
-        """Return whether a mined transaction did not revert."""
         return bool(self.receipt(tx_hash)["status"] == "0x1")
 
     def receipt(self, tx_hash: str) -> dict[str, Any]:
@@ -83,12 +81,10 @@ class Heist:
         return cast("dict[str, Any]", receipt)
 
     def wait(self, seconds: int) -> None:
-        """Let time pass."""
         self.vault.rpc("evm_increaseTime", seconds)
         self.vault.rpc("evm_mine")
 
     def taken(self) -> int:
-        """Return what the thief has."""
         return coin.balance_of(self.vault.url, self.vault.token, THIEF)
 
 

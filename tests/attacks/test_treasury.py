@@ -67,7 +67,6 @@ def _look(world: World, treasury: Treasury) -> Callable[[], list[str]]:
 
 @pytest.fixture
 def token_file(tmp_path: Path) -> Path:
-    """The token of the treasury."""
     path = tmp_path / "treasury.token"
     path.write_text("token")
     path.chmod(0o600)
@@ -76,7 +75,6 @@ def token_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """A treasury; the test chooses its answers."""
     with reply_server((500, {}, b"")) as server:
         yield server
 

@@ -345,15 +345,15 @@ def test_a_denied_address_anywhere(service: Service) -> None:
         assert _rules(service.ask(document)) == ["recipient-denied"] * 2
 
 
-@pytest.mark.parametrize("data", [_calldata(5)[:-2], "nested"])
-def test_calldata_that_is_read_in_two_ways(service: Service, data: str) -> None:
-    if data == "nested":
-        data = _calldata(5)
-        for _ in range(400):
-            data = d.multicall_of(data)
-    document = _document(d.META_TRANSACTION, functionSignature=data)
+def test_calldata_that_is_read_in_two_ways(service: Service) -> None:
+    """Half a byte is missing, or the calls are nested too deeply."""
+    nested = _calldata(5)
+    for _ in range(400):
+        nested = d.multicall_of(nested)
+    for data in (_calldata(5)[:-2], nested):
+        document = _document(d.META_TRANSACTION, functionSignature=data)
 
-    assert _rules(service.ask(document)) == ["calldata"] * 2
+        assert _rules(service.ask(document)) == ["calldata"] * 2
 
 
 def test_a_stopped_network(service: Service, sqlite_store: SQLStore) -> None:
@@ -443,10 +443,9 @@ def test_every_kind_has_a_document() -> None:
     } <= chosen
 
 
-@pytest.mark.parametrize("kind", FIVE)
-def test_the_documents_are_what_their_names_say(kind: str) -> None:
-    """Each is valid typed data, of a known kind."""
-    document = TypedData.parse(FIVE[kind])
+def test_the_documents_are_what_their_names_say() -> None:
+    for kind, fields in FIVE.items():
+        document = TypedData.parse(fields)
 
-    assert document.digest()
-    assert recognise(document).kind != UNKNOWN
+        assert document.digest()
+        assert recognise(document).kind != UNKNOWN, kind
