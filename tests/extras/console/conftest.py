@@ -18,6 +18,7 @@ from tests.api.conftest import (
     paying_container,
 )
 from tests.api.support import SettableClock
+from tests.extras.console.worlds import World
 from tests.fixtures.scripted_chain import ScriptedChain
 
 
@@ -43,13 +44,17 @@ def container(
 
 @pytest.fixture
 def client(container: Container) -> TestClient:
-    """A client of the application."""
     return TestClient(create_app(container))
 
 
 @pytest.fixture
 def browser(client: TestClient) -> Browser:
-    """A browser of the administrator alice, logged in."""
     opened = Browser(client)
     assert opened.log_in().status_code == 303
     return opened
+
+
+@pytest.fixture
+def world(sqlite_store: SQLStore) -> World:
+    """A service, and the browser of an administrator."""
+    return World(sqlite_store)

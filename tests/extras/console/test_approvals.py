@@ -34,7 +34,6 @@ WHY = "checked with <b>the</b> gateway"
 
 
 def _resume_proposal(client: TestClient, **claims: Any) -> str:
-    """Return the digest of a proposal of carol."""
     for path in ("stop", "resume"):
         answer = client.simulate_post(
             f"/v1/admin/{path}",
@@ -46,7 +45,6 @@ def _resume_proposal(client: TestClient, **claims: Any) -> str:
 
 @pytest.fixture
 def digest(client: TestClient) -> str:
-    """The digest of a proposal of carol."""
     return _resume_proposal(client)
 
 
@@ -68,13 +66,6 @@ def _state(store: SQLStore, digest: str) -> ApprovalState:
     found = store.find_approval(digest)
     assert found is not None
     return found.state
-
-
-def _records(store: SQLStore, event: str) -> list[str]:
-    rows = store._database.run(
-        lambda c: c.exec_driver_sql("SELECT body FROM audit_records").all()
-    )
-    return [str(body) for (body,) in rows if f'"event":"{event}"' in body]
 
 
 def test_the_confirmation_shows_exactly_what_will_be_done(
@@ -122,12 +113,12 @@ def test_a_decision(
     assert decided is not None
     assert (decided.state, decided.decided_by) == (state, "token:alice")
     assert "token:alice" in page
-    (record,) = [each for each in _all_records(sqlite_store) if f'"{event}"' in each]
+    (record,) = [each for each in _records(sqlite_store) if f'"{event}"' in each]
     assert '"actor":"token:alice"' in record
     assert "gateway" in record
 
 
-def _all_records(store: SQLStore) -> list[str]:
+def _records(store: SQLStore) -> list[str]:
     rows = store._database.run(
         lambda c: c.exec_driver_sql("SELECT body FROM audit_records").all()
     )
@@ -148,19 +139,19 @@ def test_one_person_cannot_ask_and_approve(
     assert _state(sqlite_store, digest) is ApprovalState.WAITING
 
 
-@pytest.mark.parametrize("body", [b"\xff", b"a", b"form=%ff", b"x=1&" * 20])
 def test_a_body_that_is_no_form_is_refused(
-    browser: Browser, client: TestClient, body: bytes
+    browser: Browser, client: TestClient
 ) -> None:
-    answer = client.simulate_post(
-        "/console/changes/approve/confirm",
-        body=body,
-        headers={"Content-Type": "application/x-www-form-urlencoded"},
-        cookies=browser.cookies,
-        host="hotwallet.example",
-    )
+    for body in (b"\xff", b"a", b"form=%ff", b"x=1&" * 20):
+        answer = client.simulate_post(
+            "/console/changes/approve/confirm",
+            body=body,
+            headers={"Content-Type": "application/x-www-form-urlencoded"},
+            cookies=browser.cookies,
+            host="hotwallet.example",
+        )
 
-    assert answer.status_code == 400
+        assert answer.status_code == 400, body
 
 
 def test_a_decided_proposal_has_no_form(

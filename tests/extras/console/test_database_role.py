@@ -23,36 +23,20 @@ def test_the_role_suffices(processes: Processes, clock: SettableClock) -> None:
         )
     browser = Browser(client)
     browser.log_in()
-    shown = [
-        browser.get(path).status_code
-        for path in (
-            *PATHS,
-            f"/console/refunds/{refund.id}",
-            "/console/refunds?q=order",
-        )
-    ]
-    given = {
-        "form": browser.form_token(),
-        "digest": answer.json["digest"],
-        "reason": "checked",
-    }
-    confirmed = browser.submit("/console/changes/approve/confirm", given)
-    fields = find_form(confirmed.text, "/console/changes/approve/make").fields
-    fields["token"] = new_token(scope="approvals:decide")
+    paths = (*PATHS, f"/console/refunds/{refund.id}", "/console/refunds?q=order")
+    shown = {browser.get(path).status_code for path in paths}
 
-    assert set(shown) == {200}
-    assert browser.submit("/console/changes/approve/make", fields).status_code == 200
+    def made(name: str, scope: str, **values: str) -> int:
+        path = f"/console/changes/{name}"
+        given = {"form": browser.form_token(), "reason": "checked", **values}
+        confirmed = browser.submit(f"{path}/confirm", given)
+        fields = find_form(confirmed.text, f"{path}/make").fields
+        fields["token"] = new_token(scope=scope)
+        return browser.submit(f"{path}/make", fields).status_code
 
-    given = {
-        "form": browser.form_token(),
-        "refund_id": refund.id,
-        "reason": "checked",
-    }
-    confirmed = browser.submit("/console/changes/cancel-refund/confirm", given)
-    fields = find_form(confirmed.text, "/console/changes/cancel-refund/make").fields
-    fields["token"] = new_token(scope="refunds:write")
-    made = browser.submit("/console/changes/cancel-refund/make", fields)
-    assert made.status_code == 200
+    assert shown == {200}
+    assert made("approve", "approvals:decide", digest=answer.json["digest"]) == 200
+    assert made("cancel-refund", "refunds:write", refund_id=refund.id) == 200
     cancelled = processes.stores["admin"].get(refund.id)
     assert cancelled is not None
     assert cancelled.cancel_requested_at is not None

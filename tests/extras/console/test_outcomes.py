@@ -1,9 +1,6 @@
 """Changes that are refused, or not finished: the page says so, and what to do next."""
 
-import pytest
-
 from api.actions.catalogue import FORMS
-from backends.sql import SQLStore
 from signer.errors import ChainUnavailableError, KeyUnusableError
 from signer.refunds.wallet_reconciliation import WalletReconciler
 from tests.extras.console.worlds import SHOP, WHY, World
@@ -12,39 +9,13 @@ from tests.fixtures.scripted_chain import CHAIN_ID
 from tests.support.ring import NEW
 
 
-(
-    REPAIR,
-    REHEARSE,
-    ROTATE,
-    REVOKE,
-    REPLAY,
-    REPLAY_DEAD,
-    CANCEL,
-    APPROVE,
-    BLOCK,
-) = (
+REPAIR, REHEARSE, ROTATE = (
     next(each for each in FORMS if each.name == name)
-    for name in (
-        "repair-nonces",
-        "rehearse-rotation",
-        "rotate-key",
-        "revoke-key",
-        "replay-event",
-        "replay-dead",
-        "cancel-refund",
-        "approve",
-        "block-tenant",
-    )
+    for name in ("repair-nonces", "rehearse-rotation", "rotate-key")
 )
 
 
 _FLAGS = ("compromised", "without_funds")
-
-
-@pytest.fixture
-def world(sqlite_store: SQLStore) -> World:
-    """A service, and the browser of an administrator."""
-    return World(sqlite_store)
 
 
 def _rotation(world: World, *flags: str) -> dict[str, str]:
@@ -157,32 +128,28 @@ def test_keys_show_what_drains(world: World) -> None:
     assert f"/console/changes/revoke-key?address={address}" in page
 
 
-@pytest.mark.parametrize(
-    ("name", "values", "code"),
-    [
-        ("stop", {"network": "local", "asset": "*", "reason": " "}, "invalid-input"),
-        (
-            "stop",
-            {"network": "local", "asset": "*", "reason": "x" * 201},
-            "invalid-input",
-        ),
-        ("stop", {"network": "local", "asset": "*", "reason": "a\nb"}, "invalid-input"),
-        ("block-tenant", {"tenant": "", "reason": WHY}, "invalid-input"),
-        ("block-tenant", {"tenant": "x" * 129, "reason": WHY}, "invalid-input"),
-        ("replay-dead", {"tenant": SHOP, "reason": WHY}, "not-found"),
-    ],
-)
-def test_a_refused_confirmation(
-    world: World, name: str, values: dict[str, str], code: str
-) -> None:
-    """No token is asked for, and nothing was changed."""
-    given = {"form": world.browser.form_token(), **values}
-    answer = world.browser.submit(f"/console/changes/{name}/confirm", given)
+_STOP = {"network": "local", "asset": "*"}
 
-    assert answer.status_code in {400, 404}
-    assert code in answer.text
-    assert "Nothing was changed" in answer.text
-    assert 'name="token"' not in answer.text
+REFUSED: list[tuple[str, dict[str, str], str]] = [
+    ("stop", {**_STOP, "reason": " "}, "invalid-input"),
+    ("stop", {**_STOP, "reason": "x" * 201}, "invalid-input"),
+    ("stop", {**_STOP, "reason": "a\nb"}, "invalid-input"),
+    ("block-tenant", {"tenant": "", "reason": WHY}, "invalid-input"),
+    ("block-tenant", {"tenant": "x" * 129, "reason": WHY}, "invalid-input"),
+    ("replay-dead", {"tenant": SHOP, "reason": WHY}, "not-found"),
+]
+
+
+def test_refused_confirmations(world: World) -> None:
+    """No token is asked for, and nothing was changed."""
+    for name, values, code in REFUSED:
+        given = {"form": world.browser.form_token(), **values}
+        answer = world.browser.submit(f"/console/changes/{name}/confirm", given)
+
+        assert answer.status_code in {400, 404}, values
+        assert code in answer.text
+        assert "Nothing was changed" in answer.text
+        assert 'name="token"' not in answer.text
 
 
 def test_a_refund_with_a_nonce_is_not_cancelled(world: World) -> None:

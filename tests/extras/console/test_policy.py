@@ -141,9 +141,7 @@ def test_refusals_are_counted_by_reason(
 OWN = '@id("our-rule")  // <b>Ours</b>.\nforbid (principal, action, resource);'
 
 
-def test_the_rules_in_force_are_shown(
-    limited: Container, browser: Browser, clock: SettableClock
-) -> None:
+def test_the_rules_in_force_are_shown(limited: Container, browser: Browser) -> None:
     """With their texts and the hash that signatures have; the own ones are marked."""
     defaults = service_files(limited.networks, limited.tenants)
     own = PolicyFile("own.cedar", OWN)
@@ -172,7 +170,7 @@ def test_rules_that_are_not_in_force_are_shown(
 
 
 def test_decisions_are_counted_by_rule(
-    container: Container, sqlite_store: SQLStore, browser: Browser, clock: SettableClock
+    sqlite_store: SQLStore, browser: Browser, clock: SettableClock
 ) -> None:
     """Those of all processes; a row of another program is a text at most."""
     assert "Nothing was decided yet" in browser.get("/console/policy").text

@@ -18,6 +18,7 @@ from signer.model.decision import Decision, Verdict
 from tests.api.browser import Browser
 from tests.api.service import NETWORKS
 from tests.api.support import SettableClock
+from tests.extras.console.worlds import pages_of
 from tests.support.ledgers import ROW_MACS
 
 
@@ -99,7 +100,6 @@ def signed(container: Container, clock: SettableClock) -> Container:
 
 @pytest.fixture
 def browser(signed: Container, clock: SettableClock) -> Browser:
-    """A browser of the administrator alice, logged in."""
     opened = Browser(TestClient(create_app(signed)))
     assert opened.log_in(now=clock.now).status_code == 303
     return opened
@@ -133,39 +133,32 @@ def test_every_path_is_shown_in_words(browser: Browser) -> None:
     assert "abababababababab" in page
 
 
-@pytest.mark.parametrize(
-    ("search", "words"),
-    [
-        ("path=refund", [TRANSFER, TRANSFER]),
-        ("path=sweep", [TRANSFER]),
-        ("path=no-op", [NOOP]),
-        ("path=self-test", ["test the key with random bytes"]),
-        ("path=rest&actor=bot&network=local", ["sign <b>hello</b>"]),
-        ("actor=token:bot&rule=calls", ["call 0x"]),
-        ("rule=greet", []),
-        ("network=elsewhere", []),
-        ("since=2026-11-24T15:30&until=2026-11-24T16:30", ["call 0x"]),
-        ("actor=&path=&network=&rule=no-op&since=&until=", [NOOP]),
-    ],
-)
-def test_signatures_are_found(browser: Browser, search: str, words: list[str]) -> None:
-    assert _words(browser.get(f"/console/signatures?{search}").text) == words
+SEARCHES = {
+    "path=refund": [TRANSFER, TRANSFER],
+    "path=sweep": [TRANSFER],
+    "path=no-op": [NOOP],
+    "path=self-test": ["test the key with random bytes"],
+    "path=rest&actor=bot&network=local": ["sign <b>hello</b>"],
+    "actor=token:bot&rule=calls": ["call 0x"],
+    "rule=greet": [],
+    "network=elsewhere": [],
+    "since=2026-11-24T15:30&until=2026-11-24T16:30": ["call 0x"],
+    "actor=&path=&network=&rule=no-op&since=&until=": [NOOP],
+}
 
 
-@pytest.mark.parametrize("search", ["since=yesterday", "before=x", "what=this"])
-def test_a_malformed_search_is_explained(browser: Browser, search: str) -> None:
-    assert browser.get(f"/console/signatures?{search}").status_code == 400
+def test_signatures_are_found(browser: Browser) -> None:
+    for search, words in SEARCHES.items():
+        page = browser.get(f"/console/signatures?{search}").text
+
+        assert _words(page) == words, search
 
 
 def test_a_search_has_pages(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each page continues where the one before it ended."""
     monkeypatch.setattr("api.extras.console.audit.PAGE_SIZE", 2)
-    path, seen = "/console/signatures?actor=worker", list[str]()
-    while path:
-        page = browser.get(path).text
-        seen += _words(page)
-        found = re.findall(r'href="(/console/signatures\?[^"]*before[^"]*)"', page)
-        path = html.unescape(found[0]) if found else ""
+    pages = pages_of(browser, "/console/signatures?actor=worker")
+    seen = [each for page in pages for each in _words(page)]
 
     assert seen == [TRANSFER, NOOP, TRANSFER, TRANSFER]
 
@@ -191,7 +184,7 @@ def test_a_page_reads_so_many_records(
 
 
 def test_a_forged_record_is_marked_and_not_shown(
-    signed: Container, browser: Browser, sqlite_store: SQLStore, clock: SettableClock
+    browser: Browser, sqlite_store: SQLStore, clock: SettableClock
 ) -> None:
     """A program that can write rows cannot invent a signature."""
     fields = {

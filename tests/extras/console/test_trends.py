@@ -181,13 +181,6 @@ def test_the_page_has_every_plot_as_a_table(browser: Browser, span: str) -> None
     assert "No open refund is delayed." in page
 
 
-def test_an_unknown_period_is_explained(browser: Browser) -> None:
-    answer = browser.get("/console/trends?span=year")
-
-    assert answer.status_code == 400
-    assert "must be day or week" in answer.text
-
-
 def test_a_plot_has_the_same_numbers_as_a_table(
     browser: Browser, sqlite_store: SQLStore, clock: SettableClock
 ) -> None:

@@ -141,7 +141,7 @@ def test_a_revoked_key_that_may_pay_from_a_vault_is_shown(
 
 
 def test_a_pause_and_code_of_others_are_shown(
-    container: Container, sqlite_store: SQLStore, browser: Browser, clock: SettableClock
+    sqlite_store: SQLStore, browser: Browser, clock: SettableClock
 ) -> None:
     """T7: the operator sees a delegation where the wallets are."""
     reserved(sqlite_store, accepted(sqlite_store))

@@ -1,6 +1,8 @@
 """A service whose state each change of the console can action."""
 
-from collections.abc import Mapping
+import html
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -164,3 +166,14 @@ class World:
         """Let bob approve everything that waits."""
         for each in self.container.approvals.list().approvals:
             self.container.approvals.approve(each.digest, BOB, "looked at it")
+
+
+def pages_of(browser: Browser, path: str) -> Iterator[str]:
+    """Yield the page at *path*, and by their links those after it."""
+    while path:
+        page = browser.get(path).text
+        yield page
+        link = r'href="(/console/[a-z]+\?[^"#]*(?:before|cursor)[^"#]*)'
+        found = re.findall(link, page)
+        assert len(found) <= 1
+        path = html.unescape(found[0]) if found else ""
