@@ -66,7 +66,6 @@ def run_doctor(
 
 
 def states(results: Mapping[str, CheckResult]) -> dict[str, str]:
-    """Return the state of each check."""
     return {name: str(result.state) for name, result in results.items()}
 
 
