@@ -31,7 +31,6 @@ def read(tmp_path: Path) -> Read:
 
 
 def problems(read: Read, content: str | bytes) -> list[str]:
-    """Return the problems of a file that is refused."""
     with pytest.raises(FileError) as refusal:
         read(content)
     first, *rest = refusal.value.message.splitlines()

@@ -93,7 +93,6 @@ class PaperChain:
         self.head += blocks
 
     def block(self, number: int) -> Block:
-        """Return the block at *number*."""
         return Block(number, f"0x{self.fork:02x}{number:062x}")
 
     def change(self, owner: str, asset: str, amount: int) -> None:
@@ -424,7 +423,6 @@ class Books:
         )
 
     def put(self, wallet: str, entry: NonceEntry) -> NonceEntry:
-        """Write *entry*."""
         self.entries[wallet][entry.nonce] = entry
         return entry
 
@@ -664,16 +662,13 @@ class Books:
     def differences(
         self, first: int = 1, last: int | None = None, **given: Any
     ) -> list[Difference]:
-        """Return what differs."""
         found = self.events(first, last, **given)
         return [each for each in found if isinstance(each, Difference)]
 
     def codes(self, first: int = 1, last: int | None = None, **given: Any) -> list[str]:
-        """Return the code of each difference."""
         return [str(each.code) for each in self.differences(first, last, **given)]
 
     def result(self, first: int = 1, last: int | None = None) -> NetworkBooks:
-        """Return the result."""
         *_, result = self.events(first, last)
         assert isinstance(result, NetworkBooks)
         return result

@@ -12,13 +12,11 @@ from signer.chain.vault import Item
 from signer.model.refund import COIN_ADDRESS, Refund, Status
 from signer.model.transaction import Kind, TransactionStatus
 from signer.model.wallet import NOOP_MEMO
-from signer.ports.chain import Block
 from signer.refunds.nonce_checks import paid_earlier
 from tests.extras.books.paid_books import (
     CUSTOMER,
     GUARDIAN,
     MOST_FEE,
-    NETWORK,
     OTHER_TOKEN,
     SECOND,
     STRANGER,
@@ -26,7 +24,6 @@ from tests.extras.books.paid_books import (
     VAULT,
     WALLET,
     Books,
-    PaperChain,
     refund_of,
 )
 from tests.fixtures.ledger import as_if
@@ -579,9 +576,3 @@ def test_what_precedes_the_ledger_is_noted(books: Books) -> None:
     assert [note.split()[0] for note in result.notes] == ["2"]
     (tokens,) = [each for each in result.accounts if each.asset == TOKEN]
     assert (tokens.other, tokens.refunds) == (9, 10)
-
-
-def test_blocks_are_those_of_the_chain() -> None:
-    """A block of another fork is another block."""
-    assert PaperChain().block(7) == Block(7, f"0x00{7:062x}")
-    assert NETWORK.confirmations == 3

@@ -52,12 +52,10 @@ class Traced:
 
     @property
     def spans(self) -> Sequence[ReadableSpan]:
-        """The spans, in the order of their ends."""
         return self._exporter.get_finished_spans()
 
     @property
     def names(self) -> list[str]:
-        """Their names."""
         return [span.name for span in self.spans]
 
 
@@ -126,31 +124,27 @@ def test_the_caller_is_linked() -> None:
     assert f"{link.context.span_id:016x}" == "00f067aa0ba902b7"
 
 
-@pytest.mark.parametrize(
-    "header",
-    [None, "", "x", PARENT[:-1], PARENT.upper(), "00-" + "0" * 32 + PARENT[35:], "é"],
-)
-def test_a_malformed_caller_is_not_linked(header: str | None) -> None:
-    traced = Traced()
-    traced.tracer.accepted(_refund(), 0.1, header)
+def test_a_malformed_caller_is_not_linked() -> None:
+    zeros = "00-" + "0" * 32 + PARENT[35:]
+    for header in (None, "", "x", PARENT[:-1], PARENT.upper(), zeros, "é"):
+        traced = Traced()
+        traced.tracer.accepted(_refund(), 0.1, header)
 
-    assert list(traced.spans[0].links) == []
+        assert list(traced.spans[0].links) == [], header
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [(b, a) for b, moves in status_moves().items() for a in sorted(moves)],
-)
-def test_every_move_has_a_span(before: Status, after: Status) -> None:
+def test_every_move_has_a_span() -> None:
     """A clock that was set back makes it empty; only bad ends are errors."""
-    traced = Traced()
-    refund = _refund(status=before)
-    traced.tracer.moved(refund, _moved(refund, after, START - timedelta(1)))
+    for before, moves in status_moves().items():
+        for after in moves:
+            traced = Traced()
+            refund = _refund(status=before)
+            traced.tracer.moved(refund, _moved(refund, after, START - timedelta(1)))
 
-    (span,) = traced.spans
-    assert span.start_time == span.end_time
-    is_bad = after in {Status.REFUSED, Status.FAILED}
-    assert (span.status.status_code is StatusCode.ERROR) is is_bad
+            (span,) = traced.spans
+            assert span.start_time == span.end_time
+            is_bad = after in {Status.REFUSED, Status.FAILED}
+            assert (span.status.status_code is StatusCode.ERROR) is is_bad, after
 
 
 def test_spans_say_nothing_that_is_secret() -> None:

@@ -1,7 +1,8 @@
-"""The evidence of one payment proves it alone, and nothing else of a batch is in it."""
+"""The evidence of one payment proves it alone, also on the command line."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -12,10 +13,13 @@ from api.extras.payment_evidence.evidence import (
     verify_evidence,
 )
 from backends.sql import SQLStore
+from backends.sql.audit import AuditTables
 from signer.errors import InvalidInputError
 from signer.model.refund import Refund
 from signer.model.transaction import CLAIM_TIME
-from tests.support.ledgers import seal
+from tests.api.cli.audit_commands import run
+from tests.fixtures.ledger import accepted
+from tests.support.ledgers import open_ledger, seal
 from tests.support.refunds import World
 from tests.support.restores import keep_log, requested
 
@@ -97,30 +101,24 @@ SIGNED = "digest-sign-succeeded"
 ACCEPTED = "refund-accept-succeeded"
 
 
-@pytest.mark.parametrize(
-    ("event", "change"),
-    [
-        (SIGNED, lambda details: details["payments"].reverse()),
-        (SIGNED, lambda details: details.update(composition="00")),
-        (SIGNED, lambda details: details.update(vault="0x" + "7" * 40)),
-        (SIGNED, lambda details: details["payments"].append("rf_more")),
-        (ACCEPTED, lambda details: details.update(amount="13.50")),
-        (ACCEPTED, lambda details: details.update(recipient="0x" + "7" * 40)),
-        (ACCEPTED, lambda details: details.update(reference="another")),
-        (ACCEPTED, lambda details: details.update(token_address="0x" + "7" * 40)),
-        (ACCEPTED, lambda details: details.update(chain_id=1)),
-    ],
-    ids=map(str, range(9)),
-)
-def test_what_was_changed_proves_nothing(
-    vault_world: World, event: str, change: Callable[[Any], object]
-) -> None:
+CHANGES: list[tuple[str, Callable[[Any], object]]] = [
+    (SIGNED, lambda details: details["payments"].reverse()),
+    (SIGNED, lambda details: details.update(composition="00")),
+    (SIGNED, lambda details: details.update(vault="0x" + "7" * 40)),
+    (SIGNED, lambda details: details["payments"].append("rf_more")),
+    (ACCEPTED, lambda details: details.update(amount="13.50")),
+    (ACCEPTED, lambda details: details.update(recipient="0x" + "7" * 40)),
+    (ACCEPTED, lambda details: details.update(reference="another")),
+    (ACCEPTED, lambda details: details.update(token_address="0x" + "7" * 40)),
+    (ACCEPTED, lambda details: details.update(chain_id=1)),
+]
+
+
+def test_what_was_changed_proves_nothing(vault_world: World) -> None:
     first, *_ = paid(vault_world, 3)
     lines = evidence_of(vault_world, first)
-
-    verdict = verify_evidence(_each(lines, event, change))
-
-    assert verdict.problems
+    for number, (event, change) in enumerate(CHANGES):
+        assert verify_evidence(_each(lines, event, change)).problems, number
 
 
 def test_bytes_of_another_signature_prove_nothing(vault_world: World) -> None:
@@ -136,29 +134,69 @@ def test_bytes_of_another_signature_prove_nothing(vault_world: World) -> None:
     ]
 
 
-def _without_acceptance(lines: Sequence[bytes]) -> Lines:
-    return [line for line in lines if f'"{ACCEPTED}"'.encode() not in line]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        _without_acceptance,
-        lambda lines: lines[1:],
-        lambda lines: [],
-        lambda lines: [*lines, b"{}\n"],
-        lambda lines: [_changed(lines[0], lambda f: f.update(format="2")), *lines[1:]],
-        lambda lines: [
-            _changed(lines[0], lambda f: f.update(refund_id="rf_other")),
-            *lines[1:],
-        ],
+OTHERS: list[Callable[[Lines], Lines]] = [
+    lambda lines: [line for line in lines if f'"{ACCEPTED}"'.encode() not in line],
+    lambda lines: lines[1:],
+    lambda lines: [],
+    lambda lines: [*lines, b"{}\n"],
+    lambda lines: [_changed(lines[0], lambda f: f.update(format="2")), *lines[1:]],
+    lambda lines: [
+        _changed(lines[0], lambda f: f.update(refund_id="rf_other")),
+        *lines[1:],
     ],
-    ids=map(str, range(6)),
-)
-def test_other_files_are_refused(
-    vault_world: World, change: Callable[[Lines], Lines]
-) -> None:
-    first, *_ = paid(vault_world, 2)
+]
 
-    with pytest.raises(InvalidInputError):
-        verify_evidence(change(evidence_of(vault_world, first)))
+
+def test_other_files_are_refused(vault_world: World) -> None:
+    first, *_ = paid(vault_world, 2)
+    lines = evidence_of(vault_world, first)
+    for change in OTHERS:
+        with pytest.raises(InvalidInputError):
+            verify_evidence(change(lines))
+
+
+@pytest.fixture
+def evidence(vault_world: World, tmp_path: Path) -> Path:
+    """Return the file of a refund that is the second of a batch."""
+    _, second, _ = paid(vault_world, 3)
+    path = tmp_path / "evidence.jsonl"
+    path.write_bytes(b"".join(evidence_of(vault_world, second)))
+    return path
+
+
+@pytest.mark.usefixtures("files")
+def test_evidence_is_verified_offline(evidence: Path) -> None:
+    text = run("verify-payment", str(evidence))
+    document = json.loads(run("verify-payment", str(evidence), "--json").stdout)
+
+    assert text.exit_code == 0
+    assert ", nonce 0, item 2 of 3" in text.stdout
+    assert document["ok"]
+    assert [each["position"] for each in document["payments"]] == [2]
+
+
+@pytest.mark.usefixtures("files")
+def test_evidence_without_a_signature_exits_with_1(evidence: Path) -> None:
+    lines = evidence.read_bytes().splitlines(keepends=True)
+    evidence.write_bytes(b"".join(each for each in lines if b"digest-sign" not in each))
+
+    found = run("verify-payment", str(evidence))
+
+    assert found.exit_code == 1
+    assert "PROBLEM: a signed transaction does not pay the refund" in found.stdout
+    assert "no signed transaction pays it" in found.stdout
+
+
+@pytest.mark.usefixtures("files")
+def test_the_evidence_of_a_ledger(
+    journal: AuditTables, sqlite_url: str, tmp_path: Path
+) -> None:
+    """A refund that nothing knows exits with 2."""
+    assert journal.head()[0] == 0
+    refund = accepted(open_ledger(sqlite_url))
+    out = tmp_path / "one.jsonl"
+
+    assert run("payment", refund.id, "--out", str(out)).exit_code == 0
+    assert refund.id in out.read_text()
+    missing = run("payment", "rf_" + "0" * 32, "--out", str(out))
+    assert missing.exit_code == 2

@@ -1,6 +1,7 @@
 """Restores with a log: nothing is paid twice, and nothing is left to do."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from signer.model.key import KeyState
 from signer.model.refund import Status
 from signer.model.wallet import Pause
 from signer.ports.ledger import Ledger
+from tests.fixtures.roles import Processes
 from tests.fixtures.scripted_chain import Sent
 from tests.support.keys import key_at
 from tests.support.ledgers import copy_ledger, seal
@@ -36,9 +38,10 @@ from tests.support.refunds import (
     NOON,
     OPERATOR,
     SECOND,
+    World,
     altered,
 )
-from tests.support.restores import Restored, plan_of, requested
+from tests.support.restores import Restored, keep_log, plan_of, requested
 
 
 def _restore(
@@ -128,8 +131,10 @@ def test_cancellations_and_refusals_are_repeated(world: Restored) -> None:
     world.chain.revert = None
 
     plan = _restore(world, copy)
+    again = plan_of(world, world.log)
     ended = world.finish(old, new, refused)
 
+    assert again.is_empty
     is_new = {each.refund.id: each.record is not None for each in plan.refunds}
     assert [is_new[each.id] for each in (old, new, refused)] == [False, True, True]
     assert plan.facts()["cancelled"] == 3
@@ -370,7 +375,6 @@ def test_rotations_and_revocations_are_repeated(world: Restored) -> None:
 
 
 def _rotate(world: Restored) -> None:
-    """Rotate to the second key, as an administrator does."""
     options = RotationOptions(active_address=world.signer.address)
     world.restorer._rotation.rotate(SECOND.address.lower(), OPERATOR, options)
 
@@ -468,3 +472,39 @@ def test_another_administrator_approves_a_restore(world: Restored) -> None:
     assert (world.wallet.paused_by, world.wallet.high_water) == (Pause.RESTORED, 3)
     assert used is not None
     assert used.state is ApprovalState.DONE
+
+
+def test_the_roles_may_restore_and_fill(
+    processes: Processes, empty: Callable[[], Ledger]
+) -> None:
+    """
+    Administrators open wallets, create refunds and hold nonces; workers hold and sign
+    those of fillers (R24).
+    """
+    lost = World(empty())
+    log = keep_log(lost)
+    refunds = [requested(lost, name) for name in ("paid", "cancelled", "refused")]
+    unknown = requested(lost, "unknown")
+    lost.step(refunds[0], times=3)
+    lost.service.request_cancellation("gateway", refunds[1].id, ACTOR)
+    lost.chain.revert = "blocked"
+    lost.step(refunds[2])
+    lost.chain.revert = None
+    lost.step(unknown, times=2)
+    records = [each for each in log if unknown.reference not in each.body]
+    admin, worker = (
+        replace(each, chain=lost.chain) for each in (processes.admin, processes.worker)
+    )
+
+    plan = admin.restore(records)
+    ended = worker.finish(*refunds)
+    worker.work()
+
+    assert [each.fillers for each in plan.wallets] == [[1]]
+    assert [each.status for each in ended] == [
+        Status.CONFIRMED,
+        Status.CANCELLED,
+        Status.CANCELLED,
+    ]
+    assert worker.store.paused_wallets() == set()
+    assert lost.chain.payouts() == [(CUSTOMER, AMOUNT)]

@@ -9,7 +9,6 @@ from tests.support.refunds import CUSTOMER
 
 
 def screened(allowed: object, address: object = CUSTOMER.lower()) -> Reply:
-    """Return the answer about *address*."""
     return 200, {}, json.dumps({"address": address, "allowed": allowed}).encode()
 
 

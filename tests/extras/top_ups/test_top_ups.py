@@ -112,7 +112,6 @@ class System:
 
     @property
     def alerts(self) -> int:
-        """How many alerts were raised."""
         return self.world.store.alert_counts().get(Alert.TOP_UP_FAILING, 0)
 
 

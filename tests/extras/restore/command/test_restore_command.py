@@ -38,7 +38,6 @@ class Lost:
     key: Path
 
     def restore(self, *arguments: str) -> Finished:
-        """Run the command with the log."""
         return self.run("restore", "--log", str(self.log), *arguments)
 
     def mark(self, nonce: int) -> str:
@@ -46,7 +45,6 @@ class Lost:
         return f"--high-water=local:{self.address}={nonce}"
 
     def content(self) -> object:
-        """Return what the ledger has."""
         with closing(open_ledger(self.url)) as store:
             refunds = store.list("gateway").refunds
             return refunds, store.wallets(), store.stops(), store.head()
@@ -82,36 +80,28 @@ def test_a_restore(lost: Lost) -> None:
     done = lost.restore("--yes")
     after = lost.content()
     again, looked_again = lost.restore("--yes"), lost.restore("--dry-run")
+    with closing(open_ledger(lost.url)) as store:
+        refunds = {each.reference: each for each in store.list("gateway").refunds}
+        (wallet,) = store.wallets()
 
-    wallet = (
+    mark = (
         f"local {lost.address}: next nonce 1, the chain's 2, high-water mark 2;"
         " no-ops: 0\n"
     )
     changes = "refunds that are created again: 2\nrefunds that get their nonces back: 1"
     assert (looked.status, done.status) == (0, 0)
-    assert wallet in looked.out
+    assert mark in looked.out
     assert changes in looked.out
     assert looked.out in done.out
     assert "done: start a worker" in done.out
+    assert '"event":"ledger-restore-requested"' in done.err
+    assert '"event":"ledger-restore-succeeded"' in done.err
     assert before == same != after == lost.content()
     for each in (again, looked_again):
         assert (each.status, each.out.endswith(NOTHING)) == (0, True)
-
-
-def test_what_is_restored(lost: Lost) -> None:
-    """The refunds, the nonce, and the mark of the wallet, which pays nothing new."""
-    finished = lost.restore("--yes", "--json")
-
-    with closing(open_ledger(lost.url)) as store:
-        refunds = {each.reference: each for each in store.list("gateway").refunds}
-        (wallet,) = store.wallets()
-    assert finished.json["done"] is True
-    assert refunds["lost"].status is Status.RESERVED
-    assert refunds["lost"].nonce == 1
+    assert (refunds["lost"].status, refunds["lost"].nonce) == (Status.RESERVED, 1)
     assert refunds["queued"].status is Status.QUEUED
     assert (wallet.paused_by, wallet.high_water) == (Pause.RESTORED, 2)
-    assert '"event":"ledger-restore-requested"' in finished.err
-    assert '"event":"ledger-restore-succeeded"' in finished.err
 
 
 def test_json(lost: Lost) -> None:
@@ -167,6 +157,7 @@ def test_marks_without_a_log(lost: Lost) -> None:
         missing.out
     )
     assert "high-water mark 4 (stated); no-ops: 2\n" in stated.out
+    assert done["done"] is True
     assert [each["fillers"] for each in done["wallets"]] == [[2, 3]]
 
 
@@ -238,20 +229,6 @@ def test_a_log_that_cannot_be_read(lost: Lost, tmp_path: Path) -> None:
     assert damaged.out.endswith("nothing was changed\n")
     assert (stated.status, "PROBLEM" in stated.out) == (0, False)
     assert before == lost.content()
-
-
-def test_lines_of_other_programs(lost: Lost) -> None:
-    """They are skipped, also if they are JSON."""
-    lines = lost.log.read_text()
-    lost.log.write_text(
-        'GET /healthz\n{"event": "wallet-paused", "level": "error"}\n\n[1, 2]\n'
-        f"\x00\n{lines}half a li"
-    )
-    finished = lost.restore("--dry-run", "--json").json
-
-    assert finished["log"]["authentic"] == len(lost.records)
-    assert finished["problems"] == []
-    assert len(finished["refunds"]) == 2
 
 
 def test_another_mac_key(lost: Lost) -> None:
