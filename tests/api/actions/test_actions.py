@@ -27,7 +27,7 @@ from signer.audit.actions import AuditAction
 from tests.api.actions.cases import CASES, prepared
 from tests.api.actions.surfaces import Surfaces
 from tests.api.administrators import UNAUTHORIZED, authorized
-from tests.extras.console.worlds import WHY, World
+from tests.extras.console.worlds import CAROL, WHY, World
 from tests.support.ledgers import open_ledger
 
 
@@ -113,18 +113,22 @@ def test_every_surface_makes_the_same_change_and_records(
 def test_a_dry_run_changes_nothing(
     world: World, surfaces: Surfaces, action: Action
 ) -> None:
-    """Nor does the console's confirmation, which shows the plan."""
+    """A command prints what it would do; the console's confirmation shows the plan."""
     case, texts = prepared(world, action)
     before, known = case.state(world), len(world.records())
-    finished = surfaces.command(world, action, texts, "--dry-run", "--json")
+    answer = action.rehearse(world.container, action.values(texts), CAROL)
+    as_json = surfaces.command(world, action, texts, "--dry-run", "--json")
+    as_text = surfaces.command(world, action, texts, "--dry-run")
     world.confirm(action, texts)
 
-    assert json.loads(finished.out), finished.err
+    assert json.loads(as_json.out) == answer.document, as_json.err
+    assert as_text.out.splitlines() == list(answer.lines)
     assert case.state(world) == before
     if action.rehearsal is None:
         assert len(world.records()) == known
     else:  # The device signs a test, which is on record.
-        assert surfaces.http(world, action, texts, dry_run=True) == 200
+        shown = surfaces.answer(world, action, texts, dry_run=True)
+        assert (shown.status_code, shown.json) == (200, answer.document)
         assert case.state(world) == before
 
 
@@ -152,8 +156,12 @@ def test_only_a_new_token_with_role_and_scope_is_accepted(
     assert case.state(world) == before
 
     once: dict[str, Any] = {"roles": ["devops"], "jti": "once"}
-    done = surfaces.http(world, action, texts, **once)
-    assert (done in {200, 202}, case.state(world) != before) == (True, True)
+    known = len(world.records())
+    done = surfaces.answer(world, action, texts, **once)
+    named = {(each["token_id"], each["request_id"]) for each in world.records()[known:]}
+    assert done.status_code in {200, 202}
+    assert case.state(world) != before
+    assert named == {("once", done.headers["x-request-id"])}
     assert surfaces.http(world, action, texts, **once) == 401
 
 

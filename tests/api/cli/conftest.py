@@ -53,17 +53,25 @@ def journal(
 
 
 @pytest.fixture
+def node_url(request: pytest.FixtureRequest) -> str:
+    """The node of the network: anvil for a test that has it, and otherwise none."""
+    if "fresh_anvil" not in request.fixturenames:
+        return "http://127.0.0.1:9"
+    return str(request.getfixturevalue("fresh_anvil").url)
+
+
+@pytest.fixture
 def networks(
-    tmp_path: Path, fresh_anvil: DevChain, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, node_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Path]:
     """Return a function that writes the networks file, and returns its path."""
     path = tmp_path / "networks.toml"
     monkeypatch.setenv("NETWORKS_FILE", str(path))
 
     def write(
-        url: str = fresh_anvil.url, confirmations: int = 1, vault: str | None = None
+        url: str = node_url, confirmations: int = 1, vault: str | None = None
     ) -> Path:
-        return write_networks(path, url, fresh_anvil.token, confirmations, vault)
+        return write_networks(path, url, confirmations=confirmations, vault=vault)
 
     write()
     return write

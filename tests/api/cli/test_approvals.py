@@ -7,14 +7,9 @@ import pytest
 from api.views.administration import list_lines
 from backends.sql import SQLStore
 from signer.approvals import OpenApprovals
-from signer.model.approval import ApprovalState
 from signer.model.hold import EVERYTHING
-from signer.model.refund import Status
-from signer.ports.clock import utc_now
 from tests.api.commands import AsAdministrator, Run
 from tests.fixtures.ledger import FORGED_APPROVAL, forge
-from tests.support.approvals import approval_of, limited, requested
-from tests.support.refunds import World
 
 
 @pytest.fixture
@@ -52,6 +47,7 @@ def test_two_operators_with_tokens_end_a_stop(
     assert (listed.status, text.status) == (1, 1)
     assert f"{digest} waiting: signing-resume" in text.out
     assert 'requested by "token:alice"' in text.out
+    assert "Z: explained\n" in text.out
     assert own.status != 0
     assert "you asked for the change" in own.err
     assert approved.status == 0
@@ -64,7 +60,11 @@ def test_two_operators_with_tokens_end_a_stop(
 def test_a_user_name_is_not_enough(
     stopped: Run, as_administrator: AsAdministrator, sqlite_store: SQLStore
 ) -> None:
-    """Also if it asks, and a token approves: both could be one person."""
+    """
+    Also if it asks, and a token approves: both could be one person.
+
+    The glass breaks without a token: the identity provider may be down.
+    """
     stopped(*RESUME)
     (waiting,) = stopped("approvals", "list", "--json").json["approvals"]
     decide = ("approvals", "approve", waiting["digest"], *APPROVE)
@@ -72,18 +72,16 @@ def test_a_user_name_is_not_enough(
         stopped(*decide),
         as_administrator("bob", "approvals:decide", *decide),
     ]
+    is_stopped = sqlite_store.find_stop(EVERYTHING) is not None
+    glass = ("approvals", "break-glass", waiting["digest"], "--reason", "why")
+    unsure, broken = stopped(*glass), stopped(*glass, "--yes")
 
     assert [each.status != 0 for each in answers] == [True, True]
     assert all("OPERATOR_TOKEN_FILE" in each.err for each in answers)
-    assert sqlite_store.find_stop(EVERYTHING) is not None
-
-
-def test_the_glass_breaks_without_a_token(stopped: Run) -> None:
-    """The identity provider may be down in an emergency."""
-    stopped(*RESUME)
-    (waiting,) = stopped("approvals", "list", "--json").json["approvals"]
-    broken = stopped("approvals", "break-glass", waiting["digest"], *APPROVE)
-
+    assert is_stopped
+    assert unsure.status != 0
+    assert "--yes" in unsure.err
+    assert "signing-resume" in unsure.err
     assert broken.status == 0
     assert "everything: resumed" in stopped(*RESUME).out
 
@@ -150,28 +148,6 @@ def test_others_may_not_read_the_token(
     assert "chmod 600" in stopped(*RESUME).err
 
 
-def test_the_approver_sees_the_reason(
-    run: Run, as_administrator: AsAdministrator
-) -> None:
-    assert run("tenants", "block", "gateway-1", "--yes").status == 0
-    unblock = ("tenants", "unblock", "gateway-1", "--yes", "--reason")
-    as_administrator("alice", "tenants:block", *unblock, "the shop answered")
-
-    assert "Z: the shop answered\n" in run("approvals", "list").out
-
-
-def test_a_rejection_is_shown_as_one(
-    stopped: Run, as_administrator: AsAdministrator
-) -> None:
-    as_administrator("alice", "signing:stop", *RESUME)
-    (waiting,) = stopped("approvals", "list", "--json").json["approvals"]
-    reject = ("approvals", "reject", waiting["digest"], *APPROVE)
-
-    text = as_administrator("bob", "approvals:decide", *reject).out
-    assert 'rejected by "token:bob"' in text
-    assert "approved" not in text
-
-
 def test_the_list_counts_what_another_program_inserted(
     run: Run, sqlite_store: SQLStore
 ) -> None:
@@ -193,38 +169,3 @@ def test_the_list_says_that_it_is_not_complete() -> None:
     lines = list(list_lines(OpenApprovals([], 0, 200)))
 
     assert [line.split(":")[0] for line in lines] == ["there may be more"]
-
-
-def test_asks_before_a_decision(stopped: Run) -> None:
-    """Without a terminal, it asks for --yes."""
-    stopped(*RESUME)
-    (waiting,) = stopped("approvals", "list", "--json").json["approvals"]
-    refused = stopped("approvals", "break-glass", waiting["digest"], "--reason", "why")
-
-    assert refused.status != 0
-    assert "--yes" in refused.err
-    assert "signing-resume" in refused.err
-
-
-def test_a_large_refund_needs_a_second_person(
-    run: Run, as_administrator: AsAdministrator, sqlite_store: SQLStore
-) -> None:
-    """Neither a user of the host nor the subject that requested it approves it."""
-    world = World(sqlite_store)
-    world.clock.now = utc_now()
-    refund = requested(limited(world))
-    text = run("approvals", "list")
-    decide = ("approvals", "approve", approval_of(world, refund).digest, *APPROVE)
-    user = run(*decide)
-    own = as_administrator("gateway", "approvals:decide", *decide)
-    before = approval_of(world, refund).state
-    other = as_administrator("bob", "approvals:decide", *decide)
-
-    assert "waiting: refund-pay" in text.out
-    assert f'refund_id: "{refund.id}"' in text.out
-    assert "OPERATOR_TOKEN_FILE" in user.err
-    assert "you asked for the change" in own.err
-    assert before is ApprovalState.WAITING
-    assert 'approved by "token:bob"' in other.out
-    (paid,) = world.finish(refund)
-    assert paid.status is Status.CONFIRMED

@@ -15,7 +15,6 @@ from signer.ports.key_backend import KeyId
 from tests.api.commands import Run
 from tests.fixtures.chain import DevChain
 from tests.support.keys import key_at, made_active
-from tests.support.ledgers import seal
 from tests.support.waiting import eventually
 
 
@@ -66,32 +65,6 @@ def _run_worker(store: SQLStore) -> None:
     assert eventually(has_ended, patience=60)
 
 
-def test_a_dry_run(
-    run: Run, addresses: tuple[str, str], sqlite_store: SQLStore
-) -> None:
-    """--dry-run lists what would be moved, for an address in any case."""
-    finished = run("keys", "sweep", addresses[0].lower(), "--dry-run")
-    as_json = run("keys", "sweep", addresses[0], "--json", "--dry-run")
-    tokens, gas = as_json.json
-
-    assert (finished.status, as_json.status) == (1, 1)
-    assert finished.out.splitlines()[0] == "local: 1000000.000000 TUSD: would be moved"
-    assert "coin: waits for its tokens" in finished.out.splitlines()[1]
-    assert tokens == {
-        "network": "local",
-        "token": "TUSD",
-        "amount": "1000000.000000",
-        "waitsFor": None,
-        "refund": None,
-    }
-    assert (gas["token"], gas["refund"]) == ("coin", None)
-    assert gas["waitsFor"] is not None
-    assert sqlite_store.list(OPERATOR).refunds == ()
-    seal(sqlite_store)
-    bodies = [each.record.body for each in sqlite_store.sealed(0, 99)]
-    assert not any("key-sweep" in body for body in bodies)
-
-
 def test_moves_everything(
     run: Run,
     addresses: tuple[str, str],
@@ -116,14 +89,3 @@ def test_moves_everything(
     assert (none.status, none.json) == (0, [])
     assert coin.balance_of(fresh_anvil.url, fresh_anvil.token, new) == TOKENS
     assert int(fresh_anvil.rpc("eth_getBalance", new, "latest"), 16) > 9 * 10**18
-
-
-def test_a_dry_run_names_the_transfer_in_progress(
-    run: Run, addresses: tuple[str, str], sqlite_store: SQLStore
-) -> None:
-    run("keys", "sweep", addresses[0], "--yes")
-    open_container(serving=False).worker.work()
-    finished = run("keys", "sweep", addresses[0], "--dry-run")
-
-    assert "TUSD: broadcast as rf_" in finished.out.splitlines()[0]
-    assert finished.status == 1

@@ -9,7 +9,6 @@ from api.cli.operator import current_operator
 from backends.sql import SQLStore
 from tests.api.commands import Run
 from tests.fixtures.ledger import forge, forged_end
-from tests.support.ledgers import seal
 
 
 TENANTS = """
@@ -51,69 +50,20 @@ def test_tenants_are_listed(run: Run) -> None:
     ]
 
 
-def test_block_and_unblock(run: Run, sqlite_store: SQLStore) -> None:
-    """Each is safe to repeat, and recorded with the operator."""
-    blocked = [run("tenants", "block", "shop", "--yes") for _ in range(2)]
-    listed = run("tenants", "list")
-    document = run("tenants", "list", "--json").json
-    unblocked = [run("tenants", "unblock", "shop", "--yes", "--json") for _ in range(2)]
-
-    assert [each.out for each in blocked] == [
-        "shop: blocked\n",
-        "shop: already-blocked\n",
-    ]
-    assert [each.json["status"] for each in unblocked] == ["unblocked", "not-blocked"]
-    operator = current_operator().name
-    assert document[0]["blockedBy"] == operator
-    assert f"  blocked since {document[0]['blockedAt']} by {operator}\n" in listed.out
-    seal(sqlite_store)
-    records = [each.record.fields for each in sqlite_store.sealed(0, 100)]
-    assert [each["event"] for each in records if each["actor"] == operator] == [
-        *["tenant-block-requested", "tenant-block-succeeded"] * 2,
-        *["tenant-unblock-requested", "tenant-unblock-succeeded"] * 2,
-    ]
-
-
-def test_a_dry_run_changes_nothing(run: Run, sqlite_store: SQLStore) -> None:
-    statuses = [
-        run("tenants", command, "shop", "--dry-run").out
-        for command in ("block", "unblock")
-    ]
-    assert sqlite_store.blocks() == ()
+def test_blocks_are_listed(run: Run, sqlite_store: SQLStore) -> None:
+    """With the operator; ``tests/api/actions`` has how a changed one is ended."""
     run("tenants", "block", "shop", "--yes")
-    statuses += [
-        run("tenants", command, "shop", "--dry-run").out
-        for command in ("block", "unblock")
-    ]
-
-    assert statuses == [
-        "shop: would-block\n",
-        "shop: not-blocked\n",
-        "shop: already-blocked\n",
-        "shop: would-unblock\n",
-    ]
-    assert len(sqlite_store.blocks()) == 1
-
-
-def test_a_changed_block(run: Run, sqlite_store: SQLStore) -> None:
-    """`block` replaces the row, and `unblock` ends it."""
-    run("tenants", "block", "shop", "--yes")
+    blocked, (document,) = run("tenants", "list"), run("tenants", "list", "--json").json
     forged_end(sqlite_store)
-    listed, document = run("tenants", "list"), run("tenants", "list", "--json").json
-    planned = run("tenants", "block", "shop", "--dry-run")
-    refused = [
-        run("tenants", "unblock", "shop", each) for each in ("--yes", "--dry-run")
-    ]
-    done = [run("tenants", each, "shop", "--yes").out for each in ("block", "unblock")]
+    forged = run("tenants", "list")
 
-    assert listed.out.splitlines()[1:] == [
+    operator = current_operator().name
+    assert document["blockedBy"] == operator
+    assert f"  blocked since {document['blockedAt']} by {operator}\n" in blocked.out
+    assert forged.out.splitlines()[1:] == [
         "  not authentic: another program changed this row; block again and unblock"
     ]
-    assert document[0]["authentic"] is False
-    assert planned.out == "shop: would-block\n"
-    for each in refused:
-        assert "error: row-not-authentic: " in each.err
-    assert done == ["shop: blocked\n", "shop: unblocked\n"]
+    assert run("tenants", "list", "--json").json[0]["authentic"] is False
 
 
 def test_an_inserted_block_is_printed_safely(run: Run, sqlite_store: SQLStore) -> None:

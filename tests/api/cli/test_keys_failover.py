@@ -1,58 +1,19 @@
-"""``POST /v1/admin/kms/failover`` and ``hotwallet keys failover``."""
+"""``hotwallet keys failover`` to a replica in another region of KMS."""
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from falcon.testing import Result, TestClient
 
 from backends.sql import SQLStore
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator
 from dev.kms_wire import Faults
 from signer.model.key import Key
-from tests.api.administrators import post_as_admin
 from tests.api.commands import Run
 from tests.api.networks import write_networks
 from tests.support.keys import key_at
 from tests.support.ledgers import write_mac_key
-from tests.support.ring import ELSEWHERE, System
-
-
-PATH = "/v1/admin/kms/failover"
-
-
-def _failover(client: TestClient, body: Any, **claims: Any) -> Result:
-    return post_as_admin(client, PATH, body, **claims)
-
-
-def test_fails_over(admin_client: TestClient, system: System) -> None:
-    """200 with eight characters of both ids, and the unchanged address."""
-    answer = _failover(admin_client, {"newKeyId": ELSEWHERE})
-
-    assert answer.status_code == 200
-    assert answer.json == {
-        "status": "relocated",
-        "keyId": "44444444...",
-        "previousKeyId": "11111111...",
-        "address": system.old.address,
-        "state": "active",
-        "warnings": ["roles with permission for the old key id can still sign with it"],
-    }
-    active = system.store.active_key()
-    assert active is not None
-    assert (active.key_id, active.epoch) == (ELSEWHERE, 1)
-
-
-def test_repeats_a_failover(admin_client: TestClient, system: System) -> None:
-    """A client that lost the answer may repeat the request."""
-    _failover(admin_client, {"newKeyId": ELSEWHERE})
-    again = _failover(admin_client, {"newKeyId": ELSEWHERE})
-
-    assert (again.status_code, again.json["status"]) == (200, "relocated")
-    assert again.json["keyId"] == again.json["previousKeyId"] == "44444444..."
-    assert again.json["warnings"] == ["the ring already has the key under this id"]
 
 
 REPLICA_REGION = "eu-west-1"
