@@ -17,11 +17,3 @@ def test_processes_create_one_key(tmp_path: Path) -> None:
     assert len(set(keys)) == 1
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [*path.parent.iterdir()] == [path]
-
-
-def test_an_existing_key_is_reused(tmp_path: Path) -> None:
-    path = tmp_path / "audit.pem"
-
-    assert (
-        load_or_create_key(path).public_pem() == load_or_create_key(path).public_pem()
-    )

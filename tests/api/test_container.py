@@ -76,12 +76,6 @@ def test_parts_that_need_only_the_ledger(container: Container, part: str) -> Non
     assert getattr(container, part) is getattr(container, part)
 
 
-def test_the_explainer_needs_no_device(container: Container) -> None:
-    container.tenants_chains = {}
-
-    assert container.explainer is container.explainer
-
-
 @pytest.mark.parametrize("part", ["rotation", "failover", "sweeper", "worker"])
 def test_only_requests_need_token_keys(
     container: Container, sqlite_store: SQLStore, part: str

@@ -131,13 +131,6 @@ def test_warnings_are_events(log: io.StringIO) -> None:
     assert line["logger"] == "py.warnings"
 
 
-def test_audit_events_keep_their_own_time(log: io.StringIO) -> None:
-    structlog.get_logger("audit").info("e", timestamp="2026-01-01T00:00:00+00:00")
-
-    (line,) = lines(log)
-    assert line["timestamp"] == "2026-01-01T00:00:00+00:00"
-
-
 def test_pretty_output_is_readable(log: io.StringIO) -> None:
     logs.install(pretty=True, stream=log)
     structlog.get_logger("ours").info("hello", answer=42)

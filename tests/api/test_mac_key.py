@@ -41,21 +41,16 @@ def _mac(path: Path) -> str:
 
 
 def test_creates_a_private_file(out: Path) -> None:
-    """The file has one key, and only its owner may read it."""
+    """The file has one key, and only its owner may read it; it is kept."""
     key_id = create_mac_key(out).key_id
+    before = out.read_bytes()
+    with pytest.raises(InvalidInputError, match="exists: --add adds a new key"):
+        create_mac_key(out)
 
+    assert out.read_bytes() == before
     assert _ids(out) == [key_id]
     assert _mac(out).startswith(f"{key_id}:")
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
-
-
-def test_keeps_an_existing_file(out: Path) -> None:
-    create_mac_key(out)
-    before = out.read_bytes()
-
-    with pytest.raises(InvalidInputError, match="exists: --add adds a new key"):
-        create_mac_key(out)
-    assert out.read_bytes() == before
 
 
 def test_hosts_verify_each_other_during_a_rotation(out: Path, tmp_path: Path) -> None:
@@ -139,31 +134,6 @@ def test_the_number_of_a_key_is_not_used_again(out: Path) -> None:
     assert activate_mac_key(out).key_id == third
 
 
-def test_no_two_keys_have_the_same_id(tmp_path: Path) -> None:
-    """A key's id has a fingerprint of the key, so files that begin alike differ."""
-    files = [tmp_path / str(number) for number in range(20)]
-    ids = [
-        made.key_id for out in files for made in (create_mac_key(out), add_mac_key(out))
-    ]
-
-    assert len(set(ids)) == 40
-
-
-@pytest.mark.parametrize("use", [add_mac_key, activate_mac_key])
-def test_an_id_of_another_key_is_refused(
-    out: Path, use: Callable[[Path], object]
-) -> None:
-    """With a digit copied wrongly, a host would make MACs that others refuse."""
-    create_mac_key(out)
-    line = out.read_bytes()
-    last = b"0" if line[-2:-1] != b"0" else b"1"
-    out.write_bytes(wrong := line[:-2] + last + b"\n")
-
-    with pytest.raises(ConfigurationError, match="an id is of another key"):
-        use(out)
-    assert out.read_bytes() == wrong
-
-
 def test_ids_without_a_number(out: Path) -> None:
     """Such keys were not generated; a generated one is newer."""
     out.touch(0o600)
@@ -181,17 +151,6 @@ def test_ids_without_a_number(out: Path) -> None:
     assert _ids(out) == [added.key_id, "b", "a"]
 
 
-def test_a_file_without_a_final_line_feed(out: Path) -> None:
-    """An editor may have removed it: the new key gets a line of its own."""
-    first = create_mac_key(out).key_id
-    out.write_bytes(out.read_bytes().rstrip())
-
-    assert _ids(out) == [first]
-    second = add_mac_key(out).key_id
-    assert _ids(out) == [first, second]
-    assert activate_mac_key(out).key_id == second
-
-
 @pytest.mark.parametrize("change", [add_mac_key, activate_mac_key])
 def test_a_missing_file_is_not_changed(
     out: Path, change: Callable[[Path], object]
@@ -201,31 +160,39 @@ def test_a_missing_file_is_not_changed(
     assert not out.exists()
 
 
+def _wrong_id(line: bytes) -> bytes:
+    """Return *line* with a digit of the key copied wrongly."""
+    return line[:-2] + (b"0" if line[-2:-1] != b"0" else b"1") + b"\n"
+
+
+UNUSABLE: dict[str, tuple[Callable[[bytes], bytes], int]] = {
+    "empty": (lambda _: b"", 0o600),
+    "no key": (lambda _: b"not a key\n", 0o600),
+    "one id twice": (
+        lambda _: b"id " + b"0" * 64 + b"\nid " + b"1" * 64,
+        0o600,
+    ),
+    # A host would make MACs that others refuse.
+    "an id of another key": (_wrong_id, 0o600),
+    # Its keys may be known: a new one in the same file would be as public.
+    "of others": (lambda line: line, 0o644),
+}
+
+
 @pytest.mark.parametrize("change", [add_mac_key, activate_mac_key])
-@pytest.mark.parametrize(
-    "content", [b"", b"not a key\n", b"id " + b"0" * 64 + b"\nid " + b"1" * 64]
-)
+@pytest.mark.parametrize("name", UNUSABLE)
 def test_an_unusable_file_is_not_changed(
-    out: Path, content: bytes, change: Callable[[Path], object]
+    out: Path, name: str, change: Callable[[Path], object]
 ) -> None:
-    out.touch(0o600)
-    out.write_bytes(content)
+    create_mac_key(out)
+    make, mode = UNUSABLE[name]
+    out.write_bytes(content := make(out.read_bytes()))
+    out.chmod(mode)
 
     with pytest.raises(ConfigurationError) as caught:
         change(out)
     assert [refusal.code for refusal in caught.value.refusals] == ["mac-key-invalid"]
     assert out.read_bytes() == content
-
-
-def test_a_file_that_others_can_read_is_not_changed(out: Path) -> None:
-    """Its keys may be known: a new one in the same file would be as public."""
-    create_mac_key(out)
-    out.chmod(0o644)
-    before = out.read_bytes()
-
-    with pytest.raises(ConfigurationError, match="chmod 600"):
-        add_mac_key(out)
-    assert out.read_bytes() == before
 
 
 def _settings(**environ: str) -> Settings:

@@ -30,6 +30,7 @@ from backends.alert_webhook import AlertWebhook
 from backends.aws_kms.backend import KMSBackend
 from backends.aws_kms.client import build_client
 from backends.json_rpc import JSONRPCChain
+from backends.jwks_client import JWKSClient
 from backends.pkcs11 import PKCS11Backend
 from backends.sql import SQLStore
 from signer.alerts import Alert, Alerts
@@ -221,6 +222,9 @@ DESCRIBED: dict[str, Callable[[], object]] = {
     ),
     "the PIN's source": lambda: pin_source(_settings()),
     "AlertWebhook": lambda: AlertWebhook(SecretStr(SETTINGS["ALERT_WEBHOOK_URL"])),
+    "JWKSClient": lambda: JWKSClient(
+        SETTINGS["JWT_JWKS_URL"], timeout=1, allow_http=False, max_bytes=1
+    ),
     "SQLStore": _store,
     "Database": lambda: _store()._database,
     "JSONRPCChain": lambda: JSONRPCChain([*_network().rpc_urls], timeout=0.2),

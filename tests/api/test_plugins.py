@@ -187,34 +187,34 @@ class _Renamed:
     concurrency = 1
 
 
-def test_a_backend_of_another_name_is_refused(example: Path) -> None:
-    """The key ring would not find its keys by that name."""
+class _Incomplete:
+    name = "example-files"
+    concurrency = 1
+
+    def public_key(self, key_id: KeyId) -> bytes:
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [
+        # The key ring would not find its keys by that name.
+        (_Renamed(), "of another name"),
+        # Otherwise the first signature would fail, long after the start.
+        (_Incomplete(), "has no resolve, sign_digest"),
+    ],
+    ids=["another name", "missing members"],
+)
+def test_a_backend_that_does_not_fit_is_refused(
+    example: Path, backend: object, message: str
+) -> None:
     plugin = load_plugin("example-files")
-
-    class Other(type(plugin)):  # type: ignore[misc]
-        def open(self, config: BackendConfig) -> object:
-            return _Renamed()
-
-    with pytest.raises(ConfigurationError, match="of another name"):
-        open_plugin(Other(), _config())
-
-
-def test_a_backend_without_a_member_is_refused(example: Path) -> None:
-    """Otherwise the first signature would fail, long after the start."""
-    plugin = load_plugin("example-files")
-
-    class Incomplete:
-        name = "example-files"
-        concurrency = 1
-
-        def public_key(self, key_id: KeyId) -> bytes:
-            return b""
 
     class Opening(type(plugin)):  # type: ignore[misc]
         def open(self, config: BackendConfig) -> object:
-            return Incomplete()
+            return backend
 
-    with pytest.raises(ConfigurationError, match="has no resolve, sign_digest"):
+    with pytest.raises(ConfigurationError, match=message):
         open_plugin(Opening(), _config())
 
 

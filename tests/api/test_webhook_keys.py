@@ -56,25 +56,19 @@ def test_a_new_key(tmp_path: Path) -> None:
 
 
 def test_an_added_key(tmp_path: Path) -> None:
-    """It comes first, and the old one signs as well until it is removed."""
-    out = tmp_path / "webhook.key"
-    first, path = create_webhook_key(out, add=False)
-    second, _ = create_webhook_key(out, add=True)
-
-    assert [key.public for key in read_private_keys(out)] == [second, first]
-    assert read_public_keys(path) == [second, first]
-
-
-def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    """It comes first, and the old one signs as well; nothing is overwritten."""
     out = tmp_path / "webhook.key"
     with pytest.raises(InvalidInputError, match="does not exist"):
         create_webhook_key(out, add=True)
-    create_webhook_key(out, add=False)
+    first, path = create_webhook_key(out, add=False)
+    second, _ = create_webhook_key(out, add=True)
     before = out.read_bytes()
     with pytest.raises(InvalidInputError, match="exists"):
         create_webhook_key(out, add=False)
 
     assert out.read_bytes() == before
+    assert [key.public for key in read_private_keys(out)] == [second, first]
+    assert read_public_keys(path) == [second, first]
 
 
 def test_development_needs_no_configuration(tmp_path: Path) -> None:

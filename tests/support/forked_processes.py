@@ -140,8 +140,25 @@ def run_command(
     arguments: Sequence[str], environ: Mapping[str, str], timeout: float = _SECONDS
 ) -> subprocess.CompletedProcess[str]:
     """Run ``hotwallet ARGUMENTS`` to its end; return status and output."""
+    return _finished(_hotwallet, arguments, environ, timeout)
+
+
+def run_module(
+    module: str, *arguments: str, environ: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m MODULE ARGUMENTS`` to its end; return status and output."""
+    command = ("-m", module, *arguments)
+    return _finished(_become, ("", command), environ, _SECONDS)
+
+
+def _finished(
+    work: Callable[..., object],
+    arguments: Sequence[object],
+    environ: Mapping[str, str],
+    timeout: float,
+) -> subprocess.CompletedProcess[str]:
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-        process = ForkedCommand(arguments, environ, stdout=stdout, stderr=stderr)
+        process = ForkedProcess(work, arguments, environ, stdout=stdout, stderr=stderr)
         try:
             status = process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -151,7 +168,7 @@ def run_command(
         for file in (stdout, stderr):
             file.seek(0)
             texts.append(file.read().decode())
-    return subprocess.CompletedProcess(arguments, status, *texts)
+    return subprocess.CompletedProcess([*map(str, arguments)], status, *texts)
 
 
 class ForkedHotWallet:

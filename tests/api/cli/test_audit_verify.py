@@ -15,8 +15,6 @@ from signer.audit.export import (
     End,
     checkpoint_line,
     end_line,
-    header_line,
-    record_line,
 )
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.model.audit_record import Record
@@ -36,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("files")
 
 
 def test_a_good_export() -> None:
-    """A good export exits with 0, and the output shows how far it is signed."""
+    """0, and how far it is signed; ``tests/unit/signer/audit`` has every finding."""
     done = verified()
 
     assert (done.exit_code, done.stdout.splitlines()[0]) == (
@@ -57,40 +55,36 @@ def test_names_the_bad_record() -> None:
     assert json.loads(document.stdout)["finding"]["record"] == 3
 
 
-def test_a_forged_record() -> None:
-    """Once it is declared the export is good; the output names the declaration."""
+def test_what_is_forged_or_late_is_listed() -> None:
+    """A declared record, a checkpoint and a late signature leave the export good."""
     forged = Record("au_0\x1b[2J", "{}")
-    chain = [record(1), forged, DRAFTS.forged([forged.id])]
-    whole, cut = sealed(0, GENESIS, chain), sealed(0, GENESIS, chain[:2])
-    Path("export").write_bytes(b"".join(exported(whole, [3])))
+    links = sealed(0, GENESIS, [record(1), forged, DRAFTS.forged([forged.id])])
+    *lines, _ = exported(links, [3])
+    end = end_line(End(3, links[-1].hash, 2))
+    Path("export").write_bytes(b"".join([*lines, checkpoint_line("x"), end]))
     text, document = verified(), verified("--json")
-    Path("export").write_bytes(b"".join(exported(cut, [2])))
-    undeclared = verified()
+    late = chain(900, seconds=1)
+    Path("export").write_bytes(b"".join(exported(late, [60, 300, 900])))
+    late_text, late_document = verified(), verified("--json")
 
     assert (text.exit_code, document.exit_code) == (0, 0)
     assert "forged: 1 records, the first is 2, which record 3 declares" in text.stdout
     assert json.loads(document.stdout)["forged"] == [
         {"record": 2, "declaredBy": 3, "canonical": False}
     ]
-    assert undeclared.exit_code == 1
-    assert undeclared.stdout.startswith("BAD: record 2 (line 3): it does not have")
-
-
-def test_a_forged_checkpoint() -> None:
-    """It is counted, the first one with its line, and the export is good."""
-    *lines, _ = exported(LINKS, [2])
-    end = end_line(End(4, LINKS[-1].hash, 2))
-    Path("export").write_bytes(b"".join([*lines, checkpoint_line("x"), end]))
-    text, document = verified(), verified("--json")
-
-    assert (text.exit_code, document.exit_code) == (0, 0)
-    assert "ignored: 1 checkpoints, the first is on line 7" in text.stdout
+    assert "ignored: 1 checkpoints, the first is on line 6" in text.stdout
     assert json.loads(document.stdout)["forgedCheckpoints"] == {
         "count": 1,
-        "line": 7,
-        "record": 4,
+        "line": 6,
+        "record": 3,
         "message": "not a checkpoint of an audit chain",
     }
+    assert "signed late: 2 times; the longest delay was 540 s" in late_text.stdout
+    assert "for 600 records from record 301" in late_text.stdout
+    assert json.loads(late_document.stdout)["signedLate"] == [
+        {"record": 61, "records": 240, "seconds": 180},
+        {"record": 301, "records": 600, "seconds": 540},
+    ]
 
 
 def test_rejects_invalid_keys_and_missing_exports() -> None:
@@ -146,18 +140,6 @@ def test_an_export_that_is_cut_off(cut: int, message: str) -> None:
     assert "export it again" in done.stdout
 
 
-def test_a_file_cut_inside_a_character() -> None:
-    """A4"""
-    links = sealed(0, GENESIS, [record(text="\U0001f512")])
-    line = record_line(links[0])
-    cut = line[: line.index("\U0001f512".encode()) + 2]
-    Path("export").write_bytes(header_line(ORIGIN) + cut)
-    done = verified()
-
-    assert done.exit_code == 1
-    assert done.stdout.startswith("BAD: record 1 (line 2): the line is incomplete")
-
-
 @pytest.fixture
 def limit() -> Iterator[Callable[[int], None]]:
     """Limit the size of files of this process, as a full disk does."""
@@ -166,7 +148,7 @@ def limit() -> Iterator[Callable[[int], None]]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("size", [0, 1, 700, 5000])
+@pytest.mark.parametrize("size", [0, 700])
 def test_a_full_disk(
     journal: AuditTables, limit: Callable[[int], None], size: int
 ) -> None:
@@ -204,7 +186,7 @@ def _killed_export(size: int) -> int:
     return os.WTERMSIG(os.waitpid(pid, 0)[1])
 
 
-@pytest.mark.parametrize("size", [0, 1, 83, 4096, 8191, 8193])
+@pytest.mark.parametrize("size", [0, 1, 83, 8191, 8193])
 def test_killed_at_any_byte(journal: AuditTables, size: int) -> None:
     """A4: an export that is killed leaves the previous file, or a complete one."""
     journal.append(records(50))
@@ -216,27 +198,3 @@ def test_killed_at_any_byte(journal: AuditTables, size: int) -> None:
     assert Path("export").read_bytes() == before
     assert run("export", "--out", "export").exit_code == 0
     assert b'"records":50}}\n' in Path("export").read_bytes()
-
-
-def test_reports_what_was_signed_late() -> None:
-    links = chain(900, seconds=1)
-    Path("export").write_bytes(b"".join(exported(links, [60, 300, 900])))
-    text, document = verified(), verified("--json")
-
-    assert (text.exit_code, document.exit_code) == (0, 0)
-    assert "signed late: 2 times; the longest delay was 540 s" in text.stdout
-    assert "for 600 records from record 301" in text.stdout
-    assert json.loads(document.stdout)["signedLate"] == [
-        {"record": 61, "records": 240, "seconds": 180},
-        {"record": 301, "records": 600, "seconds": 540},
-    ]
-
-
-def test_an_export_that_is_completely_signed() -> None:
-    Path("export").write_bytes(b"".join(exported(LINKS, [4])))
-    Path("bare").write_bytes(b"".join(exported(LINKS, [])))
-    bare = run("verify", "bare", "--public-key", "key.pub.pem")
-
-    assert "not signed yet" not in verified().stdout
-    assert bare.exit_code == 1
-    assert "the file has no checkpoint" in bare.stdout

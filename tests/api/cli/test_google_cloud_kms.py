@@ -1,7 +1,5 @@
 """``hotwallet`` with a key in Google Cloud KMS, from the first start to a rotation."""
 
-from pathlib import Path
-
 import pytest
 
 from backends.sql import SQLStore
@@ -9,12 +7,14 @@ from dev.google_kms_emulator import GoogleKMSEmulator
 from dev.kms_wire import Faults
 from signer.ports.key_backend import KeyId
 from tests.api.commands import Run
+from tests.fixtures.chain import DevChain
 from tests.fixtures.google_kms import google_variables
 
 
 @pytest.fixture
 def run(
     run: Run,
+    fresh_anvil: DevChain,
     google_kms_emulator: GoogleKMSEmulator,
     google_cloud_kms_key: KeyId,
     google_kms_faults: Faults,
@@ -60,22 +60,6 @@ def test_from_the_first_start_to_a_rotation(
         assert "projects/" not in finished.out + finished.err
 
 
-def test_another_backend_does_not_start_with_this_ledger(
-    run: Run, monkeypatch: pytest.MonkeyPatch, softhsm_environ: dict[str, str]
-) -> None:
-    """``key-backend-mismatch``: the ring's active key is in Google Cloud KMS."""
-    assert run("guard").status == 0
-    monkeypatch.delenv("KEY_BACKEND")
-    for name, value in softhsm_environ.items():
-        monkeypatch.setenv(name, value)
-    finished = run("guard", "--json")
-
-    assert finished.status == 78
-    assert [each["code"] for each in finished.json["refusals"]] == [
-        "key-backend-mismatch"
-    ]
-
-
 def test_a_rotation_moves_the_ring_to_another_backend(
     run: Run,
     sqlite_store: SQLStore,
@@ -117,21 +101,3 @@ def test_a_rotation_moves_the_ring_to_another_backend(
     assert "key-not-found" in with_old.err
     assert back.status == 0, back.err
     assert last.json["address"] == first.address
-
-
-def test_a_disabled_version_does_not_start(
-    run: Run,
-    google_kms_emulator: GoogleKMSEmulator,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    name = google_kms_emulator.create_version()
-    google_kms_emulator.set_state(name, "DISABLED")
-    monkeypatch.setenv("GOOGLE_CLOUD_KMS_KEY", name)
-    finished = run("guard", "--json")
-
-    assert finished.status == 78
-    (refusal,) = finished.json["refusals"]
-    assert refusal["code"] == "kms-signing-error"
-    assert "key-unusable" in refusal["message"]
-    assert name not in str(refusal)

@@ -48,36 +48,6 @@ def test_a_process_for_refunds_passes_without_a_key(
     assert not (tmp_path / "softhsm").exists()
 
 
-def test_a_process_for_refunds_must_not_be_able_to_sign(
-    hotwallet: Run, process_for_refunds: pytest.MonkeyPatch
-) -> None:
-    for name in ("AWS_SECRET_ACCESS_KEY", "PKCS11_PIN"):
-        process_for_refunds.setenv(name, "canary")
-    finished = hotwallet("guard", "--json")
-    (refusal,) = finished.json["refusals"]
-
-    assert (finished.status, refusal["code"]) == (78, "role-has-credentials")
-    assert refusal["message"].endswith("unset AWS_SECRET_ACCESS_KEY, PKCS11_PIN")
-    assert "canary" not in finished.out + finished.err
-
-
-def test_other_roles_open_the_key(
-    hotwallet: Run, process_for_refunds: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """In the same environment they are refused, since KMS cannot be configured."""
-    process_for_refunds.setenv("USE_KMS", "true")
-    accepted = hotwallet("guard").status
-    statuses = []
-    for role in ("admin", "all"):
-        process_for_refunds.setenv("SERVE_ROLE", role)
-        finished = hotwallet("guard", "--json")
-        codes = {refusal["code"] for refusal in finished.json["refusals"]}
-        statuses.append((finished.status, codes))
-
-    assert accepted == 0
-    assert statuses == [(78, {"kms-not-configured"})] * 2
-
-
 def test_refusals_for_programs(
     hotwallet: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from api.server.probe import connect_address
 from dev.ports import free_port
-from tests.support.programs import run_python
+from tests.support.forked_processes import run_command
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -55,8 +55,8 @@ def _served(server: socketserver.BaseServer) -> Iterator[None]:
 
 
 def _health(bind: str, *options: str) -> tuple[int, str]:
-    environ = {"BIND": bind, "APP_ENV": "test"}
-    finished = run_python("-m", "api.cli", "health", *options, environ=environ)
+    environ = {"BIND": bind, "APP_ENV": "test", "HOTWALLET_NO_ENV_FILE": "1"}
+    finished = run_command(["health", *options], environ)
     return finished.returncode, finished.stdout + finished.stderr
 
 

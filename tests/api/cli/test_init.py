@@ -241,24 +241,21 @@ def test_the_file_of_a_process_is_checked_alone(
     assert "refused: role-has-credentials" in swapped.err
 
 
-@pytest.mark.parametrize("process", PROCESSES)
-@pytest.mark.parametrize("file", [*PROCESSES, "owner"])
-def test_the_file_of_another_process(
-    hotwallet: Run, folder: Path, process: str, file: str
-) -> None:
+def test_the_file_of_another_process(hotwallet: Run, folder: Path) -> None:
     """The administrators' file would otherwise do for a worker."""
     _production(hotwallet)
+    for process in PROCESSES:
+        for file in (*PROCESSES, "owner"):
+            finished = hotwallet("config", "check", "--process", process, f"{file}.env")
+            role = f"settings-invalid: DATABASE_URL has the role hotwallet_{file}:"
+            serve_role = f"settings-invalid: SERVE_ROLE is {file}: another process's"
+            is_foreign = file != process
 
-    finished = hotwallet("config", "check", "--process", process, f"{file}.env")
-
-    role = f"settings-invalid: DATABASE_URL has the role hotwallet_{file}:"
-    serve_role = f"settings-invalid: SERVE_ROLE is {file}: another process's file"
-    is_foreign = file != process
-    assert (role in finished.err) == is_foreign
-    assert (serve_role in finished.err) == (
-        is_foreign and file in {"refunds", "admin", "sign"}
-    )
-    assert finished.status == 78 or not is_foreign
+            assert (role in finished.err) == is_foreign
+            assert (serve_role in finished.err) == (
+                is_foreign and file in {"refunds", "admin", "sign"}
+            )
+            assert finished.status == 78 or not is_foreign
 
 
 def test_two_processes_with_one_address(hotwallet: Run, folder: Path) -> None:
@@ -317,13 +314,6 @@ def test_a_setting_that_init_refuses(
     assert not list(folder.iterdir())
 
 
-def test_a_laptop_takes_no_settings(hotwallet: Run, folder: Path) -> None:
-    finished = hotwallet("init", "--yes", "--set", "JWT_ISSUER=x")
-
-    assert finished.status == 2
-    assert not list(folder.iterdir())
-
-
 def test_every_wrong_setting_is_named(hotwallet: Run, folder: Path) -> None:
     wrong = dict.fromkeys(("AUDIT_ORIGIN", "DATABASE_URL", "WALLET_ADDRESS"), "no no")
 
@@ -332,17 +322,6 @@ def test_every_wrong_setting_is_named(hotwallet: Run, folder: Path) -> None:
     assert finished.status == 78
     assert all(name in finished.err for name in wrong)
     assert not list(folder.iterdir())
-
-
-def test_a_key_that_exists_leaves_no_other_file(hotwallet: Run, folder: Path) -> None:
-    """The public key of the audit log is written last."""
-    (folder / "audit.pem.pub.pem").write_text("mine", encoding="utf-8")
-
-    finished = _production(hotwallet)
-
-    assert finished.status == 1
-    assert "audit.pem.pub.pem exists, and nothing was written" in finished.err
-    assert [each.name for each in folder.iterdir()] == ["audit.pem.pub.pem"]
 
 
 def test_a_disk_that_is_full_leaves_no_file(
@@ -362,15 +341,24 @@ def test_a_disk_that_is_full_leaves_no_file(
     assert not list(folder.iterdir())
 
 
-@pytest.mark.parametrize("name", [".env", "networks.toml"])
-def test_nothing_is_overwritten(hotwallet: Run, folder: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("of", "name"),
+    [
+        ("laptop", ".env"),
+        ("laptop", "networks.toml"),
+        ("production", "audit.pem.pub.pem"),  # It is written last.
+    ],
+)
+def test_nothing_is_overwritten(
+    hotwallet: Run, folder: Path, of: str, name: str
+) -> None:
     """One file that exists is enough; none is written."""
     (folder / name).write_text("mine", encoding="utf-8")
 
-    finished = hotwallet("init", "--for", "laptop", "--yes")
+    finished = hotwallet("init", "--for", of, "--yes")
 
     assert finished.status == 1
-    assert "exists, and nothing was written" in finished.err
+    assert f"{name} exists, and nothing was written" in finished.err
     assert [each.name for each in folder.iterdir()] == [name]
     assert (folder / name).read_text(encoding="utf-8") == "mine"
 
@@ -437,21 +425,24 @@ def test_a_wrong_answer_is_asked_again(
     assert not list(folder.iterdir())
 
 
-def test_without_a_terminal_it_asks_nothing(hotwallet: Run, folder: Path) -> None:
-    finished = hotwallet("init")
-
-    assert finished.status == 2
-    assert "add --yes" in " ".join(finished.err.split())
-    assert not list(folder.iterdir())
-
-
-def test_a_directory_that_cannot_be_made(hotwallet: Run, folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "status", "problem"),
+    [
+        ([], 2, "add --yes"),  # Without a terminal it asks nothing.
+        (["--yes", "--set", "JWT_ISSUER=x"], 2, "--set"),
+        (["--yes", "--directory", "file/below"], 1, "Not a directory"),
+    ],
+)
+def test_what_init_cannot_do(
+    hotwallet: Run, folder: Path, options: list[str], status: int, problem: str
+) -> None:
     (folder / "file").write_text("", encoding="utf-8")
 
-    finished = hotwallet("init", "--yes", "--directory", "file/below")
+    finished = hotwallet("init", *options)
 
-    assert finished.status == 1
-    assert "file/below" in finished.err or "Not a directory" in finished.err
+    assert finished.status == status
+    assert problem in " ".join(finished.err.split())
+    assert [each.name for each in folder.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -509,30 +500,28 @@ def test_tables_alone(hotwallet: Run, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "status", "problem"),
+    ("name", "content", "status", "problem"),
     [
-        ("[", 78, "settings-invalid: x.toml is not TOML"),
-        ("[other]\n", 1, "has neither [networks] nor [tenants]"),
+        ("x.toml", b"[", 78, "settings-invalid: x.toml is not TOML"),
+        ("x.toml", b"[other]\n", 1, "has neither [networks] nor [tenants]"),
+        ("x.env", b"\xff", 1, "x.env cannot be read (UnicodeDecodeError)"),
     ],
 )
-def test_other_tables(
-    hotwallet: Run, folder: Path, text: str, status: int, problem: str
+def test_other_files(
+    *,
+    hotwallet: Run,
+    folder: Path,
+    name: str,
+    content: bytes,
+    status: int,
+    problem: str,
 ) -> None:
-    Path("x.toml").write_text(text, encoding="utf-8")
+    Path(name).write_bytes(content)
 
-    finished = hotwallet("config", "check", "x.toml")
+    finished = hotwallet("config", "check", name)
 
     assert finished.status == status
     assert problem in finished.err
-
-
-def test_an_environment_file_that_is_no_text(hotwallet: Run, folder: Path) -> None:
-    Path("x.env").write_bytes(b"\xff")
-
-    finished = hotwallet("config", "check", "x.env")
-
-    assert finished.status == 1
-    assert "x.env cannot be read (UnicodeDecodeError)" in finished.err
 
 
 def test_a_misspelled_variable(hotwallet: Run, folder: Path) -> None:

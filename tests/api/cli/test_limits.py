@@ -9,6 +9,7 @@ from api.bootstrap import build_container, record_start
 from backends.sql import SQLStore
 from tests.api.commands import AsAdministrator, Run
 from tests.fixtures.ledger import forge
+from tests.support.ledgers import seal
 
 
 MAX_AMOUNT = "networks.local.tokens.TUSD.max_amount"
@@ -51,7 +52,10 @@ def test_a_new_ledger(approving: Run) -> None:
 
 
 def test_a_limit_is_raised(
-    started: Run, as_administrator: AsAdministrator, allow: Callable[[str], None]
+    started: Run,
+    as_administrator: AsAdministrator,
+    allow: Callable[[str], None],
+    sqlite_store: SQLStore,
 ) -> None:
     """Two operators with tokens agree; then a worker starts."""
     allow("5000")
@@ -66,6 +70,16 @@ def test_a_limit_is_raised(
     record_start(build_container(), "worker")
     after = started("limits", "show", "--json")
 
+    seal(sqlite_store)
+    records = [each.record.fields for each in sqlite_store.sealed(0, 99)]
+    reasons = [
+        each["details"].get("reason")
+        for each in records
+        if each["actor"] == "token:alice" and "access" not in each["event"]
+    ]
+
+    assert reasons
+    assert {*reasons} == {RAISE[-1]}
     assert "needs the scope limits:raise" in other.err
     assert (text.status, shown.status, asked.status) == (1, 1, 1)
     assert f"  raised: {MAX_AMOUNT}: 1000 -> 5000\n" in text.out

@@ -16,55 +16,38 @@ def _ids(path: Path) -> list[str]:
     return [line.split()[0] for line in path.read_text(encoding="ascii").splitlines()]
 
 
-def test_a_key_is_created_and_replaced(hotwallet: Run, out: Path) -> None:
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_key_is_created_and_replaced(
+    hotwallet: Run, out: Path, *, as_json: bool
+) -> None:
     """Each step prints the id of its key and what follows, and no key."""
-    command = ("db", "mac-key", "--out", str(out))
-    created = hotwallet(*command)
-    added = hotwallet(*command, "--add")
-    old, new = _ids(out)
-    activated = hotwallet(*command, "--activate")
-    repeated = hotwallet(*command, "--activate")
-
-    assert created.out == (
-        f"created the MAC key {old} in {out}, which is active; copy the file to every"
-        " host\n"
-    )
-    assert added.out == (
-        f"added the MAC key {new} in {out}; {old} is active; copy the file to every"
-        " host, restart them all, then use --activate\n"
-    )
-    assert activated.out == (
-        f"activated the MAC key {new} in {out}; copy the file to every host and"
-        " restart them all; the other keys only verify\n"
-    )
-    assert repeated.out == (
-        f"the MAC key {new} in {out} is the newest and already active; nothing was"
-        " changed\n"
-    )
-    statuses = [each.status for each in (created, added, activated, repeated)]
-    assert statuses == [0] * 4
-    assert _ids(out) == [new, old]
-
-
-def test_json(hotwallet: Run, out: Path) -> None:
-    command = ("db", "mac-key", "--out", str(out), "--json")
-    documents = [
-        hotwallet(*command).json,
-        hotwallet(*command, "--add").json,
-        hotwallet(*command, "--activate").json,
-        hotwallet(*command, "--activate").json,
-    ]
+    command = ("db", "mac-key", "--out", str(out), *(["--json"] if as_json else []))
+    options = ((), ("--add",), ("--activate",), ("--activate",))
+    done = [hotwallet(*command, *each) for each in options]
     new, old = _ids(out)
 
-    assert documents == [
-        {"action": action, "path": str(out), "keyId": key_id, "activeKeyId": active}
-        for action, key_id, active in (
-            ("created", old, old),
-            ("added", new, old),
-            ("activated", new, new),
-            ("unchanged", new, new),
-        )
+    assert [each.status for each in done] == [0] * 4
+    if as_json:
+        assert [each.json for each in done] == [
+            {"action": action, "path": str(out), "keyId": key_id, "activeKeyId": active}
+            for action, key_id, active in (
+                ("created", old, old),
+                ("added", new, old),
+                ("activated", new, new),
+                ("unchanged", new, new),
+            )
+        ]
+        return
+    copy, nothing = "copy the file to every host", "nothing was changed"
+    restart = "restart them all, then use --activate"
+    others = "restart them all; the other keys only verify"
+    expected = [
+        f"created the MAC key {old} in {out}, which is active; {copy}",
+        f"added the MAC key {new} in {out}; {old} is active; {copy}, {restart}",
+        f"activated the MAC key {new} in {out}; {copy} and {others}",
+        f"the MAC key {new} in {out} is the newest and already active; {nothing}",
     ]
+    assert [each.out for each in done] == [f"{line}\n" for line in expected]
 
 
 def test_refusals(hotwallet: Run, out: Path) -> None:

@@ -176,31 +176,15 @@ def test_tests_the_policy_of_accounts(run: Run, paid: Refund, tmp_path: Path) ->
     assert run("policy", "test", str(file)).status == 1
 
 
-_EXAMPLE = '[[example]]\nname = "x"\npaths = ["rest"]\nverdict = "allow"\n'
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("[", "the examples cannot be read: Invalid"),
-        ("example = []", "example: Tuple should have at least 1 item"),
-        (_EXAMPLE, "exactly one of transaction"),
-        (f"{_EXAMPLE}transaction = {{}}", "example 'x': chainId is missing"),
-        (f'{_EXAMPLE}digest = "07"\nnetwork = "mars"', "has no such network"),
-        (f'{_EXAMPLE}digest = "zz"', "example 'x': "),
-    ],
-)
-def test_malformed_examples_are_refused(
-    run: Run, paid: Refund, tmp_path: Path, text: str, problem: str
-) -> None:
-    """The message names the example, and what is wrong."""
+def test_malformed_examples_are_refused(run: Run, paid: Refund, tmp_path: Path) -> None:
+    """``tests/unit/signer/policy`` has each mistake."""
     file = tmp_path / "examples.toml"
-    file.write_text(text)
+    file.write_text("[")
 
     finished = run("policy", "test", str(file))
 
     assert finished.status == 1
-    assert problem in finished.err
+    assert "the examples cannot be read: Invalid" in finished.err
 
 
 def test_a_wrong_rule_stops_the_start(

@@ -154,15 +154,6 @@ class System:
     environ: Mapping[str, str]
     members: list[int] = field(default_factory=list)
 
-    def member(self, command: str) -> int:
-        """Return the id of the child that runs *command*."""
-        (pid,) = [
-            child
-            for child in children(self.process.pid)
-            if command.encode() in Path(f"/proc/{child}/cmdline").read_bytes()
-        ]
-        return pid
-
     def is_ready(self) -> bool:
         """Return whether the service is ready, which needs a worker."""
         with contextlib.suppress(OSError):
@@ -227,20 +218,6 @@ def test_a_closed_terminal_ends_both(system: System) -> None:
 
     assert system.process.wait(60) == 0
     assert [pid for pid in system.members if _is_running(pid)] == []
-
-
-@pytest.mark.parametrize(
-    ("killed", "command"), [("worker", "worker"), ("API", "gunicorn: master")]
-)
-def test_a_killed_process_ends_the_other(
-    system: System, killed: str, command: str
-) -> None:
-    members = [system.member("worker"), system.member("gunicorn: master")]
-    os.kill(system.member(command), signal.SIGKILL)
-    ended = system.process.wait(60)
-
-    assert ended == 128 + signal.SIGKILL, killed
-    assert [pid for pid in members if _is_running(pid)] == []
 
 
 def test_a_refusal_ends_both(tmp_path: Path) -> None:

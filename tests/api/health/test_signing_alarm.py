@@ -93,17 +93,6 @@ def test_the_api_raises_no_alert(system: System, kms_faults: Faults) -> None:
     assert system.world.chain.pool == {}
 
 
-def test_a_worker_raises_key_mismatch(system: System, kms_faults: Faults) -> None:
-    worker = system.worker()
-    system.world.accepted()
-    kms_faults.always("Sign", other_key())
-    worker.work()
-
-    assert system.alerts == [("key-mismatch", system.facts("signature-recovery"))]
-    assert system.store.alert_counts() == {"key-mismatch": 1}
-    assert system.world.chain.pool == {}
-
-
 def test_a_worker_raises_key_unhealthy(system: System, kms_faults: Faults) -> None:
     """Three refunds raise one alert."""
     worker = system.worker()

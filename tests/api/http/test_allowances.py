@@ -15,10 +15,9 @@ from signer.chain.chain import Chain
 from signer.config.networks import Network
 from signer.config.tenants import NetworkLimits, Tenant, TenantRegistry, TokenLimits
 from signer.errors import ChainUnavailableError
-from signer.model.hold import Hold
 from signer.startup.dependency_checks import check_chain
 from tests.api.service import BODY, NETWORKS, Pace, build_container
-from tests.api.support import NOW, SettableClock, bearer, get, post
+from tests.api.support import SettableClock, bearer, get, post
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.ledger import stopped
 from tests.fixtures.replies import Computed, Delay
@@ -140,17 +139,6 @@ def test_networks(limited: TestClient) -> None:
     assert "127.0.0.1" not in answer.text
 
 
-@pytest.mark.parametrize("path", ["/v1/tokens", "/v1/networks"])
-@pytest.mark.parametrize(
-    ("claims", "status"),
-    [({}, 200), ({"roles": ["admin"]}, 403), ({"scope": "refunds:write"}, 403)],
-)
-def test_reading_needs_role_and_scope(
-    client: TestClient, path: str, claims: dict[str, Any], status: int
-) -> None:
-    assert get(client, path, **claims).status_code == status
-
-
 def test_a_refund_that_would_be_paid(paying: TestClient) -> None:
     """Simulation and fee are those of the first transaction."""
     found = preview(paying).json
@@ -208,34 +196,6 @@ def test_a_refund_that_would_be_refused(
     assert (found["outcome"], found["problem"]) == ("refuse", problem)
     assert found["problem"].items() >= {"code": code, **detail}.items()
     assert (found["simulation"], found["fee"], found["limits"]) == (None, None, [])
-
-
-def test_a_malformed_request(client: TestClient) -> None:
-    """It is an error of the preview itself."""
-    for field, value in (
-        ("colour", "red"),
-        ("amount", "-1"),
-        ("recipient", "0x" + "0" * 40),
-    ):
-        answer = preview(client, BODY | {field: value})
-        problem = answer.json["code"], answer.json["field"]
-        assert (answer.status_code, *problem) == (400, "invalid-input", field)
-    assert preview(client, "no json").status_code == 400
-
-
-def test_a_reference_that_is_taken(paying: TestClient) -> None:
-    posted = post(paying, BODY)
-    found = preview(paying).json
-
-    assert found["outcome"] == "refuse"
-    assert found["problem"]["code"] == "conflict"
-    assert found["problem"]["refund_id"] == posted.json["id"]
-
-
-def test_a_blocked_tenant(paying: TestClient, sqlite_store: SQLStore) -> None:
-    sqlite_store.begin_hold(Hold.of_tenant("gateway-1", NOW, "", "alice"))
-
-    assert preview(paying).json["problem"]["code"] == "tenant-blocked"
 
 
 def test_an_approval(limited: TestClient) -> None:
@@ -335,13 +295,6 @@ def test_several_delays(
     found = preview(paying).json
 
     assert found["waits_for"] == ["signing-stopped", "chain-unavailable"]
-
-
-def test_the_scope_to_read_is_enough(paying: TestClient) -> None:
-    """A preview changes nothing."""
-    assert preview(paying, scope="refunds:read").status_code == 200
-    assert preview(paying, scope="refunds:write").status_code == 403
-    assert preview(paying, roles=["admin"]).status_code == 403
 
 
 def test_a_preview_makes_no_node_unresponsive_for_others(

@@ -6,17 +6,13 @@ from typing import Any
 import pytest
 from falcon.testing import Result, TestClient
 
-from api.container import Container
 from backends.sql import SQLStore
 from signer.errors import ChainUnavailableError
-from signer.model.refund import Refund, Status
 from signer.refunds.service import WORKER_SECONDS
 from tests.api.service import BODY, Pace
 from tests.api.support import NOW, SettableClock, bearer, get, post
-from tests.fixtures.ledger import reserved, save, step_to, stopped
+from tests.fixtures.ledger import stopped
 from tests.fixtures.scripted_chain import ScriptedChain
-from tests.support.ledgers import seal
-from tests.support.refunds import altered
 
 
 def _cancel(client: TestClient, path: str, query: str = "", **claims: Any) -> Result:
@@ -33,23 +29,17 @@ def queued(paying: TestClient, sqlite_store: SQLStore) -> str:
 def test_a_queued_refund_is_cancelled(
     paying: TestClient, queued: str, clock: SettableClock
 ) -> None:
+    """Cancelling it twice gives the same answer."""
     clock.advance(2)
     answer = _cancel(paying, queued)
+    clock.advance(60)
+    again = _cancel(paying, queued)
 
     assert (answer.status_code, answer.json["status"]) == (200, "cancelled")
     assert answer.json["updated_at"] == "2026-11-24T12:00:02.000000Z"
     assert answer.json["failure"] is None
     assert answer.json == get(paying, queued).json
-
-
-def test_cancelling_twice_gives_the_same_answer(
-    paying: TestClient, queued: str, clock: SettableClock
-) -> None:
-    first = _cancel(paying, queued)
-    clock.advance(60)
-    again = _cancel(paying, queued)
-
-    assert (again.status_code, again.json) == (200, first.json)
+    assert (again.status_code, again.json) == (200, answer.json)
 
 
 def test_a_refund_with_a_nonce_is_not_cancellable(
@@ -63,16 +53,6 @@ def test_a_refund_with_a_nonce_is_not_cancellable(
     assert "broadcast" in answer.json["detail"]
     assert get(paying, path).json["status"] == "broadcast"
     assert len(node.pool) == 1
-
-
-def test_a_refused_refund_is_not_cancellable(
-    paying: TestClient, queued: str, sqlite_store: SQLStore
-) -> None:
-    (refund,) = sqlite_store.list("gateway-1").refunds
-    save(sqlite_store, refund, step_to(refund, Status.REFUSED, refund.updated_at))
-    answer = _cancel(paying, queued)
-
-    assert (answer.status_code, answer.json["code"]) == (409, "not-cancellable")
 
 
 def test_cancelling_needs_the_chain(
@@ -96,71 +76,6 @@ def test_cancelling_needs_the_chain(
     assert answer.json == again.json == get(paying, queued).json
     assert WORKER_SECONDS * 2 <= pace.slept < WORKER_SECONDS * 2 + 1
     assert len(errors) > len(node._errors["pending_count"]) > 0
-
-
-def test_the_request_stays_in_force(
-    paying: TestClient,
-    paying_container: Container,
-    queued: str,
-    node: ScriptedChain,
-    clock: SettableClock,
-) -> None:
-    """A worker cancels the refund when the node answers again, unasked."""
-    node.fail("pending_count", *[ChainUnavailableError("no node answers")] * 99)
-    _cancel(paying, queued)
-    node._errors.clear()
-    clock.advance(60)
-    paying_container.worker.work()
-
-    assert get(paying, queued).json["status"] == "cancelled"
-    assert _cancel(paying, queued).status_code == 200
-    assert node.broadcasts == []
-
-
-def test_request_and_cancellation_are_audited(
-    paying: TestClient, queued: str, sqlite_store: SQLStore
-) -> None:
-    """Once each: the caller asked, and the worker cancelled."""
-    for _ in range(2):
-        _cancel(paying, queued, sub="gateway-1", jti="fedcba9876543210")
-    seal(sqlite_store)
-    fields = [each.record.fields for each in sqlite_store.sealed(0, 100)]
-    records = [each for each in fields if each["event"].startswith("refund-cancel")]
-    # Of one millisecond: their order is not that of the events.
-    asked, done = sorted(records, key=lambda each: str(each["event"]))
-
-    assert (asked["event"], asked["actor"]) == (
-        "refund-cancel-requested",
-        "token:gateway-1",
-    )
-    assert asked["token_id"] == "fedcba9876543210"
-    assert asked["request_id"].startswith("req_")
-    assert (done["event"], done["actor"]) == ("refund-cancel-succeeded", "worker")
-    for each in records:
-        assert each["details"]["refund_id"] == queued.rsplit("/", 1)[1]
-        assert each["details"]["amount"] == "12.500000"
-
-
-def test_a_worker_may_be_faster(
-    client: TestClient, container: Container, sqlite_store: SQLStore
-) -> None:
-    """R26: it gives the refund its nonce just before the request is stored."""
-    path = post(client, BODY).headers["location"]
-    container.worker = altered(container.worker, advance=lambda: 0)
-
-    def request(refund: Refund, *given: Any) -> bool:
-        reserved(sqlite_store, refund)
-        return sqlite_store.request_cancellation(refund, *given)
-
-    store = altered(container.refunds._store, request_cancellation=request)
-    container.refunds._store = store
-    answer = _cancel(client, path)
-    shown = get(client, path).json
-
-    assert (answer.status_code, answer.json["code"]) == (409, "not-cancellable")
-    assert "reserved" in answer.json["detail"]
-    assert shown["status"] == "reserved"
-    assert shown["cancel_requested_at"] is None
 
 
 def test_a_cancelled_refund_is_never_paid(

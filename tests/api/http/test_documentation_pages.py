@@ -2,15 +2,21 @@
 
 import re
 from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import closing
 from hashlib import sha256
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from falcon.testing import Result, TestClient
 
+from api.http.app import create_app
 from api.http.openapi.document import complete_document
 from api.views.codes import problem_codes
-from tests.api.support import get
+from tests.api.service import build_container
+from tests.api.support import SettableClock, get
+from tests.support.ledgers import copy_ledger, open_ledger
 
 
 class _Page(HTMLParser):
@@ -70,15 +76,20 @@ def _require_strict(answer: Result) -> _Page:
     return page
 
 
-_PAGES = list[_Page]()
+@pytest.fixture(scope="module")
+def client(
+    tmp_path_factory: pytest.TempPathFactory, _sqlite_template: Path
+) -> Iterator[TestClient]:
+    """A client of one application: pages change nothing."""
+    path = copy_ledger(_sqlite_template, tmp_path_factory.mktemp("pages") / "pages.db")
+    with closing(open_ledger(f"sqlite:///{path}")) as store:
+        yield TestClient(create_app(build_container(store, SettableClock())))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page(client: TestClient) -> _Page:
-    """Return the page of the API, which takes a second to make, from the first test."""
-    if not _PAGES:
-        _PAGES.append(_require_strict(client.simulate_get("/docs")))
-    return _PAGES[0]
+    """The page of the API, which takes a second to make."""
+    return _require_strict(client.simulate_get("/docs"))
 
 
 def test_the_page_has_every_operation_and_schema(page: _Page) -> None:

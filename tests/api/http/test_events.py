@@ -82,17 +82,6 @@ def test_parameters_out_of_range(client: TestClient, query: str, field: str) -> 
     assert (answer.status_code, answer.json["field"]) == (400, field)
 
 
-def test_unknown_parameters(client: TestClient) -> None:
-    assert _listed(client, "status=queued").status_code == 400
-
-
-@pytest.mark.parametrize("claims", [{"roles": ["devops"]}, {"scope": "refunds:write"}])
-def test_who_may_read(client: TestClient, claims: dict[str, Any]) -> None:
-    answer = client.simulate_get("/v1/events", headers=bearer(**claims))
-
-    assert answer.status_code == 403
-
-
 def test_an_empty_page_waits_for_an_event(client: TestClient, sequence: Any) -> None:
     """With ``Prefer: wait=N``, until there is one."""
     with ThreadPoolExecutor(1) as pool:

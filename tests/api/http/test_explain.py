@@ -5,12 +5,9 @@ import re
 import pytest
 from falcon.testing import TestClient
 
-from backends.sql import SQLStore
 from signer.errors import ChainUnavailableError
-from signer.model.refund import Status
 from tests.api.service import BODY
-from tests.api.support import SettableClock, get, post
-from tests.fixtures.ledger import save, step_to
+from tests.api.support import get, post
 from tests.fixtures.scripted_chain import ScriptedChain
 
 
@@ -122,20 +119,6 @@ def test_names_what_the_nodes_did_not_answer(
     assert len(found["history"]) == 4
 
 
-def test_a_queued_refund_is_explained(client: TestClient) -> None:
-    """The answer has the reason, the nodes' errors and the next attempt."""
-    path = post(client, BODY).headers["location"]
-    found = get(client, f"{path}/explain").json
-
-    assert found["refund"]["status"] == "queued"
-    assert (found["blocked_by"], found["attempts"]) == ("chain-unavailable", 1)
-    assert "chain-unavailable" in found["summary"]
-    assert found["next"]["at"] == "2026-11-24T12:00:01.000000Z"
-    assert found["nonce"] is None
-    assert found["transactions"] == []
-    assert [each["error"] for each in found["nodes"]] == ["chain-unavailable"]
-
-
 def test_names_refunds_with_earlier_nonces(
     paying: TestClient, sent: str, node: ScriptedChain
 ) -> None:
@@ -148,37 +131,3 @@ def test_names_refunds_with_earlier_nonces(
         "waits_for": [{"nonce": 0, "refund": first["id"], "status": "broadcast"}],
     }
     assert first["id"] in found["summary"]
-
-
-def test_a_paused_wallet_needs_a_repair(
-    paying: TestClient, sent: str, node: ScriptedChain, clock: SettableClock
-) -> None:
-    """R23: an operator repairs it; the merchant waits, and gets no command."""
-    sender = get(paying, sent).json["sender"]
-    node.mine()
-    node.mine_foreign(sender)
-    blocked = post(paying, BODY | {"reference": "second"}).headers["location"]
-    found = get(paying, f"{blocked}/explain").json
-
-    assert found["blocked_by"] == "wallet-paused"
-    assert found["wallet"]["paused_by"] == "chain-ahead"
-    assert found["wallet"]["unseen"] == 1
-    assert found["next"]["what"] == (
-        "To do: nothing; an operator of the service must act, and then the refund"
-        " goes on."
-    )
-
-
-def test_a_final_refund_has_no_next_step(
-    client: TestClient, sqlite_store: SQLStore, clock: SettableClock
-) -> None:
-    path = post(client, BODY).headers["location"]
-    (refund,) = sqlite_store.list("gateway-1").refunds
-    refused = step_to(refund, Status.REFUSED, clock(), failure_detail="paused")
-    save(sqlite_store, refund, refused)
-    found = get(client, f"{path}/explain").json
-
-    assert found["summary"] == "It ended without a nonce: paused."
-    assert found["next"] == {"what": "Nothing.", "at": None}
-    assert found["nodes"] == []
-    assert found["unanswered"] == {}

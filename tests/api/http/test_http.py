@@ -66,10 +66,6 @@ def test_all_answers_have_security_headers_and_an_id(
 
 
 @pytest.mark.parametrize(
-    "method",
-    ["OPTIONS", "TRACE", "CONNECT", "PUT", "PATCH", "DELETE", "PROPFIND", "BREW"],
-)
-@pytest.mark.parametrize(
     ("path", "allow"),
     [
         ("/v1/refunds", "GET, POST"),
@@ -81,12 +77,15 @@ def test_all_answers_have_security_headers_and_an_id(
     ],
 )
 def test_other_methods_are_not_allowed(
-    client: TestClient, method: str, path: str, allow: str
+    client: TestClient, path: str, allow: str
 ) -> None:
     """H20: 405 with the allowed methods."""
-    response = client.simulate_request(method, path, headers=bearer())
-
-    assert (response.status_code, response.headers["allow"]) == (405, allow)
+    for method in (
+        *("OPTIONS", "TRACE", "CONNECT", "PUT", "PATCH", "DELETE", "PROPFIND"),
+        "BREW",
+    ):
+        response = client.simulate_request(method, path, headers=bearer())
+        assert (response.status_code, response.headers["allow"]) == (405, allow)
 
 
 def test_all_invalid_tokens_get_the_same_answer(

@@ -1,6 +1,6 @@
 """Prometheus metrics come from the ledger, the same from every process."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from threading import Barrier
@@ -8,6 +8,7 @@ from threading import Barrier
 import falcon
 import falcon.testing
 import pytest
+from falcon.testing import Result
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
@@ -100,17 +101,28 @@ def _collectors(
     return [collector]
 
 
-def _scraped(
-    container: Container, ledger: Ledger, clock: SettableClock
-) -> dict[str, float]:
-    client = _app(container, OpenMetrics(_collectors(ledger, clock)))
-    return _samples(client.simulate_get("/metrics").text)
+Scrape = Callable[..., Result]
 
 
-def test_all_metrics_exist_from_the_start(
-    container: Container, empty: SQLStore, clock: SettableClock
-) -> None:
-    samples = _scraped(container, empty, clock)
+@pytest.fixture
+def answer(container: Container, empty: SQLStore, clock: SettableClock) -> Scrape:
+    """Return a function that asks for the metrics of a ledger, without a token."""
+
+    def run(ledger: Ledger = empty, verify: Verify | None = None) -> Result:
+        resource = OpenMetrics(_collectors(ledger, clock, verify))
+        return _app(container, resource).simulate_get("/metrics")
+
+    return run
+
+
+@pytest.fixture
+def scrape(answer: Scrape) -> Callable[..., dict[str, float]]:
+    """Return a function that returns every sample."""
+    return lambda *given: _samples(answer(*given).text)
+
+
+def test_all_metrics_exist_from_the_start(scrape: Scrape) -> None:
+    samples = scrape()
 
     assert samples == {
         **{f"hotwallet_alerts_total {alert}": 0 for alert in Alert},
@@ -142,7 +154,7 @@ def test_all_metrics_exist_from_the_start(
 
 
 def test_counts_alerts_keys_and_records(
-    container: Container, empty: SQLStore, clock: SettableClock
+    scrape: Scrape, empty: SQLStore, clock: SettableClock
 ) -> None:
     made_active(empty, key_at(ADDRESSES[0], key_id=SECRET_ID))
     made_active(empty, key_at(ADDRESSES[1]))
@@ -153,7 +165,7 @@ def test_counts_alerts_keys_and_records(
     Alerts(empty).sound(Alert.KEY_UNHEALTHY)
     clock.now = NOW + timedelta(seconds=42)
 
-    samples = _scraped(container, empty, clock)
+    samples = scrape()
 
     assert samples["hotwallet_alerts_total key-unhealthy"] == 2
     assert samples["hotwallet_keys active"] == 1
@@ -163,20 +175,18 @@ def test_counts_alerts_keys_and_records(
     assert samples["hotwallet_audit_unsealed_seconds"] == 42
 
 
-def test_counts_stops_in_force(
-    container: Container, empty: SQLStore, clock: SettableClock
-) -> None:
+def test_counts_stops_in_force(scrape: Scrape, empty: SQLStore) -> None:
     stopped(empty, 1)
     stopped(empty, EVERYTHING)
-    both = _scraped(container, empty, clock)
+    both = scrape()
     empty.end_hold(name_of_chain(EVERYTHING), NOW)
 
     assert both["hotwallet_stopped"] == 2
-    assert _scraped(container, empty, clock)["hotwallet_stopped"] == 1
+    assert scrape()["hotwallet_stopped"] == 1
 
 
 def test_shows_size_and_age_of_the_last_checkpoint(
-    container: Container, empty: SQLStore, clock: SettableClock
+    scrape: Scrape, empty: SQLStore, clock: SettableClock
 ) -> None:
     links = chain(3)
     empty.append([each.record for each in links])
@@ -184,7 +194,7 @@ def test_shows_size_and_age_of_the_last_checkpoint(
     empty.keep_checkpoint(checkpoint(links, 2, at=NOW))
     clock.now = NOW + timedelta(seconds=90)
 
-    samples = _scraped(container, empty, clock)
+    samples = scrape()
 
     assert samples["hotwallet_audit_records"] == 3
     assert samples["hotwallet_audit_checkpoint_records"] == 2
@@ -192,7 +202,7 @@ def test_shows_size_and_age_of_the_last_checkpoint(
 
 
 def test_a_forged_checkpoint_is_not_the_last(
-    container: Container, empty: SQLStore, clock: SettableClock
+    scrape: Scrape, empty: SQLStore, clock: SettableClock
 ) -> None:
     """The gauges show the newest one that is signed with the key of the process."""
     links = chain(3)
@@ -203,15 +213,13 @@ def test_a_forged_checkpoint_is_not_the_last(
     for key, size in ((KEY, 1), (CheckpointKey.generate(), 2)):
         empty.keep_checkpoint(checkpoint(links, size, key=key, at=NOW))
     empty.keep_checkpoint(Checkpoint(2**62, "x"))
-    client = _app(container, OpenMetrics(_collectors(empty, clock, verify)))
-
-    samples = _samples(client.simulate_get("/metrics").text)
+    samples = scrape(empty, verify)
 
     assert samples["hotwallet_audit_checkpoint_records"] == 1
 
 
 def test_counts_open_refunds_and_their_age(
-    container: Container, empty: SQLStore, clock: SettableClock
+    scrape: Scrape, empty: SQLStore, clock: SettableClock
 ) -> None:
     """Tenants and networks that are not configured are counted together."""
     clock.now = now()
@@ -228,7 +236,7 @@ def test_counts_open_refunds_and_their_age(
     waiting = accepted(empty, tenant="shop")
     save(empty, waiting, waiting.with_due_at(now(), attempts=1, blocked_by="no-gas"))
     moved(empty, accepted(empty, tenant="shop"), Status.CANCELLED)
-    samples = _scraped(container, empty, clock)
+    samples = scrape()
 
     assert samples["hotwallet_refunds_open none local queued shop"] == 2
     assert samples["hotwallet_refunds_open no-gas local queued shop"] == 1
@@ -240,21 +248,19 @@ def test_counts_open_refunds_and_their_age(
     assert samples["hotwallet_refunds_accepted_5m local other"] == 1
 
 
-def test_shows_wallets(
-    container: Container, empty: SQLStore, clock: SettableClock
-) -> None:
+def test_shows_wallets(scrape: Scrape, empty: SQLStore) -> None:
     wallet = opened(empty, first=7)
     opened(empty, chain_id=99)  # Of a network that the file no longer has.
-    running = _scraped(container, empty, clock)
+    running = scrape()
     empty.pause(wallet, Pause.CHAIN_AHEAD, NOW)
 
     assert running["hotwallet_wallet_next_nonce local"] == 7
     assert running["hotwallet_wallets_paused local"] == 0
-    assert _scraped(container, empty, clock)["hotwallet_wallets_paused local"] == 1
+    assert scrape()["hotwallet_wallets_paused local"] == 1
 
 
 def test_counts_approvals_that_wait(
-    container: Container, empty: SQLStore, clock: SettableClock
+    scrape: Scrape, empty: SQLStore, clock: SettableClock
 ) -> None:
     for number, hours in enumerate((1, 1, -1)):
         waiting = Approval.of(
@@ -265,13 +271,13 @@ def test_counts_approvals_that_wait(
             expires_at=clock() + timedelta(hours=hours),
         )
         empty.put_approval(None, waiting, record(at=NOW))
-    samples = _scraped(container, empty, clock)
+    samples = scrape()
 
     assert samples["hotwallet_approvals_waiting signing-resume"] == 2
 
 
 def test_counts_webhook_deliveries_and_refusals(
-    container: Container, empty: SQLStore, clock: SettableClock
+    scrape: Scrape, empty: SQLStore
 ) -> None:
     """A code that another program wrote is a label at most."""
     for tenant in ("shop", "unknown"):
@@ -282,7 +288,7 @@ def test_counts_webhook_deliveries_and_refusals(
     attempt = DeliveryAttempt(failed.delivery, DeliveryState.PENDING, now(), "x")
     empty.record_attempts([attempt], now())
     empty.add_counts({(REFUSALS.name, "policy-violation"): 3}, now())
-    samples = _scraped(container, empty, clock)
+    samples = scrape()
 
     name = "hotwallet_webhook_deliveries"
     assert {k: v for k, v in samples.items() if k.startswith(name)} == {
@@ -296,9 +302,7 @@ def test_counts_webhook_deliveries_and_refusals(
     assert samples["hotwallet_refusals_total policy-violation"] == 3
 
 
-def test_counts_decisions_of_the_policy(
-    container: Container, empty: SQLStore, clock: SettableClock
-) -> None:
+def test_counts_decisions_of_the_policy(scrape: Scrape, empty: SQLStore) -> None:
     """By the rules of the configuration; what another program wrote is no label."""
     empty.add_counts(
         {
@@ -314,7 +318,7 @@ def test_counts_decisions_of_the_policy(
         },
         now(),
     )
-    samples = _scraped(container, empty, clock)
+    samples = scrape()
 
     name = "hotwallet_policy_decisions_total"
     assert {k: v for k, v in samples.items() if k.startswith(name)} == {
@@ -325,9 +329,7 @@ def test_counts_decisions_of_the_policy(
     }
 
 
-def test_counts_signatures(
-    container: Container, empty: SQLStore, clock: SettableClock
-) -> None:
+def test_counts_signatures(scrape: Scrape, empty: SQLStore) -> None:
     """Of all processes; what another program wrote is no label."""
     empty.add_counts(
         {
@@ -339,7 +341,7 @@ def test_counts_signatures(
         },
         now(),
     )
-    samples = _scraped(container, empty, clock)
+    samples = scrape()
 
     name = "hotwallet_signatures_total"
     assert {k: v for k, v in samples.items() if k.startswith(name)} == {
@@ -349,17 +351,16 @@ def test_counts_signatures(
 
 
 def test_metrics_have_neither_key_ids_nor_addresses(
-    container: Container, empty: SQLStore, clock: SettableClock
+    answer: Scrape, empty: SQLStore
 ) -> None:
+    """They are text of Prometheus, which is not kept."""
     made_active(empty, key_at(ADDRESSES[0], key_id=SECRET_ID))
-    text = (
-        _app(container, OpenMetrics(_collectors(empty, clock)))
-        .simulate_get("/metrics")
-        .text
-    )
+    found = answer()
 
-    assert "canary" not in text
-    assert ADDRESSES[0].lower() not in text.lower()
+    assert "canary" not in found.text
+    assert ADDRESSES[0].lower() not in found.text.lower()
+    assert found.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert found.headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize(
@@ -386,48 +387,27 @@ def test_metrics_need_the_role_devops(
     assert client.simulate_get("/metrics", headers=headers).status_code == status
 
 
-def test_the_media_type_is_prometheus_text(
-    container: Container, empty: SQLStore, clock: SettableClock
-) -> None:
-    answer = _app(container, OpenMetrics(_collectors(empty, clock))).simulate_get(
-        "/metrics"
-    )
-
-    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    assert answer.headers["cache-control"] == "no-store"
-
-
-def test_concurrent_scrapes_are_answered(
-    container: Container, empty: SQLStore, clock: SettableClock
-) -> None:
+def test_concurrent_scrapes_are_answered(answer: Scrape, empty: SQLStore) -> None:
     together = Barrier(2, timeout=2)
 
     def slowly() -> Mapping[str, int]:
         together.wait()
         return {}
 
-    client = _app(
-        container, OpenMetrics(_collectors(altered(empty, alert_counts=slowly), clock))
-    )
     with ThreadPoolExecutor(2) as pool:
-        answers = pool.map(client.simulate_get, ["/metrics", "/metrics"])
+        answers = pool.map(answer, [altered(empty, alert_counts=slowly)] * 2)
 
-    assert [answer.status_code for answer in answers] == [200, 200]
+    assert [each.status_code for each in answers] == [200, 200]
 
 
 def test_a_scrape_shows_that_the_database_is_down(
-    container: Container, empty: SQLStore, clock: SettableClock
+    answer: Scrape, empty: SQLStore
 ) -> None:
     """And what the process knows of itself, instead of an error."""
+    found = answer(altered(empty, head=StoreUnavailableError("no")))
 
-    def down() -> None:
-        raise StoreUnavailableError("no")
-
-    client = _app(container, OpenMetrics(_collectors(altered(empty, head=down), clock)))
-    answer = client.simulate_get("/metrics")
-
-    assert answer.status_code == 200
-    assert _samples(answer.text) == {"hotwallet_database_up": 0}
+    assert found.status_code == 200
+    assert _samples(found.text) == {"hotwallet_database_up": 0}
 
 
 def test_requests_of_the_application_are_counted(

@@ -51,16 +51,26 @@ def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Json]]:
             yield path, method, operation
 
 
-@pytest.mark.parametrize("role", Role)
-def test_the_document_is_valid(container: Container, role: Role) -> None:
-    """It is OpenAPI 3.1, and every reference in it has a target."""
+def test_the_document_is_valid(container: Container) -> None:
+    """It is OpenAPI 3.1."""
     # It imports for a second, which each worker of the tests would take.
     from openapi_spec_validator import OpenAPIV31SpecValidator  # noqa: PLC0415
 
-    document = _document(_app(container, role))
+    document = _document(_app(container, Role.ALL))
 
     assert document["openapi"] == "3.1.0"
     assert list(OpenAPIV31SpecValidator(document).iter_errors()) == []
+
+
+@pytest.mark.parametrize("role", Role)
+def test_every_reference_has_a_target(container: Container, role: Role) -> None:
+    """Though each process has only the schemas that it uses."""
+    document = _document(_app(container, role))
+    references = re.findall(r'"#/(.*?)/(.*?)/(.*?)"', json.dumps(document))
+
+    assert len(references) > 20
+    for section, kind, name in references:
+        assert name in document[section][kind]
 
 
 @pytest.mark.parametrize("role", Role)

@@ -15,9 +15,9 @@ from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import StoreUnavailableError
 from signer.model.acceptance import Acceptance
 from signer.refunds.acceptance import TRANSACTION_SIZE
-from tests.api.batches import codes, member, statuses, stored, submit, without_key
+from tests.api.batches import codes, member, statuses, stored, submit
 from tests.api.service import build_container
-from tests.api.support import SettableClock, bearer, lines, post
+from tests.api.support import SettableClock, bearer, lines
 from tests.support.refunds import altered
 
 
@@ -85,38 +85,6 @@ def test_equal_batches_at_the_same_time(client: TestClient) -> None:
         assert {one["status"], other["status"]} == {200, 201}
         assert one["refund"] == other["refund"]
     assert len(stored(client)) == 40
-
-
-def test_a_batch_and_single_requests_at_the_same_time(client: TestClient) -> None:
-    members = [member(n) for n in range(20)]
-    barrier = Barrier(2)
-
-    def send_one_by_one() -> list[Result]:
-        barrier.wait()
-        return [
-            post(
-                client,
-                without_key(each),
-                Idempotency_Key=each["idempotency_key"],
-                Prefer="respond-async",
-            )
-            for each in reversed(members)
-        ]
-
-    def send_together() -> Result:
-        barrier.wait()
-        return submit(client, *members)
-
-    with ThreadPoolExecutor(2) as pool:
-        singles, together = pool.submit(send_one_by_one), pool.submit(send_together)
-    found = {
-        each["idempotency_key"]: each for each in together.result().json["results"]
-    }
-    for each, single in zip(reversed(members), singles.result(), strict=True):
-        of_batch = found[each["idempotency_key"]]
-        assert {of_batch["status"], single.status_code} == {200, 201}
-        assert of_batch["refund"] == single.json
-    assert len(stored(client)) == 20
 
 
 def test_a_store_that_fails_accepts_nothing(

@@ -12,8 +12,7 @@ from api.http.app import create_app
 from backends.sql import SQLStore
 from tests.api.batches import member, statuses, stored, submit
 from tests.api.service import BODY, build_container
-from tests.api.support import NOW, SettableClock, bearer, post
-from tests.fixtures.scripted_chain import ScriptedChain
+from tests.api.support import NOW, SettableClock, bearer
 from tests.support.signed_requests import RequestKey, signing_tenants
 
 
@@ -87,32 +86,6 @@ def test_the_example_of_the_guide_makes_a_member(signing: TestClient) -> None:
 
     assert given.keys() == signed_member().keys()
     assert statuses(answer) == [201]
-
-
-def test_a_worker_pays_signed_members(
-    sqlite_store: SQLStore, clock: SettableClock, node: ScriptedChain
-) -> None:
-    """It verifies the stored request of each before it asks for a signature."""
-    tenants = signing_tenants(KEY)
-    container = build_container(sqlite_store, clock, client=node, tenants=tenants)
-    client = TestClient(create_app(container))
-    submit(client, signed_member(1), signed_member(2))
-    while container.worker.advance():
-        clock.advance(1)
-    now = bearer(clock.now)["Authorization"]
-    shown = client.simulate_get("/v1/refunds", headers={"Authorization": now})
-
-    assert [each["status"] for each in shown.json["refunds"]] == ["broadcast"] * 2
-    assert len(node.broadcasts) == 2
-
-
-def test_signed_members_and_single_requests_share_keys(signing: TestClient) -> None:
-    given = signed_member(1)
-    submit(signing, given)
-    headers = KEY.headers(given["body"].encode(), "key-1", NOW)
-    named = {name.replace("-", "_"): value for name, value in headers.items()}
-
-    assert post(signing, given["body"], **named).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -130,20 +130,3 @@ def test_a_wrong_clock_delays_no_request(
     answer = post(client, BODY, **KEY, **bearer(clock.now))
 
     assert (answer.status_code, answer.json["id"]) == (200, first.json["id"])
-
-
-def test_a_refused_request_leaves_its_key_unused(client: TestClient) -> None:
-    refused = post(client, BODY | {"amount": "1000.01"}, **KEY)
-    accepted = post(client, BODY, **KEY)
-
-    assert (refused.status_code, accepted.status_code) == (422, 201)
-
-
-def test_an_answer_without_waiting_is_of_the_acceptance(paying: TestClient) -> None:
-    """The refund is queued; a later request sees what the worker did."""
-    answer = post(paying, BODY, Prefer="respond-async", **KEY)
-    sent = post(paying, BODY | {"reference": "other"})  # The worker sends both.
-
-    assert answer.json["status"] == "queued"
-    assert sent.json["status"] == "broadcast"
-    assert get(paying, answer.headers["location"]).json["status"] == "broadcast"

@@ -16,7 +16,7 @@ from backends.sql import SQLStore
 from signer.crypto.http_signatures import accept_signature
 from signer.model.refund import Refund
 from tests.api.service import BODY, build_container
-from tests.api.support import NOW, SettableClock, get, post, token
+from tests.api.support import NOW, SettableClock, post, token
 from tests.support.signed_requests import RequestKey, signing_tenants
 
 
@@ -102,20 +102,6 @@ def test_a_request_without_a_valid_signature_is_refused(
     assert _refunds(sqlite_store) == ()
 
 
-@pytest.mark.parametrize(
-    ("seconds", "status"), [(-301, 400), (-300, 201), (300, 201), (301, 400)]
-)
-def test_a_signature_is_valid_for_five_minutes(
-    client: TestClient, seconds: int, status: int
-) -> None:
-    """In both directions, since the clocks of two hosts differ."""
-    headers = KEY.headers(SENT, "k", NOW + timedelta(seconds=seconds))
-    answer = _send(client, headers)
-
-    assert answer.status_code == status
-    assert status == 201 or "5 minutes" in answer.json["detail"]
-
-
 def test_a_repeated_request_is_signed_again(
     client: TestClient, sqlite_store: SQLStore, clock: SettableClock
 ) -> None:
@@ -131,32 +117,6 @@ def test_a_repeated_request_is_signed_again(
     assert (repeated.status_code, repeated.json) == (200, first.json)
     assert refused.status_code == 400
     assert sqlite_store.signed_request(first.json["id"]) == stored is not None
-
-
-def test_a_tenant_without_keys_need_not_sign(
-    sqlite_store: SQLStore, clock: SettableClock
-) -> None:
-    """A signature of such a tenant is ignored and not stored."""
-    container = build_container(
-        sqlite_store, clock, tenants=signing_tenants(KEY, "another")
-    )
-    client = TestClient(create_app(container))
-    unsigned = {"Authorization": f"Bearer {token(sub='unsigned')}"}
-    answers = [
-        _send(client, unsigned),
-        _send(client, {**_changed(Signature="sig1=:AAAA:"), **unsigned}),
-    ]
-
-    assert [answer.status_code for answer in answers] == [201, 409]
-    assert sqlite_store.signed_request(answers[0].json["id"]) is None
-
-
-def test_reading_needs_no_signature(client: TestClient) -> None:
-    """Only a request for a refund is signed."""
-    refund = _send(client, KEY.headers(SENT, "k", NOW)).json
-
-    assert get(client, f"/v1/refunds/{refund['id']}").status_code == 200
-    assert get(client, "/v1/refunds").json["refunds"] == [refund]
 
 
 def test_the_example_of_the_guide_signs(

@@ -50,6 +50,11 @@ def _samples(text: str) -> dict[str, float]:
     }
 
 
+def _shown(meter: WorkerMeter) -> dict[str, float]:
+    """Return the samples that *meter* adds to ``/metrics``."""
+    return _samples(exposed(meter.text()))
+
+
 def _ordered(labels: Mapping[str, str]) -> list[str]:
     return [labels[name] or "none" for name in sorted(labels)]
 
@@ -72,7 +77,7 @@ def test_signatures_are_measured(meter: WorkerMeter) -> None:
     meter.signed("aws-kms", "success", 0.03, attempts=3, throttled=2)
     meter.signed("aws-kms", "success", 0.2, attempts=1, throttled=0)
     meter.signed("aws-kms", "backend-throttled", 9, attempts=4, throttled=4)
-    samples = _samples(exposed(meter.text()))
+    samples = _shown(meter)
 
     name = "hotwallet_signature_seconds"
     assert samples[f"{name}_count aws-kms success"] == 2
@@ -87,9 +92,9 @@ def test_the_share_of_rejected_calls_is_that_of_a_minute() -> None:
     meter = WorkerMeter(Names([], []), lambda: now[0])
     meter.signed("aws-kms", "success", 0.03, attempts=10, throttled=5)
     meter.signed("pkcs11", "success", 0.03, attempts=1, throttled=0)
-    shares = [_samples(exposed(meter.text()))]
+    shares = [_shown(meter)]
     now[0] = WINDOW_SECONDS + 1
-    shares.append(_samples(exposed(meter.text())))
+    shares.append(_shown(meter))
 
     name = "hotwallet_signature_throttled_share"
     assert [each[f"{name} aws-kms"] for each in shares] == [0.5, 0]
@@ -100,7 +105,7 @@ def test_fees_are_added_up_in_coins(meter: WorkerMeter) -> None:
     meter.paid_fee("local", 10**18)
     meter.paid_fee("local", 5 * 10**17)
     meter.paid_fee("unknown", 1)
-    samples = _samples(exposed(meter.text()))
+    samples = _shown(meter)
 
     assert samples["hotwallet_fees_paid_total local"] == 1.5
     assert samples[f"hotwallet_fees_paid_total {OTHER}"] == 1e-18
@@ -115,7 +120,7 @@ def test_refunds_are_measured_from_their_acceptance(meter: WorkerMeter) -> None:
     )
     for before, after, seconds in steps:
         meter.moved(_refund(before), _refund(after, seconds))
-    samples = _samples(exposed(meter.text()))
+    samples = _shown(meter)
 
     assert samples["hotwallet_refund_broadcast_seconds_sum local"] == 2
     assert samples["hotwallet_refund_confirmed_seconds_sum local"] == 9
@@ -134,7 +139,7 @@ def test_only_the_first_broadcast_is_measured(meter: WorkerMeter) -> None:
     )
     for before, after in steps:
         meter.moved(_refund(before), _refund(after, 1, failure_code="reverted"))
-    samples = _samples(exposed(meter.text()))
+    samples = _shown(meter)
 
     assert samples["hotwallet_refund_broadcast_seconds_count local"] == 1
     assert samples["hotwallet_refunds_ended_total reverted local failed shop"] == 1
@@ -160,7 +165,7 @@ def test_labels_are_bounded(meter: WorkerMeter) -> None:
         meter.moved(refund, as_if(refund, status=Status.REFUSED))
     sweep = _refund(Status.MINED, tenant=OPERATOR)
     meter.moved(sweep, as_if(sweep, status=Status.CONFIRMED))
-    samples = _samples(exposed(meter.text()))
+    samples = _shown(meter)
 
     assert samples["hotwallet_refund_delays_total code-99 other"] == 1
     assert samples[f"hotwallet_refund_delays_total {OTHER} other"] == 100
@@ -172,7 +177,7 @@ def test_labels_are_bounded(meter: WorkerMeter) -> None:
 
 def test_the_newest_view_counts(meter: WorkerMeter) -> None:
     meter.looked("local", VIEW)
-    samples = _samples(exposed(meter.text()))
+    samples = _shown(meter)
 
     assert samples == {
         "hotwallet_wallet_balance coin local": 0.5,
@@ -199,27 +204,23 @@ def test_the_newest_view_counts(meter: WorkerMeter) -> None:
     meter.looked("other", VIEW)
     meter.looked("other", None)
 
-    assert _samples(exposed(meter.text())) == {
+    assert _shown(meter) == {
         "hotwallet_network_quorum local": 0,
         "hotwallet_network_problem chain-unavailable local": 1,
         "hotwallet_network_looked_timestamp_seconds local": at.timestamp(),
     }
 
 
-def test_signatures_of_a_refund_are_counted(meter: WorkerMeter) -> None:
+def test_signatures_and_batches_are_counted(meter: WorkerMeter) -> None:
+    """And what the batches did not pay."""
     for signatures in (1, 1, 3):
         meter.ended("local", signatures=signatures)
-    samples = _samples(exposed(meter.text()))
+    meter.ended_batch("local", 3, ["reverted", "vault-limit", "vault-limit"])
+    meter.ended_batch("local", 2, [])
+    samples = _shown(meter)
 
     assert samples["hotwallet_refund_signatures_sum local"] == 5
     assert samples["hotwallet_refund_signatures_count local"] == 3
-
-
-def test_batches_and_what_they_did_not_pay_are_counted(meter: WorkerMeter) -> None:
-    meter.ended_batch("local", 3, ["reverted", "vault-limit", "vault-limit"])
-    meter.ended_batch("local", 2, [])
-    samples = _samples(exposed(meter.text()))
-
     assert samples["hotwallet_batch_size_sum local"] == 5
     assert samples["hotwallet_batch_size_count local"] == 2
     assert samples["hotwallet_batch_unpaid_total reverted local"] == 1
@@ -229,13 +230,13 @@ def test_batches_and_what_they_did_not_pay_are_counted(meter: WorkerMeter) -> No
 def test_failing_top_ups_are_shown_by_the_worker_that_asks(meter: WorkerMeter) -> None:
     for asset, is_failing in (("TUSD", True), ("TEUR", False)):
         meter.topped_up("local", asset, is_failing=is_failing)
-    assert _samples(exposed(meter.text())) == {
+    assert _shown(meter) == {
         "hotwallet_top_up_failing TUSD local": 1,
         "hotwallet_top_up_failing TEUR local": 0,
     }
     meter.topped_up("local", "TUSD", is_failing=None)
 
-    assert _samples(exposed(meter.text())) == {}
+    assert _shown(meter) == {}
 
 
 def _collected(store: SQLStore, clock: SettableClock) -> dict[str, float]:
@@ -262,11 +263,14 @@ def _row(name: str, metrics: str, seconds: float = 0) -> WorkerRow:
 def test_running_workers_are_reported_with_their_names(
     sqlite_store: SQLStore, meter: WorkerMeter
 ) -> None:
+    """And that there is none."""
+    none = _collected(sqlite_store, SettableClock())
     meter.signed("pkcs11", "success", 0.03, attempts=1, throttled=0)
     for name, seconds in (("a", 30), ("b", 28), ("c", 1)):
         sqlite_store.record_pass(_row(name, meter.text(), seconds))
     samples = _collected(sqlite_store, SettableClock(NOW + timedelta(seconds=30)))
 
+    assert none == {"hotwallet_workers running": 0, "hotwallet_workers stopped": 0}
     assert samples["hotwallet_workers running"] == 2
     assert samples["hotwallet_workers stopped"] == 1
     assert samples["hotwallet_worker_last_pass_age_seconds b"] == 2
@@ -278,13 +282,6 @@ def test_running_workers_are_reported_with_their_names(
     }
     assert found == {"a", "b"}
     assert samples["hotwallet_signature_seconds_bucket pkcs11 0.05 success a"] == 1
-
-
-def test_no_worker_is_reported_too(sqlite_store: SQLStore) -> None:
-    assert _collected(sqlite_store, SettableClock()) == {
-        "hotwallet_workers running": 0,
-        "hotwallet_workers stopped": 0,
-    }
 
 
 def _json(name: str, labels: object, *numbers: object) -> str:
@@ -364,7 +361,7 @@ def test_calls_of_nodes_are_counted(meter: WorkerMeter) -> None:
     calls = [("eth_call", "ok"), ("eth_call", "ok"), ("eth_gasPrice", "chain-failed")]
     meter.called("local", "node-1", calls, 0.2)
     meter.called("unknown", "node-1", [("eth_call", "ok")], 9.0)
-    samples = _samples(exposed(meter.text()))
+    samples = _shown(meter)
 
     name = "hotwallet_rpc_requests_total"
     assert {k: v for k, v in samples.items() if k.startswith(name)} == {
@@ -391,7 +388,7 @@ def test_too_many_nodes_cost_no_other_metric() -> None:
 def test_a_worker_shows_its_process() -> None:
     """CPU time, memory and connections; of a server, all of its workers count."""
     meter = WorkerMeter(Names([], []), figures=worker_figures(lambda: (1, 8)))
-    samples = _samples(exposed(meter.text()))
+    samples = _shown(meter)
 
     assert samples["hotwallet_worker_cpu_seconds_total"] > 0
     assert samples["hotwallet_worker_memory_bytes"] > 1_000_000

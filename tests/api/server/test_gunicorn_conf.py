@@ -1,5 +1,6 @@
 """The settings of gunicorn, and the guard that runs before it."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from api.server.gunicorn_conf import run_guard
 from tests.api.live_server import ROOT, Server
+from tests.support.forked_processes import run_command, run_module
 from tests.support.programs import run_python
 from tests.support.waiting import eventually
 
@@ -42,7 +44,8 @@ def _gunicorn(
     *arguments: str, config: str | None = CONFIG, **environ: str
 ) -> subprocess.CompletedProcess[str]:
     configured = () if config is None else ("-c", config)
-    return run_python("-m", "gunicorn", *configured, *arguments, APP, environ=environ)
+    given = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environ}
+    return run_module("gunicorn", *configured, *arguments, APP, environ=given)
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -156,7 +159,7 @@ def test_preloading_is_refused(config: str | None) -> None:
 def test_the_refusal_names_the_variable_that_preloads() -> None:
     """The cure is not the command that was just run, which ends with status 78."""
     environ = {"APP_ENV": "test", "GUNICORN_CMD_ARGS": "--preload"}
-    result = run_python("-m", "api.cli", "serve", environ=environ)
+    result = run_command(["serve"], {**environ, "PATH": os.environ["PATH"]})
 
     assert result.returncode == 78
     assert "; unset GUNICORN_CMD_ARGS, and run: hotwallet serve" in result.stderr
@@ -206,10 +209,6 @@ def test_equivalent_settings_are_accepted(tmp_path: Path, config: str) -> None:
     assert "refused: kms-not-configured" in result.stderr
 
 
-def test_a_successful_guard_lets_gunicorn_start() -> None:
-    run_guard([sys.executable, "-c", ""])
-
-
 @pytest.mark.parametrize(
     ("program", "status"),
     [
@@ -219,10 +218,14 @@ def test_a_successful_guard_lets_gunicorn_start() -> None:
     ],
 )
 def test_an_unsuccessful_guard_ends_the_server(program: str, status: int) -> None:
+    """What is done meanwhile is done; after a successful one it goes on."""
+    done = list[str]()
+    run_guard(["sh", "-c", "exit 0"])
+    guard = [sys.executable, "-c", program]
     with pytest.raises(SystemExit) as end:
-        run_guard([sys.executable, "-c", program])
+        run_guard(guard, meanwhile=lambda: done.append("warm"))
 
-    assert status == end.value.code
+    assert (status, done) == (end.value.code, ["warm"])
 
 
 def test_production_without_a_key_does_not_start(tmp_path: Path) -> None:
@@ -237,18 +240,6 @@ def test_production_without_a_key_does_not_start(tmp_path: Path) -> None:
     assert status == 78
     assert "refused: kms-not-configured" in errors
     assert "Booting worker" not in output
-
-
-def test_meanwhile_runs_beside_the_guard() -> None:
-    done = list[str]()
-
-    with pytest.raises(SystemExit):
-        run_guard(
-            [sys.executable, "-c", "raise SystemExit(78)"],
-            meanwhile=lambda: done.append("warm"),
-        )
-
-    assert done == ["warm"]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """``hotwallet serve`` as an operator runs it, up to the guard's refusal."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
+from tests.support.forked_processes import run_command
 
 
 SERVE = [str(Path(sys.executable).with_name("hotwallet")), "serve"]
@@ -43,10 +46,16 @@ def test_nothing_is_imported_from_the_working_directory(tmp_path: Path) -> None:
     assert served.returncode == 78
 
 
+def _refused(*options: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the same in a fork."""
+    given = {"APP_ENV": "test", "PATH": os.environ["PATH"], **environ}
+    return run_command(["serve", *options], {**given, "HOTWALLET_NO_ENV_FILE": "1"})
+
+
 @pytest.mark.parametrize("bind", ["127.0.0.1:99999", "::1"])
-def test_an_unusable_listen_address_is_refused(tmp_path: Path, bind: str) -> None:
+def test_an_unusable_listen_address_is_refused(bind: str) -> None:
     """One line and status 78 before the guard opens anything, and no traceback."""
-    served = _serve({"BIND": bind}, tmp_path)
+    served = _refused(BIND=bind)
 
     assert served.stderr.startswith("refused: settings-invalid: BIND: ")
     assert "HOST:PORT" in served.stderr
@@ -55,41 +64,30 @@ def test_an_unusable_listen_address_is_refused(tmp_path: Path, bind: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("options", "environ"),
+    ("options", "environ", "accepts_refunds"),
     [
-        (["--role", "refunds"], {}),
-        (["--role", "refunds"], {"SERVE_ROLE": "all"}),
-        ([], {"SERVE_ROLE": "refunds"}),
+        (["--role", "refunds"], {}, True),
+        (["--role", "refunds"], {"SERVE_ROLE": "all"}, True),
+        ([], {"SERVE_ROLE": "refunds"}, True),
+        (["--role", "admin"], {"SERVE_ROLE": "refunds"}, False),
     ],
 )
 def test_the_option_is_the_setting(
-    tmp_path: Path, options: list[str], environ: dict[str, str]
+    options: list[str], environ: dict[str, str], *, accepts_refunds: bool
 ) -> None:
-    """``--role`` sets ``SERVE_ROLE`` for the guard too, and replaces it."""
-    given = {**environ, "AWS_PROFILE": "canary", "NETWORKS_FILE": "missing.toml"}
-    served = _serve(given, tmp_path, *options)
-
-    assert served.returncode == 78
-    assert "refused: role-has-credentials: " in served.stderr
-    assert "AWS_PROFILE" in served.stderr
-    assert "canary" not in served.stderr
-
-
-def test_another_role_may_have_credentials(tmp_path: Path) -> None:
-    environ = {
-        "AWS_PROFILE": "canary",
-        "NETWORKS_FILE": "missing.toml",
-        "SERVE_ROLE": "refunds",
-    }
-    served = _serve(environ, tmp_path, "--role", "admin")
+    """``--role`` replaces ``SERVE_ROLE``; only that for refunds has no credentials."""
+    given = {"AWS_PROFILE": "canary", "NETWORKS_FILE": "missing.toml"}
+    served = _refused(*options, **environ, **given)
 
     assert served.returncode == 78
     assert "networks-misconfigured" in served.stderr
-    assert "role-has-credentials" not in served.stderr
+    assert ("refused: role-has-credentials: " in served.stderr) == accepts_refunds
+    assert ("AWS_PROFILE" in served.stderr) == accepts_refunds
+    assert "canary" not in served.stderr
 
 
-def test_an_unknown_role_is_a_usage_error(tmp_path: Path) -> None:
-    served = _serve({}, tmp_path, "--role", "worker")
+def test_an_unknown_role_is_a_usage_error() -> None:
+    served = _refused("--role", "worker")
 
     assert served.returncode == 2
     assert "'all', 'refunds', 'admin'" in served.stderr
