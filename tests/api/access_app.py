@@ -45,27 +45,21 @@ ONE_KEY = KeySet(only=bind(ES256_KEY.public_key(), "ES256"))
 
 
 class Refunds(Resource):
-    """``/refunds``, for merchants."""
-
     required_role = "merchant"
     required_scope = "refunds:write"
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Return the subject of the token."""
         resp.media = {"sub": principal(req).sub}
 
     on_post = on_get
 
 
 class Rotation(Resource):
-    """``/rotation``, for administrators."""
-
     required_role = frozenset({"admin", "devops"})
     required_scope = "keys:rotate"
     is_administrative = True
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Return the subject of the token."""
         resp.media = {"sub": principal(req).sub}
 
     on_head = on_get
@@ -73,12 +67,9 @@ class Rotation(Resource):
 
 
 class Probe(Resource):
-    """``/probe``, for everyone."""
-
     required_role = None
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Return an empty object."""
         resp.media = {}
 
 
@@ -89,7 +80,6 @@ class Numbers(Resource):
     allows_direct = True
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Return an empty object."""
         resp.media = {}
 
 
@@ -107,14 +97,12 @@ class Journal:
     def append(
         self, records: Sequence[Record], *, condition: SigningCondition | None = None
     ) -> None:
-        """Keep *records*, or fail."""
         if self.fails:
             raise StoreUnavailableError("no room")
         self.records += records
 
 
 def audit_into(journal: Journal, clock: Clock) -> AuditLog:
-    """Return the audit log that writes to *journal*."""
     kept = cast("audit_journal.Journal", journal)
     return AuditLog(structlog.get_logger("audit"), clock, journal=kept)
 
@@ -126,11 +114,9 @@ class UnavailableCallers(SharedTables):
         """Open nothing."""
 
     def use_token(self, *args: object) -> bool:
-        """Fail."""
         raise StoreUnavailableError("no answer")
 
     def count(self, *args: object) -> int:
-        """Fail."""
         raise StoreUnavailableError("no answer")
 
 
@@ -179,7 +165,6 @@ def get_app() -> App:
 
 
 def with_routes(authorization: AuthorizationMiddleware) -> App:
-    """Return the application with the routes above."""
     app = App(TenantRegistry())
     app.add_middleware([RequestLog(), authorization])
     errors.install(app)

@@ -21,7 +21,6 @@ def member(number: int = 1, **changes: Any) -> dict[str, Any]:
 
 
 def without_key(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the body of the single request for a member."""
     return {name: each for name, each in given.items() if name != "idempotency_key"}
 
 

@@ -65,8 +65,6 @@ def build_console(
 
 
 class Browser:
-    """Keeps the cookie of a session, and fills in forms."""
-
     def __init__(self, client: TestClient, host: str = "hotwallet.example") -> None:
         self._client = client
         self._host = host
@@ -95,7 +93,6 @@ class Browser:
         return self.submit("/console/login", {"token": new_token(**claims)})
 
     def form_token(self) -> str:
-        """Return the hidden field of the session's forms."""
         page = self.get("/console/keys").text
         found = re.search(r'name="form" value="([^"]+)"', page)
         assert found is not None
@@ -103,5 +100,4 @@ class Browser:
 
     @property
     def session(self) -> str:
-        """The value of the cookie."""
         return self.cookies[SECURE_NAME]

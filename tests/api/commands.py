@@ -1,5 +1,6 @@
 """The result of ``hotwallet`` run in the test's process; the fixture runs it."""
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,16 +9,20 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Finished:
-    """The output of a command, and its exit status."""
-
     status: object
     out: str
     err: str
 
     @property
     def json(self) -> Any:
-        """The JSON document that is all of standard output."""
         return json.loads(self.out)
+
+
+class Terminal(io.StringIO):
+    """Standard input at which a person types."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 Run = Callable[..., Finished]

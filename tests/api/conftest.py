@@ -84,13 +84,11 @@ def hotwallet(
 
 @pytest.fixture
 def clock() -> SettableClock:
-    """A clock that a test sets."""
     return SettableClock()
 
 
 @pytest.fixture
 def pace() -> Pace:
-    """A timer that sleeping advances."""
     return Pace()
 
 
@@ -102,7 +100,6 @@ def container(sqlite_store: SQLStore, clock: SettableClock, pace: Pace) -> Conta
 
 @pytest.fixture
 def node() -> ScriptedChain:
-    """A chain that mines on request."""
     return ScriptedChain()
 
 

@@ -75,7 +75,6 @@ def find_route(app: App[Any, Any], path: str) -> str | None:
 
 
 def check_problem(answer: Result, codes: Iterable[str]) -> None:
-    """Require that *answer* is a problem with one of *codes*."""
     if answer.content:  # The answer to HEAD has none.
         assert answer.headers["content-type"] == PROBLEM
         validate(answer.json, {"$ref": "#/components/schemas/Problem"})

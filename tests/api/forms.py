@@ -34,13 +34,11 @@ class _Reader(HTMLParser):
 
 
 def read_forms(page: str) -> list[Form]:
-    """Return the forms of *page*, in their order."""
     reader = _Reader()
     reader.feed(page)
     return reader.forms
 
 
 def find_form(page: str, action: str) -> Form:
-    """Return the only form of *page* that goes to *action*."""
     (found,) = [each for each in read_forms(page) if each.action == action]
     return found

@@ -40,7 +40,6 @@ class _LockedChain:
         self._lock = RLock()
 
     def mine_deep(self) -> None:
-        """Mine the pool, and make it final."""
         with self._lock:
             if self._chain.pool:
                 self._chain.mine()

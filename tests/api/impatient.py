@@ -5,8 +5,6 @@ from tests.api.gunicorn_conf import *  # noqa: F403  All but what is below.
 
 
 class Impatient(GunicornWorker):
-    """The shipped worker with short timeouts for clients."""
-
     seconds = 0.5
 
 

@@ -51,18 +51,15 @@ class Issuer:
         return self
 
     def __exit__(self, *args: object) -> None:
-        """Close all connections."""
         self._server.gone.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
 
     def publish(self, *keys: Any) -> None:
-        """Answer with *keys* from now on."""
         self.answer = document({"keys": keys})
 
     def fail(self) -> None:
-        """Answer with an error from now on."""
         self.answer = document({}, 503)
 
 

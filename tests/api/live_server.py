@@ -42,7 +42,6 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The body's JSON document."""
         return json.loads(self.body)
 
 
@@ -114,11 +113,9 @@ class Server:
         )
 
     def __enter__(self) -> Self:
-        """Return the server; it may still be starting."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Kill the server and its workers if they still run."""
         with self._files:
             if self.process.poll() is None:
                 # Its group at once: when the master dies, the kernel forgets whose
@@ -130,7 +127,6 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The port on 127.0.0.1."""
         port: int = self._listener.getsockname()[1]
         return port
 
@@ -139,12 +135,10 @@ class Server:
         return socket.create_connection(self._listener.getsockname(), _PATIENCE)
 
     def ask(self, *parts: bytes) -> Answer:
-        """Send *parts* on a new connection and return the answer."""
         with self.connect() as connection:
             return exchange(connection, parts)
 
     def workers(self) -> list[int]:
-        """Return the process ids of the workers."""
         return children(self.process.pid)
 
     def peak_memory(self) -> int:
@@ -155,16 +149,13 @@ class Server:
         return int(line.split()[1]) * 1024
 
     def stop(self) -> int:
-        """Terminate the server; return its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(_PATIENCE)
 
     def output(self) -> str:
-        """Return what was written to standard output."""
         return _content(self._output)
 
     def errors(self) -> str:
-        """Return what was written to standard error."""
         return _content(self._errors)
 
 

@@ -26,7 +26,6 @@ class _Collector(Collector):
         self._readings = read(text)
 
     def collect(self) -> list[Metric]:
-        """Return the metrics that have a value."""
         found = self._readings.families(OF_WORKERS)
         return [metric for metric in found if metric.samples]
 

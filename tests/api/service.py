@@ -82,11 +82,9 @@ class Pace:
     meanwhile: Callable[[], object] = lambda: None
 
     def timer(self) -> float:
-        """Return the time, in seconds."""
         return self.slept
 
     def sleep(self, seconds: float) -> None:
-        """Advance the timer."""
         self.slept += seconds
         self.meanwhile()
 
@@ -183,7 +181,6 @@ def container_over(
 
 
 def replaced(container: Container, **parts: object) -> Container:
-    """Return a copy of *container* with other *parts*."""
     other = copy(container)
     for name, part in parts.items():
         setattr(other, name, part)

@@ -9,7 +9,6 @@ from tests.api.support import bearer
 
 
 def signer_token(**claims: Any) -> dict[str, str]:
-    """Return a header with a token of the role ``signer``."""
     return bearer(**{"roles": ["signer"], **claims})
 
 
@@ -26,7 +25,6 @@ def rpc(client: TestClient, body: Any, path: str = "/rpc", **headers: str) -> Re
 
 
 def call(client: TestClient, method: str, *params: Any, **headers: str) -> Any:
-    """Return the answer to one call."""
     request = {"jsonrpc": "2.0", "id": 7, "method": method, "params": list(params)}
     answer = rpc(client, request, **headers)
     assert answer.status_code == 200, answer.text

@@ -30,17 +30,13 @@ Json = dict[str, Any]
 
 
 class SettableClock:
-    """A clock that a test sets."""
-
     def __init__(self, now: datetime = NOW) -> None:
         self.now = now
 
     def __call__(self) -> datetime:
-        """Return the time that was set."""
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """Move on."""
         self.now += timedelta(seconds=seconds)
 
 
@@ -71,7 +67,6 @@ def claims(now: datetime = NOW, **changes: Any) -> Json:
 
 
 def header(**changes: Any) -> Json:
-    """Return a good header, with *changes*; ``...`` leaves a parameter out."""
     good: Json = {"alg": "ES256", "typ": "at+jwt"}
     return {name: value for name, value in (good | changes).items() if value is not ...}
 
@@ -92,12 +87,10 @@ def signed(
 
 
 def token(now: datetime = NOW, **changes: Any) -> str:
-    """Return a good token, with *changes* to its claims."""
     return signed(header(), claims(now, **changes))
 
 
 def bearer(now: datetime = NOW, **changes: Any) -> dict[str, str]:
-    """Return the header that carries a good token."""
     return {"Authorization": f"Bearer {token(now, **changes)}"}
 
 
@@ -123,5 +116,4 @@ def get(client: TestClient, path: str, **claims: Any) -> Result:
 
 
 def lines(log: io.StringIO) -> list[Json]:
-    """Return the events in *log*."""
     return [json.loads(line) for line in log.getvalue().splitlines()]

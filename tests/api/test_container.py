@@ -110,8 +110,6 @@ def test_an_administrator_is_refused_before_anything_is_opened() -> None:
 
 
 class _Webhook:
-    """Keeps the alerts that were sent."""
-
     def __init__(self) -> None:
         self.sent: list[Mapping[str, Any]] = []
 

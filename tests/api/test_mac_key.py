@@ -161,7 +161,6 @@ def test_a_missing_file_is_not_changed(
 
 
 def _wrong_id(line: bytes) -> bytes:
-    """Return *line* with a digit of the key copied wrongly."""
     return line[:-2] + (b"0" if line[-2:-1] != b"0" else b"1") + b"\n"
 
 

@@ -539,7 +539,6 @@ def _shown(answer: Result) -> str:
 
 
 def _audit_records(store: SQLStore) -> str:
-    """Return the bodies of all sealed audit records."""
     Sealer(store, None, Alerts(store)).work()
     return "\n".join(each.record.body for each in store.sealed(0, 10_000))
 
@@ -644,7 +643,6 @@ class _FailingResource(Resource):
         self._error = error
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Fail, after half of an answer."""
         pin = dsn = ALL
         resp.text = pin
         resp.set_header("X-Secret", "x")

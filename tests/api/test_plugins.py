@@ -233,7 +233,6 @@ def test_production_refuses_what_the_plugin_forbids(example: Path) -> None:
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    """A configuration for a test environment, without a backend."""
     return {
         "APP_ENV": "test",
         "NETWORKS_FILE": str(write_networks(tmp_path / "networks.toml")),

@@ -54,14 +54,11 @@ def running_chromium() -> Iterator[Browser]:
 
 @dataclass
 class Visitor:
-    """One window, and the problems of all pages that it has opened."""
-
     page: Page
     host: str
     problems: list[str] = field(default_factory=list)
 
     def open(self, path: str) -> int:
-        """Open *path*; return the status of the answer."""
         answer = self.page.goto(path, wait_until="load")
         assert answer is not None
         self.problems += self.page.evaluate("window.__violations ?? []")
@@ -91,18 +88,15 @@ class Visitor:
         ]
 
     def resize(self, width: int) -> None:
-        """Make the window *width* pixels wide."""
         self.page.set_viewport_size({"width": width, "height": 800})
 
     def is_too_wide(self) -> bool:
-        """Return whether the page scrolls horizontally."""
         root = "document.documentElement"
         return bool(self.page.evaluate(f"{root}.scrollWidth > {root}.clientWidth"))
 
 
 @contextmanager
 def visiting(browser: Browser, url: str, **options: Any) -> Iterator[Visitor]:
-    """Open a new window for pages below *url*."""
     context: BrowserContext = browser.new_context(base_url=url, **options)
     context.set_default_timeout(_SECONDS * 1000)
     expect.set_options(timeout=_SECONDS * 1000)

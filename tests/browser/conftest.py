@@ -11,21 +11,18 @@ from tests.browser.site import Site, running_site
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A running service with refunds."""
     with running_site(tmp_path_factory.mktemp("site") / "home") as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A headless Chromium."""
     with running_chromium() as browser:
         yield browser
 
 
 @pytest.fixture
 def visitor(chromium: Browser, site: Site) -> Iterator[Visitor]:
-    """A window without a session."""
     with visiting(chromium, site.url) as opened:
         yield opened
 

@@ -39,7 +39,6 @@ _PATIENCE = 60.0
 
 
 def digest_of_templates() -> str:
-    """Return the SHA-256 of the templates and styles of the console."""
     console = ROOT / "api" / "extras" / "console"
     found = hashlib.sha256()
     for folder in (console / "templates", console / "static"):
@@ -49,7 +48,6 @@ def digest_of_templates() -> str:
 
 
 def take_screenshots(browser: Browser, site: Site, folder: Path) -> None:
-    """Write the pictures of all pages into *folder*."""
     folder.mkdir(parents=True, exist_ok=True)
     pages = site.pages()
     for name in PAGES:
@@ -120,7 +118,6 @@ def _await_failing_webhook(site: Site) -> None:
 
 
 def main() -> int:
-    """Make the pictures."""
     with (
         tempfile.TemporaryDirectory() as home,
         running_site(Path(home) / "home") as site,

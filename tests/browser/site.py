@@ -110,11 +110,9 @@ class Site:
 
     @cached_property
     def container(self) -> Container:
-        """The parts of the service, in this process."""
         return build_container(self.stack.environ)
 
     def token(self, scope: str = "console:read", subject: str = "alice") -> str:
-        """Return a new token of an administrator."""
         settings = self.container.settings
         return mint(settings, subject=subject, roles=["admin"], scopes=[scope])
 

@@ -19,12 +19,10 @@ class Service:
     settings: Settings
 
     def token(self) -> str:
-        """Return a new token."""
         return mint(self.settings, subject="gateway-1", roles=["merchant"])
 
     @property
     def environ(self) -> dict[str, str]:
-        """The variables that the examples read."""
         return {"HOTWALLET_URL": self.url, "TOKEN": self.token()}
 
 
@@ -32,7 +30,6 @@ class Service:
 def service(
     tmp_path_factory: pytest.TempPathFactory, _sqlite_template: Path
 ) -> Iterator[Service]:
-    """A service for tenants."""
     environ = service_environ(tmp_path_factory.mktemp("service"), _sqlite_template)
     environ |= {"SERVE_ROLE": "refunds", "WEB_THREADS": "8"}
     with Server(environ, "tests.api.fuzzed_app:get_app()") as server:

@@ -11,7 +11,6 @@ GUIDE = ROOT / "docs" / "how-to" / "integrate.md"
 
 
 def blocks(page: Path, language: str) -> Sequence[str]:
-    """Return the blocks of code in *language* on *page*."""
     text = page.read_text(encoding="utf-8")
     pattern = rf"^```{language}\n(.*?)^```$"
     return re.findall(pattern, text, re.DOTALL | re.MULTILINE)

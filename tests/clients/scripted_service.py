@@ -35,8 +35,6 @@ def problem(status: int, code: str, retry_after: int | None = None) -> Reply:
 
 @dataclass(frozen=True)
 class Seen:
-    """A request that arrived."""
-
     method: str
     path: str
     headers: Mapping[str, str]
@@ -79,7 +77,6 @@ class ScriptedService:
 
     @property
     def url(self) -> str:
-        """Its address."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:

@@ -9,7 +9,6 @@ from dev.clients import DOCUMENT, PYTHON, ROOT, SYNC, TYPESCRIPT, generate
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what ``make clients`` would write."""
     folder = tmp_path_factory.mktemp("clients")
     generate(folder)
     return folder

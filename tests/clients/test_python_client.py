@@ -45,13 +45,10 @@ _numbers = itertools.count()
 
 @dataclass
 class Time:
-    """A clock that only pauses move."""
-
     now: float = 0.0
     pauses: list[float] = field(default_factory=list)
 
     def sleep(self, seconds: float) -> None:
-        """Remember the pause, and let the time pass."""
         self.pauses.append(seconds)
         self.now += seconds
 

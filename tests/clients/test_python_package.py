@@ -31,7 +31,6 @@ _CALLS = 'print(receive(b"{}", {}))'
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The wheel and the source archive."""
     return build_client(tmp_path_factory.mktemp("packages"))
 
 

@@ -20,6 +20,5 @@ def world(sqlite_store: SQLStore) -> World:
 def surfaces(
     hotwallet: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Surfaces:
-    """All ways to take an action."""
     monkeypatch.setenv("APP_ENV", "test")
     return Surfaces(hotwallet, tmp_path, monkeypatch)

@@ -36,7 +36,6 @@ class Surfaces:
         dry_run: bool = False,
         **claims: Any,
     ) -> int:
-        """Request the action, and return the status."""
         options: dict[str, Any] = {"dry_run": dry_run, **claims}
         return self.answer(world, action, texts, **options).status_code
 
@@ -49,7 +48,6 @@ class Surfaces:
         dry_run: bool = False,
         **claims: Any,
     ) -> Result:
-        """Request the action, and return the answer."""
         body = _body(action, texts)
         given = {"scope": action.scope, "sub": "alice", "now": world.clock(), **claims}
         return world.client.simulate_post(
@@ -66,7 +64,6 @@ class Surfaces:
         *options: str,
         scope: str | None = None,
     ) -> Finished:
-        """Run the command over the parts of *world*."""
         for name in ("build_container", "build_admin_container"):
             self._monkeypatch.setattr(f"api.bootstrap.{name}", lambda: world.container)
         token = self._folder / f"token-{secrets.token_hex(4)}"
@@ -87,5 +84,4 @@ class Surfaces:
         )
 
     def console(self, world: World, action: Action, texts: Texts) -> int:
-        """Fill the forms in, and return the status of the last page."""
         return world.make(action, texts).status_code

@@ -281,11 +281,9 @@ class IntermittentCallers(SharedTables):
         self.up, self.asked = True, 0
 
     def use_token(self, *args: object) -> bool:
-        """Accept every token."""
         return True
 
     def count(self, bucket: str, period: int, amount: int = 1) -> int:
-        """Count, or fail."""
         self.asked += 1
         if not self.up:
             raise StoreUnavailableError("no answer")

@@ -12,10 +12,8 @@ LINKS = MORE[:4]
 
 
 def run(*arguments: str) -> Result:
-    """Run the command in this process."""
     return CliRunner().invoke(audit, arguments)
 
 
 def verified(*arguments: str) -> Result:
-    """Verify the export of these tests with its public key."""
     return run("verify", "export", "--public-key", "key.pub.pem", *arguments)

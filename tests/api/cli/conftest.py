@@ -44,7 +44,6 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def journal(
     tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AuditTables:
-    """Return the journal that the commands open."""
     monkeypatch.setenv("DATABASE_URL", sqlite_url)
     monkeypatch.setenv("APP_ENV", "test")
     monkeypatch.setenv("MAC_KEY_FILE", str(write_mac_key(tmp_path)))
@@ -85,7 +84,6 @@ def run(
     hotwallet: Run,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Run:
-    """Return ``hotwallet`` with the test's ledger and networks."""
     monkeypatch.setenv("APP_ENV", "test")
     monkeypatch.setenv("MAC_KEY_FILE", str(write_mac_key(tmp_path)))
     monkeypatch.setenv("DATABASE_URL", sqlite_url)
@@ -113,7 +111,6 @@ def paid(world: World) -> Refund:
 
 @pytest.fixture
 def approving(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Return ``hotwallet`` where two administrators must agree."""
     path = tmp_path / "jwt.pub.pem"
     path.write_bytes(
         ES256_KEY.public_key().public_bytes(

@@ -14,13 +14,11 @@ from tests.fixtures.ledger import FORGED_APPROVAL, forge
 
 @pytest.fixture
 def run(approving: Run) -> Run:
-    """Return ``hotwallet`` where two administrators must agree."""
     return approving
 
 
 @pytest.fixture
 def stopped(run: Run) -> Run:
-    """Return ``hotwallet`` after a stop of everything."""
     assert run("stop", "--reason", "odd refunds").status == 0
     return run
 

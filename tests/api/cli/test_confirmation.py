@@ -1,6 +1,5 @@
 """Commands that change something dangerous ask first; the kill switch does not."""
 
-import io
 import sys
 from collections.abc import Callable
 
@@ -8,13 +7,8 @@ import pytest
 
 from api.actions.catalogue import ACTIONS
 from backends.sql import SQLStore
-from signer.model.key import KeyState
-from tests.api.commands import Run
-from tests.support.keys import key_at, made_active
+from tests.api.commands import Run, Terminal
 
-
-OLD = key_at("0x70997970C51812dc3A010C7d01b50e0d17dc79C8")
-NEW = key_at("0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC", key_id="02")
 
 DANGEROUS = [
     (
@@ -25,12 +19,6 @@ DANGEROUS = [
     for each in ACTIONS
     if each.asks and not each.asks_with_plan
 ]
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        """Claim to be a terminal."""
-        return True
 
 
 @pytest.fixture
@@ -64,42 +52,16 @@ def test_an_operator_declines(
     assert finished.err.endswith("cancelled: nothing was changed\n")
 
 
-@pytest.fixture
-def ring(sqlite_store: SQLStore) -> SQLStore:
-    for key in (OLD, NEW):
-        made_active(sqlite_store, key)
-    return sqlite_store
-
-
-@pytest.fixture
-def token(softhsm_environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Configure a token, which revoking a key does not need to open."""
-    for name, value in softhsm_environ.items():
-        monkeypatch.setenv(name, value)
-
-
-def _state(store: SQLStore) -> KeyState:
-    ring = store.keys()
-    return next(key.state for key in ring if key.address == OLD.address)
-
-
-@pytest.mark.usefixtures("token")
-@pytest.mark.parametrize(
-    ("line", "state"), [("y", KeyState.BLOCKED), ("n", KeyState.DRAINING)]
-)
+@pytest.mark.parametrize("line", ["y", "n"])
 def test_an_operator_answers(
-    run: Run,
-    ring: SQLStore,
-    type_line: Callable[[str], None],
-    line: str,
-    state: KeyState,
+    run: Run, sqlite_store: SQLStore, type_line: Callable[[str], None], line: str
 ) -> None:
-    """The question names the address, and only "yes" changes the key."""
+    """The question names the tenant, and only "yes" blocks it."""
     type_line(line)
-    finished = run("keys", "revoke", OLD.address)
+    finished = run("tenants", "block", "shop")
 
-    assert f"Revoke a former key: {OLD.address}?" in finished.err
-    assert _state(ring) is state
+    assert "Block a tenant: shop?" in finished.err
+    assert bool(sqlite_store.blocks()) == (line == "y")
 
 
 @pytest.mark.parametrize("verb", ["stop", "resume"])

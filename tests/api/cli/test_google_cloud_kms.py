@@ -20,7 +20,6 @@ def run(
     google_kms_faults: Faults,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Run:
-    """Return ``hotwallet`` with the test's ledger and networks, and the emulator."""
     variables = google_variables(google_kms_emulator, google_cloud_kms_key)
     variables |= {"JWT_ALGORITHM": "HS256", "JWT_SECRET": "x" * 64}
     for name, value in variables.items():

@@ -15,8 +15,6 @@ from tests.support.forked_processes import run_command
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Is alive and not ready, as an API whose database is down."""
-
     def do_GET(self) -> None:
         body = b'{"status": "ok"}'
         self.send_response(200 if self.path == "/healthz" else 503)
@@ -36,8 +34,6 @@ class _UnixServer(socketserver.UnixStreamServer):
 
 
 class _MailHandler(socketserver.BaseRequestHandler):
-    """Answers with bytes that are not HTTP."""
-
     def handle(self) -> None:
         self.request.sendall(b"220 mail.example.com\r\n")
 
@@ -62,7 +58,6 @@ def _health(bind: str, *options: str) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """The port of a server on all addresses."""
     server = HTTPServer(("0.0.0.0", 0), _Handler)
     with _served(server):
         yield server.server_port

@@ -1,7 +1,6 @@
 """``hotwallet init`` and ``hotwallet config check``."""
 
 import errno
-import io
 import stat
 import subprocess
 import sys
@@ -27,16 +26,10 @@ from backends.google_cloud_kms.options import GoogleCloudKMSOptions
 from signer.config.networks import load_networks
 from signer.config.settings import Settings
 from signer.config.tenants import check_tenants, load_tenants
-from tests.api.commands import Finished, Run
+from tests.api.commands import Finished, Run, Terminal
 
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        """Claim to be a terminal."""
-        return True
 
 
 @pytest.fixture

@@ -30,7 +30,6 @@ def run(
     softhsm_key: KeyId,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Run:
-    """Return ``hotwallet`` with the test's ledger, networks and token."""
     for name, value in softhsm_environ.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PKCS11_KEY_ID", softhsm_key)

@@ -44,7 +44,6 @@ def key_at_kms(address: str, arn: str) -> Key:
 def run(
     hotwallet: Run, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Run:
-    """Return ``hotwallet`` with the test's ledger and no working node."""
     networks = write_networks(tmp_path / "networks.toml")
     monkeypatch.setenv("APP_ENV", "test")
     monkeypatch.setenv("NETWORKS_FILE", str(networks))

@@ -45,7 +45,6 @@ def run(
     softhsm_environ: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Run:
-    """Return ``hotwallet`` with that ledger, token and chain."""
     active = sqlite_store.active_key()
     assert active is not None
     for name, value in softhsm_environ.items():

@@ -31,7 +31,6 @@ def allow(networks: Callable[..., Path]) -> Callable[[str], None]:
 
 @pytest.fixture
 def started(approving: Run) -> Run:
-    """Return ``hotwallet`` after a worker has started."""
     record_start(build_container(), "worker")
     return approving
 

@@ -54,12 +54,10 @@ class Shop:
         return self.track(self.world.broadcast(**changes))
 
     def track(self, refund: Refund) -> Refund:
-        """Track *refund* until it is final."""
         assert eventually(lambda: self.world.tracked(refund).status.is_final)
         return self.world.stored(refund)
 
     def spend(self, data: bytes = b"", **changes: Any) -> str:
-        """Use the key in another program; return the transaction's hash."""
         nonce = int(
             self.dev.rpc("eth_getTransactionCount", ACCOUNT.address, "latest"), 16
         )
@@ -73,7 +71,6 @@ class Shop:
         return tx_hash
 
     def transfer(self, recipient: str, amount: int, memo: bytes = b"") -> str:
-        """Transfer tokens with the key in another program."""
         data = coin.calldata("transfer(address,uint256)", recipient, amount) + memo
         return self.spend(data, to=self.dev.token)
 
@@ -313,7 +310,6 @@ def _balance_mismatch(shop: Shop) -> None:
 
 
 def _balance_slot(shop: Shop, address: str) -> str:
-    """Return the storage slot of a balance in TestUSD."""
     for position in range(6):
         key = keccak(encode(["address", "uint256"], [address, position]))
         slot = "0x" + key.hex()
@@ -567,7 +563,6 @@ class _Attributes(HTMLParser):
         self.names: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Collect the names of attributes."""
         self.names += [name for name, _ in attrs]
 
 

@@ -54,7 +54,6 @@ def _environ(module: Path, home: Path) -> dict[str, str]:
 
 @pytest.fixture
 def environ(softhsm_module: Path, tmp_path: Path) -> dict[str, str]:
-    """The environment of a project that has no token yet."""
     return _environ(softhsm_module, tmp_path / "home")
 
 
@@ -87,7 +86,6 @@ def program(environ: dict[str, str]) -> Program:
 
 @pytest.fixture
 def key_file(tmp_path: Path) -> str:
-    """A file with a raw private key."""
     write_whole(tmp_path / "key", SECRET.encode())
     return str(tmp_path / "key")
 
@@ -149,7 +147,6 @@ def test_concurrent_inits_create_one_token(environ: dict[str, str]) -> None:
 
 @pytest.fixture(scope="module")
 def seconds(softhsm_module: Path, tmp_path_factory: pytest.TempPathFactory) -> float:
-    """How long ``init`` takes, in a project that has no token yet."""
     home = tmp_path_factory.mktemp("rehearsal") / "home"
     environ = _environ(softhsm_module, home)
     started = time.monotonic()

@@ -25,7 +25,6 @@ def run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Run:
-    """Return ``hotwallet`` with a tenants file."""
     networks()
     path = tmp_path / "tenants.toml"
     path.write_text(TENANTS, encoding="utf-8")

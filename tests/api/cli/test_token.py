@@ -8,7 +8,6 @@ from tests.api.commands import Run
 
 @pytest.fixture
 def run(hotwallet: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Return ``hotwallet`` with a shared secret."""
     monkeypatch.setenv("APP_ENV", "test")
     monkeypatch.setenv("JWT_ALGORITHM", "HS256")
     monkeypatch.setenv("JWT_SECRET", "s" * 32)

@@ -50,7 +50,6 @@ class Pair:
     executor: ThreadPoolExecutor = field(default_factory=ThreadPoolExecutor)
 
     def start(self, *commands: Sequence[str]) -> "Future[int]":
-        """Run the programs; the result is the exit status."""
         return self.executor.submit(run_together, commands, self.stop)
 
     def waiting(self, name: str, status: int = 0) -> Sequence[str]:
@@ -59,7 +58,6 @@ class Pair:
         return [sys.executable, "-c", _WAITING, path, str(status)]
 
     def pid(self, name: str) -> int:
-        """Return the id of a program, when it runs."""
         path = self.folder / name
         assert eventually(path.exists, 30)
         return int(path.read_text())
@@ -67,7 +65,6 @@ class Pair:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[Pair]:
-    """Programs that are stopped after the test."""
     pair = Pair(tmp_path)
     yield pair
     pair.stop.set()
@@ -155,7 +152,6 @@ class System:
     members: list[int] = field(default_factory=list)
 
     def is_ready(self) -> bool:
-        """Return whether the service is ready, which needs a worker."""
         with contextlib.suppress(OSError):
             return request("GET", f"{self.url}/readyz")[0] == 200
         return False

@@ -35,13 +35,11 @@ subjects = ["other"]
 
 @pytest.fixture
 def messages() -> list[dict[str, object]]:
-    """What the listener received."""
     return []
 
 
 @pytest.fixture
 def refusals() -> list[str]:
-    """Why the listener refused messages."""
     return []
 
 
@@ -78,7 +76,6 @@ def run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Run:
-    """Return ``hotwallet`` with a tenant whose webhook is the listener."""
     networks()
     path = tmp_path / "tenants.toml"
     path.write_text(TENANTS.format(port=listener.port), encoding="utf-8")

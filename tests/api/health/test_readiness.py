@@ -97,7 +97,6 @@ class Counted:
         self.asked = 0
 
     def __call__(self) -> None:
-        """Count the call, and fail if there is an error."""
         self.asked += 1
         if self.error is not None:
             raise self.error
@@ -125,7 +124,6 @@ class System:
         self.checker = checker
 
     def timed(self) -> tuple[Readiness, float]:
-        """Return the checker's answer, and the seconds that it took."""
         began = time.monotonic()
         answer = self.checker()
         return answer, time.monotonic() - began
@@ -133,7 +131,6 @@ class System:
 
 @pytest.fixture
 def system(sqlite_store: SQLStore, open_kms: OpenKMS, kms_key: KeyId) -> System:
-    """A system whose key is in KMS, with production's timeouts."""
     return System(sqlite_store, open_kms(), kms_key)
 
 
@@ -324,7 +321,6 @@ class RecordingAlerts(Alerts):
         self.raised: list[tuple[Alert, object]] = []
 
     def sound(self, alert: Alert, **facts: str | int | None) -> None:
-        """Record the alert and the code of its cause."""
         self.raised.append((alert, facts["code"]))
 
     def reaches(self, count: int) -> bool:
@@ -680,7 +676,6 @@ def test_a_paused_wallet_is_shown_and_leaves_the_process_ready(
 
 
 def _pass(store: SQLStore, process: Process, seconds: float = 0) -> None:
-    """Record that a worker completed a pass *seconds* ago."""
     at = process.clock() - timedelta(seconds=seconds)
     store.record_pass(WorkerRow(f"{seconds} ago", at, at))
 

@@ -36,11 +36,9 @@ class System:
         assert self.world.ring.active().signer is signer
 
     def notify(self, document: Mapping[str, object]) -> None:
-        """Record an alert."""
         self.alerts.append((document["alert"], document["facts"]))
 
     def process(self) -> Container:
-        """Return the container of a new process."""
         return container_over(
             self.store, self._backend, self.world.chains, notifier=self
         )
@@ -52,7 +50,6 @@ class System:
         return worker
 
     def facts(self, code: str) -> dict[str, str]:
-        """Return the facts of an alert about the key."""
         return {"code": code, "address": self.world.signer.address}
 
 

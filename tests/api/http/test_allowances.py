@@ -55,7 +55,6 @@ def preview(client: TestClient, body: Any = BODY, **claims: Any) -> Result:
 
 
 def _rows(store: SQLStore) -> list[int]:
-    """Return how many rows each table has."""
     tables = (
         "refunds", "refund_moves", "approvals", "spendings", "wallets",
         "audit_records", "alerts", "attempts",
@@ -78,7 +77,6 @@ def limited_container(
 
 @pytest.fixture
 def limited(limited_container: Container) -> TestClient:
-    """A client of that service."""
     return TestClient(create_app(limited_container))
 
 
@@ -198,21 +196,13 @@ def test_a_refund_that_would_be_refused(
     assert (found["simulation"], found["fee"], found["limits"]) == (None, None, [])
 
 
-def test_an_approval(limited: TestClient) -> None:
-    found = preview(limited, BODY | {"amount": "100.01"}).json
-
-    assert (found["outcome"], found["needs_approval"]) == ("wait", True)
-    assert found["waits_for"] == ["approval-required"]
-
-
 def test_a_token_that_rejects_the_transfer(
     paying: TestClient, node: ScriptedChain
 ) -> None:
     node.revert = "blocked recipient"
     found = preview(paying).json
 
-    assert found["outcome"] == "refuse"
-    assert found["problem"] is None
+    assert (found["outcome"], found["problem"]) == ("refuse", None)
     assert found["simulation"] == {
         "succeeds": False,
         "reason": "blocked recipient",
@@ -275,26 +265,29 @@ def test_room_of_shared_limits_is_not_shown_to_tenants(
     ]
 
 
-def test_nodes_that_do_not_answer(client: TestClient) -> None:
-    """The refund would be accepted, and wait."""
-    found = preview(client).json
-
-    assert (found["outcome"], found["waits_for"]) == ("wait", ["chain-unavailable"])
-    assert (found["simulation"], found["fee"]) == (None, None)
-    assert found["amount"] == "12.500000"
-
-
-def test_several_delays(
+def test_delays(
     paying: TestClient,
+    limited: TestClient,
     sqlite_store: SQLStore,
     node: ScriptedChain,
     clock: SettableClock,
 ) -> None:
+    """The refund would be accepted, and wait: for a person, a node, or an operator."""
+    large = preview(limited, BODY | {"amount": "100.01"}).json
+    down = ChainUnavailableError("no node answers")
+    node.fail("preflight", down, down)
+    unanswered = preview(paying).json
     stopped(sqlite_store, at=clock.now)
-    node.fail("preflight", ChainUnavailableError("no node answers"))
-    found = preview(paying).json
+    both = preview(paying).json
 
-    assert found["waits_for"] == ["signing-stopped", "chain-unavailable"]
+    assert [each["outcome"] for each in (large, unanswered, both)] == ["wait"] * 3
+    assert (large["needs_approval"], large["waits_for"]) == (
+        True,
+        ["approval-required"],
+    )
+    assert unanswered["waits_for"] == ["chain-unavailable"]
+    assert (unanswered["simulation"], unanswered["fee"]) == (None, None)
+    assert both["waits_for"] == ["signing-stopped", "chain-unavailable"]
 
 
 def test_a_preview_makes_no_node_unresponsive_for_others(

@@ -21,7 +21,6 @@ def _cancel(client: TestClient, path: str, query: str = "", **claims: Any) -> Re
 
 @pytest.fixture
 def queued(paying: TestClient, sqlite_store: SQLStore) -> str:
-    """The path of a refund without a nonce."""
     stopped(sqlite_store, at=NOW)
     return str(post(paying, BODY).headers["location"])
 

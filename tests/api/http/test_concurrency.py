@@ -32,7 +32,6 @@ def pace() -> Pace:
 
 @pytest.fixture
 def client(sqlite_store: SQLStore, pace: Pace) -> TestClient:
-    """A client of a process with the tenants above."""
     container = build_container(
         sqlite_store, SettableClock(), pace=pace, tenants=TENANTS
     )

@@ -111,13 +111,6 @@ def test_all_invalid_tokens_get_the_same_answer(
     ]
 
 
-def test_a_missing_token_gets_a_plain_challenge(client: TestClient) -> None:
-    response = client.simulate_get("/v1/refunds")
-
-    assert response.headers["www-authenticate"] == 'Bearer realm="hotwallet"'
-    assert response.json["code"] == "unauthenticated"
-
-
 @pytest.mark.parametrize("given", ["a", "A-b_c.9", "x" * 64])
 def test_a_valid_request_id_is_kept(
     client: TestClient, log: io.StringIO, given: str

@@ -40,11 +40,9 @@ class Outage:
         self._kind = kind
 
     def begin(self) -> None:
-        """Prevent all writes of audit records."""
         getattr(self, f"_{self._kind}")(True)
 
     def end(self) -> None:
-        """Allow them again."""
         getattr(self, f"_{self._kind}")(False)
 
     def _sqlite_full(self, on: bool) -> None:
@@ -111,7 +109,6 @@ class Scene:
     device: Device = field(init=False)
 
     def __post_init__(self) -> None:
-        """Create device and world."""
         self.device = Device(point(KEY), self._sign)
         audit = AuditLog(structlog.get_logger("audit"), journal=self.store)
         self.world = World(self.store, signer=signer_over(self.device, audit))
@@ -129,7 +126,6 @@ class Scene:
 
     @property
     def client(self) -> falcon.testing.TestClient:
-        """A client of the application."""
         return falcon.testing.TestClient(create_app(self.container))
 
     def _sign(self, digest: bytes) -> bytes:
@@ -142,7 +138,6 @@ class Scene:
 
     @property
     def bearer(self) -> dict[str, str]:
-        """A valid token at the current time."""
         return bearer(self.world.clock.now)
 
     def signatures(self) -> list[tuple[str, str | None]]:

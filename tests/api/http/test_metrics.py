@@ -117,7 +117,6 @@ def answer(container: Container, empty: SQLStore, clock: SettableClock) -> Scrap
 
 @pytest.fixture
 def scrape(answer: Scrape) -> Callable[..., dict[str, float]]:
-    """Return a function that returns every sample."""
     return lambda *given: _samples(answer(*given).text)
 
 

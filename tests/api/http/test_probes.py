@@ -14,7 +14,6 @@ from tests.api.live_server import PING, Server, exchange, service_environ
 
 @pytest.fixture
 def environ(tmp_path: Path, _sqlite_template: Path) -> dict[str, str]:
-    """The environment of a service that has one thread."""
     return service_environ(tmp_path, _sqlite_template) | {"WEB_THREADS": "1"}
 
 

@@ -142,7 +142,6 @@ def ruled_client(
     node: ScriptedChain,
     own_rule: str,
 ) -> TestClient:
-    """A client of a service with an own rule."""
     files = service_files(NETWORKS, TenantRegistry())
     own = PolicyFile("own.cedar", own_rule)
     container = build_container(

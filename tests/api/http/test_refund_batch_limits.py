@@ -32,7 +32,6 @@ TENANTS = TenantRegistry(
 
 @pytest.fixture
 def limited(sqlite_store: SQLStore, clock: SettableClock) -> TestClient:
-    """A client of an application with the tenants above."""
     return TestClient(create_app(build_container(sqlite_store, clock, tenants=TENANTS)))
 
 

@@ -23,7 +23,6 @@ KEY = RequestKey()
 
 @pytest.fixture
 def signing(sqlite_store: SQLStore, clock: SettableClock) -> TestClient:
-    """A client of an application whose tenant ``gateway-1`` signs."""
     tenants = signing_tenants(KEY)
     return TestClient(create_app(build_container(sqlite_store, clock, tenants=tenants)))
 

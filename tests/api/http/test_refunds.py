@@ -119,61 +119,33 @@ def test_a_refused_refund_has_code_and_detail(
     }
 
 
+# One of each kind: ``tests/unit/signer`` has every malformed amount (``test_amounts``),
+# address, field (``test_request_body``) and JSON (``test_strict_json``).
 _BAD_BODIES: dict[str, tuple[Any, str | None]] = {
     # T9: an amount is a decimal string, and one that fits.
     "amount float": (BODY | {"amount": 1.0}, "amount"),
-    "amount integer": (BODY | {"amount": 1}, "amount"),
-    "amount true": (BODY | {"amount": True}, "amount"),
-    "amount null": (BODY | {"amount": None}, "amount"),
-    "amount exponent": (BODY | {"amount": "1e18"}, "amount"),
     "amount number with exponent": (
         json.dumps(BODY).replace('"12.50"', "1e18"),
         "amount",
     ),
     "amount zero": (BODY | {"amount": "0"}, "amount"),
-    "amount negative": (BODY | {"amount": "-1"}, "amount"),
-    "amount positive sign": (BODY | {"amount": "+1"}, "amount"),
     "amount 2**256": (BODY | {"amount": str(2**256)}, "amount"),
     "amount too fine": (BODY | {"amount": "1.0000001"}, "amount"),
-    "amount Arabic digit": (BODY | {"amount": "٣"}, "amount"),
-    "amount with a space": (BODY | {"amount": " 1"}, "amount"),
-    "amount with a line break": (BODY | {"amount": "1\n"}, "amount"),
-    "amount with a comma": (BODY | {"amount": "1,50"}, "amount"),
-    "amount with a separator": (BODY | {"amount": "1_000"}, "amount"),
-    "amount hexadecimal": (BODY | {"amount": "0x10"}, "amount"),
-    "amount without digits": (BODY | {"amount": "."}, "amount"),
-    "amount leading zero": (BODY | {"amount": "01"}, "amount"),
     "amount NaN": (json.dumps(BODY).replace('"12.50"', "NaN"), "amount"),
     "amount twice": (json.dumps(BODY)[:-1] + ', "amount": "13"}', "amount"),
     # T10: an address has its checksum.
     "recipient in lower case": (BODY | {"recipient": RECIPIENT.lower()}, "recipient"),
-    "recipient short": (BODY | {"recipient": RECIPIENT[:-2]}, "recipient"),
     "recipient zero": (BODY | {"recipient": "0x" + "0" * 40}, "recipient"),
     "recipient the token": (BODY | {"recipient": TOKEN_ADDRESS}, "recipient"),
     # H14, and the form of everything else.
     "unknown field": (BODY | {"fee": "1"}, "fee"),
     "unknown field with a bad name": (BODY | {"<b>": "1"}, None),
     "missing field": ({k: v for k, v in BODY.items() if k != "token"}, "token"),
-    "session empty": (BODY | {"payment_session_id": ""}, "payment_session_id"),
-    "session too long": (
-        BODY | {"payment_session_id": "p" * 129},
-        "payment_session_id",
-    ),
     "session list": (BODY | {"payment_session_id": ["ps_1"]}, "payment_session_id"),
-    "session Cyrillic": (
-        BODY | {"payment_session_id": "\N{CYRILLIC SMALL LETTER ER}s_1"},
-        "payment_session_id",
-    ),
-    "reference empty": (BODY | {"reference": ""}, "reference"),
-    "reference with a space": (BODY | {"reference": "part 1"}, "reference"),
-    "reason empty": (BODY | {"reason": ""}, "reason"),
-    "reason too long": (BODY | {"reason": "r" * 257}, "reason"),
-    "reason with an escape sequence": (BODY | {"reason": "\x1b[2J"}, "reason"),
     "reason with half a pair": (
         json.dumps(BODY)[:-1] + ', "reason": "\\ud800"}',
         "reason",
     ),
-    "reason object": (BODY | {"reason": {"a": "b"}}, "reason"),
     "deeply nested": ("[" * 8000, None),
     "list": ([BODY], None),
     "no JSON": ("payment_session_id=ps_1", None),
@@ -361,7 +333,7 @@ def test_an_unknown_refund_is_not_found(client: TestClient, path: str) -> None:
     ] * 3
 
 
-@pytest.mark.parametrize("roles", [[], ["admin"], ["devops"], ["admin", "devops"]])
+@pytest.mark.parametrize("roles", [[], ["admin", "devops"]])
 def test_refunds_need_the_role_merchant(client: TestClient, roles: list[str]) -> None:
     """H10"""
     wrong = bearer(roles=roles)

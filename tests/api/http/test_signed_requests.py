@@ -28,7 +28,6 @@ P256 = RequestKey("p256", ec.generate_private_key(ec.SECP256R1()))
 
 @pytest.fixture
 def key() -> RequestKey:
-    """The gateway's key."""
     return KEY
 
 

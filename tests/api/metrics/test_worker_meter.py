@@ -51,7 +51,6 @@ def _samples(text: str) -> dict[str, float]:
 
 
 def _shown(meter: WorkerMeter) -> dict[str, float]:
-    """Return the samples that *meter* adds to ``/metrics``."""
     return _samples(exposed(meter.text()))
 
 

@@ -63,14 +63,11 @@ _DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2}))?"
 
 @dataclass(frozen=True)
 class Service:
-    """A running service with one role."""
-
     server: Server
     settings: Settings
 
     @property
     def url(self) -> str:
-        """Its address."""
         return f"http://127.0.0.1:{self.server.port}"
 
     def bearer(self) -> dict[str, str]:
@@ -84,7 +81,6 @@ class Service:
         return {"Authorization": f"Bearer {token}"}
 
     def try_case(self, case: Case[Any]) -> None:
-        """Send *case*, and check the answer."""
         _make_plausible(case)
         excluded = []
         # Members of a batch, and calls of JSON-RPC, are refused one by one, and the
@@ -156,7 +152,6 @@ def _running(
 def refunds(
     tmp_path_factory: pytest.TempPathFactory, _sqlite_template: Path
 ) -> Iterator[Service]:
-    """A service that accepts refunds."""
     yield from _running(tmp_path_factory, _sqlite_template, "refunds")
 
 
@@ -164,7 +159,6 @@ def refunds(
 def admin(
     tmp_path_factory: pytest.TempPathFactory, _sqlite_template: Path
 ) -> Iterator[Service]:
-    """A service for administrators."""
     yield from _running(tmp_path_factory, _sqlite_template, "admin")
 
 
@@ -172,7 +166,6 @@ def admin(
 def sign(
     tmp_path_factory: pytest.TempPathFactory, _sqlite_template: Path
 ) -> Iterator[Service]:
-    """A service for other programs: JSON-RPC and signatures."""
     yield from _running(tmp_path_factory, _sqlite_template, "sign")
 
 

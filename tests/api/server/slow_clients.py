@@ -27,7 +27,6 @@ class Slow:
 
 
 def slow_header() -> Slow:
-    """Return a client that sends an endless header."""
     line = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 900
     return Slow("header", b"", line)
 
@@ -38,7 +37,6 @@ def slow_body(head: bytes) -> Slow:
 
 
 def slow_reader(request: bytes) -> Slow:
-    """Return a client that sends *request* and does not read the response."""
     return Slow("reader", request)
 
 
@@ -65,14 +63,12 @@ class SlowClients:
         self._thread = threading.Thread(target=self._dribble)
 
     def __enter__(self) -> Self:
-        """Start to send."""
         for kind, client in self._clients:
             client.sendall(kind.at_once)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Disconnect."""
         self._stop.set()
         self._thread.join(10)
         for _kind, client in self._clients:

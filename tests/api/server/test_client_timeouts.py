@@ -169,7 +169,6 @@ def environ(
 
 @pytest.fixture(scope="module")
 def server(environ: dict[str, str]) -> Iterator[Server]:
-    """A server with two threads, which two slow clients could block."""
     with Server(environ, config="python:tests.api.impatient") as server:
         assert server.ask(PING).status == 200
         yield server
@@ -179,7 +178,6 @@ def server(environ: dict[str, str]) -> Iterator[Server]:
 
 @pytest.fixture
 def head(environ: dict[str, str]) -> bytes:
-    """The head of a valid POST without the framing of its body."""
     token = mint(Settings.from_env(environ), subject="gateway-1", roles=["merchant"])
     return (
         "POST /v1/refunds HTTP/1.1\r\nHost: localhost\r\n"

@@ -199,7 +199,6 @@ def test_forwards_the_body_and_the_peer(tmp_path: Path) -> None:
 
 
 def _receive(service: socket.socket) -> bytes:
-    """Answer one request with 204; return it."""
     connection, _ = service.accept()
     with connection:
         connection.settimeout(10)

@@ -119,7 +119,6 @@ def environ(
 
 
 def _token(environ: Mapping[str, str], folder: Path) -> str:
-    """Return a token of the issuer, which is no part of production."""
     settings = Settings.from_env(
         {**environ, "APP_ENV": "test", "JWT_SIGNING_KEY_FILE": str(folder / "jwt.pem")}
     )

@@ -47,7 +47,6 @@ def test_nothing_is_imported_from_the_working_directory(tmp_path: Path) -> None:
 
 
 def _refused(*options: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run the same in a fork."""
     given = {"APP_ENV": "test", "PATH": os.environ["PATH"], **environ}
     return run_command(["serve", *options], {**given, "HOTWALLET_NO_ENV_FILE": "1"})
 

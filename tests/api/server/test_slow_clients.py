@@ -76,7 +76,6 @@ def nginx(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="module")
 def authorization(environ: dict[str, str]) -> str:
-    """The token of the gateway."""
     settings = Settings.from_env(environ)
     return f"Bearer {mint(settings, subject='gateway', roles=['merchant'])}"
 
@@ -97,8 +96,6 @@ def kinds(authorization: str) -> list[Slow]:
 
 
 class Gateway:
-    """A well-behaved client that measures how long it waits."""
-
     def __init__(self, port: int, authorization: str, context: ssl.SSLContext) -> None:
         self._connection = http.client.HTTPSConnection(
             "127.0.0.1", port, timeout=30, context=context
@@ -108,7 +105,6 @@ class Gateway:
         self.statuses: list[int] = []
 
     def request_both(self, times: int) -> None:
-        """Request readiness and a refund in turns."""
         with contextlib.closing(self._connection):
             for _ in range(times):
                 reference = secrets.token_hex(16)
@@ -133,12 +129,10 @@ class Gateway:
 
     @property
     def median(self) -> float:
-        """The median wait in seconds."""
         return median(self._waits)
 
 
 def _answers(server: Server) -> Counter[str]:
-    """Return how often the service has answered with each route and status."""
     return Counter(re.findall(r'"route": "[^"]*", "status": \d+', server.output()))
 
 

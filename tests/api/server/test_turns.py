@@ -150,13 +150,11 @@ def test_few_requests_of_one_of_two_tenants_wait() -> None:
 
 @pytest.fixture
 def now() -> list[float]:
-    """The time, which a test sets."""
     return [100.0]
 
 
 @pytest.fixture
 def turns(now: list[float]) -> Turns[int]:
-    """Eight threads of several tenants."""
     return Turns[int](8, lambda: True, lambda: now[0])
 
 

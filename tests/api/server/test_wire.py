@@ -48,7 +48,6 @@ def token(environ: dict[str, str]) -> str:
 
 @pytest.fixture
 def post(token: str, request: pytest.FixtureRequest) -> bytes:
-    """The head of a valid POST without the framing of its body."""
     return (
         "POST /v1/refunds HTTP/1.1\r\nHost: localhost\r\n"
         f"Authorization: Bearer {token}\r\nContent-Type: application/json\r\n"
