@@ -591,11 +591,10 @@ def test_answers_and_log_do_not_quote_requests(
         ]
         # The answer names the field that it does not know; the log must not.
         post(client, {**BODY, text: "1"})
-    shown = {str(at): _shown(answer) for at, answer in enumerate(answers)}
+    shown = {"answers": "\n".join(map(_shown, answers)), "log": log.getvalue()}
 
     assert {answer.status_code for answer in answers} <= {200, 400, 401, 404, 422}
     assert detector.leaks(shown) == {}
-    assert detector.leaks({"log": log.getvalue()}) == {}
 
 
 @pytest.mark.parametrize("device", ["kms", "softhsm"])

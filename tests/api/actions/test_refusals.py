@@ -1,11 +1,16 @@
 """What no action does: the same code by API, command and console."""
 
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 
 from api.actions.catalogue import FORMS
 from tests.api.actions.cases import CASES
 from tests.api.actions.surfaces import Surfaces
 from tests.extras.console.worlds import WHY, World
+from tests.support.ledgers import copy_ledger, open_ledger
 from tests.support.ring import NEW
 
 
@@ -62,6 +67,16 @@ REFUSED: list[tuple[str, dict[str, str], int, str, str | None]] = [
     ),
     ("fail-over", {"key_id": NEW}, 404, "not-found", None),
 ]
+
+
+@pytest.fixture(scope="module")
+def world(
+    tmp_path_factory: pytest.TempPathFactory, _sqlite_template: Path
+) -> Iterator[World]:
+    """One service, which no test here changes."""
+    path = copy_ledger(_sqlite_template, tmp_path_factory.mktemp("refusals") / "all.db")
+    with closing(open_ledger(f"sqlite:///{path}")) as store:
+        yield World(store)
 
 
 @pytest.mark.parametrize(("name", "fields", "status", "code", "of_console"), REFUSED)
