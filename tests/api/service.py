@@ -100,13 +100,15 @@ def build_container(
     tenants: TenantRegistry | None = None,
     policy: Policy | None = None,
     screening: ScreeningService | None = None,
+    changes: int = 30,
 ) -> Container:
     """
     Return a container over *store*, with a key in memory.
 
     Without *client* no node answers.  With *pace* waiting takes no time.  *device*
     holds the key.  Without *tenants* each subject is a tenant, and without *policy*
-    there are no own rules.  *screening* is asked about recipients.
+    there are no own rules.  *screening* is asked about recipients.  An administrator
+    may make so many *changes* per minute.
     """
     device = device or honest(bitcurve.PrivateKey())
     audit = AuditLog(structlog.get_logger("audit"), clock, journal=store)
@@ -144,6 +146,7 @@ def build_container(
         RateLimits.shared(
             store,
             refused=10_000,
+            administration=changes,
             tenants=container.tenants.requests_per_minute(),
             clock=clock,
         ),

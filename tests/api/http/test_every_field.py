@@ -95,7 +95,9 @@ def client(
     """A client of one application: what is refused changes nothing."""
     path = copy_ledger(_sqlite_template, tmp_path_factory.mktemp("fields") / "all.db")
     with closing(open_ledger(f"sqlite:///{path}")) as store:
-        yield TestClient(create_app(build_container(store, SettableClock())))
+        yield TestClient(
+            create_app(build_container(store, SettableClock(), changes=10_000))
+        )
 
 
 def _example(operation: Json) -> Any:
