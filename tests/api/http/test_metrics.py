@@ -101,11 +101,12 @@ def _collectors(
     return [collector]
 
 
-Scrape = Callable[..., Result]
+Answer = Callable[..., Result]
+Scrape = Callable[..., dict[str, float]]
 
 
 @pytest.fixture
-def answer(container: Container, empty: SQLStore, clock: SettableClock) -> Scrape:
+def answer(container: Container, empty: SQLStore, clock: SettableClock) -> Answer:
     """Return a function that asks for the metrics of a ledger, without a token."""
 
     def run(ledger: Ledger = empty, verify: Verify | None = None) -> Result:
@@ -116,7 +117,7 @@ def answer(container: Container, empty: SQLStore, clock: SettableClock) -> Scrap
 
 
 @pytest.fixture
-def scrape(answer: Scrape) -> Callable[..., dict[str, float]]:
+def scrape(answer: Answer) -> Scrape:
     return lambda *given: _samples(answer(*given).text)
 
 
@@ -350,7 +351,7 @@ def test_counts_signatures(scrape: Scrape, empty: SQLStore) -> None:
 
 
 def test_metrics_have_neither_key_ids_nor_addresses(
-    answer: Scrape, empty: SQLStore
+    answer: Answer, empty: SQLStore
 ) -> None:
     """They are text of Prometheus, which is not kept."""
     made_active(empty, key_at(ADDRESSES[0], key_id=SECRET_ID))
@@ -386,7 +387,7 @@ def test_metrics_need_the_role_devops(
     assert client.simulate_get("/metrics", headers=headers).status_code == status
 
 
-def test_concurrent_scrapes_are_answered(answer: Scrape, empty: SQLStore) -> None:
+def test_concurrent_scrapes_are_answered(answer: Answer, empty: SQLStore) -> None:
     together = Barrier(2, timeout=2)
 
     def slowly() -> Mapping[str, int]:
@@ -400,7 +401,7 @@ def test_concurrent_scrapes_are_answered(answer: Scrape, empty: SQLStore) -> Non
 
 
 def test_a_scrape_shows_that_the_database_is_down(
-    answer: Scrape, empty: SQLStore
+    answer: Answer, empty: SQLStore
 ) -> None:
     """And what the process knows of itself, instead of an error."""
     found = answer(altered(empty, head=StoreUnavailableError("no")))
