@@ -48,8 +48,7 @@ def _fair(**bounds: int) -> Bounds:
 
 CONFIGURATIONS = (
     Configuration(
-        "a crash, a reorganisation, a lost message",
-        _two(crashes=1, reorgs=1, losses=1),
+        "a crash, a reorganisation, a lost message", _two(crashes=1, reorgs=1, losses=1)
     ),
     Configuration("two crashes, two reorganisations", _two(crashes=2, reorgs=2)),
     Configuration(
@@ -78,10 +77,7 @@ CONFIGURATIONS = (
     Configuration(
         "an approval, a cancellation, a crash", _two(larges=1, cancels=1, crashes=1)
     ),
-    Configuration(
-        "an amount that is lowered, two crashes",
-        _two(lowered=1, crashes=2),
-    ),
+    Configuration("an amount that is lowered, two crashes", _two(lowered=1, crashes=2)),
     Configuration(
         "an approval, a restore without the log, a rotation",
         {"payments": 1, "workers": 2, "restores": 1, "rotations": 1, "larges": 1},
@@ -251,8 +247,7 @@ LONG = (
         _two(replacements=1, drops=1, reorgs=1),
     ),
     Configuration(
-        "a rotation, a revocation, a crash",
-        _two(rotations=1, revocations=1, crashes=1),
+        "a rotation, a revocation, a crash", _two(rotations=1, revocations=1, crashes=1)
     ),
     Configuration(
         "a rotation, a revocation, a reinstatement",
@@ -267,8 +262,7 @@ LONG = (
         {**_two(restores=1, mode=HIGH_WATER, rotations=1, crashes=1), "payments": 1},
     ),
     Configuration(
-        "a batch, two rotations, a crash",
-        _two(batch=1, rotations=2, crashes=1),
+        "a batch, two rotations, a crash", _two(batch=1, rotations=2, crashes=1)
     ),
     Configuration(
         "a batch, a restore with the log, a refused payment, a day's cap",
@@ -332,9 +326,7 @@ PLANTED_BUGS = (
         _TWICE,
     ),
     PlantedBug(
-        "a high-water mark that is too low",
-        _one(restores=1, mode=LOW_WATER),
-        _TWICE,
+        "a high-water mark that is too low", _one(restores=1, mode=LOW_WATER), _TWICE
     ),
     PlantedBug(
         "gaps that are not filled",

@@ -50,7 +50,7 @@ _TWINS = {
     "test_what_was_paid_is_not_paid_again": None,  # It shows a protection.
 }
 
-_SEEDS = range(20)
+_SEEDS = range(6)
 
 _RUN = {"payments": 3, "workers": 2, "crashes": 2, "losses": 2, "reorgs": 2}
 _RUN |= {"replacements": 2, "reverts": 1, "cancels": 1}
@@ -160,13 +160,13 @@ def test_runs_of_the_model_are_traces(spin: Spin, bounds: Bounds) -> None:
 @pytest.mark.needs("spin", "cc")
 def test_runs_that_sign_with_a_new_nonce_are_refused(spin: Spin) -> None:
     """The records of that planted bug show it."""
-    rules = set[Rule]()
-    for seed in _SEEDS:
+    for seed in range(20):
         events = spin.simulate({**_RUN, "losses": 3, "bug": 2}, seed)
         violations = check_conformance(_record(events).records).violations
-        rules |= {each.rule for each in violations}
+        if Rule.ONE_NONCE in {each.rule for each in violations}:
+            return
 
-    assert Rule.ONE_NONCE in rules
+    pytest.fail("no run shows it")
 
 
 def _record(events: list[dict[str, str]]) -> Recorder:

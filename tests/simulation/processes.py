@@ -148,11 +148,7 @@ class Components:
         )
         self.alarm = Alerts(clock=clock)
         self.automatic_stop = AutomaticStop(
-            self.store,
-            switch,
-            networks,
-            clock,
-            alarm=self.alarm,
+            self.store, switch, networks, clock, alarm=self.alarm
         )
         nonces = build.nonces(self.store, self.ring, clock, TenantRegistry())
         tenants = TenantRegistry()

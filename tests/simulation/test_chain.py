@@ -5,12 +5,10 @@ from random import Random
 import pytest
 from eth_account import Account
 
-from dev import stablecoin as coin
-from signer.errors import BroadcastRejectedError, ExecutionRevertedError
-from signer.ports.chain import Call
+from signer.errors import BroadcastRejectedError
 from tests.simulation.chain import CONFIRMATIONS, DEEPEST, GWEI, SimulatedChain
 from tests.simulation.node import Node
-from tests.simulation.transaction import TOKEN, decode, foreign
+from tests.simulation.transaction import TOKEN, decode
 from tests.support.payments import RECIPIENT, hash_of, signed, transfer
 
 
@@ -90,17 +88,6 @@ def test_a_transaction_is_mined_once(chain: SimulatedChain, node: Node) -> None:
     assert node.block(receipt.block.number) == receipt.block
 
 
-def test_a_consumed_nonce_is_too_low(chain: SimulatedChain, node: Node) -> None:
-    """Nodes give this reason even for the transaction that consumed it."""
-    raw = transfer(ACCOUNT, TOKEN, 7)
-    node.broadcast(raw)
-    _mint_until(chain, 1)
-
-    with pytest.raises(BroadcastRejectedError) as caught:
-        node.broadcast(raw)
-    assert caught.value.reason == "nonce-too-low"
-
-
 def test_a_replacement_pays_a_tenth_more(chain: SimulatedChain, node: Node) -> None:
     """Less is underpriced; with more of both fees, the first one is not mined."""
     prices = [
@@ -172,37 +159,6 @@ def test_a_node_may_lag(chain: SimulatedChain, node: Node, lag: Lag) -> None:
     assert node.receipt(hash_of(raw)) is None
     assert node.find_transaction(ACCOUNT.address, 0) is None
     assert node.block(chain.head.tip.block.number) == chain.head.tip.block
-
-
-def test_a_blocked_customer_cannot_be_paid(chain: SimulatedChain, node: Node) -> None:
-    """The estimate reverts, and so does an earlier transaction."""
-    raw = transfer(ACCOUNT, TOKEN, 7)
-    data = coin.calldata("transfer(address,uint256)", RECIPIENT, 7)
-    assert node.estimate_gas(Call(ACCOUNT.address, TOKEN, data)) > 21_000
-    node.broadcast(raw)
-    chain.blocklist.add(RECIPIENT)
-    _mint_until(chain, 1)
-
-    receipt = node.receipt(hash_of(raw))
-    assert receipt is not None
-    assert (receipt.succeeded, receipt.logs) == (False, ())
-    with pytest.raises(ExecutionRevertedError):
-        node.estimate_gas(Call(ACCOUNT.address, TOKEN, data))
-
-
-def test_a_foreign_transaction_takes_the_nonce(
-    chain: SimulatedChain, node: Node
-) -> None:
-    """It is mined instead of ours."""
-    node.broadcast(transfer(ACCOUNT, TOKEN, 7))
-    transaction = foreign(ACCOUNT.address, 0, 200 * GWEI)
-    chain.inject_foreign(transaction)
-    _mint_until(chain, 1)
-
-    assert chain.foreign == (transaction,)
-    found = node.find_transaction(ACCOUNT.address, 0)
-    assert found is not None
-    assert found.tx_hash == transaction.hash
 
 
 def test_a_gap_hides_later_transactions(chain: SimulatedChain, node: Node) -> None:

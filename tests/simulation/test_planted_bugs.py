@@ -436,7 +436,7 @@ def test_what_was_paid_is_not_paid_again(ledger: Ledger) -> None:
     build = Build(tracker=QueuesAllAgain)
     options = {**_SKIPPING, **_FEW}
 
-    for seed in range(5):
+    for seed in range(2):
         found = play(seed, ledger, build, window=0, **options).violations
         assert not _matches(_PAID_TWICE, found)
         assert _matches("G2: .* is still queued", found)
