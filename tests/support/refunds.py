@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any, NoReturn, TypeVar, cast
 
 import bitcurve
+import pytest
 from sqlalchemy import Connection
 
 from api.extras.restore.plan import HighWaters, RestorePlan
@@ -20,7 +21,12 @@ from signer.chain.chain import Chain
 from signer.config.deny_list import DenyList
 from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
-from signer.errors import HotWalletError, StoreUnavailableError, require
+from signer.errors import (
+    HotWalletError,
+    PolicyViolationError,
+    StoreUnavailableError,
+    require,
+)
 from signer.keys.admin_audit import AdminAudit
 from signer.keys.failover import Failover
 from signer.keys.key_proofs import KeyProof
@@ -64,13 +70,7 @@ from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
 from signer.refunds.worker import Worker
 from tests.fixtures.ledger import accept
-from tests.fixtures.scripted_chain import (
-    CHAIN_ID,
-    DECIMALS,
-    TOKEN,
-    ScriptedChain,
-    Sent,
-)
+from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN, ScriptedChain, Sent
 from tests.fixtures.scripted_vault import ScriptedVault
 from tests.fixtures.unbatched import Unbatched
 from tests.support.devices import Device, Directory, honest, recording, signer_over
@@ -206,6 +206,14 @@ def stepping(lifecycle: Lifecycle, step: Callable[[Refund], Refund]) -> Lifecycl
         return [outcomes[each.id] for each in moving]
 
     return altered(lifecycle, step_all=step_all)
+
+
+@contextmanager
+def refused(rule: str) -> Iterator[pytest.ExceptionInfo[PolicyViolationError]]:
+    """Expect that the policy refuses something, by *rule*."""
+    with pytest.raises(PolicyViolationError) as caught:
+        yield caught
+    assert caught.value.rule == rule
 
 
 def unsaved(failed: Sequence[tuple[Refund, HotWalletError]]) -> Sequence[Exception]:
@@ -385,10 +393,7 @@ class World:
         return self.service_over(watched(self.store, self._let_worker_work))
 
     def service_over(
-        self,
-        store: Ledger,
-        audit: AuditLog | None = None,
-        meter: Meter = NO_METER,
+        self, store: Ledger, audit: AuditLog | None = None, meter: Meter = NO_METER
     ) -> RefundService:
         """Return a service that starts now, over *store*, which logs to *audit*."""
         return RefundService(
@@ -536,6 +541,11 @@ class World:
             timer=self._timer,
         )
 
+    def tracker(self, **given: Any) -> ConfirmationTracker:
+        """Return a confirmation tracker that starts now, with *given* parts."""
+        parts = {"store": self.store, "chains": self.chains, **given}
+        return ConfirmationTracker(clock=self.clock, alarm=self.row_alarm, **parts)
+
     def statuses(self, refunds: Sequence[Refund]) -> list[Status]:
         return [self.stored(refund).status for refund in refunds]
 
@@ -637,6 +647,11 @@ class World:
 
     def sent(self, refund: Refund) -> SignedTransaction:
         return self.store.transactions(refund.id)[-1]
+
+    def blocked(self, refund: Refund) -> tuple[Status, str | None]:
+        """Return the status of *refund*, and what blocks it."""
+        stored = self.stored(refund)
+        return stored.status, stored.moving.blocked_by
 
     def on_network(self, name: str, refund: Refund) -> Refund:
         """Return *refund*, which belongs to the network *name* from now on."""

@@ -9,12 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from signer.audit.log import AuditLog
-from signer.crypto.transactions import SignedBytes
 from signer.errors import (
-    BackendUnavailableError,
     BroadcastRejectedError,
     ChainUnavailableError,
-    ExecutionRevertedError,
     InsufficientFundsError,
     SigningStoppedError,
     StoreUnavailableError,
@@ -30,14 +27,7 @@ from signer.refunds.saved_steps import Moving
 from signer.refunds.transaction_signer import TransactionSigner
 from tests.fixtures.ledger import as_if, stopped
 from tests.support.audit import record
-from tests.support.devices import (
-    FullDisk,
-    honest,
-    planted,
-    point,
-    recording,
-    signer_over,
-)
+from tests.support.devices import FullDisk, honest, recording, signer_over
 from tests.support.refunds import (
     ACTOR,
     KEY,
@@ -69,42 +59,6 @@ def test_a_batch_shares_its_requests(world: World) -> None:
     assert world.statuses([*refunds, *more]) == [Status.BROADCAST] * 12
     nonces = [world.stored(refund).nonce for refund in (*refunds, *more)]
     assert nonces == list(range(12))
-
-
-def test_each_refund_is_paid_by_its_own_transaction(world: World) -> None:
-    refunds = _due(world, 5)
-    world.worker.work()
-    world.mine_deep()
-    world.worker.work()
-    world.worker.work()
-
-    assert world.statuses(refunds) == [Status.CONFIRMED] * 5
-    assert len(world.chain.payouts()) == 5
-    for refund in refunds:
-        (sent,) = world.store.transactions(refund.id)
-        assert SignedBytes.decode(sent.raw).transaction.nonce == sent.nonce
-
-
-def test_a_transfer_that_the_token_refuses_leaves_the_batch(world: World) -> None:
-    """It ends without a nonce; the nonces of the others have no gap."""
-    refunds = _due(world, 3)
-    unlucky = refunds[1]
-
-    def estimate_gas(call: Call) -> int:
-        if call.data.endswith(unlucky.memo):
-            raise ExecutionRevertedError("blocklisted")
-        return 50_000
-
-    world.client = altered_chain(world.chain, estimate_gas=estimate_gas)
-    world.worker.work()
-
-    stored = [world.stored(refund) for refund in refunds]
-    assert [each.status for each in stored] == [
-        Status.BROADCAST,
-        Status.REFUSED,
-        Status.BROADCAST,
-    ]
-    assert [each.nonce for each in stored] == [0, None, 1]
 
 
 def test_a_refund_whose_intent_has_no_line_is_not_signed(world: World) -> None:
@@ -154,20 +108,6 @@ def test_an_estimate_that_fails_concerns_one_refund(
     assert [entry["refund_id"] for entry in logs] == [refunds[0].id]
 
 
-def test_a_rejected_broadcast_concerns_one_refund(world: World) -> None:
-    """Its bytes are sent again later; the others are recorded as sent."""
-    refunds = _due(world, 3)
-    world.chain.fail("broadcast", BroadcastRejectedError("no", reason="other"))
-
-    with capture_logs():
-        world.worker.work()
-
-    assert world.statuses(refunds) == [Status.SIGNED, *[Status.BROADCAST] * 2]
-    world.work(after=CLAIM_TIME)
-    assert world.statuses(refunds) == [Status.BROADCAST] * 3
-    assert len(set(world.chain.broadcasts)) == 3
-
-
 def test_a_changed_row_leaves_the_batch(world: World) -> None:
     """Another program changed what it pays; the others are paid."""
     refunds = _due(world, 3)
@@ -199,19 +139,6 @@ def test_steps_of_different_kinds_in_one_batch(world: World) -> None:
         Status.RESERVED,
         Status.SIGNED,
     ]
-
-
-def test_a_failing_device_is_asked_once_for_a_batch(world: World) -> None:
-    """The others keep their nonces, and wait without a time-out each."""
-    refunds = _due(world, 5)
-    device = planted(point(KEY), BackendUnavailableError("gone"))
-    world.signer = signer_over(device)
-
-    with capture_logs():
-        world.worker.work()
-
-    assert device.calls == 1
-    assert world.statuses(refunds) == [Status.RESERVED] * 5
 
 
 def test_signatures_of_a_batch_that_cannot_be_stored_are_accounted_for(
@@ -304,7 +231,7 @@ def _sign_slowly(
     return world.statuses(refunds), [each["event"] for each in events]
 
 
-@pytest.mark.parametrize(("last", "signatures"), [(1, 2), (3, 4), (4, 4)])
+@pytest.mark.parametrize(("last", "signatures"), [(1, 2), (4, 4)])
 @pytest.mark.parametrize("forbid", [_block, _move, _stop])
 def test_a_revoked_key_or_a_stop_ends_the_signatures_of_a_slow_batch(
     world: World, forbid: Callable[[World], None], last: int, signatures: int
@@ -582,15 +509,3 @@ def test_unmined_refunds_share_their_requests(world: World) -> None:
     assert world.chain.calls["broadcast_all"] == 1
     assert world.chain.broadcasts[20:] == world.chain.broadcasts[:20]
     assert all(world.stored(each).moving.due_at > world.clock() for each in older)
-
-
-def test_a_rejected_rebroadcast_concerns_one_refund(world: World) -> None:
-    """The others were sent again, and are looked at later."""
-    older = [world.broadcast() for _ in range(3)]
-    world.clock.advance(seconds=30)
-    world.chain.fail("broadcast", BroadcastRejectedError("no", reason="other"))
-
-    outcomes = world.lifecycle.step_all([world.stored(refund) for refund in older])
-
-    assert [isinstance(each, Refund) for each in outcomes] == [False, True, True]
-    assert len(world.chain.broadcasts) == 5

@@ -27,7 +27,7 @@ from tests.support.other_payments import Left, swept
 from tests.support.refunds import World, altered
 
 
-_COUNT = 5 * _FIRST_CLAIM
+_COUNT = 2 * _FIRST_CLAIM
 
 
 def _pause(world: World) -> None:
@@ -145,7 +145,7 @@ def test_a_queue_has_one_line_a_minute(world: World) -> None:
     world.change_token(hourly_limit="100")
     waiting = [world.accepted(amount="200") for _ in range(_COUNT)]
     world.clock.now += CLAIM_TIME
-    worker, minutes = world.worker, 5
+    worker, minutes = world.worker, 3
     with capture_logs() as logs:
         for _ in range(60 * minutes):
             worker.advance()
@@ -201,10 +201,7 @@ def test_nodes_may_fail_for_one_refund_only(world: World, failing: set[str]) -> 
 
 
 def _is_queue_postponed(
-    world: World,
-    refund: Refund,
-    error: HotWalletError,
-    failing: Collection[str] = (),
+    world: World, refund: Refund, error: HotWalletError, failing: Collection[str] = ()
 ) -> bool:
     """Return whether another refund is postponed after *refund* has failed."""
     other = world.accepted()

@@ -146,12 +146,6 @@ def test_a_new_refund_costs_no_question(world: World) -> None:
     assert world.chain.calls == before
 
 
-def test_a_skipped_payment_was_not_paid(world: World) -> None:
-    _, capped = _queued_again(world)
-
-    assert _count(world, capped) == 1
-
-
 def test_a_paid_one_is_not_paid_again(world: World) -> None:
     """Whatever rows say: a program with the worker's role can write them."""
     paid, _ = _queued_again(world)

@@ -6,12 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from signer.errors import (
-    ChainUnavailableError,
-    HotWalletError,
-    KeyUnusableError,
-    StoreUnavailableError,
-)
+from signer.errors import ChainUnavailableError, HotWalletError, KeyUnusableError
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause
 from signer.ports.chain import Fees
@@ -112,45 +107,6 @@ def test_a_refund_whose_key_does_not_sign(world: World, block: bool) -> None:
     assert found.next_step == f"To do: {advice}."
 
 
-def test_a_queued_refund_whose_wallet_is_fine(world: World) -> None:
-    """The wallet that will pay it is reported, and what each node reports."""
-    world.broadcast()
-
-    found = _explain(world, world.accepted())
-
-    (node,) = found.nodes
-    assert (node.counted, node.pending, node.transactions) == (0, 1, {})
-    assert found.summary == "It has no nonce yet."
-    assert found.wallet_status is not None
-    assert found.wallet_status.wallet.sender == world.signer.address
-
-
-def test_a_reserved_refund(world: World) -> None:
-    """It has a nonce, and lower nonces are listed."""
-    first, second = world.broadcast(), world.step(world.accepted())
-
-    found = _explain(world, second)
-
-    assert found.summary == "It has nonce 1 and is not signed yet."
-    assert found.next_step == "A worker signs it."
-    assert [each.payment for each in found.ahead] == [world.stored(first)]
-    assert found.fees is None
-
-
-def test_a_signed_refund(world: World) -> None:
-    """Its transaction is stored, and no node has it."""
-    refund = world.step(world.accepted(), times=2)
-
-    found = _explain(world, refund)
-
-    assert found.summary == "It is signed and no node has accepted it yet."
-    assert found.next_step == "A worker broadcasts it."
-    assert found.transactions == world.store.transactions(refund.id)
-    (node,) = found.nodes
-    assert dict(node.transactions) == {refund.tx_hash: "unknown"}
-    assert (node.counted, node.pending) == (0, 0)
-
-
 def test_a_broadcast_refund(world: World) -> None:
     """What each node has, the offered fees, and when they are raised."""
     refund = world.broadcast()
@@ -175,67 +131,58 @@ def test_a_broadcast_refund(world: World) -> None:
     assert dict(found.nodes[0].transactions) == {refund.tx_hash: "pending"}
 
 
-def test_a_queued_refund_on_a_stopped_network(world: World) -> None:
-    """The summary says since when, before any other reason (R27)."""
-    refund = world.accepted()
-    stopped_at = world.clock()
-    stopped(world.store, at=stopped_at)
-
-    found = _explain(world, refund)
-
-    assert found.stopped_at == stopped_at
-    assert found.summary == (
-        "It gets no nonce: signing was stopped at 2026-01-02T03:04:05+00:00."
-    )
-
-
-def test_a_broadcast_refund_behind_another(world: World) -> None:
-    """The first lower nonce is named with its refund's id and status."""
-    first, _, last = world.broadcast(), world.broadcast(), world.broadcast()
-
-    found = _explain(world, last)
-
-    assert found.summary == (
-        f"Its nonce 2 waits for nonce 0 of refund {first.id} (broadcast)."
-    )
-    assert [refund.nonce for refund in found.ahead] == [0, 1]
-
-
-def test_a_broadcast_refund_behind_a_filler(world: World) -> None:
-    """The filler pays no refund, and is named with its nonce all the same."""
-    world.ring.active()
-    world.wallets.get_or_open(world.chains["local"], world.signer.address, 0)
-    filler, refund = world.fill(0), world.broadcast()
-
-    found = _explain(world, refund)
-
-    assert found.ahead == (filler,)
-    assert found.visible_id(filler) is None
-    assert found.summary == "Its nonce 1 waits for nonce 0 of a filler (reserved)."
-
-
 def test_a_long_queue_is_cut_short(world: World) -> None:
-    """At most five lower nonces are listed."""
-    refunds = [world.step(world.accepted()) for _ in range(8)]
+    """At most five lower nonces are listed; the first has its refund's id."""
+    refunds = [world.broadcast() for _ in range(8)]
 
     found = _explain(world, refunds[-1])
 
     assert [refund.nonce for refund in found.ahead] == [0, 1, 2, 3, 4]
-
-
-def test_a_broadcast_refund_at_the_cap(world: World) -> None:
-    """The next step says that the cap prevents higher fees (R17)."""
-    world.chain.answers = Fees(240 * GWEI, 10 * GWEI)
-    refund = world.broadcast()
-
-    found = _explain(world, refund)
-
-    assert found.fees is not None
-    assert found.fees.required is None
-    assert found.next_step == (
-        "A worker broadcasts the same bytes again; higher fees would exceed the cap of"
-        " 500 gwei."
+    assert found.ahead[0].payment == refunds[0]
+    assert found.summary == (
+        f"Its nonce 7 waits for nonce 0 of refund {refunds[0].id} (broadcast)."
     )
+
+
+def _reserved(world: World) -> Refund:
+    world.broadcast()
+    return world.step(world.accepted())
+
+
+def _signed(world: World) -> Refund:
+    return world.step(world.accepted(), times=2)
+
+
+def _stopped(world: World) -> Refund:
+    refund = world.accepted()
+    stopped(world.store, at=world.clock())
+    return refund
+
+
+def _behind_a_filler(world: World) -> Refund:
+    world.ring.active()
+    world.wallets.get_or_open(world.chains["local"], world.signer.address, 0)
+    world.fill(0)
+    return world.broadcast()
+
+
+def _at_the_cap(world: World) -> Refund:
+    world.chain.answers = Fees(240 * GWEI, 10 * GWEI)
+    return world.broadcast()
+
+
+def _mined(world: World) -> Refund:
+    refund = _unrecorded(world)
+    world.confirmation_tracker.track()
+    world.chain.mine_empty(1)
+    return refund
+
+
+def _without_transactions(world: World) -> Refund:
+    """An adopted refund whose block was removed has no fees to compare."""
+    refund = world.broadcast()
+    world.store = altered(world.store, transactions=lambda refund_id: ())
+    return refund
 
 
 def _refused(world: World) -> Refund:
@@ -302,8 +249,51 @@ def _failed(world: World) -> Refund:
 
 
 @pytest.mark.parametrize(
+    ("prepare", "summary", "next_step"),
+    [
+        (_reserved, "It has nonce 1 and is not signed yet.", "A worker signs it."),
+        (
+            _signed,
+            "It is signed and no node has accepted it yet.",
+            "A worker broadcasts it.",
+        ),
+        (
+            _at_the_cap,
+            "1 of 1 nodes have it, and it waits to be mined.",
+            (
+                "A worker broadcasts the same bytes again; higher fees would exceed"
+                " the cap of 500 gwei."
+            ),
+        ),
+        (
+            _without_transactions,
+            "0 of 1 nodes have it, and it waits to be mined.",
+            "A worker broadcasts the same bytes again.",
+        ),
+        (
+            _mined,
+            "It is in block 1, with 2 of 3 confirmations.",
+            "It is confirmed when its block is deep enough.",
+        ),
+    ],
+)
+def test_summaries_and_next_steps(
+    world: World, prepare: Callable[[World], Refund], summary: str, next_step: str
+) -> None:
+    found = _explain(world, prepare(world))
+
+    assert (found.summary, found.next_step) == (summary, next_step)
+    assert found.fees is None or found.fees.required is None
+
+
+@pytest.mark.parametrize(
     ("prepare", "summary"),
     [
+        (
+            _stopped,
+            "It gets no nonce: signing was stopped at 2026-01-02T03:04:05+00:00.",
+        ),
+        (_behind_a_filler, "Its nonce 1 waits for nonce 0 of a filler (reserved)."),
         (_refused, "It ended without a nonce: Pausable: paused."),
         (_cancelled, "It was cancelled before it had a nonce."),
         (_dropped, "0 of 1 nodes have it, and it waits to be mined."),
@@ -335,28 +325,6 @@ def test_summaries(
     assert _explain(world, prepare(world)).summary == summary
 
 
-def test_the_summary_of_a_refund_that_was_paid_before_a_restore(world: World) -> None:
-    """It does not say that nothing was paid."""
-    found = _explain(world, _refused(world))
-    detail = "transaction 0x1 has already paid it"
-    paid = replace(found.refund, failure_code="already-paid", failure_detail=detail)
-
-    summary = replace(found, refund=paid).summary
-
-    assert summary == f"It ended without a nonce: {detail}."
-
-
-def test_a_broadcast_refund_whose_node_is_unreachable(world: World) -> None:
-    """The node is reported with its error and not counted."""
-    refund = world.broadcast()
-    world.chain.fail("views", ChainUnavailableError("gone"))
-
-    found = _explain(world, refund)
-
-    assert found.nodes[0].error == "chain-unavailable"
-    assert found.summary == "0 of 1 nodes have it, and it waits to be mined."
-
-
 def test_a_mined_refund_whose_node_is_unreachable(world: World) -> None:
     """The ledger's block is reported without the head."""
     refund = _unrecorded(world)
@@ -367,21 +335,6 @@ def test_a_mined_refund_whose_node_is_unreachable(world: World) -> None:
 
     assert found.summary == "It is in block 1."
     assert found.unanswered == {"head": "chain-unavailable"}
-
-
-def test_a_mined_refund(world: World) -> None:
-    """The summary has its confirmations; only the chain knows when it is final."""
-    refund = world.broadcast()
-    world.chain.mine()
-    world.confirmation_tracker.track()
-    world.chain.mine_empty(1)
-
-    found = _explain(world, refund)
-
-    assert found.summary == "It is in block 1, with 2 of 3 confirmations."
-    assert found.next_step == "It is confirmed when its block is deep enough."
-    assert found.next_at is None
-    assert found.fees is None
 
 
 def test_a_confirmed_refund(world: World) -> None:
@@ -397,27 +350,6 @@ def test_a_confirmed_refund(world: World) -> None:
     assert found.ahead == ()
     assert len(found.history) == 6
     assert world.chain.calls == {}
-
-
-@pytest.mark.parametrize(
-    ("code", "advice"),
-    [
-        ("insufficient-funds", ADVICE["insufficient-funds"]),
-        ("chain-unavailable", "nothing; the service tries again"),
-    ],
-)
-def test_advice_by_error_code(world: World, code: str, advice: str) -> None:
-    """Errors that an operator can fix have advice; the others are retried."""
-    refund = world.accepted()
-    blocked = replace(refund, version=1, attempts=7, blocked_by=code)
-    save(world.store, refund, blocked)
-
-    found = _explain(world, refund)
-
-    assert found.summary == (
-        f"It has no nonce yet; the last 7 attempts failed, most recently with {code}."
-    )
-    assert found.next_step == f"To do: {advice}."
 
 
 _WITHOUT_OPERATOR = {
@@ -436,7 +368,7 @@ def test_a_tenant_gets_no_commands(world: World, code: str) -> None:
     save(world.store, refund, replace(refund, version=1, attempts=7, blocked_by=code))
     stored = world.stored(refund)
     mine = world.explainer.explain(stored, for_tenant=True).next_step
-    operators = world.explainer.explain(stored).next_step
+    explained = world.explainer.explain(stored)
 
     assert mine.startswith(
         "To do: ask the operator"
@@ -446,41 +378,29 @@ def test_a_tenant_gets_no_commands(world: World, code: str) -> None:
         else "To do: nothing; an operator of the service must act"
     )
     assert "`" not in mine
-    assert (
-        operators == f"To do: {ADVICE.get(code, 'nothing; the service tries again')}."
+    advice = ADVICE.get(code, "nothing; the service tries again")
+    assert explained.next_step == f"To do: {advice}."
+    assert explained.summary.endswith(
+        f"; the last 7 attempts failed, most recently with {code}."
     )
 
 
-def test_the_advice_of_tenants_is_for_codes_with_advice() -> None:
-    assert TENANT_ADVICE.keys() <= ADVICE.keys()
-
-
 def test_advice_is_for_errors_that_exist() -> None:
-    """Every code with advice belongs to an error class."""
     codes, found = set(), [HotWalletError]
     while found:
         error = found.pop()
         codes.add(error.code)
         found += error.__subclasses__()
 
-    assert set(ADVICE) <= codes
-
-
-def test_current_rules_are_reported(world: World) -> None:
-    """A refund that would not be accepted today has the objection, and continues."""
-    refund = world.broadcast()
-    world.change_token(max_amount="1")
-
-    assert _explain(world, refund).policy == "one refund may pay at most 1 TUSD"
+    assert TENANT_ADVICE.keys() <= ADVICE.keys() <= codes
 
 
 def test_a_network_that_was_removed(world: World) -> None:
     """The ledger's facts are reported, and the objection names the network."""
     refund = world.broadcast()
 
-    found = Explainer(world.store, world.store, {}, world.clock, world.tenants).explain(
-        refund
-    )
+    explainer = Explainer(world.store, world.store, {}, world.clock, world.tenants)
+    found = explainer.explain(refund)
 
     assert found.policy == "the network is not configured"
     assert (found.head, found.wallet_status, found.nodes) == (None, None, ())
@@ -521,31 +441,8 @@ def test_frozen_nodes_are_asked_once(world: World) -> None:
         ("wallet", "head", "fees"), "chain-unavailable"
     )
     assert world.chain.calls.total() == before + 1
-
-
-def test_a_broadcast_refund_without_transactions(world: World) -> None:
-    """An adopted refund whose block was removed has no fees to compare."""
-    refund = world.broadcast()
-
-    world.store = altered(world.store, transactions=lambda refund_id: ())
-
-    found = _explain(world, refund)
-
-    assert (found.fees, found.transactions) == (None, ())
-    assert found.next_step == "A worker broadcasts the same bytes again."
-
-
-def test_an_unreachable_ledger_is_an_error(world: World) -> None:
-    """Nothing is known without the ledger."""
-    refund = world.accepted()
-    with pytest.raises(StoreUnavailableError):
-        Explainer(
-            altered(world.store, transactions=StoreUnavailableError("gone")),
-            world.store,
-            world.chains,
-            world.clock,
-            world.tenants,
-        ).explain(refund)
+    assert found.nodes[0].error == "chain-unavailable"
+    assert found.summary == "0 of 1 nodes have it, and it waits to be mined."
 
 
 def test_explaining_changes_nothing(world: World) -> None:

@@ -5,14 +5,12 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from structlog.testing import capture_logs
 
 from signer.errors import (
     ChainUnavailableError,
     ConfigurationError,
     RowNotAuthenticError,
     StaleStateError,
-    StoreUnavailableError,
 )
 from signer.model.refund import Status
 from signer.model.transaction import (
@@ -29,16 +27,7 @@ from signer.refunds.payload import transfer_of
 from signer.refunds.saved_steps import Moving
 from tests.fixtures.ledger import forge
 from tests.fixtures.scripted_chain import CHAIN_ID, Sent
-from tests.support.audit import record
-from tests.support.devices import honest, recording, signer_over
-from tests.support.refunds import (
-    AMOUNT,
-    CUSTOMER,
-    KEY,
-    World,
-    altered,
-    unsaved,
-)
+from tests.support.refunds import AMOUNT, CUSTOMER, World
 
 
 def _filler(world: World, nonce: int) -> Transaction:
@@ -72,25 +61,24 @@ def test_a_filler_uses_its_nonce(world: World) -> None:
     world.move(signed)
     sent = Sent.read(world.chain.broadcasts[-1])
     (attempt,) = world.store.attempts(signed)
-    with capture_logs() as logs:
-        world.settle()
+    world.settle()
 
     assert attempt.kind is Kind.NOOP
     assert (sent.to, sent.data, sent.nonce) == (world.signer.address, b"", 0)
     assert world.found(0).status is TransactionStatus.CONFIRMED
-    assert [
-        line["transaction"] for line in logs if line["event"] == "filler-ended"
-    ] == [filler.id]
     assert world.chain.payouts() == []
 
 
 def test_a_nonce_gets_one_filler(world: World) -> None:
-    """However often the restore is repeated."""
+    """However often the restore is repeated; and none that a refund has (R24)."""
     first = _filler(world, 0)
+    refund = world.step(world.accepted())
 
-    with pytest.raises(StaleStateError):
-        world.fill(0)
+    for nonce in (0, 1):
+        with pytest.raises(StaleStateError):
+            world.fill(nonce)
     assert world.found(0) == first
+    assert world.stored(refund).nonce == 1
 
 
 def test_a_wallet_resumes_when_its_nonces_are_filled(world: World) -> None:
@@ -104,15 +92,6 @@ def test_a_wallet_resumes_when_its_nonces_are_filled(world: World) -> None:
     assert (confirmed.status, confirmed.nonce) == (Status.CONFIRMED, 3)
     assert not world.wallet.is_paused
     assert len(world.chain.payouts()) == 2
-
-
-def test_another_row_has_the_nonce(world: World) -> None:
-    """The refund's own transaction uses it (R24)."""
-    refund = world.step(world.accepted())
-
-    with pytest.raises(StaleStateError):
-        world.fill(0)
-    assert world.stored(refund).nonce == 0
 
 
 def test_a_revoked_key_fills_nothing(world: World) -> None:
@@ -247,27 +226,6 @@ def test_a_filler_needs_no_token(world: World) -> None:
     assert world.move(_filler(world, 0)).status is TransactionStatus.SIGNED
 
 
-def test_the_nonce_above_a_filler_is_not_stuck_just_after_that_was_mined(
-    world: World,
-) -> None:
-    """Its fees are raised once it has been the next one for long enough."""
-    world.move(_filler(world, 0), times=2)
-    refund = world.broadcast()
-    del world.chain.pool[world.sent(refund).tx_hash]
-    world.clock.advance(seconds=80)
-    world.chain.mine()
-    world.confirmation_tracker.track()
-    assert world.found(0).status is TransactionStatus.MINED
-
-    world.clock.advance(seconds=31)
-    again = world.step(world.stored(refund))
-    assert len(world.store.transactions(refund.id)) == 1
-    world.chain.forget()
-    world.clock.advance(seconds=60)
-    world.step(again)
-    assert len(world.store.transactions(refund.id)) == 2
-
-
 def test_a_changed_filler_is_named(world: World) -> None:
     """Its nonce is unknown then, so the wallet stays paused (R24)."""
     assert _restored(world, 4) == [1, 2, 3]
@@ -305,22 +263,6 @@ def test_the_nonce_above_a_filler_is_replaced_when_it_is_stuck(world: World) -> 
     assert signed == [1, 2]
 
 
-def test_a_discarded_signature_of_a_filler_is_named(world: World) -> None:
-    """By its nonce, when its outcome cannot be written either."""
-    filler = replace(_filler(world, 0), intent=record())
-    gone = StoreUnavailableError("gone")
-    audit, _ = recording(journal=altered(world.store, append=gone))
-    world.signer = signer_over(honest(KEY), audit)
-    world.store = altered(world.store, save_all=unsaved)
-
-    with capture_logs() as logs:
-        world.lifecycle.step_all([filler])
-
-    assert [
-        line["transaction"] for line in logs if line["event"] == "outcome-not-recorded"
-    ] == [filler.id]
-
-
 def test_a_delayed_filler_is_counted(world: World) -> None:
     """As a delayed refund is: it holds up all nonces above its own."""
     _filler(world, 0)
@@ -336,17 +278,6 @@ def test_a_delayed_filler_is_counted(world: World) -> None:
     worker.work()
 
     assert seen == [(world.found(0).id, "chain-unavailable")]
-
-
-def test_fillers_and_refunds_take_their_steps_together(world: World) -> None:
-    """Each kind takes its own step (R5)."""
-    filler, refund = _filler(world, 5), world.accepted()
-
-    signed, first = world.lifecycle.step_all([filler, refund])
-
-    assert isinstance(signed, Transaction)
-    assert isinstance(first, Transaction)
-    assert (signed.status, first.status, first.nonce) == ("signed", "reserved", 6)
 
 
 def test_an_invented_filler_is_not_signed(world: World) -> None:

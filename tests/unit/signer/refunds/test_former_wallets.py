@@ -1,4 +1,4 @@
-"""Payments of former keys that a restored ledger has lost are not repeated."""
+"""Former keys: what a restored ledger has lost, revocations and reinstatements."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +10,7 @@ from backends.sql import SQLStore
 from signer.chain.chain import Chain
 from signer.errors import KeyUnusableError, StaleStateError, WalletPausedError
 from signer.model.key import Key, KeyState, find_key
-from signer.model.refund import Status
+from signer.model.refund import Refund, Status
 from signer.model.transaction import Kind, TransactionStatus
 from signer.model.wallet import Pause, Wallet
 from signer.ports.ledger import Ledger
@@ -20,15 +20,7 @@ from tests.fixtures.scripted_chain import CHAIN_ID, Sent
 from tests.support.devices import honest, signer_over
 from tests.support.keys import key_at, made_active
 from tests.support.ledgers import collected_statements
-from tests.support.refunds import (
-    AMOUNT,
-    CUSTOMER,
-    KEY,
-    SECOND,
-    THIRD,
-    World,
-    altered,
-)
+from tests.support.refunds import AMOUNT, CUSTOMER, KEY, SECOND, THIRD, World, altered
 
 
 def _rotated(world: World, *, block: bool = False) -> Key:
@@ -108,22 +100,6 @@ def test_a_restore_from_before_a_rollback_pays_once(
     assert len(world.chain.payouts()) == 3
 
 
-def test_a_ledger_that_is_lost_after_a_rotation_pays_once(
-    world: World, empty: Callable[[], Ledger]
-) -> None:
-    """A new ledger that repeats the rotation finds what the first key paid (R24)."""
-    world.finish(world.accepted(reference="forgotten"))
-    world.store = empty()
-    made_active(world.store, key_at(world.signer.address))
-    _rotated(world)
-    world.state_marks()
-
-    (found,) = world.finish(world.accepted(reference="forgotten"))
-
-    assert (found.status, found.sender) == (Status.CONFIRMED, world.signer.address)
-    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
-
-
 @pytest.mark.parametrize(
     ("outcome", "code"),
     [("pending", "already-paid"), ("paid", "already-paid"), ("reverted", "reverted")],
@@ -179,16 +155,13 @@ def test_a_filler_that_replaces_a_payment_after_a_revocation(
         world.work(after=timedelta(seconds=31))
     world.chain.mine()
     world.work(after=timedelta(seconds=31))
-    waiting = world.stored(refund)
+    blocked = world.blocked(refund)
 
     (paid,) = world.finish(refund)
 
     filler = Sent.read(world.chain.broadcasts[-2])
     assert (lost.sender, lost.nonce) == (filler.sender, filler.nonce)
-    assert (waiting.status, waiting.moving.blocked_by) == (
-        Status.RESERVED,
-        "wallet-paused",
-    )
+    assert blocked == (Status.RESERVED, "wallet-paused")
     assert (paid.status, paid.sender) == (Status.CONFIRMED, world.signer.address)
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
@@ -207,18 +180,6 @@ def test_a_process_that_slept_does_not_sign_with_a_revoked_key(world: World) -> 
 
     assert world._known[refund.id].intent
     assert device.calls == 0
-
-
-def test_a_payment_after_a_revocation_checks_the_wallet(world: World) -> None:
-    """If chain and ledger agree, a revocation delays no refund (O8)."""
-    world.finish(world.accepted())
-    _rotated(world, block=True)
-    before = world.wallet.paused_by
-
-    world.step(world.accepted(), times=3)
-
-    assert before is Pause.CHAIN_AHEAD
-    assert world.wallet.paused_by is None
 
 
 def test_an_intruder_with_a_revoked_key_stops_no_refund(world: World) -> None:
@@ -249,13 +210,13 @@ def test_an_intruder_with_a_retired_key_stops_refunds(world: World) -> None:
     world.clock.now += KNOWN_FOR
     refund = world.accepted()
     world.work()
-    waits = world.stored(refund)
+    blocked = world.blocked(refund)
     world.mine_deep()
 
     (found,) = world.finish(refund)
 
     assert world.key.state is KeyState.RETIRED
-    assert waits.moving.blocked_by == WalletPausedError.code
+    assert blocked == (Status.QUEUED, "wallet-paused")
     assert (found.status, found.sender) == (Status.CONFIRMED, SECOND.address)
     assert world.wallet.paused_by is Pause.CHAIN_AHEAD
     assert (
@@ -320,17 +281,6 @@ def test_an_intruder_on_a_network_without_payments(world: World) -> None:
 
     assert (found.status, found.sender) == (Status.CONFIRMED, SECOND.address)
     assert world.wallet.paused_by is None
-
-
-def test_a_transaction_that_is_not_final_delays_refunds(world: World) -> None:
-    """Until it is final, it may be a payment of ours."""
-    world.finish(world.accepted())
-    _rotated(world, block=True)
-    world.chain.mine_foreign(world.signer.address)
-    refund = world.accepted()
-    world.work()
-
-    assert world.stored(refund).moving.blocked_by == WalletPausedError.code
 
 
 @pytest.mark.parametrize("block", [False, True], ids=["retired", "revoked"])
@@ -485,3 +435,96 @@ def test_a_revoked_wallet_without_a_mark_waits_for_a_restore(world: World) -> No
     _former(world).refresh(_chain(world), world.key)
 
     assert world.wallet.paused_by is Pause.RESTORED
+
+
+def _work(world: World, passes: int = 8) -> None:
+    worker = world.worker
+    for _ in range(passes):
+        world.clock.now += timedelta(seconds=100)
+        worker.work()
+        world.mine_deep()
+
+
+def _revoked(world: World) -> None:
+    """Revoke the active key, and let workers notice."""
+    world.rotate(SECOND, block=True)
+    _work(world, 3)
+
+
+def test_a_stranded_refund_is_finished(world: World) -> None:
+    """Its bytes are replaced and mined; before, nothing could be sent for it."""
+    stranded = world.broadcast()
+    world.chain.forget()
+    _revoked(world)
+    before = world.stored(stranded)
+    world.reinstate()
+    _work(world)
+    after = world.stored(stranded)
+
+    assert (before.status, before.moving.blocked_by) == (
+        Status.BROADCAST,
+        "key-unusable",
+    )
+    assert (after.status, after.nonce) == (Status.CONFIRMED, stranded.nonce)
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+    assert world.key.state is KeyState.RETIRED
+
+
+def test_a_refund_that_lost_its_nonce_is_paid_once(world: World) -> None:
+    """The active key pays it, whether before the reinstatement or after."""
+    lost = world.step(world.accepted())
+    _revoked(world)
+    world.reinstate()
+    late = world.accepted()
+    _work(world)
+
+    paid = [world.stored(each) for each in (lost, late)]
+    assert [each.status for each in paid] == [Status.CONFIRMED] * 2
+    assert {each.sender for each in paid} == {SECOND.address}
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
+
+
+def _stranded_above_a_gap(world: World) -> Refund:
+    """Return a refund that is sent, above a nonce that a revocation took back."""
+    lost = world.step(world.accepted())
+    stranded = world.broadcast()
+    assert lost.nonce is not None
+    assert stranded.nonce == lost.nonce + 1
+    return stranded
+
+
+def test_a_gap_below_a_stranded_refund_delays_no_other(world: World) -> None:
+    """It waits for the gap, and keeps its key from being retired."""
+    stranded = _stranded_above_a_gap(world)
+    _revoked(world)
+    world.reinstate()
+    other = world.accepted()
+    _work(world)
+
+    assert world.stored(stranded).status is Status.BROADCAST
+    assert world.stored(other).status is Status.CONFIRMED
+    assert world.key.state is KeyState.DRAINING
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
+
+
+def test_foreign_transactions_of_the_time_between(world: World) -> None:
+    """
+    They were of no interest while the key was revoked; now an operator looks at them.
+
+    Refunds of the active key wait only until they are recorded.
+    """
+    world.finish(world.accepted())
+    _revoked(world)
+    world.chain.mine_foreign(world.signer.address)
+    world.mine_deep()
+    _work(world)
+    world.reinstate()
+    refund = world.accepted()
+    _work(world)
+
+    chain_id = world.network.chain_id
+    found = world.store.foreign_transactions(chain_id, world.signer.address)
+    assert len(found) == 1
+    assert world.wallet.paused_by is Pause.CHAIN_AHEAD
+    assert world.key.state is KeyState.DRAINING
+    assert world.stored(refund).status is Status.CONFIRMED

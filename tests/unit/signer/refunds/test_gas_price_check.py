@@ -47,9 +47,8 @@ def test_a_refund_waits_for_normal_fees(seasoned: World, has_nonce: bool) -> Non
 
     _wait(seasoned, minutes=5)
 
-    waiting = seasoned.stored(refund)
     status = Status.RESERVED if has_nonce else Status.QUEUED
-    assert (waiting.status, waiting.moving.blocked_by) == (status, "fees-above-recent")
+    assert seasoned.blocked(refund) == (status, "fees-above-recent")
     assert seasoned.store.transactions(refund.id) == ()
     seasoned.chain.answers = NORMAL
     (confirmed,) = seasoned.finish(refund)

@@ -11,11 +11,7 @@ from signer.model.refund import Refund, Status
 from signer.model.sealed_fields import changed
 from signer.ports.chain import Block
 from signer.ports.ledger import Ledger
-from signer.refunds.head_looks import (
-    LONGEST_OWN_PAUSE,
-    HeadLook,
-    HeadLooks,
-)
+from signer.refunds.head_looks import LONGEST_OWN_PAUSE, HeadLook, HeadLooks
 from tests.fixtures.ledger import as_if
 from tests.support.refunds import World, altered
 
@@ -138,9 +134,7 @@ def test_a_new_worker_and_a_clock_that_was_set_back_wait_for_nothing(
     assert chain.look() is not None
 
 
-def test_what_was_sent_while_a_clock_was_ahead_delays_no_look(
-    chain: Chainlike,
-) -> None:
+def test_what_was_sent_while_a_clock_was_ahead_delays_no_look(chain: Chainlike) -> None:
     """A database's clock may have been wrong for a moment, by an hour."""
     later = chain.world.clock() + timedelta(hours=1)
     sent = changed(chain.refund.reserved(), updated_at=later)
@@ -157,21 +151,6 @@ def test_looks_far_apart_measure_no_block(world: World) -> None:
         world.clock.advance(seconds=60)
 
     assert chain.pass_time(3) == [1, 2, 3]
-
-
-def test_one_of_two_workers_makes_a_look(world: World) -> None:
-    """The other has read the same last look."""
-    refund = world.broadcast()
-    chain = world.chains["local"]
-    first, second = (
-        HeadLooks(world.store, world.clock),
-        HeadLooks(world.store, world.clock),
-    )
-    assert first.begin(chain, [refund.reserved()]) is not None
-    before = world.store.last_look("head 31337")
-    world.clock.advance(seconds=1)
-    assert second.begin(chain, [refund.reserved()]) is not None
-    assert not world.store.save_look("head 31337", before, Look(world.clock()))
 
 
 @pytest.mark.parametrize("ends", [True, False])

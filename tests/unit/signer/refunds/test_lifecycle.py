@@ -4,9 +4,8 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from eth_utils.crypto import keccak
-from structlog.testing import capture_logs
 
+from signer.alerts import Alert
 from signer.errors import (
     BackendUnavailableError,
     BroadcastRejectedError,
@@ -17,31 +16,24 @@ from signer.errors import (
     InsufficientFundsError,
     KeyUnusableError,
     LimitReachedError,
-    PolicyViolationError,
+    RowNotAuthenticError,
     StaleStateError,
-    StoreUnavailableError,
 )
-from signer.model.refund import Status
-from signer.model.transaction import CLAIM_TIME, Kind
-from signer.ports.chain import Fees
+from signer.model.payment import PaymentState
+from signer.model.refund import Refund, Status
+from signer.model.transaction import CLAIM_TIME, Kind, Transaction
+from signer.ports.refund_store import Change
 from signer.refunds.first_signatures import SIMULATION_VALID_FOR
-from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.nonce_checks import NonceManager
 from signer.refunds.saved_steps import MAX_RETRY_DELAY, REBROADCAST_AFTER
-from signer.refunds.transaction_signer import TransactionSigner
-from tests.fixtures.ledger import save
+from tests.fixtures.ledger import forge, save
 from tests.fixtures.scripted_chain import Sent
-from tests.support.audit import record
-from tests.support.devices import honest, planted, point, recording, signer_over
 from tests.support.refunds import (
     AMOUNT,
     CUSTOMER,
-    KEY,
     SECOND,
     World,
-    altered,
     altered_chain,
-    unsaved,
+    refused,
 )
 
 
@@ -51,6 +43,8 @@ def test_a_refund_is_paid_once_in_five_steps(world: World) -> None:
 
     reserved = world.step(refund)
     signed = world.step(reserved)
+    assert world.chain.broadcasts == []  # The bytes are stored first (R25).
+    assert world.sent(signed).tx_hash == signed.tx_hash
     broadcast = world.step(signed)
     world.chain.mine()
     mined = world.tracked(broadcast)
@@ -83,45 +77,13 @@ def test_a_refund_is_paid_once_in_five_steps(world: World) -> None:
     ]
 
 
-def test_the_bytes_are_stored_before_they_are_sent(world: World) -> None:
-    """No node has the transaction yet, and none computes its hash (R25)."""
-    signed = world.step(world.accepted(), times=2)
-
-    (record,) = world.store.transactions(signed.id)
-    sent = Sent.read(record.raw)
-
-    assert world.chain.broadcasts == []
-    assert (sent.hash, sent.nonce, sent.sender) == (
-        record.tx_hash,
-        record.nonce,
-        record.sender,
-    )
-    assert (sent.recipient, sent.amount) == (CUSTOMER, AMOUNT)
-    assert signed.tx_hash == record.tx_hash == "0x" + keccak(record.raw).hex()
-    assert (record.attempt, record.kind) == (0, "transfer")
-
-
 def test_a_transfer_that_would_revert_costs_no_nonce(world: World) -> None:
-    """
-    The refusal is logged, with the contract's reason, before a nonce is assigned.
-
-    A wallet that holds exactly the amount is not empty.
-    """
+    """A wallet that holds exactly the amount is not empty."""
     world.chain.balance_left = AMOUNT
     world.chain.revert = "Pausable: paused"
-    with capture_logs() as logs:
-        refused = world.step(world.accepted())
+    refused = world.step(world.accepted())
     world.chain.revert = None
 
-    assert logs == [
-        {
-            "event": "refund-ended",
-            "log_level": "info",
-            "refund_id": refused.id,
-            "status": "refused",
-            "code": "execution-reverted",
-        }
-    ]
     assert refused.status is Status.REFUSED
     assert (refused.failure_code, refused.failure_detail) == (
         "execution-reverted",
@@ -190,23 +152,6 @@ def test_an_unreachable_node_changes_nothing(
     assert world.step(refund).revision == refund.revision + 1
 
 
-@pytest.mark.parametrize(
-    "error", [BackendUnavailableError("no answer"), KeyUnusableError("disabled")]
-)
-def test_an_unreachable_device_keeps_the_nonce(
-    world: World, error: HotWalletError
-) -> None:
-    """The refund is signed with its nonce when the device is back (R13)."""
-    reserved = world.step(world.accepted())
-    world.signer = signer_over(planted(point(KEY), error))
-
-    with pytest.raises(type(error)):
-        world.step(reserved)
-
-    world.signer = signer_over(honest(KEY))
-    assert world.step(reserved).nonce == reserved.nonce
-
-
 def test_a_network_that_was_removed_stops_its_refunds_only(world: World) -> None:
     """Its refunds wait for an operator, and the error names the network."""
     refund = world.accepted()
@@ -243,10 +188,8 @@ def test_what_the_networks_file_does_not_allow_waits(
     token = allowed.tokens["TUSD"].model_copy(update=change)
     tokens = {"OTHER": token} if change is None else {"TUSD": token}
     world.network = allowed.model_copy(update={"tokens": tokens})
-    with pytest.raises(PolicyViolationError) as caught:
+    with refused(rule):
         world.step(refund)
-
-    assert caught.value.rule == rule
     assert world.stored(refund) == refund
     assert dict(world.chain.calls) == asked
     world.network = allowed
@@ -362,19 +305,6 @@ def test_a_used_nonce_is_not_replaced(world: World, reason: str) -> None:
     assert (broadcast.nonce, broadcast.tx_hash) == (0, signed.tx_hash)
 
 
-@pytest.mark.parametrize("reason", ["nonce-too-high", "insufficient-funds", "other"])
-def test_a_rejection_does_not_fail_the_refund(world: World, reason: str) -> None:
-    """The refund stays signed, with its nonce, until a node accepts it (R11, R13)."""
-    signed = world.step(world.accepted(), times=2)
-    world.chain.fail("broadcast", BroadcastRejectedError("no", reason=reason))
-
-    with pytest.raises(BroadcastRejectedError):
-        world.step(signed)
-
-    assert world.stored(signed) == signed
-    assert world.step(signed).status is Status.BROADCAST
-
-
 def test_a_step_keeps_the_claim(world: World) -> None:
     """Each move claims the refund for a while; a broadcast one is due after 30 s."""
     refund = world.accepted()
@@ -384,13 +314,6 @@ def test_a_step_keeps_the_claim(world: World) -> None:
 
         assert refund.moving.due_at == world.clock() + CLAIM_TIME
     assert world.step(refund).moving.due_at == world.clock() + REBROADCAST_AFTER
-
-
-def test_a_network_may_recheck_sooner(world: World) -> None:
-    """If a transaction counts as stuck after 5 s, it is due after 5 s."""
-    world.network = world.network.model_copy(update={"stuck_after_seconds": 5})
-
-    assert world.broadcast().moving.due_at == world.clock() + timedelta(seconds=5)
 
 
 @pytest.mark.parametrize(
@@ -426,34 +349,7 @@ def _assert_delay(
     after = world.stored(refund)
 
     assert after.moving.due_at == world.clock() + timedelta(seconds=seconds)
-    assert (after.moving.attempts, after.moving.blocked_by) == (
-        attempts + 1,
-        error.code,
-    )
-
-
-def test_fees_are_quoted_when_signing(world: World) -> None:
-    """The quote respects the network's cap."""
-    reserved = world.step(world.accepted())
-    world.chain.answers = Fees(base_fee=10**15, priority_fee=10**15)
-
-    record = world.sent(world.step(reserved))
-
-    assert record.max_fee_per_gas == 500 * 10**9
-    assert record.max_priority_fee_per_gas == 50 * 10**9
-
-
-def test_another_key_does_not_sign_for_this_ones_nonce(world: World) -> None:
-    """A nonce belongs to an address; another key has its own (O4)."""
-    reserved = world.step(world.accepted())
-    former = world.signer.address
-    world.rotate()
-
-    signed = world.step(reserved)
-    other = world.step(world.accepted())
-
-    assert world.sent(signed).sender == former
-    assert (other.sender, other.nonce) == (SECOND.address, 0)
+    assert (after.attempts, after.blocked_by) == (attempts + 1, error.code)
 
 
 def test_a_rotation_during_reservation_uses_the_new_key(world: World) -> None:
@@ -513,36 +409,6 @@ def test_a_revoked_key_signs_no_replacement(world: World) -> None:
     assert world.stored(refund) == refund
 
 
-def test_a_signature_that_cannot_be_recorded_is_logged(world: World) -> None:
-    """Bytes and outcome are lost; only the intent is recorded (I6)."""
-    reserved = world.step(world.accepted())
-
-    gone = StoreUnavailableError("gone")
-    broken = altered(world.store, save_all=unsaved, append=gone)
-    audit, _ = recording(journal=broken)
-    world.signer = signer_over(honest(KEY), audit)
-    ring, paying = world.ring, replace(reserved.reserved(), intent=record())
-    assert ring.active().signer is world.signer
-    nonces = NonceManager(world.store, ring, world.clock, world.tenants)
-    transaction_signer = TransactionSigner(ring, world.clock, world.payment_policy)
-    process = Lifecycle(
-        broken,
-        world.chains,
-        transaction_signer,
-        nonces,
-        world.clock,
-        audit=audit,
-        tenants=world.tenants,
-    )
-
-    with capture_logs() as logs:
-        (outcome,) = process.step_all([paying])
-
-    assert isinstance(outcome, StoreUnavailableError)
-    assert [entry["event"] for entry in logs] == ["outcome-not-recorded"]
-    assert world.stored(reserved) == reserved
-
-
 def test_a_refund_over_a_spending_limit_waits(world: World) -> None:
     """It gets no nonce until the hour's spending allows it again (R27)."""
     world.change_token(hourly_limit="12.5")
@@ -552,12 +418,88 @@ def test_a_refund_over_a_spending_limit_waits(world: World) -> None:
     with pytest.raises(LimitReachedError, match="hourly_limit"):
         world.step(refund)
     world.work()
-    waiting = world.stored(refund)
+    blocked = world.blocked(refund)
     world.work(after=timedelta(hours=1))
 
-    assert (waiting.status, waiting.moving.blocked_by) == (
-        Status.QUEUED,
-        "limit-reached",
-    )
+    assert blocked == (Status.QUEUED, "limit-reached")
     assert world.stored(refund).status is Status.BROADCAST
     assert world.stored(refund).nonce == 1
+
+
+def _point(world: World, other: Refund, nonce: int) -> None:
+    """Let another program point *other* to the transaction with *nonce*."""
+    forge(
+        world.store,
+        f"UPDATE refunds SET state = 'assigned', sender = '{world.signer.address}',"
+        f" nonce = {nonce}, position = 1 WHERE id = '{other.id}'",
+    )
+
+
+def test_a_stranger_is_reported_and_not_paid(world: World) -> None:
+    """The transaction goes on with its own refund, also when it is tracked."""
+    refund, other = world.step(world.accepted()), world.accepted(amount="7.00")
+    _point(world, other, 0)
+    found = world.found(0)
+
+    (paid,) = world.finish(refund)
+
+    assert [each.id for each in found.payments] == [refund.id]
+    assert [each.id for each in found.strangers] == [other.id]
+    assert paid.status is Status.CONFIRMED
+    assert world.store.get(other.id) is not None
+    assert world.stored(other).state is PaymentState.ASSIGNED
+    assert len(world.chain.payouts()) == 1
+    assert world.store.alert_counts()[str(Alert.ROW_CHANGED)] >= 1
+
+
+def test_a_transaction_of_other_refunds_is_not_authentic(world: World) -> None:
+    """No first part of them has its digest."""
+    refund, other = world.step(world.accepted()), world.accepted()
+    own = world.found(0)
+    taken = own.paying_own([replace(other, position=0), refund])
+
+    assert len(taken.payments) == 2
+    with pytest.raises(RowNotAuthenticError):
+        world.store.require_authentic(taken)
+
+
+def test_a_refund_that_another_program_ended_is_not_paid(world: World) -> None:
+    """A transaction would still pay it."""
+    reserved = world.step(world.accepted()).reserved()
+    ended = replace(reserved.payment, state=PaymentState.FAILED)
+
+    (outcome,) = world.lifecycle.step_all([reserved.paying([ended])])
+
+    assert isinstance(outcome, RowNotAuthenticError)
+    assert world.chain.broadcasts == []
+
+
+def test_an_ended_refund_does_not_follow(world: World) -> None:
+    """Nor does it keep its transaction from its end."""
+    sent = world.broadcast().reserved()
+    ended = replace(sent.payment, state=PaymentState.FAILED)
+    mined = replace(sent.paying([ended]), block_number=1, block_hash="0x1")
+
+    moved = mined.with_status(type(mined.status)("mined"), world.clock())
+
+    assert [each.state for each in moved.payments] == [PaymentState.FAILED]
+
+
+def test_a_change_of_a_refund_has_no_transaction(world: World) -> None:
+    refund = world.accepted()
+    later = refund.with_due_at(world.clock())
+
+    with pytest.raises(TypeError):
+        _ = Change(refund, later).transactions
+
+
+def test_a_transaction_has_names_for_logs(world: World) -> None:
+    """The refund that it pays alone, or its nonce."""
+    alone = world.step(world.accepted()).reserved()
+    several = alone.paying([alone.payment, alone.payment])
+
+    assert alone.names == {"refund_id": alone.payment.id}
+    assert several.names == {"transaction": several.id}
+    with pytest.raises(ValueError, match="too many"):
+        _ = several.payment
+    assert isinstance(several, Transaction)

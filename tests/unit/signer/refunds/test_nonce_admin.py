@@ -1,4 +1,4 @@
-"""Operator commands on nonces, and their audit records."""
+"""Operator commands on nonces, their audit records, and repairs of paused wallets."""
 
 import json
 from collections.abc import Mapping
@@ -22,11 +22,13 @@ from signer.errors import (
 )
 from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Actor, Operation
-from signer.model.refund import Status
-from signer.model.wallet import Pause
-from signer.refunds.nonce_admin import NonceAdmin
+from signer.model.refund import Refund, Status
+from signer.model.transaction import TransactionStatus
+from signer.model.wallet import Pause, Wallet
+from signer.refunds.nonce_admin import NonceAdmin, RepairResult, repair_wallets
+from tests.fixtures.ledger import stopped
 from tests.support.ledgers import seal
-from tests.support.refunds import NETWORK, SECOND, World
+from tests.support.refunds import NETWORK, SECOND, World, altered_chain
 from tests.support.ring import SILENCE
 
 
@@ -122,6 +124,7 @@ def test_accepted_foreign_transactions_are_audited(system: System) -> None:
         for transaction in found.accepted
     ]
     assert [facts["nonce"] for _, _, facts in accepted] == [1, 2]
+    assert system.world.step(system.world.accepted()).nonce == 3
     assert outcome == (
         "nonce-repair-succeeded",
         "success",
@@ -159,39 +162,21 @@ def test_a_repair_without_work_is_audited(system: System) -> None:
     ] * 2
 
 
-def test_a_repair_without_the_chain_is_audited(system: System) -> None:
-    """The outcome is the error code."""
-    system.world.use_key_elsewhere(1)
-    system.world.chain.fail("pending_count", ChainUnavailableError("gone"))
-    with pytest.raises(ChainUnavailableError):
-        system.admin().repair("local", ALICE)
-
-    assert system.outcomes == [
-        ("nonce-repair-requested", "success"),
-        ("nonce-repair-refused", "chain-unavailable"),
-    ]
-
-
 def test_abandon_ends_the_wait_for_a_pending_transaction(system: System) -> None:
     """
     An intruder's pending transaction delays all refunds until an operator abandons the
     nonces (O8).
     """
-    address, world = system.revoke(), system.world
-    world.chain.mine_foreign(address)
-    world.chain.mine_empty(2)
-    world.chain.send_foreign(address)
-    refund = world.accepted()
-    for _ in range(5):
-        world.work(after=timedelta(seconds=31))
-    before = world.stored(refund)
+    address, refund = _with_a_pending_transaction(system)
+    world = system.world
+    before = world.blocked(refund)
 
     changed = system.admin().abandon(address.lower(), "local", ALICE)
     world.work(after=timedelta(seconds=31))
     after = world.stored(refund)
     intent, accepted, outcome = system.records
 
-    assert (before.status, before.moving.blocked_by) == (Status.QUEUED, "wallet-paused")
+    assert before == (Status.QUEUED, "wallet-paused")
     assert changed == {"local": True}
     assert (after.status, after.sender) == (Status.BROADCAST, SECOND.address)
     details = {"network": "local", "address": address}
@@ -270,6 +255,28 @@ def test_only_revoked_keys_are_abandoned(
     ]
 
 
+def _with_a_pending_transaction(system: System) -> tuple[str, Refund]:
+    """Return a revoked address that sends another transaction, and what it delays."""
+    address, world = system.revoke(), system.world
+    world.chain.mine_foreign(address)
+    world.chain.mine_empty(2)
+    world.chain.send_foreign(address)
+    refund = world.accepted()
+    for _ in range(5):
+        world.work(after=timedelta(seconds=31))
+    return address, refund
+
+
+def test_abandoning_nonces_takes_two(system: System) -> None:
+    address, _ = _with_a_pending_transaction(system)
+    with pytest.raises(ApprovalRequiredError) as refused:
+        system.admin(approvals=system.approvals()).abandon(address, "local", ADMIN)
+    system.approvals().approve(refused.value.digest, BOB, "not ours")
+    done = system.admin(approvals=system.approvals()).abandon(address, "local", ADMIN)
+
+    assert done == {"local": True}
+
+
 def test_foreign_transactions_are_accepted_by_two(system: System) -> None:
     """The approval names each of them: one more needs another approval."""
     system.world.use_key_elsewhere(2)
@@ -302,17 +309,101 @@ def test_a_wallet_that_has_nothing_foreign_needs_no_approval(system: System) -> 
     assert (done.is_open, system.approvals().list().approvals) == (False, [])
 
 
-def test_abandoning_nonces_takes_two(system: System) -> None:
-    address, world = system.revoke(), system.world
-    world.chain.mine_foreign(address)
-    world.chain.mine_empty(2)
-    world.chain.send_foreign(address)
-    world.accepted()
-    for _ in range(5):
-        world.work(after=timedelta(seconds=31))
-    with pytest.raises(ApprovalRequiredError) as refused:
-        system.admin(approvals=system.approvals()).abandon(address, "local", ADMIN)
-    system.approvals().approve(refused.value.digest, BOB, "not ours")
-    done = system.admin(approvals=system.approvals()).abandon(address, "local", ADMIN)
+def _repair(world: World, *, apply: bool) -> list[RepairResult]:
+    return list(repair_wallets(world.store, world.chains, world.clock, apply=apply))
 
-    assert done == {"local": True}
+
+def test_without_apply_nothing_changes(world: World) -> None:
+    """It reports what would be accepted, and the wallet stays paused."""
+    world.use_key_elsewhere(1)
+    before = world.store.wallets()
+
+    (found,) = _repair(world, apply=False)
+
+    assert (found.is_open, found.resumed, found.problem) == (True, False, None)
+    assert [transaction.nonce for transaction in found.wallet_status.foreign] == [1]
+    assert found.wallet_status.unknown_count == 0
+    assert world.store.wallets() == before
+
+
+def test_open_fillers_are_listed(world: World) -> None:
+    """With the error that delays them, until they are final."""
+    world.ring.active()
+    world.wallets.get_or_open(world.chains["local"], world.signer.address, 0)
+    world.fill(0)
+    world.step(world.accepted())
+    world.chain.fail("fees", ChainUnavailableError("gone"))
+    world.work()
+
+    ((filler,),) = [each.fillers for each in _repair(world, apply=False)]
+    world.finish_nonce(0)
+
+    assert (filler.nonce, filler.status) == (0, TransactionStatus.RESERVED)
+    assert filler.blocked_by == "chain-unavailable"
+    assert [each.fillers for each in _repair(world, apply=False)] == [()]
+
+
+def test_apply_records_any_number_of_transactions(world: World) -> None:
+    """It runs as many passes as needed."""
+    world.use_key_elsewhere(50)
+
+    (found,) = _repair(world, apply=True)
+
+    assert (found.resumed, found.wallet_status.wallet.next_nonce) == (True, 51)
+
+
+def test_a_transaction_that_is_not_final_prevents_the_repair(world: World) -> None:
+    """The problem says how many to wait for, and nothing is accepted."""
+    world.use_key_elsewhere(25, blocks=0)
+
+    (found,) = _repair(world, apply=True)
+
+    assert (found.is_open, found.resumed) == (True, False)
+    assert found.wallet_status.unknown_count == 2
+    assert str(found.problem).startswith("2 of the chain's transactions are not final")
+    assert world.wallet.paused_by is Pause.CHAIN_AHEAD
+
+
+def test_our_own_transactions_resume_without_acceptance(world: World) -> None:
+    """Once they are recorded, nothing is left to accept."""
+    refund = world.broadcast()
+    world.store.pause(world.wallet, Pause.CHAIN_AHEAD, world.clock())
+    counts = iter([3, 3])
+    world.client = altered_chain(
+        world.chain, pending_count=lambda address: next(counts, 1)
+    )
+
+    (found,) = _repair(world, apply=True)
+
+    assert (found.is_open, found.resumed, found.problem) == (False, True, None)
+    assert world.stored(refund).status is Status.BROADCAST
+
+
+def test_a_wallet_on_a_removed_network_is_skipped(world: World) -> None:
+    """No node knows it."""
+    world.store.open_wallet(Wallet(999, world.signer.address, 0, 0))
+    world.broadcast()
+
+    assert [found.network for found in _repair(world, apply=True)] == ["local"]
+
+
+def test_a_refund_on_a_stopped_network_can_be_cancelled(world: World) -> None:
+    """It has no nonce, so nothing is paid (R26, R27)."""
+    stopped(world.store, at=world.clock())
+    refund = world.accepted()
+
+    cancelled = world.cancel(refund)
+
+    assert cancelled.status is Status.CANCELLED
+
+
+def test_a_wallet_that_is_behind_the_chain_is_open_to_repair(world: World) -> None:
+    """Also before a worker has paused it."""
+    world.use_key_elsewhere(1, work=False)
+
+    (seen,) = _repair(world, apply=False)
+    (done,) = _repair(world, apply=True)
+
+    assert (seen.is_open, seen.wallet_status.wallet.paused_by) == (True, None)
+    assert (done.is_open, done.resumed) == (False, True)
+    assert world.step(world.accepted()).nonce == 2

@@ -1,31 +1,39 @@
-"""Assignment of nonces, and wallets with transactions that the ledger lacks."""
+"""Assignment of nonces; wallets with transactions that the ledger lacks."""
 
 from dataclasses import replace
 
 import pytest
-from structlog.testing import capture_logs
 
 from signer.chain.chain import Chain
 from signer.errors import (
-    ChainUnavailableError,
     NotFoundError,
+    RowNotAuthenticError,
     SigningStoppedError,
     StaleStateError,
     WalletPausedError,
     require,
 )
-from signer.model.audit_record import Record
+from signer.keys.admin_audit import AdminAudit
+from signer.model.audit_record import Operation, Record
 from signer.model.refund import Refund, Status
 from signer.model.transaction import Transaction
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 from signer.ports.chain import MinedTransaction
 from signer.ports.refund_store import Reservation
+from signer.refunds.nonce_admin import NonceAdmin, RepairResult, repair_wallets
 from signer.refunds.nonce_checks import NonceManager
 from signer.refunds.payload import transfer_of
 from signer.refunds.transaction_signer import build_purpose, expect
-from signer.refunds.wallet_reconciliation import HISTORY, WalletReconciler, WalletStatus
-from tests.fixtures.ledger import stopped
-from tests.support.refunds import SECOND, World, altered, altered_chain
+from signer.refunds.wallet_reconciliation import (
+    HISTORY,
+    MOST_OPEN,
+    WalletNonces,
+    WalletStatus,
+    read_nonces,
+)
+from tests.fixtures.ledger import forge, stopped, unrecorded
+from tests.support.devices import recording
+from tests.support.refunds import ACTOR, SECOND, World, altered, altered_chain
 
 
 def _reserve(world: World, refund: Refund | None = None) -> Refund:
@@ -46,10 +54,6 @@ def _reserved(nonces: NonceManager, world: World, refund: Refund) -> Refund:
         [reservation], counted=counted, active=active, network=chain.network
     )
     return require(outcome).payment
-
-
-def _resume(world: World, status: WalletStatus) -> None:
-    world.wallets.resume(status, world.chains["local"])
 
 
 def _mined(world: World) -> MinedTransaction:
@@ -82,18 +86,12 @@ def test_a_new_wallet_starts_at_nonce_zero(world: World) -> None:
     assert world.wallet == Wallet(world.network.chain_id, world.signer.address, 0, 1)
 
 
-def test_a_ledger_ahead_of_the_chain_assigns_the_next_nonce(world: World) -> None:
-    """The chain need not know nonces that are reserved and not mined yet (R24)."""
-    assert [_reserve(world).nonce for _ in range(3)] == [0, 1, 2]
-    assert world.wallet.paused_by is None
-
-
 def test_a_wallet_in_use_waits_for_its_history(world: World) -> None:
     """A new ledger with a used wallet pays nothing before it checked (R24)."""
     _foreign(world, 2)
     refund = world.accepted()
 
-    with capture_logs() as logs, pytest.raises(WalletPausedError):
+    with pytest.raises(WalletPausedError):
         _reserve(world, refund)
 
     assert world.wallet == Wallet(
@@ -105,9 +103,6 @@ def test_a_wallet_in_use_waits_for_its_history(world: World) -> None:
         world.clock(),
     )
     assert world.stored(refund) == refund
-    assert [
-        (entry["event"], entry["log_level"], entry["reason"]) for entry in logs
-    ] == [("wallet-paused", "error", "unknown-history")]
 
 
 @pytest.mark.parametrize(("count", "first"), [(1, 0), (HISTORY + 5, 5)])
@@ -123,18 +118,15 @@ def test_pending_transactions_are_history(world: World, count: int, first: int) 
 
 
 def test_a_foreign_nonce_is_not_assigned(world: World) -> None:
-    """
-    The next reservation sees that the chain is ahead, and pauses the wallet (R23).
-    """
+    """The reservation sees that the chain is ahead, and pauses the wallet (R23)."""
     _reserve(world)
     _foreign(world, 2)
 
-    with capture_logs() as logs, pytest.raises(WalletPausedError, match="chain-ahead"):
+    with pytest.raises(WalletPausedError, match="chain-ahead"):
         _reserve(world)
 
     assert world.wallet.paused_by is Pause.CHAIN_AHEAD
     assert world.wallet.paused_at == world.clock()
-    assert [entry["event"] for entry in logs] == ["wallet-paused"]
 
 
 def test_a_paused_wallet_assigns_no_nonce(world: World) -> None:
@@ -144,18 +136,6 @@ def test_a_paused_wallet_assigns_no_nonce(world: World) -> None:
 
     with pytest.raises(WalletPausedError, match="foreign-transaction"):
         _reserve(world)
-
-
-def test_refunds_with_a_nonce_continue_during_a_pause(world: World) -> None:
-    """A pause stops reservations only (R23)."""
-    reserved = _reserve(world)
-    world.store.pause(world.wallet, Pause.CHAIN_AHEAD, world.clock())
-
-    refund = world.step(reserved, times=2)
-    world.mine_deep()
-    world.confirmation_tracker.track()
-
-    assert world.tracked(refund).status is Status.CONFIRMED
 
 
 def test_the_store_checks_the_pause_at_reservation(world: World) -> None:
@@ -174,22 +154,6 @@ def test_the_store_checks_the_pause_at_reservation(world: World) -> None:
     with pytest.raises(StaleStateError):
         _reserved(late, world, refund)
     assert world.stored(refund) == refund
-
-
-def test_concurrent_pauses_pause_once(world: World) -> None:
-    """The second one finds the wallet changed."""
-    _reserve(world)
-    _foreign(world, 2)
-
-    def late(wallet: Wallet, reason: Pause, *_: object) -> None:
-        world.store.pause(wallet, reason, world.clock())
-        world.store.pause(wallet, reason, world.clock())
-
-    wallets = WalletReconciler(altered(world.store, pause=late), world.clock)
-
-    with pytest.raises(StaleStateError):
-        wallets.reconcile(world.chains["local"], world.signer.address)
-    assert world.wallet.paused_by is Pause.CHAIN_AHEAD
 
 
 def test_the_chain_is_counted_before_the_ledger_is_read(world: World) -> None:
@@ -231,12 +195,10 @@ def test_a_foreign_transaction_pauses_the_wallet_at_once(world: World) -> None:
     _reserve(world)
     foreign = _foreign(world, 2)[1]
 
-    with capture_logs() as logs:
-        first = world.reconcile()
+    first = world.reconcile()
     world.chain.mine_empty(2)
     second, third = world.reconcile(), world.reconcile()
 
-    assert [entry["event"] for entry in logs] == ["wallet-paused"]
     assert third == second
     assert (first.wallet.paused_by, first.unknown_count) == (Pause.CHAIN_AHEAD, 1)
     assert first.foreign == ()
@@ -256,48 +218,21 @@ def test_a_foreign_transaction_pauses_the_wallet_at_once(world: World) -> None:
 
 
 def test_a_resumed_wallet_skips_foreign_nonces(world: World) -> None:
-    """No refund is paid twice (R23)."""
+    """No refund is paid twice (R23); a second one needs a second decision."""
     paid = world.paid()
-    (foreign,) = _foreign(world, 1, final=True)
-    status = world.reconcile()
-
-    with capture_logs() as logs:
-        _resume(world, status)
+    _foreign(world, 1, final=True)
+    world.wallets.resume(world.reconcile(), world.chains["local"])
     refund = world.broadcast()
     world.mine_deep()
 
-    assert [(entry["event"], entry["accepted"]) for entry in logs] == [
-        ("wallet-resumed", [foreign])
-    ]
     assert (paid.nonce, refund.nonce) == (0, 2)
     assert world.wallet.paused_by is None
     assert len(world.chain.payouts()) == 2
     assert world.reconcile().foreign == ()
-
-
-def test_an_accepted_transaction_does_not_pause_again(world: World) -> None:
-    """A second foreign transaction needs a second decision."""
-    world.paid()
-    first = _foreign(world, 1, final=True)[0]
-    _resume(world, world.reconcile())
-    second = _foreign(world, 1, final=True)[0]
-
+    (second,) = _foreign(world, 1, final=True)
     status = world.reconcile()
-
     assert status.wallet.paused_by is Pause.CHAIN_AHEAD
     assert [transaction.tx_hash for transaction in status.foreign] == [second]
-    assert first != second
-
-
-def test_a_wallet_cannot_resume_before_all_is_final(world: World) -> None:
-    """A transaction that is not final may still be replaced."""
-    world.paid()
-    _foreign(world, 1)
-    status = world.reconcile()
-
-    with pytest.raises(WalletPausedError, match="1 of the chain's transactions"):
-        _resume(world, status)
-    assert world.wallet.paused_by is Pause.CHAIN_AHEAD
 
 
 def test_resume_needs_the_current_status(world: World) -> None:
@@ -308,7 +243,7 @@ def test_resume_needs_the_current_status(world: World) -> None:
     world.store.add_unrecorded(world.wallet, [])
 
     with pytest.raises(StaleStateError):
-        _resume(world, status)
+        world.wallets.resume(status, world.chains["local"])
     assert world.wallet.paused_by is Pause.CHAIN_AHEAD
 
 
@@ -336,7 +271,7 @@ def test_our_own_lost_transactions_wait_for_a_restore(world: World) -> None:
 
     waiting = [world.reconcile() for _ in range(2)]
     with pytest.raises(WalletPausedError, match="`hotwallet restore`"):
-        _resume(world, waiting[-1])
+        world.wallets.resume(waiting[-1], world.chains["local"])
     world.state_marks()
     status = world.reconcile()
 
@@ -383,25 +318,6 @@ def test_a_nonce_that_no_node_finds_is_waited_for(world: World) -> None:
     assert status.unknown_count == 2
     assert status.foreign == ()
     assert status.wallet.paused_by is Pause.CHAIN_AHEAD
-
-
-def test_an_unrecorded_transaction_is_logged(world: World) -> None:
-    """Each one is an error in the log, ours or foreign (R23)."""
-    _reserve(world)
-    (taken, ours) = world.accepted(), world.accepted()
-    _foreign(world, 1, transfer_of(taken).data)
-    world.chain.mine_foreign(world.signer.address, b"")
-    world.chain.mine_foreign(world.signer.address, transfer_of(ours).data)
-    world.chain.mine_empty(2)
-
-    with capture_logs() as logs:
-        world.reconcile()
-
-    assert [
-        (entry["nonce"], entry["foreign"], entry["log_level"])
-        for entry in logs
-        if entry["event"] == "unrecorded-transaction-found"
-    ] == [(1, True, "error"), (2, False, "error")]
 
 
 def test_a_foreign_transaction_with_a_refunds_nonce_pauses_the_wallet(
@@ -456,14 +372,6 @@ def test_a_taken_nonce_of_an_unknown_wallet_is_an_error(world: World) -> None:
         world.wallets.record_nonce_taken(paying, found, world.chains["local"])
 
 
-def test_a_refund_without_an_earlier_payment_is_not_adopted(world: World) -> None:
-    """The next step assigns its nonce."""
-    refund = world.accepted()
-
-    assert world.nonces.adopt_earlier_payment(refund, world.chains["local"]) is None
-    assert world.stored(refund) == refund
-
-
 def test_a_lost_payment_is_adopted(world: World) -> None:
     """The refund takes over transaction and nonce, and is mined (R24)."""
     _reserve(world)
@@ -472,8 +380,7 @@ def test_a_lost_payment_is_adopted(world: World) -> None:
     (hash_,) = _foreign(world, 1, transfer_of(refund).data, final=True)
     world.reconcile()
 
-    with capture_logs() as logs:
-        adopted = world.nonces.adopt_earlier_payment(refund, world.chains["local"])
+    adopted = world.nonces.adopt_earlier_payment(refund, world.chains["local"])
 
     assert adopted == world.stored(refund)
     assert adopted.status is Status.MINED
@@ -487,26 +394,6 @@ def test_a_lost_payment_is_adopted(world: World) -> None:
         2,
         world.chain._blocks[2].hash,
     )
-    assert [(entry["event"], entry["nonce"]) for entry in logs] == [
-        ("refund-adopted", 1)
-    ]
-
-
-def test_a_lost_payment_whose_nonce_another_refund_has(world: World) -> None:
-    """The refund cannot adopt it and is refused: it was already paid (R24)."""
-    holder, refund = world.broadcast(), world.accepted()
-    (hash_,) = _foreign(world, 1, transfer_of(refund).data, final=True)
-    failed = world.step(holder)
-    world.state_marks()
-    world.reconcile()
-
-    refused = world.step(refund)
-
-    assert failed.failure_code == "nonce-taken"
-    assert refused.status is Status.REFUSED
-    assert refused.failure_code == "already-paid"
-    assert hash_ in str(refused.failure_detail)
-    assert refused.nonce is None
 
 
 def test_a_refund_that_is_paid_meanwhile_gets_no_nonce(world: World) -> None:
@@ -522,16 +409,6 @@ def test_a_refund_that_is_paid_meanwhile_gets_no_nonce(world: World) -> None:
     assert world.stored(refund) == refund
 
 
-def test_an_unreachable_chain_assigns_no_nonce(world: World) -> None:
-    """Without the chain's count no nonce is safe (R13)."""
-    refund = world.accepted()
-    world.chain.fail("pending_count", ChainUnavailableError("gone"))
-
-    with pytest.raises(ChainUnavailableError):
-        _reserve(world, refund)
-    assert world.stored(refund) == refund
-
-
 def test_a_wallet_does_not_resume_over_a_contested_nonce(world: World) -> None:
     """
     While an unknown transaction uses an open refund's nonce, no refund is paid. It may
@@ -542,10 +419,13 @@ def test_a_wallet_does_not_resume_over_a_contested_nonce(world: World) -> None:
     status = world.reconcile()
 
     with pytest.raises(WalletPausedError, match=f"nonce 0 of refund {lost.id} is used"):
-        _resume(world, status)
+        world.wallets.resume(status, world.chains["local"])
     world.clock.advance(seconds=60)
     world.worker.work()
-    _resume(world, world.wallets.status(world.chains["local"], world.signer.address))
+    world.wallets.resume(
+        world.wallets.status(world.chains["local"], world.signer.address),
+        world.chains["local"],
+    )
 
     assert world.stored(lost).failure_code == "nonce-taken"
     assert world.wallet.paused_by is None
@@ -558,6 +438,7 @@ def test_our_own_mined_transactions_are_not_contested(world: World) -> None:
     world.confirmation_tracker.track()
     world.broadcast()
     world.chain.mine()
+    world.broadcast()  # It is pending.
     world.store.pause(world.wallet, Pause.CHAIN_AHEAD, world.clock())
 
     status = world.reconcile()
@@ -579,14 +460,6 @@ def test_an_adopted_refund_is_not_contested(world: World) -> None:
     assert world.reconcile().wallet.paused_by is None
 
 
-def test_a_pending_nonce_is_not_contested(world: World) -> None:
-    """Only mined transactions count against an open refund."""
-    world.broadcast()
-    world.store.pause(world.wallet, Pause.CHAIN_AHEAD, world.clock())
-
-    assert world.reconcile().wallet.paused_by is None
-
-
 def test_a_stop_is_checked_last(world: World) -> None:
     """A stop that comes just before the reservation still prevents it (R27)."""
     refund = world.accepted()
@@ -599,18 +472,6 @@ def test_a_stop_is_checked_last(world: World) -> None:
     with pytest.raises(SigningStoppedError, match="`hotwallet resume`"):
         _reserved(altered(nonces, check_against_chain=check), world, refund)
     assert world.stored(refund) == refund
-
-
-def test_a_former_keys_transactions_must_be_known(world: World) -> None:
-    """A restored ledger may have lost what its wallet paid (R24, O6)."""
-    world.paid()
-    world.rotate()
-    first = world.step(world.accepted())
-    _foreign(world, 1)
-
-    with pytest.raises(WalletPausedError, match="former key"):
-        world.step(world.accepted())
-    assert first.sender == SECOND.address
 
 
 def test_a_payment_of_a_removed_key_is_not_adopted(world: World) -> None:
@@ -636,3 +497,165 @@ def test_a_payment_of_a_removed_key_is_not_adopted(world: World) -> None:
 
     with pytest.raises(StaleStateError, match="ring"):
         world.nonces.adopt_earlier_payment(refund, world.chains["local"])
+
+
+def _wallet(world: World) -> Wallet:
+    found = world.store.wallet(world.network.chain_id, world.signer.address)
+    assert found is not None
+    return found
+
+
+def test_nonces_of_refunds_are_open_until_they_are_final(world: World) -> None:
+    for _ in range(3):
+        world.broadcast()
+
+    for chain_nonce in (None, 0, 1, 3):
+        found = read_nonces(world.store, _wallet(world), chain_nonce)
+        assert found == WalletNonces([0, 1, 2], ())
+
+
+def test_missing_nonces_are_found(world: World) -> None:
+    """Below a nonce that the chain has, and was not made here."""
+    world.broadcast()
+    other = unrecorded(nonce=3, sender=world.signer.address)
+    world.store.add_unrecorded(_wallet(world), [other])
+    wallet = _wallet(world)
+
+    assert read_nonces(world.store, wallet, None) == WalletNonces([0], (1, 2))
+    assert read_nonces(world.store, wallet, 1) == WalletNonces([0], (1, 2))
+    assert read_nonces(world.store, wallet, 4) == WalletNonces([0], ())
+
+
+def test_a_long_queue_is_no_gap(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first open nonces are read, and no others."""
+    monkeypatch.setattr("signer.refunds.wallet_reconciliation.MOST_OPEN", 2)
+    for _ in range(4):
+        world.broadcast()
+    monkeypatch.setattr(world.store, "unknown_nonces", None)
+
+    assert read_nonces(world.store, _wallet(world), 0) == WalletNonces([0, 1], ())
+    assert MOST_OPEN > 100
+
+
+CHANGE = "UPDATE wallets SET first_nonce = 9, version = version + 1"
+
+FORGED = "UPDATE unrecorded_transactions SET mac = 'tests:00'"
+
+
+def _repair_one(world: World, *, apply: bool = True) -> RepairResult:
+    (found,) = repair_wallets(world.store, world.chains, world.clock, apply=apply)
+    return found
+
+
+def _paid_elsewhere(world: World) -> Refund:
+    """Return a queued refund, whose payment another program has changed."""
+    world.paid()
+    refund = world.accepted()
+    seen = unrecorded(sender=world.signer.address, nonce=1, memo=refund.memo)
+    world.store.add_unrecorded(world.wallet, [seen])
+    forge(world.store, FORGED)
+    return refund
+
+
+def test_a_changed_wallet_is_restored(world: World) -> None:
+    """It stays paused until an operator states what it has sent."""
+    world.paid()
+    forge(world.store, CHANGE)
+    refund = world.accepted()
+
+    for _ in range(2):
+        with pytest.raises(RowNotAuthenticError, match="`hotwallet restore` opens"):
+            world.step(refund)
+        with pytest.raises(RowNotAuthenticError):
+            world.reconcile()
+    world.state_marks()
+    restored = world.wallet
+    assert (restored.pause_reason, restored.high_water) == (Pause.RESTORED, 1)
+    assert world.reconcile().is_reconciled
+    assert world.step(refund).nonce == 1
+
+
+def test_nothing_of_a_changed_row_counts(world: World) -> None:
+    """Another program could state a mark that needs thousands of no-ops."""
+    world.paid()
+    forge(world.store, f"{CHANGE}, high_water = 5000")
+
+    (wallet,) = world.state_marks().wallets
+
+    assert (wallet.high_water, list(wallet.fillers)) == (1, [])
+    assert world.wallet.high_water == 1
+
+
+def test_a_changed_former_wallet_keeps_the_others_from_paying(world: World) -> None:
+    """It may have been paused because its ledger was restored."""
+    world.paid()
+    world.rotate()
+    wallet = world.wallet
+    world.store.pause(wallet, Pause.RESTORED, world.clock())
+    forge(world.store, f"{CHANGE}, paused_by = NULL, paused_at = NULL")
+
+    with pytest.raises(RowNotAuthenticError):
+        world.step(world.accepted())
+
+
+def test_a_changed_wallet_is_not_abandoned(world: World) -> None:
+    """No approval is asked for."""
+    world.paid()
+    world.rotate(block=True)
+    forge(world.store, f"{CHANGE}, paused_by = NULL, paused_at = NULL")
+    audit, _ = recording(clock=world.clock, journal=world.store)
+    admin = NonceAdmin(
+        world.store,
+        world.chains,
+        AdminAudit(audit, Operation.ADMINISTRATION),
+        world.clock,
+    )
+
+    with pytest.raises(RowNotAuthenticError):
+        admin.abandon(world.signer.address, "local", ACTOR)
+
+
+def test_a_repair_does_not_resume_a_changed_wallet(world: World) -> None:
+    """It names the problem; one wallet's is no error of the command."""
+    world.paid()
+    world.store.pause(world.wallet, Pause.CHAIN_AHEAD, world.clock())
+    forge(world.store, CHANGE.replace("first_nonce = 9", "first_nonce = 0"))
+    found, previewed = _repair_one(world), _repair_one(world, apply=False)
+    world.chain.mine_foreign(world.signer.address)
+    world.chain.mine_empty(3)
+    ahead = _repair_one(world)
+
+    assert (found.is_open, found.code) == (True, "row-not-authentic")
+    assert previewed == found
+    assert ahead.code == "row-not-authentic"
+    assert found.wallet_status.wallet.pause_reason == "row-not-authentic"
+    world.state_marks()
+    assert (_repair_one(world).resumed, world.wallet.pause_reason) == (True, None)
+
+
+def test_a_changed_wallet_is_explained(world: World) -> None:
+    """The refund gets no nonce meanwhile."""
+    world.paid()
+    forge(world.store, CHANGE)
+
+    explanation = world.explainer.explain(world.accepted())
+
+    assert "the wallet is paused (row-not-authentic)" in explanation.summary
+
+
+def test_a_changed_payment_pays_no_refund(world: World) -> None:
+    """The refund waits."""
+    refund = _paid_elsewhere(world)
+
+    with pytest.raises(RowNotAuthenticError, match="row of nonce 1"):
+        world.nonces.adopt_earlier_payment(refund, world.chains["local"])
+    assert world.stored(refund).status is Status.QUEUED
+
+
+def test_a_changed_payment_ends_no_refund(world: World) -> None:
+    """A refund with another nonce waits as well."""
+    refund = _paid_elsewhere(world)
+    reserved = expect(replace(refund, nonce=7), world.signer.address, 1)
+
+    with pytest.raises(RowNotAuthenticError, match="row of nonce 1"):
+        world.nonces.find_other_payment(reserved, world.chains["local"])

@@ -4,18 +4,14 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from eth_account import Account
 
 from backends.json_rpc import JSONRPCChain
 from dev import stablecoin as coin
 from signer.config.networks import Network
 from signer.model.refund import Refund, Status
 from signer.ports.ledger import Ledger
-from signer.refunds.nonce_admin import repair_wallets
 from tests.fixtures.chain import DevChain
-from tests.support.payments import hash_of, mined, signed
-from tests.support.refunds import AMOUNT, CUSTOMER, KEY, World
-from tests.support.rpc import broadcast
+from tests.support.refunds import AMOUNT, CUSTOMER, World
 from tests.support.waiting import eventually
 
 
@@ -79,20 +75,6 @@ def test_a_refund_is_paid_on_chain(system: System) -> None:
     assert system.held(system.signer.address) == FUNDS - AMOUNT
 
 
-def test_a_transfer_that_would_revert_is_refused(
-    system: System, dev_chain: DevChain
-) -> None:
-    """A paused token costs neither gas nor a nonce, and its reason is stored."""
-    coin.administer(dev_chain.url, dev_chain.token, "setPaused(bool)", True)
-
-    refund = system.submit().refund
-
-    assert refund.status is Status.REFUSED
-    assert refund.failure_code == "execution-reverted"
-    assert refund.nonce is None
-    assert system.held(system.signer.address) == FUNDS
-
-
 def test_a_lost_ledger_does_not_pay_twice(
     system: System,
     empty: Callable[[], Ledger],
@@ -117,27 +99,4 @@ def test_a_lost_ledger_does_not_pay_twice(
         paid.tx_hash,
         0,
     )
-    assert system.held(system.signer.address) == FUNDS - AMOUNT
-
-
-def test_a_foreign_transaction_pauses_the_wallet(
-    system: System, chain: JSONRPCChain
-) -> None:
-    """It is found in its block, and an operator resumes the wallet (R23)."""
-    raw = signed(Account.from_key(KEY.secret), chainId=chain.chain_id(), value=1)
-    broadcast(chain, raw)
-    mined(chain, raw)
-    waiting = system.submit().refund
-    system.worker.work()
-
-    (found,) = repair_wallets(system.store, system.chains, system.clock, apply=True)
-    confirmed = system.finished(waiting)
-
-    assert (waiting.status, waiting.moving.blocked_by) == (
-        Status.QUEUED,
-        "wallet-paused",
-    )
-    assert found.resumed
-    assert (confirmed.status, confirmed.nonce) == (Status.CONFIRMED, 1)
-    assert confirmed.tx_hash != hash_of(raw)
     assert system.held(system.signer.address) == FUNDS - AMOUNT

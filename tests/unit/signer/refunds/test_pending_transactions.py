@@ -1,5 +1,6 @@
-"""Broadcast transactions that are not mined: resent, replaced, nonce taken."""
+"""Transactions that are not mined: resent, replaced, priced again, nonce taken."""
 
+import itertools
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -10,7 +11,7 @@ from signer.chain.erc20 import encode_transfer
 from signer.crypto.transactions import LegacyTransaction, SignedBytes
 from signer.errors import BroadcastRejectedError
 from signer.model.refund import Refund, Status
-from signer.model.transaction import Kind
+from signer.model.transaction import CLAIM_TIME, Kind, TransactionStatus
 from signer.model.wallet import Pause
 from signer.ports.chain import Fees
 from signer.refunds.payload import transfer_of
@@ -41,29 +42,16 @@ def test_a_dropped_transaction_is_broadcast_again(world: World) -> None:
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
-def test_a_failed_rebroadcast_is_repeated_later(world: World) -> None:
-    """A rejection does not change the refund's status (R11)."""
-    refund = world.broadcast()
-    world.chain.fail("broadcast", BroadcastRejectedError("no", reason="nonce-too-high"))
-
-    world.work(after=REBROADCAST_AFTER)
-
-    stored = world.stored(refund)
-    assert stored.status is Status.BROADCAST
-    assert (stored.moving.attempts, stored.moving.blocked_by) == (
-        1,
-        "broadcast-rejected",
-    )
-    world.work()
-    assert world.stored(refund).moving.blocked_by is None
-    assert len(set(world.chain.broadcasts)) == 1
-
-
 def test_a_stuck_transaction_is_replaced(world: World) -> None:
     """Same nonce and payment, both fees raised by an eighth, both hashes kept (R15)."""
     refund = world.broadcast()
     original = world.sent(refund)
-    world.clock.advance(seconds=world.network.stuck_after_seconds)
+    world.clock.advance(seconds=world.network.stuck_after_seconds - 1)
+    refund = world.step(refund)
+    assert refund.status is Status.BROADCAST
+    assert refund.moving.due_at == world.clock() + REBROADCAST_AFTER
+    assert len(world.chain.broadcasts) == 2  # The same bytes, one second earlier.
+    world.clock.advance(seconds=1)
 
     signed = world.step(refund)
     replaced = world.sent(signed)
@@ -84,42 +72,22 @@ def test_a_stuck_transaction_is_replaced(world: World) -> None:
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
-def test_the_network_configures_when_to_replace(world: World) -> None:
-    """One second earlier, the same bytes are sent again."""
-    refund = world.broadcast()
-    world.clock.advance(seconds=world.network.stuck_after_seconds - 1)
-
-    after = world.step(refund)
-
-    assert after.status is Status.BROADCAST
-    assert after.moving.due_at == world.clock() + REBROADCAST_AFTER
-    assert len(world.store.transactions(refund.id)) == 1
-    assert len(world.chain.broadcasts) == 2
-
-
-def test_a_replacement_pays_what_the_chain_asks(world: World) -> None:
-    """If fees have tripled, an eighth more would be stuck as well (R15)."""
-    refund = world.broadcast()
-    world.chain.answers = Fees(3 * GWEI, 3 * 10**8)
-    world.clock.advance(seconds=world.network.stuck_after_seconds)
-
-    replaced = world.sent(world.step(refund))
-
-    assert (replaced.max_fee_per_gas, replaced.max_priority_fee_per_gas) == (
-        6 * GWEI + 3 * 10**8,
-        3 * 10**8,
-    )
-
-
 def test_a_second_replacement_raises_the_first(world: World) -> None:
-    """It starts from the latest fees, not from the first (R15)."""
+    """
+    It starts from the latest fees, not from the first.
+
+    If fees have tripled, an eighth more would be stuck as well (R15).
+    """
     refund = world.broadcast()
 
-    for _ in range(2):
+    for fees in (Fees(GWEI, 10**8), Fees(3 * GWEI, 3 * 10**8)):
+        world.chain.answers = fees
         world.clock.advance(seconds=world.network.stuck_after_seconds)
         refund = world.step(refund, times=2)
 
     first, second, third = world.store.transactions(refund.id)
+    assert third.max_fee_per_gas == 6 * GWEI + 3 * 10**8
+    assert third.max_priority_fee_per_gas == 3 * 10**8
     assert [first.attempt, second.attempt, third.attempt] == [0, 1, 2]
     assert Sent.read(second.raw).outbids(Sent.read(first.raw))
     assert Sent.read(third.raw).outbids(Sent.read(second.raw))
@@ -137,23 +105,9 @@ def test_at_the_cap_the_same_bytes_are_sent_again(world: World) -> None:
 
     assert after.status is Status.BROADCAST
     assert after.moving.due_at == world.clock() + REBROADCAST_AFTER
-    assert [(entry["event"], entry["log_level"], entry["nonce"]) for entry in logs] == [
-        ("refund-stuck-at-fee-cap", "error", 0)
-    ]
+    assert [entry["event"] for entry in logs] == ["refund-stuck-at-fee-cap"]
     assert len(world.chain.broadcasts) == 2
     assert len(set(world.chain.broadcasts)) == 1
-
-
-def test_a_transaction_behind_a_lower_nonce_is_not_replaced(world: World) -> None:
-    """It is broadcast again at the same fees."""
-    first, second = world.broadcast(), world.broadcast()
-    world.clock.advance(seconds=world.network.stuck_after_seconds)
-
-    replaced, waiting = world.step(first), world.step(second)
-
-    assert replaced.status is Status.SIGNED
-    assert waiting.status is Status.BROADCAST
-    assert len(world.store.transactions(second.id)) == 1
 
 
 @pytest.mark.parametrize(
@@ -241,16 +195,14 @@ def test_a_used_nonce_is_not_signed_again(world: World) -> None:
 
 
 def test_a_used_nonce_without_a_transaction_changes_nothing(world: World) -> None:
-    """No node finds it for 45 minutes: the refund waits, and is then mined (R10)."""
+    """While no node finds it, the refund waits; then it is mined (R10)."""
     refund = world.broadcast()
     world.chain.mine()
     world.client = altered(
-        world.chain,
-        find_transaction=lambda sender, nonce: None,
-        receipts=lambda *_: {},
+        world.chain, find_transaction=lambda sender, nonce: None, receipts=lambda *_: {}
     )
 
-    for _ in range(90):
+    for _ in range(9):
         world.work(after=REBROADCAST_AFTER)
 
     after = world.stored(refund)
@@ -269,16 +221,12 @@ def test_a_foreign_transaction_takes_a_nonce_once_it_is_final(world: World) -> N
 
     waiting = world.step(refund)
     world.chain.mine_empty(1)
-    with capture_logs() as logs:
-        failed = world.step(waiting)
+    failed = world.step(waiting)
 
     assert waiting.status is Status.BROADCAST
-    assert failed.status is Status.FAILED
-    assert failed.failure_code == "nonce-taken"
+    assert (failed.status, failed.failure_code) == (Status.FAILED, "nonce-taken")
     assert foreign in str(failed.failure_detail)
-    assert [entry["event"] for entry in logs] == ["wallet-paused", "refund-ended"]
-    wallet = world.reconcile().wallet
-    assert wallet.paused_by is Pause.FOREIGN_TRANSACTION
+    assert world.wallet.paused_by is Pause.FOREIGN_TRANSACTION
     assert world.chain.payouts() == []
 
 
@@ -319,16 +267,23 @@ def test_the_nonce_is_checked_before_signing(world: World) -> None:
     assert world.store.transactions(reserved.id) == ()
 
 
+@pytest.mark.parametrize("is_filler", [False, True])
 def test_a_transaction_is_not_stuck_just_after_the_nonce_below_was_mined(
-    world: World,
+    world: World, *, is_filler: bool
 ) -> None:
     """Its fees are raised once it has been the next one for long enough."""
-    first, second = world.broadcast(), world.broadcast()
+    if is_filler:
+        world.ring.active()
+        world.wallets.get_or_open(world.chains["local"], world.signer.address, 0)
+        world.move(world.fill(0), times=2)
+    else:
+        world.broadcast()
+    second = world.broadcast()
     del world.chain.pool[world.sent(second).tx_hash]
     world.clock.advance(seconds=80)
     world.chain.mine()
     world.confirmation_tracker.track()
-    assert world.stored(first).status is Status.MINED
+    assert world.found(0).status is TransactionStatus.MINED
 
     world.clock.advance(seconds=31)
     again = world.step(world.stored(second))
@@ -337,3 +292,192 @@ def test_a_transaction_is_not_stuck_just_after_the_nonce_below_was_mined(
     world.clock.advance(seconds=60)
     world.step(again)
     assert len(world.store.transactions(second.id)) == 2
+
+
+NORMAL_COST = 62_500 * 2_100_000_000
+"""The largest cost of a refund at the scripted chain's gas and fees, in wei."""
+
+
+def _signed(world: World) -> Refund:
+    return world.step(world.accepted(), times=2)
+
+
+def _confirmed(world: World, *refunds: Refund) -> None:
+    """Require that all *refunds* are paid once, in the order of their nonces."""
+    finished = world.finish(*refunds)
+    assert [each.status for each in finished] == [Status.CONFIRMED] * len(refunds)
+    assert [each.nonce for each in finished] == list(range(len(refunds)))
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * len(refunds)
+
+
+def test_an_unaffordable_gas_limit_is_estimated_again(world: World) -> None:
+    """Its nonce is not jammed once the estimate is honest again."""
+    world.chain.coin = 2 * NORMAL_COST
+    world.chain.gas = 1_500_000
+    head, following = _signed(world), world.accepted()
+    assert world.sent(head).gas_limit == 1_875_000
+    world.chain.gas = 50_000
+
+    _confirmed(world, head, following)
+
+    first, second = world.store.transactions(head.id)
+    assert (first.nonce, second.nonce) == (0, 0)
+    assert (second.kind, second.attempt, second.gas_limit) == (Kind.TRANSFER, 1, 62_500)
+    assert world.stored(head).gas_limit == 1_875_000
+    assert len(world.store.transactions(following.id)) == 1
+
+
+def test_an_unaffordable_fee_is_quoted_again(world: World) -> None:
+    """The new fee is lower: no node has the rejected transaction."""
+    world.chain.coin = 2 * NORMAL_COST
+    world.chain.answers = Fees(30_000 * GWEI, 10_000 * GWEI)
+    head, following = _signed(world), world.accepted()
+    world.chain.answers = Fees(GWEI, GWEI // 10)
+
+    _confirmed(world, head, following)
+
+    first, second = world.store.transactions(head.id)
+    assert first.max_fee_per_gas == world.network.max_fee_per_gas_gwei * GWEI
+    assert second.max_fee_per_gas == 2_100_000_000
+
+
+def test_too_little_gas_is_estimated_again(world: World) -> None:
+    """A limit below today's estimate is replaced when a node rejects it."""
+    world.chain.gas = 15_000
+    head = _signed(world)
+    world.chain.gas = 50_000
+    error = BroadcastRejectedError("intrinsic gas too low", reason="other")
+    world.chain.fail("broadcast", error, error)
+
+    _confirmed(world, head)
+
+    assert [sent.gas_limit for sent in world.store.transactions(head.id)] == [
+        18_750,
+        62_500,
+    ]
+
+
+def test_a_wallet_without_coin_waits(world: World) -> None:
+    """It signs nothing meanwhile; the same bytes are sent after a top-up."""
+    head, following = _signed(world), world.accepted()
+    world.chain.coin = NORMAL_COST - 1
+
+    for _ in range(5):
+        world.work(after=timedelta(seconds=31))
+
+    waiting = world.stored(head)
+    assert (waiting.status, waiting.moving.blocked_by, waiting.moving.attempts) == (
+        Status.SIGNED,
+        "broadcast-rejected",
+        5,
+    )
+    world.chain.coin = 10**18
+    _confirmed(world, head, following)
+    assert len(world.store.transactions(head.id)) == 1
+
+
+@pytest.mark.parametrize(
+    "reason", ["insufficient-funds", "underpriced", "nonce-too-high", "other"]
+)
+def test_the_word_of_a_node_signs_nothing(world: World, reason: str) -> None:
+    """A rejected transaction that is affordable is sent again as it is."""
+    signed = _signed(world)
+    world.chain.fail("broadcast", *[BroadcastRejectedError("no", reason=reason)] * 2)
+
+    _confirmed(world, signed)
+
+    assert len(world.store.transactions(signed.id)) == 1
+    assert len(set(world.chain.broadcasts)) == 1
+
+
+def test_a_hidden_rejection_is_found_when_it_is_stuck(world: World) -> None:
+    """A node that reports success for what it dropped jams no nonce."""
+    world.chain.coin = 2 * NORMAL_COST
+    world.chain.gas = 1_500_000
+    world.client = altered_chain(world.chain, broadcast=lambda raw: None)
+    head = world.broadcast()
+    world.chain.gas = 50_000
+    world.client = None
+
+    world.clock.advance(seconds=world.network.stuck_after_seconds)
+    replaced = world.step(head)
+
+    assert (replaced.status, replaced.nonce) == (Status.SIGNED, 0)
+    assert world.sent(replaced).gas_limit == 62_500
+    _confirmed(world, replaced)
+
+
+def test_a_rejected_rebroadcast_is_priced_again(world: World) -> None:
+    """Nodes drop what the wallet cannot pay for any more."""
+    world.chain.answers = Fees(100 * GWEI, GWEI)
+    head = world.broadcast()
+    world.chain.forget()
+    world.chain.coin = 2 * NORMAL_COST
+    world.chain.answers = Fees(GWEI, GWEI // 10)
+
+    replaced = world.step(head)
+
+    assert replaced.status is Status.SIGNED
+    assert world.sent(replaced).max_fee_per_gas == 2_100_000_000
+    _confirmed(world, replaced)
+
+
+@pytest.mark.parametrize("problem", ["reverts", "lacks-tokens", "needs-too-much-gas"])
+def test_gas_that_cannot_be_estimated_is_not_changed(
+    world: World, problem: str
+) -> None:
+    """The fee alone is quoted again: the nonce must be used."""
+    world.chain.coin = 2 * NORMAL_COST
+    world.chain.answers = Fees(100 * GWEI, GWEI)
+    signed = _signed(world)
+    world.chain.answers = Fees(GWEI, GWEI // 10)
+    world.chain.revert = None if problem == "needs-too-much-gas" else "no"
+    world.chain.balance_left = 0 if problem == "lacks-tokens" else AMOUNT
+    world.chain.gas = 3_000_000
+
+    replaced = world.step(signed, times=2)
+
+    assert replaced.status is Status.SIGNED
+    assert world.sent(replaced).gas_limit == 62_500
+    assert world.sent(replaced).max_fee_per_gas == 2_100_000_000
+
+
+def test_a_node_that_rejects_everything_causes_few_signatures(world: World) -> None:
+    """Its balance and fees ask for another signature each time; the delay grows."""
+    prices = itertools.count(100 * GWEI, -GWEI)
+
+    def fees() -> Fees:
+        world.chain.answers = Fees(next(prices), 0)
+        return world.chain.answers
+
+    def balance(address: str) -> int:
+        return 62_500 * (2 * int(world.chain.answers.base_fee or 0) + 1)
+
+    error = BroadcastRejectedError("no", reason="insufficient-funds")
+    world.client = altered_chain(
+        world.chain, fees=fees, balance=balance, broadcast=error
+    )
+    refund = world.accepted()
+    world.clock.now += CLAIM_TIME
+
+    for _ in range(120):
+        world.work(after=timedelta(seconds=5))
+
+    assert 10 <= len(world.store.transactions(refund.id)) <= 30
+
+
+def test_a_noop_keeps_its_gas(world: World) -> None:
+    """A rejected cancellation is signed again at a fee that the wallet can pay."""
+    reserved = world.step(world.accepted())
+    world.clock.advance(seconds=60)
+    world.chain.revert = "blocked"
+    world.chain.answers = Fees(100 * GWEI, GWEI)
+    signed = world.step(reserved)
+    world.chain.coin = 2 * NORMAL_COST
+    world.chain.answers = Fees(GWEI, GWEI // 10)
+
+    (failed,) = world.finish(signed)
+
+    assert (failed.status, failed.failure_code) == (Status.FAILED, "execution-reverted")
+    sent = world.store.transactions(signed.id)
+    assert [(each.kind, each.gas_limit) for each in sent] == [(Kind.NOOP, 21_000)] * 2

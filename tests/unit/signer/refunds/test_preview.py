@@ -175,10 +175,7 @@ def _rejected(world: World) -> None:
     ],
 )
 def test_what_the_worker_then_does(
-    world: World,
-    prepare: Callable[[World], None],
-    status: Status,
-    code: str | None,
+    world: World, prepare: Callable[[World], None], status: Status, code: str | None
 ) -> None:
     """H22: outcome and codes are those of the refund that is requested next."""
     _enrol(world)
@@ -214,14 +211,9 @@ def test_the_quote_is_that_of_the_first_transaction(world: World) -> None:
     )
     assert quote.at_most == sent.gas_limit * sent.max_fee_per_gas
     assert quote.expected == world.chain.gas * (GWEI + GWEI // 10)
-
-
-def test_a_quote_without_eip_1559(world: World) -> None:
-    """The price of gas is what is paid."""
-    _enrol(world)
-    world.chain.answers = Fees(None, 3 * GWEI)
+    world.chain.answers = Fees(None, 3 * GWEI)  # Without EIP-1559.
+    world.clock.advance(minutes=1)
     quote = _preview(world).quote
-
     assert quote is not None
     assert (quote.max_fee, quote.priority_fee) == (3 * GWEI, 3 * GWEI)
     assert quote.expected == world.chain.gas * 3 * GWEI
@@ -356,12 +348,6 @@ def test_own_rules_that_let_refunds_wait(world: World) -> None:
     assert "approval-required" in found.delays
 
 
-def test_a_malformed_request_is_an_error(world: World) -> None:
-    """It is no request for a refund, so there is nothing to show."""
-    with pytest.raises(InvalidInputError):
-        _previewer(world).preview("gateway", replace(PREVIEWED, amount="1,5"))
-
-
 def test_a_database_that_does_not_answer(world: World) -> None:
     """Nothing is known then."""
     _enrol(world)
@@ -371,25 +357,6 @@ def test_a_database_that_does_not_answer(world: World) -> None:
 
     with pytest.raises(StoreUnavailableError):
         previewer.preview("gateway", PREVIEWED)
-
-
-def test_a_rule_that_refuses_delays_it(world: World) -> None:
-    """The request would be accepted, and wait until the rule is changed."""
-    _enrol(world)
-    found = _preview(ruled(world, rule("no", 1).replace('@approvals("1")', "")))
-
-    assert found.delays == ["policy-violation"]
-    assert found.decision is not None
-    assert found.decision.rule == "no"
-
-
-def test_a_rule_that_allows_it(world: World) -> None:
-    _enrol(world)
-    found = _preview(ruled(world, rule("one", 1, "false")))
-
-    assert not found.needs_approval
-    assert found.decision is not None
-    assert found.decision.rule == "refund"
 
 
 def test_a_denied_recipient(world: World, tmp_path: Path) -> None:
@@ -404,3 +371,9 @@ def test_a_denied_recipient(world: World, tmp_path: Path) -> None:
     path.write_text(f"{CUSTOMER[:-1]}")
     with pytest.raises(ScreeningUnavailableError):
         _preview(world)
+
+
+def test_a_malformed_request_is_an_error(world: World) -> None:
+    """It is no request for a refund, so there is nothing to show."""
+    with pytest.raises(InvalidInputError):
+        _previewer(world).preview("gateway", replace(PREVIEWED, amount="1,5"))

@@ -19,7 +19,6 @@ from signer.model.transaction import Kind
 from signer.model.wallet import Pause
 from signer.ports.chain import Fees
 from signer.ports.ledger import Ledger
-from signer.refunds.nonce_admin import repair_wallets
 from tests.support.refunds import AMOUNT, CUSTOMER, World
 
 
@@ -33,68 +32,14 @@ def _paid(world: World, refund: Refund) -> Refund:
     return confirmed
 
 
-@pytest.mark.parametrize("steps", range(4))
-def test_a_refund_that_was_paid_after_the_backup(
-    world: World, backup: Callable[[], Ledger], steps: int
-) -> None:
-    """Its payment is found and adopted, and not repeated (R24)."""
-    _paid(world, world.accepted())
-    refund = world.step(world.accepted(), times=steps)
-    restored = backup()
-    paid = _paid(world, refund)
-    world.store = restored
-    world.state_marks()
-
-    (confirmed,) = world.finish(refund)
-
-    assert confirmed.status is Status.CONFIRMED
-    assert (confirmed.tx_hash, confirmed.nonce) == (paid.tx_hash, paid.nonce)
-    assert confirmed.reserved().block_hash == paid.reserved().block_hash
-    assert len(set(world.chain.broadcasts)) == 2
-    assert world.wallet.paused_by is None
-    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
-
-
-def test_a_refund_that_is_reserved_in_the_ledger_and_waits_in_the_pool(
-    world: World, backup: Callable[[], Ledger]
-) -> None:
-    """It is signed again with the same nonce; either transaction pays it (R24)."""
-    refund = world.step(world.accepted())
-    restored = backup()
-    lost = world.sent(world.step(refund, times=2))
-    world.store = restored
-
-    signed = world.step(refund)
-    (confirmed,) = world.finish(refund)
-
-    assert world.sent(signed).nonce == lost.nonce
-    assert confirmed.status is Status.CONFIRMED
-    assert confirmed.tx_hash == lost.tx_hash
-    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
-
-
-def test_a_replacement_that_was_made_after_the_backup(
-    world: World, backup: Callable[[], Ledger]
-) -> None:
-    """The ledger does not know its hash, but its nonce and calldata (R24)."""
-    refund = world.broadcast()
-    restored = backup()
-    world.clock.advance(seconds=world.network.stuck_after_seconds)
-    replaced = world.sent(world.step(refund, times=2))
-    world.mine_deep()
-    world.store = restored
-
-    (confirmed,) = world.finish(refund)
-
-    assert (confirmed.status, confirmed.tx_hash) == (Status.CONFIRMED, replaced.tx_hash)
-    assert world.wallet.paused_by is None
-    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
-
-
 def test_a_lost_replacement_that_a_reorganisation_removes(
     world: World, backup: Callable[[], Ledger]
 ) -> None:
-    """The refund is broadcast again, and paid once (R19, R24)."""
+    """
+    The ledger does not know its hash, but its nonce and calldata.
+
+    After the reorganisation the refund is broadcast again, and paid once (R19, R24).
+    """
     refund = world.broadcast()
     restored = backup()
     world.clock.advance(seconds=world.network.stuck_after_seconds)
@@ -112,27 +57,6 @@ def test_a_lost_replacement_that_a_reorganisation_removes(
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
-def test_a_lost_refund_that_is_requested_again(
-    world: World, backup: Callable[[], Ledger]
-) -> None:
-    """The wallet pauses until the payment is found; then the refund adopts it (R24)."""
-    _paid(world, world.accepted())
-    restored = backup()
-    paid = _paid(world, world.accepted(reference="forgotten"))
-    world.store = restored
-
-    again = world.accepted(reference="forgotten")
-    new = world.accepted()
-    world.state_marks()
-    first, second = world.finish(again, new)
-
-    assert again.id != paid.id
-    assert (first.status, first.tx_hash) == (Status.CONFIRMED, paid.tx_hash)
-    assert (first.nonce, second.nonce) == (1, 2)
-    assert second.status is Status.CONFIRMED
-    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 3
-
-
 def test_a_lost_transaction_that_is_still_pending(
     world: World, backup: Callable[[], Ledger]
 ) -> None:
@@ -145,15 +69,12 @@ def test_a_lost_transaction_that_is_still_pending(
 
     for _ in range(5):
         world.work(after=timedelta(seconds=31))
-    waiting = world.stored(again)
+    blocked = world.blocked(again)
     world.mine_deep()
     world.state_marks()
     (confirmed,) = world.finish(again)
 
-    assert (waiting.status, waiting.moving.blocked_by) == (
-        Status.QUEUED,
-        "wallet-paused",
-    )
+    assert blocked == (Status.QUEUED, "wallet-paused")
     assert (confirmed.status, confirmed.tx_hash) == (Status.CONFIRMED, lost.tx_hash)
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
 
@@ -364,42 +285,6 @@ def test_a_lost_payment_that_reverted_is_not_repeated(
 
     assert (failed.status, failed.failure_code) == (Status.FAILED, "reverted")
     assert len(world.chain.broadcasts) == 1
-
-
-def test_a_lost_ledger_and_a_wallet_with_foreign_transactions(
-    world: World, empty: Callable[[], Ledger]
-) -> None:
-    """Transactions without a mark wait for an operator (R23, R24)."""
-    world.chain.mine_foreign(world.signer.address)
-    world.store = empty()
-    refund = world.accepted()
-    (waiting,) = world.finish(refund)
-
-    done = list(repair_wallets(world.store, world.chains, world.clock, apply=True))
-    (confirmed,) = world.finish(refund)
-
-    assert (waiting.status, waiting.moving.blocked_by) == (
-        Status.QUEUED,
-        "wallet-paused",
-    )
-    assert [one.resumed for one in done] == [True]
-    assert (confirmed.status, confirmed.nonce) == (Status.CONFIRMED, 1)
-
-
-def test_a_ledger_ahead_of_its_chain(world: World) -> None:
-    """The ledger's nonces remain, though the chain lost all of them (R24)."""
-    paid = world.broadcast()
-    world.chain.mine()
-    world.confirmation_tracker.track()
-    world.chain.reorganise(keep=False)
-    new = world.broadcast()
-
-    first, second = world.finish(paid, new)
-
-    assert (first.nonce, second.nonce) == (0, 1)
-    assert (first.status, second.status) == (Status.CONFIRMED, Status.CONFIRMED)
-    assert first.tx_hash == paid.tx_hash
-    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
 
 
 @pytest.mark.parametrize("steps", range(6))

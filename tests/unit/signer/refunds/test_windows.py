@@ -78,14 +78,6 @@ def test_a_receipt_frees_a_place(world: World) -> None:
     ]
 
 
-def test_a_broadcast_frees_no_place(world: World) -> None:
-    refunds = _waiting(world)
-    for _ in range(3):
-        world.work()
-
-    assert world.statuses(refunds)[-1] is Status.QUEUED
-
-
 def test_a_refund_that_waits_is_cancelled(world: World) -> None:
     *_, third = _waiting(world)
     world.service.request_cancellation("gateway", third.id, _ACTOR)
@@ -176,12 +168,6 @@ def test_an_explanation_has_the_full_window(world: World) -> None:
         "It gets a nonce after a receipt, and can be cancelled until then."
     )
     assert _explain(world, first).in_flight is None
-
-
-def test_an_explanation_of_a_refund_with_a_place(world: World) -> None:
-    refund = world.accepted()
-
-    assert _explain(world, refund).summary == "It has no nonce yet."
 
 
 @pytest.mark.parametrize("is_woken", [False, True])

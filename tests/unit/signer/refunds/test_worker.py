@@ -1,13 +1,16 @@
-"""The worker: passes, claims, failures and wallet checks."""
+"""The worker: passes, claims, failures, wallet checks, waits and cancellations."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
+from pathlib import Path
+from threading import Event
 from typing import Any
 
-import bitcurve
 import pytest
 from structlog.testing import capture_logs
 
+from backends.sql import SQLStore
 from signer.chain.chain import Chain
 from signer.errors import (
     AccessDeniedError,
@@ -18,25 +21,32 @@ from signer.errors import (
     HotWalletError,
     StoreUnavailableError,
 )
-from signer.model.key import KeyState
 from signer.model.network_view import Look
+from signer.model.payment import PaymentState
 from signer.model.refund import Refund, Status
 from signer.model.transaction import CLAIM_TIME
 from signer.model.wallet import Pause
+from signer.model.worker_row import STOPPED_AFTER, WorkerRow
+from signer.ports.ledger import Ledger
 from signer.refunds.head_looks import LONGEST_OWN_PAUSE
 from signer.refunds.saved_steps import Moving
+from signer.refunds.standby import LOOK_SECONDS, PATIENCE, Standby
+from signer.refunds.worker import Worker
 from tests.support.devices import honest, planted, point, recording, signer_over
-from tests.support.keys import key_at, made_active
 from tests.support.refunds import (
+    ACTOR,
     AMOUNT,
     CUSTOMER,
     KEY,
+    FakeClock,
     World,
     altered,
     altered_chain,
     stepping,
     unsaved,
+    watched,
 )
+from tests.support.waiting import eventually
 
 
 def test_a_pass_takes_each_refund_as_far_as_it_goes(world: World) -> None:
@@ -56,36 +66,6 @@ def test_a_pass_takes_each_refund_as_far_as_it_goes(world: World) -> None:
     assert world.statuses(refunds) == [Status.CONFIRMED] * 3
     assert world.worker.work() == 0
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 3
-
-
-def test_the_worker_signs_in_its_own_name(world: World) -> None:
-    """The audit log distinguishes a worker's signature from a request's."""
-    audit, events = recording()
-    world.signer = signer_over(honest(KEY), audit)
-    world.accepted()
-
-    world.work()
-
-    assert {event["actor"] for event in events} == {"worker"}
-    assert {event["request_id"] for event in events} == {None}
-
-
-def test_an_accepted_refund_is_claimed_at_once(world: World) -> None:
-    """Only workers send: no request has a claim."""
-    refund = world.accepted()
-
-    assert world.worker.work() == 3
-    assert world.statuses([refund]) == [Status.BROADCAST]
-
-
-def test_a_refund_of_another_worker_is_not_claimed(world: World) -> None:
-    """That worker has the claim until it expires (R6)."""
-    refund = world.accepted()
-    world.store.claim(world.clock(), world.clock() + CLAIM_TIME, 1)
-
-    assert world.work(after=CLAIM_TIME - timedelta(milliseconds=1)) == 0
-    assert world.work(after=timedelta(milliseconds=1)) == 3
-    assert world.statuses([refund]) == [Status.BROADCAST]
 
 
 def test_a_refund_is_claimed_by_one_worker(world: World) -> None:
@@ -126,52 +106,18 @@ def test_a_worker_whose_claim_expired_changes_nothing(world: World) -> None:
 
 
 def test_a_failing_refund_does_not_stop_others(world: World) -> None:
-    """It is logged by code and postponed (R13)."""
+    """It is postponed (R13)."""
     refunds = [world.accepted() for _ in range(3)]
     world.chain.fail("broadcast", BroadcastRejectedError("u:p@node", reason="other"))
 
-    with capture_logs() as logs:
-        steps = world.work()
-
-    assert steps == 8
-    assert world.statuses(refunds) == [
-        Status.SIGNED,
-        Status.BROADCAST,
-        Status.BROADCAST,
-    ]
-    assert logs == [
-        {
-            "event": "refund-delayed",
-            "log_level": "warning",
-            "refund_id": refunds[0].id,
-            "status": "signed",
-            "code": "broadcast-rejected",
-            "attempts": 1,
-        }
-    ]
-    delayed = world.stored(refunds[0])
-    assert (delayed.moving.attempts, delayed.moving.blocked_by) == (
+    assert world.work() == 8
+    assert world.statuses(refunds[1:]) == [Status.BROADCAST] * 2
+    assert world.blocked(refunds[0]) == (Status.SIGNED, "broadcast-rejected")
+    delayed = world.stored(refunds[0]).moving
+    assert (delayed.attempts, delayed.due_at - world.clock()) == (
         1,
-        "broadcast-rejected",
+        timedelta(seconds=1),
     )
-    assert delayed.moving.due_at == world.clock() + timedelta(seconds=1)
-
-
-def test_an_unreachable_network_is_asked_once_per_pass(world: World) -> None:
-    """Its other refunds are postponed without a time-out each (R13)."""
-    refunds = [world.accepted() for _ in range(3)]
-    world.chain.fail("fees", ChainUnavailableError("gone"))
-
-    with capture_logs() as logs:
-        steps = world.work()
-
-    assert steps == 0
-    assert world.chain.calls["fees"] == 1
-    assert {entry["code"] for entry in logs} == {"chain-unavailable"}
-    assert [world.stored(refund).moving.blocked_by for refund in refunds] == [
-        "chain-unavailable"
-    ] * 3
-    assert world.work() == 9
 
 
 def test_an_unreachable_network_does_not_stop_others(world: World) -> None:
@@ -188,31 +134,17 @@ def test_an_unreachable_network_does_not_stop_others(world: World) -> None:
     assert world.stored(silent).moving.blocked_by == "chain-unavailable"
 
 
-def test_an_unreachable_device_is_asked_once_per_pass(world: World) -> None:
-    """Refunds of all networks that need it wait, with their nonces (R13)."""
-    refunds = [world.step(world.accepted()) for _ in range(3)]
-    device = planted(point(KEY), BackendUnavailableError("gone"))
-    world.signer = signer_over(device)
-
-    steps = world.work()
-
-    assert steps == 0
-    assert device.calls == 1
-    assert [world.stored(refund).moving.blocked_by for refund in refunds] == [
-        "backend-unavailable"
-    ] * 3
-    world.signer = signer_over(honest(KEY))
-    assert world.work() == 6
-    assert [world.stored(refund).nonce for refund in refunds] == [0, 1, 2]
-
-
 @pytest.mark.parametrize(
     "trouble", [BackendUnavailableError("gone"), AccessDeniedError("denied")]
 )
 def test_an_unreachable_device_does_not_stop_other_keys(
     world: World, trouble: BackendError
 ) -> None:
-    """A former key's region is down, and the active key's refunds continue (O4)."""
+    """
+    A former key's region is down, and the active key's refunds continue (O4).
+
+    Its refunds wait with their nonces, without a time-out each (R13).
+    """
     formers = [world.step(world.accepted()) for _ in range(2)]
     device = planted(point(KEY), trouble)
     world.signer = signer_over(device)
@@ -222,49 +154,12 @@ def test_an_unreachable_device_does_not_stop_other_keys(
     world.work()
 
     assert device.calls == 1
-    assert world.statuses([*formers, following]) == [
-        Status.RESERVED,
-        Status.RESERVED,
-        Status.BROADCAST,
-    ]
-
-
-def test_a_top_up_drains_the_queue(world: World) -> None:
-    """The refund with the lowest nonce waits for it (R13)."""
-    head = world.step(world.accepted())
-    following = world.accepted()
-    world.chain.balance_left = 0
-    world.chain.revert = "balance too low"
-    for _ in range(5):
-        world.work(after=timedelta(seconds=31))
-    waiting = world.stored(head)
-
-    world.chain.balance_left = AMOUNT * 2
-    world.chain.revert = None
-    world.work(after=timedelta(seconds=31))
-    world.chain.mine()
-
-    assert (waiting.status, waiting.moving.blocked_by, waiting.moving.attempts) == (
-        Status.RESERVED,
-        "insufficient-funds",
-        5,
-    )
-    assert world.store.transactions(head.id)[0].kind == "transfer"
-    assert [world.stored(refund).nonce for refund in (head, following)] == [0, 1]
-    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
-
-
-def test_rejections_are_retried_with_a_growing_delay(world: World) -> None:
-    """It doubles to 30 s: 10 tries in four minutes (R11)."""
-    world.accepted()
-    errors = [BroadcastRejectedError("no", reason="insufficient-funds")] * 100
-    world.chain.fail("broadcast", *errors)
-    world.clock.now += CLAIM_TIME
-
-    for _ in range(240):
-        world.work(after=timedelta(seconds=1))
-
-    assert 8 <= world.chain.calls["broadcast"] <= 14
+    blocked = (Status.RESERVED, trouble.code)
+    assert [world.blocked(refund) for refund in formers] == [blocked] * 2
+    assert world.stored(following).status is Status.BROADCAST
+    world.signer = signer_over(honest(KEY))
+    assert world.work() == 4
+    assert [world.stored(refund).nonce for refund in formers] == [0, 1]
 
 
 def test_an_unexpected_exception_does_not_stop_other_refunds(world: World) -> None:
@@ -288,27 +183,6 @@ def test_an_unexpected_exception_does_not_stop_other_refunds(world: World) -> No
         ("refund-stuck", unlucky.id, "ZeroDivisionError")
     ]
     assert "1234" not in str(logs)
-
-
-def test_every_refund_has_its_turn(world: World) -> None:
-    """A pass claims more and more, until no due refund is left."""
-    refunds = [world.accepted() for _ in range(97)]
-    claims: list[int] = []
-
-    def claim(now: datetime, until: datetime, limit: int, **_: Any) -> Sequence[Moving]:
-        claimed = store.claim(now, until, limit)
-        claims.append(len(claimed))
-        return claimed
-
-    store, world.store = world.store, altered(world.store, claim=claim)
-
-    world.clock.now += CLAIM_TIME
-    worker = world.worker
-    worker._timer = world._timer
-
-    assert worker.work() == 3 * 97
-    assert claims == [32, 64, 1, 0]
-    assert world.statuses(refunds) == [Status.BROADCAST] * 97
 
 
 def test_a_flood_does_not_delay_tracking(world: World) -> None:
@@ -430,57 +304,18 @@ def test_wallet_checks_that_an_intruder_writes_delay_a_worker_for_minutes_only(
     assert world.wallet.paused_by is Pause.CHAIN_AHEAD
 
 
-def test_a_paused_wallet_pays_after_an_operator_resumes_it(world: World) -> None:
-    """Refunds wait with the error code, and are paid once (R23)."""
-    paid = world.broadcast()
-    world.chain.mine()
-    world.chain.mine_foreign(world.signer.address)
-    world.chain.mine_empty(2)
-    refund = world.accepted()
-    world.work()
-    waiting = world.stored(refund)
-
-    chain = world.chains["local"]
-    address = world.signer.address
-    world.wallets.resume(world.wallets.status(chain, address), chain)
-    world.work()
-    world.mine_deep()
-    world.worker.work()
-    world.worker.work()
-
-    assert (waiting.status, waiting.moving.blocked_by) == (
-        Status.QUEUED,
-        "wallet-paused",
-    )
-    assert world.statuses([paid, refund]) == [Status.CONFIRMED] * 2
-    assert world.stored(refund).nonce == 2
-    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
-
-
 @pytest.mark.parametrize(
     "error", [ChainUnavailableError("u:p@node"), StoreUnavailableError("u:p@db")]
 )
 def test_a_failed_wallet_check_does_not_stop_the_pass(
     world: World, error: HotWalletError
 ) -> None:
-    """Network and code are logged."""
     refund = world.accepted()
-
     worker = world.worker
     worker._wallets = altered(world.wallets, reconcile=error)
     world.clock.now += CLAIM_TIME
 
-    with capture_logs() as logs:
-        assert worker.work() == 3
-
-    assert logs == [
-        {
-            "event": "wallet-check-failed",
-            "log_level": "warning",
-            "network": "local",
-            "code": error.code,
-        }
-    ]
+    assert worker.work() == 3
     assert world.statuses([refund]) == [Status.BROADCAST]
 
 
@@ -491,13 +326,8 @@ def test_a_refund_that_cannot_be_postponed_stays_claimed(world: World) -> None:
     world.chain.fail("estimate_gas", ChainUnavailableError("gone"))
     world.clock.now += CLAIM_TIME
 
-    with capture_logs() as logs:
-        world.worker_with(altered(world.lifecycle, postpone=unsaved)).work()
+    world.worker_with(altered(world.lifecycle, postpone=unsaved)).work()
 
-    assert [(entry["event"], entry["code"]) for entry in logs] == [
-        ("refund-delayed", "chain-unavailable"),
-        ("refund-held", "store-unavailable"),
-    ]
     assert world.worker.work() == 0
     assert world.work() == 3
     assert world.statuses([refund]) == [Status.BROADCAST]
@@ -509,12 +339,8 @@ def test_an_unreadable_ring_does_not_stop_the_pass(world: World) -> None:
     world.chain.mine()
     worker = world.worker
     worker._ring = altered(world.ring, current_keys=StoreUnavailableError("gone"))
-    with capture_logs() as logs:
-        worker.work()
+    worker.work()
 
-    assert [(entry["event"], entry["code"]) for entry in logs] == [
-        ("wallet-check-failed", "store-unavailable")
-    ]
     assert world.stored(refund).status is Status.MINED
 
 
@@ -537,14 +363,439 @@ def test_an_unreadable_ring_does_not_stop_the_worker(world: World) -> None:
     assert world.statuses(silent) == [Status.QUEUED] * 32
 
 
-def test_a_key_that_never_paid_is_retired(world: World) -> None:
-    """Neither ledger nor chain has a transaction of it (O4)."""
-    other = signer_over(honest(bitcurve.PrivateKey.from_int(99)))
-    assert world.ring.active().key.address == world.signer.address
-    world.others = (other,)
-    made_active(world.store, key_at(other.address))
+def _recording(world: World, waits: list[float]) -> Callable[[float], bool]:
+    """Return a wait that adds its seconds to *waits* and ends without a change."""
 
-    world.worker.work()
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        world.clock.advance(seconds=seconds)
+        return False
 
-    active, former = world.store.keys()
-    assert (active.state, former.state) == (KeyState.ACTIVE, KeyState.RETIRED)
+    return wait
+
+
+def test_a_worker_runs_until_it_is_stopped(world: World) -> None:
+    """It runs a pass every interval, and asks before each wait whether to stop."""
+    waits: list[float] = []
+    worker = world.waiting_worker(_recording(world, waits))
+    worker.run(lambda: len(waits) == 3, 0.5)
+
+    assert waits == [0.5, 0.5, 0.5]
+    assert worker._passes == 3
+
+
+def test_a_worker_that_is_stopped_ends_after_its_pass(world: World) -> None:
+    """``hotwallet worker --once`` makes one pass."""
+    refund = world.accepted()
+
+    world.waiting_worker(lambda _: pytest.fail("it waited")).run(lambda: True, 3600)
+
+    assert world.statuses([refund]) == [Status.BROADCAST]
+
+
+def test_a_worker_is_stopped_while_it_waits(world: World) -> None:
+    """It checks at least every second, however long its interval is."""
+    waits: list[float] = []
+    worker = world.waiting_worker(_recording(world, waits))
+    worker.run(lambda: len(waits) == 2, 3600)
+
+    assert waits == [1, 1]
+    assert worker._passes == 1
+
+
+def test_accepted_refunds_are_sent_between_two_passes(world: World) -> None:
+    """A change that is noticed starts no pass: wallets and tracking wait for it."""
+    waits: list[float] = []
+    refunds: list[Refund] = []
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        if refunds:
+            assert world.statuses(refunds) == [Status.BROADCAST] * len(refunds)
+        if len(refunds) < 3:
+            refunds.append(world.accepted())
+            world.clock.advance(milliseconds=125)
+            return True
+        world.clock.advance(seconds=seconds)
+        return False
+
+    worker = world.waiting_worker(wait)
+    worker.run(lambda: len(waits) == 4, 0.5)
+
+    assert waits == [0.5, 0.375, 0.25, 0.125]
+    assert worker._passes == 1
+    assert world.chain.calls["broadcast"] == 3
+
+
+def test_a_worker_survives_a_failing_database(world: World) -> None:
+    """A failed pass is logged, and so is a failed start between two passes."""
+    refund = world.accepted()
+    troubles = [StoreUnavailableError("gone")] * 2
+    waits: list[float] = []
+
+    def claim(now: datetime, until: datetime, limit: int, **_: Any) -> Sequence[Moving]:
+        if troubles:
+            raise troubles.pop()
+        return store.claim(now, until, limit)
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        return True
+
+    store, world.store = world.store, altered(world.store, claim=claim)
+
+    with capture_logs() as logs:
+        world.waiting_worker(wait).run(lambda: len(waits) == 2, 0.5)
+
+    assert [(entry["event"], entry["code"]) for entry in logs] == [
+        ("pass-failed", "store-unavailable")
+    ] * 2
+    assert world.statuses([refund]) == [Status.BROADCAST]
+
+
+def test_a_failing_database_does_not_spin(world: World) -> None:
+    """A worker that had more to claim waits all the same when claims fail."""
+    one = world.accepted()
+    claims: list[bool] = []
+    waits: list[float] = []
+
+    def claim(now: datetime, until: datetime, limit: int, **_: Any) -> Sequence[Moving]:
+        claims.append(len(claims) % 2 == 0)
+        if claims[-1]:
+            return [world.stored(one)] * limit
+        world.clock.advance(milliseconds=10)  # So that the test ends.
+        raise StoreUnavailableError("gone")
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        world.clock.advance(seconds=seconds)
+        return False
+
+    world.store = altered(watched(world.store, wait), claim=claim)
+    idle = stepping(world.lifecycle, lambda refund: refund)
+    worker = world.worker_with(idle)
+    worker._timer = lambda: world.clock().timestamp()
+
+    worker.run(lambda: len(claims) > 20 or bool(waits), 1)
+
+    assert waits == [1.0]
+    assert claims == [True, False]
+
+
+@pytest.fixture
+def running(world: World) -> Iterator[Callable[[Worker, float], None]]:
+    """Return a function that runs a worker in a thread until the test ends."""
+    stop = Event()
+    with ThreadPoolExecutor() as threads:
+        started: list[Future[None]] = []
+
+        def run(worker: Worker, interval: float) -> None:
+            started.append(threads.submit(worker.run, stop.is_set, interval))
+
+        try:
+            yield run
+        finally:
+            stop.set()
+            for each in started:
+                each.result(10)
+
+
+def test_a_worker_wakes_up_when_another_process_accepts(
+    world: World,
+    tmp_path: Path,
+    opened: Callable[[Path], Ledger],
+    running: Callable[[Worker, float], None],
+) -> None:
+    """It drains the queue, on a connection of its own, long before its next pass."""
+    worker = world.worker
+    running(worker, 3600)
+    assert eventually(lambda: worker._passes == 1, 10)
+    api = World(opened(tmp_path / "0.db"), clock=world.clock, signer=world.signer)
+
+    refunds = [api.accepted() for _ in range(25)]
+
+    assert eventually(lambda: world.statuses(refunds) == [Status.BROADCAST] * 25, 30)
+    assert worker._passes == 1
+
+
+def _asked(world: World, refund: Refund) -> Refund:
+    """Return *refund* after a request to cancel it."""
+    world.service.request_cancellation("gateway", refund.id, ACTOR)
+    return world.stored(refund)
+
+
+def _failing_for(world: World, stuck: set[str]) -> tuple[Worker, list[str]]:
+    """Return a worker with steps that fail for *stuck*, and the ids that it tries."""
+    lifecycle = world.lifecycle
+    tried: list[str] = []
+
+    def step(refund: Refund) -> Refund:
+        tried.append(refund.id)
+        if refund.id in stuck:
+            raise ChainUnavailableError("gone")
+        return lifecycle.step(refund)
+
+    world.store = altered(world.store, claim=lambda *_, **__: ())
+    worker = world.worker_with(stepping(lifecycle, step))
+    # So that the outage of one is not that of all.
+    worker._find_cause = lambda moving, error: ()  # type: ignore[method-assign]
+    return worker, tried
+
+
+def test_a_request_to_cancel_precedes_the_queue(world: World) -> None:
+    """A refund that is due is cancelled and not sent (R26)."""
+    refunds = [world.accepted() for _ in range(3)]
+    _asked(world, refunds[2])
+
+    assert world.worker.work() == 7
+    assert world.statuses(refunds) == [
+        Status.BROADCAST,
+        Status.BROADCAST,
+        Status.CANCELLED,
+    ]
+
+
+def test_a_refund_that_is_not_due_is_cancelled(world: World) -> None:
+    """It does not wait for its retry, nor for the claim of a dead worker (R26)."""
+    late, held = world.accepted(), world.accepted()
+    world.lifecycle.postpone([(late, ChainUnavailableError("gone"))])
+    world.store.claim(world.clock(), world.clock() + CLAIM_TIME, 10)
+    for refund in (late, held):
+        _asked(world, refund)
+
+    assert world.worker.advance() == 2
+    assert world.statuses([late, held]) == [Status.CANCELLED] * 2
+
+
+def test_two_workers_cancel_once(world: World) -> None:
+    """The second one's step is stale, and only one record is written (R6, R26)."""
+    refund = _asked(world, world.accepted())
+    lifecycle = world.lifecycle
+    step_of_queued: Any = lifecycle._steps.payments[PaymentState.QUEUED]
+    step_of_queued.__self__._endings._audit, events = recording()
+
+    def step(each: Refund) -> Refund:
+        world.worker.advance()
+        return lifecycle.step(each)
+
+    with capture_logs() as logs:
+        steps = world.worker_with(stepping(lifecycle, step)).advance()
+
+    assert steps == 0
+    assert [entry["event"] for entry in logs] == ["refund-ended"]
+    assert events == []
+    assert world.statuses([refund]) == [Status.CANCELLED]
+
+
+def test_a_failing_cancellation_is_tried_once_a_pass(world: World) -> None:
+    """It is postponed like other steps, and a wake-up does not try it again (R26)."""
+    refund = _asked(world, world.accepted())
+    errors = [ChainUnavailableError("gone")] * 100
+    world.chain.fail("pending_count", *errors)
+    worker = world.worker
+    worker._passes = 1  # No pass checks wallets, which asks the chain as well.
+
+    tried = []
+    for _ in range(3):
+        with capture_logs() as logs:
+            steps = worker.work() + worker.advance() + worker.advance()
+        assert steps == 0
+        tried.append(world.chain.calls["pending_count"])
+        assert [(entry["event"], entry["code"]) for entry in logs] == [
+            ("refund-delayed", "chain-unavailable")
+        ]
+
+    waiting = world.stored(refund)
+    assert tried == [1, 2, 3]
+    assert world.blocked(refund) == (Status.QUEUED, "chain-unavailable")
+    assert waiting.moving.attempts == 3
+    assert waiting.moving.due_at == world.clock() + timedelta(seconds=4)
+    assert waiting.cancel_requested_at == world.clock()
+
+
+def test_failing_cancellations_do_not_hold_up_others(world: World) -> None:
+    """Those that fail in a pass are skipped until the next one (R26)."""
+    silent = [world.on_network("silent", world.accepted()) for _ in range(3)]
+    good = [world.accepted() for _ in range(2)]
+    unreachable = altered_chain(
+        world.chain, pending_count=ChainUnavailableError("gone")
+    )
+    chains = {**world.chains, "silent": Chain(world.network, unreachable)}
+    lifecycle = world.lifecycle
+    lifecycle._chains = chains
+    for refund in (*silent, *good):
+        _asked(world, refund)
+    worker = world.worker_with(lifecycle, **chains)
+
+    with capture_logs() as logs:
+        assert worker.work() == 2
+
+    delayed = [e["refunds"] for e in logs if e["event"] == "queue-delayed"]
+    assert delayed == [len(silent)]
+    assert world.statuses([*silent, *good]) == [
+        *[Status.QUEUED] * 3,
+        *[Status.CANCELLED] * 2,
+    ]
+
+
+def test_payments_that_are_due_wait_for_no_look(world: World) -> None:
+    """What woke the worker is seldom a request to cancel (R26)."""
+    looks: list[int] = []
+    asked = world.store.cancellation_requests
+
+    def requests(limit: int, after: str | None = None) -> Sequence[Refund]:
+        looks.append(limit)
+        return asked(limit, after)
+
+    world.store = altered(world.store, cancellation_requests=requests)
+    worker = world.worker
+    worker.work()
+
+    world.accepted()
+    assert (worker.advance(), len(looks)) == (3, 1)
+    assert (worker.advance(), len(looks)) == (0, 2)
+
+
+def test_constant_load_does_not_hold_up_a_cancellation(world: World) -> None:
+    """A tenant whose refunds are always due delays another one's by 0.2 s (R26)."""
+    late = world.accepted()
+    world.lifecycle.postpone([(late, ChainUnavailableError("gone"))])
+    begun = world.clock()
+    took: list[timedelta] = []
+
+    def wait(_: float) -> bool:
+        world.clock.advance(milliseconds=10)
+        world.accepted()
+        if len(took) == 1:
+            _asked(world, late)
+        if world.stored(late).status is Status.QUEUED:
+            took.append(world.clock() - begun)
+        return True
+
+    worker = world.waiting_worker(wait)
+    worker.run(lambda: world.clock() - begun > timedelta(seconds=1), 3600)
+
+    assert max(took) <= timedelta(milliseconds=220)
+    assert world.stored(late).status is Status.CANCELLED
+
+
+def test_failing_cancellations_hold_up_none_in_the_next_passes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass reads on where the last one stopped, until each was tried (R26)."""
+    monkeypatch.setattr("signer.refunds.worker._CANCELLATIONS", 10)
+    refunds = [_asked(world, world.accepted()) for _ in range(25)]
+    worker, tried = _failing_for(world, {refund.id for refund in refunds[:24]})
+    with capture_logs():
+        for _ in range(4):
+            worker.work()
+
+    ids = [refund.id for refund in refunds]
+    assert tried == [*ids, *ids[:10]]
+    assert world.stored(refunds[24]).status is Status.CANCELLED
+
+
+def _start(store: SQLStore, clock: FakeClock, *names: str) -> dict[str, Standby]:
+    """Start workers, one after the other."""
+    for name in names:
+        store.record_pass(WorkerRow(name, clock(), clock()))
+        clock.advance(milliseconds=1)
+    return {
+        name: Standby(store, name, clock, lambda: clock().timestamp()) for name in names
+    }
+
+
+def test_the_first_worker_leads(store: SQLStore) -> None:
+    workers = _start(store, FakeClock(), "b", "a")
+
+    assert workers["b"]() == timedelta(0)
+    assert workers["a"]() == PATIENCE
+
+
+def test_a_worker_without_a_row_leads_only_alone(store: SQLStore) -> None:
+    """It has not completed its first pass yet."""
+    clock = FakeClock()
+    timer = clock().timestamp
+    assert Standby(store, "new", clock, timer)() == timedelta(0)
+
+    _start(store, clock, "old")
+    assert Standby(store, "new", clock, timer)() == PATIENCE
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_the_next_worker_leads_after_the_first(
+    store: SQLStore, is_killed: bool
+) -> None:
+    """At once if the first one has ended, and later if it was killed."""
+    clock = FakeClock()
+    workers = _start(store, clock, "a", "b")
+    assert workers["b"]() == PATIENCE
+
+    if is_killed:
+        clock.advance(seconds=STOPPED_AFTER.total_seconds())
+        store.record_pass(WorkerRow("b", clock(), clock()))
+    else:
+        store.remove_worker("a")
+    clock.advance(seconds=LOOK_SECONDS - 1)
+    assert workers["b"]() == (timedelta(0) if is_killed else PATIENCE)
+    clock.advance(seconds=1)
+    assert workers["b"]() == timedelta(0)
+
+
+def test_a_second_worker_takes_what_the_first_leaves(world: World) -> None:
+    refund = world.accepted()
+    worker = world.worker
+    worker._patience = lambda: PATIENCE
+
+    assert worker.work() == 0
+    world.clock.advance(milliseconds=999)
+    assert worker.advance() == 0
+    world.clock.advance(milliseconds=1)
+    worker.work()
+
+    assert world.statuses([refund]) == [Status.BROADCAST]
+
+
+def test_a_change_does_not_wake_a_second_worker(world: World) -> None:
+    """Its next pass takes what is left."""
+    waits: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        world.clock.advance(seconds=0.25)
+        return True
+
+    refund = world.accepted()
+    worker = world.waiting_worker(wait)
+    worker._patience = lambda: PATIENCE
+    statuses = []
+
+    def is_stopping() -> bool:
+        statuses.extend(world.statuses([refund]))
+        return len(waits) == 4
+
+    worker.run(is_stopping, 1.5)
+
+    assert set(statuses) == {Status.QUEUED}
+    worker.work()
+    assert world.statuses([refund]) == [Status.BROADCAST]
+
+
+def test_a_worker_leads_also_after_an_idle_time(world: World) -> None:
+    """The first refund wakes it: the worker that led ended while nothing was open."""
+    refunds = [world.accepted()]
+
+    def wait(_: float) -> bool:
+        refunds.append(world.accepted())
+        return True
+
+    worker = world.waiting_worker(wait)
+    worker._patience = lambda: PATIENCE
+    world.clock.advance(seconds=PATIENCE.total_seconds())
+    worker.work()
+    world.finish(*refunds)
+    worker._patience = timedelta
+
+    worker.run(lambda: len(refunds) == 2, 3600)
+
+    assert world.statuses(refunds[1:]) == [Status.BROADCAST]
