@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from dev.google_kms_keys import checksum
 from tests.fixtures.google_kms import google_variables, open_google_kms_from
 
 
-ROOT = Path(__file__).resolve().parents[3]
 DIGEST = bytes(range(32))
 
 
@@ -85,24 +83,19 @@ def test_a_bad_request_is_an_invalid_argument(
     assert answer["error"]["code"] == 400
 
 
-def test_a_checksum_is_verified_only_if_it_was_sent(
+def test_a_signature_needs_a_token_and_no_checksum(
     client: Client, google_cloud_kms_key: str
 ) -> None:
+    """A checksum is verified if it was sent."""
     path = f"/v1/{google_cloud_kms_key}:asymmetricSign"
     given = [
         client.ask(path, {**_signing(sha256=DIGEST), **more})[1]["verifiedDigestCrc32c"]
         for more in ({}, {"digestCrc32c": checksum(DIGEST)})
     ]
-
-    assert given == [False, True]
-
-
-def test_a_request_without_a_valid_token_is_unauthenticated(
-    client: Client, google_cloud_kms_key: str
-) -> None:
     client.token = "ya29.other"
     status, answer = client.ask(f"/v1/{google_cloud_kms_key}/publicKey")
 
+    assert given == [False, True]
     assert (status, answer["error"]["status"]) == (401, "UNAUTHENTICATED")
 
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from signer.config.tenants import EventType
-from signer.model.event import TYPES, Event, new_event_id
+from signer.model.event import Event, new_event_id
 from signer.model.refund import Refund, Status
 from tests.fixtures.ledger import (
     adopted,
@@ -22,11 +21,6 @@ from tests.support.ledgers import ROW_MACS
 
 def _after(before: Refund, status: Status) -> Refund:
     return as_if(before, status=status, version=before.version + 1)
-
-
-def test_every_type_has_one_status() -> None:
-    assert set(TYPES.values()) == set(EventType)
-    assert len(TYPES) == len(EventType)
 
 
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.AWAITING_APPROVAL])

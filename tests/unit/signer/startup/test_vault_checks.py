@@ -69,6 +69,7 @@ def test_a_vault_that_fits_is_accepted(system: System) -> None:
     """Only the active key pays, if there is one; caps may be lower than limits."""
     system.check()
     replace(system, ring=()).check()
+    replace(system, address=None, ring=()).check(code=AssertionError())
     former = key_at(NO_VAULT, state=KeyState.RETIRED)
     replace(system, ring=[*system.ring, former]).check()
     for limits in (
@@ -76,10 +77,6 @@ def test_a_vault_that_fits_is_accepted(system: System) -> None:
         {"max_amount": "100"},
     ):
         replace(system, limits=limits).check()
-
-
-def test_a_network_without_a_vault_is_not_asked(system: System) -> None:
-    replace(system, address=None, ring=()).check(code=AssertionError())
 
 
 @pytest.mark.parametrize("address", [NO_VAULT, "token"])
