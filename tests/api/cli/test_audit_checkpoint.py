@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("files")
 NOTE = checkpoint(MORE, 5).note
 LOGGED = json.dumps({"event": "audit-checkpoint", "size": 5, "note": NOTE})
 
-# ``tests/unit/signer/audit/test_checkpoint_files.py`` has every form.
+# ``tests/unit/signer/audit/test_checkpoints.py`` has every form.
 KEPT = {
     "a note with lines as on Windows": "\ufeff" + NOTE.replace("\n", "\r\n"),
     "a log of containers": f"api-1  | {LOGGED}\n",

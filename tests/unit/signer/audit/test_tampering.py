@@ -1,4 +1,4 @@
-"""Hundreds of manipulations of an export, each detected at its record (A2, A3)."""
+"""A thousand manipulations of an export, each detected at its record (A2, A3)."""
 
 import io
 import random
@@ -9,18 +9,19 @@ import pytest
 from signer.audit.checkpoints import Verifier
 from signer.audit.verify import ExportVerdict, verify
 from tests.support.audit import KEY, checkpoint, exported
-from tests.unit.signer.audit.tamper_chain import (
+from tests.unit.signer.audit.tampering import (
     EVERY,
     LINKS,
     SIZE,
     SIZES,
+    TAMPERINGS,
+    Tampered,
     exported_as,
     rehashed,
 )
-from tests.unit.signer.audit.tampering import TAMPERINGS, Tampered
 
 
-EACH = 15
+EACH = -(-1000 // len(TAMPERINGS))
 
 KEPT = checkpoint(LINKS, SIZE).note
 """The newest checkpoint, kept outside the file."""

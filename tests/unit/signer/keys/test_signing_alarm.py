@@ -22,7 +22,7 @@ from signer.errors import (
     RecoveryError,
 )
 from signer.keys.signer import Signer
-from signer.keys.signing_alarm import SigningAlarm
+from signer.keys.signing_alarm import WINDOW_SECONDS, SigningAlarm, ThrottleWindow
 from signer.model.audit_record import Operation
 from signer.ports.key_backend import DeviceSignature, KeyId
 from tests.support.devices import KEY_ID, FullDisk, honest, planted, point, recording
@@ -220,3 +220,38 @@ def test_alert_precedes_the_audit_record(monitor: MonitoredAlarm) -> None:
         signer.sign_digest(DIGEST, PURPOSE)
 
     assert monitor.alerts == [("key-mismatch", "signature-recovery")]
+
+
+@pytest.mark.parametrize(
+    ("calls", "share"),
+    [
+        ([], 0.0),
+        ([(100, 0)], 0.0),
+        ([(4, 4)], 0.0),
+        ([(5, 5)], 1.0),
+        ([(3, 2), (7, 3), (10, 0)], 0.25),
+    ],
+)
+def test_the_share_is_that_of_all_calls(
+    calls: list[tuple[int, int]], share: float
+) -> None:
+    """A few rejected calls are no trend."""
+    window = ThrottleWindow(lambda: 0.0)
+    for attempts, throttled in calls:
+        window.add(attempts, throttled)
+
+    assert window.share == share
+
+
+def test_old_calls_are_forgotten() -> None:
+    now = [0.0]
+    window = ThrottleWindow(lambda: now[0])
+    window.add(10, 10)
+    now[0] = WINDOW_SECONDS
+    window.add(10, 0)
+
+    assert window.share == 0.5
+    now[0] += 1
+    assert window.share == 0.0
+    window.add(5, 5)
+    assert window.share == pytest.approx(1 / 3)

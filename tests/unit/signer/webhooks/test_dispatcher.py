@@ -4,6 +4,8 @@ import threading
 from datetime import timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from backends.sql import SQLStore
@@ -12,6 +14,7 @@ from signer.errors import StoreUnavailableError
 from signer.model.event import DeliveryState
 from signer.model.refund import Refund, Status
 from signer.ports.clock import utc_now
+from signer.webhooks.dispatcher import DELAYS, next_delay
 from tests.fixtures.ledger import accepted, forge, moved
 from tests.support.refunds import FakeClock
 from tests.support.waiting import Timer, eventually
@@ -319,3 +322,24 @@ def test_another_process_sequences(postgresql_url: str) -> None:
     assert eventually(lambda: store.events("gateway", 0, 9, utc_now()).events)
     store.close()
     other.close()
+
+
+def test_the_schedule_lasts_three_days() -> None:
+    """The first delays are seconds, and together they are just under three days."""
+    delays = [next_delay(n, lambda: 0.5) for n in range(1, len(DELAYS) + 1)]
+    total = sum((each for each in delays if each), timedelta())
+
+    assert delays[0] == timedelta(seconds=5)
+    assert timedelta(hours=70) < total < timedelta(hours=72)
+    assert list(DELAYS) == sorted(DELAYS)
+    assert next_delay(len(DELAYS) + 1, lambda: 0.5) is None
+
+
+@given(st.integers(1, len(DELAYS)), st.floats(0, 1))
+def test_delays_differ_by_up_to_a_fifth(attempts: int, drawn: float) -> None:
+    """Deliveries that failed together spread."""
+    delay = next_delay(attempts, lambda: drawn)
+
+    assert delay is not None
+    factor = delay.total_seconds() / DELAYS[attempts - 1]
+    assert 0.799 < factor < 1.201
