@@ -10,11 +10,7 @@ from eth_typing import Hash32
 
 from signer.account import HSMAccount
 from signer.crypto.messages import PersonalMessage
-from signer.errors import (
-    ConfigurationError,
-    InvalidInputError,
-    PolicyViolationError,
-)
+from signer.errors import ConfigurationError, InvalidInputError, PolicyViolationError
 from signer.policy.default_rules import account_policy
 from tests.support.devices import honest, signer_over
 from tests.support.policy import CASES, NETWORKS, Case

@@ -17,13 +17,7 @@ from signer.model.audit_record import Actor
 from signer.model.hold import Hold, name_of_tenant
 from signer.model.refund import Status
 from tests.attacks.database_attacks import Attacks
-from tests.attacks.theft import (
-    END_OF_BLOCKS,
-    QUEUED_AGAIN,
-    REFUSED,
-    Thief,
-    let_work,
-)
+from tests.attacks.theft import END_OF_BLOCKS, QUEUED_AGAIN, REFUSED, Thief, let_work
 from tests.fixtures.ledger import FORGED_APPROVAL
 from tests.fixtures.roles import Processes, Roles
 from tests.support.audit import overruled

@@ -27,11 +27,7 @@ from tests.attacks.theft import (
     inserted_record,
     let_work,
 )
-from tests.fixtures.ledger import (
-    accept,
-    filled,
-    queued,
-)
+from tests.fixtures.ledger import accept, filled, queued
 from tests.fixtures.scripted_chain import CHAIN_ID
 from tests.support.ledgers import open_ledger
 from tests.support.refunds import AMOUNT, CUSTOMER, SECOND, World, altered

@@ -8,10 +8,7 @@ from pathlib import Path
 
 import boto3  # type: ignore[import-untyped]
 import pytest
-from botocore.awsrequest import (  # type: ignore[import-untyped]
-    AWSRequest,
-    AWSResponse,
-)
+from botocore.awsrequest import AWSRequest, AWSResponse  # type: ignore[import-untyped]
 from botocore.loaders import Loader  # type: ignore[import-untyped]
 
 from api.auth.dev_tokens import provide_signing_key

@@ -12,13 +12,7 @@ from signer.crypto.transactions import DynamicFeeTransaction
 from signer.policy.default_rules import service_files
 from signer.policy.policy import Policy
 from signer.policy.rules import PolicyFile
-from tests.api.service import (
-    BODY,
-    NETWORKS,
-    RECIPIENT,
-    TOKEN_ADDRESS,
-    build_container,
-)
+from tests.api.service import BODY, NETWORKS, RECIPIENT, TOKEN_ADDRESS, build_container
 from tests.api.signers import call, rpc, signer_token
 from tests.api.support import SettableClock, post
 from tests.support.rpc import ScriptedProxy

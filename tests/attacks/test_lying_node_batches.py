@@ -13,14 +13,7 @@ from signer.errors import (
 from signer.ports.chain import Call, Fees
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Body, Computed, Error, Reply, Result
-from tests.support.rpc import (
-    ADDRESS,
-    BLOCK,
-    HASH_OF_SENT,
-    RECEIPT,
-    Three,
-    client,
-)
+from tests.support.rpc import ADDRESS, BLOCK, HASH_OF_SENT, RECEIPT, Three, client
 from tests.support.waiting import eventually
 
 

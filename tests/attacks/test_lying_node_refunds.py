@@ -274,10 +274,7 @@ def laboratory(
     ids=["each-lie-once", "each-lie-everywhere"],
 )
 def test_one_liar_changes_nothing(
-    laboratory: Laboratory,
-    position: int,
-    each_position: bool,
-    count: int,
+    laboratory: Laboratory, position: int, each_position: bool, count: int
 ) -> None:
     """
     All refunds are confirmed at honest cost with one transaction each; none is jammed.

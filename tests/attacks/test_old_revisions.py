@@ -33,10 +33,7 @@ CLAIMS = {
     "another revision beside ours": ["INSERT INTO alembic_version VALUES ('0003')"],
     "no revision": ["DELETE FROM alembic_version"],
     "no table of revisions": ["DROP TABLE alembic_version"],
-    "no revision, and few tables": [
-        "DELETE FROM alembic_version",
-        "DROP TABLE holds",
-    ],
+    "no revision, and few tables": ["DELETE FROM alembic_version", "DROP TABLE holds"],
 }
 
 

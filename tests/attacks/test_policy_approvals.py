@@ -70,7 +70,7 @@ def test_a_second_name_is_not_written(world: World, steal: Steal) -> None:
     approve_waiting(world, refund, BOB)
     steal(
         "UPDATE approvals SET decided_by = 'token:bob token:carol',"
-        " state = 'approved', version = version + 1",
+        " state = 'approved', version = version + 1"
     )
     let_work(world, world.worker)
 
@@ -107,7 +107,7 @@ def test_the_group_is_part_of_what_is_approved(world: World, steal: Steal) -> No
     refund = requested(ruled(world, rule("one", 1, group="finance")))
     steal(
         "UPDATE approvals SET proposal ="
-        " replace(proposal, '\"approvers\":\"finance\",', '')",
+        " replace(proposal, '\"approvers\":\"finance\",', '')"
     )
     digest = world.store.approvals_of(refund.id)[0].digest
     with pytest.raises(NotFoundError):

@@ -131,9 +131,7 @@ def test_waits_as_long_as_the_service_asks() -> None:
         problem(503, "store-unavailable", retry_after=7),
     ],
 )
-def test_members_without_a_final_answer_are_repeated(
-    answer: Mapping[str, Any],
-) -> None:
+def test_members_without_a_final_answer_are_repeated(answer: Mapping[str, Any]) -> None:
     """Only they; the next batch begins with them."""
 
     def some(member: Mapping[str, Any]) -> Mapping[str, Any]:

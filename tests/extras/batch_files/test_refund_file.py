@@ -59,8 +59,7 @@ def test_reads_the_columns_in_any_order(read: Read) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cells", "key"),
-    [(",,", "ps_1"), ("r1,,", "r1"), ("r1,k1,", "k1"), (",k1,", "k1")],
+    ("cells", "key"), [(",,", "ps_1"), ("r1,,", "r1"), ("r1,k1,", "k1"), (",k1,", "k1")]
 )
 def test_the_key_is_the_reference_by_default(read: Read, cells: str, key: str) -> None:
     """So to submit the file again repeats the same requests."""
@@ -138,10 +137,7 @@ _KEYS = f"{HEADER},reference,idempotency_key"
             f"{_KEYS}\n{ROW},r1,k\n{ROW},r2,k\n",
             ["line 3: has the idempotency_key of line 2"],
         ),
-        (
-            f"{_KEYS}\n{ROW},r,k1\n{ROW},r,k2\n",
-            ["line 3: has the reference of line 2"],
-        ),
+        (f"{_KEYS}\n{ROW},r,k1\n{ROW},r,k2\n", ["line 3: has the reference of line 2"]),
         (f"{_KEYS}\n{ROW},r,k k\n", ["line 2: idempotency_key must hold 1 to 255"]),
         (f"{_KEYS}\n{ROW},r,{'k' * 256}\n", ["line 2: idempotency_key must hold"]),
     ],

@@ -5,11 +5,7 @@ import pytest
 from backends.sql import SQLStore
 from tests.extras.books.paid_books import Books
 from tests.support.audit import overruled
-from tests.unit.signer.conftest import (
-    clock,
-    empty,
-    opened,
-)
+from tests.unit.signer.conftest import clock, empty, opened
 
 
 __all__ = ["clock", "empty", "opened"]

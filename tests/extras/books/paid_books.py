@@ -54,11 +54,7 @@ BLOCK_SECONDS = 12
 TOKEN, OTHER_TOKEN = ("0x" + digit * 40 for digit in "56")
 WALLET, SECOND = ("0x" + digit * 40 for digit in "12")
 VAULT, GUARDIAN = ("0x" + digit * 40 for digit in "78")
-SWEEP = {
-    "tenant": OPERATOR,
-    "purpose": PaymentPurpose.SWEEP,
-    "bound_sender": WALLET,
-}
+SWEEP = {"tenant": OPERATOR, "purpose": PaymentPurpose.SWEEP, "bound_sender": WALLET}
 CUSTOMER, STRANGER = ("0x" + digit * 40 for digit in "34")
 
 FEE = 50_000 * 10**9
@@ -106,13 +102,7 @@ class PaperChain:
         index = len(self.moves)
         self.moves.append(
             TokenTransfer(
-                token,
-                sender,
-                recipient,
-                amount,
-                tx_hash,
-                self.block(self.head),
-                index,
+                token, sender, recipient, amount, tx_hash, self.block(self.head), index
             )
         )
         self.change(sender, token, -amount)
@@ -208,10 +198,7 @@ class PaperChain:
 
     def headers(self, numbers: Sequence[int]) -> Sequence[Header]:
         return [
-            Header(
-                self.block(number),
-                int(START.timestamp()) + number * BLOCK_SECONDS,
-            )
+            Header(self.block(number), int(START.timestamp()) + number * BLOCK_SECONDS)
             for number in numbers
         ]
 

@@ -103,10 +103,7 @@ def test_a_state_that_the_chain_does_not_show(
 
 @pytest.mark.parametrize(
     ("changes", "code"),
-    [
-        ({"amount": 9}, "wrong-amount"),
-        ({"recipient": STRANGER}, "wrong-recipient"),
-    ],
+    [({"amount": 9}, "wrong-amount"), ({"recipient": STRANGER}, "wrong-recipient")],
 )
 def test_an_item_that_is_not_its_refund(
     books: Books, changes: dict[str, Any], code: str

@@ -130,8 +130,7 @@ def test_an_unknown_transaction_that_is_not_found(books: Books) -> None:
 
 
 def test_many_unknown_transactions_are_not_searched_for(
-    books: Books,
-    monkeypatch: pytest.MonkeyPatch,
+    books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each search costs many requests; all are reported."""
     monkeypatch.setattr("api.extras.books.comparison._MOST_SEARCHES", 1)

@@ -8,14 +8,7 @@ from hypothesis import strategies as st
 from api.extras.books.comparison import NetworkBooks
 from signer.chain.vault import Reason
 from signer.model.refund import COIN_ADDRESS
-from tests.extras.books.paid_books import (
-    FEE,
-    OTHER_TOKEN,
-    SECOND,
-    TOKEN,
-    WALLET,
-    Books,
-)
+from tests.extras.books.paid_books import FEE, OTHER_TOKEN, SECOND, TOKEN, WALLET, Books
 from tests.fixtures.ledger import examples
 
 

@@ -539,8 +539,7 @@ def test_hashes_of_other_wallets_do_not_count(books: Books) -> None:
 
 
 def test_payments_with_memos_beyond_the_limit_are_not_looked_up(
-    books: Books,
-    monkeypatch: pytest.MonkeyPatch,
+    books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their refunds are not searched for, so that the memory is bounded."""
     monkeypatch.setattr("api.extras.books.comparison._MOST_WITH_MEMO", 1)

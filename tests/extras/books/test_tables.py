@@ -232,10 +232,7 @@ def test_tokens_of_refunds(store: SQLStore) -> None:
 
     assert sorted(
         store.tables(BookTables).refunded_tokens(CHAIN), key=lambda each: each.symbol
-    ) == [
-        BookToken(WALLET, "OLD", 18),
-        BookToken(OTHER_WALLET, "TUSD", 6),
-    ]
+    ) == [BookToken(WALLET, "OLD", 18), BookToken(OTHER_WALLET, "TUSD", 6)]
 
 
 def test_the_log_names_keys_that_the_ring_may_have_lost(store: SQLStore) -> None:

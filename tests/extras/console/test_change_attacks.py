@@ -60,8 +60,7 @@ def _with_his_own_form(world: World, change: Action, fields: Fields) -> Result:
     mallory = Browser(world.client)
     mallory.log_in(sub="mallory", now=world.clock())
     return mallory.submit(
-        f"/console/changes/{change.name}/make",
-        {**fields, "form": mallory.form_token()},
+        f"/console/changes/{change.name}/make", {**fields, "form": mallory.form_token()}
     )
 
 

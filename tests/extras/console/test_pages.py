@@ -319,11 +319,7 @@ def test_runbooks_are_where_the_operators_read(
 
 @pytest.mark.parametrize(
     ("backend", "badge"),
-    [
-        ("aws-kms", "kms"),
-        ("google-cloud-kms", "google-kms"),
-        ("pkcs11", "softhsm"),
-    ],
+    [("aws-kms", "kms"), ("google-cloud-kms", "google-kms"), ("pkcs11", "softhsm")],
 )
 def test_keys_of_each_backend_look_different(
     browser: Browser, sqlite_store: SQLStore, backend: str, badge: str

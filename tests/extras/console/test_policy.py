@@ -96,10 +96,7 @@ def test_a_limit_that_is_used_up_is_red() -> None:
 
 
 def test_a_blocked_tenant_is_marked(
-    limited: Container,
-    browser: Browser,
-    sqlite_store: SQLStore,
-    clock: SettableClock,
+    limited: Container, browser: Browser, sqlite_store: SQLStore, clock: SettableClock
 ) -> None:
     sqlite_store.begin_hold(Hold.of_tenant("shop", clock.now, "", "cli:tests"))
     page = browser.get("/console/policy").text

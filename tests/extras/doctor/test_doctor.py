@@ -135,11 +135,7 @@ def test_a_vault_is_checked(
 ) -> None:
     """Its rules, its tokens, and whether a revoked key may still pay."""
     vault = deploy_vault(
-        fresh_anvil.url,
-        fresh_anvil.token,
-        caps=(5, 9),
-        funds=0,
-        operators=[address],
+        fresh_anvil.url, fresh_anvil.token, caps=(5, 9), funds=0, operators=[address]
     )
     file = Path(home["NETWORKS_FILE"])
     write_networks(file, fresh_anvil.url, fresh_anvil.token, vault=vault.address)

@@ -203,12 +203,7 @@ def test_records_can_be_selected_by_time_and_event(folder: Folder) -> None:
     evidence = read_evidence([path], ROW_MACS, since=since, events={"a"})
 
     assert evidence.records == records[5::2]
-    assert counted(evidence) == {
-        "lines": 11,
-        "records": 3,
-        "authentic": 6,
-        "older": 5,
-    }
+    assert counted(evidence) == {"lines": 11, "records": 3, "authentic": 6, "older": 5}
     assert evidence.summary.hosts["host-1"].first == since
 
 

@@ -18,13 +18,7 @@ from signer.redact import key_prefix
 from signer.refunds.transaction_signer import build_purpose, describe_acceptance
 from tests.fixtures.ledger import bound
 from tests.support.keys import key_at
-from tests.support.refunds import (
-    ACTOR,
-    REQUEST,
-    SECOND,
-    THIRD,
-    altered_chain,
-)
+from tests.support.refunds import ACTOR, REQUEST, SECOND, THIRD, altered_chain
 from tests.support.restores import Restored, plan_of, requested
 
 
@@ -275,9 +269,7 @@ def test_refunds_that_cannot_be_created_again(world: Restored, change: str) -> N
     assert plan.refunds == []
 
 
-def test_a_nonce_of_a_refund_that_the_log_lacks(
-    world: Restored,
-) -> None:
+def test_a_nonce_of_a_refund_that_the_log_lacks(world: Restored) -> None:
     """A filler gets it, and the gateway requests the refund again."""
     refund = _lost(world, steps=1)
 
@@ -293,10 +285,7 @@ def test_a_nonce_of_a_refund_that_the_log_lacks(
     ("reference", "key", "lost"), [("lost", "other", 0), ("other", "key of lost", 1)]
 )
 def test_a_refund_whose_key_or_reference_is_in_use(
-    world: Restored,
-    reference: str,
-    key: str,
-    lost: int,
+    world: Restored, reference: str, key: str, lost: int
 ) -> None:
     """Its nonce gets a filler; a payment is found by the reference's memo."""
     refund = _lost(world, steps=1)
@@ -380,9 +369,7 @@ MOVED = KeyChange(AuditAction.KEY_FAILOVER, B, "replica")
     ],
 )
 def test_key_changes_that_are_missing(
-    changes: list[KeyChange],
-    ring: list[tuple[str, KeyState]],
-    missing: list[KeyChange],
+    changes: list[KeyChange], ring: list[tuple[str, KeyState]], missing: list[KeyChange]
 ) -> None:
     """An interrupted restore continues after the last change that it repeated."""
     assert find_missing_changes(changes, _ring(*ring)) == missing

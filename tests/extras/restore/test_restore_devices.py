@@ -74,10 +74,7 @@ def test_all_key_changes_are_repeated(world: Restored, keys: Keys) -> None:
     softhsm, (first, _, third) = world.directory, keys
     assert isinstance(softhsm, PKCS11Backend)
     secret = bitcurve.PrivateKey().secret
-    second, replica = (
-        KeyId(secrets.token_hex(16)),
-        KeyId(secrets.token_hex(16)),
-    )
+    second, replica = (KeyId(secrets.token_hex(16)), KeyId(secrets.token_hex(16)))
     for key_id in (second, replica):
         import_key(softhsm, key_id, f"restore {key_id}", bytearray(secret))
     refunds = [_paid(world, "before")]

@@ -145,11 +145,7 @@ def test_a_transaction_of_a_nonce_that_another_row_has(world: Restored) -> None:
 
 @pytest.mark.parametrize(
     ("to", "value", "data"),
-    [
-        (CUSTOMER, COIN_SENT, PING),
-        (CONTRACT, 1, PING),
-        (CONTRACT, 0, PING + b"\0"),
-    ],
+    [(CUSTOMER, COIN_SENT, PING), (CONTRACT, 1, PING), (CONTRACT, 0, PING + b"\0")],
     ids=["recipient", "coin", "calldata"],
 )
 def test_a_transaction_of_another_content_is_foreign(

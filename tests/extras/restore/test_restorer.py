@@ -198,9 +198,7 @@ def test_a_stop_that_was_ended_later_is_not_repeated(world: Restored) -> None:
 
 
 def test_lost_changes_of_stops_and_blocks_leave_no_stop(
-    world: Restored,
-    tmp_path: Path,
-    opened: Callable[[Path], Ledger],
+    world: Restored, tmp_path: Path, opened: Callable[[Path], Ledger]
 ) -> None:
     """Although the audit log of the restored ledger counts more than its backup."""
     requested(world, "before")
@@ -425,9 +423,7 @@ def test_two_restored_wallets_do_not_wait_for_each_other(world: Restored) -> Non
     assert payments.count(None) == 2
 
 
-def test_a_restored_former_wallet_keeps_others_from_paying(
-    world: Restored,
-) -> None:
+def test_a_restored_former_wallet_keeps_others_from_paying(world: Restored) -> None:
     """Its forgotten transactions may be payments of the same refunds (R24)."""
     _paid_before(world)
     _rotate(world)

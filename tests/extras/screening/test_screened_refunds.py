@@ -125,11 +125,7 @@ def open_client(
 
     def make(**options: Any) -> TestClient:
         screening = ScreeningClient(
-            SecretStr(service.url),
-            secret,
-            allow_http=True,
-            kept_seconds=60,
-            **options,
+            SecretStr(service.url), secret, allow_http=True, kept_seconds=60, **options
         )
         container = build_container(
             sqlite_store, clock, client=node, pace=Pace(), screening=screening

@@ -147,11 +147,7 @@ def test_malformed_requests(signing: TestClient) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [
-        BackendUnavailableError("x"),
-        BackendThrottledError("x"),
-        KeyUnusableError("x"),
-    ],
+    [BackendUnavailableError("x"), BackendThrottledError("x"), KeyUnusableError("x")],
 )
 def test_the_device_does_not_sign(
     sqlite_store: SQLStore, clock: SettableClock, error: Exception

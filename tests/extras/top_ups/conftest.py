@@ -1,11 +1,6 @@
 """The fixtures of a service in one process."""
 
-from tests.unit.signer.conftest import (
-    clock,
-    empty,
-    opened,
-    world,
-)
+from tests.unit.signer.conftest import clock, empty, opened, world
 
 
 __all__ = ["clock", "empty", "opened", "world"]

@@ -162,10 +162,7 @@ def test_another_answer_is_an_error(connect: Connect, server: Server) -> None:
 def test_a_redirect_is_not_followed(connect: Connect, server: Server) -> None:
     """The other host would get the token."""
     reply = (307, {"Location": server.url}, b"")
-    with (
-        reply_server(reply) as first,
-        pytest.raises(TreasuryError, match="status-307"),
-    ):
+    with reply_server(reply) as first, pytest.raises(TreasuryError, match="status-307"):
         connect(first.url).newest_top_up("session")
 
     assert server.asked == []
