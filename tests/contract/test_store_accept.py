@@ -232,13 +232,13 @@ def _accept(store: SQLStore, *refunds: Refund, **given: Any) -> list[Result]:
     return list(store.accept_all([Acceptance(each, **given) for each in refunds]))
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 20])
-def test_each_new_refund_is_stored(store: SQLStore, count: int) -> None:
-    refunds = [queued() for _ in range(count)]
+def test_each_new_refund_is_stored(store: SQLStore) -> None:
+    for count in (0, 1, 2, 20):
+        refunds = [queued() for _ in range(count)]
 
-    assert _accept(store, *refunds) == [(refund, True) for refund in refunds]
-    assert [store.get(refund.id) for refund in refunds] == refunds
-    assert [len(store.history(refund.id)) for refund in refunds] == [1] * count
+        assert _accept(store, *refunds) == [(refund, True) for refund in refunds]
+        assert [store.get(refund.id) for refund in refunds] == refunds
+        assert [len(store.history(refund.id)) for refund in refunds] == [1] * count
 
 
 def test_the_results_have_the_order_of_the_list(store: SQLStore) -> None:

@@ -20,10 +20,8 @@ from signer.errors import (
     SigningStoppedError,
     StaleStateError,
     StoreError,
-    TenantBlockedError,
     TooManyInFlightError,
 )
-from signer.model.hold import Hold
 from signer.model.key import KeyState, find_key
 from signer.model.refund import Refund, Status
 from signer.model.spending_limits import NO_LIMITS, Limits
@@ -162,32 +160,25 @@ def test_nonces_follow_the_order_of_the_batch(store: SQLStore) -> None:
     assert sorted(written, key=lambda r: r.id) == sorted(intents, key=lambda r: r.id)
 
 
-def test_a_refund_that_was_changed_leaves_no_gap(store: SQLStore) -> None:
-    """The others get the nonces without it, and no limit counts it."""
-    refunds = [accepted(store) for _ in range(4)]
-    moved(store, refunds[1], Status.CANCELLED)
-    store.request_cancellation(refunds[2], now(), record())
+def test_refunds_that_get_no_nonce_leave_no_gap(store: SQLStore) -> None:
+    """Neither changed nor paid nor forged ones; no limit counts them."""
+    first, cancelled, asked, found, forged, last = (accepted(store) for _ in range(6))
+    moved(store, cancelled, Status.CANCELLED)
+    store.request_cancellation(asked, now(), record())
+    store.add_unrecorded(opened(store), [unrecorded(memo=found.memo)])
+    forged = replace(forged, amount=forged.amount + 1)
 
-    outcomes = _reserve(store, *refunds)
+    outcomes = _reserve(store, first, cancelled, asked, found, forged, last)
 
-    assert _nonces(outcomes) == [0, FAILED, FAILED, 1]
-    assert _error(outcomes[1]) is _error(outcomes[2]) is StaleStateError
+    assert _nonces(outcomes) == [1, *[FAILED] * 4, 2]
+    assert [_error(each) for each in outcomes[1:4]] == [StaleStateError] * 3
+    assert _error(outcomes[4]) is RowNotAuthenticError
     amounts = select(spendings.c.amount).where(
         spendings.c.tenant == "", spendings.c.recipient == ""
     )
     (amount,) = store._database.rows(amounts.where(spendings.c.token_address != "gas"))
-    assert amount.amount == 2 * refunds[0].amount
-    assert reserved(store, accepted(store)).nonce == 2
-
-
-def test_a_paid_refund_gets_no_nonce(store: SQLStore) -> None:
-    paid, other = accepted(store), accepted(store)
-    store.add_unrecorded(opened(store), [unrecorded(memo=paid.memo)])
-
-    outcomes = _reserve(store, paid, other)
-
-    assert _error(outcomes[0]) is StaleStateError
-    assert _nonces(outcomes) == [FAILED, 1]
+    assert amount.amount == 2 * first.amount
+    assert reserved(store, accepted(store)).nonce == 3
 
 
 def test_a_limit_is_shared_by_the_batch(store: SQLStore) -> None:
@@ -223,27 +214,6 @@ def test_the_limits_of_recipients_and_tenants_are_separate(store: SQLStore) -> N
     assert _nonces(outcomes) == [0, FAILED, 1, FAILED]
     counts = select(func.count()).select_from(spendings)
     assert store._database.rows(counts)[0][0] == 9  # Of all, of a and of b, 3 each.
-
-
-def test_a_blocked_tenant_does_not_stop_others(store: SQLStore) -> None:
-    blocked, other = accepted(store, tenant="blocked"), accepted(store)
-    store.begin_hold(Hold.of_tenant("blocked", now(), "", "cli:tests"))
-
-    outcomes = _reserve(store, blocked, other)
-
-    assert _error(outcomes[0]) is TenantBlockedError
-    assert _nonces(outcomes) == [FAILED, 0]
-
-
-def test_a_forged_row_does_not_stop_others(store: SQLStore) -> None:
-    """Its MAC is not valid; it gets no nonce and no audit record."""
-    forged, other = accepted(store), accepted(store)
-    forged = replace(forged, amount=forged.amount + 1)
-
-    outcomes = _reserve(store, forged, other)
-
-    assert _error(outcomes[0]) is RowNotAuthenticError
-    assert _nonces(outcomes) == [FAILED, 0]
 
 
 def test_a_row_that_no_statement_can_change_does_not_stop_others(

@@ -442,17 +442,6 @@ def test_only_settled_keys_are_retired(store: SQLStore) -> None:
     assert _states(store) == {WALLET: "draining", OTHER_WALLET: "active"}
 
 
-def test_a_retirement_and_its_record_are_atomic(store: SQLStore) -> None:
-    """If the record cannot be written, the key stays draining."""
-    made_active(store, SECOND)
-    written = record()
-    store.append([written])
-
-    with pytest.raises(StoreError):
-        store.retire(ALL, AT, lambda _: written)
-    assert _states(store) == {WALLET: "draining", OTHER_WALLET: "active"}
-
-
 def test_a_retired_key_can_be_active_again(store: SQLStore) -> None:
     """O6: a rotation back to a retired key is possible."""
     made_active(store, SECOND)
@@ -569,7 +558,7 @@ def key(store: SQLStore, empty_ring: None) -> Key:
 
 
 def test_only_the_key_id_changes(store: SQLStore, key: Key) -> None:
-    """The row has the new key id and the next version; a record is written with it."""
+    """K18: the row has the new key id and the next version; a record is written."""
     written = record()
     moved = store.relocate(key, KEY_IDS[1], AT, written)
     seal(store)

@@ -177,7 +177,7 @@ def _submit(service: RefundService, n: int) -> str:
     return result.refund.id
 
 
-@pytest.mark.parametrize(("database", "keys"), [("sqlite", 60), ("postgresql", 300)])
+@pytest.mark.parametrize(("database", "keys"), [("sqlite", 60), ("postgresql", 150)])
 def test_the_same_request_at_once_is_no_conflict(
     database: str, keys: int, request: pytest.FixtureRequest
 ) -> None:

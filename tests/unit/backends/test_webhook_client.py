@@ -190,16 +190,6 @@ def test_slow_headers_end_at_the_deadline() -> None:
         assert time.monotonic() - started < 20
 
 
-def test_a_silent_receiver_ends_at_the_deadline() -> None:
-    with _receiver(lambda c: None) as receiver:
-
-        def wait(_: socket.socket) -> None:
-            receiver.closing.wait(5)
-
-        receiver._serve = wait
-        assert _client(timeout=0.3).send(receiver.url(), HEADERS, BODY) == "too-slow"
-
-
 def test_nothing_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

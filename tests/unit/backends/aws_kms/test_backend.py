@@ -1,4 +1,4 @@
-"""The KMS backend and a KMS emulator, over HTTP, in one region or several."""
+"""The KMS backend and a KMS emulator, over HTTP, in one region or several (K18)."""
 
 import base64
 import json

@@ -21,6 +21,8 @@ REFUSALS: dict[str, Reply] = {
     "one-error": Error(-32600, "batching is not allowed"),
     "http-400": Body(b"batch?", status=400),
     "http-413": Body(b"", status=413),
+    "http-429": Body(b"", status=429),
+    "http-500": Body(b"", status=500),
     "text": Body(b"what?"),
     "too-large": Body(b" " * (MAX_RESPONSE_BYTES + 1)),
     "nothing": Body(b"[]"),
@@ -35,6 +37,18 @@ REFUSALS: dict[str, Reply] = {
         b' {"id": 2, "error": {"code": 1}, "result": null}]'
     ),
     "without-result": Body(b'[{"id": 1}, {"id": 2}]'),
+    "an-id-twice": Body(
+        b'[{"id": 1, "result": {}}, {"id": 1, "result": null}, {"id": 3}]'
+    ),
+    "strange-ids": Body(
+        b'[7, null, {"id": [1], "result": "0x9"}, {"id": "1", "result": "0x9"},'
+        b' {"id": true, "result": "0x9"}, {"id": 1.0, "result": "0x9"}]'
+    ),
+    "huge": Body(b"[" + b",".join(b'{"id": %d}' % i for i in range(9, 50_000)) + b"]"),
+    "errors": Body(
+        b'[{"id": 1, "error": {"code": -32005}}, {"id": 2, "error": true},'
+        b' {"id": 4, "error": {"code": -32600, "message": "batch too large"}}]'
+    ),
 }
 
 

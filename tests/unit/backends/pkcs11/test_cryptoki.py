@@ -15,8 +15,8 @@ from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11.cryptoki import Library, Locking
 from signer.errors import BackendError, BackendUnavailableError
 from signer.ports.key_backend import KeyId
-from tests.fixtures.cryptoki_faults import CKR_CANT_LOCK, Cryptoki, Hook
-from tests.fixtures.softhsm import Program
+from tests.fixtures.cryptoki_faults import CKR_CANT_LOCK, Hook
+from tests.fixtures.softhsm import Program, Token
 from tests.fixtures.softhsm_programs import sign
 
 
@@ -33,42 +33,30 @@ def _finalize(library: Library) -> None:
         library.finalize()
 
 
-def test_the_module_is_initialised_once_and_with_locks(
-    softhsm: PKCS11Backend,
-    softhsm_key: KeyId,
-    softhsm_library: Library,
-    cryptoki: Cryptoki,
-) -> None:
+def test_the_module_is_initialised_once_and_with_locks(token: Token) -> None:
     """python-pkcs11 never calls C_Initialize(NULL)."""
-    with cryptoki.watched("C_Initialize") as calls:
-        sign(softhsm, softhsm_key)
+    with token.cryptoki.watched("C_Initialize") as calls:
+        token.sign()
 
     assert len(calls) == 1
     assert calls[0][0] is not None  # CK_C_INITIALIZE_ARGS
-    assert softhsm_library.locking is Locking.MODULE
+    assert token.library.locking is Locking.MODULE
 
 
-def test_python_pkcs11_has_the_list_of_the_module(
-    softhsm_library: Library, cryptoki: Cryptoki
-) -> None:
+def test_python_pkcs11_has_the_list_of_the_module(token: Token) -> None:
     """Its class is not public, so this test detects changes."""
-    with softhsm_library.lock.exclusive():
-        softhsm_library.initialize()
-    functions = softhsm_library.functions
+    with token.library.lock.exclusive():
+        token.library.initialize()
+    functions = token.library.functions
 
     assert isinstance(functions._module, lib)
     assert not functions._module.initialized
     assert functions._module.manufacturer_id == "SoftHSM"
     # SoftHSM returns the same list each time.
-    assert addressof(functions._pointers) - cryptoki._table == sizeof(c_void_p)
+    assert addressof(functions._pointers) - token.cryptoki._table == sizeof(c_void_p)
 
 
-def test_a_module_that_cannot_lock_gets_one_call_at_a_time(
-    softhsm: PKCS11Backend,
-    softhsm_key: KeyId,
-    softhsm_library: Library,
-    cryptoki: Cryptoki,
-) -> None:
+def test_a_module_that_cannot_lock_gets_one_call_at_a_time(token: Token) -> None:
     """After CKR_CANT_LOCK and C_Initialize(NULL), a lock surrounds every call."""
     busy, overlaps = Lock(), []
 
@@ -85,13 +73,13 @@ def test_a_module_that_cannot_lock_gets_one_call_at_a_time(
                 busy.release()
 
     with (
-        cryptoki.hooked("C_Initialize", cannot_lock) as calls,
-        cryptoki.hooked("C_Sign", alone),
+        token.cryptoki.hooked("C_Initialize", cannot_lock) as calls,
+        token.cryptoki.hooked("C_Sign", alone),
     ):
-        _in_threads(lambda: sign(softhsm, softhsm_key), threads=8, times=5)
+        _in_threads(token.sign, threads=8, times=5)
 
     assert [arguments[0] is None for arguments in calls] == [False, True]
-    assert Locking.SERIALIZED is softhsm_library.locking
+    assert Locking.SERIALIZED is token.library.locking
     assert len(overlaps) >= 40
     assert not any(overlaps)
 
@@ -107,16 +95,14 @@ def test_signs_in_a_module_that_another_library_initialised(
     assert finished.returncode == 0
 
 
-def test_a_new_epoch_invalidates_all_handles(
-    softhsm: PKCS11Backend, softhsm_key: KeyId, softhsm_library: Library
-) -> None:
+def test_a_new_epoch_invalidates_all_handles(token: Token) -> None:
     """After a reset of the module the backend connects again."""
-    before = sign(softhsm, softhsm_key), softhsm_library.epoch
-    with softhsm_library.lock.exclusive():
-        softhsm_library.reset()
+    before = token.sign(), token.library.epoch
+    with token.library.lock.exclusive():
+        token.library.reset()
 
-    assert before[1] is not softhsm_library.epoch
-    assert before[0] == sign(softhsm, softhsm_key)
+    assert before[1] is not token.library.epoch
+    assert before[0] == token.sign()
 
 
 def test_one_library_per_module_and_process(softhsm_library: Library) -> None:
@@ -154,40 +140,36 @@ def test_a_library_without_the_entry_point_is_no_module() -> None:
         backend.public_key(KeyId("01"))
 
 
-def test_a_uri_names_a_token(
-    softhsm: PKCS11Backend, softhsm_key: KeyId, softhsm_library: Library
-) -> None:
+def test_a_uri_names_a_token(token: Token) -> None:
     """By its serial number, since labels may be given twice."""
-    sign(softhsm, softhsm_key)
-    opened = softhsm._session
-    serial = softhsm_library.token(opened._token_name).serial
+    token.sign()
+    opened = token.backend._session
+    serial = token.library.token(opened._token_name).serial
     named = [f"pkcs11:serial={serial}", f"pkcs11:serial={serial};token=other"]
     by_serial, wrong = (
         PKCS11Backend(Path(opened._path), name, opened._pin) for name in named
     )
 
-    assert sign(by_serial, softhsm_key)
+    assert sign(by_serial, token.key)
     with pytest.raises(BackendUnavailableError, match="no token has"):
-        wrong.public_key(softhsm_key)
+        wrong.public_key(token.key)
 
 
-def test_opening_has_three_attempts(
-    softhsm: PKCS11Backend, softhsm_key: KeyId, cryptoki: Cryptoki
-) -> None:
+def test_opening_has_three_attempts(token: Token) -> None:
     """If all of them fail, the next call tries again."""
     backend = PKCS11Backend(
-        Path(softhsm._session._path),
-        softhsm._session._token_name,
-        softhsm._session._pin,
+        Path(token.backend._session._path),
+        token.backend._session._token_name,
+        token.backend._session._pin,
     )
     with (
-        cryptoki.failing("C_Initialize", CKR_CANT_LOCK) as calls,
+        token.cryptoki.failing("C_Initialize", CKR_CANT_LOCK) as calls,
         pytest.raises(BackendUnavailableError),
     ):
-        backend.public_key(softhsm_key)
+        backend.public_key(token.key)
 
     assert len(calls) == 6  # Each attempt with and without locks.
-    assert sign(softhsm, softhsm_key)
+    assert token.sign()
 
 
 def _in_threads(work: Callable[[], object], *, threads: int, times: int) -> None:

@@ -29,8 +29,8 @@ from tests.fixtures.cryptoki_faults import (
     CKR_FUNCTION_REJECTED,
     CKR_MECHANISM_INVALID,
     CKR_SESSION_COUNT,
-    Cryptoki,
 )
+from tests.fixtures.softhsm import Token
 from tests.fixtures.softhsm_programs import sign
 
 
@@ -38,11 +38,9 @@ P256 = bytes.fromhex("06082a8648ce3d030107")
 POINT = bitcurve.PrivateKey(b"\x07" * 32).public_key.format(compressed=False)
 
 
-def test_a_generated_key_cannot_leave_the_token(
-    softhsm: PKCS11Backend, softhsm_key: KeyId
-) -> None:
+def test_a_generated_key_cannot_leave_the_token(token: Token) -> None:
     """P9: its attributes are safe with any defaults of the token."""
-    attributes = _attributes(softhsm, softhsm_key, ObjectClass.PRIVATE_KEY)
+    attributes = _attributes(token.backend, token.key, ObjectClass.PRIVATE_KEY)
 
     assert attributes == {
         "KEY_TYPE": KeyType.EC.to_bytes(8, sys.byteorder),
@@ -64,16 +62,14 @@ def test_a_generated_key_cannot_leave_the_token(
     }
 
 
-def test_a_private_value_cannot_be_read(
-    softhsm: PKCS11Backend, softhsm_key: KeyId
-) -> None:
+def test_a_private_value_cannot_be_read(token: Token) -> None:
     """P9: the token refuses to return CKA_VALUE."""
 
     def read(session: Session) -> object:
-        key = _only(session, ObjectClass.PRIVATE_KEY, softhsm_key)
+        key = _only(session, ObjectClass.PRIVATE_KEY, token.key)
         return session.read(key, [Attribute.VALUE, Attribute.SIGN])
 
-    assert softhsm.provision(read) == {Attribute.SIGN: b"\x01"}
+    assert token.backend.provision(read) == {Attribute.SIGN: b"\x01"}
 
 
 def test_a_label_is_unique(softhsm: PKCS11Backend) -> None:
@@ -85,10 +81,10 @@ def test_a_label_is_unique(softhsm: PKCS11Backend) -> None:
         softhsm.generate(label)
 
 
-def test_an_id_is_unique(softhsm: PKCS11Backend, softhsm_key: KeyId) -> None:
+def test_an_id_is_unique(token: Token) -> None:
     """A second key with the same id would make both unusable."""
     with pytest.raises(BackendError, match="id already exists"):
-        softhsm.generate(secrets.token_hex(8), softhsm_key)
+        token.backend.generate(secrets.token_hex(8), token.key)
 
 
 def test_a_generated_key_may_have_a_given_id(softhsm: PKCS11Backend) -> None:
@@ -237,20 +233,21 @@ def _only(session: Session, object_class: ObjectClass, key_id: KeyId) -> Object:
     return found
 
 
-def test_a_digest_of_another_length_is_not_sent(
-    softhsm: PKCS11Backend, softhsm_key: KeyId, cryptoki: Cryptoki
-) -> None:
+def test_a_digest_of_another_length_is_not_sent(token: Token) -> None:
     """SoftHSM signs any length, so nothing is sent to the token."""
-    with cryptoki.watched("C_SignInit") as calls, pytest.raises(InvalidInputError):
-        softhsm.sign_digest(softhsm_key, bytes(31))
+    with (
+        token.cryptoki.watched("C_SignInit") as calls,
+        pytest.raises(InvalidInputError),
+    ):
+        token.backend.sign_digest(token.key, bytes(31))
 
     assert calls == []
 
 
-def test_a_string_is_not_a_digest(softhsm: PKCS11Backend, softhsm_key: KeyId) -> None:
+def test_a_string_is_not_a_digest(token: Token) -> None:
     """32 letters are 32 bytes."""
     with pytest.raises(InvalidInputError):
-        softhsm.sign_digest(softhsm_key, "x" * 32)  # type: ignore[arg-type]
+        token.backend.sign_digest(token.key, "x" * 32)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -265,50 +262,40 @@ def test_a_string_is_not_a_digest(softhsm: PKCS11Backend, softhsm_key: KeyId) ->
     ],
 )
 def test_a_refusal_is_not_retried(
-    *,
-    softhsm: PKCS11Backend,
-    softhsm_key: KeyId,
-    cryptoki: Cryptoki,
-    rv: int,
-    kind: type[BackendError],
-    message: str | None,
+    token: Token, rv: int, kind: type[BackendError], message: str | None
 ) -> None:
     """An error that is neither a fault nor about PIN or key has the vendor's class."""
     with (
-        cryptoki.failing("C_SignInit", rv) as calls,
+        token.cryptoki.failing("C_SignInit", rv) as calls,
         pytest.raises(kind, match=message),
     ):
-        softhsm.sign_digest(softhsm_key, bytes(32))
+        token.backend.sign_digest(token.key, bytes(32))
 
     assert len(calls) == 1
 
 
-def test_too_many_sessions_are_throttling(
-    softhsm: PKCS11Backend, softhsm_key: KeyId, cryptoki: Cryptoki
-) -> None:
+def test_too_many_sessions_are_throttling(token: Token) -> None:
     """After CKR_SESSION_COUNT the open session still signs."""
-    sign(softhsm, softhsm_key)
+    token.sign()
 
-    with cryptoki.failing("C_OpenSession", CKR_SESSION_COUNT):
-        assert sign(softhsm, softhsm_key)
+    with token.cryptoki.failing("C_OpenSession", CKR_SESSION_COUNT):
+        assert token.sign()
         with pytest.raises(BackendThrottledError):
-            softhsm.provision(lambda _: None)
+            token.backend.provision(lambda _: None)
 
 
-def test_a_signature_needs_no_search_and_no_attribute(
-    softhsm: PKCS11Backend, softhsm_key: KeyId, cryptoki: Cryptoki
-) -> None:
+def test_a_signature_needs_no_search_and_no_attribute(token: Token) -> None:
     """Signing with an open key is C_SignInit and C_Sign and nothing else."""
-    sign(softhsm, softhsm_key)
+    token.sign()
 
     with (
-        cryptoki.watched("C_OpenSession") as sessions,
-        cryptoki.watched("C_FindObjectsInit") as searches,
-        cryptoki.watched("C_GetAttributeValue") as attributes,
-        cryptoki.watched("C_SignInit") as signatures,
+        token.cryptoki.watched("C_OpenSession") as sessions,
+        token.cryptoki.watched("C_FindObjectsInit") as searches,
+        token.cryptoki.watched("C_GetAttributeValue") as attributes,
+        token.cryptoki.watched("C_SignInit") as signatures,
     ):
         for _ in range(5):
-            softhsm.sign_digest(softhsm_key, secrets.token_bytes(32))
+            token.backend.sign_digest(token.key, secrets.token_bytes(32))
 
     assert (sessions, searches, attributes) == ([], [], [])
     assert len(signatures) == 5

@@ -23,7 +23,7 @@ from signer.errors import (
 from signer.ports.key_backend import KeyId
 from softhsm.layout import Layout
 from tests.fixtures import cryptoki_faults as ckr
-from tests.fixtures.cryptoki_faults import Cryptoki
+from tests.fixtures.softhsm import Token
 from tests.fixtures.softhsm_programs import sign
 from tests.support.waiting import eventually
 
@@ -38,55 +38,47 @@ def cold(softhsm: PKCS11Backend, softhsm_library: Library) -> Iterator[PKCS11Bac
         softhsm_library.finalize()
 
 
-def test_logs_in_once(
-    cold: PKCS11Backend, softhsm_key: KeyId, cryptoki: Cryptoki
-) -> None:
+def test_logs_in_once(token: Token, cold: PKCS11Backend) -> None:
     """Many threads that start at once share one C_Login."""
-    with cryptoki.watched("C_Login") as calls:
-        _in_threads(lambda: sign(cold, softhsm_key), times=64)
+    with token.cryptoki.watched("C_Login") as calls:
+        _in_threads(lambda: sign(cold, token.key), times=64)
 
     assert len(calls) == 1
 
 
-def test_an_existing_login_is_used(
-    cold: PKCS11Backend, softhsm_key: KeyId, cryptoki: Cryptoki
-) -> None:
+def test_an_existing_login_is_used(token: Token, cold: PKCS11Backend) -> None:
     """P4: CKR_USER_ALREADY_LOGGED_IN is success."""
-    sign(cold, softhsm_key)
+    sign(cold, token.key)
 
-    with cryptoki.watched("C_Login") as calls:
-        assert sign(_another(cold), softhsm_key)
+    with token.cryptoki.watched("C_Login") as calls:
+        assert sign(_another(cold), token.key)
 
     assert len(calls) == 1
 
 
-def test_a_logout_by_another_component_is_repaired(
-    softhsm: PKCS11Backend, softhsm_key: KeyId
-) -> None:
+def test_a_logout_by_another_component_is_repaired(token: Token) -> None:
     """P5: closing any session logs the process out; signing continues."""
-    sign(softhsm, softhsm_key)
-    connection = softhsm._session._connection
+    token.sign()
+    connection = token.backend._session._connection
     assert connection is not None
 
     # python-pkcs11 logs out if it had the PIN: that is the last session.
     connection._idle[-1].close()
 
-    assert sign(softhsm, softhsm_key)
-    assert softhsm._session._connection is not connection
+    assert token.sign()
+    assert token.backend._session._connection is not connection
 
 
-def test_the_token_disappears_and_returns(
-    softhsm: PKCS11Backend, softhsm_key: KeyId, softhsm_home: Path
-) -> None:
+def test_the_token_disappears_and_returns(token: Token, softhsm_home: Path) -> None:
     """P6: signing fails meanwhile, and then succeeds without a restart."""
     tokens, away = Layout.of(softhsm_home).tokens, softhsm_home / "away"
-    address, stop = sign(softhsm, softhsm_key), Event()
+    address, stop = token.sign(), Event()
     outcomes: Counter[str] = Counter()
 
     def traffic() -> None:
         while not stop.is_set():
             try:
-                outcomes[sign(softhsm, softhsm_key)] += 1
+                outcomes[token.sign()] += 1
             except BackendUnavailableError as e:
                 outcomes[e.code] += 1
 
@@ -142,46 +134,40 @@ FAULTS = (
     [("C_SignInit", ckr.CKR_DEVICE_REMOVED), *(("C_Sign", each) for each in FAULTS)],
 )
 def test_a_fault_costs_one_reconnection_and_one_retry(
-    softhsm: PKCS11Backend,
-    softhsm_key: KeyId,
-    cryptoki: Cryptoki,
-    function: str,
-    rv: int,
+    token: Token, function: str, rv: int
 ) -> None:
     """P7: the first fault is repaired; a second one in a row is an error."""
-    sign(softhsm, softhsm_key)
+    token.sign()
 
     with (
-        cryptoki.watched("C_Initialize") as reconnections,
-        cryptoki.failing(function, rv, times=1) as calls,
+        token.cryptoki.watched("C_Initialize") as reconnections,
+        token.cryptoki.failing(function, rv, times=1) as calls,
     ):
-        assert softhsm.sign_digest(softhsm_key, secrets.token_bytes(32))
+        assert token.backend.sign_digest(token.key, secrets.token_bytes(32))
     assert (len(reconnections), len(calls)) == (1, 2)
 
     with (
-        cryptoki.watched("C_Initialize") as reconnections,
-        cryptoki.failing(function, rv) as calls,
+        token.cryptoki.watched("C_Initialize") as reconnections,
+        token.cryptoki.failing(function, rv) as calls,
         pytest.raises(BackendUnavailableError),
     ):
-        softhsm.sign_digest(softhsm_key, secrets.token_bytes(32))
+        token.backend.sign_digest(token.key, secrets.token_bytes(32))
     assert (len(reconnections), len(calls)) == (1, 2)
 
-    assert sign(softhsm, softhsm_key)
+    assert token.sign()
 
 
-def test_threads_share_a_failed_reconnection(
-    softhsm: PKCS11Backend, softhsm_key: KeyId, cryptoki: Cryptoki
-) -> None:
+def test_threads_share_a_failed_reconnection(token: Token) -> None:
     """One thread reconnects, and the waiting threads get its error."""
-    sign(softhsm, softhsm_key)
+    token.sign()
 
     with (
-        cryptoki.failing("C_SignInit", ckr.CKR_DEVICE_REMOVED),
-        cryptoki.failing("C_Initialize", ckr.CKR_GENERAL_ERROR) as attempts,
+        token.cryptoki.failing("C_SignInit", ckr.CKR_DEVICE_REMOVED),
+        token.cryptoki.failing("C_Initialize", ckr.CKR_GENERAL_ERROR) as attempts,
         ThreadPoolExecutor(16) as pool,
     ):
         outcomes = [
-            pool.submit(softhsm.sign_digest, softhsm_key, secrets.token_bytes(32))
+            pool.submit(token.backend.sign_digest, token.key, secrets.token_bytes(32))
             for _ in range(16)
         ]
 
@@ -189,12 +175,10 @@ def test_threads_share_a_failed_reconnection(
         isinstance(outcome.exception(), BackendUnavailableError) for outcome in outcomes
     )
     assert len(attempts) <= 2 * 3  # A late thread shares the next one.
-    assert sign(softhsm, softhsm_key)
+    assert token.sign()
 
 
-def test_a_wrong_pin_is_tried_once(
-    cold: PKCS11Backend, softhsm_key: KeyId, cryptoki: Cryptoki
-) -> None:
+def test_a_wrong_pin_is_tried_once(token: Token, cold: PKCS11Backend) -> None:
     """P8: a hundred requests call C_Login once, and no error shows the PIN."""
     pin = secrets.token_hex(8)
     backend = PKCS11Backend(
@@ -204,10 +188,10 @@ def test_a_wrong_pin_is_tried_once(
 
     def ask() -> None:
         with pytest.raises(AccessDeniedError) as caught:
-            backend.sign_digest(softhsm_key, secrets.token_bytes(32))
+            backend.sign_digest(token.key, secrets.token_bytes(32))
         shown.extend(traceback.format_exception(caught.value))
 
-    with cryptoki.watched("C_Login") as calls:
+    with token.cryptoki.watched("C_Login") as calls:
         _in_threads(ask, times=100)
 
     assert len(calls) == 1
@@ -215,24 +199,22 @@ def test_a_wrong_pin_is_tried_once(
 
 
 @pytest.mark.parametrize("rv", [ckr.CKR_PIN_INCORRECT, ckr.CKR_PIN_LOCKED], ids=hex)
-def test_a_refused_pin_is_never_retried(
-    softhsm: PKCS11Backend, softhsm_key: KeyId, cryptoki: Cryptoki, rv: int
-) -> None:
+def test_a_refused_pin_is_never_retried(token: Token, rv: int) -> None:
     """P7, P8: also a PIN that was correct before the reconnection."""
-    backend = _another(softhsm)
-    sign(backend, softhsm_key)
+    backend = _another(token.backend)
+    sign(backend, token.key)
 
     with (
-        cryptoki.failing("C_SignInit", ckr.CKR_DEVICE_REMOVED, times=1),
-        cryptoki.failing("C_Login", rv) as calls,
+        token.cryptoki.failing("C_SignInit", ckr.CKR_DEVICE_REMOVED, times=1),
+        token.cryptoki.failing("C_Login", rv) as calls,
         pytest.raises(AccessDeniedError),
     ):
-        backend.sign_digest(softhsm_key, secrets.token_bytes(32))
-    with cryptoki.watched("C_Login") as later, pytest.raises(AccessDeniedError):
-        backend.sign_digest(softhsm_key, secrets.token_bytes(32))
+        backend.sign_digest(token.key, secrets.token_bytes(32))
+    with token.cryptoki.watched("C_Login") as later, pytest.raises(AccessDeniedError):
+        backend.sign_digest(token.key, secrets.token_bytes(32))
 
     assert (len(calls), len(later)) == (1, 0)
-    assert sign(softhsm, softhsm_key)
+    assert token.sign()
 
 
 @pytest.mark.parametrize(
@@ -241,30 +223,28 @@ def test_a_refused_pin_is_never_retried(
     ids=["file", "text"],
 )
 def test_an_unreadable_pin_is_no_attempt(
-    cold: PKCS11Backend, softhsm_key: KeyId, cryptoki: Cryptoki, pin: Callable[[], str]
+    token: Token, cold: PKCS11Backend, pin: Callable[[], str]
 ) -> None:
     """A missing or malformed PIN file calls no C_Login."""
     backend = PKCS11Backend(Path(cold._session._path), cold._session._token_name, pin)
 
-    with cryptoki.watched("C_Login") as calls, pytest.raises(AccessDeniedError):
-        backend.public_key(softhsm_key)
+    with token.cryptoki.watched("C_Login") as calls, pytest.raises(AccessDeniedError):
+        backend.public_key(token.key)
 
     assert calls == []
 
 
-def test_a_backend_without_token_does_not_disturb_others(
-    softhsm: PKCS11Backend, softhsm_key: KeyId, cryptoki: Cryptoki
-) -> None:
+def test_a_backend_without_token_does_not_disturb_others(token: Token) -> None:
     """A wrong configuration in the same process does not finalize the module."""
-    sign(softhsm, softhsm_key)
+    token.sign()
     misconfigured = PKCS11Backend(
-        Path(softhsm._session._path), "elsewhere", lambda: "1234"
+        Path(token.backend._session._path), "elsewhere", lambda: "1234"
     )
 
-    with cryptoki.watched("C_Finalize") as calls:
+    with token.cryptoki.watched("C_Finalize") as calls:
         for _ in range(3):
             with pytest.raises(SigningError):
-                misconfigured.public_key(softhsm_key)
+                misconfigured.public_key(token.key)
 
     assert calls == []
 

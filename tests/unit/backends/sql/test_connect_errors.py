@@ -128,10 +128,10 @@ MESSAGES = {
 }
 
 
-@pytest.mark.parametrize(("message", "cause"), MESSAGES.items(), ids=MESSAGES)
-def test_known_messages_are_explained(message: str, cause: str) -> None:
+def test_known_messages_are_explained() -> None:
     """These causes are costly to produce with a real server."""
-    assert cause in str(explain_connect_error(message))
+    for message, cause in MESSAGES.items():
+        assert cause in str(explain_connect_error(message))
 
 
 PARAMETERS = [
@@ -147,10 +147,10 @@ PARAMETERS = [
 ]
 
 
-@pytest.mark.parametrize("message", PARAMETERS)
-def test_a_parameter_that_libpq_rejects_is_explained(message: str) -> None:
+def test_a_parameter_that_libpq_rejects_is_explained() -> None:
     """The messages are those of libpq 18."""
-    assert "libpq does not accept" in str(explain_connect_error(message))
+    for message in PARAMETERS:
+        assert "libpq does not accept" in str(explain_connect_error(message))
 
 
 UNKNOWN = [
@@ -162,7 +162,6 @@ UNKNOWN = [
 ]
 
 
-@pytest.mark.parametrize("message", UNKNOWN)
-def test_an_unknown_message_is_not_passed_on(message: str) -> None:
+def test_an_unknown_message_is_not_passed_on() -> None:
     """A peer whose answer is "invalid" does not mean that DATABASE_URL is wrong."""
-    assert explain_connect_error(message) is None
+    assert [explain_connect_error(each) for each in UNKNOWN] == [None] * len(UNKNOWN)
