@@ -176,7 +176,12 @@ def test_a_generated_file(tmp_path: Path) -> None:
     ],
 )
 def test_unusable_files(tmp_path: Path, content: bytes) -> None:
-    """A refusal names what is expected, and does not quote the file."""
+    """
+    A refusal names what is expected, and does not quote the file.
+
+    Other hosts would refuse the MACs of a key with one changed digit.
+    """
+
     path = tmp_path / "mac.key"
     path.touch(0o600)
     path.write_bytes(content)
@@ -187,19 +192,12 @@ def test_unusable_files(tmp_path: Path, content: bytes) -> None:
     assert refusal.code == "mac-key-invalid"
     assert "64 hex digits" in refusal.message
     assert "00000" not in refusal.message
-
-
-@pytest.mark.parametrize("index", [-2, 2], ids=["key", "id"])
-def test_a_key_that_was_copied_wrongly(tmp_path: Path, index: int) -> None:
-    """Other hosts would refuse its MACs, so one changed digit refuses the file."""
-    line = bytearray(RowMACs.generate(number=3))
-    line[index] = ord("0") if line[index] != ord("0") else ord("1")
-    path = tmp_path / "mac.key"
-    path.touch(0o600)
-    path.write_bytes(line)
-
-    with pytest.raises(ConfigurationError, match="an id is of another key: copy"):
-        RowMACs.load(path)
+    for index in (-2, 2):  # A digit of the key, and one of its id.
+        line = bytearray(RowMACs.generate(number=3))
+        line[index] = ord("0") if line[index] != ord("0") else ord("1")
+        path.write_bytes(line)
+        with pytest.raises(ConfigurationError, match="an id is of another key: copy"):
+            RowMACs.load(path)
 
 
 def test_a_file_of_others(tmp_path: Path) -> None:

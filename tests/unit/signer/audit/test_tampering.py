@@ -8,7 +8,7 @@ import pytest
 
 from signer.audit.checkpoints import Verifier
 from signer.audit.verify import ExportVerdict, verify
-from tests.support.audit import KEY, checkpoint, exported
+from tests.support.audit import KEY, checkpoint
 from tests.unit.signer.audit.tampering import (
     EVERY,
     LINKS,
@@ -18,6 +18,7 @@ from tests.unit.signer.audit.tampering import (
     Tampered,
     exported_as,
     rehashed,
+    whole,
 )
 
 
@@ -39,7 +40,8 @@ def _verify(lines: list[bytes], *kept: str) -> ExportVerdict:
 
 def _tamper(number: int, seed: int) -> Tampered:
     """Return an export that differs from the original; try several seeds."""
-    original = exported(LINKS, SIZES)
+    original = whole()
+
     for more in count():
         tampered = TAMPERINGS[number](random.Random(f"{number} {seed} {more}"))
         if tampered[0] != original:
@@ -56,8 +58,8 @@ def test_detects_the_first_bad_record(number: int) -> None:
 
     Without kept checkpoints, only an older copy and changes of the last minutes pass.
     """
-    whole = _verify(exported(LINKS, SIZES), KEPT)
-    assert (whole.finding, whole.signed, whole.records) == (None, SIZE, SIZE)
+    before = _verify(whole(), KEPT)
+    assert (before.finding, before.signed, before.records) == (None, SIZE, SIZE)
     missed = []
     for seed in range(EACH):
         lines, touched, seen = _tamper(number, seed)

@@ -24,6 +24,8 @@ def test_empty_environment_is_production() -> None:
 
     assert settings.app_env is Environment.PRODUCTION
     assert settings.is_production
+    for name in ("app_env", "App_Env", "APP-ENV", " APP_ENV"):  # As usual on UNIX.
+        assert Settings.from_env({name: "development"}).is_production
     assert not settings.debug
     assert not settings.use_kms
     assert not settings.raw_key_present
@@ -35,12 +37,11 @@ def test_empty_environment_is_production() -> None:
 
 @given(st.text() | st.sampled_from([" Development\n", "TEST", "dev", "\u0442est"]))
 def test_only_two_names_are_not_production(value: str) -> None:
-    """In any case; names of variables are case-sensitive, as usual on UNIX."""
+    """In any case, and with blanks around them."""
+
     harmless = value.strip().lower() in ("development", "test")
 
     assert Settings.from_env({"APP_ENV": value}).is_production != harmless
-    for name in ("app_env", "App_Env", "APP-ENV", " APP_ENV"):
-        assert Settings.from_env({name: value}) == Settings.from_env({})
 
 
 @pytest.mark.parametrize("name", ["METRICS_OPEN", "DEBUG"])

@@ -369,13 +369,13 @@ def test_values_of_another_type_are_refused(type_: str, values: list[object]) ->
         assert caught.value.field.startswith("message.it")
 
 
-@pytest.mark.parametrize(
-    "type_",
-    ["uint", "int", "uint7", "uint264", "uint08", "bytes0", "bytes33", "byte", "tuple"],
-)
-def test_types_that_libraries_read_differently_are_refused(type_: str) -> None:
+def test_types_that_libraries_read_differently_are_refused() -> None:
     """ethers hashes uint as uint256, eth-account as uint, and viem refuses it."""
-    assert _refusal(_of(type_, 1)).field == "types.Box.it"
+    for type_ in (
+        *("uint", "int", "uint7", "uint264", "uint08"),
+        *("bytes0", "bytes33", "byte", "tuple"),
+    ):
+        assert _refusal(_of(type_, 1)).field == "types.Box.it"
 
 
 @pytest.mark.parametrize(

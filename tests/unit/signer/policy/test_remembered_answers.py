@@ -132,8 +132,8 @@ def test_an_error_and_a_need_are_remembered_as_such() -> None:
 
 
 def test_remembered_answers_are_those_of_cedar() -> None:
-    """Of all cases on all paths: asked once, repeated, and in the opposite order."""
-    chosen = [(case, path) for case in CASES for path in Path]
+    """Of each third case on a path: once, repeated, and in the opposite order."""
+    chosen = [(case, path) for case in CASES for path in Path][::3]
 
     def ask(policy: Policy) -> list[Decision]:
         return [decide(case, path, policy).decision for case, path in chosen]

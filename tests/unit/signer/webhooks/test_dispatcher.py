@@ -2,6 +2,7 @@
 
 import threading
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from signer.model.refund import Refund, Status
 from signer.ports.clock import utc_now
 from signer.webhooks.dispatcher import DELAYS, next_delay
 from tests.fixtures.ledger import accepted, forge, moved
-from tests.support.refunds import FakeClock
+from tests.support.refunds import FakeClock, altered
 from tests.support.waiting import Timer, eventually
 from tests.support.webhooks import (
     Receiver,
@@ -258,26 +259,20 @@ def test_no_thread(sqlite_store: SQLStore, monkeypatch: pytest.MonkeyPatch) -> N
     assert logs[0]["problem"] == "no-thread"
 
 
-class _Failing:
-    """A store whose next calls of one method raise *errors*."""
-
-    def __init__(self, store: SQLStore, *errors: Exception) -> None:
-        self.store = store
-        self.errors = list(errors)
-
-    def __getattr__(self, name: str) -> object:
-        if name == "record_attempts" and self.errors:
-            raise self.errors.pop(0)
-        return getattr(self.store, name)
-
-
 def test_outcomes_survive_an_outage(sqlite_store: SQLStore) -> None:
     """What a request has led to is stored when the database answers again."""
     for _ in range(3):
         accepted(sqlite_store)
     receiver = Receiver()
-    failing = _Failing(sqlite_store, StoreUnavailableError("down"), ValueError("bug"))
-    working = dispatcher(failing, receiver)  # type: ignore[arg-type]
+    errors = [StoreUnavailableError("down"), ValueError("bug")]
+
+    def record(*given: Any) -> Any:
+        if errors:
+            raise errors.pop(0)
+        return sqlite_store.record_attempts(*given)
+
+    failing = altered(sqlite_store, record_attempts=record)
+    working = dispatcher(failing, receiver)
     with capture_logs() as logs:
         working.run(
             lambda: count(sqlite_store, DeliveryState.DELIVERED) == 3 or len(logs) > 20
