@@ -8,6 +8,7 @@ import pytest
 
 from backends.sql.audit import AuditTables
 from signer.audit.checkpoints import CheckpointKey, Verifier
+from signer.errors import ConfigurationError
 from tests.api.cli.audit_commands import LINKS, MORE, run, verified
 from tests.support.audit import (
     KEY,
@@ -131,6 +132,15 @@ def test_the_command_counts_the_alert_of_an_overdue_checkpoint(
 
     assert made.exit_code == 0
     assert counts == {"audit-signing-late": 1}
+
+
+def test_a_bad_signing_key_is_a_refusal(
+    journal: AuditTables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUDIT_SIGNING_KEY_FILE", "key.pub.pem")
+    journal.append(records(1))
+
+    assert isinstance(run("checkpoint", "--new").exception, ConfigurationError)
 
 
 def test_names_the_file_that_cannot_be_created() -> None:

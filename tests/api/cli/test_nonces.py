@@ -41,6 +41,16 @@ def test_an_unusable_configuration(
     assert "refused: networks-misconfigured" in finished.err
 
 
+def test_a_dry_run_names_open_fillers(run: Run, world: World, paid: Refund) -> None:
+    """They hold up the nonces above theirs, and no refund shows them."""
+    world.fill(1)
+    finished = run("nonce", "repair", "--dry-run")
+    (looked,) = run("nonce", "repair", "--json", "--dry-run").json
+
+    assert "  open filler: nonce 1, reserved" in finished.out
+    assert looked["fillers"] == [{"nonce": 1, "status": "reserved", "blocked_by": None}]
+
+
 def test_repair_resumes_the_wallet(
     run: Run, world: World, paid: Refund, fresh_anvil: DevChain
 ) -> None:
