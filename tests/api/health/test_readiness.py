@@ -773,3 +773,12 @@ def test_a_new_active_key_needs_a_proof_of_its_own(
     sqlite_store.prove(other.address, process.clock())
 
     check()
+
+
+def test_the_active_key_is_reported_after_a_rotation(system: System) -> None:
+    other = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+    made_active(system.store, key_at(other))
+
+    answer = system.checker()
+
+    assert (answer.address, answer.epoch) == (other, 2)

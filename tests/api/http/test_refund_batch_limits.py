@@ -35,6 +35,22 @@ def limited(sqlite_store: SQLStore, clock: SettableClock) -> TestClient:
     return TestClient(create_app(build_container(sqlite_store, clock, tenants=TENANTS)))
 
 
+def test_tenants_are_separate(limited: TestClient) -> None:
+    """A key or reference of another tenant has no effect and shows nothing."""
+    mine = submit(limited, member(1), member(2), **bearer(sub="pod-1"))
+    same = submit(limited, member(1), member(2), **bearer(sub="pod-2"))
+    theirs = submit(limited, member(1), member(2, amount="1"), **bearer(sub="other"))
+
+    assert [statuses(each) for each in (mine, same, theirs)] == [
+        [201, 201],
+        [200, 200],
+        [201, 201],
+    ]
+    ids = [{each["refund"]["id"] for each in a.json["results"]} for a in (mine, theirs)]
+    assert not ids[0] & ids[1]
+    assert {each["id"] for each in stored(limited, sub="other")} == ids[1]
+
+
 def test_each_member_counts_as_a_request(
     limited: TestClient, clock: SettableClock
 ) -> None:
