@@ -274,6 +274,28 @@ def test_a_token_that_is_not_accepted(
     assert "e.x.pired" not in finished.out + finished.err
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://refunds.example",
+        "https://user:secret@refunds.example",
+        "https://refunds.example?x=1",
+        "ftp://127.0.0.1",
+        "127.0.0.1:8080",
+        "https://",
+    ],
+)
+def test_the_token_is_not_sent_in_clear(
+    hotwallet: Run, write: Write, token: Path, url: str
+) -> None:
+    options = ["--url", url, "--token-file", str(token), "--yes"]
+    finished = hotwallet("refund", "submit", str(write("1")), *options)
+
+    assert finished.status == 2
+    assert "Invalid value for --url: must be an https URL" in finished.err
+    assert "secret" not in finished.err
+
+
 @pytest.mark.parametrize("name", ["results.txt", "refunds.csv", "missing/results.csv"])
 def test_results_need_a_file_of_their_own(
     submit: Submit, write: Write, tmp_path: Path, name: str
