@@ -86,10 +86,7 @@ def transaction(result: Result | None, tx_hash: str) -> MinedTransaction | None:
         return None
     if digest(result["hash"]) != tx_hash.lower():
         raise ValueError("another transaction")
-    # A transaction of type 0x76 has a list of calls; ours have one.
-    made = {"to": None, "value": "0x0", "input": "0x"}
-    calls = result.get("calls", [result])
-    (made,) = calls if len(calls) == 1 else [made]
+    made = _find_call(result)
     to = made.get("to")
     return MinedTransaction(
         tx_hash=tx_hash.lower(),
@@ -101,6 +98,17 @@ def transaction(result: Result | None, tx_hash: str) -> MinedTransaction | None:
         gas_limit=quantity(result["gas"]),
         block=containing_block(result),
     )
+
+
+def _find_call(result: Result) -> Result:
+    """Return what has ``to``, ``value`` and ``input``: of type 0x76, the only call."""
+    calls = result.get("calls")
+    if not isinstance(calls, list):
+        return result
+    (made,) = calls if len(calls) == 1 else [_NOT_OURS]
+    if not isinstance(made, dict):
+        raise ValueError("a call is no object")
+    return made
 
 
 def transaction_state(result: Result | None, tx_hash: str) -> TransactionState:
@@ -121,6 +129,9 @@ def block(result: Result) -> Block:
 
 
 _WORD = 32
+
+_NOT_OURS: Result = {"value": "0x0", "input": "0x"}
+"""What a transaction of several calls is read as: a creation, which we never send."""
 
 
 def number(word: bytes) -> int:

@@ -7,12 +7,13 @@ import os
 import threading
 import time
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from backends.json_rpc import JSONRPCChain
+from backends.json_rpc import JSONRPCChain, parsing
 from backends.json_rpc.client import JSONRPCProxy
 from signer.errors import (
     ChainError,
@@ -524,3 +525,40 @@ def test_no_node_answers(fake_node: FakeNode) -> None:
     for _ in range(2):
         with pytest.raises(ChainUnavailableError):
             proxy.forward("eth_call", [{}])
+
+
+_CALL = {"to": "0x" + "12" * 20, "value": "0x0", "input": "0xf00d"}
+_MINED = {
+    "hash": "0x" + "aa" * 32,
+    "blockHash": "0x" + "bb" * 32,
+    "blockNumber": "0x1",
+    "from": "0x" + "34" * 20,
+    "nonce": "0x2",
+    "gas": "0x3",
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        (_CALL, b"\xf0\x0d"),
+        ({**_CALL, "calls": None}, b"\xf0\x0d"),
+        ({"calls": [_CALL]}, b"\xf0\x0d"),
+        ({"calls": [_CALL, _CALL]}, None),
+        ({"calls": []}, None),
+    ],
+)
+def test_the_call_of_a_transaction(
+    fields: Mapping[str, Any], found: bytes | None
+) -> None:
+    """Type 0x76 has a list: of ours there is one, and others match no refund."""
+    mined = parsing.transaction({**_MINED, **fields}, _MINED["hash"])
+
+    assert mined is not None
+    assert (mined.to is None, mined.data) == (found is None, found or b"")
+
+
+@pytest.mark.parametrize("call", [None, "0x", {}])
+def test_a_malformed_call(call: object) -> None:
+    with pytest.raises((ValueError, KeyError)):
+        parsing.transaction({**_MINED, "calls": [call]}, _MINED["hash"])
