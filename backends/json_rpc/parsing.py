@@ -107,7 +107,7 @@ def _find_call(result: Result) -> Result:
         return result
     (made,) = calls if len(calls) == 1 else [_NOT_OURS]
     if not isinstance(made, dict):
-        raise ValueError("a call is no object")
+        raise ValueError("a call is no object")  # noqa: TRY004  As for other results.
     return made
 
 
