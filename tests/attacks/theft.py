@@ -129,8 +129,8 @@ class Thief:
 
 
 def let_work(world: World, worker: Worker) -> None:
-    """Run *worker* and mine blocks during two minutes."""
-    for _ in range(4):
+    """Run *worker* and mine blocks during three minutes."""
+    for _ in range(6):
         world.clock.advance(seconds=31)
         worker.work()
         world.mine_deep()
