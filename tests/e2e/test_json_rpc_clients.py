@@ -418,9 +418,9 @@ print("replaced", error_of(**{**sent, "value": 2_002}))
 """,
     "ethers": """
 import { NonceManager } from "ethers";
-const told = (name) => (e) => console.log(name, JSON.stringify(e.info ?? e.error));
+const report = (name) => (e) => console.log(name, JSON.stringify(e.info ?? e.error));
 const forbidden = { to: process.env.SPENDER, value: 1n };
-await wallet.sendTransaction(forbidden).catch(told("refused"));
+await wallet.sendTransaction(forbidden).catch(report("refused"));
 const approve = ["function approve(address spender, uint256 amount) returns (bool)"];
 const approved = new Contract(process.env.TOKEN_ADDRESS, approve, wallet);
 const approval = await (await approved.approve(process.env.SPENDER, 12n)).wait();
@@ -430,7 +430,7 @@ const first = await new NonceManager(wallet).sendTransaction(numbered);
 await first.wait();
 const again = { ...numbered, nonce: first.nonce };
 console.log("again", first.hash, (await wallet.sendTransaction(again)).hash);
-await wallet.sendTransaction({ ...again, value: 2_006n }).catch(told("replaced"));
+await wallet.sendTransaction({ ...again, value: 2_006n }).catch(report("replaced"));
 provider.destroy();
 """,
     "viem": """

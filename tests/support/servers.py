@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -123,7 +124,7 @@ class LocalServer(ThreadingHTTPServer):
         """Ignore clients that disconnect."""
 
 
-class LocalHandler(BaseHTTPRequestHandler):
+class LocalHandler(BaseHTTPRequestHandler, ABC):
     """Answers the requests of a ``LocalServer``, in ``respond``."""
 
     protocol_version = "HTTP/1.1"
@@ -135,9 +136,9 @@ class LocalHandler(BaseHTTPRequestHandler):
 
     do_GET = do_PUT = do_POST  # noqa: N815  The names in http.server.
 
+    @abstractmethod
     def respond(self) -> None:
         """Answer the request."""
-        raise NotImplementedError
 
     def read_body(self) -> bytes:
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -115,7 +115,7 @@ def test_what_a_page_shows_is_what_its_files_have(
 
 
 def test_a_reference_is_filtered_too(browser: Browser, refunds: list[Refund]) -> None:
-    """No field is read and dropped, whatever is looked for."""
+    """A reference or an id does not turn the other fields of the search off."""
     one = refunds[1]
     for text in (one.id, one.reference):
         found = browser.get(f"/console/refunds?q={text}&min_amount=2")

@@ -100,7 +100,7 @@ def test_all_vaults_are_named(system: System, vault: LocalVault) -> None:
     """So that the guardians of all of them can begin at once."""
     system.chains["token"] = _chain(
         vault, vault.token, call=lambda _: (1).to_bytes(32, "big")
-    )  # Whatever another contract answers, it lets no key pay.
+    )  # No answer of another contract lets a key pay.
 
     system.chains["two"] = system.chains["one"]
     system.chains["down"] = _chain(

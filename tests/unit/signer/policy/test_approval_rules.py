@@ -89,7 +89,7 @@ BROKEN = (
     ],
 )
 def test_a_final_rule_wins(text: str, rule: str) -> None:
-    """Nobody is asked; approvals are no way around it."""
+    """No approval is asked for, and none would permit it."""
     policy, asked = _policy(text), list[ApprovalNeed]()
     decision = policy.evaluate(_facts())
 
