@@ -80,6 +80,13 @@ class VaultRules:
 
     def permit_all(self) -> bool:
         """Raise the caps again, and return whether they are raised in a block."""
+        # An earlier change that still waits for a block would lower them again.
+        mined, sent = (
+            self.vault.rpc("eth_getTransactionCount", self.vault.guardian, block)
+            for block in ("latest", "pending")
+        )
+        if mined != sent:
+            return False
         token = self.vault.token
         if self.vault.read(["uint96", "uint96"], "caps(address)", token) == CAPS:
             return True
