@@ -11,7 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
@@ -305,7 +305,7 @@ class _Laboratory:
         return Approvals(self._store, audit, Alerts(), clock, required=True)
 
     def _take(self, step: str, point: int | None = None) -> bool:
-        """Take *step* in a process that dies at *point*; return whether it did."""
+        """Take *step*, and die at *point* of it if there is one; return whether."""
         digest = "" if self._found is None else self._found.digest
         steps: Mapping[str, Callable[[], object]] = {
             "approve": lambda: self._approvals.approve(digest, BOB, "checked"),
@@ -314,7 +314,10 @@ class _Laboratory:
         work = steps.get(step, lambda: self._change.request(self._approvals))
         # What a dead process held is free again.
         self._change.clock.advance(seconds=60)
-        has_died = _fork(self._store, work, point)
+        has_died = point is not None and _fork(self._store, work, point)
+        if point is None:  # It need not be a process that can die.
+            with suppress(ApprovalRequiredError):
+                work()
         self._look()
         return has_died
 

@@ -12,6 +12,7 @@ from dev.anvil import ROOT
 from signer.config.networks import load_networks
 from tests.e2e.console import Console, Guide, read_blocks, run_block
 from tests.fixtures.chain import DevChain
+from tests.support.forked_processes import command_for_shells
 from tests.support.policy_reload import compiled
 
 
@@ -27,10 +28,11 @@ _RULE = re.compile(r"^ *```cedar\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 @pytest.fixture
 def console(tmp_path: Path) -> Iterator[Console]:
     """A shell in an empty folder, which has the command."""
-    shell = Console(tmp_path, {})
-    shell.run(f'export PATH="{Path(sys.executable).parent}:$PATH"')
-    yield shell
-    shell.close()
+    with command_for_shells() as folder:
+        shell = Console(tmp_path, {})
+        shell.run(f'export PATH="{folder}:{Path(sys.executable).parent}:$PATH"')
+        yield shell
+        shell.close()
 
 
 def test_a_network_and_a_tenant_are_added(

@@ -27,7 +27,7 @@ from signer.redact import key_prefix
 from tests.e2e.console import Console, Guide
 from tests.e2e.gateway import RECIPIENT, Gateway
 from tests.support.cloudtrail import sign_event, trail_file
-from tests.support.forked_processes import ForkedHotWallet
+from tests.support.forked_processes import ForkedHotWallet, command_for_shells
 from tests.support.servers import LocalHandler, LocalServer
 from tests.support.waiting import eventually
 
@@ -91,11 +91,13 @@ def console(stack: Stack, tmp_path: Path) -> Iterator[Console]:
 @contextmanager
 def _shell(stack: Stack, folder: Path) -> Iterator[Console]:
     shell = Console(folder, {})
-    try:
-        shell.run(exports(stack.environ))
-        yield shell
-    finally:
-        shell.close()
+    with command_for_shells() as commands:
+        try:
+            shell.run(exports(stack.environ))
+            shell.run(f"PATH={commands}:$PATH")
+            yield shell
+        finally:
+            shell.close()
 
 
 def test_a_key_is_rotated_and_rotated_back(

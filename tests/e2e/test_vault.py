@@ -11,7 +11,7 @@ from dev.stack import Stack, exports, is_ready, running_stack
 from dev.vault import StackVault, configure, create_key, deploy_vault
 from tests.e2e.console import Console, Guide
 from tests.e2e.gateway import Gateway
-from tests.support.forked_processes import ForkedHotWallet
+from tests.support.forked_processes import ForkedHotWallet, command_for_shells
 from tests.support.programs import run_python
 from tests.support.waiting import eventually
 
@@ -22,7 +22,10 @@ GUIDE = ROOT / "docs" / "how-to" / "vault.md"
 
 def test_the_guide_is_followed(tmp_path: Path) -> None:
     """*Pay from a vault*: move from a plain wallet, rotate and revoke."""
-    with running_stack(tmp_path / "home", program=ForkedHotWallet()) as stack:
+    with (
+        running_stack(tmp_path / "home", program=ForkedHotWallet()) as stack,
+        command_for_shells() as commands,
+    ):
         gateway = Gateway.of(stack)
         _, standby = create_key(stack, "02")
         third_id, third = create_key(stack, "03")
@@ -30,6 +33,7 @@ def test_the_guide_is_followed(tmp_path: Path) -> None:
         vault = deploy_vault(stack, [stack.address, standby])
         console = Console(tmp_path, {})
         console.run(exports(stack.environ))
+        console.run(f"PATH={commands}:$PATH")
         guide = Guide(
             console,
             GUIDE,

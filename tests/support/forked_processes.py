@@ -10,16 +10,23 @@ shows the name of the fork server.
 
 import atexit
 import contextlib
+import json
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingUnixStreamServer
+from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import IO, NoReturn
 
 from api.cli.__main__ import main
@@ -36,7 +43,8 @@ class ForkedProcess:
     """
     ``work(*arguments)`` as a process that leads a group.
 
-    It writes to *stdout* and *stderr*, and ends with this process.
+    It writes to *stdout* and *stderr*, reads nothing or *stdin*, and ends with this
+    process.
     """
 
     def __init__(
@@ -47,19 +55,21 @@ class ForkedProcess:
         *,
         stdout: IO[bytes],
         stderr: IO[bytes],
+        stdin: IO[bytes] | None = None,
         cwd: Path = ROOT,
     ) -> None:
-        outputs = [
-            Connection(os.dup(file.fileno()), readable=False)
-            for file in (stdout, stderr)
-        ]
+        files = {
+            number: Connection(os.dup(file.fileno()))
+            for number, file in enumerate((stdin, stdout, stderr))
+            if file
+        }
         self._process = FORK_SERVER.Process(
             target=_run,
-            args=(outputs, cwd, dict(environ), work, arguments),
+            args=(files, cwd, dict(environ), work, arguments),
             daemon=True,
         )
         self._process.start()
-        for each in outputs:
+        for each in files.values():
             each.close()
 
     @property
@@ -67,6 +77,11 @@ class ForkedProcess:
         pid = self._process.pid
         assert pid
         return pid
+
+    @property
+    def sentinel(self) -> int:
+        """A descriptor that is ready once it has ended."""
+        return self._process.sentinel
 
     def poll(self) -> int | None:
         """
@@ -194,8 +209,76 @@ def run_commands(
         return list(pool.map(lambda each: run_command(*each), commands))
 
 
+@contextmanager
+def command_for_shells() -> Iterator[Path]:
+    """
+    Yield a folder with a program ``hotwallet``, whose work a fork does.
+
+    The program passes its arguments, variables, folder and files to this process, and
+    ends with the status of the fork.  The fork ends with the program.
+    """
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        program = folder / "hotwallet"
+        program.write_text(
+            _PROGRAM.format(python=sys.executable, path=folder / "socket"), "utf-8"
+        )
+        program.chmod(0o755)
+        with _ShellServer(str(folder / "socket"), _ShellHandler) as server:
+            thread = Thread(target=server.serve_forever, args=(0.05,))
+            thread.start()
+            try:
+                yield folder
+            finally:
+                server.shutdown()
+                thread.join()
+
+
+_PROGRAM = """\
+#!{python} -IS
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect("{path}")
+    asked = json.dumps([sys.argv[1:], dict(os.environ), os.getcwd()]).encode()
+    socket.send_fds(server, [b"%08d" % len(asked)], [0, 1, 2])
+    server.sendall(asked)
+    sys.exit(int(server.recv(4) or 1))
+"""
+
+
+class _ShellServer(ThreadingUnixStreamServer):
+    daemon_threads = True
+
+
+class _ShellHandler(StreamRequestHandler):
+    def handle(self) -> None:
+        """Run a command until it or the program ends."""
+        connection: socket.socket = self.connection
+        size, descriptors, _, _ = socket.recv_fds(connection, 8, 3)
+        arguments, environ, cwd = json.loads(self.rfile.read(int(size)))
+        with ExitStack() as files:
+            stdin, stdout, stderr = (
+                files.enter_context(os.fdopen(each, mode))
+                for each, mode in zip(descriptors, ("rb", "wb", "wb"), strict=True)
+            )
+            process = ForkedProcess(
+                _hotwallet,
+                arguments,
+                environ,
+                stdout=stdout,
+                stderr=stderr,
+                stdin=stdin,
+                cwd=Path(cwd),
+            )
+        wait_for([connection, process.sentinel])
+        process.send_signal(signal.SIGTERM)  # Unless it has ended.
+        status = process.wait(_SECONDS)
+        with contextlib.suppress(BrokenPipeError):
+            connection.sendall(str(status).encode())
+
+
 def _run(
-    outputs: Sequence[Connection],
+    files: Mapping[int, Connection],
     cwd: Path,
     environ: Mapping[str, str],
     work: Callable[..., object],
@@ -203,9 +286,11 @@ def _run(
 ) -> None:
     die_with_parent(os.getppid())
     os.setpgid(0, 0)
-    for number, output in enumerate(outputs, start=1):
-        os.dup2(output.fileno(), number)
-        output.close()
+    for number, file in files.items():
+        os.dup2(file.fileno(), number)
+        file.close()
+    if 0 in files:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environ)
