@@ -26,7 +26,6 @@ pytest_plugins = [
     "tests.fixtures.chain",
     "tests.fixtures.geth",
     "tests.contract.report",
-    "tests.crash.report",
     "tests.support.distribution",
 ]
 

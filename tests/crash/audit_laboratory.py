@@ -172,16 +172,6 @@ class AuditLaboratory:
         ]
         return max(stalls, default=0.0)
 
-    def figures(self) -> dict[str, float]:
-        kept = len(self.observer.checkpoints)
-        return {
-            "deaths": len(self.deaths),
-            "records": len(self.observer.records),
-            "checkpoints": kept,
-            "checkpoints logged": len(self.checkpoints()) - kept,
-            "longest stall, s": self.longest_stall(),
-        }
-
     def _kill_at(self, point: str) -> None:
         """Arm *point*, and wait until it has killed a process."""
         marker(self._markers, point).unlink()

@@ -1,6 +1,5 @@
 """Reads the store by SELECT through the bare drivers."""
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any, Protocol
@@ -116,15 +115,6 @@ def read_audit(store: Connection) -> tuple[Recorded, ...]:
 def read_keys(store: Connection) -> tuple[KeyRow, ...]:
     query = "SELECT lower(address) AS address, state, epoch FROM keys"
     return tuple(KeyRow(**dict(row)) for row in store.execute(query))
-
-
-def read_lateness(store: Connection) -> float:
-    """Return for how many seconds the oldest unsealed record has waited."""
-    query = "SELECT min(id) AS id FROM audit_records WHERE sequence IS NULL"
-    (row,) = store.execute(query)
-    if row["id"] is None:
-        return 0.0
-    return time.time() - int(row["id"][3:15], 16) / 1000
 
 
 def _row(amount: str, calldata: bytes | None, **others: Any) -> Row:

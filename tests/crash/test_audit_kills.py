@@ -10,7 +10,6 @@ from signer.audit.verify import ExportVerdict, verify
 from tests.crash.audit_laboratory import KEY, ORIGIN, AuditLaboratory
 from tests.crash.audit_workers import POINTS
 from tests.crash.conftest import SEED
-from tests.crash.report import ReportFigures
 from tests.support.ledgers import open_ledger
 
 
@@ -32,7 +31,7 @@ def _verify(url: str) -> ExportVerdict:
     "deaths", [60, pytest.param(600, marks=pytest.mark.soak)], ids=str
 )
 def test_the_chain_survives_kills(
-    tmp_path: Path, database_url: str, deaths: int, report_figures: ReportFigures
+    tmp_path: Path, database_url: str, deaths: int
 ) -> None:
     """
     Every durable record is in the chain once, and nothing that was sealed has changed.
@@ -45,7 +44,6 @@ def test_the_chain_survives_kills(
         places = {place for place, _ in lab.deaths}
         violations = list(lab.violations())
         written, observer = lab.written(), lab.observer
-        report_figures(lab.figures())
 
         assert violations == [], f"{tmp_path}: {violations[:5]}"
         assert places >= {*POINTS, "kill -9"}, f"not reached: {places}"

@@ -1,17 +1,13 @@
 """Keys are rotated while refunds and signatures are requested (O5)."""
 
 from collections import Counter
-from collections.abc import Sequence
-from itertools import pairwise
 
 import pytest
 
 from tests.crash.conftest import Open, Stack
-from tests.crash.evidence import Evidence
 from tests.crash.gateway_process import Load
-from tests.crash.journal import Entry, read_journal
+from tests.crash.journal import read_journal
 from tests.crash.laboratory import Laboratory
-from tests.crash.report import ReportFigures
 from tests.crash.rotation_checks import (
     SETTINGS,
     assert_verified,
@@ -31,7 +27,6 @@ def test_no_request_fails_during_rotations(
     stack: Stack,
     rotations: int,
     per_second: float,
-    report_figures: ReportFigures,
 ) -> None:
     """Four workers of two hosts use the new key after each rotation."""
     lab = open_laboratory(
@@ -44,20 +39,13 @@ def test_no_request_fails_during_rotations(
     gateway = lab.start_gateway(Load("rotation", per_second=per_second, concurrency=24))
     assert lab.wait(lambda: len(lab.journal()) > 20, 30), lab.explain("no requests")
 
-    late = rotate(lab, admin, rotations, pause=0.4)
+    rotate(lab, admin, rotations, pause=0.4)
 
-    settled = lab.settle(gateway)
+    lab.settle(gateway)
     signing.process.join(10)
     assert signing.process.exitcode == 0, lab.explain("see signing.log")
     drained = lab.wait(lambda: is_drained(lab), 30)
     evidence, signed = lab.evidence(), list(read_journal(signatures))
-    figures = _figures(lab, evidence, signed) | {
-        "settled after": settled,
-        "rotation, most": max(each.at - each.began for each in admin.responses),
-        "sealed late, median": sorted(late)[len(late) // 2],
-        "sealed late, most": max(late),
-    }
-    report_figures(figures)
 
     assert drained, lab.explain(evidence.keys)
     lab.assert_no_violations()
@@ -66,7 +54,8 @@ def test_no_request_fails_during_rotations(
         *unmatched_requests(lab, evidence),
     ]
     assert wrong == [], lab.explain(wrong)
-    assert all(entry["event"] == "signed" for entry in signed), figures
+    others = [entry for entry in signed if entry["event"] != "signed"]
+    assert others == [], lab.explain(others)
     assert _failures(lab) == Counter(), lab.explain("a request was not served at once")
     assert_verified(lab)
     pids = {
@@ -86,26 +75,3 @@ def _failures(lab: Laboratory) -> Counter[str]:
         if entry["event"] == "failed"
         or (entry["event"] == "answered" and entry["http"] != 201)
     )
-
-
-def _figures(
-    lab: Laboratory, evidence: Evidence, signed: Sequence[Entry]
-) -> dict[str, float]:
-    answered = [e for e in lab.journal() if e["event"] == "answered"]
-    times = sorted(entry["at"] for entry in answered)
-    waits = sorted(entry["at"] - entry["began"] for entry in answered)
-    return {
-        "refunds": len(evidence.rows),
-        "refunds per second": _rate(times),
-        "refund, median": waits[len(waits) // 2],
-        "refund, most": waits[-1],
-        "signatures": len(signed),
-        "signatures per second": _rate([entry["at"] for entry in signed]),
-        "longest pause between responses": max(
-            (b - a for a, b in pairwise(times)), default=0.0
-        ),
-    }
-
-
-def _rate(times: Sequence[float]) -> float:
-    return (len(times) - 1) / (max(times) - min(times))
