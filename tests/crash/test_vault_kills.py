@@ -101,7 +101,7 @@ def test_a_vault_pays_once(
     killer, dice = Killer(lab.supervisor, SEED, _WEIGHTS), random.Random(SEED)
 
     with Miner(lab.chain.rpc) as miner, _rotating(lab) as rotations:
-        gateway = lab.start_gateway(Load("refunds", concurrency=12))
+        gateway = lab.start_gateway(Load("refunds", concurrency=24))
         applications = lab.start_json_rpc_client(
             Load("applications", concurrency=3), (Asset.COIN, Asset.CALL)
         )

@@ -108,10 +108,26 @@ class _Trace:
             yield Rule.REVOKED_KEY_IS_SILENT, f"{event.address} was revoked before"
         if self._history.is_stopped(event):
             yield Rule.STOP_IS_SILENT, "signing was stopped"
-        if event.refund_id is None:
-            yield from self._intend_batch(event)
+        is_batch = event.refund_id is None
+        for each in event.each_payment if is_batch else [event]:
+            yield from self._require_payable(each)
+        if event.is_reservation and not self._history.is_active(event.address, event):
+            yield (
+                Rule.ACTIVE_KEY_RESERVES,
+                f"a nonce of {event.address} is reserved, which is not active",
+            )
+        if is_batch:
+            yield from self._require_batch(event)
             return
-        refund = self.refunds[event.refund_id]
+        refund = self.refunds[str(event.refund_id)]
+        yield from self._compare(event, refund)
+        if event.is_reservation:
+            refund.reserved_by.add(event.address)
+        else:
+            yield from self._require_attempt(event, refund)
+
+    def _require_payable(self, event: Event) -> Iterator[tuple[Rule, str]]:
+        refund = self.refunds[str(event.refund_id)]
         if refund.cancelled is not None:
             yield (
                 Rule.CANCELLED_IS_FINAL,
@@ -119,34 +135,6 @@ class _Trace:
             )
         yield from self._require_accepted(event)
         yield from self._require_approved(event, refund)
-        yield from self._compare(event, refund)
-        if event.is_reservation:
-            refund.reserved_by.add(event.address)
-            if not self._history.is_active(event.address, event):
-                yield (
-                    Rule.ACTIVE_KEY_RESERVES,
-                    f"a nonce of {event.address} is reserved, which is not active",
-                )
-        else:
-            yield from self._require_attempt(event, refund)
-
-    def _intend_batch(self, event: Event) -> Iterator[tuple[Rule, str]]:
-        yield from self._require_batch(event)
-        for each in event.each_payment:
-            refund = self.refunds[str(each.refund_id)]
-            if refund.cancelled is not None:
-                yield (
-                    Rule.CANCELLED_IS_FINAL,
-                    f"record {refund.cancelled} cancelled refund {each.refund_id}",
-                )
-            yield from self._require_accepted(each)
-            yield from self._require_approved(each, refund)
-        is_active = self._history.is_active(event.address, event)
-        if event.is_reservation and not is_active:
-            yield (
-                Rule.ACTIVE_KEY_RESERVES,
-                f"a nonce of {event.address} is reserved, which is not active",
-            )
 
     def _require_batch(self, event: Event) -> Iterator[tuple[Rule, str]]:
         """Check that a batch has one list of refunds, and its nonce."""
