@@ -164,6 +164,20 @@ class Service:
         """The address of the service's wallet."""
         return str(self.call("eth_accounts")["result"][0])
 
+    def count(self, block: str) -> int:
+        """Return the number of the wallet's transactions at *block*."""
+        answer = self.call("eth_getTransactionCount", self.wallet, block)
+        return int(answer["result"], 16)
+
+    def await_depth(self) -> None:
+        """Wait until all transactions are as deep as Ignition demands, to begin."""
+
+        def is_deep() -> bool:
+            head = int(self.call("eth_blockNumber")["result"], 16)
+            return self.count(hex(head - 4)) == self.count("pending")
+
+        assert eventually(is_deep)
+
     def transfer(self, units: int) -> dict[str, str]:
         """Return the transaction that pays RECIPIENT *units* of the token."""
         data = f"0xa9059cbb{RECIPIENT[2:].rjust(64, '0')}{units:064x}"
@@ -619,16 +633,11 @@ await late.provider.close();
 
 def test_a_repeated_transfer_is_paid_once(service: Service) -> None:
     """A client that lost the answer gets the same hash; the ledger counts nonces."""
-
-    def count() -> int:
-        answer = service.call("eth_getTransactionCount", service.wallet, "pending")
-        return int(answer["result"], 16)
-
-    before, fields = count(), service.transfer(1_600_000)
+    before, fields = service.count("pending"), service.transfer(1_600_000)
     first, second = (service.call("eth_sendTransaction", fields) for _ in range(2))
 
     assert first["result"] == second["result"]
-    assert count() == before + 1
+    assert service.count("pending") == before + 1
 
 
 CREATION = """
@@ -643,17 +652,19 @@ export default buildModule("Creation", (m) => {
 
 def test_ignition_executes_a_module(service: Service) -> None:
     """On chain 31337, where it first asks for ``hardhat_metadata``."""
+    service.await_depth()
     finished = _hardhat(service, "deploy", "ignition/modules/payment.js")
+    assert finished.returncode == 0, finished.stderr
     refund = service.paid("2.1")
     receipt = service.call("eth_getTransactionReceipt", refund["tx_hash"])["result"]
 
-    assert finished.returncode == 0, finished.stderr
     assert "[ Payment ] successfully deployed" in finished.stdout
     assert (refund["recipient"], receipt["status"]) == (RECIPIENT, "0x1")
 
 
 def test_ignition_continues_after_a_refusal(service: Service) -> None:
     """It shows the rule, and forgets the call when it is told to, as the guide says."""
+    service.await_depth()
     refused = _hardhat(service, "deploy", "ignition/modules/creation.js")
     sent = service.call("eth_sendTransaction", service.transfer(1_450_000))["result"]
     # The payment has the nonce that Ignition has chosen for its call.
