@@ -131,7 +131,7 @@ JSON_RPC = {
 # Only what a vault pays reaches these: composition, signature, broadcast, and ends.
 BATCHES = {
     17: (
-        "store.unmined_amount:after",
+        "store.unmined_amounts:after",
         "chain.preflight:after",
         "store.reserve_all(batch):before",
         "store.reserve_all(batch):after",

@@ -1,6 +1,7 @@
 """A crash point kills one process at its call, and changes nothing else."""
 
 import os
+import re
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,11 @@ from typing import cast
 import pytest
 
 from signer.model.refund import Refund
+from signer.ports.chain import ChainClient
+from signer.ports.key_backend import KeyDirectory
+from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Change
+from tests.crash import crash_points
 from tests.crash.crash_points import (
     CRASH_AT,
     CRASH_MARKERS,
@@ -83,3 +88,18 @@ def test_without_points_the_port_is_unchanged(port: Port) -> None:
     crashing = CrashingPort(port, "store", CrashPoints("api", {}))
 
     assert crashing.save_all([]) == "answer"
+
+
+def test_each_point_is_a_call_of_a_port() -> None:
+    """A method that was renamed would leave a point that no process reaches."""
+    ports = {"store": Ledger, "chain": ChainClient, "backend": KeyDirectory}
+    tables = (
+        value
+        for name, value in vars(crash_points).items()
+        if name.isupper() and isinstance(value, dict)
+    )
+    names = {each for table in tables for found in table.values() for each in found}
+    calls = {tuple(re.split(r"[.(:]", each)[:2]) for each in names}
+
+    assert len(calls) > 20
+    assert {call for call in calls if not hasattr(ports[call[0]], call[1])} == set()
