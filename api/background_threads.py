@@ -12,7 +12,6 @@ from api.bootstrap import accept_rules, check_network, prepare_rules
 from api.container import Container
 from api.extension import find_hooks
 from api.process_parts import open_dispatcher
-from signer.audit.sealer import Sealer
 from signer.config.policy_files import read_policy_files
 from signer.loops import Wait
 from signer.model.audit_record import WORKER
@@ -39,16 +38,7 @@ def start_threads(container: Container, process: str) -> None:
 
 def start_sealer(container: Container) -> None:
     """Seal audit records."""
-    sealer = Sealer(
-        container.store,
-        container.checkpoint_settings,
-        container.alerts,
-        container.clock,
-        audit=container.audit,
-        sealing_alert=container.sealing_alert,
-        patience=container.standby,
-    )
-    _start("sealer", sealer.run)
+    _start("sealer", container.sealer.run)
 
 
 def _loops(container: Container, process: str) -> Iterator[tuple[str, Run]]:

@@ -22,7 +22,7 @@ from api.plugins import check_plugin, load_plugin
 from signer.alerts import RUNBOOKS, Alerts
 from signer.approvals import Approvals
 from signer.audit.log import AuditLog
-from signer.audit.sealer import SealingAlert
+from signer.audit.sealer import Sealer, SealingAlert
 from signer.config.deny_list import DenyList
 from signer.config.digest import Configuration, read_configuration
 from signer.config.networks import Network, load_networks
@@ -274,6 +274,19 @@ class Container:
     def sealing_alert(self) -> SealingAlert:
         """The alert of late sealing, which the sealer and ``/readyz`` share."""
         return SealingAlert(self.alerts)
+
+    @cached_property
+    def sealer(self) -> Sealer:
+        """Seals audit records, in the process that leads."""
+        return Sealer(
+            self.store,
+            self.checkpoint_settings,
+            self.alerts,
+            self.clock,
+            audit=self.audit,
+            sealing_alert=self.sealing_alert,
+            patience=self.standby,
+        )
 
     @cached_property
     def meter(self) -> WorkerMeter:

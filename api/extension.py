@@ -24,6 +24,7 @@ GROUP = "hotwallet.extras"
 
 SERVICES = {
     "screening": "SCREENING_URL",
+    "shipping": "AUDIT_SHIP_TO",
     "tracer": "TRACES_URL",
     "treasury": "TREASURY_URL",
 }

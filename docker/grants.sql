@@ -26,6 +26,7 @@ GRANT SELECT ON unrecorded_transactions TO hotwallet_refunds;
 GRANT SELECT ON spendings TO hotwallet_refunds;
 GRANT SELECT ON keys TO hotwallet_refunds;
 GRANT SELECT, INSERT (id, body, mac) ON audit_records TO hotwallet_refunds;
+GRANT SELECT ON audit_shipping TO hotwallet_refunds;
 GRANT SELECT, INSERT, UPDATE (count), DELETE ON rate_counters TO hotwallet_refunds;
 GRANT SELECT, INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_refunds;
 GRANT SELECT, INSERT (digest, proposal, requested_by, requested_at, expires_at,
@@ -57,6 +58,8 @@ GRANT SELECT, INSERT, UPDATE (state, updated_at, epoch, requested_by, blocked_by
 GRANT SELECT, INSERT (id, body, mac), UPDATE (sequence, hash) ON audit_records TO
     hotwallet_worker;
 GRANT SELECT, INSERT ON audit_checkpoints TO hotwallet_worker;
+GRANT SELECT, INSERT, UPDATE (place, sequence, hash, complete_at, version, mac) ON
+    audit_shipping TO hotwallet_worker;
 GRANT SELECT, INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_worker;
 GRANT SELECT, INSERT, UPDATE (state, decided_by, decided_at, version, mac) ON approvals
     TO hotwallet_worker;
@@ -95,6 +98,7 @@ GRANT SELECT, INSERT, UPDATE (state, updated_at, epoch, requested_by, blocked_by
 GRANT SELECT, INSERT (id, body, mac), UPDATE (sequence, hash) ON audit_records TO
     hotwallet_admin;
 GRANT SELECT, INSERT ON audit_checkpoints TO hotwallet_admin;
+GRANT SELECT ON audit_shipping TO hotwallet_admin;
 GRANT SELECT, INSERT, UPDATE (expires_at), DELETE ON used_tokens TO hotwallet_admin;
 GRANT SELECT, INSERT, UPDATE (count), DELETE ON rate_counters TO hotwallet_admin;
 GRANT SELECT, INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_admin;
@@ -125,6 +129,7 @@ GRANT SELECT ON unrecorded_transactions TO hotwallet_sign;
 GRANT SELECT, INSERT, UPDATE (amount) ON spendings TO hotwallet_sign;
 GRANT SELECT ON keys TO hotwallet_sign;
 GRANT SELECT, INSERT (id, body, mac) ON audit_records TO hotwallet_sign;
+GRANT SELECT ON audit_shipping TO hotwallet_sign;
 GRANT SELECT, INSERT, UPDATE (count), DELETE ON rate_counters TO hotwallet_sign;
 GRANT SELECT, INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_sign;
 GRANT SELECT, INSERT (digest, proposal, requested_by, requested_at, expires_at,

@@ -37,6 +37,8 @@ class Alert(StrEnum):
     ROTATION_REFUSED = "rotation-refused"
     CHAIN_BROKEN = "audit-chain-broken"
     SEALING_LATE = "audit-sealing-late"
+    SHIPPING_LATE = "audit-shipping-late"
+    SHIPPING_DIFFERS = "audit-shipping-differs"
     SIGNING_STOPPED = "signing-stopped"
     SIGNING_LATE = "audit-signing-late"
     RECORD_FORGED = "audit-record-forged"
@@ -88,6 +90,7 @@ LASTING: Mapping[Alert, float] = {
     **dict.fromkeys((Alert.KEY_UNHEALTHY, Alert.SIGNING_STOPPED), 0.0),
     **dict.fromkeys((Alert.WORKER_STOPPED, Alert.POLICY_NOT_RELOADED), 0.0),
     **dict.fromkeys((Alert.SEALING_LATE, Alert.TOP_UP_FAILING), REMIND_SECONDS),
+    Alert.SHIPPING_LATE: REMIND_SECONDS,
     Alert.WEBHOOK_FAILING: REMIND_SECONDS,
     Alert.DATABASE_UNREACHABLE: REMIND_SECONDS,
     **dict.fromkeys((Alert.NODE_DOWN, Alert.NODE_LAGGING, Alert.QUORUM_LOST), _HOURS),

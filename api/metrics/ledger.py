@@ -91,6 +91,10 @@ class LedgerCollector:
         found.set(metric_names.AUDIT_RECORDS, value=sealed)
         oldest = unsealed_seconds(self._ledger.oldest_unsealed(), self._clock)
         found.set(metric_names.AUDIT_UNSEALED, value=oldest)
+        shipping = self._ledger.shipping()
+        if shipping is not None and shipping.place:
+            seconds = (self._clock() - shipping.complete_at).total_seconds()
+            found.set(metric_names.AUDIT_UNSHIPPED, value=max(0.0, seconds))
         last = find_newest(self._ledger, self._verify).statement
         size = 0 if last is None else last.size
         found.set(metric_names.CHECKPOINT_RECORDS, value=size)

@@ -69,6 +69,10 @@ AUDIT_RECORDS = OF_LEDGER.declare(
 AUDIT_UNSEALED = OF_LEDGER.declare(
     "audit_unsealed_seconds", "Age of the oldest audit record that is not sealed yet."
 )
+AUDIT_UNSHIPPED = OF_LEDGER.declare(
+    "audit_unshipped_seconds",
+    "How long ago all audit records were at `AUDIT_SHIP_TO`; absent without it.",
+)
 CHECKPOINT_RECORDS = OF_LEDGER.declare(
     "audit_checkpoint_records", "Audit records that the newest checkpoint covers."
 )

@@ -15,8 +15,9 @@ from backends.sql.hold_checks import require_running
 from backends.sql.key_rows import KeyRows
 from backends.sql.prepared import execute
 from backends.sql.spending import count_documents
-from backends.sql.tables import audit_checkpoints, audit_records
+from backends.sql.tables import audit_checkpoints, audit_records, audit_shipping
 from backends.sql.urls import POSTGRESQL
+from backends.sql.versioned_rows import SealedRows, select_flagged
 from signer.audit.hash_chain import (
     BATCH,
     GENESIS,
@@ -26,7 +27,7 @@ from signer.audit.hash_chain import (
     sealed,
 )
 from signer.errors import KeyRotatedError, StaleStateError
-from signer.model.audit_record import Record, Sealed
+from signer.model.audit_record import AuditShipping, Record, Sealed
 from signer.model.key import SigningCondition
 from signer.ports.audit_journal import Checkpoint, DeclareForged, Sealing
 from signer.row_macs import RowMACs
@@ -168,6 +169,9 @@ _NEWEST_CHECKPOINTS = (
 )
 
 
+_SHIPPING = select(audit_shipping)
+
+
 class AuditTables(Tables):
     """Implements ``signer.ports.Journal``."""
 
@@ -277,6 +281,23 @@ class AuditTables(Tables):
             _NEWEST_CHECKPOINTS, after=after, upto=upto, at_most=limit
         )
         return tuple(Checkpoint(*row) for row in rows)
+
+    def shipping(self) -> AuditShipping | None:
+        rows = self._shipping_rows
+        found = self._database.run(lambda c: select_flagged(rows(c), _SHIPPING))
+        return found[0] if found else None
+
+    def keep_shipping(
+        self, before: AuditShipping | None, after: AuditShipping
+    ) -> AuditShipping:
+        def work(connection: Connection) -> AuditShipping:
+            rows = self._shipping_rows(connection)
+            return rows.insert(after) if before is None else rows.replace(before, after)
+
+        return self._database.transaction(work)
+
+    def _shipping_rows(self, connection: Connection) -> SealedRows[AuditShipping]:
+        return SealedRows(connection, self._macs, audit_shipping, AuditShipping)
 
     def _seal(
         self, connection: Connection, limit: int, declare: DeclareForged

@@ -17,6 +17,7 @@ from backends.sql.tables import (
     HEAD,
     accepted_limits,
     approvals,
+    audit_shipping,
     keys,
     metadata,
     unrecorded,
@@ -32,6 +33,7 @@ from backends.sql.wallet_rows import (
 )
 from signer.errors import ConfigurationError, Refusal, StoreError
 from signer.model.approval import Approval
+from signer.model.audit_record import AuditShipping
 from signer.model.worker_row import AcceptedLimits
 from signer.row_macs import RowMACs
 
@@ -48,8 +50,9 @@ def renew_macs(connection: Connection, macs: RowMACs) -> None:
     Give authentic rows a MAC under the current MAC key.
 
     These are the rows of the ring, stops, blocked tenants, approvals, accepted limits,
-    wallets and unrecorded transactions.  A row without a valid MAC stays as it is:
-    nothing in the database, its revision included, is a reason to trust a row.
+    what is shipped, wallets and unrecorded transactions.  A row without a valid MAC
+    stays as it is: nothing in the database, its revision included, is a reason to trust
+    a row.
 
     Raises:
         RowNotAuthenticError: A key of the ring has no valid MAC.
@@ -61,6 +64,8 @@ def renew_macs(connection: Connection, macs: RowMACs) -> None:
     _renew(SealedRows(connection, macs, approvals, Approval), select(approvals), macs)
     limits = SealedRows(connection, macs, accepted_limits, AcceptedLimits)
     _renew(limits, select(accepted_limits), macs)
+    shipped = SealedRows(connection, macs, audit_shipping, AuditShipping)
+    _renew(shipped, select(audit_shipping), macs)
     _renew(wallet_rows(connection, macs), ALL_WALLETS, macs)
     for each in select_unrecorded(connection, macs, select(unrecorded)):
         if each.is_authentic and not macs.is_current(each.mac):

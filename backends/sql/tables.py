@@ -31,7 +31,7 @@ from backends.sql.table_declaration import (
     partial,
 )
 from signer.model.approval import Approval
-from signer.model.audit_record import Record
+from signer.model.audit_record import AuditShipping, Record
 from signer.model.event import TYPES, Delivery, Event
 from signer.model.hold import Hold
 from signer.model.key import Key
@@ -486,6 +486,20 @@ audit_checkpoints = declare(
         "worker admin": "SELECT, INSERT",
     },
     sqlite_with_rowid=False,
+)
+
+audit_shipping = declare(
+    "audit_shipping",
+    AuditShipping,
+    CheckConstraint("id = 1", "one"),
+    doc="one row: how much of the log is at `AUDIT_SHIP_TO`"
+    " ([audit.md](../reference/audit.md#shipping))",
+    verified="when it is shipped or signed",
+    otherwise="nothing counts as shipped: what the place has is compared again",
+    grants={
+        "all": "SELECT",
+        "worker": "INSERT, UPDATE (place, sequence, hash, complete_at, version, mac)",
+    },
 )
 
 used_tokens = declare(

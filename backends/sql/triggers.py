@@ -14,6 +14,7 @@ from backends.sql.tables import (
     approvals,
     audit_checkpoints,
     audit_records,
+    audit_shipping,
     events,
     holds,
     keys,
@@ -371,6 +372,8 @@ _only_rise(approvals, "an approval", "approvals")
 _stay(approvals, "versions of approvals only rise")
 _only_rise(accepted_limits, "the limits", "the limits")
 _stay(accepted_limits, "versions of the limits only rise")
+_only_rise(audit_shipping, "what is shipped", "what is shipped")
+_stay(audit_shipping, "versions of what is shipped only rise")
 
 # REPLACE fires no trigger for the row that it deletes.
 _only_rise(

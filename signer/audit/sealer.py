@@ -150,6 +150,8 @@ class Sealer:
         self._left: str | None = None  # The oldest record that the last look left.
         self._is_waiting = False  # A record was left unsealed.
         self._is_idle = False  # There is nothing to do until something is written.
+        # All that was committed before this time of the timer is sealed.
+        self.sealed_at: float | None = None
 
     def run(self, wait: Wait) -> None:
         """Work until *wait* returns true; it gets the seconds until the next round."""
@@ -198,6 +200,7 @@ class Sealer:
 
     def _seal_all(self, *, leave: bool) -> int:
         """Seal waiting records, and report how long the oldest one left has waited."""
+        began = self._timer()
         waiting = self._journal.oldest_unsealed()
         # A record that another program sealed does not wait.
         is_due = self._is_check_due(self._clock()) or (
@@ -218,6 +221,8 @@ class Sealer:
                     waiting, is_due = None, False
         finally:
             self._is_waiting = waiting is not None
+            if waiting is None:
+                self.sealed_at = began
             now = self._clock()
             made = None if waiting is None else made_at(waiting)
             self._sealing_alert.report(now - (made or now), "sealer")

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from signer.errors import InvalidInputError
 from signer.model.decision import Decision
-from signer.model.sealed_fields import PrimaryKey, sealed
+from signer.model.sealed_fields import NotStored, PrimaryKey, Small, sealed
 
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -254,3 +254,26 @@ def _are_standard(values: Iterable[object]) -> bool:
         if not is_standard:
             return False
     return True
+
+
+@sealed("audit shipping")
+@dataclass(frozen=True)
+class AuditShipping:
+    """
+    How much of the log is at the *place* that it is shipped to; "" if to none.
+
+    These are the records up to number ``sequence``, which has the chain's ``hash``, and
+    with them each one that was committed before ``complete_at``, by the ledger's clock.
+    An older row only says that less is shipped, so that it cannot permit a signature.
+    ``version`` counts the changes: each is a compare-and-set on it.  ``is_authentic``
+    is not stored: it is False if the MAC of the stored row is not valid.
+    """
+
+    id: PrimaryKey[int]
+    place: str
+    sequence: int
+    hash: bytes
+    complete_at: datetime
+    version: Small = 0
+    mac: str | None = field(default=None, compare=False, repr=False)
+    is_authentic: NotStored[bool] = True

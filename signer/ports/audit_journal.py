@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from signer.model.audit_record import Record, Sealed
+from signer.model.audit_record import AuditShipping, Record, Sealed
 from signer.model.sealed_fields import PrimaryKey
 
 
@@ -113,6 +113,19 @@ class Journal(Protocol):
         Return up to *limit* stored checkpoints, the largest size first.
 
         Their sizes are above *after*, and *upto* at most.
+        """
+
+    def shipping(self) -> AuditShipping | None:
+        """Return how much is shipped; None if nothing ever was."""
+
+    def keep_shipping(
+        self, before: AuditShipping | None, after: AuditShipping
+    ) -> AuditShipping:
+        """
+        Replace *before* by *after*, and return it as it is stored.
+
+        Raises:
+            StaleStateError: Another process changed the row.
         """
 
     def excess_privileges(self, role: str) -> Sequence[str]:

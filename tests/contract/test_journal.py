@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -18,8 +18,8 @@ from backends.sql.database import Database
 from backends.sql.key_rows import KeyRows
 from backends.sql.tables import keys
 from signer.audit.hash_chain import GENESIS, sealed
-from signer.errors import KeyRotatedError, StoreError
-from signer.model.audit_record import Record
+from signer.errors import KeyRotatedError, StaleStateError, StoreError
+from signer.model.audit_record import AuditShipping, Record
 from signer.model.key import SERVING, Key, KeyState, SigningCondition
 from tests.fixtures.races import race
 from tests.support.audit import START, chain, checkpoint, record, records
@@ -41,6 +41,9 @@ REWRITINGS = (
     "DELETE FROM audit_records WHERE sequence IS NULL",
     "UPDATE audit_checkpoints SET note = ''",
     "DELETE FROM audit_checkpoints",
+    "DELETE FROM audit_shipping",
+    "UPDATE audit_shipping SET sequence = 9",
+    "UPDATE audit_shipping SET sequence = 9, version = version + 2",
 )
 """Statements that triggers or constraints must reject; record 3 is unsealed."""
 
@@ -241,6 +244,7 @@ def _filled(journal: AuditTables) -> list[object]:
     seal(journal)
     journal.append(given[2:])
     journal.keep_checkpoint(checkpoint(chain(2), 2))
+    journal.keep_shipping(None, AuditShipping(1, "file:///place", 2, GENESIS, START))
     return _rows(journal)
 
 
@@ -249,6 +253,7 @@ def _rows(journal: AuditTables) -> list[object]:
         return [
             *connection.execute(text("SELECT * FROM audit_records ORDER BY id")),
             *connection.execute(text("SELECT * FROM audit_checkpoints")),
+            *connection.execute(text("SELECT * FROM audit_shipping")),
         ]
 
     return journal._database.run(read)
@@ -265,6 +270,26 @@ def test_records_cannot_be_rewritten(journal: AuditTables, database_url: str) ->
             _raw(database_url, statement)
 
         assert _rows(journal) == before
+
+
+def test_what_is_shipped_is_one_row(journal: AuditTables) -> None:
+    """It is replaced by compare-and-set, whatever another program made of it."""
+    new = AuditShipping(1, "file:///place", 3, GENESIS, START)
+    stored = journal.keep_shipping(None, new)
+    moved = journal.keep_shipping(stored, replace(stored, sequence=4))
+    for before in (None, stored):
+        with pytest.raises(StaleStateError):
+            journal.keep_shipping(before, new)
+    found = journal.shipping()
+    forged = text("UPDATE audit_shipping SET sequence = 9, version = version + 1")
+    journal._database.transaction(partial(_execute, forged))
+    changed = journal.shipping()
+
+    assert found == moved
+    assert (moved.sequence, moved.version) == (4, 1)
+    assert changed is not None
+    assert not changed.is_authentic
+    assert journal.keep_shipping(changed, new).version == 3
 
 
 def _execute(statement: TextClause, connection: Connection) -> None:

@@ -42,6 +42,7 @@ CONDITIONS = (
         Alert.BACKEND_THROTTLED, (metric_names.SIGNATURE_THROTTLED_SHARE,), "throttling"
     ),
     Condition(Alert.SEALING_LATE, (metric_names.AUDIT_UNSEALED,), "audit"),
+    Condition(Alert.SHIPPING_LATE, (metric_names.AUDIT_UNSHIPPED,), "shipping"),
     Condition(Alert.WEBHOOK_FAILING, (metric_names.WEBHOOK_DELIVERIES,), "webhooks"),
     Condition(Alert.QUORUM_LOST, (metric_names.NETWORK_QUORUM,), "nodes"),
     Condition(Alert.CHAIN_STALLED, (metric_names.HEAD_AGE,), "worker"),

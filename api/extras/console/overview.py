@@ -22,6 +22,7 @@ from api.views.administration import describe_stop
 from api.views.codes import load_codes
 from signer.alerts import Alert
 from signer.approvals import OpenApprovals
+from signer.audit import shipping as shipped
 from signer.audit.sealer import LATE
 from signer.config.networks import Network
 from signer.config.settings import Environment
@@ -233,6 +234,12 @@ def _audit_and_webhooks(ledger: Ledger, facts: OverviewFacts) -> Iterator[Notice
         age = format_duration(seconds)
         text = f"An audit record has waited for its seal for {age}"
         yield _soon(text, Alert.SEALING_LATE, "audit")
+    shipping = ledger.shipping()
+    if shipping is not None and shipping.place:
+        waited = facts.now - shipping.complete_at
+        if waited > shipped.LATE:
+            text = f"The audit log has not been shipped for {format_duration(waited)}"
+            yield _soon(text, Alert.SHIPPING_LATE, "audit")
     for backlog in ledger.webhook_backlog():
         if backlog.dead or backlog.failing:
             yield _soon(
