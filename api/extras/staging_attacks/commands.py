@@ -44,16 +44,28 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     required=True,
     help="Your address on the test chain: two smallest refunds are paid to it.",
 )
+@click.option(
+    "--chain-id",
+    "chain_ids",
+    type=int,
+    multiple=True,
+    required=True,
+    help="Of a test chain; repeat it. If the deployment pays on another chain, nothing"
+    " is tried.",
+)
 @prints
 def attack(
-    url: str, token_file: Path, other_token_file: Path, recipient: str
+    url: str,
+    token_file: Path,
+    other_token_file: Path,
+    recipient: str,
+    chain_ids: Sequence[int],
 ) -> Result:
     """
     Attack the deployment at URL as clients, tenants and strangers would.
 
-    It pays two refunds, sends some hundred bad requests, and holds connections open:
-    never run it against production.  Each attack belongs to a section of the threat
-    model.
+    It pays two refunds, sends some hundred bad requests, and holds connections open.
+    Each attack belongs to a section of the threat model.
 
     Exits with 1 if an attack succeeds, 2 if they cannot be tried.
     """
@@ -65,7 +77,7 @@ def attack(
             path.read_text("utf-8").strip() for path in (token_file, other_token_file)
         ]
         target = Target(url, tokens[0], tokens[1], recipient)
-        target.require_usable()
+        target.require_usable(chain_ids)
         reports = []
         for report in run_attacks(target):
             click.echo(f"tried {report.attack.name}", err=True)

@@ -5,7 +5,7 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
@@ -71,13 +71,13 @@ class Target:
         self._port = parts.port or (443 if self.is_secure else 80)
         self._pool = urllib3.PoolManager(retries=False, timeout=SECONDS, maxsize=32)
 
-    def require_usable(self) -> None:
+    def require_usable(self, chain_ids: Collection[int]) -> None:
         """
-        Require that the attacks would mean something: both tokens work, and differ.
+        Require that the attacks would mean something, and move no real money.
 
         Raises:
-            InvalidInputError: The URL does not answer, a token is not accepted, or both
-                are of one tenant.
+            InvalidInputError: The URL does not answer, a token is not accepted, both
+                are the same, or refunds are paid on other chains than *chain_ids*.
         """
         named = (("--token-file", self.token), ("--other-token-file", self.other_token))
         for field, token in named:
@@ -86,9 +86,17 @@ class Target:
             except urllib3.exceptions.HTTPError as e:
                 problem = f"does not answer ({type(e).__name__})"
                 raise InvalidInputError(problem, field="--staging") from None
-            if not answer.document.get("tokens"):
+            shown = answer.document.get("tokens")
+            if not shown:
                 problem = f"shows no tokens to refund (HTTP {answer.status})"
                 raise InvalidInputError(problem, field=field)
+            others = {each["chain_id"] for each in shown} - set(chain_ids)
+            if others:
+                problem = (
+                    f"pays on chain {min(others)}, which is not named: attack only a"
+                    " deployment whose chains are all test chains"
+                )
+                raise InvalidInputError(problem, field="--chain-id")
         if self.token == self.other_token:
             problem = "is the same token: give that of another tenant"
             raise InvalidInputError(problem, field="--other-token-file")

@@ -195,25 +195,47 @@ def test_a_planted_weakness_is_found(
     assert [each.attack.name for each in reports if each.weaknesses] == [name]
 
 
+def _options(tokens: tuple[str, str], folder: Path) -> list[str]:
+    options = ["--recipient", RECIPIENT]
+    for name, token in zip(("token-file", "other-token-file"), tokens, strict=True):
+        (folder / name).write_text(f"{token}\n")
+        options += [f"--{name}", str(folder / name)]
+    return options
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (["--chain-id", "1"], "--chain-id pays on chain 31337, which is not named"),
+        (["--chain-id", "31337", "--staging", "ftp://host"], "--staging must be an"),
+        (["--chain-id", "31337", "--staging", "http://127.0.0.1:9"], "does not answer"),
+    ],
+)
+def test_nothing_is_tried(
+    stack: Stack,
+    tokens: tuple[str, str],
+    tmp_path: Path,
+    changes: list[str],
+    problem: str,
+) -> None:
+    """On other chains, or where no service answers."""
+    options = ["--staging", stack.url, *_options(tokens, tmp_path), *changes]
+
+    finished = run_command(["attack", *options], stack.environ)
+
+    assert finished.returncode == 2
+    assert problem in finished.stderr
+    assert "tried" not in finished.stderr
+
+
 def test_the_service_resists(
     stack: Stack, tokens: tuple[str, str], tmp_path: Path
 ) -> None:
     """Each attack has its planted weakness, except for the transport's."""
-    files = [tmp_path / "token", tmp_path / "other"]
-    for path, token in zip(files, tokens, strict=True):
-        path.write_text(f"{token}\n")
-    options = ["--token-file", str(files[0]), "--other-token-file", str(files[1])]
+    options = _options(tokens, tmp_path)
 
     finished = run_command(
-        [
-            "attack",
-            "--staging",
-            stack.url,
-            *options,
-            "--recipient",
-            RECIPIENT,
-            "--json",
-        ],
+        ["attack", "--staging", stack.url, *options, "--chain-id", "31337", "--json"],
         stack.environ,
     )
 
