@@ -9,6 +9,8 @@ An extra that reads the ledger with queries of its own declares a class of ``Tab
 its folder, and gets it with ``container.store.tables(...)``.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +18,11 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from signer.ports.shipped_log import ShippedLog
 
 
 GROUP = "hotwallet.extras"
@@ -63,6 +69,12 @@ class Extra:
     """The prefix of routes that are pages for people, and no part of the API."""
     openapi: str | None = None
     """The ``Operations`` of the routes (``api/http/openapi/elements.py``)."""
+    shipped_log: str | None = None
+    """
+    ``(str, Mapping) -> ShippedLog``: opens the log that was shipped to a URL.
+
+    The mapping is the environment.  It raises ``InvalidInputError``.
+    """
     start_checks: str | None = None
     """
     ``(Container, *, paying: bool) -> None``, run by the guard.
@@ -119,6 +131,15 @@ def find_service(name: str, environ: Mapping[str, str]) -> Callable[..., Any] | 
 
     problem = f"{variable} needs a {name}, and no extra of this installation has it"
     raise ConfigurationError(Refusal("settings-invalid", problem))
+
+
+def open_shipped_log(url: str, environ: Mapping[str, str]) -> ShippedLog:
+    """Return the log that was shipped to *url*; raises ``InvalidInputError``."""
+    for open_log in find_hooks("shipped_log"):
+        return open_log(url, environ)  # type: ignore[no-any-return]
+    from signer.errors import InvalidInputError  # noqa: PLC0415
+
+    raise InvalidInputError("no extra of this installation reads shipped logs")
 
 
 def find_commands(group: str = "") -> dict[str, tuple[str, str]]:

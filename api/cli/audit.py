@@ -83,6 +83,8 @@ _PROGRESS_LINES = 100_000
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
+_EXPORT = click.File("rb")
+
 
 class _AuditGroup(LazyGroup):
     """Commands that exit with 2 on errors, since 1 means that a problem was found."""
@@ -103,7 +105,7 @@ def audit() -> None:
 
 
 @audit.command()
-@click.argument("export", type=_FILE)
+@click.argument("export", type=_EXPORT, required=False)
 @click.option(
     "--public-key",
     "keys",
@@ -119,26 +121,63 @@ def audit() -> None:
     multiple=True,
     help="A file of checkpoints kept elsewhere: notes, or log lines with notes.",
 )
+@click.option(
+    "--against",
+    metavar="URL",
+    help="The shipped log, s3://BUCKET/PREFIX or file:///FOLDER, to verify as well.",
+)
 @prints
-def verify(export: Path, keys: Sequence[Path], checkpoints: Sequence[Path]) -> Result:
-    """Verify EXPORT with public keys only, and report the first bad record."""
+def verify(
+    export: BinaryIO | None,
+    keys: Sequence[Path],
+    checkpoints: Sequence[Path],
+    against: str | None,
+) -> Result:
+    """
+    Verify EXPORT with public keys only, and report the first bad record.
+
+    EXPORT may be - for standard input.  With --against, the shipped log is verified
+    first.  What it has and EXPORT lacks was deleted.
+    """
     from api.views.audit_reports import verdict_document, verdict_lines
     from backends.record_sequences import RecordSequences
     from signer.audit import verify as verification
     from signer.audit.checkpoints import Verifier
 
-    with export.open("rb") as file:
-        verifier = Verifier(*(path.read_bytes() for path in keys))
-        notes = [
-            note for path in checkpoints for note in read_checkpoints(path, verifier)
-        ]
-        verdict = verification.verify(
-            report_progress(read_lines(file)),
-            verifier,
-            notes,
-            RecordSequences(),
-        )
+    if export is None and against is None:
+        raise click.UsageError("pass EXPORT, --against, or both")
+    verifier = Verifier(*(path.read_bytes() for path in keys))
+    notes = [note for path in checkpoints for note in read_checkpoints(path, verifier)]
+    if against is not None:
+        return _verify_against(against, export, verifier, notes)
+    assert export is not None  # noqa: S101
+    verdict = verification.verify(
+        report_progress(read_lines(export)), verifier, notes, RecordSequences()
+    )
     return Result(verdict_document(verdict), verdict_lines(verdict), verdict.is_good)
+
+
+def _verify_against(
+    url: str, export: BinaryIO | None, verifier: Verifier, notes: Sequence[str]
+) -> Result:
+    """Verify the log that was shipped to *url*, and *export*, and compare them."""
+    from api.extension import open_shipped_log
+    from api.views.audit_reports import comparison_document, comparison_lines
+    from backends.record_sequences import RecordSequences
+    from signer.audit import verify as verification
+    from signer.audit.comparison import Comparison
+
+    log, comparison = open_shipped_log(url, os.environ), Comparison()
+    lines = comparison.remember(report_progress(log.lines()))
+    shipped = verification.verify(lines, verifier, notes, RecordSequences())
+    verdict = None
+    if export is not None:
+        lines = comparison.compare(report_progress(read_lines(export)))
+        kept = [*notes, *verifier.select(log.notes)]
+        verdict = verification.verify(lines, verifier, kept, RecordSequences())
+    found = shipped, verdict, comparison, log
+    document = comparison_document(*found)
+    return Result(document, comparison_lines(*found), bool(document["ok"]))
 
 
 @audit.command()

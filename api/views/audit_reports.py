@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from api.views.values import fields, timestamp
 from signer.audit.checkpoints import parse
-from signer.audit.verify import ExportVerdict
+from signer.audit.comparison import Comparison
+from signer.audit.verify import BadRecord, ExportVerdict
 from signer.ports.audit_journal import Checkpoint
+from signer.ports.shipped_log import ShippedLog
 
 
 if TYPE_CHECKING:  # It needs pydantic, which an auditor does not.
@@ -58,14 +60,54 @@ def verdict_document(verdict: ExportVerdict) -> Mapping[str, Any]:
             "record": checkpoints.sequence,
             "message": checkpoints.problem,
         },
-        "finding": found
-        and {
-            "code": found.code,
-            "record": found.sequence,
-            "line": found.line,
-            "message": found.message,
-        },
+        "finding": found and _finding(found),
     }
+
+
+def _finding(found: BadRecord) -> Mapping[str, Any]:
+    return {"record": found.sequence, **fields(found, "code", "line", "message")}
+
+
+def comparison_document(
+    shipped: ExportVerdict,
+    verdict: ExportVerdict | None,
+    comparison: Comparison,
+    log: ShippedLog,
+) -> Mapping[str, Any]:
+    """Return the verdicts on a *shipped* log and an export of it as a JSON object."""
+    verdicts = [each for each in (shipped, verdict) if each is not None]
+    difference = None if verdict is None else comparison.difference()
+    is_whole = not (log.replaced or log.is_incomplete or difference)
+    return {
+        "ok": is_whole and all(each.is_good for each in verdicts),
+        "shipped": verdict_document(shipped),
+        "replaced": list(log.replaced),
+        "ignored": list(log.ignored),
+        "export": verdict and verdict_document(verdict),
+        "difference": difference and _finding(difference),
+        "unshipped": None if verdict is None else comparison.unshipped,
+    }
+
+
+def comparison_lines(
+    shipped: ExportVerdict,
+    verdict: ExportVerdict | None,
+    comparison: Comparison,
+    log: ShippedLog,
+) -> Iterator[str]:
+    """Return the verdicts on a *shipped* log and an export of it as lines of text."""
+    yield from (f"shipped log: {line}" for line in verdict_lines(shipped))
+    for name in log.replaced:
+        yield f"BAD: another program wrote above {name}, or deleted it"
+    for name in log.ignored:
+        yield f"ignored: {name} is no part of the log"
+    if verdict is None:
+        return
+    yield from (f"export: {line}" for line in verdict_lines(verdict))
+    if difference := comparison.difference():
+        yield f"BAD: the export differs: {difference}"
+    elif comparison.unshipped:
+        yield f"not shipped yet: the last {comparison.unshipped} records"
 
 
 def verdict_lines(verdict: ExportVerdict) -> Iterator[str]:

@@ -22,7 +22,8 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -264,6 +265,15 @@ class Verifier:
                 "the checkpoint is forged: its signature is invalid"
             ) from None
         return statement
+
+    def select(self, notes: Iterable[str]) -> list[str]:
+        """Return those of *notes* that ``verify`` accepts."""
+        accepted = []
+        for note in notes:
+            with suppress(InvalidInputError):
+                self.verify(note)
+                accepted.append(note)
+        return accepted
 
 
 def _key_id(name: str, key: Ed25519PublicKey) -> bytes:

@@ -54,6 +54,10 @@ _MAX_PARTS = 2**30 // PART_BYTES + 2
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 
+_PLACED = re.compile(
+    rb'\{"hash":"([0-9a-f]{64})".*"sequence":([0-9]{1,19})\}\n', re.DOTALL
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -176,6 +180,12 @@ class RawRecord:
 Line = ExportHeader | Sealed | Note | End | Part | Raw
 
 Entry = ExportHeader | Sealed | RawRecord | Note | End
+
+
+def read_place(line: bytes) -> tuple[int, bytes] | None:
+    """Return the number and the hash that the *line* of a record states."""
+    found = _PLACED.fullmatch(line)
+    return None if found is None else (int(found[2]), bytes.fromhex(found[1].decode()))
 
 
 def header_line(origin: str) -> bytes:

@@ -188,6 +188,8 @@ class Sealer:
         if is_due:
             self._is_idle = False  # Also if this fails.
             self.work(leave=follows)
+            if not self._is_waiting:
+                self.sealed_at = began
         if follows:
             return FOLLOW_SECONDS
         rest = max(REST_SECONDS, LOOK_SECONDS - (self._timer() - began))
@@ -200,7 +202,6 @@ class Sealer:
 
     def _seal_all(self, *, leave: bool) -> int:
         """Seal waiting records, and report how long the oldest one left has waited."""
-        began = self._timer()
         waiting = self._journal.oldest_unsealed()
         # A record that another program sealed does not wait.
         is_due = self._is_check_due(self._clock()) or (
@@ -221,8 +222,6 @@ class Sealer:
                     waiting, is_due = None, False
         finally:
             self._is_waiting = waiting is not None
-            if waiting is None:
-                self.sealed_at = began
             now = self._clock()
             made = None if waiting is None else made_at(waiting)
             self._sealing_alert.report(now - (made or now), "sealer")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from api.extension import Extra
+from signer.errors import ConfigurationError, InvalidInputError, Refusal
 
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 EXTRA = Extra(
     name="audit_shipping",
+    shipped_log="api.extras.audit_shipping.reader:open_log",
     services={"shipping": "api.extras.audit_shipping:open_place"},
     start_checks="api.extras.audit_shipping:check_place",
     worker_loops="api.extras.audit_shipping:worker_loops",
@@ -33,13 +35,15 @@ def open_place(container: Container) -> Place | None:
     settings = read_model(ShippingSettings, container.environ)
     if settings.to is None:
         return None
-    return places.open_place(settings.to, settings.endpoint, settings.region)
+    try:
+        return places.open_place(settings.to, settings.endpoint, settings.region)
+    except InvalidInputError as e:
+        problem = f"AUDIT_SHIP_TO {e}"
+    raise ConfigurationError(Refusal("settings-invalid", problem))
 
 
 def check_place(container: Container, *, paying: bool) -> None:
     """Refuse unusable settings; nothing is sent."""
-    from signer.errors import ConfigurationError, Refusal
-
     place = open_place(container)
     if paying and place is not None and container.checkpoint_settings is None:
         problem = "AUDIT_SHIP_TO needs AUDIT_SIGNING_KEY_FILE"

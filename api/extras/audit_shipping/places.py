@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
-from signer.errors import ConfigurationError, HotWalletError, Refusal
+from signer.errors import HotWalletError, InvalidInputError
 from signer.private_files import write_whole
 from signer.redact import quiet_vendor_loggers
 
@@ -31,11 +31,17 @@ class PlaceError(HotWalletError):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A name of the place; *version* is the oldest, and it may have been replaced."""
+    """
+    A name of the place; *version* is the oldest one.
+
+    It *was_replaced* if there is something above that, and *was_deleted* if that alone
+    is left.
+    """
 
     name: str
     version: str | None = None
     was_replaced: bool = False
+    was_deleted: bool = False
 
 
 class Place(Protocol):
@@ -63,7 +69,7 @@ def open_place(url: str, endpoint: str | None, region: str | None) -> Place:
     Return the place of *url*; nothing is sent.
 
     Raises:
-        ConfigurationError: ``settings-invalid``: no such URL, or no boto3.
+        InvalidInputError: It is no such URL, or boto3 is missing.
     """
     parts = urlsplit(url)
     is_plain = not (parts.query or parts.fragment or "@" in parts.netloc)
@@ -71,12 +77,12 @@ def open_place(url: str, endpoint: str | None, region: str | None) -> Place:
         try:
             return S3Place(parts.netloc, parts.path.strip("/"), endpoint, region)
         except ModuleNotFoundError:
-            problem = "s3:// needs boto3: pip install 'hotwallet[s3]'"
+            problem = "needs boto3: pip install 'hotwallet[s3]'"
     elif parts.scheme == "file" and parts.path and not parts.netloc and is_plain:
         return FolderPlace(Path(unquote(parts.path)))
     else:
         problem = "must be s3://BUCKET/PREFIX or file:///FOLDER"
-    raise ConfigurationError(Refusal("settings-invalid", f"AUDIT_SHIP_TO: {problem}"))
+    raise InvalidInputError(problem)
 
 
 class S3Place:
@@ -137,7 +143,8 @@ class S3Place:
                     last = None
                 older = None if last is None else last.version
                 version = each["VersionId"] if is_version else older
-                last = Stored(name, version, last is not None or not is_version)
+                is_above = last is not None or not is_version
+                last = Stored(name, version, is_above, was_deleted=version is None)
             if not page.get("IsTruncated"):
                 break
             start = {

@@ -24,6 +24,7 @@ import structlog
 from api.container import Container
 from api.extras.audit_shipping import open_place
 from api.extras.audit_shipping.places import Place, Stored
+from api.extras.audit_shipping.reader import CHECKPOINTS, segment_name
 from signer.alerts import Alert, Alerts
 from signer.audit.checkpointer import MAX_RECORDS, CheckpointSettings
 from signer.audit.checkpoints import MAX_READ
@@ -53,8 +54,6 @@ _MOST_BYTES = 4 * 2**20
 _MOST_RECORDS = 50_000
 """How many records can fit into a segment."""
 
-RECORDS, CHECKPOINTS = "records/", "checkpoints/"
-
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 _FORGED = (
@@ -75,10 +74,6 @@ class DifferentError(HotWalletError):
     def __init__(self, name: str) -> None:
         super().__init__(f"{name} of the place is not what this ledger has")
         self.name = name
-
-
-def segment_name(first: int) -> str:
-    return f"{RECORDS}{first:020}.jsonl"
 
 
 class Shipper:

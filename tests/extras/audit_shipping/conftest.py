@@ -9,6 +9,10 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from api.extras.audit_shipping.places import Place, open_place
+from backends.sql import SQLStore
+from tests.api.support import SettableClock
+from tests.extras.audit_shipping.shipping import Shipping
+from tests.support.audit import START
 
 
 _NUMBERS = count()
@@ -57,3 +61,8 @@ def opened_place(s3: str) -> Callable[[str], Place]:
 @pytest.fixture
 def place(url: str, opened_place: Callable[[str], Place]) -> Place:
     return opened_place(url)
+
+
+@pytest.fixture
+def shipping(sqlite_store: SQLStore, place: Place) -> Shipping:
+    return Shipping(sqlite_store, place, SettableClock(START))

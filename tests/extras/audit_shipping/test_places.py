@@ -7,7 +7,7 @@ import boto3  # type: ignore[import-untyped]
 import pytest
 
 from api.extras.audit_shipping.places import Place, PlaceError, Stored, open_place
-from signer.errors import ConfigurationError
+from signer.errors import InvalidInputError
 
 
 def _names(place: Place, folder: str = "records/") -> list[str]:
@@ -84,5 +84,5 @@ def test_a_place_that_does_not_answer_fails(tmp_path: Path, bucket: str) -> None
     ["s3://", "s3://a@b/c", "s3://b/c?x=1", "file://host/path", "https://x/y", "/x"],
 )
 def test_other_urls_are_refused(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="must be s3://BUCKET/PREFIX"):
+    with pytest.raises(InvalidInputError, match="must be s3://BUCKET/PREFIX"):
         open_place(url, None, None)

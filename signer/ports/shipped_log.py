@@ -1,0 +1,35 @@
+"""A log that was shipped, as an auditor and a restore read it."""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+
+class ShippedLog(Protocol):
+    """
+    The log at a place, whose other members are known once its lines were read.
+
+    ``notes`` are its checkpoints, which are not verified.  ``replaced`` are the names
+    that have something above their first version, which is the one that counts.
+    ``ignored`` are no parts of the log.  ``is_incomplete`` says whether records are
+    missing before a segment or a checkpoint.
+    """
+
+    @property
+    def notes(self) -> Sequence[str]: ...
+
+    @property
+    def replaced(self) -> Sequence[str]: ...
+
+    @property
+    def ignored(self) -> Sequence[str]: ...
+
+    @property
+    def is_incomplete(self) -> bool: ...
+
+    def lines(self) -> Iterator[bytes]:
+        """
+        Yield the lines of an export of what is there.
+
+        Raises:
+            HotWalletError: It cannot be read.
+        """
