@@ -19,6 +19,11 @@ OUTSIDE = (
     "clients/python/README.md",
     "clients/typescript/README.md",
     "contracts/README.md",
+    "tests/checklists/asvs.md",
+    "tests/checklists/ccss.md",
+    "tests/checklists/openssf.md",
+    "tests/checklists/owasp-api.md",
+    "tests/checklists/slsa.md",
 )
 """Pages outside of ``docs/``, which have the same path on the site."""
 

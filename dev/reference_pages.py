@@ -1,5 +1,5 @@
 """
-Writes the generated pages of the reference, and the grants of the database.
+Writes the generated pages of the reference, the grants of the database, and checklists.
 
 ``python -m dev.reference_pages`` rewrites the files of ``PAGES``; a test checks that
 they are up to date.
@@ -7,6 +7,7 @@ they are up to date.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from inspect import cleandoc
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from api.actions.catalogue import ACTIONS as ACTION_LIST
 from api.cli.__main__ import cli
 from api.metrics import metric_names
 from api.views.codes import load_codes
+from dev.checklists import NAMES, draw_checklist
 from dev.database_pages import PAGE, draw_database, draw_grants
 from signer.config.settings import CREDENTIALS
 from signer.policy.attributes import ACTIONS, Attribute
@@ -276,6 +278,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "docs/reference/policy.md": draw_policy,
     PAGE: draw_database,
     "docker/grants.sql": draw_grants,
+    **{f"tests/checklists/{name}.md": partial(draw_checklist, name) for name in NAMES},
 }
 
 

@@ -30,6 +30,7 @@ from signer.errors import (
     RateLimitedError,
 )
 from signer.ports.clock import utc_now
+from tests.support.markdown import anchors
 
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -146,16 +147,6 @@ def test_the_examples_are_valid() -> None:
     assert tenants.tenants
 
 
-def _slug(heading: str) -> str:
-    """Return the anchor that GitHub gives to *heading*."""
-    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
-
-
-def _anchors(page: Path) -> set[str]:
-    text = page.read_text(encoding="utf-8")
-    return {_slug(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
-
-
 def test_no_link_is_broken() -> None:
     """Each relative link has a target, and its anchor exists."""
     documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
@@ -166,7 +157,7 @@ def test_no_link_is_broken() -> None:
             r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", document.read_text(encoding="utf-8")
         )
         if not (page := document.parent / target if target else document).exists()
-        or (anchor and anchor not in _anchors(page))
+        or (anchor and anchor not in anchors(page))
     ]
 
     assert broken == []
