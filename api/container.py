@@ -32,6 +32,7 @@ from signer.config.tenants import TenantRegistry, check_tenants, load_tenants
 from signer.errors import ConfigurationError, Refusal
 from signer.keys.admin_audit import AdminAudit
 from signer.keys.revocation import Revocation
+from signer.model.approvers import Approvers, load_approvers
 from signer.model.audit_record import Operation
 from signer.ports.backend_plugin import BackendConfig, BackendPlugin
 from signer.ports.clock import Clock, LedgerClock, utc_now
@@ -165,12 +166,29 @@ class Container:
         return read_policy_files(self.settings.policy_dir)
 
     @cached_property
+    def approvers(self) -> Approvers | None:
+        """The people who approve with keys of their own, if APPROVERS_FILE has any."""
+        return load_approvers(self.settings.approvers_file)
+
+    @property
+    def required_approvers(self) -> Approvers:
+        """The same; raises ``ConfigurationError`` without the file."""
+        if self.approvers is None:
+            raise ConfigurationError(
+                Refusal("approvers-missing", "set APPROVERS_FILE: no person has a key")
+            )
+        return self.approvers
+
+    @cached_property
     def configuration(self) -> Configuration:
         return self.build_configuration(self.policy_files)
 
     def build_configuration(self, rules: Rules) -> Configuration:
         tenants = self.tenants.tenants or {}
-        return read_configuration(self.settings, self.networks, tenants, rules)
+        approvers = {} if self.approvers is None else self.approvers.document
+        return read_configuration(
+            self.settings, self.networks, tenants, rules, approvers
+        )
 
     @cached_property
     def webhook_endpoints(self) -> Endpoints:
@@ -323,6 +341,7 @@ class Container:
             self.alerts,
             self.ledger_clock,
             required=self.settings.needs_approvals,
+            approvers=self.approvers,
         )
 
     @cached_property
@@ -375,6 +394,7 @@ class Container:
             deny_list=self.deny_list,
             totals=self.store.payment_totals,
             screening=self.screening,
+            approvers=self.approvers,
         )
 
     # The keys, and what administrators change.

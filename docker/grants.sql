@@ -61,8 +61,8 @@ GRANT SELECT, INSERT ON audit_checkpoints TO hotwallet_worker;
 GRANT SELECT, INSERT, UPDATE (place, sequence, hash, complete_at, version, mac) ON
     audit_shipping TO hotwallet_worker;
 GRANT SELECT, INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_worker;
-GRANT SELECT, INSERT, UPDATE (state, decided_by, decided_at, version, mac) ON approvals
-    TO hotwallet_worker;
+GRANT SELECT, INSERT, UPDATE (reason, state, decided_by, decided_at, expires_at,
+    signatures, version, mac) ON approvals TO hotwallet_worker;
 GRANT SELECT, INSERT, UPDATE (document, accepted_at, version, mac) ON accepted_limits TO
     hotwallet_worker;
 GRANT SELECT, INSERT, UPDATE (at, reason, requested_by, alert, evidence, ended_at,
@@ -102,9 +102,9 @@ GRANT SELECT ON audit_shipping TO hotwallet_admin;
 GRANT SELECT, INSERT, UPDATE (expires_at), DELETE ON used_tokens TO hotwallet_admin;
 GRANT SELECT, INSERT, UPDATE (count), DELETE ON rate_counters TO hotwallet_admin;
 GRANT SELECT, INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_admin;
-GRANT SELECT, INSERT, UPDATE (state, decided_by, decided_at, version, mac, action,
-    proposal, reason, requested_by, requested_at, expires_at, refund_id) ON approvals TO
-    hotwallet_admin;
+GRANT SELECT, INSERT, UPDATE (reason, state, decided_by, decided_at, expires_at,
+    signatures, version, mac, action, proposal, requested_by, requested_at, refund_id)
+    ON approvals TO hotwallet_admin;
 GRANT SELECT ON accepted_limits TO hotwallet_admin;
 GRANT SELECT, INSERT, UPDATE (at, reason, requested_by, alert, evidence, ended_at,
     version, mac) ON holds TO hotwallet_admin;

@@ -46,6 +46,7 @@ class Alert(StrEnum):
     ROW_CHANGED = "row-not-authentic"
     FEES_ABOVE_RECENT = "fees-above-recent"
     APPROVAL_REQUESTED = "approval-requested"
+    APPROVER_KEY_COPIED = "approver-key-copied"
     BREAK_GLASS = "break-glass"
     WORKER_STOPPED = "worker-stopped"
     LOW_BALANCE = "low-balance"

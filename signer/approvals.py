@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Self
 
 from signer.alerts import Alert, Alerts
 from signer.audit.actions import AuditAction
@@ -34,11 +35,18 @@ from signer.model.approval import (
     Proposal,
     is_other_person,
 )
+from signer.model.approvers import (
+    Approvers,
+    Consent,
+    Signed,
+    read_signatures,
+    write_evidence,
+)
 from signer.model.audit_record import (
     WORKER,
     Actor,
-    Operation,
     Record,
+    identify,
     is_identified,
     require_reason,
 )
@@ -65,6 +73,11 @@ _MAX_ALIKE = 100
 _TRIES = 3
 
 _CLOCK = Actor("clock")
+
+_ACTIONS = {
+    Consent.APPROVE: AuditAction.APPROVAL_GRANT,
+    Consent.BREAK_GLASS: AuditAction.APPROVAL_BREAK_GLASS,
+}
 
 _DECIDED = frozenset({ApprovalState.APPROVED, ApprovalState.REJECTED})
 
@@ -155,14 +168,23 @@ class ApprovalChanges:
         self._clock = clock
 
     def draft(
-        self, action: AuditAction, approval: Approval, actor: Actor, reason: str = ""
+        self,
+        action: AuditAction,
+        approval: Approval,
+        actor: Actor,
+        reason: str = "",
+        signed: Signed | None = None,
     ) -> Record:
-        """Draft the record that *actor* makes *approval* what it is, for *reason*."""
+        """
+        Draft the record that *actor* makes *approval* what it is, for *reason*.
+
+        With all that was *signed*, an auditor verifies it without the ledger.
+        """
         is_new = action is AuditAction.APPROVAL_REQUEST
-        return self._audit.result(
+        return self._audit.approval(
             action,
-            Operation.ADMINISTRATION,
             actor,
+            {} if signed is None else write_evidence(approval, signed),
             **({"proposal": approval.proposal} if is_new else {}),
             digest=approval.digest,
             state=str(approval.state),
@@ -197,6 +219,14 @@ class ApprovalChanges:
             after = replace(after, decided_by=name, decided_at=self._clock())
         return self._put(before, after, action, actor, reason)
 
+    def sign(
+        self, before: Approval, after: Approval, signed: Signed, actor: Actor
+    ) -> Approval:
+        """Store *after*, which has what was *signed*, in place of *before*."""
+        after = replace(after, decided_at=self._clock())
+        action = _ACTIONS[signed.consent]
+        return self._put(before, after, action, actor, actor.reason, signed=signed)
+
     def expire(self, found: Approval) -> bool:
         """Return whether the time of *found* is over, after this was recorded."""
         if not found.is_expired(self._clock()):
@@ -213,8 +243,10 @@ class ApprovalChanges:
         action: AuditAction,
         actor: Actor,
         reason: str,
+        *,
+        signed: Signed | None = None,
     ) -> Approval:
-        record = self.draft(action, after, actor, reason)
+        record = self.draft(action, after, actor, reason, signed)
         self._store.put_approval(before, after, record)
         self._audit.log(record)
         return replace(after, version=0 if before is None else before.version + 1)
@@ -244,14 +276,33 @@ class Approvals:
         clock: Clock,
         *,
         required: bool,
+        approvers: Approvers | None = None,
     ) -> None:
-        """Without *required*, one administrator may make every change."""
+        """
+        Without *required*, one administrator may make every change.
+
+        With *approvers* it is required, and only their signatures approve.
+        """
         self._store = store
         self._audit = audit
         self._alerts = alerts
         self._clock = clock
         self._changes = ApprovalChanges(store, audit, clock)
-        self.required = required
+        self.required = required or approvers is not None
+        self.approvers = approvers
+
+    def verified_by(self, approvers: Approvers | None) -> Self:
+        """Return the same, for signatures of *approvers*."""
+        if approvers == self.approvers:
+            return self
+        return type(self)(
+            self._store,
+            self._audit,
+            self._alerts,
+            self._clock,
+            required=self.required,
+            approvers=approvers,
+        )
 
     @contextmanager
     def authorize(
@@ -288,7 +339,7 @@ class Approvals:
     def is_approved(self, proposal: Proposal) -> bool:
         """Return whether ``authorize`` would run its block now."""
         found = self._store.find_approval(proposal.digest)
-        is_usable = found is not None and found.is_usable(self._clock())
+        is_usable = found is not None and self._is_usable(found, self._clock())
         return is_usable or not self.required
 
     def list(self, start: int = 0) -> OpenApprovals:
@@ -309,9 +360,14 @@ class Approvals:
         """Return the proposal with *digest*; as ``find_approval``."""
         return find_approval(self._store, digest)
 
-    def approve(self, digest: str, actor: Actor, reason: str) -> Approval:
+    def approve(
+        self, digest: str, actor: Actor, reason: str, signature: str | None = None
+    ) -> Approval:
         """
         Let the proposal with *digest* be executed.
+
+        If there are approvers with keys, the *signature* says who approves, and *actor*
+        only hands it in.  The one who asked may be one of those who sign.
 
         If a worker asked for it, the first administrator who approves it asks for it as
         well, and it still waits.  It also waits while it needs more approvals.
@@ -322,9 +378,13 @@ class Approvals:
             SamePersonError: *actor* asked for it, or has approved it already.
             UnidentifiedOperatorError: *actor* or the one who asked showed no token.
             ConflictError: It was decided before, or its time is over.
-            InvalidInputError: *reason* is empty, too long, or not printable.
+            InvalidInputError: *reason* is empty, too long, or not printable; or
+                there is no *signature*, or no file to verify it.
         """
         found = self._find(digest, reason)
+        if approvers := self._approvers_for(signature):
+            signed = approvers.require(found, str(signature), Consent.APPROVE)
+            return self._sign(approvers, found, signed, replace(actor, reason=reason))
         _require_groups(found, actor)
         if found.requested_by == WORKER.name and _is_better_asked(found, actor):
             # A worker asks for a refund that was accepted before it needed an approval.
@@ -342,17 +402,24 @@ class Approvals:
             return self._approve_together(found, actor, reason)
         return self._approve(found, AuditAction.APPROVAL_GRANT, actor, reason)
 
-    def break_glass(self, digest: str, actor: Actor, reason: str) -> Approval:
+    def break_glass(
+        self, digest: str, actor: Actor, reason: str, signature: str | None = None
+    ) -> Approval:
         """
         Approve the proposal with *digest* alone, in an emergency; sounds an alert.
 
         Raises as ``approve``, except for who *actor* is.
         """
         found = self._find(digest, reason)
+        signed = None
+        if approvers := self._approvers_for(signature):
+            signed = approvers.require(found, str(signature), Consent.BREAK_GLASS)
         # First, so that a process that dies in between was not silent.
         self._alerts.sound(
             Alert.BREAK_GLASS, action=found.action, actor=actor.name, reason=reason
         )
+        if approvers and signed:
+            return self._sign(approvers, found, signed, replace(actor, reason=reason))
         return self._approve(found, AuditAction.APPROVAL_BREAK_GLASS, actor, reason)
 
     def reject(self, digest: str, actor: Actor, reason: str) -> Approval:
@@ -385,13 +452,13 @@ class Approvals:
         reason: str | None,
     ) -> ApprovalUse:
         now = self._clock()
-        if found is not None and found.is_usable(now):
+        if found is not None and self._is_usable(found, now):
             return self._use(found, actor)
         if reason is None:
             raise ConflictError("nothing was changed: the change is not approved")
-        if found is None or not found.is_unused(now) or _is_better_asked(found, actor):
+        if found is None or not found.is_unused(now) or self._is_void(found, actor):
             found = self._ask(found, proposal, actor, reason, now)
-        if not found.can_be_approved:
+        if not self._can_be_approved(found):
             raise _unidentified(found)
         raise ApprovalRequiredError(
             "another administrator must approve this first: `hotwallet approvals"
@@ -399,6 +466,75 @@ class Approvals:
             digest=found.digest,
             expires_at=found.expires_at,
         )
+
+    def _is_usable(self, found: Approval, now: datetime) -> bool:
+        is_signed = self.approvers is None or self.approvers.accepts(found)
+        return is_signed and found.is_usable(now)
+
+    def _is_void(self, found: Approval, actor: Actor) -> bool:
+        """Return whether *found*, which is not usable, must be asked for again."""
+        if self.approvers is None:
+            return _is_better_asked(found, actor)
+        return found.state is ApprovalState.APPROVED  # Its signatures do not count.
+
+    def _can_be_approved(self, found: Approval) -> bool:
+        return self.approvers is not None or found.can_be_approved
+
+    def _approvers_for(self, signature: str | None) -> Approvers | None:
+        """Return who verifies *signature*; None if tokens decide."""
+        if self.approvers is not None and signature is None:
+            raise InvalidInputError(
+                "is required: people approve with keys of their own (docs/how-to/"
+                "approvals.md#keys-of-the-approvers)",
+                field="signature",
+            )
+        if self.approvers is None and signature is not None:
+            raise InvalidInputError(
+                "proves nothing here: APPROVERS_FILE is not set", field="signature"
+            )
+        return self.approvers
+
+    def _sign(
+        self, approvers: Approvers, found: Approval, signed: Signed, actor: Actor
+    ) -> Approval:
+        """Add what was *signed*; *found* is approved once enough people have."""
+        given = approvers.given(found)
+        if found.state is ApprovalState.APPROVED and approvers.accepts(found):
+            raise ConflictError("nothing was changed: the proposal is approved")
+        if given.get(signed.approver) is signed.consent:
+            raise SamePersonError(
+                f"another person must approve it as well: {signed.approver} did already"
+            )
+        self._require_counter(signed)
+        after = replace(found, signatures=signed.added_to(found.signatures))
+        is_last = approvers.accepts(after)
+        after = replace(
+            after,
+            state=ApprovalState.APPROVED if is_last else ApprovalState.WAITING,
+            decided_by=BETWEEN_NAMES.join(map(identify, approvers.given(after))),
+        )
+        return self._changes.sign(found, after, signed, actor)
+
+    def _require_counter(self, signed: Signed) -> None:
+        """Refuse a copy of an authenticator: what it counts does not rise."""
+        new = signed.signature
+        name = identify(signed.approver)
+        counters = [
+            each.counter
+            for approval in self._store.signed_approvals(name, _MAX_ALIKE)
+            if approval.is_authentic
+            for _, each in read_signatures(approval)
+            if each.key_id == new.key_id
+        ]
+        greatest = max(counters, default=0)
+        if new.counter <= greatest and greatest:
+            self._alerts.sound(
+                Alert.APPROVER_KEY_COPIED, approver=signed.approver, key=signed.key
+            )
+            raise PermissionDeniedError(
+                f"there may be a copy of the key {signed.key} of {signed.approver}: its"
+                " counter did not rise; remove the key from APPROVERS_FILE"
+            )
 
     def _use(self, approval: Approval, actor: Actor) -> ApprovalUse:
         done = replace(approval, state=ApprovalState.DONE)
@@ -421,7 +557,7 @@ class Approvals:
             expires_at=now + VALID_FOR,
         )
         new = self._changes.ask(before, new, actor, reason)
-        if not new.can_be_approved:
+        if not self._can_be_approved(new):
             return new
         self._alerts.sound(
             Alert.APPROVAL_REQUESTED,

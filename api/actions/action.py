@@ -47,6 +47,7 @@ class FieldKind(StrEnum):
     DIGEST = "digest"
     EVENT = "event"
     REFUND = "refund"
+    SIGNATURE = "signature"
 
 
 @dataclass(frozen=True, slots=True)

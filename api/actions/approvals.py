@@ -34,7 +34,15 @@ _DIGEST = Field(
     argument="DIGEST",
 )
 
-Decide = Callable[["Approvals"], Callable[[str, Actor, str], "Approval"]]
+_SIGNATURE = Field(
+    "signature",
+    "If approvers have keys, what the approval page shows, or `ssh-keygen -Y sign`.",
+    kind=FieldKind.SIGNATURE,
+    is_required=False,
+    max_length=4096,
+)
+
+Decide = Callable[["Approvals"], Callable[..., "Approval"]]
 
 
 def _plan(container: Container, values: Values) -> Plan:
@@ -62,7 +70,8 @@ def _plan(container: Container, values: Values) -> Plan:
 def _make(decide: Decide, container: Container, values: Values, actor: Actor) -> Answer:
     from api.views.administration import ApprovalDocument, approval_lines
 
-    found = decide(container.approvals)(values["digest"], actor, actor.reason)
+    signed = [values["signature"]] if "signature" in values else []
+    found = decide(container.approvals)(values["digest"], actor, actor.reason, *signed)
     return Answer(
         ApprovalDocument.of(found).dump(),
         [*approval_lines([found])],
@@ -79,7 +88,7 @@ def _decision(
     operation: str,
     decide: Decide,
 ) -> Action:
-    is_alone = verb == "break-glass"
+    is_alone, is_signed = verb == "break-glass", verb != "reject"
     return Action(
         name=verb,
         title=title,
@@ -90,15 +99,16 @@ def _decision(
         operation=operation,
         command=f"approvals {verb}",
         page=_PAGE,
-        fields=(_DIGEST,),
+        fields=(_DIGEST, _SIGNATURE) if is_signed else (_DIGEST,),
         reason=REQUIRED_REASON,
         plan=_plan,
         make=partial(_make, decide),
         asks_with_plan=True,
-        needs_token=lambda _: True,
+        needs_token=lambda values: not values.get("signature"),
         is_danger=verb != "approve",
         answers={200: "The proposal."},
         document="api.views.administration:ApprovalDocument",
+        body="Decision" if is_signed else "",
         problems=frozenset(
             {"same-person", "operator-not-identified", "not-found", "conflict"}
         ),
@@ -111,7 +121,8 @@ APPROVE = _decision(
     """
     Approve a proposal; then the request can be repeated.
 
-    The administrator who asked cannot approve.
+    The administrator who asked cannot approve. If approvers have keys of their own,
+    their signatures approve, and the caller hands them in.
     """,
     audit=AuditAction.APPROVAL_GRANT,
     operation="approveChange",

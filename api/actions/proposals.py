@@ -16,8 +16,7 @@ from api.actions.action import Action, Texts
 from api.actions.catalogue import ACTIONS
 from api.container import Container
 from signer.audit.actions import AuditAction
-from signer.model.approval import Approval
-from signer.refunds.payment_approvals import ACTION
+from signer.model.approval import REFUND_PAY, Approval
 from signer.startup.policy_approval import describe
 
 
@@ -113,7 +112,7 @@ def _restore(_: Facts) -> str:
 
 
 SENTENCES: Mapping[str, Callable[[Facts], str]] = {
-    ACTION: _pay,
+    REFUND_PAY: _pay,
     AuditAction.LIMITS_RAISE: _raise_limits,
     AuditAction.LEDGER_RESTORE: _restore,
     **{name: proposed.sentence for name, (_, proposed) in _PROPOSED.items()},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from inspect import cleandoc
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -21,6 +21,8 @@ from signer.redact import key_prefix
 if TYPE_CHECKING:
     from api.container import Container
 
+
+_LARGEST_SIGNATURE = 16 * 1024
 
 Run = Callable[[Values], Answer]
 """Takes the action with values."""
@@ -56,8 +58,18 @@ def _parameter(field: Field) -> click.Parameter:
     names = [field.option or f"--{field.name.replace('_', '-')}", field.name]
     if field.kind is FieldKind.FLAG:
         return click.Option(names, is_flag=True, help=field.about)
+    if field.kind is FieldKind.SIGNATURE:
+        return click.Option(
+            names, help=field.about, type=click.File(), callback=_read_signature
+        )
     metavar = "ADDRESS" if field.kind is FieldKind.ADDRESS else None
     return click.Option(names, help=field.about, metavar=metavar)
+
+
+def _read_signature(
+    _: click.Context, __: click.Parameter, file: TextIO | None
+) -> str | None:
+    return None if file is None else file.read(_LARGEST_SIGNATURE)
 
 
 def _reason(field: Field) -> click.Option:

@@ -16,6 +16,7 @@ from api.actions import holds
 from api.actions.action import Answer, Values
 from api.actions.keys import ROTATE, find_revoked_operators
 from api.cli.actions import Run, add_commands, command_of
+from api.cli.approvers import print_key, print_text, sign_text, write_page
 from api.cli.output import Result, reports
 from signer.errors import NewKeyUnhealthyError
 from signer.redact import key_prefix
@@ -203,6 +204,8 @@ def list_approvals(container: Container, *, cursor: int) -> Result:
     return Result(ApprovalListDocument.of(found).dump(), list_lines(found), is_empty)
 
 
+for _each in (print_text, sign_text, print_key, write_page):
+    approvals.add_command(_each)
 add_commands(approvals)
 
 

@@ -20,6 +20,7 @@ from signer.private_files import create_once, open_atomic, write_whole
 if TYPE_CHECKING:
     from signer.audit.checkpoints import Verifier
     from signer.config.settings import Settings
+    from signer.model.approvers import Approvers
     from signer.ports.ledger import Ledger
 
 
@@ -259,6 +260,38 @@ def configurations(source: Path | None) -> Result:
     return Result(
         configurations_document(found), configurations_lines(found), found.is_good
     )
+
+
+@audit.command()
+@click.argument("export", type=_EXPORT)
+@click.option(
+    "--approvers",
+    type=_FILE,
+    multiple=True,
+    required=True,
+    help="An APPROVERS_FILE; repeat it for earlier ones.",
+)
+@prints
+def approvals(export: BinaryIO, approvers: Sequence[Path]) -> Result:
+    """
+    Verify the signatures of approvals in EXPORT, which `audit verify` has verified.
+    """
+    from signer.audit import export as exports
+    from signer.audit.signed_approvals import verify_approvals
+
+    records = exports.records(report_progress(read_lines(export)))
+    found = verify_approvals(records, read_approvers(approvers))
+    document = {"signed": found.signed, "problems": list(found.problems)}
+    lines = [f"{found.signed} approvals are signed by enough people"]
+    lines += [f"PROBLEM: {each}" for each in found.problems]
+    return Result(document, lines, found.is_good)
+
+
+def read_approvers(paths: Sequence[Path]) -> Sequence[Approvers]:
+    """Return the approvers in the files at *paths*."""
+    from signer.model.approvers import load_approvers
+
+    return [each for path in paths if (each := load_approvers(path))]
 
 
 @audit.command()

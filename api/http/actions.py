@@ -199,7 +199,7 @@ def _schema(field: Field, name_pattern: str = "") -> Element:
     keywords = dict(_KEYWORDS.get(field.kind, {}))
     if field.kind is FieldKind.NAME and name_pattern:
         keywords = {"pattern": name_pattern}
-    if field.kind in {FieldKind.KEY, FieldKind.REASON}:
+    if field.kind in {FieldKind.KEY, FieldKind.REASON, FieldKind.SIGNATURE}:
         keywords = {"maxLength": field.max_length}
         if field.is_required:
             keywords["minLength"] = 1

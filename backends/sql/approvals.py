@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import (
     Connection,
     Select,
+    String,
     bindparam,
     exists,
     func,
@@ -67,6 +68,16 @@ _LIKE = (
     .limit(bindparam("at_most"))
 )
 
+_SIGNED = (
+    select(approvals)
+    .where(
+        approvals.c.signatures.is_not(None),
+        approvals.c.decided_by.contains(bindparam("name", type_=String())),
+    )
+    .order_by(approvals.c.decided_at.desc(), approvals.c.digest)
+    .limit(bindparam("at_most"))
+)
+
 
 def use_approval(
     connection: Connection, macs: RowMACs, use: ApprovalUse | None
@@ -114,6 +125,9 @@ class ApprovalTables(Tables):
 
     def approvals_like(self, prefix: str, limit: int) -> Sequence[Approval]:
         return self._select(_LIKE, prefix=prefix, at_most=limit)
+
+    def signed_approvals(self, name: str, limit: int) -> Sequence[Approval]:
+        return self._select(_SIGNED, name=name, at_most=limit)
 
     def _select(self, query: Select[Any], **values: Any) -> Sequence[Approval]:
         found = self._database.run(

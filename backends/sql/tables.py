@@ -552,9 +552,10 @@ approvals = declare(
         where="state IN ('approved', 'waiting')",
     ),
     partial("ix_approvals_refund", "refund_id", where="refund_id IS NOT NULL"),
+    partial("ix_approvals_signed", "decided_at", where="signatures IS NOT NULL"),
     doc="[changes and refunds that need two people](../how-to/approvals.md), by the "
-    "digest of what would be done: who asked, who decided, until when, and the "
-    "refund",
+    "digest of what would be done: who asked, who decided, until when, the refund, "
+    "and the signatures of approvers who have keys of their own",
     verified="at every read",
     otherwise="it approves nothing; lists leave it out and count it, with an alert; a "
     "repeated request replaces the row",
@@ -562,9 +563,9 @@ approvals = declare(
     grants={
         "all": "SELECT",
         "refunds sign": f"INSERT ({', '.join(PROPOSED)})",
-        "worker admin": "INSERT, UPDATE (state, decided_by, decided_at, version, mac)",
-        "admin": "UPDATE (action, proposal, reason, requested_by, requested_at,"
-        " expires_at, refund_id)",
+        "worker admin": "INSERT, UPDATE (reason, state, decided_by, decided_at,"
+        " expires_at, signatures, version, mac)",
+        "admin": "UPDATE (action, proposal, requested_by, requested_at, refund_id)",
     },
 )
 

@@ -230,6 +230,24 @@ class AuditLog:
         event = action.event_for(outcome)
         return self._action(event, operation, actor, outcome, details)
 
+    def approval(
+        self,
+        action: AuditAction,
+        actor: Actor,
+        evidence: Mapping[str, str],
+        **details: str | None,
+    ) -> Record:
+        """
+        Draft the record of a decision, with the *evidence* of who signed it, if any.
+
+        An auditor verifies the signature, so it is kept as it is, as in
+        ``configuration``.
+        """
+        event, operation = action.event_for(SUCCESS), Operation.ADMINISTRATION
+        return self._action(
+            event, operation, actor, SUCCESS, details, evidence=evidence
+        )
+
     def forged(self, ids: Sequence[str]) -> Record:
         """Draft the record which declares the records with these *ids* forged."""
         details = {FIELD: [hash_id(id_) for id_ in ids]}

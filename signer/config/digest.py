@@ -82,17 +82,22 @@ def read_configuration(
     networks: Mapping[str, Network],
     tenants: Mapping[str, Tenant],
     policy: Mapping[str, str] = NO_FILES,
+    approvers: Mapping[str, Any] = NO_FILES,
 ) -> Configuration:
     """
     Return the networks, tokens, tenants and limits in force.
 
     *policy* has the texts of the operator's own rules, by file.  Those of this project
-    follow from the rest and from the program's version.
+    follow from the rest and from the program's version.  *approvers* is the file of
+    people who approve with keys of their own.
     """
     limits = settings.model_dump(include=set(_LIMITS), by_alias=True)
     parts = {"limits": limits, "networks": networks, "tenants": tenants}
-    # Without own rules, the configuration has the hash that it had in earlier versions.
-    return Configuration.of(**parts, **({"policy": policy} if policy else {}))
+    # Without these, the configuration has the hash that it had in earlier versions.
+    others = {"policy": policy, "approvers": approvers}
+    return Configuration.of(
+        **parts, **{name: each for name, each in others.items() if each}
+    )
 
 
 def hash_document(document: Mapping[str, Any]) -> str:

@@ -2,7 +2,8 @@
 The limits of the configuration files, and which of them are raised.
 
 Only what bounds payments counts: amounts, gas, fees, which networks and tokens there
-are, who may request refunds, and the operator's own rules.  URLs and timeouts do not.
+are, who may request refunds, the operator's own rules, and who approves with a key.
+URLs and timeouts do not.
 """
 
 import hashlib
@@ -36,7 +37,8 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 def read_limits(document: Mapping[str, Any]) -> FileLimits:
     """Return the limits of a ``Configuration.document``."""
-    files = {name: document.get(name, {}) for name in ("networks", "tenants")}
+    names = ("networks", "tenants", "approvers")
+    files = {name: document.get(name, {}) for name in names}
     texts: Mapping[str, str] = document.get("policy", {})
     files["policy"] = {name: _hash(text) for name, text in texts.items()}
     limits = {
@@ -55,6 +57,8 @@ def find_rule(path: Path) -> LimitComparison:
 
     Every change of a field that declares nothing, or is unknown, allows more.
     """
+    if path[0] == "approvers":
+        return LimitComparison.GRANT
     model = _MODELS.get(path[0])
     names = iter(path[2:])  # The second one is that of a network or tenant.
     for name in names:
@@ -113,9 +117,26 @@ def raised_limits(before: FileLimits, after: FileLimits) -> Mapping[str, Change]
     for path in raised_paths(before, after):
         change = _change(before.get(path), after.get(path))
         found[dotted(path)] = {"after": added[path]} if path in added else change
-    if _has_tenants(old) and not _has_tenants(new):
+    if _has(old, "tenants") and not _has(new, "tenants"):
         found["tenants"] = {"after": "each subject is a tenant without limits"}
+    if _has(old, "approvers") and not _has(new, "approvers"):
+        found["approvers"] = {"after": "tokens approve, without keys of people"}
     return found
+
+
+def read_approvers(limits: FileLimits) -> Mapping[str, Any] | None:
+    """Return the document of the approvers' file that *limits* have; None without."""
+    document: dict[str, Any] = {}
+    for (part, *path, name), value in limits.items():
+        if part != "approvers":
+            continue
+        table = document
+        for each in path:
+            table = table.setdefault(each, {})
+        table[name] = value
+    for person in document.get("people", {}).values():
+        person["groups"] = [*person.get("groups", ())]  # A list is a table of names.
+    return document or None
 
 
 def raised_paths(before: FileLimits, after: FileLimits) -> Iterator[Path]:
@@ -230,7 +251,7 @@ def _allows_more(path: Path, before: FileLimits, after: FileLimits) -> bool:
     if old == new:
         return False
     if rule is LimitComparison.GRANT:
-        return old is None
+        return new is not None
     if rule is LimitComparison.SIGNER:
         is_removed = new is None
         return _has_signer(path, after if is_removed else before) is not is_removed
@@ -254,8 +275,8 @@ def _number(value: Any) -> Decimal:
     return Decimal(str(value))
 
 
-def _has_tenants(things: frozenset[Path]) -> bool:
-    return any(each[0] == "tenants" for each in things)
+def _has(things: frozenset[Path], part: str) -> bool:
+    return any(each[0] == part for each in things)
 
 
 @dataclass(frozen=True, slots=True)

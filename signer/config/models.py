@@ -32,7 +32,7 @@ class LimitComparison(Enum):
     LEAST = auto()
     """A minimum: if it is lower, or absent."""
     GRANT = auto()
-    """A caller: if it is added."""
+    """A caller, or a key of a person who approves: if it is added or changed."""
     FIXED = auto()
     """Neither more nor less: if it is another value.  It need not be declared."""
     SIGNER = auto()

@@ -333,13 +333,14 @@ class Settings(BaseModel):
     metrics_open: Boolean = False
     rotation_needs_funds: Boolean = False
     require_approvals: Annotated[
-        Boolean | None,
+        Annotated[Literal[True, False, "keys"], BeforeValidator(_boolean)] | None,
         RefusedInProduction(
             "approvals-required",
             "one administrator could do what cannot be undone; unset REQUIRE_APPROVALS",
             lambda value: value is False,
         ),
     ] = None
+    approvers_file: Path | None = None
 
     trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(_networks)] = ()
     rate_limit_refused: int = Field(60, ge=1)

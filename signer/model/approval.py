@@ -15,6 +15,9 @@ from signer.model.audit_record import WORKER, Record, is_identified
 from signer.model.sealed_fields import FreeText, NotStored, PrimaryKey, Small, sealed
 
 
+REFUND_PAY = "refund-pay"
+"""The action of the proposals to pay a refund."""
+
 BETWEEN_NAMES = " "
 """Between the names in ``decided_by`` of several people."""
 
@@ -79,7 +82,9 @@ class Approval:
     rejection or the end of its time, a repeated request replaces the row.
     ``decided_by`` has several names if the proposal needs several approvals, also those
     of a row that still waits for others.
-    ``refund_id`` is the refund that the proposal is to pay.  ``version`` counts the
+    ``refund_id`` is the refund that the proposal is to pay.  ``signatures`` are those
+    of people with keys of their own (``signer.model.approvers``), each on a line after
+    what it decides; the row alone then proves nothing.  ``version`` counts the
     changes: each is a compare-and-set on it.  ``is_authentic`` is not
     stored: it is False if the MAC of the stored row is not valid.  No other field of
     such a row can be trusted.
@@ -96,6 +101,7 @@ class Approval:
     decided_by: str | None = None
     decided_at: datetime | None = None
     refund_id: str | None = None
+    signatures: str | None = None
     version: Small = 0
     mac: str | None = field(default=None, compare=False, repr=False)
     is_authentic: NotStored[bool] = True
@@ -157,7 +163,7 @@ class Approval:
         """The names of the people who approved it so far, in their order."""
         if self.decided_by is None or self.state is ApprovalState.REJECTED:
             return ()
-        if self.needed == 1:
+        if self.needed == 1 and self.signatures is None:
             return (self.decided_by,)
         return tuple(self.decided_by.split(BETWEEN_NAMES))
 
@@ -174,6 +180,8 @@ class Approval:
         """Whether fewer people approved it than it needs, in an emergency."""
         if self.decided_by is None or self.state is ApprovalState.WAITING:
             return False
+        if self.signatures is not None:
+            return "break-glass " in self.signatures
         is_other = is_other_person(self.requested_by, self.decided_by)
         return not is_other or 0 < len(self.approvers) < self.needed
 

@@ -106,7 +106,12 @@ class Actor:
             for each in scopes or ()
             if each.startswith(_APPROVER)
         )
-        return cls(f"{_IDENTIFIED}{subject}", request_id, token_id, groups=groups)
+        return cls(identify(subject), request_id, token_id, groups=groups)
+
+
+def identify(subject: str) -> str:
+    """Return the name of the actor who is the *subject* of a verified token."""
+    return f"{_IDENTIFIED}{subject}"
 
 
 def is_identified(name: str) -> bool:

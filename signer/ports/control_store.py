@@ -51,6 +51,9 @@ class ControlStore(Protocol):
     def approvals_like(self, prefix: str, limit: int) -> Sequence[Approval]:
         """Return rows whose digests begin with *prefix*, in any state."""
 
+    def signed_approvals(self, name: str, limit: int) -> Sequence[Approval]:
+        """Return the newest *limit* with signatures that may be of the actor *name*."""
+
     def accepted_limits(self) -> AcceptedLimits | None:
         """Return the row; None in a ledger with which no worker has started."""
 

@@ -18,7 +18,7 @@ from signer.config.networks import NOOP_GAS, Network
 from signer.crypto.transactions import MAX_GAS, SignedBytes
 from signer.errors import ApprovalRequiredError, HotWalletError, RowNotAuthenticError
 from signer.model.acceptance import ProposedApproval
-from signer.model.approval import Approval, ApprovalState, Proposal
+from signer.model.approval import REFUND_PAY, Approval, ApprovalState, Proposal
 from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import WORKER, Actor
 from signer.model.decision import Decision
@@ -40,13 +40,13 @@ from signer.refunds.transaction_signer import (
 )
 
 
-ACTION = "refund-pay"
-"""The action of the proposals."""
-
 _OBJECTIONS = {
     ApprovalState.REJECTED: ("approval-rejected", "an administrator rejected it"),
     ApprovalState.EXPIRED: ("approval-expired", "it was not approved in time"),
 }
+
+
+_APPROVED = frozenset({ApprovalState.APPROVED, ApprovalState.DONE})
 
 
 # What counts first, if a refund has several proposals: the rules changed meanwhile.
@@ -75,7 +75,7 @@ def build_proposal(refund: Refund, need: ApprovalNeed) -> Proposal:
         "refund_id": refund.id,
         **need.facts,
     }
-    return Proposal(ACTION, facts)
+    return Proposal(REFUND_PAY, facts)
 
 
 def find_objection(approval: Approval) -> Objection | None:
@@ -154,7 +154,9 @@ class PaymentApprovals:
     def announce(self, proposed: ProposedApproval, tenant: str) -> None:
         """Log a stored request, and alert; once in a while for each *tenant*."""
         self._audit.log(proposed.record)
-        approval = proposed.approval
+        self._alert(proposed.approval, tenant)
+
+    def _alert(self, approval: Approval, tenant: str) -> None:
         self._alerts.remind(
             Alert.APPROVAL_REQUESTED,
             tenant,
@@ -180,7 +182,9 @@ class PaymentApprovals:
 
         The state is ``done`` if it may be paid.  An approval of more rules counts, and
         a rejection of any.  A new proposal is stored if there is none: the rules, or
-        the amounts that they compare, changed after the acceptance.
+        the amounts that they compare, changed after the acceptance.  An approval that
+        approvers with keys have not signed is asked for again: a key was removed, or a
+        host that has the MAC key wrote the row.
 
         Raises:
             RowNotAuthenticError: Another program changed the approval.
@@ -197,6 +201,8 @@ class PaymentApprovals:
         if found.is_expired(now):
             expired, action = ApprovalState.EXPIRED, AuditAction.APPROVAL_EXPIRE
             return self._changes.move(found, expired, action, WORKER)
+        if found.state in _APPROVED and not self._is_signed(found):
+            return self._ask_again(found, refund.tenant, now)
         if found.state is ApprovalState.APPROVED:
             done, action = ApprovalState.DONE, AuditAction.APPROVAL_USE
             return self._changes.move(found, done, action, WORKER)
@@ -269,6 +275,25 @@ class PaymentApprovals:
         self._store.put_approval(None, proposed.approval, proposed.record)
         self.announce(proposed, refund.tenant)
         return proposed.approval
+
+    def _is_signed(self, approval: Approval) -> bool:
+        approvers = self._policy.approvers
+        return approvers is None or approvers.accepts(approval)
+
+    def _ask_again(self, before: Approval, tenant: str, now: datetime) -> Approval:
+        why = "its signatures do not count: sign it with keys of APPROVERS_FILE"
+        new = replace(
+            before,
+            state=ApprovalState.WAITING,
+            reason=why,
+            signatures=None,
+            decided_by=None,
+            decided_at=None,
+            expires_at=now + VALID_FOR,
+        )
+        asked = self._changes.ask(before, new, WORKER, why)
+        self._alert(asked, tenant)
+        return asked
 
     def _settle_forged(
         self, refund: Refund, found: Approval, now: datetime

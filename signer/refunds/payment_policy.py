@@ -16,6 +16,7 @@ from signer.crypto.transactions import AnyTransaction, SignedBytes
 from signer.errors import PolicyViolationError, ScreeningUnavailableError
 from signer.keys.keyring import KeyRing
 from signer.model.approval_need import ApprovalNeed
+from signer.model.approvers import Approvers
 from signer.model.audit_record import WORKER
 from signer.model.decision import Decision, Verdict
 from signer.model.key import Key, KeyState
@@ -65,13 +66,16 @@ class PaymentPolicy:
         deny_list: DenyList | None = None,
         totals: Callable[[Refund], PaymentTotals] | None = None,
         screening: ScreeningService | None = None,
+        approvers: Approvers | None = None,
     ) -> None:
         """
         Ask *policy*; *totals* reads what was paid before.
 
         Without it, rules do not know that, and *screening* is asked about each refund.
+        With *approvers* an approval needs their signatures.
         """
         self.policy = policy
+        self.approvers = approvers
         self._totals = totals
         self._screening = screening
         self._deny_list = deny_list

@@ -92,6 +92,14 @@ def check_settings(
     """
     may_sign = settings.serve_role.has_key or not serving
     refusals = list(_kms_refusals(settings) if may_sign else _role_refusals(settings))
+    if settings.require_approvals == "keys" and settings.approvers_file is None:
+        refusals.append(
+            Refusal(
+                "approvers-missing",
+                "REQUIRE_APPROVALS=keys needs APPROVERS_FILE; set it, or else tokens"
+                " alone would approve",
+            )
+        )
     if settings.is_production:
         seals = settings.serve_role.seals_audit or not serving
         refusals += _production_refusals(

@@ -25,10 +25,12 @@ from signer.config.file_limits import (
     keep_limits,
     parse_limits,
     raised_limits,
+    read_approvers,
     read_limits,
 )
 from signer.errors import ConfigurationError, ConflictError, Refusal, StaleStateError
 from signer.model.approval import ApprovalUse, Proposal
+from signer.model.approvers import Approvers
 from signer.model.audit_record import Actor, Record
 from signer.model.worker_row import THE_ROW, AcceptedLimits
 from signer.ports.audit_journal import Journal
@@ -140,6 +142,16 @@ class LimitsGuard:
         self._limits = read_limits(configuration.document)
         self._clock = clock
 
+    def approvals_of(self, difference: LimitsDifference) -> Approvals:
+        """Return what decides about *difference*, by the keys accepted before."""
+        before = difference.before
+        if difference.row is not None and not difference.row.is_authentic:
+            before = self._recorded()  # Else a changed row would end all signatures.
+        accepted = None if before is None else read_approvers(before)
+        if accepted is None:
+            return self._approvals.verified_by(None)
+        return self._approvals.verified_by(Approvers.parse(accepted))
+
     def compare(self) -> LimitsDifference:
         row = self._store.accepted_limits()
         if row is not None:
@@ -149,7 +161,8 @@ class LimitsGuard:
 
     def is_approved(self, difference: LimitsDifference) -> bool:
         """Return whether processes may start."""
-        return not difference.raised or self._approvals.is_approved(difference.proposal)
+        approvals = self.approvals_of(difference)
+        return not difference.raised or approvals.is_approved(difference.proposal)
 
     def require_approved(self) -> None:
         """Refuse limits that are raised and not approved; change nothing."""
@@ -209,7 +222,7 @@ class LimitsGuard:
         difference = self.compare()
         if not self.is_approved(difference):
             proposal = difference.proposal
-            with self._approvals.authorize(proposal, actor, reason):
+            with self.approvals_of(difference).authorize(proposal, actor, reason):
                 pass  # Approved a moment ago: a worker that starts uses it.
         return difference
 
@@ -226,9 +239,9 @@ class LimitsGuard:
         if not difference.raised:
             self._put(difference, self._draft(difference, actor))
             return
-        proposal = difference.proposal
-        digest = proposal.digest if self._approvals.required else None
-        with self._approvals.authorize(proposal, actor, asks=False) as use:
+        proposal, approvals = difference.proposal, self.approvals_of(difference)
+        digest = proposal.digest if approvals.required else None
+        with approvals.authorize(proposal, actor, asks=False) as use:
             self._put(difference, self._draft(difference, actor, digest), use)
 
     def _put(

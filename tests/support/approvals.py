@@ -18,6 +18,7 @@ from signer.policy.default_rules import service_files
 from signer.policy.policy import Policy
 from signer.policy.rules import PolicyFile
 from signer.refunds.payment_approvals import build_proposal
+from tests.support.approvers import AnyKey, text_of
 from tests.support.refunds import NETWORK, REQUEST, World
 from tests.support.ring import SILENCE
 
@@ -63,7 +64,12 @@ def administrators(world: World) -> Approvals:
     """Return what administrators decide with, in a process that starts now."""
     audit = AuditLog(SILENCE, world.clock, journal=world.store)
     return Approvals(
-        world.store, audit, Alerts(world.store), world.clock, required=True
+        world.store,
+        audit,
+        Alerts(world.store),
+        world.clock,
+        required=True,
+        approvers=world.approvers,
     )
 
 
@@ -92,6 +98,16 @@ def approve(world: World, refund: Refund, actor: Actor = BOB) -> Approval:
 
 def reject(world: World, refund: Refund, actor: Actor = BOB) -> Approval:
     return administrators(world).reject(proposal_of(refund).digest, actor, WHY)
+
+
+def approve_signed(
+    world: World, refund: Refund, name: str, key: AnyKey, actor: Actor = BOB
+) -> Approval:
+    """Let *actor* hand in the signature of *name*, with *key*, that it may be paid."""
+    row = waiting(world, refund)
+    assert world.approvers is not None
+    signature = key.sign(text_of(world.approvers, row, name))
+    return administrators(world).approve(row.digest, actor, WHY, signature)
 
 
 def rule(

@@ -1,7 +1,7 @@
 """Processes that start with different networks files, where two people must agree."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from signer.audit.log import AuditLog
 from signer.config.digest import NO_FILES, Configuration
 from signer.config.networks import Network
 from signer.errors import ApprovalRequiredError
+from signer.model.approvers import Approvers
 from signer.model.audit_record import WORKER, Actor
 from signer.ports.clock import Clock, utc_now
 from signer.ports.ledger import Ledger
@@ -27,7 +28,10 @@ WHY = "the season begins"
 
 
 def configuration(
-    amount: str, rules: Mapping[str, str] = NO_FILES, **changes: Any
+    amount: str,
+    rules: Mapping[str, str] = NO_FILES,
+    approvers: Mapping[str, Any] = NO_FILES,
+    **changes: Any,
 ) -> Configuration:
     network = {
         "chain_id": 31337,
@@ -42,8 +46,9 @@ def configuration(
         **changes,
     }
     networks = {"local": Network.model_validate(network)}
-    policy = {"policy": rules} if rules else {}
-    return Configuration.of(limits={}, networks=networks, tenants={}, **policy)
+    others = {"policy": rules, "approvers": approvers}
+    given = {name: each for name, each in others.items() if each}
+    return Configuration.of(limits={}, networks=networks, tenants={}, **given)
 
 
 @dataclass
@@ -53,6 +58,7 @@ class Hosts:
     store: Ledger
     clock: Clock = utc_now
     required: bool = True
+    approvers: Mapping[str, Any] = field(default_factory=dict)  # Their file now.
 
     @property
     def audit(self) -> AuditLog:
@@ -63,7 +69,12 @@ class Hosts:
         """Return the approvals of a process that starts now."""
         alerts = Alerts(self.store)
         return Approvals(
-            self.store, self.audit, alerts, self.clock, required=self.required
+            self.store,
+            self.audit,
+            alerts,
+            self.clock,
+            required=self.required,
+            approvers=Approvers.parse(self.approvers) if self.approvers else None,
         )
 
     def guard(
@@ -79,7 +90,7 @@ class Hosts:
             store,
             self.approvals(),
             self.audit,
-            configuration(amount, rules),
+            configuration(amount, rules, self.approvers),
             clock=self.clock,
         )
 
@@ -96,7 +107,8 @@ class Hosts:
 
         With *is_reload* the process runs, and applies other *rules*.
         """
-        guard, loaded = self.guard(amount, rules=rules), configuration(amount, rules)
+        guard = self.guard(amount, rules=rules)
+        loaded = configuration(amount, rules, self.approvers)
         guard.require_approved()
         if process == "worker":
             guard.accept(WORKER, rules_only=is_reload)

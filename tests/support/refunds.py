@@ -34,6 +34,7 @@ from signer.keys.keyring import KeyRing
 from signer.keys.revocation import Revocation
 from signer.keys.rotation import KeyRetirement, Rotation
 from signer.keys.signer import Signer, SignerFactory
+from signer.model.approvers import Approvers
 from signer.model.audit_record import Actor, Operation, Record
 from signer.model.key import Key, find_key
 from signer.model.refund import Refund, RefundRequest, Status
@@ -254,6 +255,7 @@ class World:
     policy: AnyPolicy = SERVICE_POLICY
     deny_list: DenyList | None = None
     screening: ScreeningService | None = None
+    approvers: Approvers | None = None
     _numbers: Iterator[int] = field(default_factory=count)
     _known: dict[str, Transaction] = field(default_factory=dict, repr=False)
     _enrolled: Ledger | None = None
@@ -355,6 +357,7 @@ class World:
             deny_list=self.deny_list,
             totals=self.store.payment_totals,
             screening=self.screening,
+            approvers=self.approvers,
         )
 
     @property

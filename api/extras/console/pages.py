@@ -69,6 +69,7 @@ from api.request_context import request_id
 from api.views.administration import describe_stop, evidence_line
 from api.views.codes import find_code
 from signer.errors import AuthenticationError, InvalidInputError, NotFoundError
+from signer.model.approvers import Consent, Statement
 from signer.model.event import DeliveryState
 from signer.model.refund import Status, is_refund_id
 from signer.ports.event_store import DeliveryFilter
@@ -153,10 +154,16 @@ def _approvals(container: Container, given: Given) -> Shown:
 def _approval(container: Container, _: Given, digest: str) -> Shown:
     """Show a proposal, and the change to repeat once it is approved."""
     now, found = container.ledger_clock(), container.approvals.find(digest)
-    names = container.holds.names()
+    names, approvers = container.holds.names(), container.approvers
     return {
         "approval": found,
         "proposal": show_proposal(found),
+        "signers": approvers
+        and [
+            (name, approvers.text(name, Consent.APPROVE, Statement.of(found)))
+            for name in approvers.groups
+        ],
+        "link": approvers and approvers.link,
         "is_open": found.is_unused(now),
         "follow_up": find_follow_up(found, names) if found.is_usable(now) else None,
     }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from api.cli.audit import open_ledger, read_lines
+from api.cli.audit import open_ledger, read_approvers, read_lines
 from api.cli.output import Result, prints
 from signer.errors import NotFoundError
 from signer.private_files import open_atomic
@@ -47,8 +47,14 @@ def payment(refund_id: str, out: Path) -> None:
 @click.argument(
     "evidence", type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
+@click.option(
+    "--approvers",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="An APPROVERS_FILE, to show who approved it.",
+)
 @prints
-def verify_payment(evidence: Path) -> Result:
+def verify_payment(evidence: Path, approvers: Sequence[Path]) -> Result:
     """
     Verify the evidence of one payment without a database, a node or other payments.
 
@@ -59,13 +65,14 @@ def verify_payment(evidence: Path) -> Result:
     from api.extras.payment_evidence.evidence import verify_evidence
 
     with evidence.open("rb") as file:
-        verdict = verify_evidence(read_lines(file))
+        verdict = verify_evidence(read_lines(file), read_approvers(approvers))
     is_good = bool(verdict.payments) and not verdict.problems
     document = {
         "ok": is_good,
         "refund_id": verdict.refund_id,
         "payments": [asdict(each) for each in verdict.payments],
         "problems": list(verdict.problems),
+        **({"approved_by": list(verdict.approved_by)} if approvers else {}),
     }
     return Result(document, _lines(verdict), is_good)
 
@@ -76,6 +83,8 @@ def _lines(verdict: PaymentVerdict) -> Iterator[str]:
     for each in verdict.payments:
         place = "" if each.count is None else f", item {each.position} of {each.count}"
         yield f"  paid by {each.tx_hash} of {each.sender}, nonce {each.nonce}{place}"
+    for name in verdict.approved_by:
+        yield f"  approved by {name}, with a key of their own"
     for problem in verdict.problems:
         yield f"  PROBLEM: {problem}"
     if not verdict.payments:

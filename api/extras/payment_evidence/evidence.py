@@ -7,10 +7,10 @@ The lines of a file::
     {"hash":"9f…","id":"au_…","mac":"…","record":{…},"sequence":1}   as in an export
     {"raw":"02f8…"}                                  one per signed transaction
 
-It has the acceptance of the refund, and the intents and the signatures of its
-transactions.  Those of a batch have the ids of all refunds in their order, and a digest
-of them: the position of an id is that of the item in the signed bytes.  So nothing of
-the other refunds is needed.
+It has the acceptance of the refund, the approvals that people signed, and the intents
+and the signatures of its transactions.  Those of a batch have the ids of all refunds in
+their order, and a digest of them: the position of an id is that of the item in the
+signed bytes.  So nothing of the other refunds is needed.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,10 +28,17 @@ from signer.audit.actions import (
 )
 from signer.audit.export import LineReader, RawRecord, record_lines
 from signer.audit.hash_chain import batches, parse_canonical, read_fields
+from signer.audit.signed_approvals import GRANTS, verify_grant
 from signer.chain.erc20 import decode_transfer
 from signer.chain.vault import Item, decode_pay
 from signer.crypto.transactions import SignedBytes
-from signer.errors import EncodingError, HotWalletError, InvalidInputError
+from signer.errors import (
+    EncodingError,
+    HotWalletError,
+    InvalidInputError,
+    PermissionDeniedError,
+)
+from signer.model.approvers import Approvers
 from signer.model.audit_record import Record, Sealed
 from signer.model.refund import make_memo
 from signer.model.transaction import compose
@@ -74,6 +81,8 @@ def collect(store: Ledger, journal: Journal, refund_id: str) -> Iterator[bytes]:
 def _is_about(fields: Mapping[str, Any], refund_id: str) -> bool:
     details = fields.get("details")
     details = details if isinstance(details, dict) else {}
+    if fields.get("event") in GRANTS:
+        return f'"refund_id":"{refund_id}"' in str(details.get("proposal"))
     if fields.get("event") == _ACCEPTED:
         return bool(details.get("refund_id") == refund_id)
     if fields.get("event") not in SIGN_REQUESTED | SIGN_FINISHED:
@@ -103,19 +112,25 @@ class PaymentVerdict:
     """
     What the evidence of a payment proves.
 
-    ``accepted`` are the details of its acceptance.  ``problems`` are why it proves less
-    than it says.
+    ``accepted`` are the details of its acceptance.  ``approved_by`` are the people who
+    signed that it may be paid, as keys of the files of approvers prove.  ``problems``
+    are why it proves less than it says.
     """
 
     refund_id: str
     accepted: Mapping[str, Any]
     payments: Sequence[ProvenPayment]
     problems: Sequence[str]
+    approved_by: Sequence[str] = ()
 
 
-def verify_evidence(lines: Iterable[bytes]) -> PaymentVerdict:
+def verify_evidence(
+    lines: Iterable[bytes], approvers: Sequence[Approvers] = ()
+) -> PaymentVerdict:
     """
     Verify the *lines* of the evidence of one payment, without a database or a node.
+
+    With *approvers*, it also verifies who approved it.
 
     Raises:
         InvalidInputError: They are no evidence, or do not have one acceptance.
@@ -126,7 +141,7 @@ def verify_evidence(lines: Iterable[bytes]) -> PaymentVerdict:
             raise InvalidInputError(f"the record {record.id} is not about {refund_id}")
     fields = [read_fields(record) for record in records]
     accepted = [each["details"] for each in fields if each["event"] == _ACCEPTED]
-    signed = [each for each in fields if each["event"] != _ACCEPTED]
+    signed = [each for each in fields if each["event"] not in {_ACCEPTED, *GRANTS}]
     if len(accepted) != 1:
         raise InvalidInputError("the evidence does not have one acceptance")
     problems = [*_find_wrong_digests(signed)]
@@ -139,7 +154,22 @@ def verify_evidence(lines: Iterable[bytes]) -> PaymentVerdict:
         else:
             if found is not None:
                 payments.append(found)
-    return PaymentVerdict(refund_id, accepted[0], payments, problems)
+    people = [*_find_approvers(fields, approvers, problems)] if approvers else []
+    return PaymentVerdict(refund_id, accepted[0], payments, problems, people)
+
+
+def _find_approvers(
+    fields: Sequence[Mapping[str, Any]],
+    approvers: Sequence[Approvers],
+    problems: list[str],
+) -> Iterator[str]:
+    """Yield who signed an approval among the records; add to *problems*."""
+    for each in fields:
+        if each["event"] in GRANTS:
+            try:
+                yield verify_grant(each, approvers)[1].approver
+            except (InvalidInputError, PermissionDeniedError) as e:
+                problems.append(f"an approval proves nothing: {e}")
 
 
 def _read(lines: Iterable[bytes]) -> tuple[str, Sequence[Record], Sequence[bytes]]:

@@ -52,6 +52,10 @@ def _rotation(world: World) -> Texts:
 
 
 def _proposed(world: World) -> Texts:
+    return {"digest": world.proposed(), "signature": ""}
+
+
+def _rejected(world: World) -> Texts:
     return {"digest": world.proposed()}
 
 
@@ -121,7 +125,7 @@ CASES: Mapping[str, Case] = {
     "replay-dead": Case(_given_up, _deliveries),
     "cancel-refund": Case(lambda world: {"refund_id": world.refund().id}, _refunds),
     "approve": Case(_proposed, _approvals),
-    "reject": Case(_proposed, _approvals),
+    "reject": Case(_rejected, _approvals),
     "break-glass": Case(_proposed, _approvals),
 }
 

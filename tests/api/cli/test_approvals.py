@@ -1,5 +1,6 @@
 """``hotwallet approvals``, and commands of operators who show a token."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from signer.approvals import OpenApprovals
 from signer.model.hold import EVERYTHING
 from tests.api.commands import AsAdministrator, Run
 from tests.fixtures.ledger import FORGED_APPROVAL, forge
+from tests.support.approvers import PAGE, OpenSSH
+from tests.support.ledgers import seal
 
 
 @pytest.fixture
@@ -167,3 +170,132 @@ def test_the_list_says_that_it_is_not_complete() -> None:
     lines = list(list_lines(OpenApprovals([], 0, 200)))
 
     assert [line.split(":")[0] for line in lines] == ["there may be more"]
+
+
+@pytest.fixture
+def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, OpenSSH]:
+    """Keys of ssh-keygen, of the people in APPROVERS_FILE."""
+    keys = {name: OpenSSH.generate(tmp_path / name) for name in ("alice", "bob")}
+    file = tmp_path / "approvers.toml"
+    tables = [
+        f'[people.{name}.keys]\nlaptop = "{key.line}"' for name, key in keys.items()
+    ]
+    file.write_text("\n".join([f'deployment = "tests"\npage = "{PAGE}"', *tables]))
+    monkeypatch.setenv("APPROVERS_FILE", str(file))
+    return keys
+
+
+def test_two_people_sign_with_ssh_keys(
+    stopped: Run, tmp_path: Path, keys: dict[str, OpenSSH], sqlite_store: SQLStore
+) -> None:
+    """No token and no other service takes part; one command prints what they sign."""
+    refused = stopped(*RESUME)
+    digest = stopped("approvals", "list", "--json").json["approvals"][0]["digest"]
+    tokenless = stopped("approvals", "approve", digest, *APPROVE)
+    for name, key in keys.items():
+        text = stopped("approvals", "text", digest, "--approver", name)
+        link = stopped("approvals", "text", digest, "--approver", name, "--json")
+        (tmp_path / "text").write_text(text.out)
+        sign = ("approvals", "sign", str(tmp_path / "text"), "--key", str(key.path))
+        signed = stopped(*sign, "--yes")
+        (tmp_path / "signature").write_text(signed.out)
+        approve = ("approvals", "approve", digest, *APPROVE)
+        done = stopped(*approve, "--signature", str(tmp_path / "signature"))
+        assert done.status == 0, done.err
+        assert text.out == link.json["text"]
+        assert text.out in signed.err
+        assert link.json["link"].startswith(f"{PAGE}#")
+    resumed = stopped(*RESUME)
+
+    assert "approval-required" in refused.err
+    assert "signature is required" in tokenless.err
+    assert 'approved by "token:alice token:bob"' in done.out
+    assert resumed.status == 0
+    assert sqlite_store.find_stop(EVERYTHING) is None
+
+
+def test_an_emergency_with_a_key(
+    stopped: Run, tmp_path: Path, keys: dict[str, OpenSSH]
+) -> None:
+    stopped(*RESUME)
+    digest = stopped("approvals", "list", "--json").json["approvals"][0]["digest"]
+    text = stopped("approvals", "text", digest, "--approver", "bob", "--break-glass")
+    (tmp_path / "signature").write_text(keys["bob"].sign(text.out))
+    alone = ("approvals", "break-glass", digest, *APPROVE)
+    done = stopped(*alone, "--signature", str(tmp_path / "signature"))
+
+    assert "decision: break-glass" in text.out
+    assert done.status == 0, done.err
+    assert stopped(*RESUME).status == 0
+
+
+def test_what_is_no_text_is_not_signed(
+    run: Run, tmp_path: Path, keys: dict[str, OpenSSH]
+) -> None:
+    """Such as characters that a terminal shows in another order; or without a key."""
+    text = tmp_path / "text"
+    text.write_text("approver: \u202eecila\n")
+    sign = ("approvals", "sign", str(text), "--yes", "--key")
+    hidden = run(*sign, str(keys["bob"].path))
+    text.write_text("approver: alice\n")
+    keyless = run(*sign, str(tmp_path / "absent"))
+
+    assert "must be what `approvals text` prints" in hidden.err
+    assert "ssh-keygen did not sign" in keyless.err
+    assert (hidden.out, keyless.out) == ("", "")
+
+
+def test_the_lines_of_a_key_and_the_page(
+    run: Run, tmp_path: Path, keys: dict[str, OpenSSH]
+) -> None:
+    public = keys["bob"].path.with_name("bob.pub")
+    lines = run(
+        "approvals", "key", str(public), "--approver", "bob", "--name", "laptop"
+    )
+    private = ("approvals", "key", str(keys["bob"].path), "--approver", "bob")
+    refused = run(*private, "--name", "laptop")
+    written = run("approvals", "page", "--out", str(tmp_path / "approve.html"))
+
+    expected = {"bob": {"keys": {"laptop": keys["bob"].line}}}
+    assert tomllib.loads(lines.out) == {"people": expected}
+    assert refused.status != 0
+    assert "PRIVATE" not in refused.err
+    assert written.status == 0
+    assert (tmp_path / "approve.html").read_text().startswith("<!doctype html>")
+
+
+def test_texts_need_the_file(stopped: Run) -> None:
+    stopped(*RESUME)
+    digest = stopped("approvals", "list", "--json").json["approvals"][0]["digest"]
+    refused = stopped("approvals", "text", digest, "--approver", "bob")
+
+    assert "set APPROVERS_FILE" in refused.err
+
+
+def test_an_auditor_verifies_who_signed(
+    stopped: Run, tmp_path: Path, keys: dict[str, OpenSSH], sqlite_store: SQLStore
+) -> None:
+    """With the export and the file; without one of its keys the signatures are bad."""
+    stopped(*RESUME)
+    digest = stopped("approvals", "list", "--json").json["approvals"][0]["digest"]
+    for name, key in keys.items():
+        text = stopped("approvals", "text", digest, "--approver", name).out
+        (tmp_path / "signature").write_text(key.sign(text))
+        approve = ("approvals", "approve", digest, *APPROVE)
+        stopped(*approve, "--signature", str(tmp_path / "signature"))
+    stopped(*RESUME)
+    while seal(sqlite_store):
+        pass
+    export, file = tmp_path / "audit.jsonl", tmp_path / "approvers.toml"
+    stopped("audit", "export", "--out", str(export))
+    verify = ("audit", "approvals", str(export), "--approvers")
+    good = stopped(*verify, str(file))
+    other = OpenSSH.generate(tmp_path / "other")
+    (tmp_path / "new.toml").write_text(
+        file.read_text().replace(keys["bob"].line, other.line)
+    )
+    bad = stopped(*verify, str(tmp_path / "new.toml"))
+
+    assert (good.status, good.out) == (0, "1 approvals are signed by enough people\n")
+    assert bad.status == 1
+    assert "was used 1 times, and enough people have signed it 0 times" in bad.out

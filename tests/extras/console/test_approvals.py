@@ -53,6 +53,7 @@ def _decide(
 ) -> Result:
     path = f"/console/changes/{decision}"
     given = {"form": browser.form_token(), "digest": digest, "reason": WHY}
+    given |= {} if decision == "reject" else {"signature": ""}
     page = browser.submit(f"{path}/confirm", given)
     if page.status_code != 200:
         return page
@@ -72,6 +73,7 @@ def test_the_confirmation_shows_exactly_what_will_be_done(
     browser: Browser, sqlite_store: SQLStore, digest: str
 ) -> None:
     fields = {"form": browser.form_token(), "digest": digest, "reason": WHY}
+    fields |= {"signature": ""}
     answer = browser.submit("/console/changes/approve/confirm", fields)
     page = answer.text
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from signer.config.networks import Networks
 from signer.config.tenants import Tenants
+from signer.model.approvers import Approvers
 
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -58,15 +59,18 @@ def _check(example: Mapping[str, Any]) -> None:
     if "tenants" in example:
         tenants = {name: {**_TENANT, **it} for name, it in example["tenants"].items()}
         Tenants.model_validate({"tenants": tenants})
+    if "people" in example:
+        Approvers.parse(example)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_is_valid(name: str) -> None:
-    """Every table belongs to one of the two files, or to examples of a policy."""
+    """Every table belongs to one of the three files, or to examples of a policy."""
     example = EXAMPLES[name]
     _check(example)
 
-    assert {*example} <= {"networks", "tenants", "defaults", "example"}
+    files = {"networks", "tenants", "deployment", "page", "people"}
+    assert {*example} <= {*files, "defaults", "example"}
 
 
 def test_an_unknown_key_is_refused() -> None:

@@ -35,6 +35,7 @@ from signer.errors import (
     UnidentifiedOperatorError,
 )
 from signer.model.approval import Approval, ApprovalState, Proposal
+from signer.model.approvers import Approvers
 from signer.model.audit_record import Actor
 from signer.model.hold import Hold, name_of_chain
 from tests.api.support import SettableClock
@@ -62,6 +63,7 @@ class System:
         self.clock = SettableClock()
         self.clock.now = datetime(2026, 11, 24, 12, tzinfo=UTC)
         self.done: list[str] = []
+        self.approvers: Approvers | None = None
 
     def approvals(self, store: Any = None, *, required: bool = True) -> Approvals:
         """Return the approvals of a process that starts now."""
@@ -72,6 +74,7 @@ class System:
             Alerts(self.store),
             self.clock,
             required=required,
+            approvers=self.approvers,
         )
 
     def make(

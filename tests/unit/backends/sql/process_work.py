@@ -65,7 +65,14 @@ from tests.fixtures.ledger import (
     queued_call,
 )
 from tests.fixtures.roles import PROCESSES, Processes
-from tests.support.approvals import approve, limited, requested, ruled
+from tests.support.approvals import (
+    approve,
+    approve_signed,
+    limited,
+    requested,
+    ruled,
+)
+from tests.support.approvers import SSHKey, approvers_of
 from tests.support.audit import record
 from tests.support.devices import Device, signer_over
 from tests.support.keys import key_of
@@ -257,12 +264,26 @@ def _work_on_large_refunds(processes: Processes) -> None:
     for refund, actor in ((large, ALICE), (found, ALICE), (found, BOB)):
         approve(admin, refund, Actor(f"token:{actor.name}"))
     refunds.service.request_cancellation("gateway", cancelled.id, ALICE)
+    _sign_again(admin, worker, large)
     worker.work()
     assert worker.stored(cancelled).status is Status.CANCELLED
     (paid,) = worker.finish(large)
     assert paid.status is Status.CONFIRMED
     for world in (refunds, worker):
         world.change_token(approve_above=None)
+
+
+def _sign_again(admin: World, worker: World, refund: Refund) -> None:
+    """A worker asks for signatures; administrators hand two in, of which one counts."""
+    keys = {"alice": SSHKey(), "bob": SSHKey()}
+    worker.approvers = admin.approvers = approvers_of(**keys)
+    worker.work()
+    approve_signed(admin, refund, "alice", keys["alice"])
+    worker.approvers = approvers_of(bob=keys["bob"], carol=SSHKey())
+    worker.work()
+    worker.approvers = admin.approvers
+    approve_signed(admin, refund, "bob", keys["bob"])
+    worker.approvers = admin.approvers = None
 
 
 _DAY = 86_400

@@ -299,6 +299,7 @@ def test_database_defaults_to_sqlite(environ: dict[str, str], url: str) -> None:
         ({"APP_ENV": "staging"}, True),
         ({"APP_ENV": "test"}, False),
         ({"APP_ENV": "test", "REQUIRE_APPROVALS": "true"}, True),
+        ({"APP_ENV": "test", "REQUIRE_APPROVALS": "keys"}, True),
         ({"APP_ENV": "development", "REQUIRE_APPROVALS": "false"}, False),
     ],
 )

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from operator import itemgetter
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -20,7 +21,7 @@ from signer.errors import (
     SamePersonError,
     UnidentifiedOperatorError,
 )
-from signer.model.approval import ApprovalState, Proposal
+from signer.model.approval import Approval, ApprovalState, Proposal
 from signer.model.audit_record import Actor
 from signer.model.refund import Refund, Status
 from signer.model.transaction import Kind
@@ -37,6 +38,7 @@ from tests.support.approvals import (
     administrators,
     approval_of,
     approve,
+    approve_signed,
     approve_waiting,
     limited,
     proposal_of,
@@ -46,6 +48,8 @@ from tests.support.approvals import (
     ruled,
     waiting,
 )
+from tests.support.approvers import AnyKey, SSHKey, approvers_of
+from tests.support.audit import record
 from tests.support.ledgers import seal
 from tests.support.refunds import AMOUNT, CUSTOMER, REQUEST, World, altered
 
@@ -663,3 +667,86 @@ def test_the_digest_must_be_that_of_the_refund(world: World) -> None:
     assert world.stored(refund).status is Status.AWAITING_APPROVAL
     assert world.chain.payouts() == []
     assert build_proposal(lesser, wider).digest == lie.approval.digest
+
+
+KEYS: dict[str, AnyKey] = {name: SSHKey() for name in ("bob", "carol", "gateway")}
+
+
+def _signing(world: World, **people: Any) -> World:
+    """Return *world*, in which only signatures of *people* approve, by default all."""
+    world.approvers = approvers_of(**(people or KEYS))
+    return world
+
+
+def _sign(world: World, refund: Refund, name: str) -> Approval:
+    """Hand in the signature of *name* that *refund* may be paid."""
+    return approve_signed(world, refund, name, KEYS[name])
+
+
+def test_a_refund_is_paid_with_the_signatures_that_its_rule_demands(
+    world: World,
+) -> None:
+    """Of others than the subject that requested it, whoever hands them in."""
+    refund = requested(ruled(_signing(world), rule("two", 2)))
+    with pytest.raises(SamePersonError, match="asked for the refund"):
+        _sign(world, refund, "gateway")
+    _sign(world, refund, "bob")
+    world.work()
+    before = world.chain.payouts()
+    _sign(world, refund, "carol")
+    (paid,) = world.finish(refund)
+
+    assert before == []
+    assert paid.status is Status.CONFIRMED
+    assert world.store.approvals_of(refund.id)[0].decided_by == "token:bob token:carol"
+
+
+def test_the_file_says_who_is_of_a_group(world: World) -> None:
+    """A token of whoever hands it in does not."""
+    finance = {"keys": {"a": KEYS["carol"].line}, "groups": ["finance", "night"]}
+    _signing(world, bob=KEYS["bob"], carol=finance)
+    refund = requested(ruled(world, rule("one", 1, group="finance")))
+    with pytest.raises(PermissionDeniedError, match="not in the groups"):
+        _sign(world, refund, "bob")
+
+    assert _sign(world, refund, "carol").state is ApprovalState.APPROVED
+
+
+@pytest.mark.parametrize("state", [ApprovalState.APPROVED, ApprovalState.DONE])
+def test_a_worker_asks_again_for_what_nobody_signed(
+    world: World, state: ApprovalState
+) -> None:
+    """A host that has the MAC key wrote the row; or a key was removed since."""
+    refund = requested(_signing(limited(world)))
+    row = waiting(world, refund)
+    forged = replace(row, state=state, decided_by="token:bob", decided_at=world.clock())
+    world.store.put_approval(row, forged, record())
+    with capture_logs() as logs:
+        world.work()
+    asked = waiting(world, refund)
+
+    assert world.chain.payouts() == []
+    assert (asked.state, asked.decided_by) == (ApprovalState.WAITING, None)
+    assert asked.reason.startswith("its signatures do not count")
+    assert [each["alert"] for each in logs if each["event"] == "alert"] == [
+        "approval-requested"
+    ]
+    _sign(world, refund, "bob")
+    (paid,) = world.finish(refund)
+    assert paid.status is Status.CONFIRMED
+
+
+def test_a_removed_key_stops_a_refund_that_has_its_nonce(world: World) -> None:
+    """It is signed once other people have approved it."""
+    refund = requested(_signing(limited(world)))
+    _sign(world, refund, "bob")
+    refund = world.step(refund, times=2)
+    assert refund.status is Status.RESERVED
+    _signing(world, carol=KEYS["carol"], gateway=KEYS["gateway"])
+    world.work()
+    before = world.chain.payouts(), world.stored(refund).moving.blocked_by
+    _sign(world, refund, "carol")
+    (paid,) = world.finish(refund)
+
+    assert before == ([], "approval-required")
+    assert paid.status is Status.CONFIRMED

@@ -236,6 +236,14 @@ def test_each_danger_has_its_own_refusal(code: str, unsafe: dict[str, str]) -> N
 
 
 @pytest.mark.parametrize("app_env", ["production", "test"])
+def test_keys_can_be_demanded_for_approvals(app_env: str) -> None:
+    environ = {**PRODUCTION, "APP_ENV": app_env, "REQUIRE_APPROVALS": "keys"}
+
+    assert _check(environ)[0] == ["approvers-missing"]
+    assert _check({**environ, "APPROVERS_FILE": "approvers.toml"})[0] == []
+
+
+@pytest.mark.parametrize("app_env", ["production", "test"])
 def test_the_configured_key_must_be_allowed(app_env: str) -> None:
     """A list without the key of ``KMS_KEY_ID`` is a mistake; one with it names all."""
     other = KEY_ID.replace("111122223333", "444455556666")

@@ -9,20 +9,24 @@ import pytest
 from backends.sql import SQLStore
 from signer.approvals import VALID_FOR
 from signer.audit.configurations import Start, record_start
-from signer.config.file_limits import Files, read_limits
+from signer.config.file_limits import Files, read_approvers, read_limits
 from signer.config.networks import Network
 from signer.errors import (
     ApprovalRequiredError,
     ConfigurationError,
+    InvalidInputError,
     StaleStateError,
     StoreUnavailableError,
 )
 from signer.model.approval import ApprovalState
+from signer.model.approvers import Approvers
 from signer.model.audit_record import WORKER
 from signer.model.worker_row import AcceptedLimits
 from signer.startup.policy_approval import LimitsDifference, describe
 from tests.api.support import SettableClock
 from tests.fixtures.ledger import forge
+from tests.support.approvers import AnyKey, SSHKey, text_of
+from tests.support.approvers import document_of as file_of
 from tests.support.ledgers import seal
 from tests.support.limits import ALICE, BOB, WHY, Hosts, configuration
 from tests.support.refunds import altered
@@ -372,3 +376,108 @@ def test_accepted_limits_are_kept(hosts: Hosts) -> None:
     # What another program wrote was accepted by no one.
     forge(hosts.store, "UPDATE accepted_limits SET version = version + 1")
     assert hosts.guard("9000").keep(Files({}, None)) is None
+
+
+KEYS: dict[str, AnyKey] = {name: SSHKey() for name in ("alice", "bob", "mallory")}
+
+FILE = file_of(alice=KEYS["alice"], bob=KEYS["bob"])
+
+WITH_MALLORY = file_of(**KEYS)
+
+
+def _with_approvers(hosts: Hosts, *files: dict[str, Any]) -> None:
+    """Let a worker start with the first file, and enrol the next, with their keys."""
+    hosts.start("1000")
+    hosts.approvers = files[0]
+    with pytest.raises(ConfigurationError, match="limits-raised"):
+        hosts.start("1000")
+    digest, hosts.approvers = hosts.ask("1000"), {}
+    hosts.approvals().approve(digest, BOB, WHY)  # No key is accepted yet.
+    hosts.approvers = files[0]
+    hosts.start("1000")
+    for file in files[1:]:
+        _sign(hosts, file, "alice", "bob")
+        hosts.start("1000")
+
+
+def _sign(hosts: Hosts, file: dict[str, Any], *names: str) -> None:
+    """Ask with *file*, and let people sign; those who decide have the accepted one."""
+    accepted, hosts.approvers = hosts.approvers, file
+    digest = hosts.ask("1000")
+    hosts.approvers = accepted
+    for name in names:
+        approvals = hosts.approvals()
+        assert approvals.approvers is not None
+        text = text_of(approvals.approvers, approvals.find(digest), name)
+        approvals.approve(digest, BOB, WHY, KEYS[name].sign(text))
+    hosts.approvers = file
+
+
+@pytest.mark.parametrize(
+    "file", [WITH_MALLORY, {}, {**FILE, "deployment": "another"}, {**FILE, "page": ""}]
+)
+def test_another_file_of_approvers_needs_the_keys_of_before(
+    hosts: Hosts, file: dict[str, Any]
+) -> None:
+    """Two tokens, one key, or a new key with an old one do not enrol anybody."""
+    _with_approvers(hosts, FILE)
+    _sign(hosts, file, "alice")
+    with pytest.raises(ConfigurationError, match="limits-raised"):
+        hosts.start("1000")
+    hosts.approvers = WITH_MALLORY  # The keys of the new file do not decide about it.
+    row = hosts.approvals().list().approvals[0]
+    text = text_of(Approvers.parse(WITH_MALLORY), row, "mallory")
+    signature = KEYS["mallory"].sign(text)
+    approved = hosts.approvals().approve(row.digest, BOB, WHY, signature)
+    assert approved.state is ApprovalState.APPROVED
+    hosts.approvers = file
+    with pytest.raises(ConfigurationError, match="limits-raised"):
+        hosts.start("1000")
+
+
+@pytest.mark.parametrize("file", [WITH_MALLORY, {}])
+def test_two_people_enrol_another_one_or_end_it(
+    hosts: Hosts, file: dict[str, Any]
+) -> None:
+    _with_approvers(hosts, FILE, file)
+    hosts.start("1000", "api")
+
+    assert _accepted(hosts).version == 2
+
+
+def test_a_removed_approver_needs_no_approval(hosts: Hosts) -> None:
+    """They are enrolled again as a new one is."""
+    _with_approvers(hosts, WITH_MALLORY)
+    hosts.approvers = FILE
+    hosts.start("1000")
+    hosts.approvers = WITH_MALLORY
+    with pytest.raises(ConfigurationError, match=r"approvers\.people\.mallory\.keys"):
+        hosts.start("1000")
+
+
+def test_a_changed_row_of_the_limits_does_not_end_the_signatures(hosts: Hosts) -> None:
+    """The keys are then those of the last start, which the audit log has."""
+    _with_approvers(hosts, FILE)
+    forge(
+        hosts.store, "UPDATE accepted_limits SET document = '[]', version = version + 1"
+    )
+    with pytest.raises(ConfigurationError, match="another program changed the row"):
+        hosts.start("1000")
+    digest = hosts.ask("1000")
+    with pytest.raises(InvalidInputError, match="people approve with keys"):
+        hosts.approvals().approve(digest, BOB, WHY)
+    _sign(hosts, FILE, "alice", "bob")
+    hosts.start("1000")
+
+    assert _accepted(hosts).is_authentic
+
+
+def test_groups_are_read_back_from_the_accepted_limits() -> None:
+    person = {"keys": {"first": KEYS["bob"].line}, "groups": ["night", "finance"]}
+    file = file_of(alice=KEYS["alice"], bob=person)
+    limits = read_limits(configuration("1", approvers=file).document)
+    found = Approvers.parse(read_approvers(limits) or {})
+
+    assert found.groups == Approvers.parse(file).groups
+    assert found.keys.keys() == Approvers.parse(file).keys.keys()
+    assert read_approvers(read_limits(configuration("1").document)) is None
