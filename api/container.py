@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from signer.alerts import RUNBOOKS, Alerts
 from signer.approvals import Approvals
 from signer.audit.log import AuditLog
 from signer.audit.sealer import Sealer, SealingAlert
+from signer.audit.shipping import ShippingCondition
 from signer.config.deny_list import DenyList
 from signer.config.digest import Configuration, read_configuration
 from signer.config.networks import Network, load_networks
@@ -270,11 +272,17 @@ class Container:
         configuration = None
         with suppress(ConfigurationError):  # Operators act without a networks file too.
             configuration = self.configuration.short
+        longest = self.settings.audit_ship_max_lag
         return AuditLog(
             audit_logger(),
             self.clock,
             journal=self.store,
             configuration=configuration,
+            require_shipped=None
+            if longest is None
+            else ShippingCondition(
+                self.store, timedelta(seconds=longest), self.ledger_clock
+            ),
         )
 
     @cached_property

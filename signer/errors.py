@@ -322,6 +322,12 @@ class AuditLogUnwritableError(SigningError):
     retryable = True
 
 
+class AuditNotShippedError(AuditLogUnwritableError):
+    """Too old records are not shipped (``AUDIT_SHIP_MAX_LAG``); nothing was asked."""
+
+    code = "audit-not-shipped"
+
+
 class BackendError(SigningError):
     """
     The device failed in a way that no subclass describes.

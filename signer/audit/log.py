@@ -148,18 +148,26 @@ class AuditLog:
         node: str = os.uname().nodename,
         journal: Journal | None = None,
         configuration: str | None = None,
+        *,
+        require_shipped: Callable[[], None] | None = None,
     ) -> None:
         """
         Write to *logger*, and to *journal* if there is one.
 
         *configuration* is the short hash of the configuration in force, which is added
-        to the records of signatures.
+        to the records of signatures.  *require_shipped* is a ``ShippingCondition``.
         """
+        self._require_shipped = require_shipped
         self._lines = logger if isinstance(logger, LogLines) else LogEvents(logger)
         self._clock = clock
         self._node = sanitize(node)
         self._journal = journal
         self._configuration = configuration
+
+    def require_shipped(self) -> None:
+        """Raise ``AuditNotShippedError`` unless a signature may be begun."""
+        if self._require_shipped is not None:
+            self._require_shipped()
 
     def use_configuration(self, configuration: str) -> None:
         """Add the short hash *configuration* to the records from now on."""

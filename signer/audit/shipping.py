@@ -1,7 +1,55 @@
 """What the core knows of the place that the audit log is shipped to (an extra)."""
 
+import time
+from collections.abc import Callable
 from datetime import timedelta
+
+from signer.errors import AuditNotShippedError
+from signer.ports.audit_journal import Journal
+from signer.ports.clock import Clock
 
 
 LATE = timedelta(seconds=60)
 """How old the oldest record that is not shipped may be before the alert sounds."""
+
+
+class ShippingCondition:
+    """
+    The condition that no record older than *longest* is missing at the place.
+
+    The row says until when everything was there.  So one reading is good for the time
+    that is left: a signature costs a comparison of two numbers.  Threads share it.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        longest: timedelta,
+        clock: Clock,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """*clock* is the ledger's."""
+        self._journal = journal
+        self._longest = longest
+        self._clock = clock
+        self._timer = timer
+        self._until = float("-inf")
+
+    def __call__(self) -> None:
+        """Raise ``AuditNotShippedError`` if the condition does not hold."""
+        began = self._timer()
+        if began < self._until:
+            return
+        row = self._journal.shipping()
+        if row is None or not row.is_authentic or not row.place:
+            raise AuditNotShippedError(
+                "the audit log is not shipped, or another program changed the row"
+                " `audit_shipping`: a worker with AUDIT_SHIP_TO must run"
+            )
+        lag = self._clock() - row.complete_at
+        if lag >= self._longest:
+            raise AuditNotShippedError(
+                f"for {int(lag.total_seconds())} s not all audit records have been"
+                " shipped: see `audit-shipping-failed` in the worker's log"
+            )
+        self._until = began + (self._longest - lag).total_seconds()

@@ -315,6 +315,7 @@ class Settings(BaseModel):
             _if_unset,
         ),
     ] = None
+    audit_ship_max_lag: int | None = Field(None, ge=15, le=86_400)
     audit_unsealed_seconds: int = Field(900, ge=60, le=86_400)
     alert_webhook_url: Annotated[
         SecretStr | None,

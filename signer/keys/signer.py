@@ -28,7 +28,7 @@ from signer.errors import (
 )
 from signer.keys.signing_alarm import SigningAlarm
 from signer.model.audit_record import NOTHING, Operation, Purpose, Record, Subject
-from signer.model.hold import stopped_by
+from signer.model.hold import UNSTOPPABLE, stopped_by
 from signer.model.key import SERVING, Key, KeyState, SigningCondition
 from signer.model.spending_limits import Spending
 from signer.policy.rules import NO_DECISION
@@ -128,7 +128,7 @@ class Signer:
             RecoveryError: The device signed something else, or with another key.
             BackendError: The device did not sign.
             StoreError, AuditLogUnwritableError: The journal or the log cannot be
-                written.
+                written, or is not shipped.
         """
         _require_decision(digest, purpose)
         return self._announce_and_sign(digest, purpose, while_active=while_active)
@@ -202,6 +202,7 @@ class Signer:
         self, digest: bytes, purpose: Purpose, condition: SigningCondition | None
     ) -> None:
         checked_digest(digest)
+        self._require_shipped(purpose)
         intent = self._audit.intent(purpose, self._subject, digest)
         self._audit.write_intent(intent, condition)
 
@@ -228,8 +229,13 @@ class Signer:
         _require_decision(digest, purpose)
         return self._sign(digest, purpose)
 
+    def _require_shipped(self, purpose: Purpose) -> None:
+        if purpose.operation not in UNSTOPPABLE:
+            self._audit.require_shipped()
+
     def _sign(self, digest: bytes, purpose: Purpose) -> "Signed":
         checked_digest(digest)
+        self._require_shipped(purpose)
         attempt = _Attempt()
         outcome = "internal-error"
         signature = None

@@ -57,6 +57,8 @@ ADVICE = {
     "key-ambiguous": "remove the other keys with this id from the device",
     "audit-log-unwritable": "free the disk of the worker's log, or restart the worker"
     " with the program that reads its output (docs/how-to/incidents.md)",
+    "audit-not-shipped": "let the worker reach AUDIT_SHIP_TO"
+    " (docs/how-to/alarms.md, audit-shipping-late)",
     "policy-violation": "compare the networks file with the one in force at acceptance,"
     " and see whether an own rule refuses it (docs/how-to/policy.md)",
     "screening-unavailable": "correct or restore the file DENY_LIST_FILE"

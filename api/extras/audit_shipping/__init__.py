@@ -45,6 +45,9 @@ def open_place(container: Container) -> Place | None:
 def check_place(container: Container, *, paying: bool) -> None:
     """Refuse unusable settings; nothing is sent."""
     place = open_place(container)
+    if paying and place is None and container.settings.audit_ship_max_lag:
+        problem = "AUDIT_SHIP_MAX_LAG needs AUDIT_SHIP_TO"
+        raise ConfigurationError(Refusal("settings-invalid", problem))
     if paying and place is not None and container.checkpoint_settings is None:
         problem = "AUDIT_SHIP_TO needs AUDIT_SIGNING_KEY_FILE"
         raise ConfigurationError(Refusal("settings-invalid", problem))

@@ -37,7 +37,7 @@ _KEY = frozenset(
     (
         *("backend-failed", "backend-unavailable", "backend-throttled"),
         *("backend-access-denied", "key-not-found", "key-ambiguous", "key-unusable"),
-        *("key-rotated", "audit-log-unwritable"),
+        *("key-rotated", "audit-log-unwritable", "audit-not-shipped"),
     )
 )
 

@@ -71,7 +71,7 @@ STATUSES = {
         "SelfTestPendingError BackendError BackendUnavailableError "
         "BackendThrottledError AccessDeniedError PINRefusedError KeyNotFoundError "
         "AmbiguousKeyError KeyUnusableError KeyNotProtectedError LimitReachedError "
-        "AuditLogUnwritableError "
+        "AuditLogUnwritableError AuditNotShippedError "
         "ChainUnavailableError InsufficientFundsError GasLimitError WalletPausedError "
         "SigningStoppedError TokenStoppedError FeesAboveRecentError "
         "TooManyInFlightError VaultLimitError "

@@ -480,6 +480,7 @@ class Problem(TypedDict):
     code: Literal[
         "approval-required",
         "audit-log-unwritable",
+        "audit-not-shipped",
         "backend-access-denied",
         "backend-failed",
         "backend-throttled",

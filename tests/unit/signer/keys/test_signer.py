@@ -5,12 +5,15 @@ from collections.abc import Callable
 
 import bitcurve
 import pytest
+import structlog
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from hypothesis import given
 from hypothesis import strategies as st
 
+from signer.audit.log import AuditLog
 from signer.crypto.secp256k1 import N
 from signer.errors import (
+    AuditNotShippedError,
     BackendThrottledError,
     EncodingError,
     HotWalletError,
@@ -249,3 +252,18 @@ def test_signatures_and_failures_are_measured() -> None:
         ("device", "backend-throttled", 4, 4),
         ("device", "success", 1, 0),
     ]
+
+
+def test_nothing_is_signed_while_the_log_is_not_shipped() -> None:
+    """Neither what is announced now, nor what was before; self-tests go on."""
+
+    def refuse() -> None:
+        raise AuditNotShippedError("not shipped")
+
+    device = honest(KEY)
+    audit = AuditLog(structlog.get_logger("audit"), require_shipped=refuse)
+    signer = signer_over(device, audit)
+    signer.self_test()
+    for sign in (signer.sign_digest, signer.sign):
+        with pytest.raises(AuditNotShippedError):
+            sign(DIGEST, PURPOSE)
