@@ -26,7 +26,16 @@ _SCOPE = "nonces:repair"
 
 _MOST_DIGITS = 15
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+class _Log(click.Path):
+    """A file, or the URL of a shipped log, which stays a text."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        if isinstance(value, str) and "://" in value:
+            return value
+        return super().convert(value, param, ctx)
 
 
 @click.command()
@@ -34,8 +43,9 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--log",
     "logs",
     multiple=True,
-    type=_FILE,
-    help="A log of a host, or an audit export; repeat it for all hosts.",
+    type=_Log(exists=True, dir_okay=False, path_type=Path),
+    help="A log of a host, an audit export, or the URL of the shipped log; repeat it"
+    " for all.  The default is AUDIT_SHIP_TO.",
 )
 @click.option(
     "--high-water",
@@ -56,7 +66,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @reports
 def restore(
     container: Container,
-    logs: Sequence[Path],
+    logs: Sequence[Path | str],
     marks: Sequence[str],
     keys: Sequence[str],
     reason: str,
@@ -81,6 +91,9 @@ def restore(
     from api.extras.restore.restorer import open_restorer
     from api.key_files import open_row_macs
 
+    shipped = container.environ.get("AUDIT_SHIP_TO", "").strip()
+    if not logs and shipped:
+        logs = [shipped]
     if not logs and not marks:
         raise click.UsageError(
             "pass the logs of all hosts with --log, or without any log the marks of all"

@@ -7,6 +7,7 @@ them.  So a record counts only with its MAC, and the reader must know all files.
 """
 
 import gzip
+import os
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -15,9 +16,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
+from api.extension import open_shipped_log
 from signer.audit.export import parse
 from signer.audit.log import parse_line
-from signer.errors import InvalidInputError
+from signer.errors import HotWalletError, InvalidInputError
 from signer.model.audit_record import Record, Sealed, made_at
 from signer.row_macs import RowMACs
 
@@ -32,8 +34,15 @@ class DamagedFileError(InvalidInputError):
     """The rest of a file cannot be read; the lines before it were."""
 
 
-def read_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of the file *path*; of an overlong one, only its beginning."""
+def read_lines(path: Path | str) -> Iterator[bytes]:
+    """
+    Yield the lines of the file *path*; of an overlong one, only its beginning.
+
+    A text is the URL of a shipped log.
+    """
+    if isinstance(path, str):
+        yield from _read_shipped(path)
+        return
     try:
         file = path.open("rb")
     except OSError as e:
@@ -47,6 +56,19 @@ def read_lines(path: Path) -> Iterator[bytes]:
             raise DamagedFileError(
                 f"{path} is damaged or incomplete ({type(e).__name__}): copy it again"
             ) from None
+
+
+def _read_shipped(url: str) -> Iterator[bytes]:
+    log = open_shipped_log(url, os.environ)
+    try:
+        yield from log.lines()
+    except HotWalletError as e:
+        problem = str(e)
+    else:
+        if not log.is_incomplete:
+            return
+        problem = "records are missing"
+    raise DamagedFileError(f"{url}: {problem}")
 
 
 def _lines(stream: BinaryIO) -> Iterator[bytes]:
@@ -141,14 +163,14 @@ class Evidence:
 
 
 def read_evidence(
-    paths: Iterable[Path],
+    paths: Iterable[Path | str],
     macs: RowMACs,
     *,
     since: datetime | None = None,
     events: Collection[str] | None = None,
 ) -> Evidence:
     """
-    Read the files *paths* of any hosts, in any order, also with the same records.
+    Read the files and shipped logs *paths*, in any order, also with the same records.
 
     A file has log lines or is an export, plain or compressed with gzip.  Other lines
     are skipped.  A log line may follow a prefix of the log store.  Records from before

@@ -8,12 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from api.extras.audit_shipping.places import open_place
+from api.extras.audit_shipping.shipper import Shipper
+from signer.alerts import Alerts
+from signer.audit.checkpointer import CheckpointSettings
 from signer.model.audit_record import Record
 from signer.model.refund import Status
 from signer.model.wallet import Pause
 from signer.row_macs import RowMACs
 from tests.api.commands import Finished, Run
-from tests.support.ledgers import copy_ledger, open_ledger
+from tests.support.audit import KEY, ORIGIN
+from tests.support.ledgers import copy_ledger, open_ledger, seal
 from tests.support.refunds import World
 from tests.support.restores import keep_log, requested, write_log
 
@@ -102,6 +107,42 @@ def test_a_restore(lost: Lost) -> None:
     assert (refunds["lost"].status, refunds["lost"].nonce) == (Status.RESERVED, 1)
     assert refunds["queued"].status is Status.QUEUED
     assert (wallet.paused_by, wallet.high_water) == (Pause.RESTORED, 2)
+
+
+@pytest.fixture
+def place(lost: Lost, world: World, tmp_path: Path) -> Path:
+    """What the lost ledger has shipped, up to its end."""
+    folder = tmp_path / "place"
+    folder.mkdir()
+    seal(world.store)
+    shipper = Shipper(
+        world.store,
+        open_place(folder.as_uri(), None, None),
+        CheckpointSettings(KEY, ORIGIN),
+        Alerts(),
+        world.clock,
+        sealed_at=lambda: None,
+    )
+    shipper.ship()
+    return folder
+
+
+def test_the_shipped_log_is_read_by_itself(
+    lost: Lost, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that is configured, or that is named; a hole in it is a problem."""
+    by_log = lost.restore("--dry-run").out.splitlines()[1:]
+    named = lost.run("restore", "--log", place.as_uri(), "--dry-run")
+    monkeypatch.setenv("AUDIT_SHIP_TO", place.as_uri())
+    configured = lost.run("restore", "--dry-run")
+    (segment,) = (place / "records").iterdir()
+    segment.rename(segment.with_name(f"{2:020}.jsonl"))
+    holed = lost.run("restore", "--dry-run")
+
+    assert named.status == configured.status == 0
+    assert named.out.splitlines()[1:] == configured.out.splitlines()[1:] == by_log
+    assert holed.status == 1
+    assert f"{place.as_uri()} is damaged" in holed.out
 
 
 def test_json(lost: Lost) -> None:
