@@ -12,13 +12,14 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from threading import Event
+from threading import Event, Thread
 from typing import NoReturn
 
 from gunicorn.app.wsgiapp import run as run_gunicorn  # type: ignore[import-untyped]
 
 from api.background_threads import start_sealer
 from api.bootstrap import open_container
+from api.extras.audit_shipping import worker_loops
 from api.http.app import App, create_app
 from api.logs import configure
 from dev.with_parent import die_with_parent
@@ -79,6 +80,8 @@ def _run_worker() -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     container = add_crash_points(open_container(serving=False), "worker", os.environ)
     start_sealer(container)
+    for name, run in worker_loops(container):
+        Thread(target=run, args=(Event().wait,), name=name, daemon=True).start()
     container.worker.run(stop.is_set, interval=0.5)
 
 

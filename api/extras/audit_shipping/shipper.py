@@ -48,6 +48,8 @@ from signer.ports.clock import Clock
 SHIP_SECONDS = 5.0
 """How often records are shipped, if there are any: 720 requests an hour at most."""
 
+_PATIENCE = timedelta(seconds=2 * SHIP_SECONDS)
+
 _MOST_BYTES = 4 * 2**20
 """After how many bytes a segment ends; one record may be longer."""
 
@@ -117,7 +119,7 @@ class Shipper:
         repeat(work, wait, SHIP_SECONDS, log=self._log, event=event, at_once=True)
 
     def _round(self) -> None:
-        if self._patience():
+        if self._patience() and not self._is_left():
             self._checkpointed = None  # The process that leads ships them.
             return
         try:
@@ -127,6 +129,12 @@ class Shipper:
             raise
         finally:
             self._report()
+
+    def _is_left(self) -> bool:
+        """Return whether the process that leads has left what is to be shipped."""
+        row = self._journal.shipping()
+        # Two may ship at once.  One that was killed seems to lead for 20 seconds.
+        return row is None or self._clock() - row.complete_at > _PATIENCE
 
     def ship(self) -> AuditShipping:
         """

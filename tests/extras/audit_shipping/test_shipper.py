@@ -235,7 +235,8 @@ def test_a_place_that_fails_is_an_alert_after_a_minute(shipping: Shipping) -> No
     assert found == ["alert", "alert-resolved"]
 
 
-def test_a_process_that_does_not_lead_ships_nothing(shipping: Shipping) -> None:
+def test_a_process_that_does_not_lead_ships_what_is_left(shipping: Shipping) -> None:
+    """Until then it ships nothing."""
     process = Shipper(
         shipping.store,
         shipping.place,
@@ -246,9 +247,15 @@ def test_a_process_that_does_not_lead_ships_nothing(shipping: Shipping) -> None:
         patience=lambda: timedelta(seconds=2),
     )
     shipping.write(1)
+    shipping.process().ship()
+    shipping.write(1)
+    process._round()
+    led = [each.name for each in shipping.place.list(RECORDS)]
+    shipping.clock.advance(11)
     process._round()
 
-    assert list(shipping.place.list(RECORDS)) == []
+    assert led == [segment_name(1)]
+    assert shipping.records() == shipping.exported()
 
 
 def test_a_large_log_is_shipped_in_several_segments(shipping: Shipping) -> None:
