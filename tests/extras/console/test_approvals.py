@@ -1,6 +1,7 @@
 """Approvals: what the console decides is what the API would have decided."""
 
 import re
+from base64 import urlsafe_b64decode
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from falcon.testing import Result, TestClient
+from markupsafe import escape
 
 from api.container import Container
 from api.http.app import create_app
@@ -22,6 +24,13 @@ from tests.api.commands import Run
 from tests.api.forms import find_form
 from tests.api.support import SettableClock
 from tests.support.approvals import ASKING, limited
+from tests.support.approvers import (
+    PAGE,
+    AnyKey,
+    Authenticator,
+    SSHKey,
+    approvers_of,
+)
 from tests.support.ledgers import write_mac_key
 from tests.support.refunds import REQUEST, World
 
@@ -49,11 +58,16 @@ def digest(client: TestClient) -> str:
 
 
 def _decide(
-    browser: Browser, digest: str, decision: str = "approve", **changes: str
+    browser: Browser,
+    digest: str,
+    decision: str = "approve",
+    *,
+    signature: str = "",
+    **changes: str,
 ) -> Result:
     path = f"/console/changes/{decision}"
     given = {"form": browser.form_token(), "digest": digest, "reason": WHY}
-    given |= {} if decision == "reject" else {"signature": ""}
+    given |= {} if decision == "reject" else {"signature": signature}
     page = browser.submit(f"{path}/confirm", given)
     if page.status_code != 200:
         return page
@@ -118,6 +132,32 @@ def test_a_decision(
     (record,) = [each for each in _records(sqlite_store) if f'"{event}"' in each]
     assert '"actor":"token:alice"' in record
     assert "gateway" in record
+
+
+def test_people_sign_the_text_behind_the_link(
+    container: Container, browser: Browser, sqlite_store: SQLStore, digest: str
+) -> None:
+    """The page has each person's text, and hands in what they signed."""
+    keys: dict[str, AnyKey] = {"alice": Authenticator(), "bob": SSHKey()}
+    container.approvers = approvers_of(**keys)
+    container.approvals = container.approvals.verified_by(container.approvers)
+    page = browser.get(f"/console/approvals/{digest}").text
+    links = dict(
+        re.findall(r'text for <bdi>(\w+)</bdi>.*?href="([^"]+)"', page, re.DOTALL)
+    )
+    for name, key in keys.items():
+        fragment = links[name].removeprefix(f"{PAGE}#")
+        text = urlsafe_b64decode(fragment + "=" * (-len(fragment) % 4)).decode()
+        assert f"approver: {name}\n" in text
+        assert escape(text) in page
+        signature = key.sign(text).replace("\n", "")  # As a browser pastes it.
+        answer = _decide(browser, digest, signature=signature)
+        assert answer.status_code == 200
+    found = sqlite_store.find_approval(digest)
+
+    assert found is not None
+    assert found.decided_by == "token:alice token:bob"
+    assert found.state is ApprovalState.APPROVED
 
 
 def _records(store: SQLStore) -> list[str]:

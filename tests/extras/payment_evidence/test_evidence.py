@@ -19,6 +19,8 @@ from signer.model.refund import Refund
 from signer.model.transaction import CLAIM_TIME
 from tests.api.cli.audit_commands import run
 from tests.fixtures.ledger import accepted
+from tests.support.approvals import approve_signed, limited
+from tests.support.approvers import AnyKey, SSHKey, approvers_of
 from tests.support.ledgers import open_ledger, seal
 from tests.support.refunds import World
 from tests.support.restores import keep_log, requested
@@ -200,3 +202,35 @@ def test_the_evidence_of_a_ledger(
     assert refund.id in out.read_text()
     missing = run("payment", "rf_" + "0" * 32, "--out", str(out))
     assert missing.exit_code == 2
+
+
+def test_it_shows_who_signed_that_the_refund_may_be_paid(
+    world: World, tmp_path: Path
+) -> None:
+    """A file without the key, or a changed record, proves nothing about it."""
+    keys: dict[str, AnyKey] = {"bob": SSHKey(), "carol": SSHKey()}
+    world.approvers = approvers_of(**keys)
+    keep_log(world)
+    refund = requested(limited(world, "1"), "large")
+    approve_signed(world, refund, "bob", keys["bob"])
+    world.finish(refund)
+    seal(cast("SQLStore", world.store))
+    lines = evidence_of(world, refund)
+    verdict = verify_evidence(lines, [world.approvers])
+    stranger = verify_evidence(lines, [approvers_of(bob=SSHKey(), carol=SSHKey())])
+    (tmp_path / "evidence").write_bytes(b"".join(lines))
+    file = tmp_path / "approvers.toml"
+    file.write_text(
+        'deployment = "tests"\n'
+        f'[people.bob.keys]\na = "{keys["bob"].line}"\n'
+        f'[people.carol.keys]\na = "{keys["carol"].line}"\n'
+    )
+    command = ("verify-payment", tmp_path / "evidence", "--approvers", file)
+    shown = run(*map(str, command))
+
+    assert (verdict.approved_by, verdict.problems) == (["bob"], [])
+    assert len(verdict.payments) == 1
+    assert stranger.approved_by == []
+    assert "an approval proves nothing" in stranger.problems[0]
+    assert "approved by bob, with a key of their own" in shown.stdout
+    assert verify_evidence(lines).approved_by == []
