@@ -416,7 +416,10 @@ class Approvals:
             signed = approvers.require(found, str(signature), Consent.BREAK_GLASS)
         # First, so that a process that dies in between was not silent.
         self._alerts.sound(
-            Alert.BREAK_GLASS, action=found.action, actor=actor.name, reason=reason
+            Alert.BREAK_GLASS,
+            action=found.action,
+            actor=identify(signed.approver) if signed else actor.name,
+            reason=reason,
         )
         if approvers and signed:
             return self._sign(approvers, found, signed, replace(actor, reason=reason))

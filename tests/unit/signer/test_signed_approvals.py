@@ -155,8 +155,10 @@ def test_an_emergency_needs_one_signature_and_is_loud(system: Signing) -> None:
         approved = system.give("alice", Consent.BREAK_GLASS)
     system.make()
 
-    alerts = [each["alert"] for each in logs if each["event"] == "alert"]
-    assert alerts == ["break-glass"]
+    alerts = [
+        (each["alert"], each["actor"]) for each in logs if each["event"] == "alert"
+    ]
+    assert alerts == [("break-glass", "token:alice")]
     assert approved.is_alone
     assert system.done == ["token:alice"]
 
