@@ -70,7 +70,7 @@ test-lowest: .venv-lowest/.ready node_modules/.ready ## The tests of the core an
 
 nodes: .venv-servers/.ready node_modules/.ready ## What runs on geth too; the first time it is compiled: three minutes of CPU.
 	@$(BIN)/python -m dev.programs geth
-	@$(PYTEST) -m "nodes and not soak" $(or $(ARGS),tests/contract tests/integration tests/e2e/test_geth.py)
+	@$(PYTEST) -m "nodes and not soak" $(or $(ARGS),tests/contract tests/integration tests/e2e)
 
 model: .venv-servers/.ready ## Search the model of the nonce lifecycle exhaustively: a minute.
 	@$(BIN)/python -m dev.programs spin cc

@@ -41,6 +41,8 @@ class LocalNode(ABC):
     that started it ends, even after kill -9 (see ``dev/with_parent.py``).
     """
 
+    engine: str
+
     def __init__(self, port: int = 0) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -49,6 +51,14 @@ class LocalNode(ABC):
     @abstractmethod
     def _compose(self) -> list[str]:
         """Return the command that runs the node."""
+
+    @abstractmethod
+    def mine_every(self, seconds: int) -> None:
+        """Make a block every so many *seconds*; with 0, none until the next call."""
+
+    @abstractmethod
+    def mine(self, blocks: int) -> None:
+        """Make *blocks* of what is in the pool."""
 
     @property
     def pid(self) -> int:
@@ -189,6 +199,17 @@ class LocalChain(LocalNode):
             prefix="hotwallet-anvil-", ignore_cleanup_errors=True
         )
         return [*self._options, f"--cache-path={self._states.name}"]
+
+    def mine_every(self, seconds: int) -> None:
+        """Make a block every so many *seconds*; eth-tester keeps its first interval."""
+        if self.engine == "anvil":
+            rpc = RPC(self.url)
+            rpc("evm_setAutomine", False)
+            rpc("evm_setIntervalMining", seconds)
+
+    def mine(self, blocks: int) -> None:
+        """Make *blocks* of what is in the pool; anvil only."""
+        RPC(self.url)("anvil_mine", hex(blocks))
 
     def stop(self) -> None:
         """Stop the chain, and remove its old states."""

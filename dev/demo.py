@@ -143,7 +143,7 @@ def _introduce(progress: Progress, stack: Stack) -> None:
     device = stack.environ.get("KEY_BACKEND") or stack.environ.get("USE_KMS", "")
     progress.detail("key", kinds.get(device, "SoftHSM, PKCS#11"))
     progress.detail("address", stack.address)
-    progress.detail("chain", f"{stack.engine}, {stack.chain_url}")
+    progress.detail("chain", f"{stack.chain.engine}, {stack.chain_url}")
     progress.detail("stablecoin", f"{SYMBOL} {stack.token}")
     progress.detail("API", stack.url)
 

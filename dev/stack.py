@@ -26,9 +26,8 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from dev import stablecoin
 from dev.anvil import ROOT, obtain_anvil
-from dev.chain import CHAIN_ID, LocalChain
+from dev.chain import CHAIN_ID, LocalChain, LocalNode
 from dev.ports import free_port
-from dev.rpc import RPC
 
 
 if TYPE_CHECKING:
@@ -124,13 +123,17 @@ class Stack:
     home: Path
     environ: dict[str, str]
     url: str
-    chain_url: str
-    engine: str
+    chain: LocalNode
     token: str
     address: str
     key_id: str
     program: Launcher = CHECKOUT
     processes: dict[str, Process] = field(default_factory=dict)
+
+    @property
+    def chain_url(self) -> str:
+        """The URL of the chain."""
+        return self.chain.url
 
     def logs(self) -> Mapping[str, Path]:
         """Return the log file of each process."""
@@ -172,6 +175,7 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
     program: Launcher = CHECKOUT,
     kms: "KMSEmulator | GoogleKMSEmulator | None" = None,
     kind: str | None = None,
+    chain: contextlib.AbstractContextManager[LocalNode] | None = None,
     rpc_urls: Callable[[str], Sequence[str]] = lambda url: [url],
     edit_networks: Callable[[str], str] = lambda text: text,
     prepare: "Callable[[Stack], None]" = lambda stack: None,
@@ -186,6 +190,7 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
     the events of the tenant "developer" are sent to ``hotwallet listen``.  *program* is
     `hotwallet`, if not the one of this checkout.  *kms* holds the key if it
     is given.  On a chain whose *kind* is "arc" or "tempo", the stablecoin pays for gas.
+    *chain* is another node than anvil, or eth-tester without it.
     *rpc_urls* returns the nodes before the chain's URL.
     *edit_networks* returns what is written as the networks file, and *prepare* is
     called before the first process of the service starts.
@@ -205,13 +210,7 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
         if has_webhook:
             environ["TENANTS_FILE"] = str(_write_tenants(home))
         report("Starting a local chain")
-        anvil = obtain_anvil(ROOT)
-        # anvil mines each transaction at once until the interval is set below;
-        # eth-tester always does.
-        initial_block_time = None if anvil else block_time
-        chain = cleanup.enter_context(
-            LocalChain(anvil, block_time=initial_block_time, kind=kind)
-        )
+        node = cleanup.enter_context(chain or _local_chain(block_time, kind))
         if kms is not None:
             address, key_id = _use_kms(kms, environ, home)
         elif use_kms:
@@ -221,19 +220,16 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
             report("Creating a SoftHSM token with a non-extractable key")
             address, key_id = _softhsm_key(environ, program)
         report("Deploying the test stablecoin and funding the wallet")
-        token = stablecoin.deploy_on(chain.url, kind)
-        stablecoin.fund(chain.url, address, token=token, kind=kind)
-        if chain.engine == "anvil":
-            RPC(chain.url)("evm_setAutomine", False)
-            RPC(chain.url)("evm_setIntervalMining", block_time)
-        networks = _describe_network(rpc_urls(chain.url), token, kind=kind)
+        token = stablecoin.deploy_on(node.url, kind)
+        stablecoin.fund(node.url, address, token=token, kind=kind)
+        node.mine_every(block_time)
+        networks = _describe_network(rpc_urls(node.url), token, kind=kind)
         (home / "networks.toml").write_text(edit_networks(networks), encoding="utf-8")
         stack = Stack(
             home=home,
             environ=environ,
             url=f"http://127.0.0.1:{environ['BIND'].rpartition(':')[2]}",
-            chain_url=chain.url,
-            engine=chain.engine,
+            chain=node,
             token=token,
             address=address,
             key_id=key_id,
@@ -249,6 +245,13 @@ def running_stack(  # noqa: PLR0913  All but the first have a default.
             stack.processes[name] = cleanup.enter_context(service)
         _await_ready(stack)
         yield stack
+
+
+def _local_chain(block_time: int, kind: str | None) -> LocalNode:
+    anvil = obtain_anvil(ROOT)
+    # anvil mines each transaction at once until it gets its interval; eth-tester
+    # always does.
+    return LocalChain(anvil, block_time=None if anvil else block_time, kind=kind)
 
 
 def hotwallet(
@@ -614,7 +617,7 @@ def exports(environ: Mapping[str, str]) -> str:
 def _greeting(stack: Stack) -> str:
     (stack.home / "env").write_text(exports(stack.environ), encoding="utf-8")
     return f"""
-The API is at {stack.url}, the chain ({stack.engine}) at {stack.chain_url}.
+The API is at {stack.url}, the chain ({stack.chain.engine}) at {stack.chain_url}.
 Refunds are paid in {SYMBOL} ({stack.token}) from {stack.address}.
 
 In another terminal, in this folder:

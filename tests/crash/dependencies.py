@@ -13,13 +13,14 @@ from urllib.parse import parse_qs, urlsplit
 
 from dev import stablecoin
 from dev.anvil import ROOT, find_anvil
-from dev.chain import CHAIN_ID, LocalChain
+from dev.chain import CHAIN_ID, LocalChain, LocalNode
 from dev.kms_emulator import KMSEmulator
 from dev.rpc import RPC
 from signer.config.settings import Settings
 from tests.crash.fault_plan import Fault, Plan
 from tests.crash.http_messages import Message
 from tests.crash.proxy import Proxy
+from tests.fixtures.geth import Geth, running_geth
 from tests.support.forkserver import FORK_SERVER
 from tests.support.ledgers import write_mac_key
 from tests.support.vault import LocalVault, deploy_vault
@@ -28,6 +29,8 @@ from tests.support.vault import LocalVault, deploy_vault
 DECIMALS = 6
 FUNDS = 1_000_000 * 10**DECIMALS
 COIN_FUNDS = 10**19
+
+_GETH_SECONDS = 2
 
 CAPS = (9_000_000, FUNDS)
 """What a vault pays at most for an item, and on a day: all that clients request."""
@@ -45,6 +48,7 @@ class Chain:
     token: str
     plan: Plan
     networks_file: Path
+    node: LocalNode
     kind: str | None = None
 
     def add_vault(self, *operators: str, **settings: int) -> LocalVault:
@@ -61,12 +65,11 @@ class Chain:
         return vault
 
     def fund(self, *wallets: str) -> None:
-        """Give *wallets* tokens and gas; after that a block is mined every second."""
+        """Give *wallets* tokens and gas; after that blocks are mined by time."""
         url, funds = self.rpc.url, {"amount": FUNDS, "wei": COIN_FUNDS}
         for wallet in wallets:
             stablecoin.fund(url, wallet, token=self.token, kind=self.kind, **funds)
-        self.rpc("evm_setAutomine", False)
-        self.rpc("evm_setIntervalMining", 1)
+        self.node.mine_every(_GETH_SECONDS if isinstance(self.node, Geth) else 1)
 
 
 @contextmanager
@@ -76,9 +79,10 @@ def running_chain(
     confirmations: int = 2,
     *,
     kind: str | None = None,
+    uses_geth: bool = False,
 ) -> Iterator[Chain]:
     """
-    Start anvil and its proxy, whose URL the service finds in *networks_file*.
+    Start anvil, or geth, and its proxy, whose URL the service finds in *networks_file*.
 
     The service raises the fees of a transaction that waits *stuck_after* seconds.  A
     block with *confirmations* is final.  On a chain of *kind* "arc" or "tempo" the
@@ -87,7 +91,7 @@ def running_chain(
     anvil = find_anvil(ROOT)
     assert anvil, "no anvil: run `python -m dev.anvil`, or set ANVIL"
     with (
-        LocalChain(anvil, kind=kind) as chain,
+        running_geth() if uses_geth else LocalChain(anvil, kind=kind) as chain,
         Proxy(chain.url) as proxy,
     ):
         token = stablecoin.deploy_on(chain.url, kind)
@@ -100,7 +104,7 @@ def running_chain(
             kind=f'kind = "{kind}"\ncoin_is = "TUSD"' if kind else "",
         )
         networks_file.write_text(document, encoding="utf-8")
-        yield Chain(RPC(chain.url), token, proxy.plan, networks_file, kind)
+        yield Chain(RPC(chain.url), token, proxy.plan, networks_file, chain, kind)
 
 
 @dataclass(frozen=True, slots=True)

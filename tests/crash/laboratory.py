@@ -115,6 +115,7 @@ class Laboratory:
         confirmations: Those of a final block.
         per_batch: How many refunds a vault pays with one transaction; without one, 0.
         kind: That of the network: with "arc" or "tempo" the token pays for gas.
+        uses_geth: The node is geth, with a block every two seconds, instead of anvil.
         policy: The operator's rules of the policy.
         settings: Additional environment variables of the service.
     """
@@ -140,6 +141,7 @@ class Laboratory:
         confirmations: int = 2,
         per_batch: int = 0,
         kind: str | None = None,
+        uses_geth: bool = False,
         policy: str = "",
         settings: Mapping[str, str] | None = None,
     ) -> None:
@@ -156,6 +158,7 @@ class Laboratory:
         self._confirmations = confirmations
         self._per_batch = per_batch
         self._kind = kind
+        self._uses_geth = uses_geth
         self._cleanup = ExitStack()
         self.stop_event = FORK_SERVER.Event()
         self._markers = home / "markers"
@@ -199,6 +202,7 @@ class Laboratory:
                 self._stuck_after,
                 self._confirmations,
                 kind=self._kind,
+                uses_geth=self._uses_geth,
             )
         )
         if self._use_kms:

@@ -1,5 +1,7 @@
 """Processes are killed at named points and at random instants (G1, G2, R5)."""
 
+import random
+
 import pytest
 
 from signer.model.audit_record import Record
@@ -8,12 +10,14 @@ from tests.crash.crash_points import API, WORKER, names
 from tests.crash.gateway_process import Load
 from tests.crash.killer import Killer
 from tests.crash.laboratory import Laboratory
+from tests.fixtures.geth import Geth
 from tests.support.conformance.check import check_conformance
 from tests.support.traces import MUTATIONS
 
 
 POINTS = [*names("api", API), *names("worker", WORKER)]
 
+_CONFIRMATIONS = 5
 _KILLS = 100
 """On each of two databases, so 200 in all."""
 
@@ -82,4 +86,26 @@ def test_refunds_survive_many_kills(
     _kill_at_random(lab, 2_000, most=0.6)
     lab.settle(gateway)
 
+    lab.assert_no_violations()
+
+
+@pytest.mark.nodes
+@pytest.mark.soak
+def test_refunds_survive_kills_and_rollbacks_of_geth(
+    open_laboratory: Open, empty_url: str
+) -> None:
+    """Forty kills, and twenty rollbacks that empty blocks replace, in blocks of 2 s."""
+    lab = open_laboratory(empty_url, uses_geth=True, confirmations=_CONFIRMATIONS)
+    node, dice = lab.chain.node, random.Random(SEED)
+    assert isinstance(node, Geth)
+    node.mine(_CONFIRMATIONS)  # What funds the wallet stays.
+    lost = 0
+
+    gateway = lab.start_gateway(Load("geth"))
+    for _ in range(20):
+        _kill_at_random(lab, 2, most=3)
+        lost += node.reorganise(dice.randint(1, _CONFIRMATIONS - 1))
+    lab.settle(gateway)
+
+    assert lost > 0, lab.explain("no transaction left its block")
     lab.assert_no_violations()

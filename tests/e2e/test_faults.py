@@ -33,6 +33,7 @@ from dev.stack import NETWORK, Stack, running_stack
 from signer.alerts import Alert
 from signer.keys.signing_alarm import WINDOW_SECONDS
 from signer.model.network_view import LAGGING_BLOCKS
+from tests.e2e.conftest import LONG_CHAINS, chain_options
 from tests.e2e.gateway import Gateway
 from tests.e2e.lagging_node import LaggingNode
 from tests.e2e.operator import Operator, values_of
@@ -161,8 +162,9 @@ class System:
         return pid
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=LONG_CHAINS)
 def system(
+    request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     postgresql: PostgreSQL,
     aws_environment: None,
@@ -203,6 +205,7 @@ def system(
                 settings=settings,
                 workers=2,
                 has_webhook=True,
+                **chain_options(request.param),
             )
         )
         tenants = tomllib.loads(Path(stack.environ["TENANTS_FILE"]).read_text())
@@ -227,7 +230,7 @@ def _all_faults(system: System) -> Iterator[None]:
         system.events.status = 503
         system.kms.faults.always("Sign", mostly_throttled)
         system.nodes[1].newest = int(rpc("eth_blockNumber"), 16)
-        rpc("anvil_mine", hex(LAGGING_BLOCKS + 5))
+        system.stack.chain.mine(LAGGING_BLOCKS + 5)
         try:
             yield
         finally:
@@ -377,12 +380,11 @@ def _nodes_down(system: System) -> Iterator[None]:
 @contextmanager
 def _no_blocks(system: System) -> Iterator[None]:
     """Let the chain make no block."""
-    rpc = RPC(system.stack.chain_url)
-    rpc("evm_setIntervalMining", 0)
+    system.stack.chain.mine_every(0)
     try:
         yield
     finally:
-        rpc("evm_setIntervalMining", 1)
+        system.stack.chain.mine_every(1)
 
 
 @contextmanager

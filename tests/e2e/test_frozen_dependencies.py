@@ -16,8 +16,9 @@ import structlog
 
 from dev import stablecoin
 from dev.anvil import ROOT, find_anvil
-from dev.chain import LocalChain
+from dev.chain import LocalChain, LocalNode
 from signer.config.settings import Settings
+from tests.e2e.conftest import LONG_CHAINS
 from tests.e2e.dependencies import (
     AlertReceiver,
     KMSProcess,
@@ -27,6 +28,7 @@ from tests.e2e.dependencies import (
 )
 from tests.e2e.running_service import RunningService
 from tests.e2e.timed_client import WAIT, Submission, TimedClient
+from tests.fixtures.geth import running_geth
 from tests.fixtures.postgresql import PostgreSQL
 from tests.support.waiting import eventually
 
@@ -52,7 +54,7 @@ class System:
     client: TimedClient
     postgresql: PostgreSQL
     kms: KMSProcess
-    chain: LocalChain
+    chain: LocalNode
     token: str
     receiver: AlertReceiver
 
@@ -78,8 +80,9 @@ class System:
         return refund["status"] == "confirmed" and balance == BASE_UNITS
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=LONG_CHAINS)
 def system(
+    request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     postgresql: PostgreSQL,
     aws_environment: None,
@@ -88,7 +91,9 @@ def system(
     with (
         KMSProcess(folder) as kms,
         AlertReceiver() as receiver,
-        LocalChain(find_anvil(ROOT)) as chain,
+        running_geth()
+        if request.param == "geth"
+        else LocalChain(find_anvil(ROOT)) as chain,
     ):
         networks, token = prepared_networks(
             folder,

@@ -29,6 +29,7 @@ from dev.stack import (
 )
 from signer.config.settings import Settings
 from signer.ports.clock import utc_now
+from tests.e2e.conftest import LONG_CHAINS, chain_options
 from tests.e2e.gateway import RECIPIENT
 from tests.fixtures.nginx import Nginx
 from tests.support.forked_processes import ForkedHotWallet
@@ -231,8 +232,10 @@ class Service:
         )
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+@pytest.fixture(scope="module", params=LONG_CHAINS)
+def service(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("clients")
     (folder / "policy").mkdir()
     path = folder / "policy" / "clients.cedar"
@@ -253,7 +256,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         shutil.copy(GO_PACKAGES / name, folder / "go")
     settings = {"POLICY_DIR": str(folder / "policy"), "WEB_CONCURRENCY": "1"}
     with running_stack(
-        folder / "home", settings=settings, program=ForkedHotWallet()
+        folder / "home",
+        settings=settings,
+        program=ForkedHotWallet(),
+        **chain_options(request.param),
     ) as stack:
         yield Service(stack, folder)
 

@@ -59,10 +59,10 @@ class System:
 
 @pytest.fixture
 def system(
-    tmp_path: Path, fresh_anvil: DevChain, aws_environment: None
+    tmp_path: Path, local_chain: DevChain, aws_environment: None
 ) -> Iterator[System]:
     with (
-        kms_service(tmp_path, fresh_anvil) as (kms, environ),
+        kms_service(tmp_path, local_chain) as (kms, environ),
         RunningService(environ) as service,
     ):
         service.processes["worker"].send_signal(signal.SIGTERM)

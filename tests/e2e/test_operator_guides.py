@@ -169,7 +169,7 @@ def test_a_compromised_key_is_revoked(
             "98765432...": key_prefix(old_id),
         },
     )
-    RPC(stack.chain_url)("evm_setIntervalMining", 0)
+    stack.chain.mine_every(0)
     try:
         refund = _pay(stack, "stranded")
         _await(stack, refund, "broadcast")
@@ -185,7 +185,7 @@ def test_a_compromised_key_is_revoked(
         guide.follow("hotwallet nonce abandon")
         RPC(stack.chain_url)("anvil_dropTransaction", sent)  # The books stay right.
     finally:
-        RPC(stack.chain_url)("evm_setIntervalMining", 1)
+        stack.chain.mine_every(1)
 
     assert guide.unused() == []
 

@@ -75,9 +75,9 @@ def _key_set() -> bytes:
 
 
 @pytest.fixture
-def server(fresh_anvil: DevChain) -> Iterator[LeakingServer]:
+def server(local_chain: DevChain) -> Iterator[LeakingServer]:
     """Node, issuer and webhook."""
-    with LeakingServer(fresh_anvil.url, _key_set()) as server:
+    with LeakingServer(local_chain.url, _key_set()) as server:
         yield server
 
 
@@ -204,17 +204,17 @@ def _assert_no_leaks(
 
 
 def test_a_service_with_softhsm_and_sqlite(
-    tmp_path: Path, fresh_anvil: DevChain, server: LeakingServer
+    tmp_path: Path, local_chain: DevChain, server: LeakingServer
 ) -> None:
     """With a token and a file, during more than twenty outages."""
     home = tmp_path / "home"
     pin = home / "softhsm" / "pin"
-    environ = {**secret_environ(home, server, fresh_anvil.token), **SETTINGS}
+    environ = {**secret_environ(home, server, local_chain.token), **SETTINGS}
     environ["PKCS11_PIN_FILE"] = str(pin)
     made = run_command(["softhsm", "init", "--json"], environ)
     assert made.returncode == 0, made.stderr
     stablecoin.fund(
-        fresh_anvil.url, json.loads(made.stdout)["address"], token=fresh_anvil.token
+        local_chain.url, json.loads(made.stdout)["address"], token=local_chain.token
     )
     names = itertools.cycle([value("cka-id-missing"), value("cka-id-rotated-to")])
     with RunningService(environ, has_interpreters=True) as service:
@@ -242,7 +242,7 @@ def _canaries(*names: str) -> list[Canary]:
 
 def test_a_service_with_kms_and_postgresql(
     tmp_path: Path,
-    fresh_anvil: DevChain,
+    local_chain: DevChain,
     server: LeakingServer,
     kms: KMSEmulator,
     tenant: Tenant,
@@ -250,11 +250,11 @@ def test_a_service_with_kms_and_postgresql(
     """With KMS, a server and an issuer, during more than twenty outages."""
     first, other = kms.create_key(), kms.create_key()
     for arn in (first, other):
-        stablecoin.fund(fresh_anvil.url, kms.address(arn), token=fresh_anvil.token)
+        stablecoin.fund(local_chain.url, kms.address(arn), token=local_chain.token)
     names = itertools.cycle([value("kms-alias-arn"), value("kms-key-mrk"), other])
     environ = {
         **with_key_set(
-            secret_environ(tmp_path / "home", server, fresh_anvil.token), server
+            secret_environ(tmp_path / "home", server, local_chain.token), server
         ),
         **SETTINGS,
         "USE_KMS": "true",

@@ -51,11 +51,11 @@ class Host:
 
 @pytest.fixture
 def host(
-    tmp_path: Path, fresh_anvil: DevChain, postgresql_url: str, aws_environment: None
+    tmp_path: Path, local_chain: DevChain, postgresql_url: str, aws_environment: None
 ) -> Iterator[Host]:
     """A host on which a worker has run, where two people must agree."""
     settings = {"DATABASE_URL": postgresql_url, "REQUIRE_APPROVALS": "true"}
-    with kms_service(tmp_path, fresh_anvil, **settings, BIND="127.0.0.1:0") as (
+    with kms_service(tmp_path, local_chain, **settings, BIND="127.0.0.1:0") as (
         _,
         environ,
     ):

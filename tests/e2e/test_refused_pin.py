@@ -47,11 +47,11 @@ class Host:
 
 
 @pytest.fixture
-def host(tmp_path: Path, fresh_anvil: DevChain, make_hostile: MakeHostile) -> Host:
+def host(tmp_path: Path, local_chain: DevChain, make_hostile: MakeHostile) -> Host:
     hostile = make_hostile()
     address = parse_public_key(hostile.backend.public_key(KEY)).address
     networks, _ = prepared_networks(
-        tmp_path, fresh_anvil.url, address, node_url=fresh_anvil.url
+        tmp_path, local_chain.url, address, node_url=local_chain.url
     )
     environ = service_environ(
         tmp_path,

@@ -15,6 +15,7 @@ from api.metrics import metric_names
 from bench.processes import children
 from dev import stablecoin
 from dev.stack import SYMBOL, Stack, running_stack
+from tests.e2e.conftest import CHAINS, chain_options
 from tests.e2e.gateway import RECIPIENT, Gateway
 from tests.e2e.operator import SPECS, Operator
 from tests.support.monitoring import expressions, labels_of, metrics_of
@@ -46,11 +47,15 @@ _MAY_BE_ABSENT = frozenset(
 _ALL = metric_names.ALL
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+@pytest.fixture(scope="module", params=CHAINS)
+def stack(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
     """A running stack with four gunicorn workers and a SoftHSM token."""
     home = tmp_path_factory.mktemp("stack") / "home"
-    with running_stack(home, settings={"WEB_CONCURRENCY": "4"}) as running:
+    settings = {"WEB_CONCURRENCY": "4"}
+    chain = chain_options(request.param)
+    with running_stack(home, settings=settings, **chain) as running:
         yield running
 
 

@@ -33,6 +33,7 @@ from dev.stack import (
     running_stack,
 )
 from signer.model.worker_row import STOPPED_AFTER
+from tests.e2e.conftest import LONG_CHAINS, chain_options
 from tests.e2e.gateway import RECIPIENT, Gateway
 from tests.support.forked_processes import ForkedHotWallet
 from tests.support.servers import LocalHandler, LocalServer
@@ -175,8 +176,10 @@ def _rule(address: str) -> str:
     return rule.replace(RECIPIENT, address)
 
 
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+@pytest.fixture(scope="module", params=LONG_CHAINS)
+def system(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[System]:
     """Both services; the shop has little left, and no worker yet."""
     folder = tmp_path_factory.mktemp("top-up")
     home, rules = folder / "shop", folder / "rules"
@@ -196,7 +199,12 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     with ExitStack() as cleanup:
         relay = cleanup.enter_context(Relay())
         treasury = cleanup.enter_context(
-            running_stack(folder / "treasury", settings=settings, program=program)
+            running_stack(
+                folder / "treasury",
+                settings=settings,
+                program=program,
+                **chain_options(request.param),
+            )
         )
         relay.target = treasury.url
         environ["TREASURY_URL"] = relay.url
@@ -214,8 +222,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
             home=home,
             environ=environ,
             url=f"http://{environ['BIND']}",
-            chain_url=treasury.chain_url,
-            engine=treasury.engine,
+            chain=treasury.chain,
             token=treasury.token,
             address=created["address"],
             key_id=created["key_id"],

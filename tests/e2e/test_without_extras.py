@@ -50,9 +50,9 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def core(
-    tmp_path: Path, root: Path, fresh_anvil: DevChain, aws_environment: None
+    tmp_path: Path, root: Path, local_chain: DevChain, aws_environment: None
 ) -> Iterator[Core]:
-    with kms_service(tmp_path, fresh_anvil) as (_, environ):
+    with kms_service(tmp_path, local_chain) as (_, environ):
         yield Core(root, {**environ, "PYTHONPATH": str(root)})
 
 

@@ -38,11 +38,11 @@ class System:
 
 @pytest.fixture
 def system(
-    tmp_path: Path, fresh_anvil: DevChain, aws_environment: None
+    tmp_path: Path, local_chain: DevChain, aws_environment: None
 ) -> Iterator[System]:
     with (
-        FakeNode(fresh_anvil.url) as node,
-        kms_service(tmp_path, fresh_anvil, node_url=node.url, KMS_MAX_RETRIES="1") as (
+        FakeNode(local_chain.url) as node,
+        kms_service(tmp_path, local_chain, node_url=node.url, KMS_MAX_RETRIES="1") as (
             kms,
             environ,
         ),
