@@ -26,7 +26,6 @@ GRANT SELECT ON unrecorded_transactions TO hotwallet_refunds;
 GRANT SELECT ON spendings TO hotwallet_refunds;
 GRANT SELECT ON keys TO hotwallet_refunds;
 GRANT SELECT, INSERT (id, body, mac) ON audit_records TO hotwallet_refunds;
-GRANT SELECT ON audit_shipping TO hotwallet_refunds;
 GRANT SELECT, INSERT, UPDATE (count), DELETE ON rate_counters TO hotwallet_refunds;
 GRANT SELECT, INSERT, UPDATE (count, last_at) ON alerts TO hotwallet_refunds;
 GRANT SELECT, INSERT (digest, proposal, requested_by, requested_at, expires_at,

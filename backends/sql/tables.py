@@ -497,7 +497,7 @@ audit_shipping = declare(
     verified="when it is shipped or signed",
     otherwise="nothing counts as shipped: what the place has is compared again",
     grants={
-        "all": "SELECT",
+        "worker sign admin": "SELECT",
         "worker": "INSERT, UPDATE (place, sequence, hash, complete_at, version, mac)",
     },
 )
