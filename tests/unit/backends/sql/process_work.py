@@ -15,6 +15,7 @@ from backends.sql.excess_privileges import Privilege
 from backends.sql.tables import metadata
 from signer.alerts import Alert, Alerts
 from signer.approvals import Approvals
+from signer.audit.hash_chain import GENESIS
 from signer.audit.log import AuditLog
 from signer.config.networks import AutomaticStopRules
 from signer.config.tenants import Tenant, TenantRegistry
@@ -30,6 +31,7 @@ from signer.keys.rotation import RotationOptions
 from signer.model.approval import Proposal
 from signer.model.audit_record import (
     Actor,
+    AuditShipping,
     Operation,
 )
 from signer.model.event import DeliveryState
@@ -39,6 +41,7 @@ from signer.model.refund import Refund, Status
 from signer.model.spending_limits import NO_LIMITS, Spending
 from signer.model.transaction import Transaction
 from signer.model.wallet import Pause, Wallet
+from signer.model.worker_row import THE_ROW
 from signer.policy.facts import Caller, Path
 from signer.ports.audit_journal import Checkpoint
 from signer.ports.clock import Clock
@@ -433,7 +436,7 @@ def _decide(store: Ledger, clock: Clock) -> None:
 
 
 def work_on_the_audit_log(processes: Processes) -> None:
-    """Records of starts; alerts; sealing; checkpoints; used tokens and counts."""
+    """Records of starts; alerts; sealing; checkpoints; shipping; tokens and counts."""
     for name in PROCESSES:
         store = processes.stores[name]
         store.check()
@@ -447,7 +450,14 @@ def work_on_the_audit_log(processes: Processes) -> None:
             seal(store)
             store.keep_checkpoint(Checkpoint(store.head()[0], "note"))
             assert store.checkpoints()
-        if name != "worker":
+        if name != "refunds":
+            store.shipping()  # Before a signature, and for the metrics.
+        if name == "worker":
+            row = AuditShipping(THE_ROW, "file:///logs", 0, GENESIS, now())
+            kept = store.keep_shipping(None, row)
+            after = replace(kept, place="", sequence=1, hash=bytes(32))
+            store.keep_shipping(kept, replace(after, complete_at=later(1)))
+        else:
             assert store.count("bucket", 1)
     assert processes.admin.store.use_token("jti", later(60), now())
 
