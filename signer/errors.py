@@ -447,6 +447,10 @@ class RevertedCallError(ExecutionRevertedError):
         self.data = data
 
 
+class MethodNotServedError(ChainError):
+    """The node lacks a method that a client of JSON-RPC asks for."""
+
+
 class InsufficientFundsError(ChainError):
     """The wallet holds too little of a token or coin; the refund waits for a top-up."""
 

@@ -18,6 +18,7 @@ from signer.errors import (
     ChainUnavailableError,
     ExecutionRevertedError,
     InvalidInputError,
+    MethodNotServedError,
     RevertedCallError,
 )
 
@@ -110,8 +111,8 @@ def map_client_error(method: str, error: object) -> Exception:
     """
     Return the error to raise for *error*, the node's response to a client's *method*.
 
-    A revert has the contract's data, which the client decodes, and bad parameters are
-    the client's mistake.
+    A revert has the contract's data, which the client decodes; bad parameters are the
+    client's mistake; and a client may go on without a method that the node lacks.
     """
     mapped = map_error(method, error)
     fields: Mapping[str, object] = error if isinstance(error, Mapping) else {}
@@ -121,6 +122,8 @@ def map_client_error(method: str, error: object) -> Exception:
         return InvalidInputError(
             f"the node refuses the parameters of {method}", field="params"
         )
+    if _code(fields) == _METHOD_NOT_FOUND:
+        return MethodNotServedError(str(mapped))
     return mapped
 
 

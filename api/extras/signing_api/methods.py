@@ -28,6 +28,7 @@ from signer.crypto.typed_data import TypedData
 from signer.errors import (
     ForeignAddressError,
     InvalidInputError,
+    MethodNotServedError,
     PolicyViolationError,
     ResultTooLargeError,
 )
@@ -164,9 +165,7 @@ class Methods:
             return json.dumps(constant(self))
         handler = _HANDLERS.get(method)
         if handler is None:
-            # go-ethereum's words, by which tools know what a node lacks.
-            problem = f"the method {_show(method)} does not exist/is not available"
-            raise RPCError(METHOD_NOT_FOUND, problem)
+            raise _not_found(method)
         return json.dumps(handler(self, params, context))
 
     def accounts(self) -> list[str]:
@@ -238,7 +237,10 @@ class Methods:
                 return json.dumps(hex(nonce))
         if method == "eth_getLogs":
             self._require_few_blocks(params)
-        return budget.spend(lambda: self.proxy.forward(method, params))
+        try:
+            return budget.spend(lambda: self.proxy.forward(method, params))
+        except MethodNotServedError:
+            raise _not_found(method) from None
 
     def _require_few_blocks(self, params: Sequence[Any]) -> None:
         if len(params) != 1 or not isinstance(params[0], dict):
@@ -350,6 +352,12 @@ def _read_two(params: Sequence[Any], what: str) -> Sequence[Any]:
     if len(params) != 2:  # noqa: PLR2004
         raise RPCError(INVALID_PARAMS, f"params must be {what}")
     return params
+
+
+def _not_found(method: str) -> RPCError:
+    # go-ethereum's words, by which tools know what a node lacks.
+    problem = f"the method {_show(method)} does not exist/is not available"
+    return RPCError(METHOD_NOT_FOUND, problem)
 
 
 def _show(method: str) -> str:

@@ -24,6 +24,7 @@ from signer.errors import (
     ConflictError,
     ForeignAddressError,
     InvalidInputError,
+    MethodNotServedError,
     PolicyViolationError,
     RateLimitedError,
     RecoveryError,
@@ -655,6 +656,18 @@ def test_reads_that_tools_ask_for(permitted: TestClient, proxy: ScriptedProxy) -
         assert call(permitted, method, *params)["result"] == {"is": "passed on"}
         assert proxy.asked[-1] == (method, params)
         assert call(permitted, method, *params, 1)["error"]["code"] == -32602
+
+
+def test_what_the_node_lacks_does_not_exist(
+    permitted: TestClient, proxy: ScriptedProxy
+) -> None:
+    """Hardhat goes on without it, as geth answers."""
+    proxy.answers = {"hardhat_metadata": MethodNotServedError("not served")}
+
+    error = call(permitted, "hardhat_metadata")["error"]
+
+    assert error["code"] == -32601
+    assert error["message"].endswith("hardhat_metadata does not exist/is not available")
 
 
 def test_only_a_local_chain_may_be_a_simulated_one(

@@ -21,6 +21,7 @@ from signer.errors import (
     ConfigurationError,
     ExecutionRevertedError,
     InvalidInputError,
+    MethodNotServedError,
     ResultTooLargeError,
     RevertedCallError,
 )
@@ -502,6 +503,14 @@ def test_bad_parameters_are_the_clients_mistake(fake_node: FakeNode) -> None:
 
     with pytest.raises(InvalidInputError, match="eth_call") as caught:
         _proxy(fake_node).forward("eth_call", [7])
+    assert "secret" not in str(caught.value)
+
+
+def test_a_method_that_the_node_lacks(fake_node: FakeNode) -> None:
+    fake_node.script("eth_createAccessList", Error(-32601, "secret"))
+
+    with pytest.raises(MethodNotServedError, match="eth_createAccessList") as caught:
+        _proxy(fake_node).forward("eth_createAccessList", [{}])
     assert "secret" not in str(caught.value)
 
 
