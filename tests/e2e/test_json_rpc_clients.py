@@ -656,6 +656,11 @@ export default buildModule("Creation", (m) => {
 """
 
 
+# On chain 31337 Ignition demands `hardhat_metadata`, which geth does not have.
+_ON_ANVIL = pytest.mark.parametrize("service", ["anvil"], indirect=True)
+
+
+@_ON_ANVIL
 def test_ignition_executes_a_module(service: Service) -> None:
     """On chain 31337, where it first asks for ``hardhat_metadata``."""
     service.await_depth()
@@ -668,6 +673,7 @@ def test_ignition_executes_a_module(service: Service) -> None:
     assert (refund["recipient"], receipt["status"]) == (RECIPIENT, "0x1")
 
 
+@_ON_ANVIL
 def test_ignition_continues_after_a_refusal(service: Service) -> None:
     """It shows the rule, and forgets the call when it is told to, as the guide says."""
     service.await_depth()
