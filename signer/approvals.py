@@ -471,8 +471,10 @@ class Approvals:
         )
 
     def _is_usable(self, found: Approval, now: datetime) -> bool:
-        is_signed = self.approvers is None or self.approvers.accepts(found)
-        return is_signed and found.is_usable(now)
+        # First whether it is authentic: nothing else of such a row is read.
+        return found.is_usable(now) and (
+            self.approvers is None or self.approvers.accepts(found)
+        )
 
     def _is_void(self, found: Approval, actor: Actor) -> bool:
         """Return whether *found*, which is not usable, must be asked for again."""

@@ -13,6 +13,7 @@ from api.metrics.shared_meter import read_shared
 from signer.alerts import Alert
 from signer.approvals import read_open_approvals
 from signer.audit.checkpoints import Verify, find_newest
+from signer.audit.shipping import trusted
 from signer.config.networks import Network
 from signer.model.key import KeyState, find_active_key
 from signer.model.refund import OPEN
@@ -93,7 +94,8 @@ class LedgerCollector:
         found.set(metric_names.AUDIT_UNSEALED, value=oldest)
         shipping = self._ledger.shipping()
         if shipping is not None and shipping.place:
-            seconds = (self._clock() - shipping.complete_at).total_seconds()
+            now = self._clock()
+            seconds = (now - trusted(shipping.complete_at, now)).total_seconds()
             found.set(metric_names.AUDIT_UNSHIPPED, value=max(0.0, seconds))
         last = find_newest(self._ledger, self._verify).statement
         size = 0 if last is None else last.size

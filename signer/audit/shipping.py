@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from signer.errors import AuditNotShippedError
 from signer.ports.audit_journal import Journal
@@ -11,6 +11,23 @@ from signer.ports.clock import Clock
 
 LATE = timedelta(seconds=60)
 """How old the oldest record that is not shipped may be before the alert sounds."""
+
+
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+"""The time before which all was shipped, if that is unknown."""
+
+_SKEW = timedelta(seconds=5)
+"""How far two processes may be apart in reading the ledger's clock."""
+
+
+def trusted(complete_at: datetime, now: datetime) -> datetime:
+    """
+    Return before when all was shipped, as the row's *complete_at* says.
+
+    A time after *now* is that of a clock which was put back since: records that were
+    committed meanwhile may be missing, so it proves nothing.
+    """
+    return complete_at if complete_at <= now + _SKEW else NEVER
 
 
 class ShippingCondition:
@@ -46,7 +63,8 @@ class ShippingCondition:
                 "the audit log is not shipped, or another program changed the row"
                 " `audit_shipping`: a worker with AUDIT_SHIP_TO must run"
             )
-        lag = self._clock() - row.complete_at
+        now = self._clock()
+        lag = max(timedelta(0), now - trusted(row.complete_at, now))
         if lag >= self._longest:
             raise AuditNotShippedError(
                 f"for {int(lag.total_seconds())} s not all audit records have been"

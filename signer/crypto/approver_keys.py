@@ -74,6 +74,16 @@ class ApproverKey:
     def is_webauthn(self) -> bool:
         return self.scheme == _WEBAUTHN
 
+    @property
+    def public(self) -> bytes:
+        """The key alone, in the one form of SubjectPublicKeyInfo (RFC 5280)."""
+        from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
+            Encoding,
+            PublicFormat,
+        )
+
+        return self.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
 
 @dataclass(frozen=True, slots=True)
 class ApproverSignature:

@@ -57,6 +57,8 @@ _DEPLOYMENT = re.compile(r"[ -~]{1,64}")
 
 _LOCAL = "http", "localhost"
 
+_PORTS = {"http": 80, "https": 443}
+
 
 class Consent(StrEnum):
     """What a person decides with a signature."""
@@ -124,10 +126,13 @@ class Approvers:
             raise ValueError("people: two names differ in upper and lower case only")
         groups = {name: _read_groups(name, each) for name, each in people.items()}
         keys: dict[str, tuple[str, str, ApproverKey]] = {}
+        listed = set[bytes]()
         for name, each in people.items():
             for key_name, key in _read_keys(name, each["keys"], has_page=bool(page)):
-                if key.id in keys:
+                # One key has several forms, and may be two credentials.
+                if key.public in listed or key.id in keys:
                     raise ValueError(f"people.{name}.keys: a key is listed twice")
+                listed.add(key.public)
                 keys[key.id] = (name, key_name, key)
         return cls(document, deployment, page, groups, keys)
 
@@ -211,8 +216,14 @@ class Approvers:
         return found
 
     def given(self, approval: Approval) -> Mapping[str, Consent]:
-        """Return who has signed *approval*, by signatures that count today."""
-        found = {}
+        """
+        Return who has signed *approval*, by signatures that count today.
+
+        No one has, if another program changed its row.
+        """
+        found: dict[str, Consent] = {}
+        if not approval.verified().is_authentic:
+            return found
         for consent, signature in read_signatures(approval):
             with suppress(PermissionDeniedError):  # Such as that of a removed key.
                 signed = self.require(approval, signature.text, consent)
@@ -290,6 +301,7 @@ def _require_page(page: object) -> None:
         and parts.hostname
         and not (parts.username or parts.query or parts.fragment)
         and parts.netloc == parts.netloc.lower()
+        and parts.port != _PORTS[parts.scheme]  # Browsers leave it out.
     ):
         raise ValueError("page: must be the https URL of the approval page")
 

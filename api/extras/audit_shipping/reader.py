@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from api.extras.audit_shipping.places import Place, Stored, open_place
 from signer.audit import checkpoints
 from signer.audit.export import (
+    MAX_LINE,
     End,
     Note,
     checkpoint_line,
@@ -18,6 +19,9 @@ from signer.errors import InvalidInputError
 
 
 RECORDS, CHECKPOINTS = "records/", "checkpoints/"
+
+_LARGEST = 64 * 2**20
+"""How much of an object is read, which others may have written; ours are smaller."""
 
 
 def segment_name(first: int) -> str:
@@ -50,7 +54,7 @@ class ShippedLog:
                 self.ignored.append(stored.name)
                 continue
             self.is_incomplete |= int(first) != size + 1
-            for line in self._place.get(stored).splitlines(keepends=True):
+            for line in self._place.get(stored, _LARGEST).splitlines(keepends=True):
                 yield line
                 size, head = read_place(line) or (size, head)
                 for note in notes.pop(size, ()):
@@ -67,7 +71,7 @@ class ShippedLog:
         found = defaultdict[int, list[str]](list)
         for stored in self._list(CHECKPOINTS):
             try:
-                line = parse(self._place.get(stored))
+                line = parse(self._place.get(stored, MAX_LINE))
                 if isinstance(line, Note):
                     size = checkpoints.parse(line.note).statement.size
                     found[size].append(line.note)

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -30,7 +30,7 @@ from signer.audit.checkpointer import MAX_RECORDS, CheckpointSettings
 from signer.audit.checkpoints import MAX_READ
 from signer.audit.export import Raw, checkpoint_line, header_line, parse, record_lines
 from signer.audit.hash_chain import BATCH, GENESIS
-from signer.audit.shipping import LATE
+from signer.audit.shipping import LATE, NEVER, trusted
 from signer.diagnostics import EXPLAIN, Finding
 from signer.errors import (
     HotWalletError,
@@ -55,8 +55,6 @@ _MOST_BYTES = 4 * 2**20
 
 _MOST_RECORDS = 50_000
 """How many records can fit into a segment."""
-
-_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 _FORGED = (
     "another program changed the row `audit_shipping`: a worker compares all records"
@@ -108,7 +106,7 @@ class Shipper:
         self._patience = patience
         self._timer = timer
         self._checkpointed: int | None = None  # The size of the last one shipped.
-        self._complete_at = _NEVER
+        self._complete_at = NEVER
         self._began_at: datetime | None = None
         self._log = structlog.get_logger("audit-shipper")
 
@@ -134,7 +132,8 @@ class Shipper:
         """Return whether the process that leads has left what is to be shipped."""
         row = self._journal.shipping()
         # Two may ship at once.  One that was killed seems to lead for 20 seconds.
-        return row is None or self._clock() - row.complete_at > _PATIENCE
+        now = self._clock()
+        return row is None or now - trusted(row.complete_at, now) > _PATIENCE
 
     def ship(self) -> AuditShipping:
         """
@@ -159,7 +158,8 @@ class Shipper:
         finally:
             # Also if the place has a forged segment: they show that it is forged.
             self._ship_checkpoints(size)
-        complete_at = max(shipped.complete_at, complete_at or shipped.complete_at)
+        before = trusted(shipped.complete_at, self._clock())
+        complete_at = max(before, complete_at or before)
         return self._keep(row, replace(shipped, complete_at=complete_at))
 
     def _find_complete(self) -> datetime | None:
@@ -181,7 +181,7 @@ class Shipper:
             if row.sequence and [each.hash for each in found] != [row.hash]:
                 raise DifferentError(f"record {row.sequence}")
             return row
-        return AuditShipping(THE_ROW, self._place.url, 0, GENESIS, _NEVER)
+        return AuditShipping(THE_ROW, self._place.url, 0, GENESIS, NEVER)
 
     def _ship_segment(self, shipped: AuditShipping) -> AuditShipping:
         """Ship the next records; return how much is shipped with them."""
@@ -236,7 +236,8 @@ class Shipper:
         now = self._clock()
         self._began_at = self._began_at or now
         # A process that has just begun to ship a long chain is not late.
-        waited = now - max(self._complete_at, self._began_at)
+        complete_at = trusted(self._complete_at, now)
+        waited = now - max(complete_at, min(self._began_at, now))
         if waited < LATE:
             self._alerts.resolve(Alert.SHIPPING_LATE)
         else:
@@ -270,10 +271,11 @@ def check_shipping(container: Container) -> Finding:
         problem = "the audit log is not shipped (AUDIT_SHIP_TO)"
         is_needed = container.settings.is_production
         return Finding(problem, _SHIP if is_needed else None)
-    complete_at = _NEVER if row is None else row.complete_at
+    now = container.ledger_clock()
+    complete_at = NEVER if row is None else trusted(row.complete_at, now)
     if row is None or not row.is_authentic or (place and place.url != row.place):
         return Finding("nothing is shipped yet: no worker has", _SHIP, _LATE)
-    waited = container.ledger_clock() - complete_at
+    waited = now - complete_at
     shipped = f"{row.sequence} records are at {row.place}"
     if waited >= LATE:
         problem = f"{shipped}; later ones wait for {int(waited.total_seconds())} s"

@@ -236,7 +236,7 @@ def _audit_and_webhooks(ledger: Ledger, facts: OverviewFacts) -> Iterator[Notice
         yield _soon(text, Alert.SEALING_LATE, "audit")
     shipping = ledger.shipping()
     if shipping is not None and shipping.place:
-        waited = facts.now - shipping.complete_at
+        waited = facts.now - shipped.trusted(shipping.complete_at, facts.now)
         if waited > shipped.LATE:
             text = f"The audit log has not been shipped for {format_duration(waited)}"
             yield _soon(text, Alert.SHIPPING_LATE, "audit")

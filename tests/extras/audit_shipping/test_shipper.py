@@ -11,7 +11,7 @@ from api.extras.audit_shipping.places import Place, PlaceError, Stored
 from api.extras.audit_shipping.reader import CHECKPOINTS, RECORDS, segment_name
 from api.extras.audit_shipping.shipper import DifferentError, Shipper
 from signer.alerts import Alert, Alerts
-from signer.audit.shipping import LATE
+from signer.audit.shipping import LATE, NEVER
 from signer.ports.audit_journal import Checkpoint
 from tests.extras.audit_shipping.shipping import SETTINGS, Shipping
 from tests.fixtures.ledger import forge
@@ -90,6 +90,22 @@ def test_an_idle_service_sends_no_requests(shipping: Shipping) -> None:
         process.ship()
 
     assert (busy, len(place.puts)) == (20, 20)
+
+
+def test_a_clock_that_was_put_back_is_followed(shipping: Shipping) -> None:
+    """Else what its row says would count until the time has come again."""
+    process = shipping.process()
+    right = shipping.clock()
+    shipping.clock.advance(86_400)
+    process.ship()
+    shipping.clock.advance(-86_400)
+    shipping.write(1, sealed=False)
+
+    unknown, known = process.ship().complete_at, shipping.process()
+    seal(shipping.store)
+
+    assert unknown == NEVER
+    assert known.ship().complete_at == right
 
 
 @pytest.mark.parametrize("seen", [True, False])

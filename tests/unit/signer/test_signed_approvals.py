@@ -19,6 +19,7 @@ from signer.errors import (
 from signer.model.approval import Approval, ApprovalState
 from signer.model.approvers import Consent, Statement
 from signer.model.audit_record import Actor
+from tests.fixtures.ledger import forge
 from tests.support.approvers import (
     AnyKey,
     Authenticator,
@@ -271,6 +272,23 @@ def test_a_row_of_whoever_has_the_mac_key_approves_nothing(system: Signing) -> N
         system.make()
 
     assert system.done == []
+
+
+@pytest.mark.parametrize("proposal", ["{}", "[1]", "no JSON"])
+def test_a_row_of_another_program_is_not_read(system: Signing, proposal: str) -> None:
+    """Its form would end the request that it stands for."""
+    system.ask()
+    signatures = f"approve {system.sign('alice')}"
+    values = f"proposal = '{proposal}', signatures = '{signatures}'"
+    forge(
+        system.store,
+        f"UPDATE approvals SET {values}, state = 'approved', version = version + 1",
+    )
+
+    assert not system.approvals().is_approved(RESUME)
+    assert not system.file.accepts(system.row)
+    with pytest.raises(ApprovalRequiredError):
+        system.make()
 
 
 def test_a_copy_of_an_authenticator_is_found(system: Signing) -> None:

@@ -62,6 +62,22 @@ def test_signatures_need_that_all_was_shipped_lately(process: Process) -> None:
     assert (never, may, process.may_sign()) == (False, [True, True, False], True)
 
 
+def test_a_clock_that_was_put_back_permits_nothing(process: Process) -> None:
+    """What was shipped by the time of the wrong clock is not all of today's."""
+    process.clock.advance(seconds=4)  # Processes read the ledger's clock apart.
+    process.ship()
+    process.clock.advance(seconds=-4)
+    small = Process(process.store, process.clock).may_sign()
+    process.clock.advance(seconds=86_400)
+    process.ship()
+    process.clock.advance(seconds=-86_400)
+    other = Process(process.store, process.clock)
+    wrong = [other.may_sign(after=seconds) for seconds in (0, 5, 60)]
+    process.ship()
+
+    assert (small, wrong, other.may_sign()) == (True, [False, False, False], True)
+
+
 def test_a_row_that_another_program_wrote_permits_nothing(process: Process) -> None:
     process.ship()
     later = "complete_at = '2099-01-01T00:00:00.000000+00:00', version = version + 1"

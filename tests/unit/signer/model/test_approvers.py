@@ -89,6 +89,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a page of no host": (_with(page="https:///a"), "page: must"),
     "a page with a password": (_with(page="https://a:b@c.example/"), "page: must"),
     "a page in capitals": (_with(page="https://Approve.example/"), "page: must"),
+    "a page with a port that browsers leave out": (
+        _with(page="https://c.example:443/"),
+        "page: must",
+    ),
     "a page that is a number": (_with(page=1), "page: must"),
     "one person": (file_of(alice=ALICE), "people: at least two"),
     "no people": (_with(people=[]), "people: at least two"),
@@ -105,6 +109,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no key": (_alice({"keys": {"a": "a"}}), r"people\.alice\.keys\.a: must be"),
     "a number as a key": (_alice({"keys": {"a": 1}}), r"people\.alice\.keys\.a: must"),
     "the key of another": (_alice({"keys": {"a": BOB.line}}), "listed twice"),
+    "one key twice": (
+        file_of(alice=ALICE, bob=Authenticator(ALICE.key)),
+        "listed twice",
+    ),
+    "one key in two forms": (
+        _alice({"keys": {"a": Authenticator(BOB.key).line}}),
+        "listed twice",
+    ),
 }
 
 
