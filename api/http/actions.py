@@ -201,6 +201,6 @@ def _schema(field: Field, name_pattern: str = "") -> Element:
         keywords = {"pattern": name_pattern}
     if field.kind in {FieldKind.KEY, FieldKind.REASON, FieldKind.SIGNATURE}:
         keywords = {"maxLength": field.max_length}
-        if field.is_required:
+        if field.is_required or field.kind is not FieldKind.REASON:
             keywords["minLength"] = 1
     return text(field.about, **keywords)

@@ -32,6 +32,7 @@ _MAY_BE_ABSENT = frozenset(
     {
         "hotwallet_approvals_waiting",
         "hotwallet_audit_checkpoint_age_seconds",
+        "hotwallet_audit_unshipped_seconds",
         "hotwallet_batch_size",
         "hotwallet_batch_unpaid",
         "hotwallet_refund_delays",
@@ -42,7 +43,7 @@ _MAY_BE_ABSENT = frozenset(
         "hotwallet_webhook_deliveries",
     }
 )
-"""What has no sample while nothing waits, or no treasury or vault is configured."""
+"""What has no sample while nothing waits, or while its setting is not set."""
 
 _ALL = metric_names.ALL
 

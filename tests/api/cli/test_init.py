@@ -19,6 +19,7 @@ from api.cli.configuration_files import (
     networks_text,
 )
 from api.cli.options import read_env_file
+from api.extras.audit_shipping.settings import ShippingSettings
 from api.extras.open_telemetry.settings import TraceSettings
 from api.extras.screening.settings import ScreeningSettings
 from api.extras.top_ups.settings import TreasurySettings
@@ -56,7 +57,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _variables() -> list[str]:
     models = (
         *(Settings, GoogleCloudKMSOptions),
-        *(ScreeningSettings, TraceSettings, TreasurySettings),
+        *(ScreeningSettings, ShippingSettings, TraceSettings, TreasurySettings),
     )
     fields = [each for model in models for each in model.model_fields.values()]
     return [each.alias for each in fields if each.alias and each.alias.isupper()]

@@ -45,6 +45,7 @@ CALLS = {
     ("signer/audit/checkpointer.py", "Checkpointer._sign"): "checkpoint key",
     ("signer/audit/checkpoints.py", "CheckpointKey.sign"): "checkpoint key",
     ("signer/refunds/acceptance.py", "RefundAcceptor._log_created"): "an approval",
+    ("signer/approvals.py", "Approvals._sign"): "an approval",
     (
         "signer/refunds/payment_approvals.py",
         "PaymentApprovals._propose_again",
