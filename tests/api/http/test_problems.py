@@ -64,6 +64,7 @@ STATUSES = {
     500: (
         "SigningError EncodingError RecoveryError ChainError "
         "ExecutionRevertedError RevertedCallError BroadcastRejectedError "
+        "MethodNotServedError "
         "ConfigurationError KeyNotExportableError TreasuryError HotWalletError"
     ),
     503: (
