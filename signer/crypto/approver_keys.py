@@ -19,6 +19,7 @@ from __future__ import annotations
 import binascii
 import hashlib
 from base64 import b64decode, urlsafe_b64decode, urlsafe_b64encode
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
@@ -251,10 +252,9 @@ def _load_der(der: bytes) -> PublicKey:
         load_der_public_key,
     )
 
-    try:
+    key: object = None
+    with suppress(UnsupportedAlgorithm):
         key = load_der_public_key(der)
-    except UnsupportedAlgorithm:
-        key = None
     is_p256 = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(
         key.curve, ec.SECP256R1
     )
