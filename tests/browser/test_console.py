@@ -89,7 +89,7 @@ def test_works_without_javascript(chromium: Browser, site: Site) -> None:
         page.get_by_text("As a table").first.click()
         expect(page.locator("figure table").first).to_be_visible()
         page.goto(site.pages()["approval"])
-        page.get_by_label("Reason", exact=True).fill("The customer is known")
+        page.get_by_label("Reason to reject it").fill("The customer is known")
         page.get_by_role("button", name="Reject").click()
         expect(page.get_by_text("The customer is known")).to_be_visible()
         expect(page.get_by_text("640")).not_to_have_count(0)
