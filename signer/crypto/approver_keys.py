@@ -109,7 +109,7 @@ def parse_key(line: str) -> ApproverKey:
     """
     words = line.split()
     if words[:1] == [_WEBAUTHN] and len(words) == 3:  # noqa: PLR2004
-        credential = _encode(_decode(words[1]))
+        credential = encode(_decode(words[1]))
         key = _load_der(b64decode(words[2], validate=True))
         return ApproverKey(_WEBAUTHN, f"{_WEBAUTHN}:{credential}", key)
     if len(words) < 2:  # noqa: PLR2004
@@ -133,7 +133,7 @@ def parse_signature(text: str) -> ApproverSignature:
     try:
         if words.startswith(begin) and words.endswith(end):
             blob = b64decode(words[len(begin) : -len(end)].strip(), validate=True)
-            words = f"{_SSH}:{_encode(blob)}"
+            words = f"{_SSH}:{encode(blob)}"
         kind, *parts = words.split(":")
         if kind == _SSH and len(parts) == 1:
             ssh = _SSHSignature(_decode(parts[0]))
@@ -203,7 +203,7 @@ def _check_client_data(client: bytes, text: str, origin: str) -> None:
         raise ValueError("the client data is not JSON") from None
     expected = {
         "type": "webauthn.get",
-        "challenge": _encode(hashlib.sha256(text.encode()).digest()),
+        "challenge": encode(hashlib.sha256(text.encode()).digest()),
         "origin": origin,
     }
     for name, value in expected.items():
@@ -359,10 +359,10 @@ class _Reader:
 
 
 def _ssh_id(blob: bytes) -> str:
-    return f"{_SSH}:{_encode(blob)}"
+    return f"{_SSH}:{encode(blob)}"
 
 
-def _encode(data: bytes) -> str:
+def encode(data: bytes) -> str:
     """Return *data* in base64url (RFC 4648 section 5) without padding."""
     return urlsafe_b64encode(data).decode().rstrip("=")
 
@@ -372,6 +372,6 @@ def _decode(text: str) -> bytes:
         data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except binascii.Error:
         raise ValueError("must be base64url") from None
-    if not data or _encode(data) != text:
+    if not data or encode(data) != text:
         raise ValueError("must be base64url")
     return data

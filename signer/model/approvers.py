@@ -20,7 +20,6 @@ of tokens nor a host or the database can approve, or show anything else than is 
 import json
 import re
 import tomllib
-from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -164,8 +163,8 @@ class Approvers:
 
     def link(self, text: str) -> str | None:
         """Return the URL at which the page shows *text*; None without a page."""
-        fragment = urlsafe_b64encode(text.encode()).decode().rstrip("=")
-        return f"{self.page}#{fragment}" if self.page else None
+        encoded = approver_keys.encode(text.encode())
+        return f"{self.page}#{encoded}" if self.page else None
 
     def verify(self, signature: str, consent: Consent, statement: Statement) -> Signed:
         """
@@ -219,7 +218,7 @@ class Approvers:
         """
         Return who has signed *approval*, by signatures that count today.
 
-        No one has, if another program changed its row.
+        It is empty if another program changed the row.
         """
         found: dict[str, Consent] = {}
         if not approval.verified().is_authentic:

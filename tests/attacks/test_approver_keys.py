@@ -93,7 +93,7 @@ Forge = Callable[[World, Approval], str]
 """Returns the signatures that the thief writes into the row."""
 
 
-def _nobody(world: World, row: Approval) -> str:
+def _unsigned(world: World, row: Approval) -> str:
     return ""
 
 
@@ -130,7 +130,7 @@ def _as_break_glass(world: World, row: Approval) -> str:
 
 
 FORGERIES: dict[str, Forge] = {
-    "nobody": _nobody,
+    "unsigned": _unsigned,
     "one person twice": _one_person_twice,
     "of another refund": _of_another_refund,
     "of a key of the thief": _of_the_thief,
@@ -148,7 +148,7 @@ def test_a_thief_of_all_hosts_but_the_workers_pays_nothing(
 ) -> None:
     """The rows have valid MACs, and say that both have approved; also after its time.
 
-    The audit log proves that nobody has.
+    The audit log proves that they were not signed.
     """
     row = waiting(world, refund)
     forged = replace(

@@ -97,7 +97,7 @@ def _enrol(visitor: Visitor) -> Approvers:
 
 
 def _sign(visitor: Visitor, approvers: Approvers, text: str) -> str:
-    """Sign *text* behind its link; the page shows exactly that."""
+    """Sign *text* on the page of its link, which shows exactly that."""
     visitor.page.goto(str(approvers.link(text)))
     assert visitor.page.evaluate("document.getElementById('shown').textContent") == text
     visitor.page.get_by_role("button", name="Sign this text").click()

@@ -1,4 +1,4 @@
-"""Processes are killed, and the place is away: no signature leaves the log behind."""
+"""Processes are killed, and the place is away: what is signed has a shipped record."""
 
 import json
 import shutil

@@ -239,7 +239,7 @@ _PROGRAM = """\
 import json, os, signal, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
     server.connect("{path}")
-    # The fork is told to end; its port is free when this program has ended.
+    # The fork then ends; its port is free when this program has ended.
     signal.signal(signal.SIGTERM, lambda *_: server.shutdown(socket.SHUT_WR))
     asked = json.dumps([sys.argv[1:], dict(os.environ), os.getcwd()]).encode()
     socket.send_fds(server, [b"%08d" % len(asked)], [0, 1, 2])

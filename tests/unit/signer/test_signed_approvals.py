@@ -255,7 +255,7 @@ def test_a_removed_key_counts_for_nothing_at_once(system: Signing) -> None:
     assert system.done == ["token:alice"]
 
 
-def test_a_row_of_whoever_has_the_mac_key_approves_nothing(system: Signing) -> None:
+def test_a_row_of_a_holder_of_the_mac_key_approves_nothing(system: Signing) -> None:
     """It says that both have approved, with a signature of one, or with rubbish."""
     system.ask()
     names = "token:alice token:bob"

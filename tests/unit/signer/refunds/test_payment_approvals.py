@@ -686,7 +686,7 @@ def _sign(world: World, refund: Refund, name: str) -> Approval:
 def test_a_refund_is_paid_with_the_signatures_that_its_rule_demands(
     world: World,
 ) -> None:
-    """Of others than the subject that requested it, whoever hands them in."""
+    """Of others than the subject that requested it, from any hand."""
     refund = requested(ruled(_signing(world), rule("two", 2)))
     with pytest.raises(SamePersonError, match="asked for the refund"):
         _sign(world, refund, "gateway")
@@ -702,7 +702,7 @@ def test_a_refund_is_paid_with_the_signatures_that_its_rule_demands(
 
 
 def test_the_file_says_who_is_of_a_group(world: World) -> None:
-    """A token of whoever hands it in does not."""
+    """The token of the person who hands it in does not."""
     finance = {"keys": {"a": KEYS["carol"].line}, "groups": ["finance", "night"]}
     _signing(world, bob=KEYS["bob"], carol=finance)
     refund = requested(ruled(world, rule("one", 1, group="finance")))
@@ -713,7 +713,7 @@ def test_the_file_says_who_is_of_a_group(world: World) -> None:
 
 
 @pytest.mark.parametrize("state", [ApprovalState.APPROVED, ApprovalState.DONE])
-def test_a_worker_asks_again_for_what_nobody_signed(
+def test_a_worker_asks_again_for_what_is_not_signed(
     world: World, state: ApprovalState
 ) -> None:
     """A host that has the MAC key wrote the row; or a key was removed since."""

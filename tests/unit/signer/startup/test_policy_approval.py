@@ -419,7 +419,7 @@ def _sign(hosts: Hosts, file: dict[str, Any], *names: str) -> None:
 def test_another_file_of_approvers_needs_the_keys_of_before(
     hosts: Hosts, file: dict[str, Any]
 ) -> None:
-    """Two tokens, one key, or a new key with an old one do not enrol anybody."""
+    """Two tokens, one key, or a new key with an old one enrol no person."""
     _with_approvers(hosts, FILE)
     _sign(hosts, file, "alice")
     with pytest.raises(ConfigurationError, match="limits-raised"):
