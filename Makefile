@@ -66,7 +66,7 @@ test-bare: ## The tests that need other programs, as an ordinary user of a machi
 	@.ci/bare-machine
 
 test-lowest: .venv-lowest/.ready node_modules/.ready ## The tests of the core and their coverage, on the oldest supported dependencies.
-	@.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q --cov --cov-report=term signer tests/unit/signer $(LEDGERS)
+	@.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q -m 'not soak and not nodes and not needs' --cov --cov-report=term signer tests/unit/signer $(LEDGERS)
 
 nodes: .venv-servers/.ready node_modules/.ready ## What runs on geth too; the first time it is compiled: three minutes of CPU.
 	@$(BIN)/python -m dev.programs geth

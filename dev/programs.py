@@ -34,6 +34,7 @@ _DEBIAN = {
     "p11-kit": "p11-kit",
     "promtool": "prometheus",
     "spin": "spin",
+    "ssh-keygen": "openssh-client",
     "systemd-analyze": "systemd",
 }
 _PACKAGES = {

@@ -172,6 +172,9 @@ def test_the_list_says_that_it_is_not_complete() -> None:
     assert [line.split(":")[0] for line in lines] == ["there may be more"]
 
 
+_SSH = pytest.mark.needs("ssh-keygen")
+
+
 @pytest.fixture
 def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, OpenSSH]:
     """Keys of ssh-keygen, of the people in APPROVERS_FILE."""
@@ -185,6 +188,7 @@ def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, OpenSSH]:
     return keys
 
 
+@_SSH
 def test_two_people_sign_with_ssh_keys(
     stopped: Run, tmp_path: Path, keys: dict[str, OpenSSH], sqlite_store: SQLStore
 ) -> None:
@@ -214,6 +218,7 @@ def test_two_people_sign_with_ssh_keys(
     assert sqlite_store.find_stop(EVERYTHING) is None
 
 
+@_SSH
 def test_an_emergency_with_a_key(
     stopped: Run, tmp_path: Path, keys: dict[str, OpenSSH]
 ) -> None:
@@ -229,6 +234,7 @@ def test_an_emergency_with_a_key(
     assert stopped(*RESUME).status == 0
 
 
+@_SSH
 def test_what_is_no_text_is_not_signed(
     run: Run, tmp_path: Path, keys: dict[str, OpenSSH]
 ) -> None:
@@ -245,6 +251,7 @@ def test_what_is_no_text_is_not_signed(
     assert (hidden.out, keyless.out) == ("", "")
 
 
+@_SSH
 def test_the_lines_of_a_key_and_the_page(
     run: Run, tmp_path: Path, keys: dict[str, OpenSSH]
 ) -> None:
@@ -272,6 +279,7 @@ def test_texts_need_the_file(stopped: Run) -> None:
     assert "set APPROVERS_FILE" in refused.err
 
 
+@_SSH
 def test_an_auditor_verifies_who_signed(
     stopped: Run, tmp_path: Path, keys: dict[str, OpenSSH], sqlite_store: SQLStore
 ) -> None:

@@ -73,6 +73,7 @@ def test_the_counter_is_read(make: Callable[[], AnyKey], counter: int) -> None:
     assert parse_signature(make().sign(TEXT)).counter == counter
 
 
+@pytest.mark.needs("ssh-keygen")
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa"])
 def test_openssh_signs(tmp_path: Path, kind: str) -> None:
     """A key of a real ``ssh-keygen``."""
@@ -80,6 +81,7 @@ def test_openssh_signs(tmp_path: Path, kind: str) -> None:
     verify(key, key.sign(TEXT))
 
 
+@pytest.mark.needs("ssh-keygen")
 @pytest.mark.parametrize("name", [name for name in KEYS if "-" in name])
 def test_openssh_accepts_what_the_tests_sign(tmp_path: Path, name: str) -> None:
     """So the form of security keys, which no test machine has, is that of OpenSSH."""
