@@ -16,6 +16,7 @@ from PIL import Image
 from playwright.sync_api import Browser
 
 from api.extras.console.wallets import read_measurements
+from dev import programs
 from dev.anvil import ROOT
 from signer.ports.clock import utc_now
 from tests.browser.chromium import running_chromium, visiting
@@ -118,6 +119,7 @@ def _await_failing_webhook(site: Site) -> None:
 
 
 def main() -> int:
+    programs.use_fetched()
     with (
         tempfile.TemporaryDirectory() as home,
         running_site(Path(home) / "home") as site,

@@ -35,7 +35,7 @@ def test_what_is_missing_is_named_in_one_line(
 
     fetching, line = capsys.readouterr().err.splitlines()
     assert "cc" not in fetching.split()
-    assert "spin, systemd-analyze, namespaces" in line
+    assert "spin, ssh-keygen, systemd-analyze, namespaces" in line
     assert "sudo apt-get install curl jq kubernetes-client" in line
     assert ("skipped" in line) is not is_ci
     assert status == is_ci
