@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench import results, scale, sizing
 from bench.plots import draw
-from bench.table import markdown
+from bench.table import markdown, of_page
 from dev.anvil import ROOT
 
 
@@ -22,12 +22,12 @@ def update_documents(run: results.Document) -> None:
     """Merge *run* into the stored results; write them, the tables and plots."""
     merged = results.merge(results.read(results.FILE), run)
     results.write(results.FILE, merged)
-    folder = results.FILE.parent
+    folder, shown = results.FILE.parent, of_page(merged)
     plots = {
         scenario: [f"{folder.name}/{name}" for name in names]
-        for scenario, names in draw(merged, folder).items()
+        for scenario, names in draw(shown, folder).items()
     }
-    update_page(PERFORMANCE, RESULTS, markdown(merged, plots))
+    update_page(PERFORMANCE, RESULTS, markdown(shown, plots))
     # A part of the scenarios may not have been measured yet.
     with contextlib.suppress(ValueError):
         update_page(PERFORMANCE, SCALE, scale.describe(merged))

@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.results import Document, median_of
 from bench.sweep import API, DATABASE, USUAL, WORKER, cpu_name, rate_name
-from bench.table import number, plain_table
+from bench.table import moment, number, plain_table
 
 
 CORES = (2, 4, 16)
@@ -88,6 +88,7 @@ def separate_hosts(costs: Costs, rate: int) -> Mapping[str, Any]:
 def describe(results: Document) -> str:
     """Return what ``make bench`` writes into the page; raises as ``measured_costs``."""
     costs = measured_costs(results)
+    scenario = next(each for each in results["scenarios"] if each["name"] == _SCENARIO)
     measured = ", ".join(
         f"{name} {number(1000 * seconds)} ms"
         for name, seconds in (
@@ -97,7 +98,8 @@ def describe(results: Document) -> str:
         )
     )
     return (
-        f"Measured CPU time per refund: {measured}. A request waited"
+        f"Measured CPU time per refund ({moment(scenario)}): {measured}."
+        " A request waited"
         f" {number(1000 * costs.answer_seconds)} ms for its transaction hash. Computed"
         " from these, for one host with API, worker and PostgreSQL:\n\n"
         f"{plain_table([one_host(costs, cores) for cores in CORES])}\n"

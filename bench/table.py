@@ -17,8 +17,8 @@ def markdown(run: Document, plots: Mapping[str, Sequence[str]]) -> str:
     Return the results of *run*: the machine, and a table and *plots* per scenario.
 
     The table has the figures with a goal; of many goals, those that are missed.  A
-    scenario without goals has all of its figures, unless they are many.  *plots* has
-    the paths of each scenario's plots, from the page.
+    scenario without goals has all of its figures.  *plots* has the paths of each
+    scenario's plots, from the page.
     """
     parts = [_machine(run)]
     for scenario in run["scenarios"]:
@@ -26,13 +26,31 @@ def markdown(run: Document, plots: Mapping[str, Sequence[str]]) -> str:
         if "error" in scenario:
             parts.append(f"{title}\n\nNot measured: {scenario['error']}.")
             continue
-        sentence = (
-            f"{scenario['at'][:10]}, commit {scenario['commit']}, load"
-            f" {scenario['load']}."
-        )
         images = [f"![Plot]({path})" for path in plots.get(scenario["name"], ())]
-        parts += [title, sentence, *_chosen(scenario), *scenario["notes"], *images]
+        parts += [
+            title,
+            f"{moment(scenario)}.",
+            *_chosen(scenario),
+            *scenario["notes"],
+            *images,
+        ]
     return "\n\n".join(parts) + "\n"
+
+
+def moment(scenario: Document) -> str:
+    """Return when and on which commit *scenario* ran, and under which other load."""
+    at, commit, load = (scenario[each] for each in ("at", "commit", "load"))
+    return f"{at[:10]}, commit {commit}, load {load}"
+
+
+def of_page(run: Document) -> Document:
+    """Return *run* without the scenarios that have many figures and no goal."""
+    shown = [
+        scenario
+        for scenario in run["scenarios"]
+        if "error" in scenario or any(_chosen(scenario))
+    ]
+    return {**run, "scenarios": shown}
 
 
 def _chosen(scenario: Document) -> Iterator[str]:
@@ -50,7 +68,14 @@ def _chosen(scenario: Document) -> Iterator[str]:
     elif not aims and len(named) <= _MANY:
         aims = named
     if aims:
-        lines = [_PAGE_HEADER, len(_PAGE_HEADER) * ("---",), *aims]
+        work, median, ratio, to, goal = zip(_PAGE_HEADER, *aims, strict=True)
+        baselines = {baseline for baseline in to[1:] if baseline}
+        columns = [work, median, ratio, to, goal]
+        if len(baselines) == 1:
+            columns[2:4] = [(f"ratio to {baselines.pop()}", *ratio[1:])]
+        shown = [column for column in columns if any(column[1:])]
+        header, *rest = zip(*shown, strict=True)
+        lines = [header, len(header) * ("---",), *rest]
         yield "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -82,9 +82,9 @@ _CODES = f"""\
 
 {_GENERATED}
 
-Look up what a code of a refusal, an error or a refund means, and what to do.
-`hotwallet explain-code CODE` prints the same, and also explains
-[alerts](../how-to/alarms.md#runbooks) and
+Look up what a code of a refusal, an error or a refund means, and, in the second
+paragraph of each, what to do. `hotwallet explain-code CODE` prints the same, and also
+explains [alerts](../how-to/alarms.md#runbooks) and
 [differences between ledger and chain](../how-to/reconcile.md#differences)."""
 
 _GUARD = f"""
@@ -127,7 +127,7 @@ def draw_codes() -> str:
         lines += ["", f"## {heading}", *_BEFORE.get(kind, ())]
         lines += [
             f"\n### {each['code']}\n\n{_title(each)}"
-            f"{_prose(each['meaning'])}\n\n**Do:** {_prose(each['cure'])}"
+            f"{_prose(each['meaning'])}\n\n{_prose(each['cure'])}"
             for each in codes
             if each["kind"] == kind
         ]

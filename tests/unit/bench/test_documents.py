@@ -8,7 +8,7 @@ from bench.documents import RESULTS, insert
 from bench.harness import Figure, Goal, summarise
 from bench.results import FILE, merge, read
 from bench.scenarios import NAMES, load_scenario
-from bench.table import markdown, missed_goals
+from bench.table import markdown, missed_goals, of_page
 
 
 FIGURES = [
@@ -43,13 +43,23 @@ def test_the_markdown_table() -> None:
         "cores 2.\n\n"
         "### Signatures\n\n"
         "2026-11-26, commit 0123456789ab, load 0.4.\n\n"
-        "| work | median | ratio | to | goal |\n"
-        "| --- | --- | --- | --- | --- |\n"
-        "| ours | 1,500 /s | 0.625 | bare"
-        " | at least 0.85: missed |\n\n"
+        "| work | median | ratio to bare | goal |\n"
+        "| --- | --- | --- | --- |\n"
+        "| ours | 1,500 /s | 0.625 | at least 0.85: missed |\n\n"
         "A note.\n\n"
         "![Plot](performance/a.svg)\n"
     )
+
+
+def test_many_figures_without_a_goal_are_not_on_the_page() -> None:
+    """Their scenario stays in the file of results."""
+    run = _run()
+    bare = run["scenarios"][0]["figures"][0]
+    many = {**run["scenarios"][0], "name": "sweep", "figures": 21 * [bare]}
+
+    shown = of_page({**run, "scenarios": [*run["scenarios"], many]})
+
+    assert shown == run
 
 
 def test_the_page_keeps_what_is_around_the_results() -> None:

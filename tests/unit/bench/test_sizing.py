@@ -29,7 +29,8 @@ def _results() -> dict[str, Any]:
     figures = [
         {"name": name, "values": {"median": median}} for name, median in medians.items()
     ]
-    return {"scenarios": [{"name": "sweep-postgresql", "figures": figures}]}
+    ran = {"at": "2026-11-26T08:00:00+00:00", "commit": "0123456789ab", "load": "0.4"}
+    return {"scenarios": [{"name": "sweep-postgresql", "figures": figures, **ran}]}
 
 
 def test_the_costs_are_the_measured_ones() -> None:
