@@ -184,9 +184,9 @@ class Checkpointer:
         try:
             if self._last is None:
                 self._load_newest()
-            if self._is_due(now):
+            if self._settings is not None and self._is_due(self._settings, now):
                 self._load_newest()  # Another process may have signed meanwhile.
-            self._advance(now)
+                self._advance(self._settings, now)
         except BrokenChainError as e:
             self._broken_at, self._reader = e.sequence, None
             self._sound_broken(e.sequence)
@@ -241,25 +241,23 @@ class Checkpointer:
                 self._log.warning("audit-checkpoint-of-another-key", size=each.size)
         self._reported = frozenset((*found.forged, *found.of_others))
 
-    def _is_due(self, now: datetime) -> bool:
-        if self._settings is None:
-            return False
+    def _is_due(self, settings: CheckpointSettings, now: datetime) -> bool:
         size, _ = self._journal.head()
         if self._last is None:
             return size > 0
         unsigned_records = size - self._last.size
         # The absolute value, since clocks may be set back.
-        is_old = abs(now - self._last.at) >= self._settings.interval
-        return unsigned_records >= (1 if is_old else self._settings.records)
+        is_old = abs(now - self._last.at) >= settings.interval
+        return unsigned_records >= (1 if is_old else settings.records)
 
-    def _advance(self, now: datetime) -> None:
+    def _advance(self, settings: CheckpointSettings, now: datetime) -> None:
         """Verify for ``VERIFY_SECONDS``, and sign at the end of the chain."""
-        if self._settings is None or not self._is_due(now):
+        if not self._is_due(settings, now):
             return
         reader = self._reader = self._start_reader()
         until = self._timer() + VERIFY_SECONDS
         if reader.advance(lambda: self._timer() >= until):
-            self._sign(self._settings, reader)
+            self._sign(settings, reader)
 
     def _start_reader(self) -> ChainReader:
         """Return the reader in progress, or a new one from the last checkpoint."""

@@ -26,7 +26,6 @@ from signer.errors import (
     HotWalletError,
     NotFoundError,
     StaleStateError,
-    TenantBlockedError,
 )
 from signer.keys.key_proofs import KeyProof
 from signer.keys.keyring import KeyRing
@@ -426,7 +425,7 @@ class Worker:
         """
         Take steps of what was claimed until each waits; return how many.
 
-        What needs a network, key address or tenant in *failing* is postponed untried.
+        What needs a network or key address in *failing* is postponed untried.
         One is added if it fails for one, and works for no other in the same step.
         """
         steps = 0
@@ -489,16 +488,13 @@ class Worker:
         return next((failing[each] for each in needed if each in failing), None)
 
     def _needs(self, moving: Moving) -> Sequence[str]:
-        """Return the network, address and tenants that *moving* needs."""
-        owners = dict.fromkeys(_owner(each) for each in moving.payments)
-        return moving.network, self._sender(moving), *owners
+        """Return the network and the address that *moving* needs."""
+        return moving.network, self._sender(moving)
 
     def _find_cause(self, moving: Moving, error: HotWalletError) -> Iterable[str]:
-        """Return the network, address or tenant that fails for others too."""
+        """Return the network or address that fails for others too."""
         if isinstance(error, ChainUnavailableError):
             return (moving.network,)
-        if isinstance(error, TenantBlockedError):
-            return [_owner(each) for each in moving.payments]  # With long queues.
         return (self._sender(moving),) if is_device_failure(error) else ()
 
     def _sender(self, moving: Moving) -> str:
@@ -547,8 +543,3 @@ def _partition(taken: Sequence[Moving]) -> Iterable[Sequence[Moving]]:
     shares = {each.id for each in taken if Status(each.status) in _SHARING}
     shared = [each for each in taken if each.id in shares]
     return shared, [each for each in taken if each.id not in shares]
-
-
-def _owner(refund: Refund) -> str:
-    """Return a text that is no name of a network and no address: they have no space."""
-    return f"tenant {refund.tenant}"

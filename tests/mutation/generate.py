@@ -53,7 +53,7 @@ def main(count: str, seed: str, *files: str) -> None:
     chosen = random.Random(int(seed))
     # A comparison has ten replacements and a negation one: draw the place first.
     places = chosen.sample(sorted(found), min(int(count), len(found)))
-    for file, line in sorted(places):
+    for file, line in places:  # In random order, so that a part is a sample too.
         family = chosen.choice(sorted(found[file, line]))
         name, occurrence, end = chosen.choice(found[file, line][family])
         code = Path(file).read_text(encoding="utf-8")

@@ -262,7 +262,7 @@ def test_a_rejected_change_is_not_made(system: System) -> None:
     digest = system.ask()
     rejected = system.approvals().reject(digest, BOB, WHY)
 
-    assert rejected.state is ApprovalState.REJECTED
+    assert (rejected.state, rejected.decided_by) == (ApprovalState.REJECTED, BOB.name)
     with pytest.raises(ConflictError):
         system.approvals().approve(digest, BOB, WHY)
     system.ask()

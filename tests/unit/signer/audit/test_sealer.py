@@ -254,9 +254,9 @@ def test_signs_the_last_records_before_a_quiet_time(
 
 
 def test_without_a_key_it_seals_and_verifies(
-    journal: AuditTables, clock: FakeClock
+    journal: AuditTables, sqlite_url: str, clock: FakeClock
 ) -> None:
-    """A process without a key compares the chain with the checkpoints of others."""
+    """A process without a key finds that the chain differs from stored checkpoints."""
     journal.append(records(3))
     ours = Sealer(journal, clock=clock)
 
@@ -268,6 +268,10 @@ def test_without_a_key_it_seals_and_verifies(
     with capture_logs() as logs:
         Sealer(journal, clock=clock).work()
     assert logs == []
+    overruled(sqlite_url, "UPDATE audit_records SET hash = x'00' WHERE sequence = 3")
+    with capture_logs() as logs:
+        Sealer(journal, clock=clock).work()
+    assert alerts(logs) == [(str(Alert.CHECKPOINT_FORGED), None)]
 
 
 def test_an_export_verifies(journal: AuditTables, clock: FakeClock) -> None:

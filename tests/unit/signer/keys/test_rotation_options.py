@@ -22,6 +22,7 @@ from signer.keys.balances import AddressBalance
 from signer.keys.rotation import RotationOptions
 from signer.model.audit_record import Actor
 from signer.model.key import Key
+from tests.fixtures.ledger import accepted, now, opened, reserve, signed
 from tests.support.refunds import altered
 from tests.support.ring import ALICE, ELSEWHERE, NEW, OLD, OTHER, POOR, RICH, System
 
@@ -63,8 +64,22 @@ def _done(system: System) -> list[dict[str, Any]]:
 
 def test_compromised_key_is_blocked(system: System) -> None:
     """O8: the old key is blocked at once, and no rotation back to it is possible."""
+    opened(system.store, 1, system.old.address)
+    refund = signed(
+        system.store,
+        reserve(
+            system.store,
+            accepted(system.store, chain_id=1),
+            sender=system.old.address,
+            key_id=OLD,
+            gas_limit=65_000,
+            counted=0,
+            at=now(),
+        ),
+    )
     rotated = system.rotation(needs_funds=True).rotate(NEW, ALICE, _compromised(system))
 
+    assert rotated.stranded == (refund.id,)
     assert len(rotated.warnings) == 1  # The address is new; it is funded.
 
     for options in (RotationOptions(), DRY_RUN):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -28,6 +29,7 @@ from signer.model.transaction import CLAIM_TIME
 from signer.model.wallet import Pause
 from signer.model.worker_row import STOPPED_AFTER, WorkerRow
 from signer.ports.ledger import Ledger
+from signer.ports.meter import Meter
 from signer.refunds.head_looks import LONGEST_OWN_PAUSE
 from signer.refunds.saved_steps import Moving
 from signer.refunds.standby import LOOK_SECONDS, PATIENCE, Standby
@@ -66,6 +68,24 @@ def test_a_pass_takes_each_refund_as_far_as_it_goes(world: World) -> None:
     assert world.statuses(refunds) == [Status.CONFIRMED] * 3
     assert world.worker.work() == 0
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 3
+
+
+def test_each_move_is_counted(world: World) -> None:
+    """With the status that the refund had before, and the one it has now."""
+    world.accepted()
+    seen: list[tuple[Status, Status]] = []
+
+    class Moves(Meter):
+        def moved(self, before: Refund, after: Refund) -> None:
+            seen.append((before.status, after.status))
+
+    world.clock.now += CLAIM_TIME
+    worker = world.worker
+    worker._meter = Moves()
+    worker.work()
+
+    path = [Status.QUEUED, Status.RESERVED, Status.SIGNED, Status.BROADCAST]
+    assert seen == [*pairwise(path)]
 
 
 def test_a_refund_is_claimed_by_one_worker(world: World) -> None:
