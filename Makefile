@@ -68,9 +68,9 @@ test-bare: ## The tests that need other programs, as an ordinary user of a machi
 test-lowest: .venv-lowest/.ready node_modules/.ready ## The tests of the core and their coverage, on the oldest supported dependencies.
 	@.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q -m 'not soak and not nodes and not needs' --cov --cov-report=term signer tests/unit/signer $(LEDGERS)
 
-nodes: .venv-servers/.ready node_modules/.ready ## What runs on geth too; the first time it is compiled: three minutes of CPU.
-	@$(BIN)/python -m dev.programs geth
-	@$(PYTEST) -m "nodes and not soak" $(or $(ARGS),tests/contract tests/integration tests/e2e)
+nodes: .venv-servers/.ready node_modules/.ready ## What runs on geth and Hardhat too; the first time geth is compiled: three minutes of CPU.
+	@$(BIN)/python -m dev.programs geth edr
+	@$(PYTEST) -m "nodes and not soak" $(or $(ARGS),tests/contract tests/e2e tests/extras/doctor tests/integration tests/unit/backends/json_rpc tests/unit/signer/refunds)
 
 model: .venv-servers/.ready ## Search the model of the nonce lifecycle exhaustively: a minute.
 	@$(BIN)/python -m dev.programs spin cc

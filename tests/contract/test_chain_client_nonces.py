@@ -14,7 +14,7 @@ from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
 from signer.errors import BroadcastRejectedError, ExecutionRevertedError
 from signer.ports.chain import Call, ChainClient, MinedTransaction, NodeStatus, Receipt
-from tests.fixtures.chain import ON_GETH, DevChain
+from tests.fixtures.chain import ON_GETH, ON_HARDHAT, DevChain
 from tests.fixtures.scripted_chain import TOKEN, ScriptedChain
 from tests.support.payments import RECIPIENT, hash_of, mined, transfer
 from tests.support.rpc import broadcast, receipt_of
@@ -67,6 +67,14 @@ def geth_stage(geth: DevChain) -> Stage:
 
 
 @pytest.fixture
+def hardhat_stage(hardhat: DevChain) -> Stage:
+    """Hardhat's node that mines on request."""
+    stage = _real(hardhat, hardhat.mine)
+    hardhat.mine_on_request()
+    return stage
+
+
+@pytest.fixture
 def eth_tester_stage(fresh_eth_tester: DevChain) -> Stage:
     """eth-tester, which mines before it answers."""
     return _real(fresh_eth_tester, lambda: None)
@@ -80,13 +88,13 @@ def scripted_stage() -> Stage:
     return Stage(chain, TOKEN, Account.create(), chain.mine)
 
 
-@pytest.fixture(params=["anvil", "eth_tester", "scripted", ON_GETH])
+@pytest.fixture(params=["anvil", "eth_tester", "scripted", ON_GETH, ON_HARDHAT])
 def stage(request: pytest.FixtureRequest) -> Stage:
     """Each chain in turn."""
     return cast("Stage", request.getfixturevalue(f"{request.param}_stage"))
 
 
-@pytest.fixture(params=["anvil", "scripted", ON_GETH])
+@pytest.fixture(params=["anvil", "scripted", ON_GETH, ON_HARDHAT])
 def pool(request: pytest.FixtureRequest) -> Stage:
     """Each chain that has a pool."""
     return cast("Stage", request.getfixturevalue(f"{request.param}_stage"))

@@ -1,4 +1,4 @@
-"""``hotwallet network probe`` on anvil and geth, and what doctor compares with it."""
+"""``hotwallet network probe`` on real nodes, and what doctor compares with it."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from signer.chain.erc20 import DECIMALS
 from signer.config.networks import Network, load_networks
 from tests.api.commands import Run
 from tests.api.conftest import hotwallet
-from tests.fixtures.chain import DevChain
+from tests.fixtures.chain import ON_GETH, ON_HARDHAT, DevChain
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Computed, Error, Result
 from tests.support.refunds import NETWORK
@@ -36,6 +36,7 @@ FOUND = Probe(
 )
 
 
+@pytest.mark.parametrize("node", ["fresh_anvil", ON_GETH, ON_HARDHAT], indirect=True)
 def test_the_entry_is_a_network(node: DevChain, hotwallet: Run, tmp_path: Path) -> None:
     """With what the node shows of itself and of the token; the file has the URL."""
     out = tmp_path / "draft.toml"
@@ -54,9 +55,10 @@ def test_the_entry_is_a_network(node: DevChain, hotwallet: Run, tmp_path: Path) 
         6,
     )
     document = json.loads(hotwallet(*asked, "--json").out)
-    assert document["client"].lower().startswith(("anvil", "geth"))
-    assert document["block_receipts"]
-    assert document["simulate"]
+    client = document["client"].split("/")[0].lower()
+    assert client in {"anvil", "geth", "hardhatnetwork"}
+    assert document["block_receipts"] is (client != "hardhatnetwork")
+    assert document["simulate"] is (client != "hardhatnetwork")
     assert document["batch"] == 50
     (token,) = document["tokens"]
     assert (token["symbol"], token["decimals"]) == ("TUSD", 6)

@@ -35,12 +35,14 @@ def test_anvil_is_found_in_three_places(
     assert find_anvil(tmp_path) is None
 
 
-@pytest.mark.parametrize("folder", [".", "tests/browser/npm", "tests/e2e/hardhat"])
+@pytest.mark.parametrize(
+    "folder", [".", "tests/browser/npm", "tests/e2e/edr", "tests/e2e/hardhat"]
+)
 def test_the_npm_lock_has_hashes_and_no_addresses(folder: str) -> None:
     """So any registry may serve the packages."""
     lock = json.loads((ROOT / folder / "package-lock.json").read_text())
     packages = [entry for name, entry in lock["packages"].items() if name]
 
-    assert len(packages) > 2
+    assert packages
     assert all(entry["integrity"].startswith("sha512-") for entry in packages)
     assert not any("resolved" in entry for entry in packages)

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from eth_account import Account
 from pydantic import SecretStr
 
 from backends.json_rpc import JSONRPCChain, requests
 from backends.json_rpc.node import MAX_RESPONSE_BYTES, Node, Observed
+from dev import stablecoin as coin
 from signer.errors import ChainError, ChainUnavailableError
 from tests.fixtures.chain import DevChain
 from tests.fixtures.fake_node import FakeNode
@@ -171,8 +173,9 @@ def test_each_receipt_needs_a_quorum(three_nodes: Three) -> None:
 
 
 def test_real_nodes_accept_batches(dev_chain: DevChain) -> None:
-    """anvil and eth-tester respond to a batch in one exchange."""
-    known = dev_chain.rpc("eth_getBlockByNumber", "0x1", False)["transactions"][0]
+    """They respond to a batch in one exchange."""
+    coin.fund(dev_chain.url, Account.create().address)
+    known = dev_chain.rpc("eth_getBlockByNumber", "latest", False)["transactions"][0]
     with FakeNode(upstream=dev_chain.url) as node:
         receipts = client(node).receipts([known, HASHES[0]])
 

@@ -96,7 +96,9 @@ def test_already_known_is_success_in_all_wordings(message: str) -> None:
         ("transaction gas price below minimum: gas tip cap 0", "underpriced"),
         ("max fee per gas less than block base fee: address 0x01", "underpriced"),
         ("Transaction gas price 1wei is too low.", "underpriced"),
+        ("Transaction maxFeePerGas (1) is too low for the next block", "underpriced"),
         ("insufficient funds for gas * price + value", "insufficient-funds"),
+        ("Sender doesn't have enough funds to send tx.", "insufficient-funds"),
         ("InsufficientFunds, Balance is 1 less than sending", "insufficient-funds"),
         ("Upfront cost exceeds account balance", "insufficient-funds"),
         ("unknown transaction", "other"),
@@ -213,6 +215,7 @@ def test_a_revert_without_data_is_a_revert(
     ("code", "kind"),
     [
         (-32601, ChainError),
+        (-32004, ChainError),
         (-32602, ChainError),
         (-32000, CannotAnswerError),
         (-32005, CannotAnswerError),
