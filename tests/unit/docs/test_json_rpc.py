@@ -136,7 +136,7 @@ def test_the_codes_of_rest_are_those_of_the_api() -> None:
 def test_the_rules_exist() -> None:
     """Those that explain why nothing else is sent, or signed."""
     (listed,) = re.findall(
-        r"refused with 4001 and the rule: (.*?)\.\.\.", PAGE, re.DOTALL
+        r"refused with 4001 and the rule: (.*?)\.\n", PAGE, re.DOTALL
     )
     named = [
         *re.findall(r"`([a-z-]+)`", listed),
