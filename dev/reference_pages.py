@@ -73,7 +73,7 @@ def draw_commands() -> str:
     """Return the page of all commands, with their arguments and options."""
     context = click.Context(cli, info_name="hotwallet")
     sections = list(_sections(cli, context))
-    texts = [f"\n## {path}\n\n{text}" for path, text in sections]
+    texts = [f"\n## {usage}\n\n{text}" for usage, text in sections]
     return "\n".join([_COMMANDS.rstrip(), *texts, ""])
 
 
@@ -95,12 +95,9 @@ opens the key and the chains, in this order, and stops at the first problem. Wit
 does not answer is a warning if the database has an active key: administrators can stop
 and block while the device is down. A wrong, disabled or denied key is refused.
 
-The guard prints `refused: CODE: what to do` per problem, and exits with status 78
-(`EX_CONFIG`), or 77 (`EX_NOPERM`) if a token refuses the PIN. `hotwallet guard` runs
-it alone; `--json` prints `ok` and `refusals` with
-`code` and `message`. If nothing is refused, it prints `configuration`, the
-[hash of what is in force](audit.md#the-configuration-in-force).
-[`hotwallet doctor`](health.md#hotwallet-doctor) continues where the guard stops.
+It prints `refused: CODE: what to do` per problem, and exits with status 78, or 77 if a
+token refuses the PIN. `hotwallet guard` runs it alone, and prints the
+[hash of what is in force](audit.md#the-configuration-in-force) if nothing is refused.
 
 An unset, empty or unknown `APP_ENV` is production. In other environments a database
 role that could change the audit log, SoftHSM or an emulator, and a raw key in the
@@ -246,10 +243,9 @@ _ACTIONS = f"""\
 
 {_GENERATED}
 
-What administrators change, and the scope that their token needs. The API, the command
-and the console do the same, with the same record in the [audit log](audit.md). Each
-takes a reason, which the records of the action have; forms of the console demand it.
-`--dry-run` shows what a command would do, as the console's confirmation does.
+Look up what administrators can change, and the scope that their token needs. The API,
+the command and the console do the same, with the same record in the
+[audit log](audit.md), which has the reason. `--dry-run` shows what a command would do.
 [Approve a change](../how-to/approvals.md) has the conditions for a second person.
 
 [Raising a limit](../how-to/approvals.md#raise-a-limit) is none of them: it is a change
@@ -285,9 +281,11 @@ PAGES: Mapping[str, Callable[[], str]] = {
 def _sections(
     command: click.Command, context: click.Context
 ) -> Iterator[tuple[str, str]]:
-    """Yield path and text of each command below *command*."""
+    """Yield usage and text of each command below *command*."""
     if not isinstance(command, click.Group):
-        yield context.command_path, _describe(command, context)
+        arguments = command.collect_usage_pieces(context)[1:]
+        usage = " ".join([context.command_path, *arguments])
+        yield usage, _describe(command, context)
         return
     for name in command.list_commands(context):
         child = command.get_command(context, name)
@@ -298,15 +296,13 @@ def _sections(
 
 
 def _describe(command: click.Command, context: click.Context) -> str:
-    arguments = command.collect_usage_pieces(context)[1:]
-    usage = " ".join([context.command_path, *arguments])
     text = _prose("\n\n".join(_essence(cleandoc(command.help or ""))))
     text = text.replace("Example: ", "Example:\n\n    ")
     records = [
         record
         for parameter in command.get_params(context)
         if (record := parameter.get_help_record(context))
-        # The usage line has arguments without a help text already.
+        # The heading has arguments without a help text already.
         and record[1]
         and "--help" not in record[0]
         and not any(
@@ -317,8 +313,7 @@ def _describe(command: click.Command, context: click.Context) -> str:
         f"* `{names}`: {_prose(' '.join(_ANY_NUMBER.sub('', text).split()))}"
         for names, text in records
     ]
-    shown = [f"`{usage}`", ""] if arguments else []
-    return "\n".join([*shown, text, *([""] if items else []), *items])
+    return "\n".join([text, *([""] if items else []), *items])
 
 
 _ANY_NUMBER = re.compile(r"\[-\d{18,}<=x<=\d+\]$")
