@@ -43,6 +43,7 @@ class AuditAction(StrEnum):
     ADMIN_ACCESS = "admin-access"
     WEBHOOK_REPLAY = "webhook-replay"
     DOCTOR_RUN = "doctor-run"
+    DRILL_RUN = "drill-run"
 
     @property
     def requested(self) -> str:

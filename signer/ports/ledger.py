@@ -31,3 +31,6 @@ class Ledger(
 
     def tables(self, kind: Callable[[Any, Any], T]) -> T:
         """Return *kind* of the same database: an extra's own queries."""
+
+    def close(self) -> None:
+        """Close the connections of this process."""

@@ -158,9 +158,12 @@ def test_a_compromised_key_is_revoked(
             "aws ": AWS,
             "gcloud ": "needs a project of Google Cloud",
             "hotwallet audit": "is compared in verify-an-export.md",
+            "hotwallet stop": "is played by the drill",
+            "hotwallet resume": "is played by the drill",
         },
         texts={
-            "NEW_KEY_ID": f"{new_id} --yes",
+            '"$NEW_KEY_ID"': f"{new_id} --yes",
+            '"$OLD_ADDRESS"': old,
             "hotwallet keys list": "hotwallet keys list | head -2",
             "nonce abandon COMPROMISED_ADDRESS": f"nonce abandon {old} --yes",
             "COMPROMISED_ADDRESS": old,

@@ -18,7 +18,8 @@ import urllib3
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from api.actions.catalogue import ACTIONS
-from api.extras.staging_attacks.target import Answer, Target
+from api.cli.staging import Answer
+from api.extras.staging_attacks.target import Target
 
 
 @dataclass(frozen=True, slots=True)

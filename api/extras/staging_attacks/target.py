@@ -1,204 +1,40 @@
-"""The deployment that is attacked: its URL, two tenants' tokens, and requests to it."""
+"""The deployment that is attacked, of which one knows two tenants' tokens."""
 
-import json
-import secrets
 import socket
 import ssl
-import time
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from http import HTTPStatus
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import Collection
 
-import urllib3
-
-from signer import strict_json
+from api.cli.staging import MAX_ANSWER, Deployment
 from signer.errors import InvalidInputError
 
 
-SECONDS = 20.0
-"""How long an answer may take."""
-
 _RAW_SECONDS = 5.0
 
-MAX_ANSWER = 4 * 1024 * 1024
-"""How much of an answer is read, in bytes."""
 
-_TRIES = 3
-
-_MAX_WAIT = 60
-"""How many seconds to wait at most after too many requests."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The answer to one request; ``document`` is None if it is no JSON object."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def document(self) -> Mapping[str, Any]:
-        """The body's object; empty if it is none."""
-        try:
-            found = strict_json.parse(self.body)
-        except InvalidInputError:
-            return {}
-        return found if isinstance(found, dict) else {}
-
-    @property
-    def is_accepted(self) -> bool:
-        """Whether the request did something."""
-        return HTTPStatus.OK <= self.status < HTTPStatus.MULTIPLE_CHOICES
-
-
-class Target:
+class Target(Deployment):
     """A deployment at *url*, of which one knows two tenants' tokens."""
 
     def __init__(self, url: str, token: str, other_token: str, recipient: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise InvalidInputError("must be an http or https URL", field="--staging")
-        self.url = url.rstrip("/")
-        self.token = token
+        super().__init__(url, token, recipient)
         self.other_token = other_token
-        self.recipient = recipient
-        self.host = parts.hostname
-        self.is_secure = parts.scheme == "https"
-        self._port = parts.port or (443 if self.is_secure else 80)
-        self._pool = urllib3.PoolManager(retries=False, timeout=SECONDS, maxsize=32)
 
     def require_usable(self, chain_ids: Collection[int]) -> None:
         """
         Require that the attacks would mean something, and move no real money.
 
         Raises:
-            InvalidInputError: The URL does not answer, a token is not accepted, both
-                are the same, or refunds are paid on other chains than *chain_ids*.
+            InvalidInputError: As ``require_test_chains`` for both tokens, or both are
+                the same.
         """
-        named = (("--token-file", self.token), ("--other-token-file", self.other_token))
-        for field, token in named:
-            try:
-                answer = self.ask("GET", "/v1/tokens", token=token)
-            except urllib3.exceptions.HTTPError as e:
-                problem = f"does not answer ({type(e).__name__})"
-                raise InvalidInputError(problem, field="--staging") from None
-            shown = answer.document.get("tokens")
-            if not shown:
-                problem = f"shows no tokens to refund (HTTP {answer.status})"
-                raise InvalidInputError(problem, field=field)
-            others = {each["chain_id"] for each in shown} - set(chain_ids)
-            if others:
-                problem = (
-                    f"pays on chain {min(others)}, which is not named: attack only a"
-                    " deployment whose chains are all test chains"
-                )
-                raise InvalidInputError(problem, field="--chain-id")
+        self.require_test_chains(chain_ids, "--token-file", self.token)
+        self.require_test_chains(chain_ids, "--other-token-file", self.other_token)
         if self.token == self.other_token:
             problem = "is the same token: give that of another tenant"
             raise InvalidInputError(problem, field="--other-token-file")
 
-    @cached_property
-    def asset(self) -> Mapping[str, Any]:
-        """The first token that may be refunded, as ``GET /v1/tokens`` shows it."""
-        tokens = self.ask("GET", "/v1/tokens", token=self.token).document["tokens"]
-        return dict(tokens[0])
-
-    @cached_property
-    def smallest(self) -> str:
-        """The smallest amount that may be refunded."""
-        unit = f"0.{'1'.rjust(self.asset['decimals'], '0')}"
-        return str(self.asset.get("min_amount") or unit)
-
-    @cached_property
-    def refund_id(self) -> str:
-        """A refund of the first tenant, which pays ``smallest`` to the recipient."""
-        answer = self.pay()
-        if not answer.is_accepted:
-            raise InvalidInputError(
-                f"accepts no refund of the smallest amount (HTTP {answer.status},"
-                f" {answer.document.get('code')}): check the recipient and the limits",
-                field="--staging",
-            )
-        return str(answer.document["id"])
-
-    def request(self, **fields: Any) -> dict[str, Any]:
-        """Return a valid request of a refund, with other *fields*."""
-        return {
-            "payment_session_id": f"attack-{secrets.token_hex(8)}",
-            "network": self.asset["network"],
-            "token": self.asset["token"],
-            "recipient": self.recipient,
-            "amount": self.smallest,
-            **fields,
-        }
-
-    def pay(self, key: str | None = None, **fields: Any) -> Answer:
-        """Request a refund as the first tenant."""
-        headers = {"Idempotency-Key": key or secrets.token_hex(16)}
-        body = json.dumps(self.request(**fields)).encode()
-        return self.ask(
-            "POST", "/v1/refunds", token=self.token, body=body, headers=headers
-        )
-
-    def ask(
-        self,
-        method: str,
-        path: str,
-        *,
-        token: str | None = None,
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        is_patient: bool = True,
-    ) -> Answer:
-        """
-        Send one request, follow no redirect, and return the answer.
-
-        A client that sends too much proves nothing about its other requests: if the
-        deployment says so, wait and ask again, unless not *is_patient*.
-
-        Raises:
-            urllib3.exceptions.HTTPError: There is none.
-        """
-        given = {"Content-Type": "application/json", **(headers or {})}
-        if token is not None:
-            given["Authorization"] = f"Bearer {token}"
-        for _ in range(_TRIES if is_patient else 1):
-            answer = self._send(method, path, body, given)
-            if answer.status != HTTPStatus.TOO_MANY_REQUESTS:
-                break
-            if is_patient:
-                self._wait(answer)
-        return answer
-
-    def _send(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
-    ) -> Answer:
-        response = self._pool.request(
-            method,
-            self.url + path,
-            body=body,
-            headers=headers,
-            redirect=False,
-            preload_content=False,
-        )
-        try:
-            content = response.read(MAX_ANSWER)
-        finally:
-            response.release_conn()
-        return Answer(response.status, response.headers, content)
-
-    def _wait(self, answer: Answer) -> None:
-        given = answer.headers.get("Retry-After", "")
-        seconds = int(given) if given.isdecimal() else _MAX_WAIT
-        time.sleep(min(seconds, _MAX_WAIT))
-
     def connect(self) -> socket.socket:
         """Return a connection for bytes that no client library would send."""
-        connection = socket.create_connection((self.host, self._port), _RAW_SECONDS)
+        connection = socket.create_connection((self.host, self.port), _RAW_SECONDS)
         if not self.is_secure:
             return connection
         context = ssl.create_default_context()
