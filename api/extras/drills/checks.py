@@ -12,7 +12,6 @@ from signer.amounts import parse_units
 from signer.config.networks import Network
 from signer.errors import (
     AccessDeniedError,
-    HotWalletError,
     KeyNotFoundError,
     KeyUnusableError,
 )
@@ -27,10 +26,8 @@ _PAUSE = 0.5
 """How many seconds pass between two looks."""
 
 
-class CheckFailedError(HotWalletError):
+class CheckFailedError(Exception):
     """A step did not have its effect."""
-
-    code = "drill-failed"
 
 
 class Scene:

@@ -160,7 +160,7 @@ class Drill:
             container.administration.write(
                 AuditAction.DRILL_RUN,
                 current_operator(),
-                SUCCESS if "result" in self.evidence else CheckFailedError.code,
+                SUCCESS if "result" in self.evidence else "failed",
                 drill=self.name,
                 run=self.evidence["run"],
                 digest=digest,
@@ -209,6 +209,8 @@ class Drill:
                 with self._scene() as scene:
                     for each in check(scene):
                         checked.append(each)
+        except CheckFailedError as e:
+            problem = str(e)
         except HotWalletError as e:
             problem = f"{e.code}: {e}"
         except (urllib3.exceptions.HTTPError, OSError) as e:
