@@ -164,8 +164,7 @@ Look up what rules can ask, and what the name of a rule in a refusal means.
 
 `hotwallet policy show` prints all rules. Those of the floor are a part of every policy,
 and no `permit` can allow what they forbid: {_names(FLOOR.text)}.
-For keys with which the service pays, `service-wallet` forbids transactions as well,
-unless an account is opened with `account_policy(shares_service_wallet=True)`
+For keys with which the service pays, `service-wallet` forbids transactions as well
 ([library](library.md#send-from-a-wallet-of-the-service)).
 
 ## Names of rules

@@ -39,7 +39,6 @@ COMPARED = {
 NOT_COMPARED = {
     "how-to/google-cloud-kms.md": "a project of Google Cloud",
     "reference/audit.md": "forged records; verify-an-export.md is compared",
-    "reference/networks.md": "a program that keeps running, at a fixed port",
 }
 """What a page needs that no test has."""
 
