@@ -26,6 +26,8 @@ from signer.config.settings import Settings
 from signer.redact import key_prefix
 from tests.e2e.console import Console, Guide
 from tests.e2e.gateway import RECIPIENT, Gateway
+from tests.extras.drills.people import Act
+from tests.extras.drills.playing import Staging
 from tests.support.cloudtrail import sign_event, trail_file
 from tests.support.forked_processes import ForkedHotWallet, command_for_shells
 from tests.support.servers import LocalHandler, LocalServer
@@ -214,32 +216,55 @@ def _send_as_intruder(stack: Stack, kms: KMSEmulator) -> str:
 
 
 def test_a_key_fails_over_to_its_replica(
-    stack: Stack, kms_emulator: KMSEmulator, console: Console
+    stack: Stack, kms_emulator: KMSEmulator, console: Console, tmp_path: Path
 ) -> None:
-    """*Deploy*: the key signs in another region."""
+    """
+    *Deploy*: the key signs in another region, as the drill shows.
+
+    It finds a key that signs on, a replica that does not, and a command without effect.
+    """
     key_id = kms_emulator.create_key(multi_region=True)
+    address = kms_emulator.address(key_id)
+    stablecoin.fund(stack.chain_url, address, token=stack.token)
     stack.command("keys", "rotate", key_id, "--yes")
     replica = kms_emulator.replicate(key_id, "eu-west-1")
     guide = Guide(
         console,
         GUIDES / "deploy.md",
-        left_out={"aws ": AWS, "apt-get": HOST, "make image": HOST},
+        left_out={
+            "aws ": AWS,
+            "apt-get": HOST,
+            "make image": HOST,
+            'hotwallet keys failover "$': "is played by the drill",
+        },
         texts={
             "arn:aws:kms:eu-west-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab"
-            " --dry-run": f"{replica} --dry-run",
-            "arn:aws:kms:eu-west-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab"
-            "": f"{replica} --yes",
+            "": replica,
             "mrk-1234...": key_prefix(key_id),
         },
     )
+    people: dict[str, Act] = dict.fromkeys(
+        ("one-database", "other-keys", "start-hosts", "region-is-back"), lambda _: None
+    )
+    drill = Staging(stack, tmp_path, "failover", people, {"REPLICA": replica})
 
     try:
         guide.follow("hotwallet keys failover")
-        guide.follow("hotwallet keys failover")
+        assert guide.unused() == []
+
+        drill.require_failure("one-database", patience=15)
+        people["one-database"] = lambda _: kms_emulator.set_state(key_id, "Disabled")
+        kms_emulator.set_state(replica, "Disabled")
+        drill.require_failure("fail-over")
+        kms_emulator.set_state(replica, "Enabled")
+        drill.false = ("keys*failover*", "exit 0")
+        drill.require_failure("fail-over", patience=2)
+        drill.false = None
+        ran = drill.play()
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        drill.require_recorded("succeeded")
     finally:  # The other tests pay with the key that has funds.
         stack.command("keys", "rotate", stack.key_id, "--yes")
-
-    assert guide.unused() == []
 
 
 def test_webhooks_are_received_and_repaired(stack: Stack, console: Console) -> None:

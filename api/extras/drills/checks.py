@@ -2,25 +2,28 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from typing import TypeVar
 
-import urllib3
-
-from api.cli.staging import Answer, Deployment
+from api.cli.staging import Deployment
 from api.container import Container
 from signer.amounts import parse_units
-from signer.config.networks import Network
+from signer.chain.vault import Item, encode_pay
+from signer.chain.vault_rules import VaultRules
 from signer.errors import (
     AccessDeniedError,
     KeyNotFoundError,
     KeyUnusableError,
+    SigningError,
 )
 from signer.model.audit_record import Actor, Operation, Purpose
-from signer.model.key import Key, KeyState, find_key
+from signer.model.key import WATCHED, Key, KeyState, find_key
 from signer.model.refund import Refund, Status
 
 
 T = TypeVar("T")
+
+_SELF_TEST = Purpose(Operation.SELF_TEST, actor="drill")
 
 _PAUSE = 0.5
 """How many seconds pass between two looks."""
@@ -60,17 +63,6 @@ class Scene:
                 raise CheckFailedError(f"{problem}, after {self._patience:g} seconds")
             time.sleep(_PAUSE)
         return found
-
-    def ask(self, method: str, path: str) -> Answer | None:
-        try:
-            return self.deployment.ask(method, path, token=self.deployment.token)
-        except urllib3.exceptions.HTTPError:
-            return None
-
-    @property
-    def network(self) -> Network:
-        """The network of the token that is refunded."""
-        return self.container.networks[self.deployment.asset["network"]]
 
     @property
     def active(self) -> Key:
@@ -151,11 +143,10 @@ def begin(scene: Scene) -> Iterator[str]:
 def _cannot_sign(scene: Scene) -> Iterator[str]:
     address = scene.facts["old_address"]
     key = find_key(scene.container.store.keys(), address)
-    purpose = Purpose(Operation.SELF_TEST, actor="drill")
 
     def refused() -> str:
         try:
-            scene.container.signers.open(key).self_test(purpose)  # type: ignore[arg-type]
+            scene.container.signers.open(key).self_test(_SELF_TEST)  # type: ignore[arg-type]
         except (AccessDeniedError, KeyNotFoundError, KeyUnusableError) as e:
             return e.code
         return ""
@@ -175,18 +166,91 @@ def _is_stopped(scene: Scene) -> Iterator[str]:
     yield f"{scene.facts['stopped']} is accepted, and waits for signing-stopped"
 
 
-def _is_no_operator(scene: Scene) -> Iterator[str]:
-    from signer.chain.vault_rules import VaultRules
+def _vaults(scene: Scene) -> Mapping[str, VaultRules]:
+    return {
+        name: VaultRules(chain.client, chain.network.vault)
+        for name, chain in scene.container.chains.items()
+        if chain.network.vault is not None
+    }
 
-    address = scene.facts["old_address"]
-    for name, chain in scene.container.chains.items():
-        if chain.network.vault is not None:
-            rules = VaultRules(chain.client, chain.network.vault)
-            scene.until(
-                lambda rules=rules: not rules.is_operator(address),  # type: ignore[misc]
-                f"{address} may still pay from the vault of {name}",
-            )
-            yield f"{address} may not pay from the vault of {name}"
+
+def _is_no_operator(scene: Scene) -> Iterator[str]:
+    for name, rules in _vaults(scene).items():
+        scene.until(
+            lambda rules=rules: not _thief_may_pay(scene, rules),  # type: ignore[misc]
+            f"the key may still pay from the vault of {name}",
+        )
+        yield f"the vault of {name} refuses a payment of {scene.facts['old_address']}"
+
+
+def _thief_may_pay(scene: Scene, rules: VaultRules) -> bool:
+    """Simulate what a thief would send, which needs no key."""
+    token, sender = scene.deployment.asset["address"], scene.facts["old_address"]
+    payment = encode_pay(token, [Item(scene.deployment.recipient, 1, bytes(16))])
+    return rules.is_operator(sender) or rules.permits(sender, payment)
+
+
+def _begin_at_vault(scene: Scene) -> Iterator[str]:
+    yield from begin(scene)
+    scene.facts["network"] = name = scene.deployment.asset["network"]
+    rules = _vaults(scene).get(name)
+    require(rules is not None, f"{name} has no vault")
+    assert rules is not None  # noqa: S101  For the type checker.
+    require(_thief_may_pay(scene, rules), "the active key may not pay")
+    yield f"a thief of the key could pay from the vault of {name}"
+
+
+def _caps_are_lower(scene: Scene) -> Iterator[str]:
+    asset, given = scene.deployment.asset, scene.given["CAPS"]
+    symbol, _, caps = given.partition("=")
+    require(symbol == asset["token"], f"CAPS is not of {asset['token']}")
+    item, _, day = caps.partition("/")
+    wanted = [parse_units(each, asset["decimals"]) for each in (item, day)]
+    rules = _vaults(scene)[asset["network"]]
+
+    def are_set() -> bool:
+        found = rules.caps(asset["address"])
+        return [found.per_item, found.per_day] == wanted
+
+    scene.until(are_set, f"the caps are not {caps}")
+    yield f"the vault pays at most {caps} an item and a day"
+
+
+def _pays_from_vault(scene: Scene) -> Iterator[str]:
+    scene.facts["new_address"] = scene.active.address
+    yield from _is_revoked(scene)
+    scene.request("after")
+    yield from scene.confirmed("after", scene.facts["new_address"])
+    yield from scene.received(2)
+
+
+def _region_fails(scene: Scene) -> Iterator[str]:
+    yield from _cannot_sign(scene)
+    scene.facts["failed"] = scene.container.store.now().isoformat()
+    yield f"{scene.request('waiting')} is accepted, and waits"
+
+
+def _signs_elsewhere(scene: Scene) -> Iterator[str]:
+    facts, store = scene.facts, scene.container.store
+    yield from scene.confirmed("waiting", facts["old_address"])
+    yield from scene.received(2)
+    signed = next(
+        each.at
+        for each in store.history(facts["waiting"])
+        if each.status not in {Status.QUEUED, Status.RESERVED}
+    )
+    seconds = (signed - datetime.fromisoformat(facts["failed"])).total_seconds()
+    yield f"the first signature came {seconds:.1f} seconds after the failure"
+
+
+def _all_sign(scene: Scene) -> Iterator[str]:
+    ring = scene.container.store.keys()
+    for key in [each for each in ring if each.state in WATCHED]:
+        try:
+            scene.container.signers.open(key).self_test(_SELF_TEST)
+        except SigningError as e:
+            raise CheckFailedError(f"the key of {key.address} does not sign") from e
+        yield f"the key of {key.address} signs"
 
 
 def _has_funds(scene: Scene) -> Iterator[str]:
@@ -243,10 +307,27 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         "rotate": _is_revoked,
         "resume": _pays_from_new,
     },
+    "failover": {
+        "begin": begin,
+        "one-database": _region_fails,
+        "fail-over": _signs_elsewhere,
+        "other-keys": _all_sign,
+    },
+    "guardian": {
+        "begin": _begin_at_vault,
+        "sign-caps": _caps_are_lower,
+        "sign-removal": _is_no_operator,
+        "rotate": _pays_from_vault,
+    },
 }
 """By drill and step.  A step without one is known to the person only."""
 
 VARIABLES: Mapping[str, Mapping[str, str]] = {
-    "compromise": {"NEW_KEY_ID": "the key to rotate to"}
+    "compromise": {"NEW_KEY_ID": "the key to rotate to"},
+    "failover": {"REPLICA": "the ARN of the key in the other region"},
+    "guardian": {
+        "NEW_KEY_ID": "the standby key",
+        "CAPS": "lower caps, as TOKEN=ITEM/DAY",
+    },
 }
 """What the operator gives a drill with ``--set``."""
