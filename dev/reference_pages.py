@@ -105,9 +105,8 @@ It prints `refused: CODE: what to do` per problem, and exits with status 78, or 
 token refuses the PIN. `hotwallet guard` runs it alone, and prints the
 [hash of what is in force](audit.md#the-configuration-in-force) if nothing is refused.
 
-An unset, empty or unknown `APP_ENV` is production. In other environments a database
-role that could change the audit log, SoftHSM or an emulator, and a raw key in the
-environment are warnings.
+Outside production a database role that could change the audit log, SoftHSM or an
+emulator, and a raw key in the environment are warnings.
 
 `role-has-credentials` names these variables; `/dev/null` counts as unset, and an
 instance role or a file in the home directory cannot be seen:
