@@ -37,7 +37,8 @@ _HEADINGS = {
 }
 
 _GUIDES = tuple(
-    f"docs/how-to/{name}.md" for name in ("deploy", "key-compromise", "vault")
+    f"docs/how-to/{name}.md"
+    for name in ("deploy", "key-compromise", "restore", "vault")
 )
 
 _METRICS = "docs/reference/metrics.md"
@@ -283,8 +284,9 @@ def draw_guide(path: str) -> str:
 
 
 def _steps(drill: str, part: str) -> str:
-    all_steps, shown = steps_of(drill), load_runbooks()[drill][part]
-    texts = [_step(all_steps.index(each) + 1, each) for each in shown]
+    shown = [each for each in steps_of(drill) if not each.of_drill]
+    steps = load_runbooks()[drill][part]
+    texts = [_step(n, each) for n, each in enumerate(shown, 1) if each in steps]
     return "\n".join(["", *texts, "", ""])
 
 

@@ -244,7 +244,8 @@ def test_a_key_fails_over_to_its_replica(
         },
     )
     people: dict[str, Act] = dict.fromkeys(
-        ("one-database", "other-keys", "start-hosts", "region-is-back"), lambda _: None
+        ("one-database", "fail-region", "other-keys", "start-hosts", "region-is-back"),
+        lambda _: None,
     )
     drill = Staging(stack, tmp_path, "failover", people, {"REPLICA": replica})
 
@@ -252,8 +253,8 @@ def test_a_key_fails_over_to_its_replica(
         guide.follow("hotwallet keys failover")
         assert guide.unused() == []
 
-        drill.require_failure("one-database", patience=15)
-        people["one-database"] = lambda _: kms_emulator.set_state(key_id, "Disabled")
+        drill.require_failure("fail-region", patience=15)
+        people["fail-region"] = lambda _: kms_emulator.set_state(key_id, "Disabled")
         kms_emulator.set_state(replica, "Disabled")
         drill.require_failure("fail-over")
         kms_emulator.set_state(replica, "Enabled")

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import TypeVar
 
+import urllib3
+
 from api.cli.staging import Deployment
 from api.container import Container
 from signer.amounts import parse_units
@@ -19,6 +21,7 @@ from signer.errors import (
 from signer.model.audit_record import Actor, Operation, Purpose
 from signer.model.key import WATCHED, Key, KeyState, find_key
 from signer.model.refund import Refund, Status
+from signer.model.worker_row import find_running
 
 
 T = TypeVar("T")
@@ -297,6 +300,55 @@ def _pays_from_new(scene: Scene) -> Iterator[str]:
     yield "nothing left the old address since the stop, and no refund waits for it"
 
 
+def _pays_after_backup(scene: Scene) -> Iterator[str]:
+    scene.request("lost")
+    yield from scene.confirmed("lost", scene.facts["old_address"])
+
+
+def _is_down(scene: Scene) -> Iterator[str]:
+    store = scene.container.store
+    scene.until(lambda: not _is_ready(scene), "the API still answers")
+    scene.until(
+        lambda: not find_running(store.workers(), store.now()),
+        "a worker still runs, which could pay what the backup does not know",
+    )
+    yield "the API does not answer, and no worker runs"
+
+
+def _is_ready(scene: Scene) -> bool:
+    try:
+        return scene.deployment.ask("GET", "/readyz").is_accepted
+    except urllib3.exceptions.HTTPError:
+        return False
+
+
+def _is_put_back(scene: Scene) -> Iterator[str]:
+    store, facts = scene.container.store, scene.facts
+    require(
+        store.get(facts["before"]) is not None, "the backup is older than the drill"
+    )
+    require(store.get(facts["lost"]) is None, "the ledger is not that of the backup")
+    yield f"the ledger has {facts['before']}, and lacks {facts['lost']}"
+
+
+def _has_lost(scene: Scene) -> Iterator[str]:
+    yield f"the ledger has {scene.refund('lost').id} again"
+
+
+def _answers(scene: Scene) -> Iterator[str]:
+    scene.until(lambda: _is_ready(scene), "the service is not ready")
+    yield "the service is ready"
+
+
+def _paid_once(scene: Scene) -> Iterator[str]:
+    facts, lost = scene.facts, scene.facts["lost"]
+    require(scene.request("lost") == lost, "a repeated request made another refund")
+    yield from scene.confirmed("lost", facts["old_address"])
+    scene.request("after")
+    yield from scene.confirmed("after", facts["old_address"])
+    yield from scene.received(3)
+
+
 CHECKS: Mapping[str, Mapping[str, Check]] = {
     "compromise": {
         "begin": begin,
@@ -309,7 +361,7 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
     },
     "failover": {
         "begin": begin,
-        "one-database": _region_fails,
+        "fail-region": _region_fails,
         "fail-over": _signs_elsewhere,
         "other-keys": _all_sign,
     },
@@ -318,6 +370,15 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         "sign-caps": _caps_are_lower,
         "sign-removal": _is_no_operator,
         "rotate": _pays_from_vault,
+    },
+    "restore": {
+        "begin": begin,
+        "back-up": _pays_after_backup,
+        "stop-service": _is_down,
+        "put-back": _is_put_back,
+        "restore": _has_lost,
+        "start-service": _answers,
+        "tell-gateway": _paid_once,
     },
 }
 """By drill and step.  A step without one is known to the person only."""
@@ -329,5 +390,6 @@ VARIABLES: Mapping[str, Mapping[str, str]] = {
         "NEW_KEY_ID": "the standby key",
         "CAPS": "lower caps, as TOKEN=ITEM/DAY",
     },
+    "restore": {"LOG": "the file of the log"},
 }
 """What the operator gives a drill with ``--set``."""

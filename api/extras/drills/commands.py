@@ -17,7 +17,7 @@ from api.cli.options import (
 from api.cli.output import Result, command_logging, prints
 
 
-_NAMES = ("compromise", "failover", "guardian")
+_NAMES = ("compromise", "failover", "guardian", "restore")
 
 
 def _read_variables(

@@ -14,7 +14,8 @@ class Step:
 
     An operator runs ``command``, and a drill does too.  Without one a person acts
     elsewhere, for example as ``example`` shows.  The command asks for confirmation if
-    it ``asks``.  ``for_vault`` steps need a network with a vault.
+    it ``asks``.  ``for_vault`` steps need a network with a vault.  Those ``of_drill``
+    play what happens in an emergency: the guide does not have them.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Step:
     example: str = ""
     asks: bool = False
     for_vault: bool = False
+    of_drill: bool = False
 
 
 @cache
