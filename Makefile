@@ -102,7 +102,7 @@ screenshots: programs node_modules/.ready ## Make the pictures of the console in
 	@$(BIN)/python -m tests.browser.screenshots
 
 soak: programs node_modules/.ready .venv-mutation/.ready ## The long tests: minutes to hours.
-	@$(BIN)/python -m dev.programs geth
+	@$(BIN)/python -m dev.programs geth edr
 	@$(BIN)/python -m pytest -m soak $(ARGS)
 
 size: ## Lines and files of production code by feature; SINCE=REVISION shows the change.
