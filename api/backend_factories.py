@@ -11,13 +11,16 @@ from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from ipaddress import ip_network
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from api.key_files import open_row_macs
+from api.key_files import load_or_create_key
 from api.principal import tenant_of_thread
+from signer.audit.checkpointer import CheckpointSettings
+from signer.audit.checkpoints import CheckpointKey, Ed25519Signer
 from signer.config.networks import Network
 from signer.config.settings import Settings
-from signer.errors import ConfigurationError, Refusal, StoreError
+from signer.errors import BackendError, ConfigurationError, Refusal, StoreError
 from signer.ports.backend_plugin import BackendConfig
 from signer.ports.chain_history import ChainHistory
 from signer.ports.key_backend import KeyDirectory
@@ -28,6 +31,8 @@ from signer.ports.outside_services import (
     Notifier,
     WebhookSender,
 )
+from signer.private_files import create_in_home
+from signer.row_macs import RowMACs
 from signer.webhooks.endpoint import LOOPBACK
 
 
@@ -82,6 +87,79 @@ def upgrade_database(settings: Settings, *, create: bool) -> "SchemaUpgrade":
     may_create = create or not settings.is_production
     store = SQLStore(settings.effective_database_url, open_row_macs(settings))
     return store.migrate(create=may_create)
+
+
+def open_row_macs(settings: Settings) -> RowMACs | None:
+    """Return what makes and verifies the MACs of rows; None if there is no key."""
+    path = settings.mac_key_file
+    if path is None and settings.is_production:
+        return None  # The guard reports it.
+    if path is None:
+        path = settings.home / "mac.key"
+        create_in_home(
+            path, RowMACs.generate, code="mac-key-invalid", variable="MAC_KEY_FILE"
+        )
+    return RowMACs.load(path, partial(derive_mac_key, settings))
+
+
+def derive_mac_key(settings: Settings, arn: str) -> bytes:
+    """
+    Return the key of row MACs that AWS KMS makes with its key *arn*; a secret.
+
+    Raises:
+        ConfigurationError: ``mac-key-invalid``.
+        BackendError: KMS does not answer, for now.
+    """
+    with _refusing_kms_errors("mac-key-invalid", "MAC_KEY_FILE"):
+        from backends.aws_kms import service_keys  # noqa: PLC0415
+
+        return service_keys.derive_mac_key(
+            arn, settings.kms_endpoint, settings.kms_timeout_ms
+        )
+
+
+def open_checkpoint_key(settings: Settings) -> CheckpointSettings | None:
+    """Return how checkpoints are signed; None if production has no key configured."""
+    path = settings.audit_signing_key_file
+    if path is None and settings.is_production:
+        return None  # The guard reports it.
+    if path is None:
+        key = load_or_create_key(settings.home / "audit.pem")
+    else:
+        key = load_checkpoint_key(settings, path)
+    return CheckpointSettings(key, f"hotwallet/{settings.audit_origin}")
+
+
+def load_checkpoint_key(settings: Settings, path: Path) -> CheckpointKey:
+    """Return the key in the file at *path*, or the one in KMS that the file names."""
+    with _refusing_kms_errors("audit-misconfigured", "AUDIT_SIGNING_KEY_FILE"):
+        return CheckpointKey.load(path, partial(_open_signer, settings))
+
+
+def _open_signer(settings: Settings, arn: str) -> Ed25519Signer:
+    from backends.aws_kms import service_keys  # noqa: PLC0415
+
+    return service_keys.KMSEd25519Key(
+        arn, settings.kms_endpoint, settings.kms_timeout_ms
+    )
+
+
+@contextmanager
+def _refusing_kms_errors(code: str, variable: str) -> Iterator[None]:
+    """Raise a refusal about *variable* for an error of KMS that lasts."""
+    try:
+        yield
+    except ImportError:
+        problem = "a key in KMS needs boto3: pip install 'hotwallet[kms]'"
+    except ValueError as e:
+        problem = str(e)
+    except BackendError as e:
+        if e.retryable:
+            raise
+        problem = str(e)
+    else:
+        return
+    raise ConfigurationError(Refusal(code, f"{variable}: {problem}"))
 
 
 def open_chains(

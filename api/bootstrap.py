@@ -13,10 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from api.backend_factories import refusing_store_errors
+from api.backend_factories import open_row_macs, refusing_store_errors
 from api.container import Container
 from api.extension import SERVICES, find_hooks, find_service
-from api.key_files import open_row_macs
 from signer.config.digest import Configuration
 from signer.config.networks import Network
 from signer.config.settings import Role

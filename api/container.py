@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from api import backend_factories as backends
 from api.extension import find_service
-from api.key_files import open_row_macs
 from api.logs import audit_logger
 from api.plugins import check_plugin, load_plugin
 from signer.alerts import RUNBOOKS, Alerts
@@ -141,7 +140,7 @@ class Container:
 
     @cached_property
     def row_macs(self) -> RowMACs:
-        macs = open_row_macs(self.settings)
+        macs = backends.open_row_macs(self.settings)
         if macs is None:
             raise ConfigurationError(Refusal("mac-key-missing", "set MAC_KEY_FILE"))
         return macs
@@ -149,9 +148,7 @@ class Container:
     @cached_property
     def checkpoint_settings(self) -> CheckpointSettings | None:
         """How audit checkpoints are signed; None in production without a key."""
-        from api.key_files import open_checkpoint_key
-
-        return open_checkpoint_key(self.settings)
+        return backends.open_checkpoint_key(self.settings)
 
     @cached_property
     def deny_list(self) -> DenyList | None:

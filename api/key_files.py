@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from signer.audit.checkpointer import CheckpointSettings
 from signer.audit.checkpoints import CheckpointKey
 from signer.config.settings import Role, Settings
 from signer.config.tenants import TenantRegistry
@@ -30,17 +29,7 @@ from signer.webhooks.signatures import (
 )
 
 
-def open_row_macs(settings: Settings) -> RowMACs | None:
-    """Return what makes and verifies the MACs of rows; None if there is no key."""
-    path = settings.mac_key_file
-    if path is None and settings.is_production:
-        return None  # The guard reports it.
-    if path is None:
-        path = settings.home / "mac.key"
-        create_in_home(
-            path, RowMACs.generate, code="mac-key-invalid", variable="MAC_KEY_FILE"
-        )
-    return RowMACs.load(path)
+Derive = Callable[[str], bytes]
 
 
 class MACKeyChange(NamedTuple):
@@ -56,28 +45,36 @@ class MACKeyChange(NamedTuple):
     active_id: str
 
 
-def create_mac_key(out: Path) -> MACKeyChange:
-    """Create a file with one MAC key at *out*."""
-    new = RowMACs.generate()
+def create_mac_key(
+    out: Path, arn: str | None = None, derive: Derive | None = None
+) -> MACKeyChange:
+    """
+    Create a file with one MAC key at *out*: a new one, or that of *arn* in KMS.
+
+    *derive* returns the key of an ARN, here and in the next functions.
+    """
+    new = _generate_line(1, arn, derive)
     if not create_once(out, lambda: new):
         raise InvalidInputError(f"{out} exists: --add adds a new key to it")
     return MACKeyChange("created", _key_id(new), _key_id(new))
 
 
-def add_mac_key(out: Path) -> MACKeyChange:
+def add_mac_key(
+    out: Path, arn: str | None = None, derive: Derive | None = None
+) -> MACKeyChange:
     """
     Append a new key to *out*, with a higher number than the others.
 
     The key only verifies MACs until ``activate_mac_key``.
     """
     with _locked(out):
-        lines = _read_lines(out)
-        new = RowMACs.generate(max(map(_number, lines)) + 1)
+        lines = _read_lines(out, derive)
+        new = _generate_line(max(map(_number, lines)) + 1, arn, derive)
         write_whole(out, b"".join([*lines, new]))
     return MACKeyChange("added", _key_id(new), _key_id(lines[0]))
 
 
-def activate_mac_key(out: Path) -> MACKeyChange:
+def activate_mac_key(out: Path, derive: Derive | None = None) -> MACKeyChange:
     """
     Move the newest key of *out* to the first line, so it makes new MACs.
 
@@ -87,7 +84,7 @@ def activate_mac_key(out: Path) -> MACKeyChange:
     """
     action = "unchanged"
     with _locked(out):
-        lines = _read_lines(out)
+        lines = _read_lines(out, derive)
         newest = _find_newest(out, lines)
         if lines[0] != newest:
             action = "activated"
@@ -120,13 +117,19 @@ def _find_newest(out: Path, lines: Sequence[bytes]) -> bytes:
     return newest[0]
 
 
-def _read_lines(out: Path) -> list[bytes]:
+def _generate_line(number: int, arn: str | None, derive: Derive | None) -> bytes:
+    if arn is None or derive is None:
+        return RowMACs.generate(number)
+    return RowMACs.generate(number, (arn, derive(arn)))
+
+
+def _read_lines(out: Path, derive: Derive | None) -> list[bytes]:
     """Return the lines of a valid file; each ends with a line feed."""
     if not out.exists():
         raise InvalidInputError(
             f"{out} does not exist: create it without --add and --activate"
         )
-    RowMACs.load(out)
+    RowMACs.load(out, derive)
     text = out.read_text(encoding="ascii")
     return [f"{line}\n".encode() for line in text.splitlines()]
 
@@ -233,18 +236,6 @@ def _lines(texts: Sequence[str]) -> bytes:
 
 def _refused(problem: str) -> ConfigurationError:
     return ConfigurationError(Refusal("webhooks-misconfigured", problem))
-
-
-def open_checkpoint_key(settings: Settings) -> CheckpointSettings | None:
-    """Return how checkpoints are signed; None if production has no key configured."""
-    path = settings.audit_signing_key_file
-    if path is None and settings.is_production:
-        return None  # The guard reports it.
-    if path is None:
-        key = load_or_create_key(settings.home / "audit.pem")
-    else:
-        key = CheckpointKey.load(path)
-    return CheckpointSettings(key, f"hotwallet/{settings.audit_origin}")
 
 
 def load_or_create_key(path: Path) -> CheckpointKey:

@@ -12,7 +12,7 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +26,7 @@ from signer.private_files import is_private
 
 Row = TypeVar("Row", bound=SealedRow)
 
-_LINE = re.compile(r"([A-Za-z0-9_-]{1,32}) ([0-9a-f]{64})")
+_LINE = re.compile(r"([A-Za-z0-9_-]{1,32}) ([0-9a-f]{64}|arn:[!-~]{1,252})")
 
 _GENERATED_ID = re.compile(r"([0-9]{1,9})-[0-9a-f]{16}")
 
@@ -79,17 +79,18 @@ class RowMACs:
         return "RowMACs()"
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path, derive: Callable[[str], bytes] | None = None) -> Self:
         """
         Read keys from a file that is its owner's alone.
 
-        Each line has an id, a space, and 32 bytes in hex.  The first key makes new
-        MACs; the others only verify.  An id of ``generate`` must be that of its key.
+        Each line has an id, a space, and 32 bytes in hex, or the ARN of a key in KMS,
+        of which *derive* returns 32 bytes.  The first key makes new MACs; the others
+        only verify.  An id of ``generate`` must be that of its key.
 
         Raises:
             ConfigurationError: ``mac-key-invalid``.
         """
-        problem = "each line must have an id, a space, and 64 hex digits"
+        problem = "each line must have an id, a space, and 64 hex digits or an ARN"
         try:
             with path.open("rb") as file:
                 if not is_private(file.fileno()):
@@ -103,9 +104,10 @@ class RowMACs:
         except UnicodeDecodeError:
             raise _invalid(problem) from None
         found = [_LINE.fullmatch(line) for line in text.splitlines()]
-        keys = {each[1]: bytes.fromhex(each[2]) for each in found if each is not None}
-        if not found or len(keys) != len(found):
+        values = {each[1]: each[2] for each in found if each is not None}
+        if not found or len(values) != len(found):
             raise _invalid(f"{problem}, and ids must differ")
+        keys = {key_id: _key(value, derive) for key_id, value in values.items()}
         for key_id, key in keys.items():
             # Another host would not accept the MACs of a key that was copied wrongly.
             if (number := key_number(key_id)) and _generate_id(number, key) != key_id:
@@ -113,15 +115,18 @@ class RowMACs:
         return cls(keys)
 
     @staticmethod
-    def generate(number: int = 1) -> bytes:
+    def generate(number: int = 1, in_kms: tuple[str, bytes] | None = None) -> bytes:
         """
-        Return the line of a new key for ``load``.
+        Return the line of a new key for ``load``, or of an ARN with its derived key.
 
         The id begins with *number*, which counts the keys of a file, and ends with a
         fingerprint of the key: so no other key ever has the same id.
         """
-        key = secrets.token_bytes(32)
-        return f"{_generate_id(number, key)} {key.hex()}\n".encode()
+        if in_kms is None:
+            key = secrets.token_bytes(32)
+            return f"{_generate_id(number, key)} {key.hex()}\n".encode()
+        arn, key = in_kms
+        return f"{_generate_id(number, key)} {arn}\n".encode()
 
     def sealed(self, row: Row) -> Row:
         """Return *row* with its MAC."""
@@ -207,6 +212,14 @@ def key_number(key_id: str) -> int:
     """Return the number that ``RowMACs.generate`` gave to a key; 0 for another id."""
     match = _GENERATED_ID.fullmatch(key_id)
     return 0 if match is None else int(match[1])
+
+
+def _key(value: str, derive: Callable[[str], bytes] | None) -> bytes:
+    if not value.startswith("arn:"):
+        return bytes.fromhex(value)
+    if derive is None:
+        raise _invalid("this program does not read keys in KMS")
+    return derive(value)
 
 
 def _generate_id(number: int, key: bytes) -> str:

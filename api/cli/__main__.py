@@ -4,6 +4,7 @@ import gc
 import io
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -167,8 +168,11 @@ def db_upgrade(create: bool) -> Result:
 @click.option(
     "--activate", is_flag=True, help="Make new MACs with the newest key of the file."
 )
+@click.option(
+    "--kms", "arn", metavar="ARN", help="KMS makes the new key, with its HMAC_256 key."
+)
 @prints
-def mac_key(out: Path, add: bool, activate: bool) -> Result:
+def mac_key(out: Path, add: bool, activate: bool, arn: str | None) -> Result:
     """
     Create a key for MAC_KEY_FILE, or replace it in two steps.
 
@@ -176,15 +180,22 @@ def mac_key(out: Path, add: bool, activate: bool) -> Result:
     --activate the key, copy the file and restart again.  To repeat --activate changes
     nothing.
     """
+    from api.backend_factories import derive_mac_key
     from api.key_files import activate_mac_key, add_mac_key, create_mac_key
+    from signer.config.settings import Settings
 
     if add and activate:
         raise click.UsageError(
             "--add and --activate are two steps: every host needs the added key before"
         )
-    change = add_mac_key if add else activate_mac_key if activate else create_mac_key
+    if activate and arn:
+        raise click.UsageError("--kms is for a new key")
+    derive = partial(derive_mac_key, Settings.from_env(os.environ))
     try:
-        done = change(out)
+        if activate:
+            done = activate_mac_key(out, derive)
+        else:
+            done = (add_mac_key if add else create_mac_key)(out, arn, derive)
     except OSError as e:
         raise click.FileError(str(out), e.strerror) from None
     key = f"the MAC key {done.key_id} in {out}"

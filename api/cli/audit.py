@@ -53,12 +53,17 @@ def read_checkpoints(path: Path, verifier: Verifier) -> Sequence[str]:
     raise InvalidInputError(f"{path}: {problem}; {_EXPECTED}")
 
 
-def create_key(out: Path) -> tuple[Path, bool]:
+def create_key(
+    out: Path, settings: Settings | None = None, arn: str | None = None
+) -> tuple[Path, bool]:
     """
     Create a checkpoint key at *out*; return its public key file, and if *out* is new.
 
+    With *arn*, *out* names that key of KMS.
+
     If *out* is already a checkpoint key, only a missing public key is written.
     """
+    from api.backend_factories import load_checkpoint_key
     from signer.audit.checkpoints import CheckpointKey
 
     public = out.with_name(f"{out.name}.pub.pem")
@@ -67,9 +72,16 @@ def create_key(out: Path) -> tuple[Path, bool]:
         raise InvalidInputError(
             f"{files}; keys are never overwritten: choose another name for --out"
         )
-    is_new = create_once(out, lambda: CheckpointKey.generate().private_pem())
+    is_new = create_once(
+        out,
+        lambda: f"{arn}\n".encode() if arn else CheckpointKey.generate().private_pem(),
+    )
     try:
-        key = CheckpointKey.load(out)
+        key = (
+            CheckpointKey.load(out)
+            if settings is None
+            else load_checkpoint_key(settings, out)
+        )
     except ConfigurationError as e:
         problem = e.refusals[0].message.partition(": ")[2]
         raise InvalidInputError(
@@ -207,7 +219,7 @@ def export(out: Path | None) -> None:
 @prints
 def checkpoint(new: bool) -> Result:
     """Print the newest checkpoint, to keep it outside this host."""
-    from api.key_files import open_checkpoint_key
+    from api.backend_factories import open_checkpoint_key
     from api.views.audit_reports import checkpoint_document
     from signer.alerts import Alerts
     from signer.audit.checkpoints import find_newest
@@ -301,10 +313,13 @@ def read_approvers(paths: Sequence[Path]) -> Sequence[Approvers]:
     required=True,
     help="The private key file; the public key gets this name with .pub.pem added.",
 )
+@click.option("--kms", "arn", metavar="ARN", help="Name this Ed25519 key of KMS.")
 @prints
-def key(out: Path) -> Result:
+def key(out: Path, arn: str | None) -> Result:
     """Create a checkpoint key, and its public key for those who verify."""
-    public, is_new = create_key(out)
+    from signer.config.settings import Settings
+
+    public, is_new = create_key(out, Settings.from_env(os.environ), arn)
     document = {
         "privateKeyFile": str(out),
         "publicKeyFile": str(public),

@@ -27,7 +27,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -173,10 +173,20 @@ _KEY_ID_BYTES = 4
 _MAX_PEM = 10_000
 
 
+class Ed25519Signer(Protocol):
+    """An Ed25519 key, in a file or in a device."""
+
+    def public_key(self) -> Ed25519PublicKey:
+        """Return the public key."""
+
+    def sign(self, data: bytes, /) -> bytes:
+        """Return the 64 bytes of the signature (RFC 8032)."""
+
+
 class CheckpointKey:
     """Signs checkpoints, and nothing else."""
 
-    def __init__(self, key: Ed25519PrivateKey) -> None:
+    def __init__(self, key: Ed25519Signer) -> None:
         self._key = key
         self._public = key.public_key()
 
@@ -188,10 +198,20 @@ class CheckpointKey:
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Load an unencrypted PKCS#8 PEM key from a file that is its owner's alone."""
+    def load(
+        cls, path: Path, open_in_kms: Callable[[str], Ed25519Signer] | None = None
+    ) -> Self:
+        """
+        Load a key from a file that is its owner's alone.
+
+        The file has an unencrypted PKCS#8 PEM key, or the ARN of a key in KMS, which
+        *open_in_kms* opens.
+        """
         try:
-            key = load_pem_private_key(_read_private(path), password=None)
+            content = _read_private(path)
+            if open_in_kms is not None and content.startswith(b"arn:"):
+                return cls(open_in_kms(content.decode("ascii", "replace").strip()))
+            key = load_pem_private_key(content, password=None)
         except FileNotFoundError:
             problem = "the file does not exist; `hotwallet audit key` creates one"
         except OSError as e:
@@ -205,7 +225,9 @@ class CheckpointKey:
         raise _misconfigured(problem)
 
     def private_pem(self) -> bytes:
-        """Return the private key for ``load``; a secret."""
+        """Return the private key of ``generate`` for ``load``; a secret."""
+        if not isinstance(self._key, Ed25519PrivateKey):
+            raise TypeError("the private key is in a device")
         return self._key.private_bytes(
             Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
         )

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from api.backend_factories import open_row_macs
 from api.key_files import (
     activate_mac_key,
     add_mac_key,
     create_mac_key,
-    open_row_macs,
 )
 from backends.sql import SQLStore
 from signer.config.settings import Settings

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 
+from api.backend_factories import load_checkpoint_key
 from api.extension import find_hooks
 from api.extras.doctor.key_checks import DoctorContext, key_checks
 from api.health.readiness import (
@@ -17,7 +18,7 @@ from signer.alerts import Alert
 from signer.approvals import read_open_approvals
 from signer.audit.actions import AuditAction
 from signer.audit.checkpointer import CheckpointSettings, find_unsigned
-from signer.audit.checkpoints import CheckpointKey, find_newest, statement_of
+from signer.audit.checkpoints import find_newest, statement_of
 from signer.audit.hash_chain import require_agreement
 from signer.audit.sealer import LATE
 from signer.diagnostics import EXPLAIN, Check, Finding
@@ -173,7 +174,9 @@ def _check_checkpoints(context: DoctorContext) -> Finding:
             "set AUDIT_SIGNING_KEY_FILE; run: hotwallet audit key --out FILE",
         )
     origin = context.settings.audit_origin
-    signing = CheckpointSettings(CheckpointKey.load(path), f"hotwallet/{origin}")
+    signing = CheckpointSettings(
+        load_checkpoint_key(context.settings, path), f"hotwallet/{origin}"
+    )
     found = find_newest(context.container.store, signing.verify)
     last = found.checkpoint or next(iter(found.of_others), None)
     signed = _check_signed(context, last)

@@ -86,10 +86,10 @@ def restore(
 
     Exits with 1 if something is missing, which it names.  Repeating it is safe.
     """
+    from api.backend_factories import open_row_macs
     from api.extras.restore.evidence import read_evidence
     from api.extras.restore.planner import RestorePlanner
     from api.extras.restore.restorer import open_restorer
-    from api.key_files import open_row_macs
 
     shipped = container.environ.get("AUDIT_SHIP_TO", "").strip()
     if not logs and shipped:

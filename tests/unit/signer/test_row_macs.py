@@ -167,6 +167,24 @@ def test_a_generated_file(tmp_path: Path) -> None:
     assert key_number(RowMACs.generate().decode().partition(" ")[0]) == 1
 
 
+def test_a_key_that_another_program_derives(tmp_path: Path) -> None:
+    """A line with an ARN has its id, and is refused where nothing derives its key."""
+    path = tmp_path / "mac.key"
+    path.touch(0o600)
+    arn, key = "arn:aws:kms:eu-central-1:123456789012:key/1", bytes(range(32))
+    path.write_bytes(RowMACs.generate(2, (arn, key)) + RowMACs.generate())
+    record = Record("au_1", "{}")
+
+    loaded = RowMACs.load(path, {arn: key}.__getitem__)
+
+    assert loaded.compute(record).startswith("2-")
+    assert not RowMACs.load(path, {arn: key}.__getitem__).is_valid(None, record)
+    with pytest.raises(ConfigurationError, match="an id is of another key"):
+        RowMACs.load(path, lambda _: bytes(32))
+    with pytest.raises(ConfigurationError, match="does not read keys in KMS"):
+        RowMACs.load(path)
+
+
 @pytest.mark.parametrize(
     "content",
     [

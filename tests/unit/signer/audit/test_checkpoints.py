@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
+    load_pem_private_key,
     load_pem_public_key,
 )
 from hypothesis import given
@@ -175,6 +176,41 @@ def test_loads_a_key_that_it_wrote(tmp_path: Path) -> None:
 
     assert loaded.sign(ORIGIN, 7, HEAD, START).note == NOTE
     assert "PRIVATE" not in repr(loaded)
+
+
+class Device:
+    """Has the key of the tests, and shows no private key."""
+
+    _key = load_pem_private_key(KEY.private_pem(), password=None)
+
+    def public_key(self) -> Ed25519PublicKey:
+        assert isinstance(self._key, Ed25519PrivateKey)
+        return self._key.public_key()
+
+    def sign(self, data: bytes) -> bytes:
+        assert isinstance(self._key, Ed25519PrivateKey)
+        return self._key.sign(data)
+
+
+def test_a_key_in_a_device(tmp_path: Path) -> None:
+    """The file names it; a program that opens no devices refuses the file."""
+    path = _written(tmp_path / "key", b"arn:aws:kms:eu-central-1:1:key/1\n")
+    opened: list[str] = []
+
+    def open_in_kms(arn: str) -> Device:
+        opened.append(arn)
+        return Device()
+
+    loaded = CheckpointKey.load(path, open_in_kms)
+
+    assert loaded.sign(ORIGIN, 7, HEAD, START).note == NOTE
+    assert opened == ["arn:aws:kms:eu-central-1:1:key/1"]
+    with pytest.raises(TypeError, match="in a device"):
+        loaded.private_pem()
+    with pytest.raises(ConfigurationError, match="not an unencrypted private key"):
+        CheckpointKey.load(path)
+    plain = _written(tmp_path / "plain", KEY.private_pem())
+    assert CheckpointKey.load(plain, open_in_kms).public_pem() == KEY.public_pem()
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
