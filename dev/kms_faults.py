@@ -16,7 +16,6 @@ import json
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from dev import kms_crafted
 from dev.kms_signing import KMSError, Signing, as_given
 from dev.kms_wire import Exchange, Fault, Reply, error_reply
 
@@ -134,21 +133,6 @@ def other_key() -> Fault:
 def double_hash() -> Fault:
     """Hash the digest again, as moto does, and as KMS does for RAW."""
     return sign_by(lambda key, digest: as_given(key, hashlib.sha256(digest).digest()))
-
-
-def high_s() -> Fault:
-    """Sign with s in the upper half."""
-    return sign_by(kms_crafted.high_s)
-
-
-def short_r() -> Fault:
-    """Sign so that r has 21 bytes."""
-    return sign_by(kms_crafted.short_r)
-
-
-def short_s() -> Fault:
-    """Sign so that s has at most 31 bytes."""
-    return sign_by(kms_crafted.short_s)
 
 
 def signature(der: bytes) -> Fault:

@@ -20,11 +20,11 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from backends.aws_kms.client import build_client
-from dev import kms_crafted
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator
 from dev.kms_wire import Faults
 from signer.ports.key_backend import KeyId
+from tests.support.arithmetic import N
 
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def test_s_is_high_half_of_the_time(client: "KMSClient", kms_key: KeyId) -> None
     """Of 100 signatures 20 to 80 have a high s; each has another r."""
     pairs = [decode_dss_signature(_sign(client, kms_key, DIGEST)) for _ in range(100)]
 
-    assert 20 < sum(s > kms_crafted.N // 2 for _, s in pairs) < 80
+    assert 20 < sum(s > N // 2 for _, s in pairs) < 80
     assert len({r for r, _ in pairs}) == 100
 
 
@@ -166,26 +166,6 @@ def test_unsigned_requests_are_refused(kms_emulator: KMSEmulator) -> None:
     connection.close()
 
     assert answers == [(400, "MissingAuthenticationTokenException")] * 2
-
-
-@pytest.mark.parametrize("recovery_id", [2, 3])
-def test_crafted_signatures_are_valid(recovery_id: int) -> None:
-    """R.x is at least n, and so r is below p - n."""
-    made = kms_crafted.overflowing(DIGEST, recovery_id)
-
-    _verify(made.public_key, made.signature, DIGEST)
-    assert decode_dss_signature(made.signature)[0] < kms_crafted.P - kms_crafted.N
-
-
-@pytest.mark.parametrize("odd", [kms_crafted.short_r, kms_crafted.short_s])
-def test_short_signatures_are_valid_and_short(odd: kms_crafted.Odd) -> None:
-    """One of the two numbers has at most 31 bytes."""
-    key = ec.generate_private_key(ec.SECP256K1())
-
-    signature = odd(key, DIGEST)
-
-    key.public_key().verify(signature, DIGEST, ec.ECDSA(Prehashed(hashes.SHA256())))
-    assert min(decode_dss_signature(signature)) < 1 << 248
 
 
 def _create(client: "KMSClient") -> str:
