@@ -10,10 +10,6 @@ Later requests are served normally.  Errors have the codes, HTTP statuses and ki
 messages that AWS uses; the messages must never reach our logs.
 """
 
-import base64
-import hashlib
-import json
-
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from dev.kms_signing import KMSError, Signing, as_given
@@ -130,25 +126,9 @@ def other_key() -> Fault:
     return sign_by(lambda _, digest: as_given(other, digest))
 
 
-def double_hash() -> Fault:
-    """Hash the digest again, as moto does, and as KMS does for RAW."""
-    return sign_by(lambda key, digest: as_given(key, hashlib.sha256(digest).digest()))
-
-
 def signature(der: bytes) -> Fault:
     """Respond to Sign with *der*, valid or not."""
     return sign_by(lambda _key, _digest: der)
-
-
-def public_key(spki: bytes) -> Fault:
-    """Respond to GetPublicKey with *spki*, valid or not."""
-
-    def fault(exchange: Exchange) -> Reply:
-        result = json.loads(exchange.respond(None).body)
-        result["PublicKey"] = base64.b64encode(spki).decode()
-        return Reply(json.dumps(result).encode())
-
-    return fault
 
 
 def slow(seconds: float) -> Fault:

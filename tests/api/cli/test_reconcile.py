@@ -3,7 +3,6 @@
 import csv
 import io
 import sys
-import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -21,7 +20,6 @@ from sqlalchemy import Connection, insert, update
 from api.cli.options import parse_moment
 from api.extras.books.commands import with_progress
 from api.extras.books.comparison import Progress
-from api.extras.books.tables import BookTables
 from backends.sql import SQLStore, tables
 from dev import stablecoin as coin
 from signer.chain.erc20 import encode_transfer
@@ -30,11 +28,10 @@ from tests.api.commands import Finished, Run
 from tests.fixtures.chain import DevChain
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.ledger import as_if, filled, queued, transaction
-from tests.fixtures.replies import Altered, Error
+from tests.fixtures.replies import Error
 from tests.support.ledgers import ROW_MACS
-from tests.support.other_payments import sweeper
 from tests.support.payments import RECIPIENT, hash_of, signed
-from tests.support.refunds import CUSTOMER, KEY, OPERATOR, World
+from tests.support.refunds import CUSTOMER, KEY, World
 from tests.support.waiting import eventually
 
 
@@ -403,106 +400,6 @@ def test_planted_differences_are_found_on_a_real_chain(
 
 def test_each_difference_is_planted() -> None:
     assert sorted(PLANTED) == sorted(name for names in TOGETHER for name in names)
-
-
-def test_sweeps_and_cancellations_are_no_differences(
-    run: Run, shop: Shop, fresh_anvil: DevChain
-) -> None:
-    """A reverted refund costs its fee; a rotated key's address is swept."""
-    refund = shop.world.step(shop.world.accepted(), times=2)
-    coin.administer(fresh_anvil.url, fresh_anvil.token, "setPaused(bool)", True)
-    shop.track(shop.world.step(refund))
-    coin.administer(fresh_anvil.url, fresh_anvil.token, "setPaused(bool)", False)
-    shop.world.rotate()
-    for _ in range(2):  # The coin, once the tokens are gone.
-        sweeper(shop.world).sweep(shop.world.signer.address, OPERATOR)
-        assert eventually(lambda: not _open_refunds(shop))
-
-    finished = _reconcile(run)
-
-    assert _codes(finished) == []
-    (network,) = finished.json["networks"]
-    assert (network["refunds"], network["sweeps"]) == (3, 2)
-
-
-def _open_refunds(shop: Shop) -> int:
-    """Run a pass of the worker; return how many refunds are not final."""
-    shop.world.work()
-    books = shop.world.store.tables(BookTables)
-    found = books.refunds_of_chain(31337, after="", limit=100)
-    return sum(not each.status.is_final for each in found)
-
-
-def test_an_accepted_foreign_transaction_is_no_difference(run: Run, shop: Shop) -> None:
-    """An operator accepted it, and its payment is in a sum of its own."""
-    shop.transfer(RECIPIENT, 5_000_000)
-    shop.world.reconcile()
-    assert run("nonce", "repair", "--yes").status == 0
-
-    finished = _reconcile(run)
-
-    assert _codes(finished) == []
-    (network,) = finished.json["networks"]
-    (tokens,) = [each for each in network["accounts"] if each["asset"] == "TUSD"]
-    assert tokens["other"] == "5.000000"
-
-
-def test_refunds_after_the_range_do_not_count(
-    run: Run, shop: Shop, networks: Callable[..., Path]
-) -> None:
-    """The range ends at the last final block, also if --to is later."""
-    networks(confirmations=2)
-    shop.paid()
-
-    finished = _reconcile(run)
-
-    (network,) = finished.json["networks"]
-    assert (finished.status, network["refunds"]) == (0, 2)
-
-
-def test_a_reorganisation_at_the_end_of_the_range(run: Run, shop: Shop) -> None:
-    """The refund's block is gone, and its transaction is in another one."""
-    snapshot = shop.dev.rpc("evm_snapshot")
-    refund = shop.paid()
-    raw = shop.world.sent(refund).raw
-    shop.dev.rpc("evm_revert", snapshot)
-    removed = _reconcile(run)
-    shop.dev.rpc("evm_increaseTime", 5)
-    shop.dev.rpc("evm_mine")
-    shop.mined(shop.dev.rpc("eth_sendRawTransaction", f"0x{raw.hex()}"))
-    mined_again = _reconcile(run)
-
-    assert _codes(removed) == []  # Its block is after the range.
-    assert _codes(mined_again) == ["wrong-block"]
-
-
-def test_one_lying_node_changes_nothing(
-    run: Run, shop: Shop, fault_proxy: FakeNode, networks: Callable[..., Path]
-) -> None:
-    """Two of three nodes agree; a node that hides transfers is outvoted."""
-    has_lied = threading.Event()
-
-    def hide(*_: object) -> list[object]:
-        has_lied.set()
-        return []
-
-    def show(logs: object, _: list[Any]) -> object:
-        # Without this, the two honest nodes could be faster than the other one.
-        assert has_lied.wait(timeout=10)
-        return logs
-
-    path = networks()
-    fault_proxy.script("eth_getLogs", Altered(hide))
-    fault_proxy.script("eth_getTransactionReceipt", Altered(lambda *_: None))
-    fault_proxy.script("eth_getBalance", Altered(lambda *_: "0x0"))
-    with FakeNode(shop.dev.url) as honest:
-        honest.script("eth_getLogs", Altered(show))
-        urls = f'rpc_urls = ["{fault_proxy.url}", "{honest.url}", "{shop.dev.url}"]'
-        text = path.read_text(encoding="utf-8")
-        path.write_text(text.replace(f'rpc_urls = ["{shop.dev.url}"]', urls))
-
-        assert _codes(_reconcile(run)) == []
-    assert has_lied.is_set()
 
 
 def test_nodes_that_do_not_answer(

@@ -90,31 +90,6 @@ def test_the_api_raises_no_alert(system: System, kms_faults: Faults) -> None:
     assert system.world.chain.pool == {}
 
 
-def test_a_worker_raises_key_unhealthy(system: System, kms_faults: Faults) -> None:
-    """Three refunds raise one alert."""
-    worker = system.worker()
-    for _ in range(3):
-        system.world.accepted()
-    kms_faults.always("Sign", disabled())
-    worker.work()
-
-    assert system.alerts == [("key-unhealthy", system.facts("key-unusable"))]
-    assert system.store.alert_counts() == {"key-unhealthy": 1}
-
-
-def test_a_worker_raises_an_alert_for_a_key_it_may_not_use(
-    system: System, kms_faults: Faults
-) -> None:
-    """Another host rotated to the key; the self-test raises an alert of its own."""
-    system.world.accepted()
-    kms_faults.always("GetPublicKey", disabled())
-    system.process().worker.work()
-
-    assert eventually(lambda: len(system.alerts) == 2)
-    assert ("key-unhealthy", system.facts("key-unusable")) in system.alerts
-    assert ("key-unhealthy", {"code": "key-unusable"}) in system.alerts
-
-
 def test_an_idle_worker_tests_the_key(system: System, kms_faults: Faults) -> None:
     """The key is not proved then, and the next worker that can sign proves it."""
     kms_faults.always("Sign", disabled())

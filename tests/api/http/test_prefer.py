@@ -12,7 +12,6 @@ from api.container import Container
 from api.http.app import create_app
 from backends.sql import SQLStore
 from signer.model.refund import Status
-from signer.refunds.service import WORKER_SECONDS
 from tests.api.service import BODY, Pace
 from tests.api.support import bearer, get, post
 from tests.fixtures.ledger import save, step_to
@@ -60,32 +59,6 @@ def test_a_post_waits_for_the_worker(
     assert _shown(answer) == (201, "broadcast", None)
     assert [answer.json["tx_hash"]] == list(node.pool)
     assert pace.slept == 0
-
-
-def test_a_post_waits_until_the_worker_has_failed(
-    client: TestClient, pace: Pace
-) -> None:
-    """A refund that waits for a node does not keep its client."""
-    assert _shown(post(client, BODY)) == (201, "queued", None)
-    assert pace.slept < WORKER_SECONDS / 2
-
-
-def test_a_post_waits_three_seconds_for_a_worker(
-    without_worker: Application, pace: Pace, sqlite_store: SQLStore
-) -> None:
-    """Without a worker the refund is accepted, and stays queued."""
-    client = without_worker(4)
-    answer = post(client, BODY, Idempotency_Key="k")
-    waited = pace.slept
-    replayed = post(client, BODY, Idempotency_Key="k")
-    (refund,) = sqlite_store.list("gateway-1").refunds
-
-    assert _shown(answer) == (201, "queued", None)
-    assert WORKER_SECONDS == 3
-    assert WORKER_SECONDS <= waited < WORKER_SECONDS + 0.3
-    assert refund.moving.blocked_by is None
-    assert (replayed.status_code, replayed.content) == (200, answer.content)
-    assert pace.slept == waited
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Changes that are refused, or not finished: the page says so, and what to do next."""
 
 from api.actions.catalogue import FORMS
-from signer.errors import ChainUnavailableError, KeyUnusableError
+from signer.errors import ChainUnavailableError
 from signer.refunds.wallet_reconciliation import WalletReconciler
 from tests.extras.console.worlds import SHOP, WHY, World
 from tests.fixtures.ledger import broadcast
@@ -79,18 +79,6 @@ def test_a_repair_needs_an_answer_of_the_nodes(world: World) -> None:
     assert "What to do" in answer.text
 
 
-def test_a_key_that_does_not_sign(world: World) -> None:
-    """The rehearsal says it; nothing is changed, and the code has its cure."""
-    world.system.directory.failure = KeyUnusableError("disabled")
-    values = _rotation(world)
-    answer = world.make(REHEARSE, values)
-
-    assert answer.status_code == 503
-    for text in ("new-key-unhealthy", "What to do", "key-unusable"):
-        assert text in answer.text
-    assert world.store.active_key() == world.old
-
-
 def test_a_compromised_key_needs_two_persons(world: World) -> None:
     values = _rotation(world, "compromised", "without_funds")
     first = world.make(ROTATE, values)
@@ -105,19 +93,6 @@ def test_a_compromised_key_needs_two_persons(world: World) -> None:
     assert "without_funds=yes" in proposal
     assert "rotated: " in second.text
     assert "requested by" in world.browser.get("/console/keys").text
-
-
-def test_a_new_key_without_funds_waits(world: World) -> None:
-    """A compromised key is not replaced by an address that cannot pay."""
-    world.node.coin = 0
-    values = _rotation(world, "compromised")
-    world.make(ROTATE, values)
-    world.approve_all()
-    answer = world.make(ROTATE, values)
-
-    assert "awaiting-funds: " in answer.text
-    assert "not finished" in answer.text
-    assert world.store.active_key() == world.old
 
 
 def test_keys_show_what_drains(world: World) -> None:

@@ -357,16 +357,6 @@ def test_blocks_may_have_long_extra_data(fake_node: FakeNode) -> None:
     assert client(fake_node).latest_block().number == 16
 
 
-def test_a_chain_without_base_fee_has_a_gas_price(fake_node: FakeNode) -> None:
-    fake_node.script(
-        "eth_getBlockByNumber", Result({"number": "0x1", "hash": "0x" + "00" * 32})
-    )
-    fake_node.script("eth_maxPriorityFeePerGas", Error(-32601, "Method not found"))
-    fake_node.script("eth_gasPrice", Result("0x5"))
-
-    assert client(fake_node).fees() == Fees(base_fee=None, priority_fee=5)
-
-
 def test_a_base_fee_may_be_zero(fake_node: FakeNode) -> None:
     fake_node.script("eth_getBlockByNumber", Result(BLOCK | {"baseFeePerGas": "0x0"}))
     fake_node.script("eth_maxPriorityFeePerGas", Result("0x1"))

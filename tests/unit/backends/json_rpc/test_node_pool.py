@@ -9,8 +9,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from eth_account import Account
-from eth_account.signers.local import LocalAccount
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
@@ -19,17 +17,14 @@ from backends.json_rpc import quorum, requests
 from backends.json_rpc.node import Node
 from backends.json_rpc.node_pool import NodePool
 from backends.json_rpc.tracked_node import TrackedNode
-from dev import stablecoin as coin
 from signer.errors import (
     BroadcastRejectedError,
     ChainError,
     ChainUnavailableError,
     ExecutionRevertedError,
 )
-from tests.fixtures.chain import DevChain
 from tests.fixtures.fake_node import FakeNode
-from tests.fixtures.replies import Body, Delay, Drop, Error, Forward, Reply, Result
-from tests.support.payments import mined, signed
+from tests.fixtures.replies import Body, Delay, Drop, Error, Reply, Result
 from tests.support.rpc import (
     ADDRESS,
     ANSWERS,
@@ -436,31 +431,6 @@ def test_another_hash_is_unavailability(fake_node: FakeNode) -> None:
 
     with pytest.raises(ChainUnavailableError, match="another transaction"):
         broadcast(client(fake_node), RAW)
-
-
-def test_a_lost_reply_pays_once(fault_proxy: FakeNode, fresh_anvil: DevChain) -> None:
-    """A node that accepted the bytes and failed before its reply has them (R7)."""
-    account, raw = _payment(fresh_anvil)
-    fault_proxy.script("eth_sendRawTransaction", Drop(accepted=True), Forward())
-    chain = client(fault_proxy)
-
-    refused = None
-    try:
-        broadcast(chain, raw)
-    except BroadcastRejectedError as e:
-        refused = e.reason
-
-    # The repetition comes before the block, or after it.
-    assert refused in {None, "nonce-too-low"}
-    assert mined(chain, raw).succeeded
-    assert len(fault_proxy.calls("eth_sendRawTransaction")) == 2
-    assert chain.transaction_count(account.address) == 1
-
-
-def _payment(chain: DevChain) -> tuple[LocalAccount, bytes]:
-    account: LocalAccount = Account.create()
-    coin.fund(chain.url, account.address)
-    return account, signed(account, value=1)
 
 
 @pytest.fixture

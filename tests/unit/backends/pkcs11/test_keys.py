@@ -233,15 +233,11 @@ def _only(session: Session, object_class: ObjectClass, key_id: KeyId) -> Object:
     return found
 
 
-def test_a_digest_of_another_length_is_not_sent(token: Token) -> None:
-    """SoftHSM signs any length, so nothing is sent to the token."""
-    with (
-        token.cryptoki.watched("C_SignInit") as calls,
-        pytest.raises(InvalidInputError),
-    ):
-        token.backend.sign_digest(token.key, bytes(31))
-
-    assert calls == []
+def test_a_cka_id_is_given_in_any_case(token: Token) -> None:
+    """The ring stores it in lower case."""
+    assert token.backend.resolve(token.key.upper()) == token.key
+    with pytest.raises(InvalidInputError, match="CKA_ID"):
+        token.backend.resolve("not hex")
 
 
 def test_a_string_is_not_a_digest(token: Token) -> None:

@@ -12,7 +12,7 @@ from signer.audit.export import export
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.audit.verify import verify
 from signer.model.audit_record import Record
-from tests.support.audit import START, VERIFIER, checkpoint, overruled, record
+from tests.support.audit import VERIFIER, checkpoint, overruled, record
 from tests.support.refunds import FakeClock
 from tests.unit.signer.audit.sealers import alerts, sealer, sizes
 
@@ -109,20 +109,6 @@ def test_after_a_stop(
     clock.advance(seconds=86400)  # A quiet time: all records were signed before it.
     journal.append([record(at=clock())])
     assert _start(journal, clock) == []
-
-
-@pytest.mark.parametrize(("hours", "expected"), [(1, []), (2, [(LATE, 1)])])
-def test_before_the_first_checkpoint(
-    journal: AuditTables,
-    clock: FakeClock,
-    hours: int,
-    expected: list[tuple[object, ...]],
-) -> None:
-    """The first checkpoint may take an hour; later an alert sounds."""
-    journal.append([record(at=START)])
-    clock.advance(seconds=hours * 3600)
-
-    assert _start(journal, clock) == expected
 
 
 def test_the_alert_of_a_broken_chain_is_repeated(

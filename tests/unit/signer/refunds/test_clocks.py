@@ -16,23 +16,6 @@ from tests.support.refunds import ACTOR, AMOUNT, CUSTOMER, World
 HOUR = timedelta(hours=1)
 
 
-@pytest.mark.parametrize("skew", [HOUR, -CLAIM_TIME])
-def test_hosts_with_different_clocks_take_turns(world: World, skew: timedelta) -> None:
-    """Hosts an hour apart process one refund as a single host would (R30)."""
-    refund = world.accepted()
-
-    for number in range(3):
-        world.clock.now += skew if number % 2 else -skew
-        refund = world.step(refund)
-    world.mine_deep()
-    world.clock.now += skew
-    refund = world.tracked(refund)
-    world.clock.now -= skew
-
-    assert world.tracked(refund).status is Status.CONFIRMED
-    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
-
-
 def test_a_clock_that_is_set_back_delays_nothing(world: World) -> None:
     """A refund that waits for a retry or a rebroadcast is due at once (R30)."""
     refund = world.broadcast()

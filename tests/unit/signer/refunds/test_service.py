@@ -45,18 +45,6 @@ def _recording(world: World, waits: list[float]) -> Callable[[float], None]:
     return work
 
 
-def test_a_refund_is_accepted_and_broadcast(world: World) -> None:
-    """The first response has the hash, and the node has the bytes."""
-    submission = world.submit()
-    refund = submission.refund
-
-    assert submission == AcceptedRefund(refund, created=True)
-    assert refund == world.stored(refund)
-    assert refund.status is Status.BROADCAST
-    assert refund.tx_hash in world.chain.pool
-    assert (refund.tenant, refund.idempotency_key) == ("gateway", "key-1")
-
-
 def test_the_record_of_an_acceptance_has_the_whole_row(world: World) -> None:
     """A restored ledger creates the refund again from the log, without its reason."""
     audit, events = recording()

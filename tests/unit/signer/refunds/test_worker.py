@@ -88,23 +88,6 @@ def test_each_move_is_counted(world: World) -> None:
     assert seen == [*pairwise(path)]
 
 
-def test_a_refund_is_claimed_by_one_worker(world: World) -> None:
-    """Of two concurrent workers, the second claims nothing (R6)."""
-    refunds = [world.accepted() for _ in range(3)]
-    other = []
-
-    def step(refund: Refund) -> Refund:
-        other.append(world.worker.work())
-        return world.lifecycle.step(refund)
-
-    world.clock.now += CLAIM_TIME
-
-    assert world.worker_with(stepping(world.lifecycle, step)).work() == 9
-    assert set(other) == {0}
-    assert world.statuses(refunds) == [Status.BROADCAST] * 3
-    assert len(world.chain.broadcasts) == 3
-
-
 def test_a_worker_whose_claim_expired_changes_nothing(world: World) -> None:
     """Its step is stale, and moves no money (R6)."""
     refund = world.accepted()
