@@ -7,8 +7,8 @@ Call it after the fork.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,11 +16,17 @@ from typing import TYPE_CHECKING
 from api.backend_factories import open_row_macs, refusing_store_errors
 from api.container import Container
 from api.extension import SERVICES, find_hooks, find_service
+from signer.audit.actions import AuditAction
 from signer.config.digest import Configuration
 from signer.config.networks import Network
 from signer.config.settings import Role
-from signer.errors import ConfigurationError, InvalidInputError, Refusal
-from signer.model.audit_record import WORKER
+from signer.errors import (
+    ConfigurationError,
+    HotWalletError,
+    InvalidInputError,
+    Refusal,
+)
+from signer.model.audit_record import WORKER, Actor, Operation
 
 
 if TYPE_CHECKING:
@@ -68,6 +74,39 @@ def open_container(
     dependency_checks.check_journal(
         container.settings, container.store, serving=serving
     )
+    try:
+        return _check_parts(container, warnings, serving=serving)
+    except ConfigurationError as e:
+        _record_refusal(container, e, serving=serving)
+        raise
+
+
+def _record_refusal(
+    container: Container, error: ConfigurationError, *, serving: bool
+) -> None:
+    """
+    Record that a process may not start; without a ledger, only its log says so.
+
+    A new ledger has no limits that were accepted: the first record is that of a start.
+    """
+    role = container.settings.serve_role
+    process = "api" if role is Role.ALL else role
+    codes = [each.code for each in error.refusals]
+    with suppress(HotWalletError):
+        if container.store.head()[0]:
+            record = container.audit.result(
+                AuditAction.SERVICE_START,
+                Operation.START,
+                Actor(process) if serving else WORKER,
+                outcome=codes[0],
+                codes=" ".join(codes),
+            )
+            container.audit.write(record)
+
+
+def _check_parts(
+    container: Container, warnings: Sequence[str], *, serving: bool
+) -> Container:
     with refusing_store_errors():
         container, kept = _with_accepted_limits(container, serving=serving)
         warnings = [*warnings, *kept]

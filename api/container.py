@@ -288,6 +288,9 @@ class Container:
             self.store,
             self.notifier,
             self.clock,
+            record=lambda alert, facts: self.audit.write(
+                self.audit.alert(alert, facts)
+            ),
             runbooks=self.settings.runbook_url or RUNBOOKS,
             environment=str(self.settings.app_env),
             source=f"hotwallet/{self.settings.audit_origin}",

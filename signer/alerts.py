@@ -7,7 +7,7 @@ sent is still logged.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -85,6 +85,16 @@ TICKETS = frozenset(
 )
 """Alerts that wake no operator.  The rules for Prometheus have the same severities."""
 
+_HAVE_RECORDS = frozenset(
+    {
+        Alert.BREAK_GLASS,
+        Alert.RECORD_FORGED,
+        Alert.ROTATION_REFUSED,
+        Alert.SIGNING_STOPPED,
+    }
+)
+"""Alerts about what the audit log has a record of."""
+
 _HOURS = 6 * 3600.0
 
 LASTING: Mapping[Alert, float] = {
@@ -117,6 +127,9 @@ _SLACK = timedelta(seconds=30)
 _REFRESH = timedelta(seconds=300)
 
 
+Facts = Mapping[str, str | int | None]
+
+
 class Alerts:
     """Logs, counts and sends alerts."""
 
@@ -126,6 +139,7 @@ class Alerts:
         notifier: Notifier | None = None,
         clock: Clock = utc_now,
         *,
+        record: Callable[[str, Facts], None] | None = None,
         runbooks: str = RUNBOOKS,
         environment: str = "test",
         source: str = "hotwallet",
@@ -133,11 +147,14 @@ class Alerts:
         """
         Send alerts with links to their sections of the page *runbooks*.
 
-        *source* is the name of the service, of which an *environment* may have several.
+        *record* writes those that wake an operator to the audit log, if it has no other
+        record of them.  *source* is the name of the service, of which an *environment*
+        may have several.
         """
         self._counters = counters
         self._notifier = notifier
         self._clock = clock
+        self._record = record
         self._runbooks = runbooks
         self._environment = environment
         self._source = source
@@ -172,6 +189,8 @@ class Alerts:
         if self._counters is not None:
             try:
                 self._counters.count_alert(str(alert), at)
+                if self._record is not None and alert not in TICKETS | _HAVE_RECORDS:
+                    self._record(str(alert), facts)
             except HotWalletError as e:
                 self._log.warning("alert-not-counted", alert=str(alert), code=e.code)
         self._notify("firing", alert, key, at, facts)
@@ -290,7 +309,7 @@ class Alerts:
         alert: Alert,
         key: str,
         at: datetime,
-        facts: Mapping[str, str | int | None],
+        facts: Facts,
     ) -> None:
         if self._notifier is None:
             return
@@ -313,7 +332,7 @@ class Alerts:
         )
 
 
-def _key(alert: Alert, facts: Mapping[str, str | int | None]) -> str:
+def _key(alert: Alert, facts: Facts) -> str:
     """Return the name of a problem: the same in all processes, until it ends."""
     found = [str(facts[name]) for name in _IDENTITY if facts.get(name) is not None]
     return "/".join([str(alert), *found])

@@ -44,6 +44,7 @@ class AuditAction(StrEnum):
     WEBHOOK_REPLAY = "webhook-replay"
     DOCTOR_RUN = "doctor-run"
     DRILL_RUN = "drill-run"
+    SERVICE_START = "service-start"
 
     @property
     def requested(self) -> str:
@@ -59,6 +60,10 @@ NOT_AUDITED = "further-refusals-not-audited"
 
 The log has all of them.  A caller is a tenant, or the subject of an administrative
 request; those without a valid token are one subject."""
+
+
+ALERT_RAISED = "alert-raised"
+"""The event of a check that failed, whose alert is the outcome."""
 
 
 class ConfigurationEvent(StrEnum):

@@ -53,6 +53,11 @@ KIND = "hash chain of hotwallet audit records 1, no Merkle tree"
 
 _MAX_NOTE = 10_000
 
+_SIGNATURES = (
+    r"(?P<signatures>"
+    r"(?:\u2014\x20[^\s+\x00-\x1f\ud800-\udfff]+\x20[A-Za-z0-9+/]+={0,2}\n){1,16})"
+)
+
 _NOTE = re.compile(
     r"""
     (?P<text>
@@ -64,8 +69,8 @@ _NOTE = re.compile(
     + r""" \n
       (?P<at>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00) \n
     ) \n
-    (?P<signatures>(?:\u2014\x20[^\s+\x00-\x1f\ud800-\udfff]+\x20[A-Za-z0-9+/]+={0,2}\n){1,16})
-    """,
+    """
+    + _SIGNATURES,
     re.VERBOSE,
 )
 
@@ -94,8 +99,7 @@ def parse(note: str) -> SignedStatement:
     match = _NOTE.fullmatch(note) if len(note) <= _MAX_NOTE else None
     if match is None:
         raise InvalidInputError("not a checkpoint of an audit chain")
-    lines = (line.split(" ") for line in match["signatures"].splitlines())
-    signatures = [(name, decode_base64(signature)) for _, name, signature in lines]
+    signatures = _parse_signatures(match["signatures"])
     try:
         at = datetime.fromisoformat(match["at"])
     except ValueError:
@@ -104,6 +108,11 @@ def parse(note: str) -> SignedStatement:
         match["origin"], int(match["size"]), decode_base64(match["hash"]), at
     )
     return SignedStatement(statement, match["text"].encode(), signatures)
+
+
+def _parse_signatures(lines: str) -> Sequence[tuple[str, bytes]]:
+    parts = (line.split(" ") for line in lines.splitlines())
+    return [(name, decode_base64(signature)) for _, name, signature in parts]
 
 
 def split(text: str) -> Sequence[str]:
@@ -184,7 +193,7 @@ class Ed25519Signer(Protocol):
 
 
 class CheckpointKey:
-    """Signs checkpoints, and nothing else."""
+    """Signs checkpoints, and what is made of the records that they cover."""
 
     def __init__(self, key: Ed25519Signer) -> None:
         self._key = key
@@ -242,12 +251,19 @@ class CheckpointKey:
         """Sign that the chain of *origin* has *size* records and ends with *head*."""
         when = at.astimezone(UTC).isoformat(timespec="microseconds")
         lines = (origin, str(size), base64.b64encode(head).decode(), KIND, when)
-        text = "".join(f"{line}\n" for line in lines)
-        signature = _key_id(origin, self._public) + self._key.sign(text.encode())
-        encoded = base64.b64encode(signature).decode()
-        note = f"{text}\n\u2014 {origin} {encoded}\n"
+        note = self.sign_text(origin, "".join(f"{line}\n" for line in lines))
         parse(note)
         return Checkpoint(size, note)
+
+    def sign_text(self, origin: str, text: str) -> str:
+        """
+        Return *text*, whole lines, as a note that *origin* signed.
+
+        The second line says what it is: that of a checkpoint is a number.
+        """
+        signature = _key_id(origin, self._public) + self._key.sign(text.encode())
+        encoded = base64.b64encode(signature).decode()
+        return f"{text}\n\u2014 {origin} {encoded}\n"
 
 
 class Verifier:
@@ -269,24 +285,40 @@ class Verifier:
                 key, or has an invalid one.
         """
         parsed = parse(note)
-        statement = parsed.statement
-        trusted = {_key_id(statement.origin, key): key for key in self._keys}
-        signatures = [
+        origin = parsed.statement.origin
+        self._verify("the checkpoint", origin, parsed.text, parsed.signatures)
+        return parsed.statement
+
+    def verify_text(self, origin: str, text: str, note: str) -> None:
+        """Require that *note* is *text*, which *origin* signed; as ``verify``."""
+        match = re.fullmatch(re.escape(f"{text}\n") + _SIGNATURES, note)
+        if match is None:
+            raise InvalidInputError("the signature is of something else")
+        signatures = _parse_signatures(match["signatures"])
+        self._verify("the text", origin, text.encode(), signatures)
+
+    def _verify(
+        self,
+        what: str,
+        origin: str,
+        text: bytes,
+        signatures: Sequence[tuple[str, bytes]],
+    ) -> None:
+        trusted = {_key_id(origin, key): key for key in self._keys}
+        known = [
             (key, signature[_KEY_ID_BYTES:])
-            for name, signature in parsed.signatures
-            if name == statement.origin
-            and (key := trusted.get(signature[:_KEY_ID_BYTES]))
+            for name, signature in signatures
+            if name == origin and (key := trusted.get(signature[:_KEY_ID_BYTES]))
         ]
-        if not signatures:
-            raise InvalidInputError("the checkpoint is not signed by a trusted key")
+        if not known:
+            raise InvalidInputError(f"{what} is not signed by a trusted key")
         try:
-            for key, signature in signatures:
-                key.verify(signature, parsed.text)
+            for key, signature in known:
+                key.verify(signature, text)
         except InvalidSignature:
             raise InvalidInputError(
-                "the checkpoint is forged: its signature is invalid"
+                f"{what} is forged: its signature is invalid"
             ) from None
-        return statement
 
     def select(self, notes: Iterable[str]) -> list[str]:
         """Return those of *notes* that ``verify`` accepts."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from signer import strict_json
-from signer.audit.actions import SUCCESS, AuditAction
+from signer.audit.actions import ALERT_RAISED, SUCCESS, AuditAction
 from signer.audit.hash_chain import EVENT as FORGED
 from signer.audit.hash_chain import FIELD, hash_id, is_record_id
 from signer.errors import AuditLogUnwritableError, InvalidInputError
@@ -127,6 +127,8 @@ def _dump_ascii(fields: Mapping[str, Any]) -> str:
 _FINGERPRINT_DIGITS = 16
 
 _SEALER = Actor("sealer")
+
+_ALERTS = Actor("alerts")
 
 
 class AuditLog:
@@ -260,6 +262,10 @@ class AuditLog:
         """Draft the record which declares the records with these *ids* forged."""
         details = {FIELD: [hash_id(id_) for id_ in ids]}
         return self._action(FORGED, Operation.SEALING, _SEALER, "forged", details)
+
+    def alert(self, alert: str, facts: Mapping[str, str | int | None]) -> Record:
+        """Draft the record that a check failed, with the facts of its *alert*."""
+        return self._action(ALERT_RAISED, Operation.CHECK, _ALERTS, alert, facts)
 
     def configuration(
         self,

@@ -31,6 +31,9 @@ _LIMITS = (
     "rotation_needs_funds",
 )
 
+_DECIDING = ("audit_ship_max_lag", "jwt_algorithm", "key_backend", "require_approvals")
+"""Settings that decide who may do what, and how it is proved."""
+
 NO_FILES: Mapping[str, str] = MappingProxyType({})
 
 _LARGEST = 2**53 - 1  # RFC 8785, section 3.2.2.3.
@@ -93,8 +96,11 @@ def read_configuration(
     """
     limits = settings.model_dump(include=set(_LIMITS), by_alias=True)
     parts = {"limits": limits, "networks": networks, "tenants": tenants}
+    deciding = settings.model_dump(
+        include=set(_DECIDING), by_alias=True, exclude_unset=True
+    )
     # Without these, the configuration has the hash that it had in earlier versions.
-    others = {"policy": policy, "approvers": approvers}
+    others = {"policy": policy, "approvers": approvers, "settings": deciding}
     return Configuration.of(
         **parts, **{name: each for name, each in others.items() if each}
     )

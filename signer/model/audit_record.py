@@ -56,6 +56,7 @@ class Operation(StrEnum):
     SEALING = "sealing"
     ADMINISTRATION = "administration"
     START = "start"
+    CHECK = "check"
 
 
 def require_reason(reason: str) -> None:

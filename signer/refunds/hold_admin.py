@@ -352,7 +352,9 @@ def _facts(
 ) -> Facts:
     # As text: JSON has no integers of 64 bits.
     chain = None if chain_id is None else str(chain_id)
-    return {"network": network, "reason": reason, **_given(chain_id=chain, token=token)}
+    # Not as "token": the audit log redacts what may be a secret by its name.
+    given = _given(chain_id=chain, asset=token)
+    return {"network": network, "reason": reason, **given}
 
 
 def _given(**facts: Any) -> Facts:

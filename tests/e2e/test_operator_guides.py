@@ -388,6 +388,7 @@ def test_an_auditor_verifies_an_export(
         " hotwallet audit checkpoint --new > kept.txt;"
         " hotwallet audit export --out audit.jsonl"
     )
+    signed_at = (tmp_path / "kept.txt").read_text(encoding="utf-8").splitlines()[4]
     _write_trail(tmp_path, kms_emulator)
     console.run("for name in $(compgen -e | grep -v PATH); do unset $name; done")
     guide = Guide(
@@ -398,6 +399,7 @@ def test_an_auditor_verifies_an_export(
             "rf_01a213dfe137369f1705e17df74f2045": refund,
             "rf_01a20d6d5a00307fbb283d85c3000672": large,
             "shop-gateway": "gateway",
+            "2026-11-01 --to 2026-12-01": f"yesterday --to {signed_at}",
         },
     )
 
@@ -407,6 +409,8 @@ def test_an_auditor_verifies_an_export(
     for command in ("grep", "grep", "DIGEST=", "grep"):
         guide.follow(command)
     guide.follow("hotwallet audit reconcile")
+    guide.follow("hotwallet audit report")
+    guide.follow("hotwallet audit verify-report")
 
     assert guide.unused() == []
 

@@ -5,8 +5,12 @@ from pathlib import Path
 import pytest
 
 from api.auth.dev_tokens import provide_signing_key
+from api.bootstrap import build_container, record_start
+from backends.sql import SQLStore
 from signer.config.settings import CREDENTIALS
 from tests.api.commands import Run
+from tests.fixtures.ledger import forge
+from tests.support.ledgers import seal, write_mac_key
 
 
 NETWORKS = Path(__file__).parents[3] / "docker" / "networks.example.toml"
@@ -46,6 +50,28 @@ def test_a_process_for_refunds_passes_without_a_key(
         document.json.items()
     )
     assert not (tmp_path / "softhsm").exists()
+
+
+def test_a_refused_start_is_recorded(
+    process_for_refunds: pytest.MonkeyPatch,
+    hotwallet: Run,
+    sqlite_store: SQLStore,
+    tmp_path: Path,
+) -> None:
+    """Once the log has begun: the limits of a new ledger need no approval."""
+    process_for_refunds.setenv("MAC_KEY_FILE", str(write_mac_key(tmp_path)))
+    process_for_refunds.setenv("REQUIRE_APPROVALS", "true")
+    record_start(build_container(), "worker")
+    forge(sqlite_store, "UPDATE accepted_limits SET document = '[]', version = 1")
+    found = []
+    for _ in range(2):
+        assert hotwallet("guard").status == 78
+        seal(sqlite_store)
+        found += [each.record.fields for each in sqlite_store.sealed(0, 9)]
+
+    (refusal,) = (each for each in found if each["event"] == "service-start-refused")
+    assert (refusal["actor"], refusal["outcome"]) == ("refunds", "limits-raised")
+    assert refusal["details"] == {"codes": "limits-raised"}
 
 
 def test_refusals_for_programs(

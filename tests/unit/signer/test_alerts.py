@@ -9,10 +9,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from backends.sql import SQLStore
-from signer.alerts import LASTING, REMIND_SECONDS, Alert, Alerts
+from signer.alerts import LASTING, REMIND_SECONDS, Alert, Alerts, Facts
+from signer.audit.log import AuditLog
 from signer.errors import StoreUnavailableError
-from tests.support.ledgers import open_ledger
+from tests.support.ledgers import open_ledger, seal
 from tests.support.refunds import FakeClock, altered
+from tests.support.ring import SILENCE
 
 
 ARN = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-canary"
@@ -239,6 +241,33 @@ def test_alert_is_sent_if_it_cannot_be_counted(
     assert [event["event"] for event in events] == ["alert", "alert-not-counted"]
     assert events[1]["code"] == "store-unavailable"
     assert outside.documents[0]["alert"] == "key-unhealthy"
+
+
+def test_failed_checks_are_recorded(sqlite_store: SQLStore) -> None:
+    """Without tickets, and what has a record of its own; a failure is logged."""
+    recorded: list[Any] = []
+    audit = AuditLog(SILENCE, FakeClock(), journal=sqlite_store)
+
+    def record(alert: str, facts: Facts) -> None:
+        recorded.append((alert, dict(facts)))
+        audit.write(audit.alert(alert, facts))
+
+    alerts = Alerts(sqlite_store, record=record)
+    for alert in (Alert.KEY_MISMATCH, Alert.NODE_DOWN, Alert.BREAK_GLASS):
+        alerts.sound(alert, subject="0xa")
+    seal(sqlite_store)
+    (found,) = (each.record.fields for each in sqlite_store.sealed(0, 9))
+    names = "event", "actor", "operation", "outcome", "details"
+
+    assert recorded == [("key-mismatch", {"subject": "0xa"})]
+    assert [found[name] for name in names] == [
+        *("alert-raised", "alerts", "check", "key-mismatch", {"subject": "0xa"})
+    ]
+    with capture_logs() as logs:
+        broken = altered(sqlite_store, append=StoreUnavailableError("gone"))
+        audit = AuditLog(SILENCE, journal=broken)
+        alerts.sound(Alert.KEY_MISMATCH, subject="0xb")
+    assert [each["event"] for each in logs] == ["alert", "alert-not-counted"]
 
 
 def _reminds(alerts: Alerts, alert: Alert, *about: str, **facts: str) -> bool:

@@ -150,6 +150,26 @@ def test_rejects_an_invalid_signature_of_a_known_key() -> None:
         VERIFIER.verify(mixed)
 
 
+def test_a_text_is_signed_like_a_checkpoint() -> None:
+    """It is valid for its origin and its bytes only."""
+    text = f"{ORIGIN}\nanother kind\n"
+    note = KEY.sign_text(ORIGIN, text)
+    VERIFIER.verify_text(ORIGIN, text, note)
+    other = CheckpointKey.generate()
+    forged = note[:-6] + ("A" if note[-6] != "A" else "B") + note[-5:]
+
+    for name, verifier, wanted, signed in (
+        ("something else", VERIFIER, text + "x\n", note),
+        ("something else", VERIFIER, text, note + "x"),
+        ("not signed by a trusted key", Verifier(other.public_pem()), text, note),
+        ("is forged", VERIFIER, text, forged),
+    ):
+        with pytest.raises(InvalidInputError, match=name):
+            verifier.verify_text(ORIGIN, wanted, signed)
+    with pytest.raises(InvalidInputError, match="not a checkpoint"):
+        VERIFIER.verify(note)
+
+
 @pytest.mark.parametrize("origin", ["", "a b", "a+b", "a\nb", "a\u2003b"])
 def test_signs_only_valid_origins(origin: str) -> None:
     """An origin that a note cannot contain is refused, and so is an empty chain."""

@@ -50,6 +50,13 @@ def test_the_hash_is_that_of_the_canonical_document() -> None:
     assert not describes(document, "0" * 64)
 
 
+def test_settings_that_decide_are_in_the_document_if_they_are_set() -> None:
+    found = _configuration(REQUIRE_APPROVALS="keys", BIND="127.0.0.1:80")
+
+    assert found.document["settings"] == {"REQUIRE_APPROVALS": "keys"}
+    assert "settings" not in _configuration().document
+
+
 def test_no_secret_is_in_the_document() -> None:
     """The URLs of nodes are masked; only their number counts."""
     found = _configuration()
