@@ -57,6 +57,10 @@ _COMMANDS = {
         "List, explain, submit and export refunds.",
     ),
     "resume": ("api.cli.administration:resume", "Sign again after a stop."),
+    "secrets": (
+        "api.cli.secrets:secrets",
+        "List the secrets of this host, with their ages.",
+    ),
     "stop": ("api.cli.administration:stop", "Stop all signatures: the kill switch."),
     "stops": ("api.cli.administration:stops", "List what is stopped, and why."),
     "tenants": ("api.cli.administration:tenants", "List, block and unblock tenants."),

@@ -61,6 +61,7 @@ def _open_metrics(container: Container) -> Metrics:
         networks=container.networks,
         tenants=container.tenants.tenants or (),
         rules=lambda: [rule.name for rule in container.policy.rules],
+        environ=container.environ,
     )
     resource = OpenMetrics if container.settings.metrics_open else Metrics
     return resource([ledger], server_figures(store.connections))

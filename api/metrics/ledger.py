@@ -7,6 +7,7 @@ from datetime import timedelta
 from prometheus_client.core import Metric
 
 from api.health.readiness import unsealed_seconds
+from api.health.secrets import find_secrets
 from api.metrics import metric_names
 from api.metrics.readings import Names, Readings, family, read
 from api.metrics.shared_meter import read_shared
@@ -41,12 +42,14 @@ class LedgerCollector:
         networks: Mapping[str, Network],
         tenants: Collection[str] = (),
         rules: Callable[[], Collection[str]] = tuple,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         """
         Report *networks*, *tenants* and the policy's *rules* of now, by name.
 
-        *clock* is the ledger's.
+        *clock* is the ledger's, and *environ* sets the secrets whose ages are reported.
         """
+        self._environ = environ or {}
         self._ledger = ledger
         self._verify = verify
         self._clock = clock
@@ -86,6 +89,12 @@ class LedgerCollector:
         active = find_active_key(keys)
         epoch = 0 if active is None else active.epoch or 0
         found.set(metric_names.KEY_EPOCH, value=epoch)
+        now = self._clock()
+        for each in find_secrets(self._environ, active):
+            if (age := each.age(now)) is not None:
+                name, life = each.secret.name, each.secret.life
+                found.set(metric_names.SECRET_AGE, name, value=age.total_seconds())
+                found.set(metric_names.SECRET_LIFE, name, value=life.total_seconds())
 
     def _read_audit(self, found: Readings) -> None:
         sealed, _ = self._ledger.head()

@@ -60,6 +60,14 @@ OF_SERVER = Specs()
 ALERTS = OF_LEDGER.declare("alerts_total", "Alerts, by name.", "alert")
 KEYS = OF_LEDGER.declare("keys", "Keys of the ring, by state.", "state")
 KEY_EPOCH = OF_LEDGER.declare("key_epoch", "Epoch of the active key; 0 without one.")
+SECRET_AGE = OF_LEDGER.declare(
+    "secret_age_seconds",
+    "Age of a [secret](secrets.md): of its file on this host, or of the wallet's key.",
+    "secret",
+)
+SECRET_LIFE = OF_LEDGER.declare(
+    "secret_life_seconds", "After how long that secret should be replaced.", "secret"
+)
 STOPPED = OF_LEDGER.declare(
     "stopped", "Stops of signing in force: of tokens, networks, everything."
 )

@@ -13,6 +13,7 @@ from api.health.readiness import (
     WorkerStoppedError,
     unsealed_seconds,
 )
+from api.health.secrets import find_secrets
 from api.metrics.workers import read_throttled_shares
 from signer.alerts import Alert
 from signer.approvals import read_open_approvals
@@ -59,6 +60,7 @@ def system_checks(context: DoctorContext) -> Iterator[Check]:
     yield from key_checks(context)
     yield context.check("audit", _check_audit, sealer_cure, "database")
     yield context.check("checkpoints", _check_checkpoints, EXPLAIN, "database")
+    yield context.check("secrets", _check_secrets, EXPLAIN, "database")
     yield context.check("approvals", _check_approvals, EXPLAIN, "database")
     yield context.check("workers", _check_workers, _WORKER_CURE, "database")
     yield context.check("throttling", _check_throttling, EXPLAIN, "database")
@@ -161,6 +163,18 @@ def _check_audit(context: DoctorContext) -> Finding:
         oldest = store.oldest_unsealed()
     size, _ = store.head()
     return Finding(f"{size} records sealed, this run's included")
+
+
+def _check_secrets(context: DoctorContext) -> Finding:
+    now = context.container.ledger_clock()
+    found = list(find_secrets(context.container.environ, context.active))
+    due = [each.secret.name for each in found if each.is_due(now)]
+    if due:
+        return Finding(
+            f"should have been replaced: {', '.join(due)}",
+            "run: hotwallet secrets; docs/reference/secrets.md",
+        )
+    return Finding(f"{len(found)} are set, and none is older than it should be")
 
 
 def _check_checkpoints(context: DoctorContext) -> Finding:

@@ -201,6 +201,19 @@ def test_shows_size_and_age_of_the_last_checkpoint(
     assert samples["hotwallet_audit_checkpoint_age_seconds"] == 90
 
 
+def test_shows_the_age_of_secrets(
+    scrape: Scrape, empty: SQLStore, clock: SettableClock
+) -> None:
+    """Of the active key here, as its row has it; and after how long it is due."""
+    key = made_active(empty, key_at(f"0x{'11' * 20}"))
+    clock.now = key.created_at + timedelta(hours=1)
+
+    samples = scrape()
+
+    assert samples["hotwallet_secret_age_seconds wallet-key"] == 3600
+    assert samples["hotwallet_secret_life_seconds wallet-key"] == 365 * 86400
+
+
 def test_a_forged_checkpoint_is_not_the_last(
     scrape: Scrape, empty: SQLStore, clock: SettableClock
 ) -> None:

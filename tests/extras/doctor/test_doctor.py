@@ -100,6 +100,7 @@ IN_ORDER = {
     "signature": "ok",
     "audit": "ok",
     "checkpoints": "ok",
+    "secrets": "ok",
     "approvals": "ok",
     "workers": "warning",  # None was started.
     "throttling": "ok",
@@ -233,6 +234,7 @@ BROKEN = [
             "role",
             "audit",
             "checkpoints",
+            "secrets",
             "approvals",
             "workers",
             "throttling",
@@ -265,6 +267,7 @@ BROKEN = [
             "signature",
             "audit",
             "checkpoints",
+            "secrets",
             "approvals",
             "workers",
             "throttling",
