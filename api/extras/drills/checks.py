@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
 import urllib3
@@ -70,9 +71,20 @@ class Scene:
     @property
     def active(self) -> Key:
         key = self.container.store.active_key()
-        require(key is not None, "no key is active")
-        assert key is not None  # noqa: S101  For the type checker.
+        if key is None:
+            raise CheckFailedError("no key is active")
         return key
+
+    @property
+    def old_key(self) -> Key:
+        """The key of the begin."""
+        key = find_key(self.container.store.keys(), self.facts["old_address"])
+        if key is None:
+            raise CheckFailedError("the ring lacks the key of the begin")
+        return key
+
+    def until_not(self, look: Callable[[], object], problem: str) -> None:
+        self.until(lambda: not look(), problem)
 
     def request(self, name: str) -> str:
         """Request the smallest refund, once however often it is repeated."""
@@ -85,8 +97,8 @@ class Scene:
 
     def refund(self, name: str) -> Refund:
         found = self.container.store.get(self.facts[name])
-        require(found is not None, "the ledger lacks a refund that the URL accepted")
-        assert found is not None  # noqa: S101  For the type checker.
+        if found is None:
+            raise CheckFailedError("the ledger lacks a refund that the URL accepted")
         return found
 
     def confirmed(self, name: str, sender: str) -> Iterator[str]:
@@ -138,24 +150,24 @@ def begin(scene: Scene) -> Iterator[str]:
     is_stopped = any(each.in_force for each in store.stops())
     require(not is_stopped, "signing is stopped: resume it first")
     facts["old_address"] = scene.active.address
-    facts.setdefault("balance", str(scene.balance()))
+    facts["balance"] = facts.get("balance") or str(scene.balance())
+    yield f"the recipient holds {facts['balance']} base units"
     scene.request("before")
     yield from scene.confirmed("before", facts["old_address"])
 
 
 def _cannot_sign(scene: Scene) -> Iterator[str]:
-    address = scene.facts["old_address"]
-    key = find_key(scene.container.store.keys(), address)
+    key = scene.old_key
 
     def refused() -> str:
         try:
-            scene.container.signers.open(key).self_test(_SELF_TEST)  # type: ignore[arg-type]
+            scene.container.signers.open(key).self_test(_SELF_TEST)
         except (AccessDeniedError, KeyNotFoundError, KeyUnusableError) as e:
             return e.code
         return ""
 
-    code = scene.until(refused, f"the key of {address} still signs")
-    yield f"the device refuses to sign with the key of {address}: {code}"
+    code = scene.until(refused, f"the key of {key.address} still signs")
+    yield f"the device refuses to sign with the key of {key.address}: {code}"
 
 
 def _is_stopped(scene: Scene) -> Iterator[str]:
@@ -179,9 +191,9 @@ def _vaults(scene: Scene) -> Mapping[str, VaultRules]:
 
 def _is_no_operator(scene: Scene) -> Iterator[str]:
     for name, rules in _vaults(scene).items():
-        scene.until(
-            lambda rules=rules: not _thief_may_pay(scene, rules),  # type: ignore[misc]
-            f"the key may still pay from the vault of {name}",
+        may_pay = partial(_thief_may_pay, scene, rules)
+        scene.until_not(
+            may_pay, f"a thief of the key can still use the vault of {name}"
         )
         yield f"the vault of {name} refuses a payment of {scene.facts['old_address']}"
 
@@ -197,8 +209,8 @@ def _begin_at_vault(scene: Scene) -> Iterator[str]:
     yield from begin(scene)
     scene.facts["network"] = name = scene.deployment.asset["network"]
     rules = _vaults(scene).get(name)
-    require(rules is not None, f"{name} has no vault")
-    assert rules is not None  # noqa: S101  For the type checker.
+    if rules is None:
+        raise CheckFailedError(f"{name} has no vault")
     require(_thief_may_pay(scene, rules), "the active key may not pay")
     yield f"a thief of the key could pay from the vault of {name}"
 
@@ -281,12 +293,11 @@ def _new_address(scene: Scene) -> str:
 
 
 def _is_revoked(scene: Scene) -> Iterator[str]:
-    old, new = scene.facts["old_address"], scene.active.address
-    key = find_key(scene.container.store.keys(), old)
-    state = None if key is None else key.state
-    require(state is KeyState.BLOCKED, f"the key of {old} is {state}, not blocked")
+    old, new = scene.old_key, scene.active.address
+    is_blocked = old.state is KeyState.BLOCKED
+    require(is_blocked, f"the key of {old.address} is {old.state}, not blocked")
     require(new == scene.facts["new_address"], f"the active key is that of {new}")
-    yield f"the key of {old} is blocked, and that of {new} is active"
+    yield f"the key of {old.address} is blocked, and that of {new} is active"
 
 
 def _pays_from_new(scene: Scene) -> Iterator[str]:
@@ -307,9 +318,9 @@ def _pays_after_backup(scene: Scene) -> Iterator[str]:
 
 def _is_down(scene: Scene) -> Iterator[str]:
     store = scene.container.store
-    scene.until(lambda: not _is_ready(scene), "the API still answers")
-    scene.until(
-        lambda: not find_running(store.workers(), store.now()),
+    scene.until_not(lambda: _is_ready(scene), "the API still answers")
+    scene.until_not(
+        lambda: find_running(store.workers(), store.now()),
         "a worker still runs, which could pay what the backup does not know",
     )
     yield "the API does not answer, and no worker runs"

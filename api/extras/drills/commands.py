@@ -15,9 +15,7 @@ from api.cli.options import (
     yes_option,
 )
 from api.cli.output import Result, command_logging, prints
-
-
-_NAMES = ("compromise", "failover", "guardian", "restore")
+from api.extras.drills.runbooks import load_runbooks, steps_of
 
 
 def _read_variables(
@@ -31,7 +29,7 @@ def _read_variables(
 
 
 @click.command()
-@click.argument("name", type=click.Choice(_NAMES))
+@click.argument("name", type=click.Choice([*load_runbooks()]))
 @click.option(
     "--staging",
     "url",
@@ -102,7 +100,6 @@ def drill(
     Exits with 1 if a step had no effect, 2 if the drill cannot be played.
     """
     from api.extras.drills.drill import Drill
-    from api.extras.drills.runbooks import steps_of
 
     if dry_run:
         steps = [(each.name, each.command or "a person") for each in steps_of(name)]

@@ -62,16 +62,19 @@ class Drill:
         Read the evidence of an earlier run; return whether there is one.
 
         Raises:
-            InvalidInputError: It is of another drill.
+            InvalidInputError: The file is something else.
         """
         if not self.path.exists():
             return False
-        self.evidence.update(json.loads(self.path.read_bytes()))
-        if (self.evidence.get("drill"), self.evidence.get("url")) != (
-            self.name,
-            self.url,
-        ):
-            raise InvalidInputError("has another drill", field="--out")
+        try:
+            found = json.loads(self.path.read_bytes())
+            is_ours = (found["drill"], found["url"]) == (self.name, self.url)
+        except (ValueError, LookupError, TypeError):
+            is_ours = False
+        if not is_ours:
+            problem = "exists, and is no evidence of this drill: choose another file"
+            raise InvalidInputError(problem, field="--out")
+        self.evidence.update(found)
         return True
 
     def require_possible(self) -> None:
@@ -105,6 +108,7 @@ class Drill:
             return "the drill has ended: its evidence is recorded again"
         if self.evidence:
             self.evidence["continued"].append(now)
+            self._save()
             return f"continues the run of {self.evidence['began']}"
         with self._opened() as container:
             run, actor = secrets.token_hex(4), current_operator()
@@ -119,7 +123,6 @@ class Drill:
                 environment=str(container.settings.app_env),
                 chains={name: n.chain_id for name, n in container.networks.items()},
                 version=version("hotwallet"),
-                operator=actor.name,
                 began=now,
                 continued=[],
                 facts={"run": run, "began": now},
@@ -153,9 +156,10 @@ class Drill:
     def record(self) -> str:
         """Write the evidence, and its digest into the audit log; return the digest."""
         with self._opened() as container:
-            if self.evidence.get("result"):
-                self.evidence.setdefault("ended", timestamp(self.clock()))
-            self.evidence["remains"] = [*_remains(container)]
+            if "ended" not in self.evidence:  # What was recorded never changes.
+                self.evidence["remains"] = [*_remains(container)]
+                if "result" in self.evidence:
+                    self.evidence["ended"] = timestamp(self.clock())
             digest = self._save()
             container.administration.write(
                 AuditAction.DRILL_RUN,
@@ -209,6 +213,7 @@ class Drill:
                 with self._scene() as scene:
                     for each in check(scene):
                         checked.append(each)
+                        self._save()  # What it found is known after a kill, too.
         except CheckFailedError as e:
             problem = str(e)
         except HotWalletError as e:
@@ -220,6 +225,7 @@ class Drill:
         return {
             "step": step.name,
             "by": by,
+            "operator": current_operator().name,
             "command": step.command,
             "began": timestamp(began),
             "ended": timestamp(ended),

@@ -3,12 +3,16 @@
 import hashlib
 import json
 import os
+import pty
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+from dev.anvil import ROOT
 from dev.stack import Stack, hotwallet
 from signer.audit.checkpoints import CheckpointKey
 from tests.e2e.gateway import Gateway
@@ -76,6 +80,29 @@ class Staging:
                     each.unlink()
                 hooks.rmdir()
 
+    def answer(self, *answers: str) -> CompletedProcess[str]:
+        """Play it at a terminal, with *answers* to its questions."""
+        ours, theirs = pty.openpty()
+        os.write(ours, "".join(f"{each}\n" for each in answers).encode())
+        with command_for_shells() as commands:
+            try:
+                return subprocess.run(
+                    [
+                        *(sys.executable, "-m", "api.cli"),
+                        *self.arguments(self.folder, "--chain-id=31337"),
+                    ],
+                    env=self._environ(commands),
+                    stdin=theirs,
+                    capture_output=True,
+                    text=True,
+                    timeout=120,
+                    check=False,
+                    cwd=ROOT,
+                )
+            finally:
+                os.close(ours)
+                os.close(theirs)
+
     def _environ(self, commands: Path) -> dict[str, str]:
         program = commands / "hotwallet"
         if self.false is not None:
@@ -102,7 +129,9 @@ class Staging:
 
     def require_failure(self, step: str, *, patience: float = 30) -> None:
         """Play until *step*, which has to fail."""
-        ran = self.play(patience=patience)
+        self.require_failed(self.play(patience=patience), step)
+
+    def require_failed(self, ran: CompletedProcess[str], step: str) -> None:
         assert ran.returncode == 1, ran.stdout + ran.stderr
         last = self.evidence["steps"][-1]
         assert (last["step"], last["result"]) == (step, "failed"), ran.stderr
@@ -123,11 +152,11 @@ class Staging:
             "audit", "verify", str(export), "--public-key", str(public)
         )
         assert verified.startswith("ok:"), verified
-        (line,) = [
+        lines = [
             each
             for each in export.read_text(encoding="utf-8").splitlines()
             if digest in each
         ]
-        record = json.loads(line)["record"]
+        record = json.loads(lines[-1])["record"]
         assert record["event"] == f"drill-run-{outcome}"
         assert record["details"]["run"] == self.evidence["run"]

@@ -49,6 +49,10 @@ def test_each_fault_is_found_and_the_drill_continues(
     drill.require_refusal("needs a program disable-key", "--yes", people={})
     drill.require_refusal("standard input is not a terminal", "--json")
 
+    drill.path.write_text("{}", encoding="utf-8")
+    assert "is no evidence of this drill" in drill.play().stderr
+    drill.path.unlink()
+
     drill.require_failure("disable-key")
     people["disable-key"] = lambda _: None
     drill.require_failure("disable-key", patience=2)
@@ -63,9 +67,10 @@ def test_each_fault_is_found_and_the_drill_continues(
     people["look"] = lambda _: None
     drill.require_failure("fund")
 
-    people["fund"] = lambda _: stablecoin.fund(stack.chain_url, new, token=stack.token)
+    assert "aborted" in drill.answer("no").stderr
+    stablecoin.fund(stack.chain_url, new, token=stack.token)
     drill.false = ("keys*rotate*", 'exec {program} "$@" --dry-run')
-    drill.require_failure("rotate")
+    drill.require_failed(drill.answer("yes", "yes"), "rotate")
     drill.require_recorded("refused")
 
     drill.false = None
@@ -75,5 +80,8 @@ def test_each_fault_is_found_and_the_drill_continues(
     assert drill.evidence["remains"] == [
         f"{old} is revoked: hotwallet keys reinstate, within a day"
     ]
-    assert len(drill.evidence["continued"]) == 6
+    assert len(drill.evidence["continued"]) == 7
     drill.require_recorded("succeeded")
+    before = drill.evidence
+    assert "recorded again" in drill.play().stderr
+    assert drill.evidence == before
