@@ -108,7 +108,7 @@ class Accounts:
             self._pay(used, payment)
         settled = used.settled
         if used.has_fee and settled is not None and settled.sender == used.wallet:
-            self.of(used.wallet, COIN_ADDRESS).fees += self._assets.fee(settled)
+            self.of(used.wallet, COIN_ADDRESS).fees += self._assets.fee(settled.fee)
 
     def _pay(self, used: UsedNonce, payment: Outflow) -> None:
         asset, amount = self._assets.account_of(payment.asset, payment.amount)

@@ -128,6 +128,12 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--csv", "csv_file", type=_FILE, help="Write the report to this file.")
 @click.option("--html", "html_file", type=_FILE, help="Write a page to this file.")
 @click.option(
+    "--ledger",
+    "ledger_file",
+    type=_FILE,
+    help="Write the general ledger to this CSV file, if all networks were compared.",
+)
+@click.option(
     "--previous",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The --json report of the period before: its closing balances are the opening"
@@ -141,6 +147,7 @@ def reconcile(
     names: Sequence[str],
     csv_file: Path | None,
     html_file: Path | None,
+    ledger_file: Path | None,
     previous: Path | None,
     as_json: bool,
 ) -> None:
@@ -162,6 +169,7 @@ def reconcile(
         books_document,
         books_html,
         books_lines,
+        ledger_csv,
         read_openings,
     )
     from signer.alerts import Alert
@@ -179,6 +187,8 @@ def reconcile(
             write_whole(csv_file, books_csv(report).encode())
         if html_file is not None:
             write_whole(html_file, books_html(report).encode())
+        if ledger_file is not None and not report.failed:
+            write_whole(ledger_file, ledger_csv(report).encode())
         if report.count:
             container.alerts.sound(
                 Alert.BOOKS_DIFFER,

@@ -175,9 +175,9 @@ class Assets:
             return address, units
         return COIN_ADDRESS, self._shared.in_coin(units)
 
-    def fee(self, settled: Settled) -> int:
-        """Return the fee in wei; a fee in a token is of whole units, rounded up."""
-        return -(-settled.fee // self._fee_unit) * self._fee_unit
+    def fee(self, wei: int) -> int:
+        """Return a fee in wei; a fee in a token is of whole units, rounded up."""
+        return -(-wei // self._fee_unit) * self._fee_unit
 
     def is_fee(self, transfer: TokenTransfer) -> bool:
         """Return whether *transfer* is the fee of its transaction."""

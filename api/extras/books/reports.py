@@ -11,6 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from api.extras.books.accounts import Openings
 from api.extras.books.comparison import NetworkBooks
 from api.extras.books.entries import Asset, Difference, Period, UsedNonce
+from api.extras.books.general_ledger import COLUMNS as LEDGER_COLUMNS
+from api.extras.books.general_ledger import GeneralLedger
 from api.views.refund_files import write_csv
 from api.views.values import timestamp
 from signer.amounts import COIN_DECIMALS, format_units
@@ -34,6 +36,7 @@ class BookReport:
     differences: list[Difference] = field(default_factory=list)
     codes: Counter[str] = field(default_factory=Counter)
     failed: dict[str, str] = field(default_factory=dict)
+    ledger: GeneralLedger = field(default_factory=GeneralLedger)
 
     @property
     def count(self) -> int:
@@ -41,7 +44,8 @@ class BookReport:
         return self.codes.total()
 
     def add(self, event: object) -> None:
-        """Add a result, or a difference; ignore other events."""
+        """Add a result, or a difference; of other events only the ledger."""
+        self.ledger.add(event)
         if isinstance(event, NetworkBooks):
             self.networks.append(event)
         elif isinstance(event, Difference):
@@ -51,6 +55,7 @@ class BookReport:
 
     def fail(self, network: str, error: HotWalletError) -> None:
         """Add a network that could not be compared."""
+        self.ledger.discard()
         self.failed[network] = f"{error.code}: {error}"
 
 
@@ -212,6 +217,13 @@ def _rows(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield {"record": "note", "network": network, "detail": note}
     for name, problem in document["not_compared"].items():
         yield {"record": "not-compared", "network": name, "detail": problem}
+
+
+def ledger_csv(report: BookReport) -> str:
+    """Return the general ledger of *report* as CSV."""
+    start, end = timestamp(report.period.start), timestamp(report.period.end)
+    rows = ({"from": start, "to": end, **each} for each in report.ledger.rows)
+    return write_csv(LEDGER_COLUMNS, rows)
 
 
 def books_html(report: BookReport) -> str:

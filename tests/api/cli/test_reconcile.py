@@ -7,6 +7,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -436,9 +437,11 @@ def test_nodes_without_old_states(
 def test_files(run: Run, shop: Shop, tmp_path: Path) -> None:
     """The CSV has a row per difference; the page needs nothing else; it is an alert."""
     _transfer_without_refund(shop)
-    table, page = tmp_path / "books.csv", tmp_path / "books.html"
+    names = {each: tmp_path / f"books.{each}" for each in ("csv", "html", "ledger")}
+    table, page, ledger = names.values()
 
-    finished = run("reconcile", *PERIOD, "--csv", str(table), "--html", str(page))
+    files = [word for name, path in names.items() for word in (f"--{name}", str(path))]
+    finished = run("reconcile", *PERIOD, *files)
 
     assert finished.status == 1
     assert "books-differ" in finished.err
@@ -449,6 +452,16 @@ def test_files(run: Run, shop: Shop, tmp_path: Path) -> None:
     assert {"account"} < {*kinds}
     assert rows[0]["code"] == "transfer-without-refund"
     text = page.read_text(encoding="utf-8")
+    booked = list(csv.DictReader(ledger.read_text(encoding="utf-8").splitlines()))
+    assert {"wallet", "other", "fees", "received"} <= {
+        each["account"] for each in booked
+    }
+    for asset in {each["asset"] for each in booked}:
+        own = [each for each in booked if each["asset"] == asset]
+        debit, credit = (
+            sum(Decimal(e[side]) for e in own) for side in ("debit", "credit")
+        )
+        assert debit == credit > 0
     assert "transfer-without-refund" in text
     assert not {"src", "href", "onload"} & set(_attributes(text))
     assert "<script" not in text
@@ -531,6 +544,8 @@ def test_an_export_that_fails_writes_no_file(
     finished = run("refund", "export", *PERIOD, "--csv", str(path))
 
     assert finished.status == 2
+    assert not path.exists()
+    assert run("reconcile", *PERIOD, "--ledger", str(path)).status == 2
     assert not path.exists()
 
 
