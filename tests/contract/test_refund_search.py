@@ -21,6 +21,7 @@ from signer.ports.refund_reports import (
 )
 from tests.fixtures.ledger import (
     OTHER_WALLET,
+    WALLET,
     a_filler,
     accepted,
     adopted,
@@ -278,27 +279,16 @@ def test_signed_refunds_are_counted_since_a_time(store: SQLStore) -> None:
     assert count(7, began) == 1
 
 
-def test_amounts_are_exact(store: SQLStore) -> None:
-    """Beyond the integers of databases, and by token."""
-    began, large = now(), 2**200 + 1
-    for amount in (large, large, 1):
-        _signed_at(store, began, amount=amount)
-    other = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
-    _signed_at(store, began, amount=5, token_address=other)
-
-    assert store.signed_by_tenant(CHAIN, began)["gateway"].amounts == {
-        OTHER_WALLET: 2 * large + 1,
-        other: 5,
-    }
-
-
 def test_each_tenant_has_its_share(store: SQLStore) -> None:
+    """By token, and exactly beyond the integers of databases."""
     began, large = now(), 2**200 + 1
     for tenant, amount in (("shop", large), ("shop", large), ("shop", 1), ("other", 2)):
         _signed_at(store, began, tenant=tenant, amount=amount)
+    _signed_at(store, began, tenant="shop", amount=5, token_address=WALLET)
 
+    amounts = {OTHER_WALLET: 2 * large + 1, WALLET: 5}
     assert store.signed_by_tenant(CHAIN, began) == {
-        "shop": SignedTotals(3, 3 * 65_000, {OTHER_WALLET: 2 * large + 1}),
+        "shop": SignedTotals(4, 4 * 65_000, amounts),
         "other": SignedTotals(1, 65_000, {OTHER_WALLET: 2}),
     }
     assert store.signed_by_tenant(CHAIN, began + PAST) == {}

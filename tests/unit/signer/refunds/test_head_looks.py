@@ -192,19 +192,6 @@ def test_a_block_of_which_another_worker_looks_is_not_claimed(world: World) -> N
     assert looks.claim(replace(look, last=look.current), head) is None
 
 
-def test_a_look_that_another_worker_takes_is_none(world: World) -> None:
-    refund = world.broadcast()
-    looks = HeadLooks(world.store, world.clock)
-    chain = world.chains["local"]
-    assert looks.begin(chain, [refund.reserved()]) is not None
-    stale = world.store.last_look("head 31337")
-    assert stale is not None
-    world.clock.advance(seconds=1)
-    looks._store = _behind(world, stale)
-
-    assert looks.begin(chain, [refund.reserved()]) is None
-
-
 @pytest.mark.parametrize("pause", [1, 20, 60])
 def test_looks_that_an_intruder_writes_delay_a_worker_for_minutes_only(
     chain: Chainlike, pause: int
