@@ -49,7 +49,8 @@ _CAUSES = {
         "it does not support TLS, which sslmode in DATABASE_URL requires; turn it on"
     ),
     r"certificate": (
-        "a certificate was rejected; check DATABASE_URL (sslmode, sslrootcert)"
+        "a certificate was rejected; check sslmode, sslrootcert, sslcert and sslkey in"
+        " DATABASE_URL"
     ),
     r"(translate host name|resolve host)": (
         "its host name cannot be resolved; correct DATABASE_URL"

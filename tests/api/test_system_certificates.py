@@ -1,4 +1,4 @@
-"""``sslrootcert=system``, as the guides have it, with a real PostgreSQL behind TLS."""
+"""Certificates of both sides, with a real PostgreSQL behind TLS."""
 
 import re
 import ssl
@@ -141,3 +141,35 @@ def test_a_host_without_certificates_is_refused(
 
     assert "install ca-certificates, or set SSL_CERT_FILE" in str(caught.value)
     assert HOST not in str(caught.value)
+
+
+@pytest.mark.usefixtures("trusted")
+def test_a_client_has_a_certificate(server: TLSServer, tmp_path: Path) -> None:
+    """With ``sslcert`` and ``sslkey``: for statements, and to listen."""
+    url = URLS["kubernetes.md"]
+    names = "known", "unknown"
+    for name in names:
+        (tmp_path / name).mkdir()
+        self_signed(tmp_path / name, name)
+        (tmp_path / name / "privkey.pem").chmod(0o600)
+    known, unknown = (
+        f"{url}&sslcert={tmp_path / name / 'fullchain.pem'}"
+        f"&sslkey={tmp_path / name / 'privkey.pem'}"
+        for name in names
+    )
+    server.context.load_verify_locations(tmp_path / "known" / "fullchain.pem")
+    server.context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        with closing(_open(known, server)) as store:
+            store.migrate()
+            with store.watch(Topic.MOVED) as watch:
+                assert any(not watch.wait(0.3) for _ in range(60))  # It listens.
+        for other in (url, unknown):
+            # libpq does not always get the reason, since TLS 1.3 has no answer for it.
+            with (
+                closing(_open(other, server)) as store,
+                pytest.raises(StoreUnavailableError),
+            ):
+                store.check()
+    finally:
+        server.context.verify_mode = ssl.CERT_NONE
