@@ -178,7 +178,9 @@ def _read_line(line: str) -> str | None:
 
 
 _ED25519 = b"\x01"  # c2sp.org/signed-note, "Signature types".
-_KEY_ID_BYTES = 4
+KEY_ID_BYTES = 4
+"""The length of the id of a key, with which a signature begins."""
+
 _MAX_PEM = 10_000
 
 
@@ -306,9 +308,9 @@ class Verifier:
     ) -> None:
         trusted = {_key_id(origin, key): key for key in self._keys}
         known = [
-            (key, signature[_KEY_ID_BYTES:])
+            (key, signature[KEY_ID_BYTES:])
             for name, signature in signatures
-            if name == origin and (key := trusted.get(signature[:_KEY_ID_BYTES]))
+            if name == origin and (key := trusted.get(signature[:KEY_ID_BYTES]))
         ]
         if not known:
             raise InvalidInputError(f"{what} is not signed by a trusted key")
@@ -334,7 +336,7 @@ def _key_id(name: str, key: Ed25519PublicKey) -> bytes:
     """Return the key ID of c2sp.org/signed-note, 4 bytes."""
     raw = key.public_bytes(Encoding.Raw, PublicFormat.Raw)
     whole = hashlib.sha256(name.encode() + b"\n" + _ED25519 + raw).digest()
-    return whole[:_KEY_ID_BYTES]
+    return whole[:KEY_ID_BYTES]
 
 
 def _public_key(pem: bytes) -> Ed25519PublicKey:

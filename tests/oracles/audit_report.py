@@ -277,14 +277,22 @@ def expected(log: Log, start: datetime, end: datetime) -> Iterator[Fields]:
             listed += 1
             yield line
     inside = [number for number in forged if after < number <= through]
-    ignored = [at for size, at, _ in log.notes if after < size <= through and not at]
+    notes = [each for each in log.notes if after < each[0] <= through]
+    ids = [
+        base64.b64decode(line.split(" ")[2])[:4].hex()
+        for _, at, note in notes
+        for line in note.partition("\n\n")[2].splitlines()
+        if at
+    ]
     counts = {
         "records": through - after,
         "listed": listed,
         "forged": len(inside),
         "events": {event: count for event, count in events.items() if count},
     }
-    yield {"counts": {**counts, "ignored_checkpoints": len(ignored)}}
+    counts["checkpoints"] = dict(Counter(ids))
+    counts["ignored_checkpoints"] = sum(at is None for _, at, _ in notes)
+    yield {"counts": counts}
 
 
 class Page(HTMLParser):

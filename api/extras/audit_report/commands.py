@@ -16,7 +16,7 @@ from signer.private_files import write_whole
 
 
 if TYPE_CHECKING:
-    from api.extras.audit_report.report import Period, Report
+    from api.extras.audit_report.report import Report, ReportPeriod
     from signer.audit.checkpoints import CheckpointKey, Verifier
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -80,9 +80,9 @@ def report(
     Example: hotwallet audit report --from 2026-11-01 --to 2026-12-01 --out nov.jsonl
     """
     from api.extras.audit_report.page import render
-    from api.extras.audit_report.report import Period, sign
+    from api.extras.audit_report.report import ReportPeriod, sign
 
-    period = Period(start, end)
+    period = ReportPeriod(start, end)
     pems = [path.read_bytes() for path in keys]
     key = None
     if export is None:
@@ -187,7 +187,7 @@ def _open_database() -> tuple[CheckpointKey | None, Callable[[], Iterable[bytes]
 
 def _make(
     read: Callable[[], Iterable[bytes]],
-    period: Period,
+    period: ReportPeriod,
     pems: Sequence[bytes],
     checkpoints: Sequence[Path],
 ) -> Report:

@@ -59,7 +59,11 @@ def _parts(
     yield _table(("Event", "Records"), rows_)
     yield "<h2>Not recorded</h2>\n<ul>"
     yield from (f"<li>{escape(each)}</li>" for each in summary["not_recorded"])
-    yield "</ul>\n<h2>The checkpoints around the period</h2>\n"
+    signed = ", ".join(f"{key} ({n})" for key, n in counts["checkpoints"].items())
+    yield (
+        "</ul>\n<h2>The checkpoints around the period</h2>\n"
+        f"<p>Keys that signed those of the period: {escape(signed)}</p>\n"
+    )
     for note in (header["after"], header["through"]):
         yield f"<pre>{escape(str(note or 'none: the log begins in the period'))}</pre>"
     yield "</body></html>\n"

@@ -32,13 +32,19 @@ from typing import Any
 import rfc8785
 
 from signer import strict_json
+from signer.audit import checkpoints
 from signer.audit.actions import (
     ALERT_RAISED,
     SUCCESS,
     AuditAction,
     ConfigurationEvent,
 )
-from signer.audit.checkpoints import CheckpointKey, Statement, Verifier
+from signer.audit.checkpoints import (
+    KEY_ID_BYTES,
+    CheckpointKey,
+    Statement,
+    Verifier,
+)
 from signer.audit.export import LineReader, Note, RawRecord, parse
 from signer.audit.hash_chain import EVENT as FORGED
 from signer.audit.hash_chain import parse_canonical, read_fields
@@ -96,6 +102,7 @@ _OF_PEOPLE = frozenset({"approvers", "tenants"})
 
 NOT_RECORDED = (
     "Who has which rights and tokens at the identity provider, and its keys.",
+    "Changes of the MAC key and of the keys of webhooks.",
     "Changes of hosts, database roles, nodes and the rights to a KMS key.",
     "The text of DENY_LIST_FILE, and settings that are no part of the configuration.",
     "Processes that could not open the ledger: see the logs of their hosts (exit 78).",
@@ -107,7 +114,7 @@ NOT_RECORDED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Period:
+class ReportPeriod:
     """From ``start`` up to, and without, ``end``; raises ``InvalidInputError``."""
 
     start: datetime
@@ -137,7 +144,7 @@ class _Edge:
 class _Bracket:
     """Finds the checkpoints that bracket *period*, while others read the lines."""
 
-    def __init__(self, period: Period, verifier: Verifier) -> None:
+    def __init__(self, period: ReportPeriod, verifier: Verifier) -> None:
         self._period = period
         self._verifier = verifier
         self._digest = hashlib.sha256()
@@ -176,12 +183,15 @@ class _Approval:
 class _Collector:
     """Collects the lines of a report from the entries of a log."""
 
-    def __init__(self, period: Period, after: int, forged: Mapping[int, int]) -> None:
+    def __init__(
+        self, period: ReportPeriod, after: int, forged: Mapping[int, int]
+    ) -> None:
         self._period = period
         self._after = after
         self._forged = forged
         self._approvals: dict[str, _Approval] = {}
         self._events = Counter[str]()
+        self._keys = Counter[str]()
         self._ignored = 0
         self.lines: list[Mapping[str, Any]] = []
 
@@ -217,8 +227,12 @@ class _Collector:
         self.lines.append({**line, "record": _without_document(fields)})
 
     def count(self, note: str, verifier: Verifier) -> None:
-        """Count a checkpoint if no trusted key has signed it."""
-        self._ignored += not verifier.select([note])
+        """Count a checkpoint, by the ids of the keys that signed it."""
+        if verifier.select([note]):
+            signatures = checkpoints.parse(note).signatures
+            self._keys.update(each[:KEY_ID_BYTES].hex() for _, each in signatures)
+        else:
+            self._ignored += 1
 
     def summary(self) -> Mapping[str, Any]:
         forged = sum("forged_by" in each for each in self.lines)
@@ -226,6 +240,7 @@ class _Collector:
             "records": self._events.total() + forged,
             "listed": len(self.lines),
             "forged": forged,
+            "checkpoints": dict(self._keys),
             "ignored_checkpoints": self._ignored,
             "events": dict(self._events),
         }
@@ -319,7 +334,7 @@ class Report:
 
 def make_report(
     read: Callable[[], Iterable[bytes]],
-    period: Period,
+    period: ReportPeriod,
     verifier: Verifier,
     notes: Sequence[str],
     sequences: Sequences,
@@ -377,7 +392,7 @@ def sign(lines: Sequence[bytes], origin: str, key: CheckpointKey) -> bytes:
     return _line({"signature": key.sign_text(origin, _signed_text(lines, origin))})
 
 
-def read_report(lines: Sequence[bytes]) -> tuple[Period, str | None]:
+def read_report(lines: Sequence[bytes]) -> tuple[ReportPeriod, str | None]:
     """Return the period of a report, and its signature; raises InvalidInputError."""
     try:
         header = parse_canonical(lines[0].removesuffix(b"\n"))
@@ -387,7 +402,7 @@ def read_report(lines: Sequence[bytes]) -> tuple[Period, str | None]:
         start, end = (datetime.fromisoformat(header[each]) for each in ("from", "to"))
     except (LookupError, TypeError, ValueError):
         raise InvalidInputError("it is no report of a period") from None
-    return Period(start, end), last.get("signature")
+    return ReportPeriod(start, end), last.get("signature")
 
 
 def find_problems(
@@ -412,7 +427,18 @@ def _difference(found: bytes | None, due: bytes | None) -> str:
     if found is None or due is None:
         here = "the report" if due is None else "the log"
         return f"only {here} has {_name(found or due or b'')}"
-    return f"the report has {_name(found)}, and the log gives {_name(due)}"
+    names = _name(found), _name(due)
+    if names[0] == names[1]:
+        return f"{names[0]} differs in: {_differing(found, due)}"
+    return f"the report has {names[0]}, and the log gives {names[1]}"
+
+
+def _differing(found: bytes, due: bytes) -> str:
+    """Return the names of the fields that differ."""
+    old, new = (parse_canonical(line.removesuffix(b"\n")) for line in (found, due))
+    return ", ".join(
+        name for name in sorted({*old, *new}) if old.get(name) != new.get(name)
+    )
 
 
 def _name(line: bytes) -> str:
@@ -423,7 +449,7 @@ def _name(line: bytes) -> str:
         return "an unreadable line"
     if "sequence" not in fields:
         return f"the line of {', '.join(sorted(fields))}"
-    return f"record {fields['sequence']} ({hashlib.sha256(line).hexdigest()[:8]})"
+    return f"record {fields['sequence']}"
 
 
 def digest_of(lines: Iterable[bytes]) -> bytes:

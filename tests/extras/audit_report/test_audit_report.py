@@ -13,8 +13,8 @@ import pytest
 
 from api.extras.audit_report.page import render
 from api.extras.audit_report.report import (
-    Period,
     Report,
+    ReportPeriod,
     find_problems,
     make_report,
     read_report,
@@ -39,13 +39,15 @@ from tests.unit.signer.audit.sealers import sealer
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 
-MONTH = Period(START, END)
+MONTH = ReportPeriod(START, END)
 
 Lines = list[bytes]
 
 
 def report_of(
-    export: bytes | Sequence[bytes], period: Period = MONTH, key: CheckpointKey = KEY
+    export: bytes | Sequence[bytes],
+    period: ReportPeriod = MONTH,
+    key: CheckpointKey = KEY,
 ) -> Report:
     lines = export.splitlines(keepends=True) if isinstance(export, bytes) else export
     return make_report(lambda: lines, period, Verifier(key.public_pem()), [], {})
@@ -199,7 +201,7 @@ def test_checkpoints_bracket_the_period(
     checkpoints: Sequence[tuple[int, int]], bracket: list[int] | None
 ) -> None:
     """A wrong clock makes the bracket longer, and never shorter."""
-    period = Period(_day(3), _day(5))
+    period = ReportPeriod(_day(3), _day(5))
     size = max(size for size, _ in checkpoints)
     records = [_record(day) for day in range(1, size + 1)]
     export = _log(records, [(n, _day(day)) for n, day in checkpoints])
@@ -240,7 +242,7 @@ def test_records_of_any_form_are_visible() -> None:
         Record.of({"timestamp": "2026-11-03", **each}, _day(3)) for each in bodies
     ]
     export = _log(records, [(len(records), _day(6))])
-    report = report_of(export, Period(_day(1), _day(5))).lines
+    report = report_of(export, ReportPeriod(_day(1), _day(5))).lines
     assert report is not None
     page = render(report)
     lines = [json.loads(line) for line in report[1:-1]]
@@ -263,7 +265,7 @@ def test_each_action_has_a_subject() -> None:
     # Each of the two outcomes of a signature needs an intent.
     records = [_record(3, event) for event in (*events, "digest-sign-requested")]
     export = _log(records, [(len(records), _day(6))])
-    report = report_of(export, Period(_day(1), _day(5))).lines
+    report = report_of(export, ReportPeriod(_day(1), _day(5))).lines
     assert report is not None
     lines = [json.loads(line) for line in report[1:-1]]
     listed = {each["record"]["event"] for each in lines}
@@ -282,7 +284,7 @@ def test_forged_records_are_visible() -> None:
     pem = (VECTORS / "audit_export_forged.pub.pem").read_bytes()
     until = datetime(2026, 1, 1, 1, 0, 2, tzinfo=UTC)
     lines, verifier = export.splitlines(keepends=True), Verifier(pem)
-    period = Period(until - timedelta(days=1), until)
+    period = ReportPeriod(until - timedelta(days=1), until)
     report = make_report(lambda: lines, period, verifier, [], {}).lines
     assert report is not None
     page = render(report)
@@ -299,7 +301,7 @@ def test_forged_records_are_visible() -> None:
 def test_only_a_log_that_verifies_is_reported() -> None:
     export = _log([_record(day) for day in range(1, 7)], [(6, _day(6))])
     lines = export.splitlines(keepends=True)
-    period = Period(_day(1), _day(5))
+    period = ReportPeriod(_day(1), _day(5))
     made = report_of([*lines[:3], *lines[4:]], period)
     other = iter([lines, [lines[0], *chain_lines(sealed(0, GENESIS, [_record(9)]))]])
 
@@ -308,10 +310,34 @@ def test_only_a_log_that_verifies_is_reported() -> None:
     with pytest.raises(InvalidInputError, match="changed while it was read"):
         make_report(lambda: next(other), period, VERIFIER, [], {})
     with pytest.raises(InvalidInputError, match="must begin before"):
-        Period(_day(5), _day(5))
+        ReportPeriod(_day(5), _day(5))
     for wrong in ([b"{}\n"], [b"text"], [], [b'{"format":"2","from":"","to":""}\n']):
         with pytest.raises(InvalidInputError):
             read_report(wrong)
+
+
+def test_a_restored_log_contradicts_an_earlier_report() -> None:
+    """Its checkpoints are of the chain that was lost."""
+    period, times = ReportPeriod(_day(3), _day(5)), [(2, _day(2)), (6, _day(6))]
+    kept = [_record(day) for day in range(1, 5)]
+    lost = _log([*kept, _record(5), _record(6)], times)
+    again = [*kept, _record(5, "ledger-restore-succeeded"), _record(6)]
+    restored = _log(again, times).splitlines(keepends=True)
+    earlier = report_of(lost, period).lines
+    assert earlier is not None
+    note = json.loads(earlier[0])["through"]
+    found = make_report(lambda: restored, period, VERIFIER, [note], {})
+
+    assert found.lines is None
+    assert found.verdict.finding is not None
+    assert found.verdict.finding.code == "replaced"
+    ours, others = both(signed(earlier), b"".join(restored))
+    assert len(others) == 1
+    assert len(ours) == 1
+    assert ours[0].startswith(
+        "line 1: the line of after, format, from, origin, through"
+    )
+    assert ours[0].endswith("differs in: through")
 
 
 def test_a_checkpoint_of_another_key_brackets_nothing() -> None:
@@ -324,10 +350,12 @@ def test_a_checkpoint_of_another_key_brackets_nothing() -> None:
     end = json.loads(lines[-1])["end"]
     whole = [*lines[:6], checkpoint_line(other), *lines[6:-1]]
     whole.append(end_line(End(6, bytes.fromhex(end["hash"]), 3)))
-    report = report_of(whole, Period(_day(3), _day(5))).lines
+    report = report_of(whole, ReportPeriod(_day(3), _day(5))).lines
     assert report is not None
 
-    assert json.loads(report[-1])["counts"]["ignored_checkpoints"] == 1
+    counts = json.loads(report[-1])["counts"]
+    assert counts["ignored_checkpoints"] == 1
+    assert [*counts["checkpoints"].values()] == [1]
     assert len(report) == 6
     assert both(report, b"".join(whole)) == ([], [])
 
@@ -356,7 +384,7 @@ def test_reports_on_the_command_line(files: Path) -> None:
     assert run(*verify, "--html", "p.html").exit_code == 1
     lines = report.splitlines(keepends=True)
     for changed, problem in (
-        (report.replace(b'"a"', b'"b"', 1), "line 2: the report has record 3"),
+        (report.replace(b'"a"', b'"b"', 1), "line 2: record 3 differs in: record"),
         (b"".join(_without(lines, b'"sequence":4')), "line 3: the report has record 5"),
         (report + lines[1], "only the report has record 3"),
         (b"".join(lines[:-1]), "only the log has the line of counts"),
