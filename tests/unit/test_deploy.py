@@ -514,10 +514,14 @@ def test_a_workflow_is_hardened(path: Path) -> None:
     assert schema_errors("github-workflows", workflow) == []
     assert schema_errors("github-workflows", {**workflow, "job": {}}) != []
     jobs = workflow["jobs"].values()
-    steps = [step for job in jobs for step in job["steps"]]
+    own = [job for job in jobs if "uses" not in job]
+    steps = [step for job in own for step in job["steps"]]
 
     assert workflow["permissions"] == {}
-    assert all("permissions" in job and "timeout-minutes" in job for job in jobs)
+    assert all("permissions" in job for job in jobs)
+    assert all("timeout-minutes" in job for job in own)
+    called = {job["uses"] for job in jobs if "uses" in job}
+    assert called <= {"./.github/workflows/build.yml"}  # Of the same commit.
     assert not any("${{" in step.get("run", "") for step in steps)
     for step in steps:
         if "uses" in step:
@@ -527,12 +531,21 @@ def test_a_workflow_is_hardened(path: Path) -> None:
 
 
 def test_the_job_that_publishes_runs_no_code_of_dependencies() -> None:
-    """The job that builds has no identity; those that have one only upload and sign."""
-    path = ROOT / ".github" / "workflows" / "release.yml"
-    jobs = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]
+    """
+    The job that builds has no identity; those that have one only upload and sign.
 
-    assert jobs["build"]["permissions"] == {"contents": "read"}
-    for name, job in jobs.items():
+    They are in the workflow that others call, and who calls it cannot sign.
+    """
+    build, release = (
+        yaml.safe_load((ROOT / ".github" / "workflows" / f"{name}.yml").read_text())
+        for name in ("build", "release")
+    )
+
+    assert build[True] == {"workflow_call": {}}  # Nothing else starts it: no inputs.
+    assert build["jobs"]["packages"]["permissions"] == {"contents": "read"}
+    for name, job in build["jobs"].items():
         if "id-token" in job["permissions"]:
             commands = " ".join(step.get("run", "") for step in job["steps"])
             assert not re.search(r"\b(make|pip|npm|python)\b", commands), name
+    for job in release["jobs"].values():
+        assert "uses" in job or "id-token" not in job["permissions"]
