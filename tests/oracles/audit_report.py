@@ -61,6 +61,16 @@ ACTIONS = {
 SUBJECT = {name: subject for subject, all_ in ACTIONS.items() for name in all_.split()}
 
 
+MAX_DEPTH = 64
+"""No record of the service has more levels; what is in a deeper one is not read."""
+
+
+def depth(value: Any) -> int:
+    each = value.values() if isinstance(value, dict) else value
+    is_nested = isinstance(value, (dict, list))
+    return 1 + max(map(depth, each), default=0) if is_nested else 0
+
+
 class BadError(Exception):
     """What is wrong."""
 
@@ -141,7 +151,8 @@ class Log:
             fields = json.loads(body)
         except (ValueError, RecursionError):
             fields = None
-        fields = fields if isinstance(fields, dict) else {}
+        is_shallow = isinstance(fields, dict) and depth(fields) <= MAX_DEPTH
+        fields = fields if is_shallow else {}
         self.records.append((seal, name.decode(), fields))
 
     def _note(self, note: str) -> None:
@@ -214,14 +225,14 @@ class Approvals:
 
     def follow(self, number: int, fields: Fields) -> Fields | None:
         """Read a record; return the approval that it uses."""
-        event, details = fields.get("event"), fields.get("details")
+        event, details = str(fields.get("event")), fields.get("details")
         if not isinstance(details, dict):
             return None
         digest = str(details.get("digest"))
         if event == "approval-request-succeeded":
             try:
                 action = str(json.loads(details["proposal"])["action"])
-            except (ValueError, KeyError):
+            except (ValueError, KeyError, TypeError):
                 action = ""
             new: Fields = {"action": action, "asked": number, "granted": []}
             self._proposals[digest] = new

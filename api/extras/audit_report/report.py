@@ -24,7 +24,7 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice, zip_longest
 from typing import Any
@@ -45,7 +45,7 @@ from signer.audit.checkpoints import (
     Statement,
     Verifier,
 )
-from signer.audit.export import LineReader, Note, RawRecord, parse
+from signer.audit.export import ExportHeader, LineReader, Note, RawRecord, parse
 from signer.audit.hash_chain import EVENT as FORGED
 from signer.audit.hash_chain import parse_canonical, read_fields
 from signer.audit.signed_approvals import GRANTS
@@ -141,12 +141,26 @@ class _Edge:
     digest: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Trust:
+    """What makes a checkpoint one of this log: a trusted key, and its *origin*."""
+
+    verifier: Verifier
+    origin: str
+
+    def verify(self, note: str) -> Statement | None:
+        with suppress(InvalidInputError):
+            statement = self.verifier.verify(note)
+            return statement if statement.origin == self.origin else None
+        return None
+
+
 class _Bracket:
     """Finds the checkpoints that bracket *period*, while others read the lines."""
 
     def __init__(self, period: ReportPeriod, verifier: Verifier) -> None:
         self._period = period
-        self._verifier = verifier
+        self._trust = _Trust(verifier, "")
         self._digest = hashlib.sha256()
         self._last = _Edge(0, None, 0, b"")
         self.after: _Edge | None = None
@@ -156,10 +170,19 @@ class _Bracket:
         for number, line in enumerate(lines, 1):
             self._digest.update(line)
             yield line  # First, so that the others refuse what is malformed.
-            with suppress(InvalidInputError):
-                match line.startswith(b'{"checkpoint"') and parse(line):
-                    case Note(note):
-                        self._add(self._verifier.verify(note), note, number)
+            if line.startswith((b'{"checkpoint"', b'{"format"')):
+                self._read(line, number)
+
+    def _read(self, line: bytes, number: int) -> None:
+        found = None
+        with suppress(InvalidInputError):
+            found = parse(line)
+        if isinstance(found, ExportHeader):
+            self._trust = replace(self._trust, origin=found.origin)
+        elif isinstance(found, Note):
+            statement = self._trust.verify(found.note)
+            if statement is not None:
+                self._add(statement, found.note, number)
 
     def _add(self, statement: Statement, note: str, number: int) -> None:
         edge = _Edge(statement.size, note, number, self._digest.digest())
@@ -226,9 +249,9 @@ class _Collector:
             }
         self.lines.append({**line, "record": _without_document(fields)})
 
-    def count(self, note: str, verifier: Verifier) -> None:
+    def count(self, note: str, trust: _Trust) -> None:
         """Count a checkpoint, by the ids of the keys that signed it."""
-        if verifier.select([note]):
+        if trust.verify(note) is not None:
             signatures = checkpoints.parse(note).signatures
             self._keys.update(each[:KEY_ID_BYTES].hex() for _, each in signatures)
         else:
@@ -248,7 +271,7 @@ class _Collector:
 
     def _follow(self, sequence: int, fields: Mapping[str, Any]) -> _Approval | None:
         """Follow approvals; return the one that a record uses, if it names one."""
-        event, details = fields.get("event"), fields.get("details")
+        event, details = str(fields.get("event")), fields.get("details")
         if not isinstance(details, dict):
             return None
         digest = str(details.get("digest"))
@@ -362,13 +385,14 @@ def make_report(
         )
     forged = {each.sequence: each.declared_by for each in verdict.forged}
     collector = _Collector(period, after.size, forged)
+    trust = _Trust(verifier, str(verdict.origin))
     digest = hashlib.sha256()
     reader = LineReader()
     for number, line in enumerate(islice(read(), through.line), 1):
         digest.update(line)
         entry = reader.read(line)
         if isinstance(entry, Note) and number > after.line:
-            collector.count(entry.note, verifier)
+            collector.count(entry.note, trust)
         each = entry.sealed if isinstance(entry, RawRecord) else entry
         if isinstance(each, Sealed):
             collector.add(each, is_plain=entry is each)

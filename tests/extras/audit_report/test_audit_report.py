@@ -222,16 +222,22 @@ def test_checkpoints_bracket_the_period(
     assert both(report, export, render(report)) == ([], [])
 
 
+def _nested(levels: int) -> dict[str, Any]:
+    return {"a": _nested(levels - 1)} if levels else {}
+
+
 def test_records_of_any_form_are_visible() -> None:
     """What no release has written is listed as it is, and escaped on the page."""
     bodies: list[dict[str, Any]] = [
         {"event": "key-destroy-succeeded"},
-        {"event": ["key-rotate-succeeded"]},
+        {"event": ["key-rotate-succeeded"], "details": {"digest": []}},
+        {"event": "key-rotate-succeeded", "details": _nested(62)},
         {"event": "configuration-changed", "details": {"changes": 3}},
         {"event": "configuration-changed", "details": []},
         {"event": "approval-use-succeeded", "details": {"digest": "00"}},
         {"event": "approval-grant-succeeded", "details": {"digest": "00"}},
         {"event": "approval-request-succeeded", "details": {"proposal": "{"}},
+        {"event": "approval-request-succeeded", "details": {"proposal": []}},
         {"event": "limits-raise-succeeded", "details": {"approval": "None"}},
         {"event": "refund-accept-refused", "timestamp": 3},
         {"event": "<b>", "details": {"<script>": "</table>"}, "actor": {"é": 1.5}},
@@ -249,10 +255,15 @@ def test_records_of_any_form_are_visible() -> None:
 
     assert [each["record"] for each in lines] == [each.fields for each in records]
     assert [each["subjects"][0] for each in lines] == [
-        *("unknown", "unknown", "rules", "rules", "people", "people", "people"),
+        *("unknown", "unknown", "keys", "rules", "rules", *["people"] * 4),
         *("rules", "checks", "unknown", "keys", "unknown"),
     ]
     assert "<script" not in page
+    deep = _log([_record(3, details=_nested(64))], [(1, _day(6))])
+    found = report_of(deep, ReportPeriod(_day(1), _day(5))).lines
+    assert found is not None
+    assert json.loads(found[1])["record"] == {}
+    assert both(found, deep, render(found)) == ([], [])
     assert "<b>" not in page
     assert "<td>ecila\\u202e\\u000a</td>" in page
     assert both(report, export, page) == ([], [])
@@ -341,7 +352,7 @@ def test_a_restored_log_contradicts_an_earlier_report() -> None:
 
 
 def test_a_checkpoint_of_another_key_brackets_nothing() -> None:
-    """It is counted: another program may have stored it, or a key is not known."""
+    """Nor one of another log; both are counted."""
     records = [_record(day) for day in range(1, 7)]
     export = _log(records, [(2, _day(2)), (6, _day(6))])
     lines = export.splitlines(keepends=True)
@@ -353,6 +364,11 @@ def test_a_checkpoint_of_another_key_brackets_nothing() -> None:
     report = report_of(whole, ReportPeriod(_day(3), _day(5))).lines
     assert report is not None
 
+    elsewhere = KEY.sign("hotwallet/staging", 4, head, _day(5)).note
+    whole[6] = checkpoint_line(elsewhere)
+    same = report_of(whole, ReportPeriod(_day(3), _day(5))).lines
+
+    assert same == report
     counts = json.loads(report[-1])["counts"]
     assert counts["ignored_checkpoints"] == 1
     assert [*counts["checkpoints"].values()] == [1]
