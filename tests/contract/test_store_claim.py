@@ -289,8 +289,10 @@ def test_transactions_without_a_refund(store: SQLStore, *, fills: bool) -> None:
         forge(store, _invented(nonce, fills=fills))
 
     (claimed,) = claimed_from(store, later(30), later(41), 4)
+    (below,) = store.open_below(31337, refund.reserved().sender, 9, 2)
 
     assert claimed.id == refund.id
+    assert below.payment_ids == (refund.id,)
 
 
 def test_refunds_that_another_program_ended(store: SQLStore, database_url: str) -> None:

@@ -185,6 +185,12 @@ def test_a_receiver_that_is_down_is_asked_once_in_a_while(
     clock.advance(seconds=120)
     work_until(working, lambda: count(sqlite_store, DeliveryState.DELIVERED) == 30)
 
+    down[0] = True  # The first failure after a success is no long one.
+    accepted(sqlite_store)
+    with capture_logs() as logs:
+        work_until(working, lambda: len(logs) > 0)
+    assert [each["event"] for each in logs] == ["webhook-refused"]
+
 
 def _failed(store: SQLStore) -> int:
     return sum(delivery.attempts > 0 for delivery, _ in store.deliveries(99))
