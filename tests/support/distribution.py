@@ -28,7 +28,7 @@ LONG = (
 )
 """Their tests run for seconds to minutes, and share no fixture that is slow to make."""
 
-WAITING = (_CRASH, "tests/e2e/")
+WAITING = (_CRASH, "tests/e2e/", "tests/extras/drills/")
 
 # What begins late and runs for long would leave the other workers without work.
 LONGEST_FIRST = (
@@ -39,6 +39,7 @@ LONGEST_FIRST = (
     "tests/crash/test_random_faults.py",
     "tests/crash/test_lost_replies.py",
     "tests/e2e/",
+    "tests/extras/drills/",
     "tests/crash/",
     "tests/api/server/test_schemathesis.py",
     "tests/simulation/test_planted_bugs.py",
