@@ -4,7 +4,9 @@ import pytest
 from pydantic import BaseModel, Field, model_validator
 
 from signer.config.models import read_model
+from signer.config.settings import Settings
 from signer.errors import ConfigurationError
+from signer.ports.backend_plugin import BackendConfig
 
 
 class _Options(BaseModel):
@@ -19,8 +21,9 @@ class _Options(BaseModel):
 
 
 def test_variables_are_stripped_and_others_ignored() -> None:
+    """Also those of a plugin that adds a backend."""
     environ = {"OPTIONS_SIZE": " 2 ", "OPTIONS_LIMIT": " ", "OTHER": "x"}
-    options = read_model(_Options, environ)
+    options = BackendConfig(Settings.from_env({}), environ).read(_Options)
 
     assert (options.size, options.limit) == (2, 9)
 
