@@ -19,6 +19,8 @@ from signer.model.key import Key
 WALLET_KEY = "wallet-key"
 """The only one that no variable has."""
 
+_MOST_OF_A_NAME = 300
+
 _FILE_SUFFIXES = ("_FILE", "_CREDENTIALS")
 
 
@@ -52,7 +54,7 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class FoundSecret:
-    """Where *secret* is: in a ``file``, the ``environment`` or the ``key ring``."""
+    """*secret* is in a ``file``, ``environment``, ``key ring`` or ``AWS KMS``."""
 
     secret: Secret
     place: str
@@ -92,9 +94,20 @@ def find_secrets(
         if not value:
             continue
         if secret.is_file:
-            yield FoundSecret(secret, "file", _changed_at(Path(value)))
+            path = Path(value.removeprefix("file:"))
+            in_kms = _names_kms_key(path)
+            place = "AWS KMS" if in_kms else "file"
+            yield FoundSecret(secret, place, None if in_kms else _changed_at(path))
         else:
             yield FoundSecret(secret, "environment", None)
+
+
+def _names_kms_key(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return b"arn:" in file.read(_MOST_OF_A_NAME)
+    except OSError:
+        return False
 
 
 def _changed_at(path: Path) -> datetime | None:

@@ -47,6 +47,19 @@ def test_a_secret_in_a_file_is_as_old_as_the_file(tmp_path: Path) -> None:
     assert (missing.age(NOW), missing.is_due(NOW)) == (None, False)
 
 
+def test_a_file_that_names_a_key_in_kms_has_no_known_age(tmp_path: Path) -> None:
+    """And a URI may name the file of the PIN."""
+    macs = tmp_path / "mac"
+    macs.write_text("1-00 arn:aws:kms:eu-central-1:123456789012:key/1\n")
+    pin = _file(tmp_path / "pin", 9)
+    uri = f"pkcs11:token=refunds?pin-source=file:{pin}"
+    found = _found(MAC_KEY_FILE=str(macs), PKCS11_TOKEN_LABEL=uri, PGPASSWORD="x")
+
+    assert (found["mac-key"].place, found["mac-key"].age(NOW)) == ("AWS KMS", None)
+    assert found["device-pin-source"].age(NOW) == timedelta(days=9)
+    assert found["database-password"].place == "environment"
+
+
 def test_a_secret_in_a_variable_has_no_known_age(tmp_path: Path) -> None:
     """But a client certificate that the URL of the database names is a file."""
     key = _file(tmp_path / "client.key", 5)
@@ -75,11 +88,13 @@ def test_every_secret_setting_is_listed() -> None:
     """A variable of ours that has a secret, or names a file of one, is in the list."""
     listed = {each.variable for each in load_secrets()}
     fields = Settings.model_fields.items()
-    ours = {(field.alias or name).upper() for name, field in fields}
+    ours = {(field.alias or name).upper() for name, field in fields} | {"PGPASSWORD"}
     secret = {
         name
         for name in {*ours, *CREDENTIALS}
-        if re.search(r"_(SECRET|PIN|TOKEN|KEY|WEBHOOK_URL|DATABASE_URL)(_FILE)?$", name)
+        if re.search(
+            r"(SECRET|PASSWORD|PIN|TOKEN|KEY|WEBHOOK_URL|DATABASE_URL)(_FILE)?$", name
+        )
         and not name.startswith("AWS_")
     }
 
