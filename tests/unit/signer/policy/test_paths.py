@@ -43,7 +43,9 @@ CALLS = {
     ("softhsm/keys.py", "self_test"): "self-test",
     # Other keys, and other things of the same name.
     ("signer/audit/checkpointer.py", "Checkpointer._sign"): "checkpoint key",
-    ("signer/audit/checkpoints.py", "CheckpointKey.sign"): "checkpoint key",
+    ("signer/audit/checkpoints.py", "CheckpointKey.sign_text"): "checkpoint key",
+    ("backends/aws_kms/service_keys.py", "KMSEd25519Key.sign"): "checkpoint key",
+    ("api/extras/audit_report/commands.py", "report"): "checkpoint key",
     ("signer/refunds/acceptance.py", "RefundAcceptor._log_created"): "an approval",
     ("signer/approvals.py", "Approvals._sign"): "an approval",
     (
