@@ -274,7 +274,7 @@ class Drill:
 
 
 def _remains(container: Container) -> Iterator[str]:
-    """Yield what the drill has left behind, and what ends it."""
+    """Yield what the drill has changed and not put back, and what ends it."""
     if any(each.in_force for each in container.store.stops()):
         yield "signing is stopped: hotwallet resume"
     ring = container.store.keys()
