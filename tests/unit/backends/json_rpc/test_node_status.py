@@ -132,7 +132,7 @@ def test_the_status_of_a_failed_node_has_an_error(
     script(other_node)
     started = time.monotonic()
 
-    statuses = statuses_of(client(fake_node, other_node, timeout=1, chain_id=7))
+    statuses = statuses_of(client(fake_node, other_node, timeout=5, chain_id=7))
 
     assert statuses == [UNAVAILABLE, healthy("node-2")]
     assert time.monotonic() - started < 20
