@@ -98,6 +98,23 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 _EXPORT = click.File("rb")
 
+public_keys_option = click.option(
+    "--public-key",
+    "keys",
+    type=_FILE,
+    multiple=True,
+    required=True,
+    help="The public checkpoint key in PEM; repeat it for earlier keys.",
+)
+
+checkpoints_option = click.option(
+    "--checkpoint",
+    "checkpoints",
+    type=_FILE,
+    multiple=True,
+    help="A file of checkpoints kept elsewhere: notes, or log lines with notes.",
+)
+
 
 class _AuditGroup(LazyGroup):
     """Commands that exit with 2 on errors, since 1 means that a problem was found."""
@@ -119,21 +136,8 @@ def audit() -> None:
 
 @audit.command()
 @click.argument("export", type=_EXPORT, required=False)
-@click.option(
-    "--public-key",
-    "keys",
-    type=_FILE,
-    multiple=True,
-    required=True,
-    help="The public checkpoint key in PEM; repeat it for earlier keys.",
-)
-@click.option(
-    "--checkpoint",
-    "checkpoints",
-    type=_FILE,
-    multiple=True,
-    help="A file of checkpoints kept elsewhere: notes, or log lines with notes.",
-)
+@public_keys_option
+@checkpoints_option
 @click.option(
     "--against",
     metavar="URL",

@@ -86,6 +86,23 @@ _NOT_A_TERMINAL = (
 )
 
 
+staging_recipient_option = click.option(
+    "--recipient",
+    metavar="ADDRESS",
+    required=True,
+    help="Your address on the test chain: the smallest refunds are paid to it.",
+)
+
+staging_chains_option = click.option(
+    "--chain-id",
+    "chain_ids",
+    type=int,
+    multiple=True,
+    required=True,
+    help="Of a test chain; repeat it. If the deployment pays on another chain, nothing"
+    " is done.",
+)
+
 yes_option = click.option(
     "--yes", "-y", is_flag=True, help="Do not ask for confirmation."
 )

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from api.cli.audit import open_ledger, read_checkpoints, read_lines, report_progress
+from api.cli.audit import (
+    checkpoints_option,
+    open_ledger,
+    public_keys_option,
+    read_checkpoints,
+    read_lines,
+    report_progress,
+)
 from api.cli.options import read_moment
 from api.cli.output import Result, prints
 from signer.private_files import write_whole
@@ -22,14 +29,6 @@ if TYPE_CHECKING:
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 _NEW = click.Path(dir_okay=False, path_type=Path)
-
-_NOTES = click.option(
-    "--checkpoint",
-    "checkpoints",
-    type=_FILE,
-    multiple=True,
-    help="A file of checkpoints kept elsewhere: notes, or log lines with notes.",
-)
 
 
 @click.command()
@@ -58,7 +57,7 @@ _NOTES = click.option(
     help="The public checkpoint key in PEM; repeat it for earlier keys. The service's"
     " own is known.",
 )
-@_NOTES
+@checkpoints_option
 @prints
 def report(
     *,
@@ -110,16 +109,9 @@ def report(
 @click.command("verify-report")
 @click.argument("report", type=_FILE)
 @click.argument("export", type=_FILE)
-@click.option(
-    "--public-key",
-    "keys",
-    type=_FILE,
-    multiple=True,
-    required=True,
-    help="The public checkpoint key in PEM; repeat it for earlier keys.",
-)
+@public_keys_option
 @click.option("--html", "page", type=_FILE, help="Compare this page as well.")
-@_NOTES
+@checkpoints_option
 @prints
 def verify_report(
     *,

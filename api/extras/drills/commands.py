@@ -12,6 +12,8 @@ from api.cli.options import (
     confirm,
     dry_run_option,
     errors_exit_with_2,
+    staging_chains_option,
+    staging_recipient_option,
     yes_option,
 )
 from api.cli.output import Result, command_logging, prints
@@ -43,21 +45,8 @@ def _read_variables(
     required=True,
     help="A token of a tenant, with the role merchant; it is read for each step.",
 )
-@click.option(
-    "--recipient",
-    metavar="ADDRESS",
-    required=True,
-    help="Your address on the test chain: the smallest refunds are paid to it.",
-)
-@click.option(
-    "--chain-id",
-    "chain_ids",
-    type=int,
-    multiple=True,
-    required=True,
-    help="Of a test chain; repeat it. If the deployment pays on another chain, nothing"
-    " is done.",
-)
+@staging_recipient_option
+@staging_chains_option
 @click.option(
     "--set",
     "given",

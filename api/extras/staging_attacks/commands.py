@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from api.cli.options import errors_exit_with_2
+from api.cli.options import (
+    errors_exit_with_2,
+    staging_chains_option,
+    staging_recipient_option,
+)
 from api.cli.output import Result, prints
 
 
@@ -38,21 +42,8 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     required=True,
     help="A token of another tenant, with the same role.",
 )
-@click.option(
-    "--recipient",
-    metavar="ADDRESS",
-    required=True,
-    help="Your address on the test chain: two smallest refunds are paid to it.",
-)
-@click.option(
-    "--chain-id",
-    "chain_ids",
-    type=int,
-    multiple=True,
-    required=True,
-    help="Of a test chain; repeat it. If the deployment pays on another chain, nothing"
-    " is tried.",
-)
+@staging_recipient_option
+@staging_chains_option
 @prints
 def attack(
     url: str,
