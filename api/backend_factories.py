@@ -132,16 +132,23 @@ def open_checkpoint_key(settings: Settings) -> CheckpointSettings | None:
 
 def load_checkpoint_key(settings: Settings, path: Path) -> CheckpointKey:
     """Return the key in the file at *path*, or the one in KMS that the file names."""
+    return CheckpointKey.load(path, partial(open_checkpoint_signer, settings))
+
+
+def open_checkpoint_signer(settings: Settings, arn: str) -> Ed25519Signer:
+    """
+    Return the Ed25519 key *arn* of AWS KMS, which signs checkpoints.
+
+    Raises:
+        ConfigurationError: ``audit-misconfigured``.
+        BackendError: KMS does not answer, for now.
+    """
     with _refusing_kms_errors("audit-misconfigured", "AUDIT_SIGNING_KEY_FILE"):
-        return CheckpointKey.load(path, partial(_open_signer, settings))
+        from backends.aws_kms import service_keys  # noqa: PLC0415
 
-
-def _open_signer(settings: Settings, arn: str) -> Ed25519Signer:
-    from backends.aws_kms import service_keys  # noqa: PLC0415
-
-    return service_keys.KMSEd25519Key(
-        arn, settings.kms_endpoint, settings.kms_timeout_ms
-    )
+        return service_keys.KMSEd25519Key(
+            arn, settings.kms_endpoint, settings.kms_timeout_ms
+        )
 
 
 @contextmanager

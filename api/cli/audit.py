@@ -63,7 +63,7 @@ def create_key(
 
     If *out* is already a checkpoint key, only a missing public key is written.
     """
-    from api.backend_factories import load_checkpoint_key
+    from api.backend_factories import load_checkpoint_key, open_checkpoint_signer
     from signer.audit.checkpoints import CheckpointKey
 
     public = out.with_name(f"{out.name}.pub.pem")
@@ -72,6 +72,8 @@ def create_key(
         raise InvalidInputError(
             f"{files}; keys are never overwritten: choose another name for --out"
         )
+    if settings is not None and arn is not None:
+        open_checkpoint_signer(settings, arn)  # A wrong ARN must leave no file.
     is_new = create_once(
         out,
         lambda: f"{arn}\n".encode() if arn else CheckpointKey.generate().private_pem(),

@@ -218,11 +218,13 @@ class CheckpointKey:
         The file has an unencrypted PKCS#8 PEM key, or the ARN of a key in KMS, which
         *open_in_kms* opens.
         """
+        arn, key = "", None
         try:
             content = _read_private(path)
             if open_in_kms is not None and content.startswith(b"arn:"):
-                return cls(open_in_kms(content.decode("ascii", "replace").strip()))
-            key = load_pem_private_key(content, password=None)
+                arn = content.decode("ascii", "replace").strip()
+            else:
+                key = load_pem_private_key(content, password=None)
         except FileNotFoundError:
             problem = "the file does not exist; `hotwallet audit key` creates one"
         except OSError as e:
@@ -230,6 +232,8 @@ class CheckpointKey:
         except (ValueError, TypeError, UnsupportedAlgorithm):
             problem = "the file is not an unencrypted private key in PEM"
         else:
+            if open_in_kms is not None and arn:
+                return cls(open_in_kms(arn))
             if isinstance(key, Ed25519PrivateKey):
                 return cls(key)
             problem = "the key is not an Ed25519 key"

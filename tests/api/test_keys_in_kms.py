@@ -115,6 +115,13 @@ def test_another_kind_of_key_is_refused(
 
     with pytest.raises(ConfigurationError, match="is not an Ed25519 key"):
         load_checkpoint_key(configured, file)
+    file.write_text("arn:aws:kms:alias/short\n")
+    with pytest.raises(ConfigurationError, match="not the full ARN of a KMS key"):
+        load_checkpoint_key(configured, file)
+    file.unlink()
+    with pytest.raises(ConfigurationError, match="is not an Ed25519 key"):
+        create_key(file, configured, arn)
+    assert [*tmp_path.iterdir()] == []
     with pytest.raises(ConfigurationError, match="GenerateMac failed"):
         derive_mac_key(configured, arn)
     with pytest.raises(ConfigurationError, match="not the full ARN of a KMS key"):
