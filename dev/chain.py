@@ -164,6 +164,7 @@ class LocalChain(LocalNode):
         block_time: Seconds between blocks; None mines each transaction at once and no
             empty blocks.  eth-tester always mines transactions at once; with a
             *block_time* it adds empty blocks.
+        chain_id: The chain's id.
         hardfork: Hardfork for anvil: before ``london`` there is no base fee.
         kind: ``arc`` has the precompile of Celo's chains with which a token can be
             the coin (``dev/stablecoin/GasUSD.sol``), and ``tempo`` is Tempo's; anvil
@@ -176,12 +177,13 @@ class LocalChain(LocalNode):
         *,
         port: int = 0,
         block_time: int | None = None,
+        chain_id: int = CHAIN_ID,
         hardfork: str | None = None,
         kind: str | None = None,
     ) -> None:
         super().__init__(port)
         self.engine = "anvil" if anvil else "eth-tester"
-        self._options = _command(anvil, self.port, block_time)
+        self._options = _command(anvil, self.port, chain_id, block_time)
         if anvil and hardfork:
             self._options.append(f"--hardfork={hardfork}")
         if anvil and kind:
@@ -219,9 +221,11 @@ class LocalChain(LocalNode):
             states.cleanup()
 
 
-def _command(anvil: Path | None, port: int, block_time: int | None) -> list[str]:
+def _command(
+    anvil: Path | None, port: int, chain_id: int, block_time: int | None
+) -> list[str]:
     interval = [] if block_time is None else ["--block-time", str(block_time)]
-    options = ["--port", str(port), "--chain-id", str(CHAIN_ID), *interval]
+    options = ["--port", str(port), "--chain-id", str(chain_id), *interval]
     if anvil is None:
         return [sys.executable, "-m", "dev.tester_chain", *options]
     return [str(anvil), "--host=127.0.0.1", "--quiet", *options]

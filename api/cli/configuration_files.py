@@ -213,7 +213,7 @@ def networks_text(
         list=json.dumps,
         overrides=(
             *("block_seconds", "confirmations", "finality", "fees", "pending"),
-            "rpc_batch",
+            *("rpc_batch", "coin_is"),
         ),
     )
 

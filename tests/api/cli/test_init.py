@@ -450,7 +450,8 @@ def test_each_preset_is_a_valid_network(tmp_path: Path, name: str) -> None:
 
     assert network.chain_id == preset["chain_id"]
     assert network.kind == preset["kind"]
-    own = {"block_seconds", "confirmations", "finality", "fees"} & preset.keys()
+    own = {"block_seconds", "confirmations", "finality", "fees", "coin_is"}
+    own &= preset.keys()
     assert network.model_dump(include=own) == {each: preset[each] for each in own}
     assert {symbol: token.address for symbol, token in network.tokens.items()} == {
         symbol: token["address"] for symbol, token in preset["tokens"].items()
