@@ -76,7 +76,7 @@ model: .venv-servers/.ready ## Search the model of the nonce lifecycle exhaustiv
 	@$(BIN)/python -m dev.programs spin cc
 	@$(BIN)/python -m tests.model
 
-mutants: .venv/.ready .venv-mutation/.ready ## Change 500 places of the core, one at a time: which changes does no test notice?  An hour.
+mutants: .venv/.ready .venv-mutation/.ready .venv-servers/.ready node_modules/.ready ## Change 500 places of the core, one at a time: which changes does no test notice?  An hour.
 	@$(BIN)/python -m tests.mutation $(ARGS)
 
 contracts: .venv/.ready .venv-contracts/.ready node_modules/.ready ## Test, prove and lint the contract of the vault, and build it again.
