@@ -99,6 +99,10 @@ class JSONRPCChain:
     def call(self, call: Call) -> bytes:
         return self._ask_median(requests.call, call)
 
+    def call_all(self, calls: Sequence[Call]) -> Sequence[bytes]:
+        results = self._ask_each(quorum.LOWER_MEDIAN, requests.call_all, calls)
+        return [*map(require, results)]
+
     def estimate_gas(self, call: Call) -> int:
         return self._ask(quorum.UPPER_MEDIAN, requests.estimate_gas, call)
 

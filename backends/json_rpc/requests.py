@@ -84,7 +84,12 @@ def balance(node: Node, address: str) -> int:
 
 
 def call(node: Node, call: Call) -> bytes:
-    return data(node.request("eth_call", [_build_transaction(call), "latest"]))
+    return data(node.request(*_run(call)))
+
+
+def call_all(node: Node, calls: Sequence[Call]) -> Sequence[bytes | ChainError]:
+    results = node.request_all([*map(_run, calls)])
+    return [_parse(data, result) for result in results]
 
 
 def estimate_gas(node: Node, call: Call) -> int:
@@ -120,8 +125,10 @@ def estimates(node: Node, calls: Sequence[Call]) -> Sequence[int | ChainError]:
 
 def _try(call: Call) -> MethodCall:
     """Return the request that shows whether *call* succeeds."""
-    if call.gas is None:
-        return _estimate(call)
+    return _estimate(call) if call.gas is None else _run(call)
+
+
+def _run(call: Call) -> MethodCall:
     return "eth_call", [_build_transaction(call), "latest"]
 
 

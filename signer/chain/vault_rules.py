@@ -7,6 +7,7 @@ a process, while it runs, and for ``hotwallet vault status``.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from eth_abi.abi import decode, encode
@@ -15,6 +16,7 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from signer.amounts import format_units, parse_units
+from signer.chain.erc20 import encode_balance_of
 from signer.chain.vault import has_vault_code
 from signer.config.networks import Network, Token
 from signer.errors import EncodingError, ExecutionRevertedError, Refusal
@@ -33,6 +35,21 @@ class Caps:
 
     per_item: int
     per_day: int
+
+
+@dataclass(frozen=True, slots=True)
+class VaultState:
+    """
+    What decides whether an operator may pay of a token now, in base units.
+
+    ``spent`` was paid on ``day``, counted from 1970-01-01, which may be over.
+    """
+
+    is_operator: bool
+    caps: Caps
+    spent: int
+    day: int
+    balance: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +116,26 @@ class VaultRules:
         amount, counted = self._read(["uint96", "uint64"], "spending(address)", token)
         return int(amount) if counted == day else 0
 
+    def state(self, operator: str, token: str) -> VaultState:
+        """Return, with one request, whether and what *operator* may pay of *token*."""
+        asked = (
+            (["bool"], "isOperator(address)", operator),
+            (["uint96", "uint96"], "caps(address)", token),
+            (["uint96", "uint64"], "spending(address)", token),
+        )
+        answers = self._client.call_all(
+            [
+                *(self._ask(signature, argument) for _, signature, argument in asked),
+                Call(None, token, encode_balance_of(self.address)),
+            ]
+        )
+        (allowed,), caps, (spent, day) = (
+            _parse(types, signature, answer)
+            for (types, signature, _), answer in zip(asked, answers[:-1], strict=True)
+        )
+        balance = int.from_bytes(answers[-1], "big")
+        return VaultState(bool(allowed), Caps(*caps), spent, day, balance)
+
     def due_at(self, call: bytes) -> int:
         """Return the second from which the proposed *call* may be made; 0 if never."""
         arguments = (self.guardian(), keccak(call))
@@ -124,19 +161,26 @@ class VaultRules:
         return True
 
     def _read(self, types: Sequence[str], signature: str, *arguments: object) -> Any:
-        data = encode_call(signature, *arguments)
-        answer = self._client.call(Call(None, self.address, data))
-        try:
-            return decode(types, answer)
-        except DecodingError:
-            raise EncodingError(f"{signature} of the vault has no value") from None
+        answer = self._client.call(self._ask(signature, *arguments))
+        return _parse(types, signature, answer)
+
+    def _ask(self, signature: str, *arguments: object) -> Call:
+        return Call(None, self.address, encode_call(signature, *arguments))
 
 
+@lru_cache
 def encode_call(signature: str, *arguments: object) -> bytes:
     """Return the calldata of a function, such as ``"addOperator(address)"``."""
     kinds = signature.partition("(")[2].removesuffix(")")
     types = kinds.split(",") if kinds else []
     return keccak(text=signature)[:4] + encode(types, arguments)
+
+
+def _parse(types: Sequence[str], signature: str, answer: bytes) -> Any:
+    try:
+        return decode(types, answer)
+    except DecodingError:
+        raise EncodingError(f"{signature} of the vault has no value") from None
 
 
 def _parse_proposal(event: Log) -> bytes:

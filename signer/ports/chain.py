@@ -174,6 +174,9 @@ class ChainClient(Protocol):
                 reason.
         """
 
+    def call_all(self, calls: Sequence[Call]) -> Sequence[bytes]:
+        """Return the result of each of *calls*; raises as ``call`` of the first."""
+
     def estimate_gas(self, call: Call) -> int:
         """Return the gas that *call* would use; raises as ``call``."""
 

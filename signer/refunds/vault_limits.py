@@ -17,11 +17,18 @@ _SECONDS_A_DAY = 86_400
 
 @dataclass(slots=True)
 class _Left:
-    """What a vault may still pay of a token, in base units."""
+    """
+    What a vault may still pay of a token, in base units.
+
+    ``spent`` of the cap is not left ``today`` if it was paid on ``day``, and today is
+    that day, of which the chain was not asked yet.
+    """
 
     balance: int
     today: int
     per_item: int
+    spent: int
+    day: int
 
 
 class VaultLimits:
@@ -64,6 +71,12 @@ class VaultLimits:
             left = self._left[refund.token_address] = self._read(vault, refund)
         if refund.amount > left.per_item:
             raise self._refusal(refund, "the cap of an item is lower than the refund")
+        if refund.amount > left.today and left.spent:
+            # The vault does not know the clock of this host.
+            seconds = self._chain.client.latest_block().timestamp
+            if seconds // _SECONDS_A_DAY != left.day:
+                left.today += left.spent
+            left.spent = 0
         if refund.amount > left.today:
             raise self._refusal(refund, "the cap of the day is reached")
         if refund.amount > left.balance:
@@ -84,13 +97,9 @@ class VaultLimits:
 
     def _read(self, vault: str, refund: Refund) -> _Left:
         rules, token = VaultRules(self._chain.client, vault), refund.token_address
-        if not rules.is_operator(self._sender):
+        state = rules.state(self._sender, token)
+        if not state.is_operator:
             raise self._refusal(refund, f"{self._sender} is not one of its operators")
-        caps = rules.caps(token)
-        # The vault does not know the clock of this host.
-        today = self._chain.client.latest_block().timestamp // _SECONDS_A_DAY
-        spent = rules.spent(token, today)
-        balance = self._chain.token_balance(token, vault)
         amounts = self._store.unmined_amounts(refund.chain_id, vault, token)
         # What a removed operator has sent reverts: it may wait for ever.
         unmined = sum(
@@ -98,7 +107,9 @@ class VaultLimits:
             for sender, amount in amounts.items()
             if sender == self._sender or rules.is_operator(sender)
         )
-        return _Left(balance - unmined, caps.per_day - spent - unmined, caps.per_item)
+        caps, spent = state.caps, state.spent
+        today = caps.per_day - spent - unmined
+        return _Left(state.balance - unmined, today, caps.per_item, spent, state.day)
 
     def _refusal(self, refund: Refund, problem: str) -> VaultLimitError:
         self._refused.add(refund.token)
