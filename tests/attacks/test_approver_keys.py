@@ -179,10 +179,11 @@ def test_a_thief_of_all_hosts_but_the_workers_pays_nothing(
     assert row.digest in problem
 
 
-def test_tokens_of_every_administrator_approve_nothing(
-    world: World, refund: Refund
-) -> None:
-    """The issuer's key makes them, in all groups; an API of the thief takes them."""
+Steal = Callable[..., None]
+
+
+def _mint_tokens(world: World, refund: Refund, _: Steal) -> None:
+    """The issuer's key makes tokens of all groups; the API is honest."""
     digest = waiting(world, refund).digest
     for actor in (BOB, CAROL, Actor("token:alice", groups=frozenset({"finance"}))):
         for signature in (None, "ssh:AAAA", "webauthn:AAAA:AAAA:AAAA:AAAA"):
@@ -191,29 +192,63 @@ def test_tokens_of_every_administrator_approve_nothing(
                     getattr(administrators(world), decide)(
                         digest, actor, WHY, signature
                     )
+
+
+def _own_the_api(world: World, refund: Refund, _: Steal) -> None:
+    """The host has the MAC key and no file of approvers: it takes any token."""
     thief = World(world.store, chain=world.chain, clock=world.clock)
     row = waiting(world, refund)
     world.store.put_approval(row, replace(row, signatures=None), record())
-    approved = administrators(thief).approve(digest, BOB, WHY)  # It has no file.
+    approved = administrators(thief).approve(row.digest, BOB, WHY)
     assert approved.state is ApprovalState.APPROVED
-    let_work(world, world.worker)
-
-    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
-def test_what_a_person_signs_says_what_is_paid(world: World, refund: Refund) -> None:
-    """The thief shows one payment and lets people sign another: the text has both."""
+def _show_another_text(world: World, refund: Refund, _: Steal) -> None:
+    """The console shows a small payment, and sends the signature for the real one."""
     row = waiting(world, refund)
     harmless = re.sub(r'"amount":"[^"]*"', '"amount":"0.010000"', row.proposal)
-    shown = replace(row, proposal=harmless)
-    signed = KEYS["bob"].sign(_text(world, shown))
+    signed = KEYS["bob"].sign(_text(world, replace(row, proposal=harmless)))
     with pytest.raises(HotWalletError):
         administrators(world).approve(row.digest, BOB, WHY, signed)
-    statement = Statement.of(row)
     assert world.approvers is not None
-    text = world.approvers.text("bob", Consent.APPROVE, statement)
-
+    text = world.approvers.text("bob", Consent.APPROVE, Statement.of(row))
     amount = json.loads(row.proposal)["amount"]
     for fact in (refund.recipient, amount, refund.id, row.digest):
         assert fact in text
-    assert row.signatures == waiting(world, refund).signatures
+
+
+def _write_rows(world: World, refund: Refund, steal: Steal) -> None:
+    """The role writes without the MAC key, and without triggers that would hinder."""
+    steal(
+        "UPDATE approvals SET state = 'approved', decided_by = 'token:alice token:bob',"
+        f" version = version + 1 WHERE refund_id = '{refund.id}'",
+        f"UPDATE refunds SET state = 'queued' WHERE id = '{refund.id}'",
+    )
+
+
+THEFTS: dict[str, Callable[[World, Refund, Steal], None]] = {
+    "issuer's key": _mint_tokens,
+    "console host": _show_another_text,
+    "API host": _own_the_api,
+    "database role": _write_rows,
+}
+
+
+@pytest.mark.parametrize(
+    "stolen", [*((each,) for each in THEFTS), tuple(THEFTS)], ids=" + ".join
+)
+def test_what_is_stolen_alone_or_together_pays_nothing(
+    world: World, refund: Refund, steal: Steal, stolen: tuple[str, ...]
+) -> None:
+    """0 approvals are forged, and 0 texts exchanged."""
+    for each in stolen:
+        THEFTS[each](world, refund, steal)
+    let_work(world, world.worker)
+    while seal(world.store):
+        pass
+    records = [each.record for each in world.store.sealed(0, 1000)]
+    assert world.approvers is not None
+
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+    assert verify_approvals(records, [world.approvers]).signed == 1
+    assert not world.stored(refund).status.is_final
