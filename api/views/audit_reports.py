@@ -77,7 +77,7 @@ def comparison_document(
     """Return the verdicts on a *shipped* log and an export of it as a JSON object."""
     verdicts = [each for each in (shipped, verdict) if each is not None]
     difference = None if verdict is None else comparison.difference()
-    is_whole = not (log.replaced or log.is_incomplete or difference)
+    is_whole = not (log.replaced or difference)
     return {
         "ok": is_whole and all(each.is_good for each in verdicts),
         "shipped": verdict_document(shipped),
@@ -96,6 +96,17 @@ def comparison_lines(
     log: ShippedLog,
 ) -> Iterator[str]:
     """Return the verdicts on a *shipped* log and an export of it as lines of text."""
+    # Another program may have chosen the names.
+    lines = _comparison_lines(shipped, verdict, comparison, log)
+    return map(printable, lines)
+
+
+def _comparison_lines(
+    shipped: ExportVerdict,
+    verdict: ExportVerdict | None,
+    comparison: Comparison,
+    log: ShippedLog,
+) -> Iterator[str]:
     yield from (f"shipped log: {line}" for line in verdict_lines(shipped))
     for name in log.replaced:
         yield f"BAD: another program wrote above {name}, or deleted it"

@@ -8,10 +8,9 @@ class ShippedLog(Protocol):
     """
     The log at a place, whose other members are known once its lines were read.
 
-    ``notes`` are its checkpoints, which are not verified.  ``replaced`` are the names
-    that have something above their first version, which is the one that counts.
-    ``ignored`` are no parts of the log.  ``is_incomplete`` says whether records are
-    missing before a segment or a checkpoint.
+    ``notes`` are its checkpoints, which are not verified.  ``replaced`` are the
+    names of segments that have something above their first version, which counts.
+    ``ignored`` are the names of what is no part of the log.
     """
 
     @property
@@ -22,9 +21,6 @@ class ShippedLog(Protocol):
 
     @property
     def ignored(self) -> Sequence[str]: ...
-
-    @property
-    def is_incomplete(self) -> bool: ...
 
     def lines(self) -> Iterator[bytes]:
         """

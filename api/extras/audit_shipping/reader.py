@@ -1,7 +1,8 @@
 """Reads the shipped log as an export, for the verifier and for a restore."""
 
+import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from api.extras.audit_shipping.places import Place, Stored, open_place
 from signer.audit import checkpoints
@@ -23,6 +24,8 @@ RECORDS, CHECKPOINTS = "records/", "checkpoints/"
 _LARGEST = 64 * 2**20
 """How much of an object is read, which others may have written; ours are smaller."""
 
+_SEGMENT = re.compile(rf"{RECORDS}([0-9]{{20}})\.jsonl")
+
 
 def segment_name(first: int) -> str:
     return f"{RECORDS}{first:020}.jsonl"
@@ -42,37 +45,49 @@ class ShippedLog:
         self.notes: list[str] = []
         self.replaced: list[str] = []
         self.ignored: list[str] = []
-        self.is_incomplete = False
 
     def lines(self) -> Iterator[bytes]:
         # Checkpoints first: what they cover was shipped before them.
         notes = self._read_checkpoints()
         size, head, count = 0, GENESIS, 0
-        for stored in self._list(RECORDS):
-            first = stored.name.removeprefix(RECORDS).removesuffix(".jsonl")
-            if not first.isdigit() or int(first) <= size:
+        for stored in self._place.list(RECORDS):
+            named = _SEGMENT.fullmatch(stored.name)
+            if named is None or int(named[1]) <= size:
                 self.ignored.append(stored.name)
                 continue
-            self.is_incomplete |= int(first) != size + 1
-            for line in self._place.get(stored, _LARGEST).splitlines(keepends=True):
+            for line in self._read(stored):
                 yield line
-                size, head = read_place(line) or (size, head)
+                place = read_place(line)
+                # Another program may have written any number.
+                if place is not None and place[0] == size + 1:
+                    size, head = place
                 for note in notes.pop(size, ()):
                     count += 1
                     yield checkpoint_line(note)
         for covered in sorted(notes):
-            self.is_incomplete = True
+            count += len(notes[covered])
             yield from map(checkpoint_line, notes[covered])
         if size:
             yield end_line(End(size, head, count))
 
+    def _read(self, stored: Stored) -> Sequence[bytes]:
+        """Return the lines of a segment."""
+        if stored.was_replaced:
+            self.replaced.append(stored.name)
+        if stored.was_deleted:
+            return ()
+        # An empty segment counts as a torn one, since the log cannot go on after it.
+        return self._place.get(stored, _LARGEST).splitlines(keepends=True) or (b"",)
+
     def _read_checkpoints(self) -> dict[int, list[str]]:
         """Return the notes by their size."""
         found = defaultdict[int, list[str]](list)
-        for stored in self._list(CHECKPOINTS):
+        for stored in self._place.list(CHECKPOINTS):
             try:
-                line = parse(self._place.get(stored, MAX_LINE))
-                if isinstance(line, Note):
+                content = (
+                    b"" if stored.was_deleted else self._place.get(stored, MAX_LINE)
+                )
+                if isinstance(line := parse(content), Note):
                     size = checkpoints.parse(line.note).statement.size
                     found[size].append(line.note)
                     self.notes.append(line.note)
@@ -81,10 +96,3 @@ class ShippedLog:
                 pass
             self.ignored.append(stored.name)
         return found
-
-    def _list(self, folder: str) -> Iterator[Stored]:
-        for stored in self._place.list(folder):
-            if stored.was_replaced:
-                self.replaced.append(stored.name)
-            if not stored.was_deleted:
-                yield stored

@@ -86,10 +86,11 @@ def restore(
 
     Exits with 1 if something is missing, which it names.  Repeating it is safe.
     """
-    from api.backend_factories import open_row_macs
+    from api.backend_factories import open_checkpoint_key, open_row_macs
     from api.extras.restore.evidence import read_evidence
     from api.extras.restore.planner import RestorePlanner
     from api.extras.restore.restorer import open_restorer
+    from signer.audit.checkpoints import Verifier
 
     shipped = container.environ.get("AUDIT_SHIP_TO", "").strip()
     if not logs and shipped:
@@ -109,7 +110,9 @@ def restore(
     macs = open_row_macs(container.settings)
     if macs is None:
         raise ConfigurationError(Refusal("mac-key-invalid", "MAC_KEY_FILE is not set"))
-    evidence = read_evidence(logs, macs)
+    signing = open_checkpoint_key(container.settings)
+    trusted = [] if signing is None else [signing.key.public_pem()]
+    evidence = read_evidence(logs, macs, Verifier(*trusted))
     gaps = [*_find_gaps(evidence, container.store)]
     key_ids = [*keys, container.key_name]
     planner = RestorePlanner(
@@ -138,7 +141,11 @@ def restore(
 def _find_gaps(evidence: Evidence, journal: Journal) -> Iterator[str]:
     """Yield why *evidence* may lack a nonce that was signed."""
     for name in evidence.summary.damaged:
-        yield f"{name} is damaged: copy it again"
+        if "://" in name:
+            remedy = "pass the logs of all hosts with --log"
+            yield f"{name} has a gap, which `audit verify --against` shows: {remedy}"
+        else:
+            yield f"{name} is damaged: copy it again"
     missing = len(journal.missing_records(evidence.unverified))
     if missing:
         yield (

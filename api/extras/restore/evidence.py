@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from api.extension import open_shipped_log
-from signer.audit.export import parse
+from backends.record_sequences import RecordSequences
+from signer.audit.checkpoints import Verifier
+from signer.audit.export import Part, Raw, RawReader, parse
 from signer.audit.log import parse_line
+from signer.audit.verify import FoundError, Verification
 from signer.errors import HotWalletError, InvalidInputError
 from signer.model.audit_record import Record, Sealed, made_at
 from signer.row_macs import RowMACs
@@ -34,15 +37,8 @@ class DamagedFileError(InvalidInputError):
     """The rest of a file cannot be read; the lines before it were."""
 
 
-def read_lines(path: Path | str) -> Iterator[bytes]:
-    """
-    Yield the lines of the file *path*; of an overlong one, only its beginning.
-
-    A text is the URL of a shipped log.
-    """
-    if isinstance(path, str):
-        yield from _read_shipped(path)
-        return
+def read_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of the file *path*; of an overlong one, only its beginning."""
     try:
         file = path.open("rb")
     except OSError as e:
@@ -58,17 +54,39 @@ def read_lines(path: Path | str) -> Iterator[bytes]:
             ) from None
 
 
-def _read_shipped(url: str) -> Iterator[bytes]:
-    log = open_shipped_log(url, os.environ)
+_NO_GAPS = {"checkpoint", "unsigned", "overdue", "undeclared", "unrequested"}
+"""Findings about the checkpoints, and about what another program wrote."""
+
+
+def _read_shipped(url: str, verifier: Verifier) -> Iterator[bytes]:
+    """Yield the lines of the log at *url*, and verify that none is missing."""
+    log, problem = open_shipped_log(url, os.environ), ""
     try:
-        yield from log.lines()
+        yield from _verified(log.lines(), verifier)
+    except FoundError as e:
+        problem = "" if e.finding_code in _NO_GAPS else str(e)
     except HotWalletError as e:
         problem = str(e)
-    else:
-        if not log.is_incomplete:
-            return
-        problem = "records are missing"
-    raise DamagedFileError(f"{url}: {problem}")
+    if log.replaced and not problem:
+        problem = f"another program wrote above {log.replaced[0]}"
+    if problem:
+        raise DamagedFileError(f"{url}: {problem}")
+
+
+def _verified(lines: Iterable[bytes], verifier: Verifier) -> Iterator[bytes]:
+    """Yield *lines*, and raise the first finding after the last one."""
+    verification = Verification(verifier, sequences=RecordSequences())
+    found: FoundError | None = None
+    for line in lines:
+        yield line
+        try:
+            if found is None:
+                verification.read(line)
+        except FoundError as e:
+            found = e
+    if found is not None:
+        raise found
+    verification.close()
 
 
 def _lines(stream: BinaryIO) -> Iterator[bytes]:
@@ -81,7 +99,7 @@ def _lines(stream: BinaryIO) -> Iterator[bytes]:
 # A line of the log has this name.  In a string, its quotes would be escaped.
 _LOGGED = b'"record_id"'
 
-_EXPORTED = b'{"hash":'
+_EXPORTED = b'{"hash":', b'{"part":'
 
 # The first field of each record.
 _RECORD = b'{"actor":'
@@ -165,12 +183,14 @@ class Evidence:
 def read_evidence(
     paths: Iterable[Path | str],
     macs: RowMACs,
+    verifier: Verifier | None = None,
     *,
     since: datetime | None = None,
     events: Collection[str] | None = None,
 ) -> Evidence:
     """
-    Read the files and shipped logs *paths*, in any order, also with the same records.
+    Read the files *paths*, in any order, also with the same records.  A text is the URL
+    of a shipped log; *verifier* verifies its checkpoints.
 
     A file has log lines or is an export, plain or compressed with gzip.  Other lines
     are skipped.  A log line may follow a prefix of the log store.  Records from before
@@ -184,7 +204,11 @@ def read_evidence(
     damaged = []
     for path in paths:
         try:
-            for line in read_lines(path):
+            if isinstance(path, str):
+                lines = _read_shipped(path, verifier or Verifier())
+            else:
+                lines = read_lines(path)
+            for line in lines:
                 reader.read(line)
         except DamagedFileError:
             damaged.append(str(path))
@@ -204,6 +228,7 @@ class _Reader:
         self._since = since
         self._events = events
         self._records = dict[str, Record]()
+        self._raw = RawReader()
         self._counts = Counter[str]()
         self._hosts = dict[str, HostEvidence]()
         # The ids of all records with a valid MAC, and of those without one.
@@ -214,7 +239,7 @@ class _Reader:
         """Add the record of *line*, if it has one."""
         self._counts["lines"] += 1
         try:
-            record = _parse(line)
+            record = self._parse(line)
             if record is not None:
                 self._counts[self._add(record)] += 1
         except InvalidInputError:
@@ -266,6 +291,29 @@ class _Reader:
             return "without_mac"
         return "forged" if self._macs.has_key(record.mac) else "unknown_key"
 
+    def _parse(self, line: bytes) -> Record | None:
+        """Return the record of *line*; None if the line is of another kind."""
+        if line.startswith(_EXPORTED):
+            match parsed := parse(line.rstrip(b"\r\n") + b"\n"):
+                case Sealed():
+                    return parsed.record
+                case Raw():
+                    return self._raw.join(parsed).record
+                case Part():
+                    self._raw.add(parsed)
+            return None
+        if _LOGGED not in line:
+            return None
+        begin = max(line.find(b"{"), 0)
+        try:
+            return parse_line(line[begin:])
+        except InvalidInputError:
+            # A write that failed may have left the beginning of its line before it.
+            last = line.rfind(_RECORD)
+            if last <= begin:
+                raise
+            return parse_line(line[last:])
+
 
 def _read_time(record: Record) -> datetime:
     """Return when *record* was drafted; raises ``InvalidInputError``."""
@@ -273,21 +321,3 @@ def _read_time(record: Record) -> datetime:
     if at is None:
         raise InvalidInputError("the id of the record has no time")
     return at
-
-
-def _parse(line: bytes) -> Record | None:
-    """Return the record of *line*; None if the line is of another kind."""
-    if line.startswith(_EXPORTED):
-        parsed = parse(line.rstrip(b"\r\n") + b"\n")
-        return parsed.record if isinstance(parsed, Sealed) else None
-    if _LOGGED not in line:
-        return None
-    begin = max(line.find(b"{"), 0)
-    try:
-        return parse_line(line[begin:])
-    except InvalidInputError:
-        # A write that failed may have left the beginning of its line before this one.
-        last = line.rfind(_RECORD)
-        if last <= begin:
-            raise
-        return parse_line(line[last:])

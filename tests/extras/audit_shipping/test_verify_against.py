@@ -15,7 +15,7 @@ from api.cli.audit import audit
 from api.extras.audit_shipping.places import Place
 from api.extras.audit_shipping.reader import segment_name
 from signer.audit.checkpoints import CheckpointKey
-from signer.audit.export import export, record_lines
+from signer.audit.export import checkpoint_line, export
 from signer.audit.hash_chain import sealed
 from tests.extras.audit_shipping.shipping import Shipping
 from tests.support.audit import KEY, ORIGIN, START, chain_lines, overruled, record
@@ -222,17 +222,51 @@ def test_a_swapped_log_is_found(
     assert not swapped[1]["export"]["ok"]
 
 
-def test_what_is_planted_between_is_ignored(
-    auditor: Auditor, thief: Thief, shipping: Shipping
+UNSIGNED = CheckpointKey.generate().sign(ORIGIN, 10**18, bytes(32), START).note
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("records/00000000000000000001", b"garbage\n"),  # It is listed before ours.
+        ("records/\u00b2.jsonl", b"x"),  # A digit of another kind.
+        (segment_name(2), b"garbage\n"),
+        ("checkpoints/x", b"x"),
+        ("checkpoints/zzz", checkpoint_line(UNSIGNED)),
+    ],
+    ids=["unpadded", "superscript", "between", "garbage", "unsigned"],
+)
+def test_what_is_planted_is_no_part_of_the_log(
+    auditor: Auditor, thief: Thief, name: str, content: bytes
 ) -> None:
-    """It cannot be deleted, so it must not end the verification."""
-    lines = b"".join(x for e in shipping.store.sealed(1, 1) for x in record_lines(e))
-    thief.write(segment_name(2), lines)
-    thief.write("checkpoints/x", b"x")
+    """It cannot be deleted, so it must not end the verification; also a second time."""
+    thief.write(name, content)
+    thief.write(name, content)
     status, document, _ = auditor.verify()
 
-    assert status == 0
-    assert document["ignored"] == ["checkpoints/x", segment_name(2)]
+    assert (status, document["replaced"]) == (0, [])
+    assert document["shipped"]["records"] == 6
+    unsigned = document["shipped"]["forgedCheckpoints"]
+    assert document["ignored"] == ([] if unsigned else [name])
+
+
+def test_names_do_not_move_the_cursor(auditor: Auditor, thief: Thief, url: str) -> None:
+    if url.startswith("file:"):  # moto takes no such name.
+        thief.write("checkpoints/\x1b[2J\nok: all is well", b"x")
+        assert "\\x1b[2J\\nok: all" in auditor.verify()[2]
+
+
+def test_a_numbered_line_hides_no_later_segment(
+    auditor: Auditor, thief: Thief, exported: Callable[[], str]
+) -> None:
+    """The next name is free for a thief, and the shipper stops there."""
+    line = b'{"hash":"%s","raw":"AA==","sequence":%d}\n' % (b"0" * 64, 10**15)
+    thief.write(segment_name(7), line)
+    status, document, _ = auditor.verify(exported())
+
+    assert status == 1
+    assert document["shipped"]["finding"]["record"] == 7
+    assert document["export"]["ok"]
 
 
 def test_an_export_comes_from_standard_input(

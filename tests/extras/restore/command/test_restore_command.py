@@ -136,13 +136,20 @@ def test_the_shipped_log_is_read_by_itself(
     monkeypatch.setenv("AUDIT_SHIP_TO", place.as_uri())
     configured = lost.run("restore", "--dry-run")
     (segment,) = (place / "records").iterdir()
-    segment.rename(segment.with_name(f"{2:020}.jsonl"))
+    content = segment.read_bytes()
+    header, _, *others = content.splitlines(keepends=True)
+    segment.write_bytes(b"".join([header, *others]))
     holed = lost.run("restore", "--dry-run")
+    segment.write_bytes(content)
+    line = b'{"hash":"%s","raw":"AA==","sequence":%d}\n' % (b"0" * 64, 10**15)
+    segment.with_name(f"{len(others) + 2:020}.jsonl").write_bytes(line)
+    planted = lost.run("restore", "--dry-run")
 
     assert named.status == configured.status == 0
     assert named.out.splitlines()[1:] == configured.out.splitlines()[1:] == by_log
-    assert holed.status == 1
-    assert f"{place.as_uri()} is damaged" in holed.out
+    for each in (holed, planted):
+        assert each.status == 1
+        assert f"{place.as_uri()} has a gap" in each.out
 
 
 def test_json(lost: Lost) -> None:
