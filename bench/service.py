@@ -217,11 +217,11 @@ class Service:
         # Refused requests mean that some of the tenant still wait.
         return bool(request("GET", url, headers=headers)[2].get("refunds", True))
 
-    def await_idle(self) -> None:
-        """Wait until the API answers nothing any more; its clients may be gone."""
-        server = self.stack.processes["serve"].pid
+    def await_idle(self, name: str = "serve") -> None:
+        """Wait until the process *name*, by default the API, has nothing to do."""
+        process = self.stack.processes[name].pid
         used = -1.0
-        while (now := cpu_seconds(server)) - used > _IDLE_SECONDS:
+        while (now := cpu_seconds(process)) - used > _IDLE_SECONDS:
             used = now
             time.sleep(0.5)
 

@@ -22,6 +22,7 @@ NAMES: Mapping[str, str] = {
     "sweep-sqlite": "sweep_sqlite",
     "sweep-postgresql": "sweep_postgresql",
     "fsyncs": "fsyncs",
+    "shipping": "shipping",
     "processes": "processes",
     "growth": "growth",
     "shares": "shares",
