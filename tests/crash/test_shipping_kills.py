@@ -1,19 +1,22 @@
 """Processes are killed, and the place is away: what is signed has a shipped record."""
 
 import json
-import shutil
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
 import pytest
+from moto.server import ThreadedMotoServer
 
 from signer.model.audit_record import made_at
 from tests.crash.conftest import SEED, Open
 from tests.crash.gateway_process import Load
 from tests.crash.killer import Killer
 from tests.crash.laboratory import Laboratory
+from tests.extras.audit_shipping.shipping import create_bucket
 
 
 _LAG = timedelta(seconds=15)
@@ -22,13 +25,81 @@ _SLACK = timedelta(seconds=1)
 """A record is drafted before it is committed, and a file dated after it is written."""
 
 
-def _shipped(place: Path) -> Iterator[tuple[str, datetime]]:
-    """Yield each record at the place, and when its segment got its name."""
-    for path in (place / "records").iterdir():
-        if path.name.startswith("."):
-            continue  # A draft of a killed process.
-        at = datetime.fromtimestamp(path.stat().st_ctime, UTC)
-        for line in path.read_bytes().splitlines():
+class _Place(Protocol):
+    """A place that can be away for some time."""
+
+    settings: Mapping[str, str]
+
+    def go(self) -> None:
+        """Let it be away."""
+
+    def come_back(self) -> None:
+        """Let it be there, if it is away."""
+
+    def segments(self) -> Iterator[tuple[datetime, bytes]]:
+        """Yield each segment, and when it was there."""
+
+
+class _Folder:
+    def __init__(self, home: Path) -> None:
+        self._place, self._away = home / "place", home / "away"
+        self._place.mkdir()
+        self.settings = {"AUDIT_SHIP_TO": self._place.as_uri()}
+
+    def go(self) -> None:
+        self._place.rename(self._away)
+
+    def come_back(self) -> None:
+        if self._away.exists():
+            self._away.rename(self._place)
+
+    def segments(self) -> Iterator[tuple[datetime, bytes]]:
+        for path in (self._place / "records").iterdir():
+            if not path.name.startswith("."):  # A draft of a killed process.
+                at = datetime.fromtimestamp(path.stat().st_ctime, UTC)
+                yield at, path.read_bytes()
+
+
+class _Bucket:
+    """A bucket over HTTP, whose server stops and keeps what it has."""
+
+    def __init__(self) -> None:
+        self._server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+        self._server.start()
+        host, self._port = self._server.get_host_and_port()
+        names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        self.settings = {
+            "AUDIT_SHIP_TO": "s3://kills/log",
+            "AWS_ENDPOINT_URL_S3": f"http://{host}:{self._port}",
+            "AWS_REGION": "us-east-1",
+            **dict.fromkeys(names, "test"),
+        }
+        self._client = create_bucket(self.settings["AWS_ENDPOINT_URL_S3"], "kills")
+
+    def go(self) -> None:
+        self._server.stop()
+
+    def come_back(self) -> None:
+        self._server.stop()
+        self._server = ThreadedMotoServer("127.0.0.1", self._port, verbose=False)
+        self._server.start()
+
+    def segments(self) -> Iterator[tuple[datetime, bytes]]:
+        pages = self._client.get_paginator("list_object_versions").paginate(
+            Bucket="kills", Prefix="log/records/"
+        )
+        for each in (each for page in pages for each in page["Versions"]):
+            found = self._client.get_object(Bucket="kills", Key=each["Key"])
+            yield each["LastModified"], found["Body"].read()
+
+    def close(self) -> None:
+        self._server.stop()
+
+
+def _shipped(place: _Place) -> Iterator[tuple[str, datetime]]:
+    """Yield each record at the place, and when its segment was there."""
+    for at, segment in place.segments():
+        for line in segment.splitlines():
             if b'"id":' in line:
                 yield json.loads(line)["id"], at
 
@@ -39,7 +110,7 @@ def _time(record_id: str) -> datetime:
     return at
 
 
-def _violations(lab: Laboratory, place: Path) -> Iterator[str]:
+def _violations(lab: Laboratory, place: _Place) -> Iterator[str]:
     """Yield each signature that began while an older record was not at the place."""
     shipped = dict(_shipped(place))
     records = [(_time(each.id), each) for each in lab.evidence().audit]
@@ -59,29 +130,52 @@ def _violations(lab: Laboratory, place: Path) -> Iterator[str]:
             yield f"{each.id} of {began} was signed too early"
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> _Folder:
+    return _Folder(tmp_path)
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Bucket]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    with closing(_Bucket()) as bucket:
+        yield bucket
+
+
 @pytest.mark.parametrize(
-    "kills", [20, pytest.param(200, marks=pytest.mark.soak)], ids=str
+    ("kind", "kills"),
+    [
+        ("folder", 20),
+        pytest.param("folder", 200, marks=pytest.mark.soak),
+        pytest.param("bucket", 40, marks=pytest.mark.soak),
+    ],
 )
 def test_no_signature_is_made_while_the_log_lags(
-    open_laboratory: Open, empty_postgresql_url: str, tmp_path: Path, kills: int
+    open_laboratory: Open,
+    empty_postgresql_url: str,
+    request: pytest.FixtureRequest,
+    kind: str,
+    kills: int,
 ) -> None:
     """The place is away for longer than the lag, in the middle of the kills."""
-    place, away = tmp_path / "place", tmp_path / "away"
-    place.mkdir()
+    place: _Place = request.getfixturevalue(kind)
     limits = {"AUDIT_SHIP_MAX_LAG": str(int(_LAG.total_seconds()))}
-    settings = {"AUDIT_SHIP_TO": place.as_uri(), **limits}
+    settings = {**place.settings, **limits}
     lab = open_laboratory(empty_postgresql_url, settings=settings)
     gateway = lab.start_gateway(Load("shipping"))
     killer = Killer(lab.supervisor, SEED)
+    is_away = False
     while killer.count < kills:
-        if killer.count == kills // 2 and place.exists():
-            place.rename(away)
+        if killer.count == kills // 2 and not is_away:
+            place.go()
+            is_away = True
         killer.kill()
         lab.sleep(killer.wait(0.5))
     lab.sleep(_LAG.total_seconds() + 5)
-    if away.exists():
-        shutil.move(away, place)
+    place.come_back()
     lab.settle(gateway)
 
     lab.assert_no_violations()
     assert list(_violations(lab, place)) == []
+    assert len(dict(_shipped(place))) > kills

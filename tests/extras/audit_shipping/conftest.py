@@ -4,14 +4,13 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
-import boto3  # type: ignore[import-untyped]
 import pytest
 from moto.server import ThreadedMotoServer
 
 from api.extras.audit_shipping.places import Place, open_place
 from backends.sql import SQLStore
 from tests.api.support import SettableClock
-from tests.extras.audit_shipping.shipping import Shipping
+from tests.extras.audit_shipping.shipping import Shipping, create_bucket
 from tests.support.audit import START
 
 
@@ -33,13 +32,7 @@ def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     name = f"shipped-{next(_NUMBERS)}"
-    client = boto3.client("s3", endpoint_url=s3, region_name="us-east-1")
-    client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
-    rule = {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 1}}
-    client.put_object_lock_configuration(
-        Bucket=name,
-        ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule},
-    )
+    create_bucket(s3, name)
     return name
 
 

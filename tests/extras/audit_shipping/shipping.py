@@ -1,6 +1,9 @@
 """A log that is shipped, and the processes that ship it."""
 
 from dataclasses import dataclass
+from typing import Any
+
+import boto3  # type: ignore[import-untyped]
 
 from api.extras.audit_shipping.places import Place
 from api.extras.audit_shipping.reader import RECORDS
@@ -16,6 +19,18 @@ from tests.support.ledgers import seal
 
 
 SETTINGS = CheckpointSettings(KEY, ORIGIN)
+
+
+def create_bucket(url: str, name: str) -> Any:
+    """Create a bucket with versions and object lock at *url*; return the client."""
+    client = boto3.client("s3", endpoint_url=url, region_name="us-east-1")
+    client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+    rule = {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 1}}
+    client.put_object_lock_configuration(
+        Bucket=name,
+        ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule},
+    )
+    return client
 
 
 @dataclass
