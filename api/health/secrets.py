@@ -105,7 +105,7 @@ def find_secrets(
 def _names_kms_key(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return b"arn:" in file.read(_MOST_OF_A_NAME)
+            return b"arn:" in file.readline(_MOST_OF_A_NAME)
     except OSError:
         return False
 

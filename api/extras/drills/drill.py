@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,10 @@ from signer.errors import HotWalletError, InvalidInputError
 from signer.model.key import KeyState
 from signer.ports.clock import Clock, utc_now
 from signer.private_files import write_whole
+from signer.row_macs import RowMACs
 
+
+_EVIDENCE = "evidence of a drill"
 
 _BEGIN = Step("begin", "The service pays a refund before the emergency.")
 
@@ -68,11 +72,17 @@ class Drill:
             return False
         try:
             found = json.loads(self.path.read_bytes())
+            # Its facts become variables of commands.
+            mac, text = found.pop("mac"), _text(found)
             is_ours = (found["drill"], found["url"]) == (self.name, self.url)
-        except (ValueError, LookupError, TypeError):
+            is_ours &= self._macs.is_mac_of_text(mac, _EVIDENCE, text)
+        except (ValueError, LookupError, TypeError, AttributeError):
             is_ours = False
         if not is_ours:
-            problem = "exists, and is no evidence of this drill: choose another file"
+            problem = (
+                "exists, and is no evidence of this drill that this service wrote:"
+                " choose another file"
+            )
             raise InvalidInputError(problem, field="--out")
         self.evidence.update(found)
         return True
@@ -268,9 +278,19 @@ class Drill:
 
     def _save(self) -> str:
         """Write the evidence; return its digest."""
-        content = json.dumps(self.evidence, indent=1).encode() + b"\n"
+        mac = self._macs.mac_of_text(_EVIDENCE, _text(self.evidence))
+        content = _text({**self.evidence, "mac": mac}).encode() + b"\n"
         write_whole(self.path, content)
         return hashlib.sha256(content).hexdigest()
+
+    @cached_property
+    def _macs(self) -> RowMACs:
+        with self._opened() as container:
+            return container.row_macs
+
+
+def _text(evidence: Evidence) -> str:
+    return json.dumps(evidence, indent=1)
 
 
 def _remains(container: Container) -> Iterator[str]:

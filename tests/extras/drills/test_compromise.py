@@ -54,6 +54,11 @@ def test_each_fault_is_found_and_the_drill_continues(
     drill.path.unlink()
 
     drill.require_failure("disable-key")
+    written = drill.path.read_text(encoding="utf-8")
+    planted = written.replace('"facts": {', '"facts": {"path": "/planted",')
+    drill.path.write_text(planted, encoding="utf-8")
+    assert "is no evidence of this drill" in drill.play().stderr
+    drill.path.write_text(written, encoding="utf-8")
     people["disable-key"] = lambda _: None
     drill.require_failure("disable-key", patience=2)
     assert "still signs" in drill.evidence["steps"][-1]["problem"]
