@@ -12,8 +12,9 @@ The lines of a report::
 The checkpoints ``after`` and ``through`` bracket the period: every record between them
 is on a line or in ``counts``.  So the clocks of the hosts that wrote the records decide
 nothing.  The bracket goes from the checkpoint before the first one that was signed in
-the period to the one after the last: a checkpoint whose time is wrong makes it longer,
-and never shorter.  A record with a time outside of the period is marked.
+the period to the one after the last.  A checkpoint whose time is too late makes it
+longer.  The records of one whose time is too early are in the report of the period
+before.  A record with a time outside of the period is marked.
 
 A report follows from the log, its checkpoints and the period alone.  So two people who
 have the same export make the same report.

@@ -200,7 +200,7 @@ BRACKETS = [
 def test_checkpoints_bracket_the_period(
     checkpoints: Sequence[tuple[int, int]], bracket: list[int] | None
 ) -> None:
-    """A wrong clock makes the bracket longer, and never shorter."""
+    """A clock that is too late makes the bracket longer."""
     period = ReportPeriod(_day(3), _day(5))
     size = max(size for size, _ in checkpoints)
     records = [_record(day) for day in range(1, size + 1)]
