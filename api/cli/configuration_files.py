@@ -211,10 +211,6 @@ def networks_text(
         placeholder=PLACEHOLDER_URL,
         key=_toml_key,
         list=json.dumps,
-        overrides=(
-            *("block_seconds", "confirmations", "finality", "fees", "pending"),
-            *("rpc_batch", "coin_is"),
-        ),
     )
 
 
