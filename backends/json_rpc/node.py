@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -37,6 +37,7 @@ from backends.json_rpc.error_mapping import (
     map_error,
 )
 from backends.json_rpc.parsing import attempt
+from signer.config.networks import FeeForm
 from signer.errors import (
     ChainError,
     ChainUnavailableError,
@@ -237,7 +238,7 @@ class NodeRules:
 
     batch: int = LARGEST_BATCH
     has_pending: bool = True
-    fees: Literal["eip-1559", "legacy", "tempo"] | None = None
+    fees: FeeForm | None = None
     coin: tuple[str, int] | None = None
 
     @property

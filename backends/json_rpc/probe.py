@@ -188,7 +188,7 @@ def is_near(declared: float, found: float | None) -> bool:
 
 def find_differences(network: Network, found: Probe) -> Iterator[str]:
     """Yield what the keys of *network* say otherwise than its node shows."""
-    if network.fees in {"eip-1559", "tempo"} and not found.has_base_fee:
+    if network.fees not in {None, "legacy"} and not found.has_base_fee:
         yield f"fees is {network.fees}, and its newest block has no base fee"
     if network.finality != "confirmations":
         height = found.safe if network.finality == "safe" else found.finalized

@@ -34,6 +34,7 @@ from signer.config.models import (
     as_tuple,
     read_toml,
 )
+from signer.crypto.transactions import TempoTransaction
 from signer.errors import InvalidInputError
 
 
@@ -74,6 +75,17 @@ def _https_base(url: str) -> str:
 
 
 Finality = Literal["confirmations", "safe", "finalized"]
+
+FeeForm = Literal["eip-1559", "legacy", "tempo"]
+"""How the transactions of a network pay for gas."""
+
+TOKEN_FEES: Mapping[FeeForm | None, type[TempoTransaction]] = {
+    "tempo": TempoTransaction
+}
+"""The forms whose transactions name a token for their fee, and their class."""
+
+SIGNED_TYPES = (0, 1, 2, *(each.type for each in TOKEN_FEES.values()))
+"""What the service signs: 3 has blobs, and 4 sets code."""
 
 
 NOOP_GAS = 21_000
@@ -222,7 +234,7 @@ class Network(StrictModel):
     finality: Finality = "confirmations"
     block_seconds: Annotated[float | None, NOT_LIMITING] = Field(None, gt=0, le=600)
     pending: Annotated[Literal["pool", "none"], NOT_LIMITING] = "pool"
-    fees: Annotated[Literal["eip-1559", "legacy", "tempo"] | None, NOT_LIMITING] = None
+    fees: Annotated[FeeForm | None, NOT_LIMITING] = None
     data_fee: Annotated[Literal["op-stack"] | None, NOT_LIMITING] = None
     coin_is: Annotated[str | None, NOT_LIMITING] = None
     max_fee_per_gas_gwei: Annotated[int, MOST] = Field(500, gt=0)
@@ -274,8 +286,10 @@ class Network(StrictModel):
                 raise ValueError(f"coin_is: {self.coin_is} has more decimals than coin")
             if self.vault is not None:
                 raise ValueError("coin_is: a vault's tokens pay for no gas")
-        elif self.fees == "tempo":
-            raise ValueError("coin_is must name the token that pays the fees of tempo")
+        elif self.fees in TOKEN_FEES:
+            raise ValueError(
+                f"coin_is must name the token that pays the fees of {self.fees}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -321,7 +335,7 @@ class Network(StrictModel):
     @property
     def fee_token(self) -> Token | None:
         """The token that each transaction names for its fee; None on other chains."""
-        return self.token_of_coin if self.fees == "tempo" else None
+        return self.token_of_coin if self.fees in TOKEN_FEES else None
 
     @property
     def noop_gas(self) -> int:

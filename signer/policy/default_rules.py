@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib.resources import files
 
-from signer.config.networks import Network
+from signer.config.networks import SIGNED_TYPES, Network
 from signer.config.tenants import TenantRegistry
 from signer.model.approval_need import ApprovalNeed
 from signer.policy.policy import Policy
@@ -80,9 +80,8 @@ def service_files(
     (``limits``), and are comments here.  So the number of rules, and the time of a
     decision, do not grow with the configuration.
     """
-    text = "\n".join(
-        [*_describe(networks), "", _read("service.cedar").text, *_tenant_rules(tenants)]
-    )
+    rules = _read("service.cedar").text.replace("SIGNED_TYPES", f"{[*SIGNED_TYPES]}")
+    text = "\n".join([*_describe(networks), "", rules, *_tenant_rules(tenants)])
     if _has_threshold(networks, tenants):
         text += _APPROVE_ABOVE
     default = PolicyFile("default.cedar", text)

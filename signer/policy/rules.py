@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from eth_utils.address import is_checksum_address
 
+from signer.config.networks import SIGNED_TYPES
 from signer.policy.facts import (
     AnyFacts,
     Calldata,
@@ -84,14 +85,13 @@ RULES: Mapping[str, str] = {
     NO_DECISION: "the policy was not asked, which is a bug of this program",
 }
 
-_TYPES = (0, 1, 2, 0x76)  # 3 has blobs, 4 sets code, and 0x76 is Tempo's.
 _LIKE_A_DIGEST = 32
 _ELSEWHERE = frozenset({RecipientKind.OTHER, RecipientKind.NONE})
 
 # What no default permits, in the order of ``Decision.rules``.
 _OF_TRANSACTIONS: Sequence[tuple[str, Callable[[TransactionFacts], bool]]] = (
     ("network", lambda f: f.network is None and f.caller.path is not Path.ACCOUNT),
-    ("transaction-type", lambda f: f.type not in _TYPES),
+    ("transaction-type", lambda f: f.type not in SIGNED_TYPES),
     ("gas", lambda f: "gas" in f.exceeded),
     ("creation", lambda f: f.shape is Shape.CREATION),
     ("allowance", lambda f: f.grants_allowance),

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from signer.amounts import COIN_DECIMALS, parse_units
 from signer.chain.erc20 import decode_transfer
 from signer.chain.vault import ITEM_GAS, Item, batch_gas, decode_pay
-from signer.config.networks import GWEI, Network, Token
+from signer.config.networks import GWEI, TOKEN_FEES, Network, Token
 from signer.config.tenants import NO_LIMITS, Tenant
 from signer.crypto.transaction_json import read_data
 from signer.crypto.transactions import (
@@ -319,8 +319,10 @@ def _pays_fees(transaction: AnyTransaction, network: Network) -> bool:
     """Return whether *transaction* pays its fee as *network* does."""
     if network.fee_token is None:
         return transaction.type in _TYPES
-    token = getattr(transaction, "fee_token", None)
-    return bool(token == network.fee_token.address)
+    return (
+        isinstance(transaction, TOKEN_FEES[network.fees])
+        and transaction.fee_token == network.fee_token.address
+    )
 
 
 def _require_address(recipient: str) -> None:

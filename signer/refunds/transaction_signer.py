@@ -11,13 +11,12 @@ from typing import Any
 
 from signer.amounts import format_units
 from signer.audit.log import AuditLog
-from signer.config.networks import Network
+from signer.config.networks import TOKEN_FEES, Network
 from signer.crypto.transactions import (
     AnyTransaction,
     DynamicFeeTransaction,
     LegacyTransaction,
     SignedBytes,
-    TempoTransaction,
 )
 from signer.errors import RecoveryError
 from signer.keys.keyring import KeyRing
@@ -374,7 +373,8 @@ def build_transaction(
         "data": payload.data,
     }
     if network.fee_token is not None:
-        return TempoTransaction(**fields, fee_token=network.fee_token.address)
+        form = TOKEN_FEES[network.fees]
+        return form(**fields, fee_token=network.fee_token.address)
     return DynamicFeeTransaction(**fields)
 
 

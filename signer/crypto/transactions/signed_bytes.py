@@ -78,9 +78,9 @@ class SignedBytes:
         policy decides that.  A blob transaction is decoded without its blobs.
 
         Raises:
-            EncodingError: *raw* is not one canonical transaction of types 0 to 4 or
-                0x76, is not bound to a chain (EIP-155), is together with its blobs, or
-                a signature is out of range.
+            EncodingError: *raw* is not one canonical transaction of type 0 or of
+                ``_READERS``, is not bound to a chain (EIP-155), is together with its
+                blobs, or a signature is out of range.
             InvalidInputError: A field is out of range.
         """
         reader = _READERS.get(raw[:1])
@@ -89,7 +89,8 @@ class SignedBytes:
         elif raw[:1] >= _FIRST_LIST:
             transaction, signature = read_legacy(decode(raw))
         else:
-            raise EncodingError("not a transaction of the types 0 to 4 or 0x76")
+            known = ", ".join(f"{first[0]:#x}" for first in _READERS)
+            raise EncodingError(f"not a transaction of the types 0, {known}")
         return cls(raw, transaction, signature)
 
     @property
