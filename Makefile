@@ -51,8 +51,8 @@ check: WORKERS := $(shell echo $$(($(CORES) < 6 ? $(CORES) : 6)))
 check: lint ## Lint, and the tests of the core that start no program: under a minute.
 	@$(PYTEST) -q signer tests/unit/signer $(SLOW:%=--ignore=tests/unit/signer/%.py)
 
-# More, since they wait for other processes half of the time.
-test: WORKERS := $(shell echo $$(($(CORES) < 5 ? $(CORES) + 4 : 8)))
+# More, since those that prefer tests of processes wait most of the time.
+test: WORKERS := $(shell echo $$(($(CORES) < 5 ? $(CORES) + 6 : 10)))
 test: .venv/.ready node_modules/.ready programs ## All tests.
 	@$(PYTEST) --durations=25 $(ARGS)
 

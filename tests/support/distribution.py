@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
+from tests.support.forked_workers import fork_workers
+
 
 _CRASH = "tests/crash/"
 
@@ -85,6 +87,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Distribution
     if config.getoption("dist") != "loadfile":
         return None
     return Distribution(config, log)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the workers of ``--dist loadfile`` as forks."""
+    if config.getoption("dist", "no") == "loadfile" and not config.option.collectonly:
+        fork_workers(config)
 
 
 def pytest_collection_modifyitems(

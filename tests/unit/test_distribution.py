@@ -1,10 +1,11 @@
-"""The plugin that distributes the tests names folders and files that exist."""
+"""The plugin that distributes the tests, and the forks that run them."""
 
 from pathlib import Path
 
 import pytest
 
 from tests.support.distribution import LONG, LONGEST_FIRST, place
+from tests.support.programs import run_python
 
 
 ROOT = Path(__file__).parents[2]
@@ -25,3 +26,31 @@ def test_a_place_is_the_first_that_matches(number: int, path: str) -> None:
 def test_other_files_come_last() -> None:
     """They are short."""
     assert place("tests/unit/test_distribution.py") == len(LONGEST_FIRST)
+
+
+_FORKED = """
+import sys
+
+def test_it():
+    assert sys.modules["__main__"].__file__.endswith("/forked_workers.py")
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "status", "said"),
+    [
+        (_FORKED, 0, "1 passed"),
+        ("import absent_module", 1, "No module named 'absent_module'"),
+        ("def broken(:", 1, "SyntaxError"),
+    ],
+)
+def test_workers_are_forks(tmp_path: Path, source: str, status: int, said: str) -> None:
+    """A file that cannot be imported is an error as in other workers."""
+    (tmp_path / "test_it.py").write_text(source, "utf-8")
+
+    options = ("-c", "/dev/null", "-p", "tests.support.distribution")
+    xdist = ("-n", "2", "--dist", "loadfile", "--import-mode=importlib")
+    result = run_python(*("-m", "pytest", *options, *xdist, str(tmp_path)), environ={})
+
+    assert result.returncode == status, result.stdout
+    assert said in result.stdout
