@@ -159,9 +159,7 @@ class Assets:
             COIN_ADDRESS, network.coin_is or COIN, COIN_DECIMALS
         )
         self._shared = network.token_of_coin
-        self._fee_unit = 1
-        if network.fee_token is not None:
-            self._fee_unit = network.fee_token.in_coin(1)
+        self._fee_token = network.fee_token
 
     @property
     def held(self) -> Sequence[Asset]:
@@ -177,11 +175,16 @@ class Assets:
 
     def fee(self, wei: int) -> int:
         """Return a fee in wei; a fee in a token is of whole units, rounded up."""
-        return -(-wei // self._fee_unit) * self._fee_unit
+        unit = 1 if self._fee_token is None else self._fee_token.in_coin(1)
+        return -(-wei // unit) * unit
 
     def is_fee(self, transfer: TokenTransfer) -> bool:
         """Return whether *transfer* is the fee of its transaction."""
-        return self._fee_unit > 1 and transfer.recipient.lower() == _FEE_MANAGER
+        return (
+            self._fee_token is not None
+            and transfer.token == self._fee_token.address
+            and transfer.recipient.lower() == _FEE_MANAGER
+        )
 
     def __getitem__(self, address: str) -> Asset:
         return self._by_address[address]

@@ -8,12 +8,16 @@ import pytest
 
 from api.extras.books.accounts import Account, Openings
 from api.extras.books.comparison import Comparison, NetworkBooks, Progress
-from api.extras.books.entries import Period, find_blocks
+from api.extras.books.entries import Assets, Period, find_blocks
+from signer.config.networks import Network
 from signer.errors import ChainUnavailableError, InvalidInputError
 from signer.model.refund import COIN_ADDRESS
+from signer.ports.chain_history import TokenTransfer
 from tests.extras.books.paid_books import (
     BLOCK_SECONDS,
+    CUSTOMER,
     NETWORK,
+    OTHER_TOKEN,
     START,
     STRANGER,
     TOKEN,
@@ -285,3 +289,33 @@ def test_an_account_that_was_not_used_is_empty() -> None:
     assert Account(WALLET, TOKEN).is_empty
     assert not Account(WALLET, TOKEN, opening=1).is_empty
     assert not Account(WALLET, TOKEN, received=1).is_empty
+
+
+_MANAGER = "0xfeEC000000000000000000000000000000000000"
+
+
+@pytest.mark.parametrize(
+    ("fees", "decimals", "token", "recipient", "is_fee"),
+    [
+        ("tempo", 6, TOKEN, _MANAGER, True),
+        ("tempo", 18, TOKEN, _MANAGER, True),
+        ("tempo", 6, OTHER_TOKEN, _MANAGER, False),
+        ("tempo", 6, TOKEN, CUSTOMER, False),
+        ("eip-1559", 6, TOKEN, _MANAGER, False),
+    ],
+)
+def test_a_fee_is_of_the_token_that_pays_fees(
+    fees: str, decimals: int, token: str, recipient: str, *, is_fee: bool
+) -> None:
+    """It goes to the fee manager; everything else that leaves the wallet is shown."""
+    paid = {"address": TOKEN, "decimals": decimals, "max_amount": "1000"}
+    network = Network.model_validate(
+        {
+            "chain_id": 1, "rpc_urls": ["http://127.0.0.1:9"], "coin_is": "TUSD",
+            "fees": fees, "tokens": {"TUSD": paid},
+        }
+    )
+    block = PaperChain().block(1)
+    transfer = TokenTransfer(token, WALLET, recipient, 5, "0x1", block, 0)
+
+    assert Assets(network, []).is_fee(transfer) is is_fee
