@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from signer.amounts import COIN_DECIMALS, format_units
+from signer.config.networks import TOKEN_FEES, Network
 from signer.crypto.transaction_json import read_quantity
 from signer.crypto.transactions import DynamicFeeTransaction, LegacyTransaction
 from signer.errors import ConflictError, InvalidInputError, NonceUsedError
@@ -126,12 +127,14 @@ class TransactionSender:
         store: Ledger,
         clock: Clock,
         nodes: Mapping[str, NodeProxy],
+        networks: Mapping[str, Network],
     ) -> None:
         """
         Create a sender.
 
         *nodes*, by network, count the nonces of a wallet that is not opened yet.
         """
+        self._networks = networks
         self._refunds = refunds
         self._store = store
         self._clock = clock
@@ -196,7 +199,10 @@ class TransactionSender:
         head = self._nodes[wanted.network].forward(method, ["latest", False])
         given = head.get("baseFeePerGas") if isinstance(head, dict) else None
         base_fee = None if given is None else read_quantity(given, "baseFeePerGas")
-        kind = LegacyTransaction if base_fee is None else DynamicFeeTransaction
+        fees = self._networks[wanted.network].fees
+        is_legacy = base_fee is None or fees == "legacy"
+        in_coin = LegacyTransaction if is_legacy else DynamicFeeTransaction
+        kind = TOKEN_FEES.get(fees, in_coin)
         if payment.type not in {None, kind.type}:
             raise InvalidInputError(
                 f"transactions of this network are sent with the type {kind.type}:"
@@ -206,7 +212,7 @@ class TransactionSender:
         if payment.max_price is not None and payment.max_price < (base_fee or 1):
             raise InvalidInputError(
                 "max fee per gas less than block base fee: the transaction could not be"
-                f" mined for {payment.max_price} wei, the base fee is {base_fee or 0}."
+                f" mined for {payment.max_price}, the base fee is {base_fee or 0}."
                 " Leave gasPrice and maxFeePerGas out: the worker chooses the fee",
                 field="maxFeePerGas",
             )

@@ -127,7 +127,7 @@ def test_transactions_of_one_wei_meet_the_same_limit(world: World) -> None:
     world.tenants = _tenants(gas_per_hour=GAS_PER_HOUR)
     node = ScriptedProxy({"eth_getTransactionCount": "0x0"})
     service = ruled(world, RULES).service
-    sender = TransactionSender(service, world.store, world.clock, {"local": node})
+    sender = TransactionSender(service, world.store, world.clock, {"local": node}, {})
     one_wei = ContractCall(world.signer.address, CHAIN_ID, CUSTOMER, 1, b"")
 
     def send(number: int) -> Refund:

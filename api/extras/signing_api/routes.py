@@ -153,6 +153,7 @@ def open_transaction_sender(container: Container) -> TransactionSender:
         container.store,
         container.ledger_clock,
         container.node_proxies,
+        container.networks,
     )
 
 

@@ -311,8 +311,11 @@ def test_a_fee_is_of_the_token_that_pays_fees(
     paid = {"address": TOKEN, "decimals": decimals, "max_amount": "1000"}
     network = Network.model_validate(
         {
-            "chain_id": 1, "rpc_urls": ["http://127.0.0.1:9"], "coin_is": "TUSD",
-            "fees": fees, "tokens": {"TUSD": paid},
+            "chain_id": 1,
+            "rpc_urls": ["http://127.0.0.1:9"],
+            "coin_is": "TUSD",
+            "fees": fees,
+            "tokens": {"TUSD": paid},
         }
     )
     block = PaperChain().block(1)

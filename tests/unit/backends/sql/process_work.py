@@ -231,7 +231,7 @@ def work_on_signing(processes: Processes) -> None:
         )
     tenant = Tenant(subjects=("shop",), max_open_refunds=9)
     sign.tenants = TenantRegistry({"shop": tenant})
-    sender = TransactionSender(sign.service, sign.store, now, {})
+    sender = TransactionSender(sign.service, sign.store, now, {}, {})
     wallet, chain_id = sign.signer.address, sign.network.chain_id
     transfer = TransferRequest(wallet, chain_id, "TUSD", REQUEST.recipient, "1")
     accepted = sender.accept(transfer, "local", "shop", ALICE)

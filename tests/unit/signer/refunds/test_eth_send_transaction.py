@@ -61,6 +61,7 @@ def _sender(
         store or world.store,  # type: ignore[arg-type]
         world.clock,
         {"local": node},
+        {"local": world.network},
     )
 
 
@@ -404,6 +405,24 @@ def test_terms_on_which_it_cannot_be_mined(
     assert world.store.list("shop").refunds == ()
 
 
+@pytest.mark.parametrize(
+    ("fees", "sent"), [("tempo", 118), ("legacy", 0), ("eip-1559", 2), (None, 2)]
+)
+def test_the_type_is_that_of_the_network(
+    world: World, fees: str | None, sent: int
+) -> None:
+    """Also where blocks have a base fee: prices are in its units, whatever pays."""
+    update = {"fees": fees, "coin_is": "TUSD"}
+    world.network = world.network.model_copy(update=update)
+    sender = _sender(world, node=_node("0x7"))
+    payment = replace(TRANSFER, max_price=7)
+
+    with pytest.raises(InvalidInputError, match=f"with the type {sent}:"):
+        sender.accept(replace(payment, type=1), "local", "shop", ACTOR)
+    accepted = sender.accept(replace(payment, type=sent), "local", "shop", ACTOR)
+    assert accepted.status is Status.QUEUED
+
+
 def test_a_repeated_payment_has_its_terms(world: World) -> None:
     """The base fee may have risen since: it joins all the same."""
     cheap = replace(NUMBERED, max_price=7)
@@ -565,7 +584,7 @@ def test_everything_else_is_a_call_that_the_policy_refuses(
     """By default, each; 16 bytes more would forge a memo."""
     found = _read(**changes)
     store, clock = world.store, world.clock
-    sender = TransactionSender(world.service, store, clock, {})
+    sender = TransactionSender(world.service, store, clock, {}, {})
 
     with pytest.raises(PolicyViolationError, match=f"rule {rule}") as caught:
         sender.accept(found, "local", "shop", ACTOR)
