@@ -1,7 +1,7 @@
 """What the books are about: a period's blocks, assets, used nonces and differences."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -10,7 +10,7 @@ from api.extras.books.tables import BookToken, NonceEntry, TransactionCost
 from signer.amounts import COIN_DECIMALS, format_units
 from signer.chain.chain import final_height
 from signer.chain.erc20 import read_memo
-from signer.config.networks import Network
+from signer.config.networks import FeeForm, Network
 from signer.errors import InvalidInputError
 from signer.model.payment import PaymentPurpose
 from signer.model.refund import COIN, COIN_ADDRESS
@@ -132,8 +132,10 @@ class Asset:
         return sign + format_units(abs(units), self.decimals)
 
 
-_FEE_MANAGER = "0xfeec000000000000000000000000000000000000"
-"""What collects the fees of Tempo's transactions; an event has each."""
+_COLLECTORS: Mapping[FeeForm | None, str] = {
+    "tempo": "0xfeec000000000000000000000000000000000000"
+}
+"""What collects fees in a token; an event has each."""
 
 
 class Assets:
@@ -160,6 +162,8 @@ class Assets:
         )
         self._shared = network.token_of_coin
         self._fee_token = network.fee_token
+        if self._fee_token is not None:
+            self._collector = _COLLECTORS[network.fees]
 
     @property
     def held(self) -> Sequence[Asset]:
@@ -183,7 +187,7 @@ class Assets:
         return (
             self._fee_token is not None
             and transfer.token == self._fee_token.address
-            and transfer.recipient.lower() == _FEE_MANAGER
+            and transfer.recipient.lower() == self._collector
         )
 
     def __getitem__(self, address: str) -> Asset:
