@@ -69,6 +69,17 @@ def test_what_was_spent_today_counts(world: World, vault: ScriptedVault) -> None
     assert found.blocked_by == "vault-limit"
 
 
+def test_what_was_spent_yesterday_does_not_count(
+    world: World, vault: ScriptedVault
+) -> None:
+    """The vault shows it until it pays again: the chain is asked for its day."""
+    vault.per_day = vault.yesterday = AMOUNT
+
+    paid, waiting = _worked(world, world.accepted(), world.accepted())
+
+    assert (paid.nonce, waiting.blocked_by) == (0, "vault-limit")
+
+
 def test_what_is_in_the_pool_counts_if_the_vault_holds_little(
     world: World, vault: ScriptedVault
 ) -> None:
