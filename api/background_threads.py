@@ -25,7 +25,6 @@ Run = Callable[[Wait], object]
 
 
 def start_threads(container: Container, process: str) -> None:
-    """Start what the worker, or a process that serves a role, does all the time."""
     is_worker = process == WORKER.name
     if is_worker or container.settings.serve_role.seals_audit:
         start_sealer(container)
@@ -37,7 +36,6 @@ def start_threads(container: Container, process: str) -> None:
 
 
 def start_sealer(container: Container) -> None:
-    """Seal audit records."""
     _start("sealer", container.sealer.run)
 
 

@@ -304,7 +304,6 @@ class KMSCalls:
 
     @property
     def concurrency(self) -> int:
-        """How many calls are sent at once, at the moment."""
         return self._slots.limit
 
     def call(self, attempt: Callable[[Turn], T]) -> Reply[T]:

@@ -54,7 +54,6 @@ def open_atomic(
 def write_whole(
     path: Path, content: bytes, publish: Publish = os.replace, *, mode: int = _PRIVATE
 ) -> None:
-    """Write *content* to *path* with ``open_atomic``."""
     with open_atomic(path, publish, mode=mode) as file:
         file.write(content)
 

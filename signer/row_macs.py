@@ -129,7 +129,6 @@ class RowMACs:
         return f"{_generate_id(number, key)} {arn}\n".encode()
 
     def sealed(self, row: Row) -> Row:
-        """Return *row* with its MAC."""
         return changed(row, mac=self.compute(row))
 
     def compute(self, row: object) -> str:

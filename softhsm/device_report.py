@@ -57,7 +57,6 @@ def make_report(settings: Settings, now: datetime, signatures: int) -> dict[str,
 
 
 def _sign(backend: PKCS11Backend, key_id: KeyId, count: int) -> dict[str, Any]:
-    """Return what *count* signatures over random digests showed; times are in ms."""
     public_key = parse_public_key(backend.public_key(key_id))
     high, times = 0, list[float]()
     for _ in range(count):
@@ -78,7 +77,6 @@ def _sign(backend: PKCS11Backend, key_id: KeyId, count: int) -> dict[str, Any]:
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:
-    """Yield the report in words."""
     failed = [each["name"] for each in report["checks"] if each["state"] == "failed"]
     if failed:
         yield f"not proved: the check {failed[0]} failed; run: hotwallet softhsm doctor"

@@ -183,7 +183,6 @@ def read_secret(file: FileIO | BytesIO) -> bytearray:
 
 
 def wipe(buffer: bytearray) -> None:
-    """Overwrite *buffer* with zeros."""
     buffer[:] = bytes(len(buffer))
 
 

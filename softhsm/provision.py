@@ -49,7 +49,6 @@ class ProvisionedKey:
     pin_file: Path | None
 
     def environment(self) -> dict[str, str]:
-        """Return the environment variables that let a process sign with this key."""
         variables = {
             CONF_VARIABLE: self.conf,
             "PKCS11_MODULE": self.module,

@@ -86,7 +86,6 @@ class Field:
 
     @property
     def is_demanded(self) -> bool:
-        """Whether a form demands it."""
         return self.is_required or self.is_required_in_form
 
     def check(self, text: str, name: str) -> None:
@@ -304,7 +303,6 @@ class Action:
 
     @property
     def schema(self) -> str:
-        """The name of the schema of the answer."""
         return self.document.rpartition(":")[2].removesuffix("Document")
 
     @property

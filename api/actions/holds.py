@@ -39,7 +39,6 @@ _PAGE = "/console/stops"
 
 
 def scope_of(chain_id: int, names: Mapping[int, str]) -> str:
-    """Return the value of the field for *chain_id*."""
     if chain_id == EVERYTHING:
         return EVERY
     return names.get(chain_id, f"{CHAIN}{chain_id}")

@@ -60,7 +60,6 @@ class VerifiedTokens:
         self._lock = Lock()
 
     def find(self, token: str) -> VerifiedToken | None:
-        """Return what was remembered of *token*."""
         with self._lock:
             return self._tokens.get(_digest(token))
 

@@ -108,7 +108,6 @@ class RateLimit:
         return RateLimitStatus.FIRST_OVER if is_first else RateLimitStatus.OVER
 
     def exceeded(self) -> RateLimitedError:
-        """Return the error for a request over the limit."""
         left = WINDOW - int(self._clock().timestamp()) % WINDOW
         return RateLimitedError(
             "There are too many of these requests; wait.", retry_after=left

@@ -48,7 +48,6 @@ class Answer:
 
     @property
     def is_accepted(self) -> bool:
-        """Whether the request did something."""
         return self.status // 100 == _SUCCESS
 
 
@@ -127,7 +126,6 @@ class Deployment:
         }
 
     def pay(self, key: str | None = None, **fields: Any) -> Answer:
-        """Request a refund."""
         headers = {"Idempotency-Key": key or secrets.token_hex(16)}
         body = json.dumps(self.request(**fields)).encode()
         return self.ask(

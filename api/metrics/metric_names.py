@@ -38,7 +38,6 @@ class Specs(list[Spec]):
     def declare(
         self, name: str, meaning: str, labels: str = "", buckets: tuple[float, ...] = ()
     ) -> Spec:
-        """Add a metric to the group, and return it."""
         spec = Spec(f"hotwallet_{name}", meaning, tuple(labels.split()), buckets)
         self.append(spec)
         return spec

@@ -72,7 +72,6 @@ class TokenTenants:
         return self._tenants.get(_digest(token))
 
     def queue(self, token: str) -> Queue:
-        """Return where a request with this header waits."""
         tenant = self.find(token)
         return Queue(tenant or self._claimed(token), tenant is not None)
 

@@ -145,7 +145,6 @@ class AssetDocument(Document):
 
     @classmethod
     def derive(cls, source: Any) -> Mapping[str, Any]:
-        """Return the id of the refund."""
         return {"refund": source.refund and source.refund.id}
 
 
@@ -313,7 +312,6 @@ class ApprovalListDocument(Document):
 
     @classmethod
     def derive(cls, source: OpenApprovals) -> Mapping[str, Any]:
-        """Return the place of the next page."""
         following = source.following
         return {"nextCursor": None if following is None else str(following)}
 
@@ -385,7 +383,6 @@ class ReadinessDocument(Document):
 
 
 def stop_lines(stops: Sequence[Hold], names: Mapping[int, str]) -> Iterator[str]:
-    """Return *stops* as lines of text."""
     for stop in stops:
         scope = _scope_of(stop, names, "everything")
         if not stop.is_authentic:
@@ -427,7 +424,6 @@ def _scope_of(stop: Hold, names: Mapping[int, str], everything: str) -> str:
 
 
 def list_lines(found: OpenApprovals) -> Iterator[str]:
-    """Return what waits for people."""
     yield from approval_lines(found.approvals)
     if found.changed:
         yield (
@@ -443,8 +439,6 @@ def list_lines(found: OpenApprovals) -> Iterator[str]:
 
 
 def approval_lines(approvals: Sequence[Approval]) -> Iterator[str]:
-    """Return *approvals* for people: what would be done, and who asks for it."""
-
     for each in approvals:
         yield f"{each.digest[:SHOWN_DIGITS]} {each.state}: {each.action}"
         facts = json.loads(each.proposal)
@@ -522,5 +516,4 @@ class _Tenant(Document):
 
 
 def tenant_document(status: "TenantStatus") -> dict[str, Any]:
-    """Return what a command shows of a tenant."""
     return _Tenant.of(status).dump()

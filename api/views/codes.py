@@ -18,7 +18,6 @@ def load_codes() -> Sequence[Mapping[str, str]]:
 
 
 def find_code(code: str | None) -> Mapping[str, str] | None:
-    """Return the entry of *code*; None if it has none."""
     return next((each for each in load_codes() if each["code"] == code), None)
 
 

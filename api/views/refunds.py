@@ -175,7 +175,6 @@ class WebhookKeysDocument(Document):
 
 
 def event_of(event: Event, refund: Refund) -> EventDocument:
-    """Return *event* of *refund*."""
     return EventDocument.of(event, data=event.refund_then(refund))
 
 

@@ -131,7 +131,6 @@ class KMSBackend:
         )
 
     def close(self) -> None:
-        """Close the idle connections."""
         with self._opening:
             for region in self._regions.values():
                 region.client.close()

@@ -89,7 +89,6 @@ class KMSEd25519Key:
         self._public = public
 
     def public_key(self) -> Ed25519PublicKey:
-        """Return the public key."""
         return self._public
 
     def sign(self, data: bytes) -> bytes:

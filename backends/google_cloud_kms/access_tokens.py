@@ -44,7 +44,6 @@ class AccessTokens:
         self._seconds = seconds
 
     def get(self) -> str:
-        """Return a token."""
         if not self._lock.acquire(timeout=self._seconds):
             raise BackendUnavailableError("Google's credentials: no token in time")
         try:
@@ -85,7 +84,6 @@ class AccessTokens:
         return token
 
     def close(self) -> None:
-        """Close the idle connections."""
         self._request.close()
 
 

@@ -142,7 +142,6 @@ def crc32c(data: bytes) -> int:
 
 
 def sign_request(digest: bytes) -> bytes:
-    """Return the body of an AsymmetricSign request over *digest*, signed as given."""
     body = {
         "digest": {"sha256": base64.b64encode(digest).decode()},
         "digestCrc32c": str(crc32c(digest)),

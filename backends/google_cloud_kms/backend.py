@@ -102,7 +102,6 @@ class KMSClient:
 
     @property
     def concurrency(self) -> int:
-        """How many calls are sent at once, at the moment."""
         return self._calls.concurrency
 
     def call(self, request: Request, read: Callable[[bytes], T]) -> Reply[T]:
@@ -193,7 +192,6 @@ class GoogleCloudKMSBackend:
 
     @property
     def concurrency(self) -> int:
-        """The adaptive limit."""
         return self._client.concurrency
 
     def resolve(self, name: str) -> KeyId:
@@ -225,7 +223,6 @@ class GoogleCloudKMSBackend:
         return DeviceSignature(reply.value, None, reply.attempts, reply.throttled)
 
     def close(self) -> None:
-        """Close the idle connections."""
         self._client.close()
 
     def _require_allowed(self, key_id: KeyId) -> None:

@@ -30,7 +30,6 @@ FORMAT = (
 
 
 def is_version_name(name: str) -> bool:
-    """Return whether *name* is the whole name of a key version."""
     return _NAME.fullmatch(name) is not None
 
 
@@ -91,5 +90,4 @@ class GoogleCloudKMSOptions(BaseModel):
 
     @property
     def allowed(self) -> AllowedKeys:
-        """The key versions that this service may use."""
         return AllowedKeys(self.allowed_keys or default_patterns(self.key or ""))

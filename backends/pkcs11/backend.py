@@ -105,8 +105,6 @@ class PKCS11Backend:
         return key_id
 
     def public_key(self, key_id: KeyId) -> bytes:
-        """Return the DER ``SubjectPublicKeyInfo`` of *key_id*."""
-
         def read(connection: TokenLogin) -> bytes:
             with connection.session() as session:
                 return self._open_key(connection, session, key_id)[1]

@@ -75,7 +75,6 @@ class RWLock:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the lock alone."""
         self.close()
         try:
             yield

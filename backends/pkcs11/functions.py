@@ -350,7 +350,6 @@ class Functions:
         return found
 
     def token(self, slot: pkcs11.Slot) -> Token:
-        """Return the token in *slot*; raises ``CryptokiError`` if it is gone."""
         info = _TokenInfo()
         self.call("C_GetTokenInfo", slot.slot_id, byref(info))
         with self.calling("C_GetTokenInfo"):

@@ -74,7 +74,6 @@ PUBLIC_TEMPLATE: dict[Attribute, Value] = {
 
 
 def find(session: Session, object_class: ObjectClass, cka_id: bytes) -> list[Object]:
-    """Return the objects of *object_class* with this ``CKA_ID``."""
     return session.find({Attribute.CLASS: object_class, Attribute.ID: cka_id})
 
 

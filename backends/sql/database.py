@@ -135,7 +135,6 @@ class Database:
         return self._retry_while_busy(attempt)
 
     def rows(self, query: Executable, **params: Any) -> Sequence[Any]:
-        """Return the rows that *query* selects with *params*."""
         return self.run(lambda c: c.execute(query, params).all())
 
     def report(self, query: Executable, **params: Any) -> Sequence[Any]:
@@ -219,7 +218,6 @@ class Database:
         return self._retry_while_busy(attempt)
 
     def watch(self, topic: Topic) -> AbstractContextManager[Watch]:
-        """Implements ``signer.ports.RefundStore``."""
         return self._process().watches.watch(topic)
 
     def connections(self) -> tuple[int, int]:

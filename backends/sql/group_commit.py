@@ -59,7 +59,6 @@ class WorkResult(Generic[T]):
     error: Exception | None = None
 
     def get(self) -> T:
-        """Return the result; raise the error."""
         if self.error is not None:
             raise self.error
         result: Any = self.result
@@ -268,7 +267,6 @@ class GroupCommit:
                     each.wake()
 
     def _commit(self, taken: list[_Request]) -> None:
-        """Append to *taken* what is executed; repeat it while the database is busy."""
         deadline = time.monotonic() + self._timeout
         while True:
             try:

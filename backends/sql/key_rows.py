@@ -71,7 +71,6 @@ class KeyRows(SealedRows[Key]):
         return self.find(_BY_ID, of_backend=backend, of_key=key_id)
 
     def find_by_address(self, address: str) -> Key | None:
-        """Return the key with *address*, or None."""
         return self.find(_BY_ADDRESS, of_address=address)
 
     def find_same(self, key: Key) -> Key | None:

@@ -67,7 +67,6 @@ ADVANCED = REFUNDS.where(
 def advanced(
     refund_ids: Sequence[str], statuses: Sequence[Status]
 ) -> Iterator[Mapping[str, str]]:
-    """Yield the parameters with which ``ADVANCED`` selects those of *refund_ids*."""
     left = dict(zip(_STATUSES, _repeated(statuses), strict=False))
     for first in range(0, len(refund_ids), len(_IDS)):
         ids = _repeated(refund_ids[first : first + len(_IDS)])

@@ -292,7 +292,6 @@ def _in_units(amount: Decimal, part: Subquery, *, minus: int = 0) -> Case[Any]:
 
 
 def parameters(wanted: RefundFilter, cursor: str | None) -> Mapping[str, str]:
-    """Return the values of the parameters that the queries for *wanted* have."""
     start, end = wanted.accepted_from, wanted.accepted_before
     # A millisecond more on both sides: older versions rounded the time in ids.
     texts = {

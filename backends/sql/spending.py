@@ -263,7 +263,6 @@ class Spendings:
         return self._spent(*everyone), self._spent(*of_tenant)
 
     def save(self) -> None:
-        """Store what was added."""
         upserts = [
             {**counter._asdict(), "chain_id": self._chain_id, "hour": self._hour}
             | {"amount": self._this_hour(counter)}

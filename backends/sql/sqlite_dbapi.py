@@ -171,7 +171,6 @@ class Cursor:
 
     @property
     def lastrowid(self) -> int:
-        """The row id of the last inserted row."""
         return self._connection.native.last_insert_rowid()
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> "Cursor":
@@ -203,24 +202,20 @@ class Cursor:
         return self
 
     def fetchone(self) -> _Row | None:
-        """Return the next row."""
         rows = self.fetchmany(1)
         return rows[0] if rows else None
 
     def fetchmany(self, size: int | None = None) -> list[_Row]:
-        """Return the next *size* rows."""
         end = self._next + (self.arraysize if size is None else size)
         rows, self._next = self._rows[self._next : end], end
         return rows
 
     def fetchall(self) -> list[_Row]:
-        """Return the remaining rows."""
         rows = self._rows[self._next :] if self._next else self._rows
         self._rows, self._next = [], 0
         return rows
 
     def close(self) -> None:
-        """Forget the rows."""
         self._rows, self._next = [], 0
 
 
@@ -259,7 +254,6 @@ class Connection:
         return rows, statement, native.changes()
 
     def cursor(self) -> Cursor:
-        """Return a new cursor."""
         return Cursor(self)
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Cursor:

@@ -90,12 +90,10 @@ def _unchanged(table: Table) -> Update:
 
 
 def _membership(payment_id: Any, *conditions: Any) -> Any:
-    """Return the condition that a payment was given a transaction, of *conditions*."""
     return exists().where(transaction_payments.c.payment_id == payment_id, *conditions)
 
 
 def _is_other(values: Callable[[str], Any]) -> Any:
-    """Return the condition that a membership has not the nonce of *values*."""
     return or_(*(transaction_payments.c[name] != values(name) for name in NONCE))
 
 

@@ -180,5 +180,4 @@ class SQLStore(
         return migrate(self._database, self._row_macs, create=create)
 
     def close(self) -> None:
-        """Close the connections of this process."""
         self._database.close()

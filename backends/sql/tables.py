@@ -59,7 +59,6 @@ metadata = TABLES
 
 
 def state_in(*states: PaymentState) -> str:
-    """Return the SQL condition that a refund has one of *states*."""
     return is_in("state", states)
 
 

@@ -88,7 +88,6 @@ class SealedRows(Generic[Row]):
         return self._macs.is_valid(row.mac, row)
 
     def find(self, query: Select[Any], **values: Any) -> Row | None:
-        """Return the only row that *query* selects, or None."""
         found = self.select(query, **values)
         return found[0] if found else None
 

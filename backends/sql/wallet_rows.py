@@ -37,7 +37,6 @@ def of_wallet(table: Any) -> ColumnElement[bool]:
 
 
 def wallet_key(chain_id: int, sender: str) -> dict[str, Any]:
-    """Return the parameters of ``of_wallet``."""
     return {"of_chain": chain_id, "of_sender": sender}
 
 
@@ -102,7 +101,6 @@ _last_unrecorded = unrecorded.alias("last_unrecorded")
 
 
 def _is_last(alias: FromClause, table: Table) -> ColumnElement[bool]:
-    """Return the condition that *alias* of *table* has the wallet's highest nonce."""
     last = select(func.max(table.c.nonce)).where(of_wallet(table)).scalar_subquery()
     return of_wallet(alias) & (alias.c.nonce == last)
 

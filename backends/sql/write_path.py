@@ -81,7 +81,6 @@ class Write(NamedTuple):
 
 
 def writes_of(macs: RowMACs, change: Change) -> Iterator[Write]:
-    """Yield what stores *change*."""
     if isinstance(change.before, Refund):
         yield from _steps_of(macs, change.before, cast("Refund", change.after))
     else:

@@ -20,7 +20,6 @@ class AccountEvents:
     """
 
     def info(self, event: str, **fields: Any) -> None:
-        """Write one event."""
         structlog = sys.modules.get("structlog")
         if structlog is not None and structlog.is_configured():
             structlog.get_logger("audit").info(event, **fields)

@@ -76,7 +76,6 @@ class Raw:
 
 
 def raw_lines(sealed: Sealed) -> Iterator[bytes]:
-    """Yield the lines of a record with any id and body."""
     whole = content(sealed.record)
     last = (len(whole) - 1) // PART_BYTES * PART_BYTES
     for begin in range(0, last, PART_BYTES):
@@ -110,7 +109,6 @@ class RawReader:
 
     @property
     def is_within(self) -> bool:
-        """Whether a record has begun that has not ended."""
         return bool(self._parts)
 
     def add(self, part: Part) -> None:
@@ -120,7 +118,6 @@ class RawReader:
         self._parts.append(part.content)
 
     def join(self, raw: Raw) -> Sealed:
-        """Return the record that *raw* ends; raises ``InvalidInputError``."""
         whole = b"".join([*self._parts, raw.content])
         has_right_size = 0 < len(raw.content) <= PART_BYTES
         self._parts.clear()
@@ -215,7 +212,6 @@ def record_line(sealed: Sealed) -> bytes:
 
 
 def checkpoint_line(note: str) -> bytes:
-    """Return a checkpoint's line."""
     return _line({"checkpoint": note})
 
 

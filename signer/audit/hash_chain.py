@@ -284,7 +284,6 @@ class Forgeries:
         self._declarations = list[tuple[str, frozenset[str]]]()
 
     def add(self, record: Record) -> None:
-        """Read the next record of the chain."""
         if hashes := declared_by(record):
             self._declarations.append((record.id, hashes))
 

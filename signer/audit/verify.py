@@ -108,7 +108,6 @@ class ExportVerdict:
 
     @property
     def is_good(self) -> bool:
-        """Whether there is no finding."""
         return self.finding is None
 
 

@@ -72,7 +72,6 @@ def read_memo(calldata: bytes) -> bytes | None:
 
 
 def encode_balance_of(owner: str) -> bytes:
-    """Return the calldata of ``balanceOf(owner)``."""
     return BALANCE_OF + _encode_address(owner)
 
 

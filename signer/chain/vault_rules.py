@@ -80,7 +80,6 @@ class VaultRules:
         self._client = client
 
     def is_vault(self) -> bool:
-        """Return whether the address has the code of a vault."""
         return has_vault_code(self._client.code(self.address))
 
     def read(self, network: Network, addresses: Iterable[str]) -> VaultFacts:
@@ -108,7 +107,6 @@ class VaultRules:
         return bool(allowed)
 
     def caps(self, token: str) -> Caps:
-        """Return the caps of *token*; they are 0 if it has none."""
         return Caps(*self._read(["uint96", "uint96"], "caps(address)", token))
 
     def spent(self, token: str, day: int) -> int:

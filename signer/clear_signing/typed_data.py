@@ -109,7 +109,6 @@ class _Kind:
     deadline: str = ""
 
     def read(self, document: TypedData) -> Meaning:
-        """Return the meaning of *document*, which is of this kind."""
         m = document.message
         deadline = m[self.deadline] if self.deadline else None
         if self.calldata:

@@ -52,7 +52,6 @@ class DenyList:
     """The addresses of one file; safe to use from many threads."""
 
     def __init__(self, path: Path) -> None:
-        """Read the file at *path*."""
         self._path = path
         self._log = structlog.get_logger("screening")
         try:

@@ -60,7 +60,6 @@ class Role(StrEnum):
 
     @property
     def has_key(self) -> bool:
-        """Whether the process may sign."""
         return self is not Role.REFUNDS
 
     @property

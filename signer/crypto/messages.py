@@ -42,7 +42,6 @@ class PersonalMessage:
     body: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        """Raise ``InvalidInputError`` if the message is too large."""
         if len(self.body) > MAX_MESSAGE_SIZE:
             raise _invalid(f"must have at most {MAX_MESSAGE_SIZE} bytes")
 
@@ -87,7 +86,6 @@ class PersonalMessage:
         return encode_defunct(self.body)
 
     def digest(self) -> bytes:
-        """Return the digest to sign."""
         return message_digest(self.signable())
 
 

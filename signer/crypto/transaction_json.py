@@ -58,7 +58,6 @@ def read_data(value: object, field: str) -> bytes:
 
 
 def read_word(value: object, field: str) -> bytes:
-    """Return 32 bytes."""
     word = read_data(value, field)
     if len(word) != _WORD_SIZE:
         raise _invalid(field, "must be 0x and 64 hex digits")

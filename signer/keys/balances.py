@@ -67,7 +67,6 @@ class BalanceReader:
         self._deadlines = deadlines
 
     def __call__(self, address: str) -> tuple[AddressBalance, ...]:
-        """Return the balances of *address*, one for each network."""
         started = {
             name: self._deadlines.start(
                 partial(_read_balance, name, chain, address), name=f"balance-{name}"

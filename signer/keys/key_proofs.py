@@ -76,7 +76,6 @@ class CandidateTester:
             raise NewKeyNotFoundError(str(e)) from None
 
     def self_test(self, key: Key, actor: Actor, operation: Operation) -> None:
-        """Sign a random digest with *key*, and verify it; raises as ``find``."""
         purpose = Purpose(
             operation,
             actor=actor.name,

@@ -100,7 +100,6 @@ class SigningAlarm:
             )
 
     def signed(self, address: str) -> None:
-        """Record that the key with *address* has signed."""
         with self._lock:
             self._failing_since.pop(address, None)
         # A key that signs now and then is one alert in five minutes.

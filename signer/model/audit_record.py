@@ -142,7 +142,6 @@ class Purpose:
     decision: Decision | None = field(default=None, repr=False)
 
     def allows(self, digest: bytes) -> bool:
-        """Return whether the policy allowed to sign exactly *digest*."""
         return self.decision is not None and self.decision.allows(digest)
 
 
@@ -190,7 +189,6 @@ class Record:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The parsed body."""
         fields: dict[str, Any] = json.loads(self.body)
         return fields
 

@@ -49,7 +49,6 @@ class Decision:
         return self.rules[0]
 
     def allows(self, digest: bytes) -> bool:
-        """Return whether exactly *digest* may be signed now."""
         return self.verdict is Verdict.ALLOW and self.digest == digest
 
     def details(self) -> dict[str, str]:

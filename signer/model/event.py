@@ -88,7 +88,6 @@ class Event:
 
     @property
     def type(self) -> EventType:
-        """What happened."""
         return TYPES[self.status]
 
     def is_about(self, refund: Refund) -> bool:

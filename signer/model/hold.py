@@ -64,7 +64,6 @@ def name_of_token(chain_id: int, address: str) -> str:
 
 
 def name_of_tenant(tenant: str) -> str:
-    """Return the name of the block of *tenant*."""
     return f"{Scope.TENANT} {tenant}"
 
 
@@ -109,12 +108,10 @@ class Hold:
 
     @classmethod
     def of_tenant(cls, tenant: str, at: datetime, reason: str, by: str) -> Self:
-        """Return a block of *tenant*."""
         return cls(name_of_tenant(tenant), at, reason, by)
 
     @property
     def scope(self) -> Scope:
-        """What it applies to."""
         return Scope(self.name.partition(" ")[0])
 
     @property
@@ -134,7 +131,6 @@ class Hold:
 
     @property
     def tenant(self) -> str:
-        """The tenant of a block."""
         return self.subject
 
     @property

@@ -138,17 +138,14 @@ class SigningCondition:
 
 
 def find_key(ring: Iterable[Key], address: str) -> Key | None:
-    """Return the key of *ring* with *address*, or None."""
     return next((key for key in ring if key.address == address), None)
 
 
 def find_active_key(ring: Iterable[Key]) -> Key | None:
-    """Return the active key of *ring*, or None before the first key is enrolled."""
     return next((key for key in ring if key.state is KeyState.ACTIVE), None)
 
 
 def is_blocked(ring: Iterable[Key], address: str | None) -> bool:
-    """Return whether *ring* has a key with *address* that was revoked."""
     return any(key.address == address and key.state is KeyState.BLOCKED for key in ring)
 
 

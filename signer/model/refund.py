@@ -69,7 +69,6 @@ class Status(TextEnum):
 
     @property
     def state(self) -> PaymentState:
-        """The state of a payment that has this status."""
         return _STATES[self]
 
     @property
@@ -259,7 +258,6 @@ class Refund:
 
     @property
     def key_id(self) -> str | None:
-        """The key that signs its transaction."""
         return None if self.transaction is None else self.transaction.key_id
 
     @property
@@ -274,7 +272,6 @@ class Refund:
 
     @property
     def block_number(self) -> int | None:
-        """The block that has its transaction."""
         return None if self.transaction is None else self.transaction.block_number
 
     @property

@@ -69,7 +69,6 @@ class Limits:
 
     @classmethod
     def from_tenant(cls, tenant: Tenant, network: str, name: str, token: Token) -> Self:
-        """Return the limits of *tenant* for *token*, which *network* has as *name*."""
         limits = tenant.token_limits(network, name)
         return cls(
             limits.units("hourly_limit", token),
@@ -82,7 +81,6 @@ class Limits:
     def for_tenant(
         cls, tenant: Tenant, network_name: str, network: Network, token_name: str
     ) -> Self:
-        """Return the limits of a token, with those of *tenant*."""
         token = network.tokens[token_name]
         return replace(
             cls.from_network(network, token_name),
@@ -209,7 +207,6 @@ def list_bounds(limits: Limits) -> Sequence[Bound]:
 def list_allowances(
     networks: Mapping[str, Network], tenant: Tenant
 ) -> Iterator[Allowance]:
-    """Yield what *tenant* may have refunded, in the order of the configuration."""
     for name, network in networks.items():
         for symbol in network.tokens:
             yield _find_allowance(name, network, symbol, tenant)

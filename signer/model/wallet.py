@@ -130,7 +130,6 @@ class UnrecordedTransaction:
         return self.memo is not None and self.item_end in {None, PAID}
 
     def require_authentic(self) -> None:
-        """Raise ``RowNotAuthenticError`` if another program changed the row."""
         if not self.is_authentic:
             raise RowNotAuthenticError(
                 f"another program changed the row of nonce {self.nonce} of wallet"

@@ -45,7 +45,6 @@ def find_stopped(workers: Collection[WorkerRow], now: datetime) -> Sequence[Work
 
 
 def find_running(workers: Collection[WorkerRow], now: datetime) -> Sequence[WorkerRow]:
-    """Return the workers that completed a pass lately, the first started first."""
     running = (each for each in workers if now - each.passed_at <= STOPPED_AFTER)
     return sorted(running, key=lambda each: (each.started_at, each.name))
 

@@ -89,7 +89,6 @@ def service_files(
 
 
 def _has_threshold(networks: Mapping[str, Network], tenants: TenantRegistry) -> bool:
-    """Return whether an amount needs an approval; without one, no refund is asked."""
     tokens = [each for network in networks.values() for each in network.tokens.values()]
     return any(each.approve_above for each in tokens) or any(
         each.approve_above for each in tenants.all_token_limits()

@@ -187,7 +187,6 @@ class ExampleOutcome:
 
     @property
     def is_expected(self) -> bool:
-        """Whether the verdict is the expected one, and the rule if one is expected."""
         example, decision = self.example, self.decision
         is_rule = example.rule is None or example.rule == decision.rule
         return example.verdict is decision.verdict and is_rule

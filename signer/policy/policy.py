@@ -255,7 +255,6 @@ class LivePolicy:
         self.problem: str | None = None
 
     def replace(self, policy: Policy) -> None:
-        """Decide with *policy* from now on."""
         self._current = policy
 
     def __getattr__(self, name: str) -> Any:

@@ -160,7 +160,6 @@ class LimitsGuard:
         return LimitsDifference(None, self._recorded(), self._limits)
 
     def is_approved(self, difference: LimitsDifference) -> bool:
-        """Return whether processes may start."""
         approvals = self.approvals_of(difference)
         return not difference.raised or approvals.is_approved(difference.proposal)
 

@@ -76,7 +76,6 @@ class DeliveryAdmin:
     def list(
         self, wanted: DeliveryFilter, limit: int, before: int | None = None
     ) -> DeliveryPage:
-        """Return up to *limit* deliveries before the sequence number *before*."""
         found = self._store.deliveries(limit + 1, wanted, before=before)
         page = found[:limit]
         return DeliveryPage(page, page[-1][0].sequence if len(found) > limit else None)

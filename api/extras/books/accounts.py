@@ -97,7 +97,6 @@ class Accounts:
         return self._accounts.setdefault((wallet, asset), Account(wallet, asset))
 
     def receive(self, wallet: str, asset: str, amount: int) -> None:
-        """Add an incoming transfer of a token."""
         asset, amount = self._assets.account_of(asset, amount)
         account = self.of(wallet, asset)
         account.received = (account.received or 0) + amount

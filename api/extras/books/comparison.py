@@ -87,11 +87,9 @@ class NonceWalk:
 
     @property
     def nonces(self) -> range:
-        """The nonces of the range of blocks."""
         return self._nonces
 
     def open(self, blocks: BlockRange) -> None:
-        """Find the nonces of *blocks*."""
         first, last = blocks.numbers
         self._blocks = range(first, last + 1)
         start, end = self._find_nonces(first, last)
@@ -164,7 +162,6 @@ class NonceWalk:
         return start, start + bisect_left(rest, last + 1, key=self._block_of)
 
     def _block_of(self, nonce: int) -> int:
-        """Return the block of a used nonce."""
         settled = self._settled(self._entries(nonce, nonce + 1)).get(nonce)
         if settled is not None:
             return settled.block.number

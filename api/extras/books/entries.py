@@ -34,7 +34,6 @@ class Period:
     end: datetime
 
     def __post_init__(self) -> None:
-        """Raise ``InvalidInputError`` if the period is empty."""
         if self.start >= self.end:
             raise InvalidInputError("must be later than --from", field="--to")
 
@@ -55,12 +54,10 @@ class BlockRange:
 
     @property
     def numbers(self) -> tuple[int, int]:
-        """The numbers of both blocks."""
         return self.first.block.number, self.last.block.number
 
     @property
     def count(self) -> int:
-        """How many blocks there are."""
         first, last = self.numbers
         return last - first + 1
 
@@ -167,7 +164,6 @@ class Assets:
 
     @property
     def held(self) -> Sequence[Asset]:
-        """The assets of which a wallet has a balance."""
         shared = self._shared and self._shared.address
         return [each for each in self._by_address.values() if each.address != shared]
 

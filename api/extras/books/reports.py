@@ -40,7 +40,6 @@ class BookReport:
 
     @property
     def count(self) -> int:
-        """How many differences there are."""
         return self.codes.total()
 
     def add(self, event: object) -> None:
@@ -54,7 +53,6 @@ class BookReport:
                 self.differences.append(event)
 
     def fail(self, network: str, error: HotWalletError) -> None:
-        """Add a network that could not be compared."""
         self.ledger.discard()
         self.failed[network] = f"{error.code}: {error}"
 
@@ -64,7 +62,6 @@ def block_time(header: Header) -> str:
 
 
 def books_document(report: BookReport) -> dict[str, Any]:
-    """Return *report* as JSON."""
     return {
         "ok": not (report.count or report.failed),
         "from": timestamp(report.period.start),
@@ -159,7 +156,6 @@ def books_lines(report: BookReport) -> Iterator[str]:
 
 
 def summary(report: BookReport) -> str:
-    """Return one sentence about the result."""
     if report.count:
         return (
             f"{report.count} differences: `hotwallet explain-code CODE` explains each"
@@ -220,7 +216,6 @@ def _rows(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def ledger_csv(report: BookReport) -> str:
-    """Return the general ledger of *report* as CSV."""
     start, end = timestamp(report.period.start), timestamp(report.period.end)
     rows = ({"from": start, "to": end, **each} for each in report.ledger.rows)
     return write_csv(LEDGER_COLUMNS, rows)

@@ -71,7 +71,6 @@ class NonceEntry:
 
     @property
     def status(self) -> Status | None:
-        """The status of ``row``."""
         return None if self.row is None else Status(self.row.status)
 
 
@@ -252,13 +251,11 @@ class BookTables(RefundTables, WalletTables):
         return sorted(name for name in names if is_checksum_address(name))
 
     def refunded_tokens(self, chain_id: int) -> Sequence[BookToken]:
-        """Return each token that a refund of the chain names."""
         return [
             BookToken(*row) for row in self._database.rows(_TOKENS, of_chain=chain_id)
         ]
 
     def vaults(self, chain_id: int) -> Sequence[str]:
-        """Return each vault that a batch of the chain names."""
         rows = self._database.rows(_VAULTS, of_chain=chain_id)
         return sorted(row.vault for row in rows)
 

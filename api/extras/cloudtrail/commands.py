@@ -93,7 +93,6 @@ def _require_key_arns(names: Sequence[str]) -> Sequence[str]:
 
 
 def reconciliation_document(found: Reconciliation) -> Mapping[str, Any]:
-    """Return the comparison as a JSON object."""
     from api.views.values import fields, timestamp
 
     return {
@@ -128,7 +127,6 @@ def reconciliation_document(found: Reconciliation) -> Mapping[str, Any]:
 
 
 def reconciliation_lines(found: Reconciliation) -> Iterator[str]:
-    """Return the comparison as lines of text, the most serious first."""
     from api.views.audit_reports import printable
     from api.views.values import timestamp
 

@@ -193,7 +193,6 @@ class SigningRecord:
 
     @property
     def prefix(self) -> str:
-        """The start of the key id, as audit records show it."""
         return str(self.fields["key_id"])
 
     @property

@@ -18,5 +18,4 @@ EXTRA = Extra(
 
 
 def is_console(route: str | None) -> bool:
-    """Return whether the template *route* is one of the console's."""
     return route is not None and (route == PREFIX or route.startswith(f"{PREFIX}/"))

@@ -97,7 +97,6 @@ class FoundRecord:
 
     @property
     def refund_id(self) -> str | None:
-        """The refund that the record is about, if any."""
         return refund_of(self.fields or {})
 
 
@@ -161,7 +160,6 @@ def read_fields(record: Record, macs: RowMACs) -> Mapping[str, Any] | None:
 
 
 def refund_of(fields: Mapping[str, Any]) -> str | None:
-    """Return the id of the refund that a record with *fields* is about."""
     details = fields.get("details")
     of_details = details.get("refund_id") if isinstance(details, dict) else None
     found = fields.get("refund_id") or of_details

@@ -63,7 +63,6 @@ class Notice:
 
     @property
     def href(self) -> str | None:
-        """The path of the page."""
         return None if self.page is None else f"/console/{self.page}"
 
 

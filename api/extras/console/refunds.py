@@ -49,7 +49,6 @@ class Found:
 
 
 def recipient_in(text: str | None) -> str | None:
-    """Return the address *text*; None if it is another text."""
     is_address = text is not None and _ADDRESS.fullmatch(text)
     return to_checksum_address(text) if text is not None and is_address else None
 

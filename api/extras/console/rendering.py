@@ -47,20 +47,17 @@ _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
 def render(template: str, **values: object) -> str:
-    """Return the page that *template* makes of *values*."""
     return _environment().get_template(template).render(values)
 
 
 @cache
 def style_sheet() -> bytes:
-    """Return the style sheet of all pages."""
     folder = files("api.extras.console").joinpath("static")
     return b"".join(folder.joinpath(name).read_bytes() for name in _STYLE_SHEETS)
 
 
 @cache
 def icon() -> bytes:
-    """Return the icon of all pages, as SVG."""
     return files("api.extras.console").joinpath("static/icon.svg").read_bytes()
 
 
@@ -211,7 +208,6 @@ class Explorers:
 
     @classmethod
     def of(cls, networks: Mapping[str, Network]) -> Self:
-        """Return the explorers of *networks*."""
         return cls(
             {
                 network.chain_id: network.explorer
@@ -221,15 +217,12 @@ class Explorers:
         )
 
     def transaction(self, chain_id: int, tx_hash: str) -> str | None:
-        """Return the page of a transaction."""
         return self._link(chain_id, "tx", tx_hash)
 
     def account(self, chain_id: int, address: str) -> str | None:
-        """Return the page of an address."""
         return self._link(chain_id, "address", address)
 
     def token(self, chain_id: int, address: str) -> str | None:
-        """Return the page of a token's contract."""
         return self._link(chain_id, "token", address)
 
     def _link(self, chain_id: int, kind: str, name: str) -> str | None:

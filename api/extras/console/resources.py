@@ -104,7 +104,6 @@ class ConsolePage(Resource):
     def show(
         self, req: Request, resp: Response, template: str, **values: object
     ) -> None:
-        """Answer the page that *template* makes of *values*."""
         show(req, resp, template, values)
 
 
@@ -178,7 +177,6 @@ def session_of(req: Request) -> Session:
 def show(
     req: Request, resp: Response, template: str, values: Mapping[str, object]
 ) -> None:
-    """Answer the page that *template* makes of *values*."""
     resp.content_type = falcon.MEDIA_HTML
     resp.text = render(
         template,
@@ -198,7 +196,6 @@ class StaticFile(ConsolePage):
         self._data = data
 
     def on_get(self, req: Request, resp: Response) -> None:
-        """Answer the file."""
         query.parameters(req)
 
         resp.content_type = self._media_type
@@ -209,7 +206,6 @@ class Login(ConsolePage):
     """``/console/login``: starts a session, on record; its token is used up."""
 
     def on_get(self, req: Request, resp: Response) -> None:
-        """Ask for a token."""
         query.parameters(req)
 
         self.show(req, resp, "login.html")
@@ -231,7 +227,6 @@ class Logout(SessionPage):
     """``/console/logout``: makes the browser forget the session."""
 
     def on_post(self, req: Request, resp: Response) -> None:
-        """End the session."""
         self.read_form(req)
 
         self._console.cookie.remove(req, resp)
@@ -261,7 +256,6 @@ class ReadingPage(SessionPage):
         self._read = read
 
     def on_get(self, req: Request, resp: Response, **path: str) -> None:
-        """Show the page."""
         given = query.parameters(req, *self._names, from_form=True)
         values = self._read(self._console.container, given, **path)
         self.show(req, resp, self._template, **values)
@@ -280,7 +274,6 @@ class ActionForm(ActionPage):
     """``/console/changes/{name}``: the form; a link may fill it in."""
 
     def on_get(self, req: Request, resp: Response) -> None:
-        """Show the form."""
         given = query.parameters(req, *self._names, from_form=True)
         container, action = self._console.container, self._action
         offered = {each.name: each.offered(container) for each in action.form}
@@ -357,7 +350,6 @@ class RefundsExport(SessionPage):
         names: tuple[str, ...],
         read: Callable[[Mapping[str, str]], RefundFilter],
     ) -> None:
-        """Export what *read* makes of the parameters *names*."""
         super().__init__(console)
         self._names = names
         self._read = read

@@ -68,7 +68,6 @@ class Session:
 
     @property
     def principal(self) -> Principal:
-        """The caller of a request with this session."""
         return Principal(
             self.subject, self.roles, self.id, self.expires_at, self.scopes
         )
@@ -152,11 +151,9 @@ class SessionCookie:
         return values[0] if len(values) == 1 and values[0] else None
 
     def set(self, req: Request, resp: Response, value: str) -> None:
-        """Make the browser keep *value* for as long as a session lasts."""
         self._set(req, resp, value, max_age=int(SESSION_LIFETIME.total_seconds()))
 
     def remove(self, req: Request, resp: Response) -> None:
-        """Make the browser forget the value."""
         # Falcon's ``unset_cookie`` leaves ``Secure`` out, which the name requires.
         self._set(req, resp, "", expires=EPOCH)
 

@@ -82,7 +82,6 @@ class Plot:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to draw."""
         return not any(value for each in self.series for value in each.values)
 
     @property
@@ -105,7 +104,6 @@ class Plot:
         ]
 
     def format(self, value: float | None) -> str:
-        """Return *value* with the unit; a dash for None."""
         return "-" if value is None else f"{value:.4g}{self.unit}"
 
     def _column(self, index: int, name: str) -> Iterator[Bar]:
@@ -169,7 +167,6 @@ class ChartPeriod:
     mark_format: str
 
     def edges(self, now: datetime) -> Sequence[datetime]:
-        """Return the ends of all parts, one more than there are parts."""
         hours = int(self.step.total_seconds()) // 3600
         this_hour = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
         # From midnight on, so that the parts of each day are the same.
@@ -178,11 +175,9 @@ class ChartPeriod:
         return [end - self.step * n for n in range(self.parts, -1, -1)]
 
     def spans(self, now: datetime) -> Sequence[tuple[datetime, datetime]]:
-        """Return the beginning and the end of each part."""
         return list(pairwise(self.edges(now)))
 
     def columns(self, now: datetime) -> Sequence[str]:
-        """Return a name of each part."""
         return [f"{begin:%a %d %b %H:%M}-{end:%H:%M}" for begin, end in self.spans(now)]
 
     def marks(self, now: datetime) -> Sequence[str]:

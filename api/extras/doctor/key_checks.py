@@ -56,7 +56,6 @@ class DoctorContext:
     def check(
         self, name: str, run: Callable[[Self], Finding], cure: str, *needs: str
     ) -> Check:
-        """Return the check that calls *run* with this context."""
         return Check(name, partial(run, self), cure, needs)
 
 

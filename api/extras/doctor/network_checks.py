@@ -70,17 +70,14 @@ class NetworkContext:
     def check(
         self, name: str, run: Callable[[Self], Finding], cure: str, *needs: str
     ) -> Check:
-        """Return the check of this network that calls *run* with this context."""
         return Check(f"{self.name} {name}", partial(run, self), cure, needs)
 
     @property
     def chain(self) -> Chain:
-        """The network and its client."""
         return self.doctor.container.chains[self.name]
 
     @property
     def address(self) -> str:
-        """The address whose funds are checked."""
         return self.doctor.address or _PLACEHOLDER
 
     @property

@@ -21,12 +21,10 @@ EXTRA = Extra(
 
 
 def check_screening(container: Container, *, paying: bool) -> None:
-    """Refuse unusable settings."""
     open_screening(container)
 
 
 def open_screening(container: Container) -> ScreeningService | None:
-    """Return the client of the service, if one is configured."""
     from api.extras.screening.settings import ScreeningSettings
     from signer.config.models import read_model
 

@@ -64,7 +64,6 @@ class RPCError(Exception):
         self.data = data
 
     def document(self, request_id: str) -> dict[str, Any]:
-        """Return the error object."""
         # The data of a revert is a string, which clients decode.
         data = self.data.get("reverted", {**self.data, "request_id": request_id})
         return {"code": self.code, "message": str(self), "data": data}

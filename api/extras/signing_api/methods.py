@@ -169,7 +169,6 @@ class Methods:
         return json.dumps(handler(self, params, context))
 
     def accounts(self) -> list[str]:
-        """Return the address that signs."""
         return [self.signing.address()]
 
     def send_transaction(self, params: Sequence[Any], context: RequestContext) -> str:

@@ -71,7 +71,6 @@ class Signing(Resource):
         self._tenants = tenants
 
     def on_post(self, req: Request, resp: Response) -> None:
-        """Return the signature."""
         query.parameters(req)
         given = strict_json.decode(read_bytes(req, MAX_BATCH), _MAX_DEPTH)
         if not isinstance(given, dict):

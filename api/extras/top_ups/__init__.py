@@ -23,7 +23,6 @@ EXTRA = Extra(
 
 
 def open_treasury(container: Container) -> Treasury | None:
-    """Return the client of the treasury, if one is configured."""
     from api.extras.top_ups.settings import TreasurySettings
     from signer.config.models import read_model
 

@@ -38,7 +38,6 @@ class Change:
 
     @property
     def data(self) -> bytes:
-        """The calldata."""
         return encode_call(self.function, *self.arguments)
 
 
@@ -57,12 +56,10 @@ class Step:
 
 
 def add_operator(address: str) -> Change:
-    """Return the change that lets *address* pay."""
     return Change(_ADD_OPERATOR, (address,), waits=True)
 
 
 def remove_operator(address: str) -> Change:
-    """Return the change after which *address* cannot pay."""
     return Change("removeOperator(address)", (address,), waits=False)
 
 
@@ -72,7 +69,6 @@ def set_guardian(address: str) -> Change:
 
 
 def set_caps(token: str, caps: Caps, now: Caps) -> Change:
-    """Return the change of the caps of *token* from *now* to *caps*."""
     is_more = caps.per_item > now.per_item or caps.per_day > now.per_day
     arguments = (token, caps.per_item, caps.per_day)
     return Change(_SET_CAPS, arguments, waits=is_more)

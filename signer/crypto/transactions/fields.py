@@ -92,14 +92,12 @@ _ADDRESS_SIZE = 20
 
 
 def take(item: object, count: int) -> list[Any]:
-    """Return the *count* items of the list *item*."""
     if not isinstance(item, list) or len(item) != count:
         raise EncodingError("not the RLP of a transaction")
     return item
 
 
 def take_list(item: object) -> list[Any]:
-    """Return the items of the list *item*."""
     if not isinstance(item, list):
         raise EncodingError("a list of the transaction is not a list")
     return item
@@ -111,7 +109,6 @@ def minimal(number: int) -> bytes:
 
 
 def take_bytes(item: object) -> bytes:
-    """Return the bytes of *item*."""
     if not isinstance(item, bytes):
         raise EncodingError("a field of the transaction is a list")
     return item
@@ -126,7 +123,6 @@ def take_number(item: object) -> int:
 
 
 def take_word(item: object) -> bytes:
-    """Return the 32 bytes of *item*."""
     word = take_bytes(item)
     if len(word) != WORD_SIZE:
         raise EncodingError("a hash or storage key is not 32 bytes")
@@ -148,7 +144,6 @@ def take_address(item: object) -> str:
 
 
 def take_recipient(item: object) -> str | None:
-    """Return the address of *item*, or None if it is empty."""
     return None if item == b"" else take_address(item)
 
 
@@ -176,7 +171,6 @@ def access_list_items(access_list: AccessList) -> list[object]:
 
 
 def take_access_list(item: object) -> AccessList:
-    """Return the access list of an RLP item, or raise ``EncodingError``."""
     if item == []:
         return ()
     entries = (take(entry, 2) for entry in take_list(item))

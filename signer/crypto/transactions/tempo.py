@@ -57,7 +57,6 @@ class TempoTransaction(FeeMarketTransaction):
         require(is_token, "fee_token", "must have its EIP-55 checksum")
 
     def serialise(self, signature: Signature) -> bytes:
-        """Return the bytes to broadcast."""
         words = signature.to_bytes()[:-1]
         signed = b"%b%c" % (words, _FIRST_V + signature.y_parity)
         return self._prefix + encode([*self._items(), signed])

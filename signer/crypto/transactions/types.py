@@ -168,7 +168,6 @@ class LegacyTransaction:
     data: bytes
 
     def __post_init__(self) -> None:
-        """Raise ``InvalidInputError`` for the first field out of range."""
         check_common(self, self.gas_price, "gas_price")
 
     @property
@@ -186,7 +185,6 @@ class LegacyTransaction:
         return keccak(encode([*self._items(), minimal(self.chain_id), b"", b""]))
 
     def serialise(self, signature: Signature) -> bytes:
-        """Return the signed bytes to broadcast."""
         numbers = (self.v(signature), signature.r, signature.s)
         return encode([*self._items(), *map(minimal, numbers)])
 
@@ -332,13 +330,11 @@ class Authorization:
     signature: Signature
 
     def __post_init__(self) -> None:
-        """Raise ``InvalidInputError`` for the first field out of range."""
         require(0 <= self.chain_id < UINT256, _FIELD, "has an invalid chain id")
         require(is_address(self.address), _FIELD, "has an invalid address")
         require(0 <= self.nonce < UINT64, _FIELD, "has an invalid nonce")
 
     def items(self) -> list[object]:
-        """Return the RLP items."""
         return [
             minimal(self.chain_id),
             address_bytes(self.address),
