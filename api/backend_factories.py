@@ -22,7 +22,7 @@ from signer.config.networks import Network
 from signer.config.settings import Settings
 from signer.errors import BackendError, ConfigurationError, Refusal, StoreError
 from signer.ports.backend_plugin import BackendConfig
-from signer.ports.chain_history import ChainHistory
+from signer.ports.chain import ChainHistory
 from signer.ports.key_backend import KeyDirectory
 from signer.ports.ledger import Ledger
 from signer.ports.outside_services import (
@@ -260,8 +260,11 @@ def preload(settings: Settings) -> None:
 
 def open_token_keys(settings: Settings) -> "KeySource":
     """Return the keys that verify tokens, as ``open_keys``; call it after the fork."""
-    from api.auth.jwks import FETCH_TIMEOUT, open_keys  # noqa: PLC0415
-    from api.auth.verification_keys import MAX_BYTES  # noqa: PLC0415
+    from api.auth.verification_keys import (  # noqa: PLC0415
+        FETCH_TIMEOUT,
+        MAX_BYTES,
+        open_keys,
+    )
 
     def connect(url: str) -> FetchKeySet:
         from backends.jwks_client import JWKSClient  # noqa: PLC0415

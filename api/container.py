@@ -540,8 +540,7 @@ class Container:
 
     @cached_property
     def access(self) -> AccessPolicy:
-        from api.auth.authorization import AccessPolicy
-        from api.auth.rate_limits import RateLimits
+        from api.auth.authorization import AccessPolicy, RateLimits
 
         limits = RateLimits.shared(
             self.store,

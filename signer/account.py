@@ -33,6 +33,9 @@ With a ledger it also refuses transactions from an address from which the servic
 that it did not reserve.  Send through the service instead.
 """
 
+import json
+import logging
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -57,7 +60,6 @@ from eth_utils.address import (
 )
 from hexbytes import HexBytes
 
-from signer.audit.account_events import AccountEvents
 from signer.audit.log import AuditLog
 from signer.config.networks import Network
 from signer.crypto.transaction_json import parse_sender, parse_transaction
@@ -418,3 +420,21 @@ def _check_recipient(recipient: object) -> None:
         raise InvalidInputError(
             "to must be an address with its EIP-55 checksum", field="to"
         )
+
+
+class AccountEvents:
+    """
+    Writes to structlog's logger ``audit`` if the program configured structlog.
+
+    Otherwise each event is a line of JSON for the logger ``hotwallet.audit`` of the
+    standard library, at ``INFO``.  A library must not print to standard output, as an
+    unconfigured structlog does: a program may write its result there.
+    """
+
+    def info(self, event: str, **fields: Any) -> None:
+        structlog = sys.modules.get("structlog")
+        if structlog is not None and structlog.is_configured():
+            structlog.get_logger("audit").info(event, **fields)
+        else:
+            line = json.dumps({"event": event, **fields}, sort_keys=True)
+            logging.getLogger("hotwallet.audit").info("%s", line)

@@ -20,8 +20,8 @@ from signer.redact import sanitize
 
 
 if TYPE_CHECKING:  # They need pydantic, which an auditor does not.
+    from signer.ports.ledger import SharedState
     from signer.ports.outside_services import Notifier
-    from signer.ports.shared_state import SharedState
 
 
 REMIND_SECONDS = 300.0

@@ -177,7 +177,7 @@ def prove(out: Path, signatures: int, as_json: bool) -> None:
 
     Example: hotwallet hsm prove --out report.json
     """
-    from softhsm.device_report import lines, make_report  # noqa: PLC0415  See above.
+    from softhsm.doctor import lines, make_report  # noqa: PLC0415  See above.
 
     report = make_report(_settings(), utc_now(), signatures)
     document = json.dumps(report, indent=2)

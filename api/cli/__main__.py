@@ -46,7 +46,7 @@ _COMMANDS = {
         "api.cli.limits:limits",
         "Compare the limits of the files with the accepted ones.",
     ),
-    "listen": ("api.cli.listen:listen", "Print the events that a webhook receives."),
+    "listen": ("api.cli.webhooks:listen", "Print the events that a webhook receives."),
     "nonce": ("api.cli.administration:nonce", "Inspect and repair wallets' nonces."),
     "policy": (
         "api.cli.policy:policy",
@@ -58,7 +58,7 @@ _COMMANDS = {
     ),
     "resume": ("api.cli.administration:resume", "Sign again after a stop."),
     "secrets": (
-        "api.cli.secrets:secrets",
+        "api.cli.guard:secrets",
         "List the secrets of this host, with their ages.",
     ),
     "stop": ("api.cli.administration:stop", "Stop all signatures: the kill switch."),

@@ -48,6 +48,7 @@ class Secret:
 
     @property
     def is_file(self) -> bool:
+        """Whether the variable names a file."""
         return bool(self.option) or self.variable.endswith(_FILE_SUFFIXES)
 
 
@@ -60,6 +61,7 @@ class FoundSecret:
     changed_at: datetime | None
 
     def age(self, now: datetime) -> timedelta | None:
+        """Return how old it is, if that is known."""
         return None if self.changed_at is None else now - self.changed_at
 
     def is_due(self, now: datetime) -> bool:
@@ -70,6 +72,7 @@ class FoundSecret:
 
 @cache
 def load_secrets() -> tuple[Secret, ...]:
+    """Return what ``secrets.toml`` lists."""
     text = Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")
     return tuple(
         Secret(name=name, **fields) for name, fields in tomllib.loads(text).items()

@@ -30,7 +30,7 @@ from signer.ports.event_store import DeliveryFilter
 
 if TYPE_CHECKING:
     from api.http.app import App
-    from api.http.parts import Parts
+    from api.http.operations import Parts
 
 
 ROUTES = Routes(

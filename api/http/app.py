@@ -7,7 +7,7 @@ from api.extension import find_routes
 from api.http import documentation, events, problems, refunds
 from api.http.concurrency import ConcurrencyMiddleware, WaitingRequests
 from api.http.middleware import AuthorizationMiddleware, RequestLog
-from api.http.parts import Parts
+from api.http.operations import Parts
 from signer.config.settings import Role
 from signer.config.tenants import TenantRegistry
 

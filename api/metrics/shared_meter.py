@@ -19,8 +19,8 @@ from signer.loops import Wait, repeat
 from signer.model.decision import Verdict
 from signer.policy.facts import Path
 from signer.ports.clock import Clock
+from signer.ports.ledger import SharedState
 from signer.ports.meter import Meter
-from signer.ports.shared_state import SharedState
 
 
 FLUSH_SECONDS = 5.0

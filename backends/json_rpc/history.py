@@ -16,8 +16,7 @@ from backends.json_rpc.quorum import QuorumRule, agreed, differs
 from backends.json_rpc.requests import ImpossibleResponseError, send
 from signer.chain.erc20 import TRANSFER_EVENT, encode_balance_of
 from signer.errors import ChainError, ChainUnavailableError, require
-from signer.ports.chain import Log
-from signer.ports.chain_history import Header, Settled, TokenTransfer
+from signer.ports.chain import Header, Log, Settled, TokenTransfer
 
 
 T = TypeVar("T")
@@ -188,7 +187,7 @@ _SAME: QuorumRule[Any] = QuorumRule(agreed, differs)
 
 class JSONRPCHistory(JSONRPCChain):
     """
-    A ``ChainHistory`` (``signer/ports/chain_history.py``) over JSON-RPC.
+    A ``ChainHistory`` (``signer/ports/chain.py``) over JSON-RPC.
 
     Providers limit the blocks and the results of one ``eth_getLogs``, each differently.
     So a range that fails is halved, and later ranges are not longer than the last one

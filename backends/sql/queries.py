@@ -41,10 +41,10 @@ from backends.sql.tables import (
     transactions,
 )
 from signer.errors import OpenRefundsLimitError, StoreError
+from signer.model.acceptance import find_repeated
 from signer.model.key import KeyState
 from signer.model.payment import OPEN_STATES, PaymentState
 from signer.model.refund import IN_FLIGHT, Refund, Status
-from signer.model.repeated_requests import find_repeated
 from signer.model.transaction import Kind, TransactionKind, TransactionStatus
 
 

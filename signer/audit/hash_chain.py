@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from signer.errors import HotWalletError, InvalidInputError
 from signer.model.audit_record import MAX_INTEGER, STANDARD_JSON, Record, Sealed
-from signer.nesting import is_deeper
 from signer.ports.audit_journal import Journal
+from signer.strict_json import is_deeper
 
 
 if TYPE_CHECKING:  # The account of a library writes records, and verifies none.

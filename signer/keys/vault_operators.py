@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from signer.chain.chain import Chain
-from signer.chain.vault_rules import VaultRules, change_operator
+from signer.chain.vault import VaultRules, change_operator
 from signer.deadline import Deadlines
 from signer.errors import (
     ChainUnavailableError,

@@ -10,8 +10,8 @@ from typing import Any, Self
 
 from signer import strict_json
 from signer.errors import InvalidInputError
-from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import WORKER, Record, is_identified
+from signer.model.decision import ApprovalNeed
 from signer.model.sealed_fields import FreeText, NotStored, PrimaryKey, Small, sealed
 
 

@@ -13,7 +13,7 @@ from importlib.resources import files
 
 from signer.config.networks import SIGNED_TYPES, Network
 from signer.config.tenants import TenantRegistry
-from signer.model.approval_need import ApprovalNeed
+from signer.model.decision import ApprovalNeed
 from signer.policy.policy import Policy
 from signer.policy.rules import PolicyFile
 

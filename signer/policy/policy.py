@@ -26,8 +26,7 @@ from typing import Any, Self
 import cedarpy
 
 from signer.errors import ConfigurationError, Refusal
-from signer.model.approval_need import ApprovalNeed
-from signer.model.decision import SHORT_DIGITS, Decision, Verdict
+from signer.model.decision import SHORT_DIGITS, ApprovalNeed, Decision, Verdict
 from signer.policy.attributes import (
     ACTIONS,
     BY_FACTS,

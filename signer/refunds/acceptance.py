@@ -23,9 +23,8 @@ from signer.errors import (
     TenantBlockedError,
 )
 from signer.model.acceptance import NO_SIGNATURE, Acceptance, SignedRequest
-from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import Actor, Operation
-from signer.model.decision import Verdict
+from signer.model.decision import ApprovalNeed, Verdict
 from signer.model.payment import PaymentPurpose, PaymentState
 from signer.model.refund import Refund, RefundRequest, new_refund_id
 from signer.policy.rules import DENIED

@@ -23,7 +23,7 @@ from signer.model.network_view import Look
 from signer.model.transaction import Transaction, TransactionStatus
 from signer.ports.chain import Block
 from signer.ports.clock import Clock
-from signer.ports.shared_state import SharedState
+from signer.ports.ledger import SharedState
 
 
 LONGEST_OWN_PAUSE = timedelta(minutes=15)

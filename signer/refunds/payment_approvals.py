@@ -19,9 +19,8 @@ from signer.crypto.transactions import MAX_GAS, SignedBytes
 from signer.errors import ApprovalRequiredError, HotWalletError, RowNotAuthenticError
 from signer.model.acceptance import ProposedApproval
 from signer.model.approval import REFUND_PAY, Approval, ApprovalState, Proposal
-from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import WORKER, Actor
-from signer.model.decision import Decision
+from signer.model.decision import ApprovalNeed, Decision
 from signer.model.payment import PaymentPurpose
 from signer.model.refund import Refund, Status
 from signer.model.transaction import Kind, SignedTransaction, Transaction

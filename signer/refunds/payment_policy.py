@@ -15,10 +15,9 @@ from signer.config.tenants import NO_LIMITS, TenantRegistry
 from signer.crypto.transactions import AnyTransaction, SignedBytes
 from signer.errors import PolicyViolationError, ScreeningUnavailableError
 from signer.keys.keyring import KeyRing
-from signer.model.approval_need import ApprovalNeed
 from signer.model.approvers import Approvers
 from signer.model.audit_record import WORKER
-from signer.model.decision import Decision, Verdict
+from signer.model.decision import ApprovalNeed, Decision, Verdict
 from signer.model.key import Key, KeyState
 from signer.model.payment import PaymentPurpose
 from signer.model.refund import Refund, RefundRequest

@@ -21,8 +21,8 @@ from signer.errors import (
 )
 from signer.keys.keyring import ActiveKey
 from signer.model.approval import ApprovalState
-from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import WORKER, Operation, Record
+from signer.model.decision import ApprovalNeed
 from signer.model.payment import PaymentPurpose, PaymentState
 from signer.model.refund import Refund, Status
 from signer.model.transaction import Transaction, TransactionKind

@@ -15,7 +15,7 @@ from datetime import timedelta
 
 from signer.model.worker_row import find_running
 from signer.ports.clock import Clock
-from signer.ports.shared_state import SharedState
+from signer.ports.ledger import SharedState
 
 
 PATIENCE = timedelta(seconds=2)

@@ -7,7 +7,7 @@ from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.model.approval import ApprovalState
-from signer.model.approval_need import ApprovalNeed
+from signer.model.decision import ApprovalNeed
 from signer.model.payment import PaymentState
 from signer.model.refund import Refund
 from signer.model.transaction import Transaction, TransactionStatus

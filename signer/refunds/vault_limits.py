@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from signer.alerts import Alert, Alerts
 from signer.chain.chain import Chain
-from signer.chain.vault_rules import VaultRules
+from signer.chain.vault import VaultRules
 from signer.errors import InsufficientFundsError, VaultLimitError
 from signer.model.refund import Refund
 from signer.ports.ledger import Ledger

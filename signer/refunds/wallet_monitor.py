@@ -25,7 +25,7 @@ from signer.alerts import Alert, Alerts
 from signer.amounts import COIN_DECIMALS
 from signer.chain.chain import OP_STACK_ORACLE, Chain
 from signer.chain.fees import quote_fees
-from signer.chain.vault_rules import VaultRules
+from signer.chain.vault import VaultRules
 from signer.errors import (
     ChainUnavailableError,
     ConfigurationError,

@@ -20,8 +20,7 @@ from signer.errors import HotWalletError
 from signer.loops import Wait, repeat
 from signer.model.worker_row import STOPPED_AFTER, WorkerRow, find_stopped
 from signer.ports.clock import Clock
-from signer.ports.ledger import Ledger
-from signer.ports.shared_state import SharedState
+from signer.ports.ledger import Ledger, SharedState
 
 
 RECORD_EVERY_SECONDS = 5.0

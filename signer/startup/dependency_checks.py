@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from signer.chain.chain import Chain
 from signer.chain.erc20 import DECIMALS
-from signer.chain.vault_rules import NO_VAULT, VaultRules, find_problems
+from signer.chain.vault import NO_VAULT, VaultRules, find_problems
 from signer.config.networks import Network, Token
 from signer.config.settings import PKCS11, Role, Settings
 from signer.deadline import Deadlines

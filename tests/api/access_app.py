@@ -12,9 +12,8 @@ from typing import cast
 import falcon
 import structlog
 
-from api.auth.authorization import AccessPolicy
+from api.auth.authorization import AccessPolicy, RateLimits
 from api.auth.jwt_verifier import JWTVerifier
-from api.auth.rate_limits import RateLimits
 from api.auth.verification_keys import KeySet, KeySource, bind
 from api.http import problems as errors
 from api.http.app import App
@@ -31,7 +30,7 @@ from signer.model.audit_record import Record
 from signer.model.key import SigningCondition
 from signer.ports import audit_journal
 from signer.ports.clock import Clock, utc_now
-from signer.ports.shared_state import SharedState
+from signer.ports.ledger import SharedState
 from tests.api.support import (
     AUDIENCE,
     ES256_KEY,

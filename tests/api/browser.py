@@ -8,8 +8,7 @@ from urllib.parse import urlencode
 
 from falcon.testing import Result, TestClient
 
-from api.auth.authorization import AccessPolicy
-from api.auth.rate_limits import RateLimits
+from api.auth.authorization import AccessPolicy, RateLimits
 from api.container import Container
 from api.extras.console.sessions import SECURE_NAME
 from backends.sql import SQLStore

@@ -6,8 +6,7 @@ from typing import Any, cast
 
 import bitcurve
 
-from api.auth.authorization import AccessPolicy
-from api.auth.rate_limits import RateLimits
+from api.auth.authorization import AccessPolicy, RateLimits
 from api.http.app import App, create_app
 from api.process_parts import open_dispatcher
 from signer.audit.log import AuditLog

@@ -8,9 +8,8 @@ from typing import cast
 import bitcurve
 import structlog
 
-from api.auth.authorization import AccessPolicy
+from api.auth.authorization import AccessPolicy, RateLimits
 from api.auth.jwt_verifier import JWTVerifier
-from api.auth.rate_limits import RateLimits
 from api.auth.verification_keys import KeySet, bind
 from api.container import Container
 from api.health.readiness import Readiness

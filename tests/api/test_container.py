@@ -9,8 +9,7 @@ from typing import Any, NoReturn, cast
 
 import pytest
 
-from api.auth.authorization import AccessRequest, Permission
-from api.auth.rate_limits import READS_PER_CHANGE
+from api.auth.authorization import READS_PER_CHANGE, AccessRequest, Permission
 from api.bootstrap import (
     accept_rules,
     build_admin_container,

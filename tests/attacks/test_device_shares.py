@@ -10,8 +10,7 @@ import pytest
 from eth_account.messages import encode_defunct
 from falcon.testing import Result, TestClient
 
-from api.auth.authorization import AccessPolicy
-from api.auth.rate_limits import RateLimits
+from api.auth.authorization import AccessPolicy, RateLimits
 from api.container import Container
 from api.http.app import create_app
 from backends.sql import SQLStore

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, CDPSession, expect
 
-from api.cli.approvers import PAGE
+from api.cli.administration import PAGE
 from signer.crypto.approver_keys import parse_signature
 from signer.errors import PermissionDeniedError
 from signer.model.approvers import Approvers, Consent, Statement

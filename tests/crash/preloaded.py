@@ -8,7 +8,7 @@ from gunicorn import glogging  # type: ignore[import-untyped]
 from gunicorn.app import wsgiapp  # type: ignore[import-untyped]
 from gunicorn.workers import gthread  # type: ignore[import-untyped]
 
-import api.auth.jwks
+import api.auth.verification_keys
 import api.bootstrap
 import api.metrics.worker_meter
 import api.server.config_check
@@ -34,7 +34,7 @@ PRELOADED = (
     *find_hooks("start_checks"),
     *find_hooks("worker_loops"),
     *find_routes("all"),
-    api.auth.jwks,
+    api.auth.verification_keys,
     api.bootstrap,
     api.metrics.worker_meter,
     api.server.config_check,

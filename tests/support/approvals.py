@@ -10,8 +10,8 @@ from signer.approvals import Approvals
 from signer.audit.log import AuditLog
 from signer.config.tenants import TenantRegistry
 from signer.model.approval import Approval, Proposal
-from signer.model.approval_need import ApprovalNeed
 from signer.model.audit_record import Actor
+from signer.model.decision import ApprovalNeed
 from signer.model.refund import Refund
 from signer.policy import rules
 from signer.policy.default_rules import service_files

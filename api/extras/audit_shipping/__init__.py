@@ -27,6 +27,7 @@ EXTRA = Extra(
 
 
 def open_place(container: Container) -> Place | None:
+    """Return the place that the log is shipped to, if one is configured."""
     from api.extras.audit_shipping import places
     from api.extras.audit_shipping.settings import ShippingSettings
     from signer.config.models import read_model

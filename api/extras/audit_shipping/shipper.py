@@ -265,6 +265,7 @@ def record_no_place(journal: Journal) -> None:
 
 
 def check_shipping(container: Container) -> Finding:
+    """Return whether the log is shipped, for the doctor."""
     place, row = open_place(container), container.store.shipping()
     if place is None and (row is None or not row.place):
         problem = "the audit log is not shipped (AUDIT_SHIP_TO)"

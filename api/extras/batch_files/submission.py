@@ -17,8 +17,7 @@ import click
 
 from api.extras.batch_files.files import Row
 from signer.errors import InvalidInputError
-from signer.nesting import is_deeper
-from signer.strict_json import MAX_DEPTH
+from signer.strict_json import MAX_DEPTH, is_deeper
 
 
 class BatchReply(NamedTuple):

@@ -15,7 +15,7 @@ from api.extras.books.entries import (
 )
 from signer.errors import ChainUnavailableError
 from signer.model.refund import COIN_ADDRESS
-from signer.ports.chain_history import ChainHistory
+from signer.ports.chain import ChainHistory
 
 
 @dataclass(slots=True)

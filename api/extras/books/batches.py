@@ -11,7 +11,7 @@ from api.extras.books.entries import Outflow, UsedNonce
 from api.extras.books.tables import NonceEntry
 from signer.chain.vault import End, Item, decode_pay, read_ends
 from signer.errors import EncodingError
-from signer.ports.chain_history import Settled
+from signer.ports.chain import Settled
 
 
 def split_batch(used: UsedNonce, vaults: Collection[str]) -> Sequence[UsedNonce]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from api.extras.books.comparison import Event
     from api.extras.books.entries import Period
     from api.extras.books.reports import BookReport
-    from signer.ports.chain_history import ChainHistory
+    from signer.ports.chain import ChainHistory
 
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

@@ -27,7 +27,7 @@ from signer.config.networks import Network
 from signer.errors import ChainUnavailableError, RowNotAuthenticError
 from signer.model.refund import Refund
 from signer.model.transaction import Transaction
-from signer.ports.chain_history import ChainHistory, Settled, TokenTransfer
+from signer.ports.chain import ChainHistory, Settled, TokenTransfer
 
 
 _NONCES_READ = 200

@@ -14,7 +14,7 @@ from signer.config.networks import FeeForm, Network
 from signer.errors import InvalidInputError
 from signer.model.payment import PaymentPurpose
 from signer.model.refund import COIN, COIN_ADDRESS
-from signer.ports.chain_history import ChainHistory, Header, Settled, TokenTransfer
+from signer.ports.chain import ChainHistory, Header, Settled, TokenTransfer
 
 
 LATE_SECONDS = 3600

@@ -17,7 +17,7 @@ from signer.chain.vault import PAY
 from signer.model.payment import PaymentPurpose
 from signer.model.refund import COIN_ADDRESS, Refund, Status
 from signer.model.transaction import Kind, Transaction
-from signer.ports.chain_history import Settled
+from signer.ports.chain import Settled
 from signer.refunds.nonce_checks import paid_earlier
 from signer.refunds.sweep_policy import build_objection
 

@@ -18,7 +18,7 @@ from api.views.values import timestamp
 from signer.amounts import COIN_DECIMALS, format_units
 from signer.errors import HotWalletError, InvalidInputError
 from signer.model.refund import Refund
-from signer.ports.chain_history import Header
+from signer.ports.chain import Header
 from signer.strict_json import parse
 
 

@@ -22,9 +22,8 @@ from signer.model.spending_limits import (
     list_allowances,
 )
 from signer.policy.policy import AnyPolicy
-from signer.ports.ledger import Ledger
+from signer.ports.ledger import Ledger, SharedState
 from signer.ports.refund_reports import GAS, SpentLately
-from signer.ports.shared_state import SharedState
 from signer.row_macs import RowMACs
 
 

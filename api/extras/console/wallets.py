@@ -12,7 +12,7 @@ from api.extras.console.trends import share
 from api.metrics import metric_names
 from api.metrics.metric_names import Spec
 from api.metrics.readings import read
-from signer.chain.vault_rules import change_operator
+from signer.chain.vault import change_operator
 from signer.config.networks import Network
 from signer.model.key import Key, KeyState, find_active_key
 from signer.model.network_view import is_low

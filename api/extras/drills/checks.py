@@ -11,8 +11,7 @@ import urllib3
 from api.cli.staging import Deployment
 from api.container import Container
 from signer.amounts import parse_units
-from signer.chain.vault import Item, encode_pay
-from signer.chain.vault_rules import VaultRules
+from signer.chain.vault import Item, VaultRules, encode_pay
 from signer.errors import (
     AccessDeniedError,
     KeyNotFoundError,

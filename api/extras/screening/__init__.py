@@ -25,7 +25,7 @@ def check_screening(container: Container, *, paying: bool) -> None:
 
 
 def open_screening(container: Container) -> ScreeningService | None:
-    from api.extras.screening.settings import ScreeningSettings
+    from api.extras.screening.client import ScreeningSettings
     from signer.config.models import read_model
 
     settings = read_model(ScreeningSettings, container.environ)

@@ -140,7 +140,7 @@ class Body:
     is_batch: bool
 
 
-def read_body(body: bytes) -> Body:
+def read_calls(body: bytes) -> Body:
     """Return the calls of *body*; raises ``RPCError``."""
     try:
         document = strict_json.decode(body, MAX_DEPTH)

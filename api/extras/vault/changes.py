@@ -5,15 +5,17 @@ A change that gives more power is proposed first and made after the vault's dela
 chain knows what was proposed, so the next step of a change follows from the chain.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.resources import files
 from typing import Any
 
 from eth_abi.abi import decode
 from eth_utils.crypto import keccak
 
-from signer.chain.vault_rules import Caps, VaultRules, encode_call
+from signer.chain.vault import Caps, VaultRules, encode_call
 
 
 _PROPOSED = _ADD_OPERATOR, _SET_GUARDIAN, _SET_CAPS = (
@@ -133,3 +135,9 @@ def safe_file(
         },
         "transactions": transactions,
     }
+
+
+def creation_code() -> bytes:
+    """Return the code that creates a vault; the constructor's arguments follow it."""
+    text = files("signer.chain").joinpath("vault.json").read_text("utf-8")
+    return bytes.fromhex(json.loads(text)["bytecode"].removeprefix("0x"))

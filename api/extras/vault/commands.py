@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from api.container import Container
     from api.extras.vault.changes import Change, Step
     from signer.chain.chain import Chain
-    from signer.chain.vault_rules import Caps, VaultFacts, VaultRules
+    from signer.chain.vault import Caps, VaultFacts, VaultRules
     from signer.config.networks import Network
     from signer.errors import Refusal
 
@@ -89,7 +89,7 @@ def deploy(
     """
     from eth_abi.abi import encode
 
-    from api.extras.vault.artefact import creation_code
+    from api.extras.vault.changes import creation_code
     from signer.addresses import parse_address
 
     configured = _find_chain(container, network).network
@@ -134,7 +134,7 @@ def status(
     Exits with 1 if the service would refuse to start with the vault, or if a key that
     was revoked may still pay.
     """
-    from signer.chain.vault_rules import NO_VAULT
+    from signer.chain.vault import NO_VAULT
 
     chain, rules = _open_rules(container, network, address)
     if not rules.is_vault():
@@ -193,7 +193,7 @@ def propose(
 
 def _require_fitting(name: str, network: Network, given: Mapping[str, Caps]) -> None:
     """Refuse caps with which no process would start."""
-    from signer.chain.vault_rules import Caps, find_cap_problems
+    from signer.chain.vault import Caps, find_cap_problems
 
     for symbol, token in network.tokens.items():
         caps = given.get(symbol, Caps(0, 0))
@@ -219,7 +219,7 @@ def _open_rules(
     container: Container, network: str, address: str | None
 ) -> tuple[Chain, VaultRules]:
     from signer.addresses import parse_address
-    from signer.chain.vault_rules import VaultRules
+    from signer.chain.vault import VaultRules
 
     chain = _find_chain(container, network)
     given = address or chain.network.vault
@@ -229,8 +229,7 @@ def _open_rules(
 
 
 def _parse_caps(network: Network, text: str) -> tuple[str, Caps]:
-    from signer.chain.vault import MAX_AMOUNT
-    from signer.chain.vault_rules import Caps
+    from signer.chain.vault import MAX_AMOUNT, Caps
 
     symbol, amounts = _split_token(network, text, field="caps")
     item, slash, day = amounts.partition("/")
@@ -279,7 +278,7 @@ def _find_change(
 def _read_status(
     container: Container, name: str, chain: Chain, rules: VaultRules
 ) -> dict[str, Any]:
-    from signer.chain.vault_rules import find_problems
+    from signer.chain.vault import find_problems
     from signer.keys.vault_operators import RevokedOperator
     from signer.model.key import KeyState
 
@@ -310,7 +309,7 @@ def _read_proposals(
 ) -> list[dict[str, str]]:
     from api.backend_factories import open_histories
     from api.extras.vault.changes import describe
-    from signer.chain.vault_rules import PROPOSED_EVENT
+    from signer.chain.vault import PROPOSED_EVENT
 
     history = open_histories({name: container.networks[name]})[name]
     last = history.latest_block().number

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from signer.crypto.keccak import keccak
 from signer.crypto.secp256k1 import Signature
-from signer.crypto.transactions.rlp import decode
+from signer.crypto.transactions.fields import decode
 from signer.crypto.transactions.tempo import TempoTransaction, read_tempo
 from signer.crypto.transactions.types import (
     AccessListTransaction,

@@ -18,6 +18,7 @@ from signer.crypto.transactions.fields import (
     WORD_SIZE,
     access_list_items,
     address_bytes,
+    encode,
     is_address,
     minimal,
     require,
@@ -28,7 +29,6 @@ from signer.crypto.transactions.fields import (
     take_list,
     take_number,
 )
-from signer.crypto.transactions.rlp import encode
 from signer.crypto.transactions.types import FeeMarketTransaction
 from signer.errors import EncodingError
 

@@ -22,6 +22,7 @@ from signer.crypto.transactions.fields import (
     check_access_list,
     check_common,
     check_fees,
+    encode,
     is_address,
     minimal,
     require,
@@ -34,7 +35,6 @@ from signer.crypto.transactions.fields import (
     take_recipient,
     take_word,
 )
-from signer.crypto.transactions.rlp import encode
 from signer.errors import EncodingError
 
 

@@ -23,8 +23,7 @@ from signer.crypto.typed_data.struct_types import (
     problem,
     read_types,
 )
-from signer.nesting import is_deeper
-from signer.strict_json import unique_members
+from signer.strict_json import is_deeper, unique_members
 
 
 MAX_SIZE = 2**17

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 from falcon.testing import Result, TestClient
 
-from api.auth.authorization import Permission
+from api.auth.authorization import Permission, RateLimits
 from api.auth.dev_tokens import mint
-from api.auth.rate_limits import RateLimits
 from api.http.middleware import Resource
 from api.principal import rate_limit_key
 from backends.sql.database import Database

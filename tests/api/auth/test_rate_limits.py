@@ -11,7 +11,7 @@ import pytest
 from falcon.testing import Result, TestClient
 from sqlalchemy import event
 
-from api.auth.rate_limits import RateLimit, RateLimits, RateLimitStatus
+from api.auth.authorization import RateLimit, RateLimits, RateLimitStatus
 from api.auth.verification_keys import VerificationKey
 from backends.sql.database import Database
 from backends.sql.shared_state import SharedTables

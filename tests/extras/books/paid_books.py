@@ -41,8 +41,15 @@ from signer.model.transaction import (
     compose,
 )
 from signer.model.wallet import UnrecordedTransaction, Wallet
-from signer.ports.chain import Block, FinalityTag, Log, MinedTransaction
-from signer.ports.chain_history import Header, Settled, TokenTransfer
+from signer.ports.chain import (
+    Block,
+    FinalityTag,
+    Header,
+    Log,
+    MinedTransaction,
+    Settled,
+    TokenTransfer,
+)
 from tests.fixtures.ledger import as_if
 from tests.support.ledgers import ROW_MACS
 

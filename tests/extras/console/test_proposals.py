@@ -7,7 +7,7 @@ import pytest
 
 from api.actions.proposals import SENTENCES, describe_proposal, find_follow_up
 from signer.model.approval import Approval, Proposal
-from signer.model.approval_need import ApprovalNeed
+from signer.model.decision import ApprovalNeed
 from signer.refunds.payment_approvals import build_proposal
 from tests.fixtures.ledger import queued
 from tests.support.approvals import proposal_of

@@ -9,8 +9,7 @@ import pytest
 from falcon.testing import Result, TestClient
 
 from api.actions.action import Action, Texts
-from api.auth.authorization import AccessPolicy
-from api.auth.rate_limits import RateLimits
+from api.auth.authorization import AccessPolicy, RateLimits
 from api.container import Container
 from api.http.app import create_app
 from backends.sql import SQLStore

@@ -12,7 +12,7 @@ from eth_account.messages import encode_defunct, encode_typed_data
 from falcon.testing import TestClient
 
 from api.container import Container
-from api.extras.signing_api import endpoint
+from api.extras.signing_api import routes
 from api.extras.signing_api.calls import MAX_CALLS, error_of
 from api.extras.signing_api.methods import MAX_RESULT, METHODS
 from api.http.app import create_app
@@ -225,7 +225,7 @@ def test_each_call_of_a_batch_counts(
 
 
 def test_a_slow_batch_ends(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "REQUEST_SECONDS", -1.0)
+    monkeypatch.setattr(routes, "REQUEST_SECONDS", -1.0)
 
     assert rpc(client, [_request()]).json[0]["error"]["code"] == -32002
 

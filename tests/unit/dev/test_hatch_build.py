@@ -46,7 +46,7 @@ def test_names_of_modules_are_renamed(source: str, renamed_source: str) -> None:
         "from api_client import x\n",
         'role = "signer"',
         'logger = "api.requests"',
-        'log = structlog.get_logger("api.auth.jwks")',
+        'log = structlog.get_logger("api.auth.verification_keys")',
         'metric = "signer.nothing.here"',
         "signer = 1\nsigner.x\n",
     ],

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from api.extras.signing_api import calls, endpoint, methods
+from api.extras.signing_api import calls, methods, routes
 from api.http import body
 from api.http.problems import code_statuses
 from signer.crypto import transaction_json
@@ -19,7 +19,7 @@ BOUNDS = {
     "MAX_CALLS": (calls, 100, "A batch has 1 to 100 calls"),
     "MAX_DEPTH": (calls, 64, "more than 64 levels"),
     "_LONGEST_ID": (calls, 256, "null, or a string, of at most 256 characters"),
-    "REQUEST_SECONDS": (endpoint, 20, "After 20 seconds, no further call"),
+    "REQUEST_SECONDS": (routes, 20, "After 20 seconds, no further call"),
     "BROADCAST_SECONDS": (methods, 5, "waits up to 5 seconds for the broadcast"),
     "WINDOW_SECONDS": (eth_send_transaction, 120, "within two minutes is the same"),
     "LOCAL_CHAIN": (methods, 31_337, "on chain 31337 only"),
@@ -108,7 +108,7 @@ def test_every_bound_is_documented() -> None:
     """Each number of the modules has a phrase of the page."""
     numbers = {
         name
-        for module in (calls, endpoint, methods)
+        for module in (calls, methods, routes)
         for name, value in vars(module).items()
         if name.lstrip("_").isupper() and type(value) in {int, float}
     }

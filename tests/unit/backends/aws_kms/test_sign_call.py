@@ -16,9 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from backends.aws_kms.backend import KMSBackend
+from backends.aws_kms.backend import KMSBackend, SigningClient
 from backends.aws_kms.client import build_client, read_client_parts
-from backends.aws_kms.signing_client import SigningClient
 from backends.circuit_breaker import RETRY_SECONDS
 from backends.kms_retries import TokenBucket
 from dev import kms_faults as faults

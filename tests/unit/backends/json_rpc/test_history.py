@@ -9,8 +9,7 @@ from backends.json_rpc.history import JSONRPCHistory
 from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
 from signer.errors import ChainError, ChainUnavailableError
-from signer.ports.chain import Block, Log
-from signer.ports.chain_history import ChainHistory, Settled, TokenTransfer
+from signer.ports.chain import Block, ChainHistory, Log, Settled, TokenTransfer
 from tests.fixtures.chain import DevChain
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Altered, Computed, Error, Result

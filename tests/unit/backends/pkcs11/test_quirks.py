@@ -2,7 +2,7 @@
 
 import pytest
 
-from backends.pkcs11.quirks import quirks_of
+from backends.pkcs11.cryptoki import quirks_of
 
 
 @pytest.mark.parametrize(

@@ -21,14 +21,18 @@ import pytest
 from sqlalchemy import Connection
 
 from backends.sql import SQLStore, sqlite_dbapi, sqlite_watch
-from backends.sql.file_events import FileEvents
 from backends.sql.sqlite import (
     WAL_BYTES,
     SQLiteFile,
     has_wal_reset_bug,
     network_file_system,
 )
-from backends.sql.sqlite_watch import UNREADABLE_SECONDS, SQLiteWatches, Version
+from backends.sql.sqlite_watch import (
+    UNREADABLE_SECONDS,
+    FileEvents,
+    SQLiteWatches,
+    Version,
+)
 from signer.errors import StoreError, StoreUnavailableError
 from signer.ports.refund_store import Topic
 from tests.fixtures.ledger import (

@@ -8,7 +8,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from signer.audit.account_events import AccountEvents
+from signer.account import AccountEvents
 
 
 @pytest.fixture

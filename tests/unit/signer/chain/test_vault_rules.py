@@ -5,8 +5,7 @@ from eth_abi.abi import encode
 from eth_utils.address import to_checksum_address
 
 from backends.json_rpc import JSONRPCChain
-from signer.chain.vault import Item
-from signer.chain.vault_rules import PROPOSED_EVENT, Caps, VaultRules, encode_call
+from signer.chain.vault import PROPOSED_EVENT, Caps, Item, VaultRules, encode_call
 from signer.errors import ChainError, EncodingError
 from signer.ports.chain import Log
 from tests.fixtures.chain import DevChain

@@ -22,7 +22,7 @@ from signer.crypto.transactions import (
     LegacyTransaction,
     SignedBytes,
 )
-from signer.crypto.transactions.rlp import decode, encode
+from signer.crypto.transactions.fields import decode, encode
 from signer.errors import EncodingError, HotWalletError, InvalidInputError
 from tests.support import transactions as eth_account
 from tests.support.transactions import (

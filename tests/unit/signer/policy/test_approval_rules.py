@@ -12,8 +12,7 @@ from signer.errors import (
     ConfigurationError,
     PolicyViolationError,
 )
-from signer.model.approval_need import ApprovalNeed
-from signer.model.decision import Verdict
+from signer.model.decision import ApprovalNeed, Verdict
 from signer.policy.attributes import ACTIONS, principal, resource
 from signer.policy.default_rules import account_policy, service_files
 from signer.policy.facts import Caller, Path, Surroundings, TransactionFacts

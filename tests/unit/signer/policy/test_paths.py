@@ -38,7 +38,7 @@ CALLS = {
     ("backends/pkcs11/backend.py", "PKCS11Backend.sign_digest"): "the device",
     ("backends/aws_kms/backend.py", "KMSBackend.sign_digest"): "the device",
     ("backends/aws_kms/client.py", "read_client_parts"): "no request",
-    ("softhsm/device_report.py", "_sign"): "self-test",
+    ("softhsm/doctor.py", "_sign"): "self-test",
     ("softhsm/keys.py", "_signs_as"): "self-test",
     ("softhsm/keys.py", "self_test"): "self-test",
     # Other keys, and other things of the same name.

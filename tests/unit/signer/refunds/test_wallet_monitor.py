@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from signer.alerts import LASTING, Alert, Alerts
 from signer.chain.chain import Chain
 from signer.chain.erc20 import encode_balance_of
-from signer.chain.vault_rules import encode_call
+from signer.chain.vault import encode_call
 from signer.errors import (
     ChainError,
     ChainUnavailableError,
