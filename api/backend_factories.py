@@ -260,11 +260,8 @@ def preload(settings: Settings) -> None:
 
 def open_token_keys(settings: Settings) -> "KeySource":
     """Return the keys that verify tokens, as ``open_keys``; call it after the fork."""
-    from api.auth.verification_keys import (  # noqa: PLC0415
-        FETCH_TIMEOUT,
-        MAX_BYTES,
-        open_keys,
-    )
+    from api.auth.jwks import FETCH_TIMEOUT, open_keys  # noqa: PLC0415
+    from api.auth.verification_keys import MAX_BYTES  # noqa: PLC0415
 
     def connect(url: str) -> FetchKeySet:
         from backends.jwks_client import JWKSClient  # noqa: PLC0415

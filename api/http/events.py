@@ -2,7 +2,7 @@
 
 import time
 
-from api.http.headers import read_preference
+from api.http.body import read_preference
 from api.http.openapi import examples, problem_sets
 from api.http.openapi.elements import answer, parameter, schema, text
 from api.http.operations import Call, Routes

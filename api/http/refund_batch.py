@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from api.http.headers import is_idempotency_key
+from api.http.body import is_idempotency_key
 from api.http.operations import Call
 from api.http.problems import problem_of, report
 from api.request_context import principal, request_id

@@ -7,10 +7,12 @@ import falcon
 
 from api.auth.authorization import Permission
 from api.http import query
-from api.http.body import MAX_BATCH, read_bytes, read_object
-from api.http.headers import (
+from api.http.body import (
+    MAX_BATCH,
     Preference,
+    read_bytes,
     read_idempotency_key,
+    read_object,
     read_preference,
     read_signed_request,
 )

@@ -49,8 +49,8 @@ class GoogleCloudKMSPlugin:
         )
 
     def open(self, config: BackendConfig) -> KeyDirectory:
-        from backends.google_cloud_kms.access_tokens import AccessTokens  # noqa: PLC0415
         from backends.google_cloud_kms.backend import (  # noqa: PLC0415
+            AccessTokens,
             GoogleCloudKMSBackend,
             KMSClient,
             limit_calls,

@@ -21,9 +21,9 @@ from api.bootstrap import check_configuration
 from api.cli.__main__ import cli
 from api.cli.audit import create_key
 from api.cli.configuration_files import process_texts
-from api.extras.open_telemetry.tracer import TraceSettings
-from api.extras.screening.client import ScreeningSettings
-from api.extras.top_ups.treasury import TreasurySettings
+from api.extras.open_telemetry.settings import TraceSettings
+from api.extras.screening.settings import ScreeningSettings
+from api.extras.top_ups.settings import TreasurySettings
 from api.key_files import create_mac_key
 from api.principal import is_proxy
 from signer.config.settings import CREDENTIALS, Settings

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+from api.extras.console.refunds import ConsoleTables
 from api.extras.console.rendering import format_seconds
-from api.extras.console.tables import ConsoleTables
 from signer.audit.checkpoints import Verify, statement_of
 from signer.model.audit_record import made_at
 from signer.model.refund import Status

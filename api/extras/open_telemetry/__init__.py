@@ -25,7 +25,7 @@ def check_traces(container: Container, *, paying: bool) -> None:
 
 def open_tracer(container: Container) -> Meter | None:
     """Return what sends traces of refunds, if that is configured."""
-    from api.extras.open_telemetry.tracer import TraceSettings
+    from api.extras.open_telemetry.settings import TraceSettings
     from signer.config.models import read_model
     from signer.errors import ConfigurationError, Refusal
 

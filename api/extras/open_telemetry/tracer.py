@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from threading import local
-from typing import Annotated
 
 import structlog
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -32,30 +31,13 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import SecretStr
 
-from signer.config.settings import require_page_url
 from signer.model import refund as refunds
 from signer.model.refund import Refund
 from signer.model.transaction import Transaction
 from signer.ports.clock import Clock
 from signer.ports.meter import Meter
-
-
-def _secret_url(value: SecretStr) -> SecretStr:
-    require_page_url(value.get_secret_value())
-    return value
-
-
-class TraceSettings(BaseModel):
-    """Where traces are sent, which may have a token, and the share of refunds."""
-
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
-
-    url: Annotated[SecretStr, AfterValidator(_secret_url)] | None = Field(
-        None, alias="TRACES_URL"
-    )
-    share: float = Field(1.0, ge=0, le=1, alias="TRACES_SHARE")
 
 
 ACCEPTANCE = "accept"

@@ -21,11 +21,13 @@ EXTRA = Extra(
 
 
 def check_screening(container: Container, *, paying: bool) -> None:
+    """Refuse unusable settings."""
     open_screening(container)
 
 
 def open_screening(container: Container) -> ScreeningService | None:
-    from api.extras.screening.client import ScreeningSettings
+    """Return the client of the service, if one is configured."""
+    from api.extras.screening.settings import ScreeningSettings
     from signer.config.models import read_model
 
     settings = read_model(ScreeningSettings, container.environ)

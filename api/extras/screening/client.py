@@ -21,7 +21,7 @@ from pathlib import Path
 from threading import Lock
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import SecretStr
 
 from api.container import Container
 from backends.http_client import ExchangeError, HTTPClient, is_secure
@@ -32,16 +32,6 @@ from signer.ports.clock import Clock, utc_now
 from signer.ports.outside_services import Question
 from signer.refunds.payment_checks import ZERO_ADDRESS
 from signer.webhooks.signatures import Secret, read_secrets, sign
-
-
-class ScreeningSettings(BaseModel):
-    """Which service screens recipients, and for how long a permission counts."""
-
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
-
-    url: SecretStr | None = Field(None, alias="SCREENING_URL")
-    secret_file: Path | None = Field(None, alias="SCREENING_SECRET_FILE")
-    kept_seconds: int = Field(3600, ge=0, le=604_800, alias="SCREENING_KEPT_SECONDS")
 
 
 TIMEOUT = 3.0

@@ -29,9 +29,8 @@ from api.extras.signing_api.calls import (
 from api.extras.signing_api.methods import BROADCAST_SECONDS, Methods, RequestContext
 from api.extras.signing_api.openapi import MessageSignatureDocument
 from api.http import query
-from api.http.body import MAX_BATCH, read_bytes
+from api.http.body import MAX_BATCH, is_idempotency_key, read_bytes
 from api.http.concurrency import WaitingRequests
-from api.http.headers import is_idempotency_key
 from api.http.middleware import AuthorizationMiddleware, Resource
 from api.principal import tenant_of_thread
 from api.request_context import actor, principal, request_id, tenant

@@ -23,7 +23,8 @@ EXTRA = Extra(
 
 
 def open_treasury(container: Container) -> Treasury | None:
-    from api.extras.top_ups.treasury import TreasurySettings
+    """Return the client of the treasury, if one is configured."""
+    from api.extras.top_ups.settings import TreasurySettings
     from signer.config.models import read_model
 
     settings = read_model(TreasurySettings, container.environ)

@@ -21,7 +21,6 @@ from urllib.parse import urlencode
 from pydantic import (
     AwareDatetime,
     BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     TypeAdapter,
@@ -38,15 +37,6 @@ from signer.diagnostics import EXPLAIN, Check, Finding
 from signer.errors import ConfigurationError, Refusal, TreasuryError
 from signer.model.refund import RefundRequest, Status
 from signer.private_files import is_private
-
-
-class TreasurySettings(BaseModel):
-    """Where the treasury is, and the file of the token for it."""
-
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
-
-    url: SecretStr | None = Field(None, alias="TREASURY_URL")
-    token_file: Path | None = Field(None, alias="TREASURY_TOKEN_FILE")
 
 
 @dataclass(frozen=True, slots=True)

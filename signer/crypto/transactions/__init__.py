@@ -8,7 +8,6 @@ eth-account and ethers; eth-account takes ten times as long.
 
 from signer.crypto.transactions.fields import MAX_GAS, AccessList
 from signer.crypto.transactions.signed_bytes import AnyTransaction, SignedBytes
-from signer.crypto.transactions.tempo import TempoTransaction
 from signer.crypto.transactions.types import (
     AccessListTransaction,
     Authorization,
@@ -16,6 +15,7 @@ from signer.crypto.transactions.types import (
     DynamicFeeTransaction,
     LegacyTransaction,
     SetCodeTransaction,
+    TempoTransaction,
 )
 
 

@@ -7,18 +7,16 @@ from typing import Any, Self
 from signer.crypto.keccak import keccak
 from signer.crypto.secp256k1 import Signature
 from signer.crypto.transactions.fields import decode
-from signer.crypto.transactions.tempo import TempoTransaction, read_tempo
 from signer.crypto.transactions.types import (
     AccessListTransaction,
     BlobTransaction,
     DynamicFeeTransaction,
     LegacyTransaction,
     SetCodeTransaction,
-    read_access_list,
+    TempoTransaction,
     read_blob,
-    read_dynamic_fee,
     read_legacy,
-    read_set_code,
+    read_tempo,
 )
 from signer.errors import EncodingError
 
@@ -36,10 +34,10 @@ AnyTransaction = (
 _Reader = Callable[[list[Any]], tuple[AnyTransaction, Signature]]
 
 _READERS: dict[bytes, _Reader] = {
-    b"\x01": read_access_list,
-    b"\x02": read_dynamic_fee,
+    b"\x01": AccessListTransaction.read,
+    b"\x02": DynamicFeeTransaction.read,
     b"\x03": read_blob,
-    b"\x04": read_set_code,
+    b"\x04": SetCodeTransaction.read,
     b"\x76": read_tempo,
 }
 

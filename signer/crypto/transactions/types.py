@@ -1,5 +1,5 @@
 """
-The five types of transactions.
+The five types of transactions, and Tempo's.
 
 Types 1 to 4 share a type byte, and an order of fields (EIP-2718)::
 
@@ -8,7 +8,7 @@ Types 1 to 4 share a type byte, and an order of fields (EIP-2718)::
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from signer.crypto.keccak import keccak
 from signer.crypto.secp256k1 import Signature
@@ -45,12 +45,13 @@ class TypedTransaction:
 
     ``fee_fields`` has the names of the fees in the order of the bytes; the last of them
     is the most for one gas.  ``to`` is None if the transaction creates a contract;
-    those without ``may_create`` cannot.
+    those without ``may_create`` cannot.  ``more_count`` items follow the access list.
     """
 
     type: ClassVar[int]
     fee_fields: ClassVar[tuple[str, ...]]
     may_create: ClassVar[bool] = True
+    more_count: ClassVar[int] = 0
 
     chain_id: int
     nonce: int
@@ -111,6 +112,20 @@ class TypedTransaction:
         """Return the items after the access list."""
         return []
 
+    @classmethod
+    def read(cls, items: list[Any]) -> tuple[Self, Signature]:
+        """Return the transaction of RLP *items*, and its signature."""
+        common = 7 + len(cls.fee_fields)
+        items = take(items, common + cls.more_count + 3)
+        more = cls._take_more(*items[common:-3])
+        transaction = cls(**_take_common(items[:common], cls), **more)
+        return transaction, take_signature(*items[-3:])
+
+    @classmethod
+    def _take_more(cls) -> dict[str, Any]:
+        """Return the fields of the items after the access list, by name."""
+        return {}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeeMarketTransaction(TypedTransaction):
@@ -125,7 +140,7 @@ class FeeMarketTransaction(TypedTransaction):
     max_fee_per_gas: int
 
 
-def take_common(items: list[Any], kind: type[TypedTransaction]) -> dict[str, Any]:
+def _take_common(items: list[Any], kind: type[TypedTransaction]) -> dict[str, Any]:
     """Return the fields that RLP *items* of *kind* begin with, by name."""
     chain_id, nonce, *fees, gas, to, value, data, access_list = items
     return {
@@ -243,25 +258,11 @@ class AccessListTransaction(TypedTransaction):
         return self.gas_price
 
 
-def read_access_list(items: list[Any]) -> tuple[AccessListTransaction, Signature]:
-    """Return the transaction of RLP *items*, and its signature."""
-    *common, y_parity, r, s = take(items, 11)
-    fields = take_common(common, AccessListTransaction)
-    return AccessListTransaction(**fields), take_signature(y_parity, r, s)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DynamicFeeTransaction(FeeMarketTransaction):
     """An unsigned transaction of type 2."""
 
     type: ClassVar[int] = 2
-
-
-def read_dynamic_fee(items: list[Any]) -> tuple[DynamicFeeTransaction, Signature]:
-    """Return the transaction of RLP *items*, and its signature."""
-    *common, y_parity, r, s = take(items, 12)
-    fields = take_common(common, DynamicFeeTransaction)
-    return DynamicFeeTransaction(**fields), take_signature(y_parity, r, s)
 
 
 _HASH_VERSION = b"\x01"  # EIP-4844: VERSIONED_HASH_VERSION_KZG
@@ -277,6 +278,7 @@ class BlobTransaction(FeeMarketTransaction):
 
     type: ClassVar[int] = 3
     may_create: ClassVar[bool] = False
+    more_count: ClassVar[int] = 2
 
     max_fee_per_blob_gas: int
     blob_versioned_hashes: tuple[bytes, ...]
@@ -295,6 +297,13 @@ class BlobTransaction(FeeMarketTransaction):
     def _more_items(self) -> list[object]:
         return [minimal(self.max_fee_per_blob_gas), list(self.blob_versioned_hashes)]
 
+    @classmethod
+    def _take_more(cls, fee: object, hashes: object) -> dict[str, Any]:  # type: ignore[override]
+        return {
+            "max_fee_per_blob_gas": take_number(fee),
+            "blob_versioned_hashes": tuple(map(take_word, take_list(hashes))),
+        }
+
 
 def read_blob(items: list[Any]) -> tuple[BlobTransaction, Signature]:
     """Return the transaction of RLP *items*, and its signature."""
@@ -303,13 +312,7 @@ def read_blob(items: list[Any]) -> tuple[BlobTransaction, Signature]:
         raise EncodingError(
             "a blob transaction together with its blobs; give its first part alone"
         )
-    *common, blob_fee, hashes, y_parity, r, s = take(items, 14)
-    transaction = BlobTransaction(
-        **take_common(common, BlobTransaction),
-        max_fee_per_blob_gas=take_number(blob_fee),
-        blob_versioned_hashes=tuple(map(take_word, take_list(hashes))),
-    )
-    return transaction, take_signature(y_parity, r, s)
+    return BlobTransaction.read(items)
 
 
 _FIELD = "authorization_list"
@@ -373,6 +376,7 @@ class SetCodeTransaction(FeeMarketTransaction):
 
     type: ClassVar[int] = 4
     may_create: ClassVar[bool] = False
+    more_count: ClassVar[int] = 1
 
     authorization_list: tuple[Authorization, ...]
 
@@ -383,12 +387,94 @@ class SetCodeTransaction(FeeMarketTransaction):
     def _more_items(self) -> list[object]:
         return [[each.items() for each in self.authorization_list]]
 
+    @classmethod
+    def _take_more(cls, item: object) -> dict[str, Any]:  # type: ignore[override]
+        return {"authorization_list": take_authorizations(item)}
 
-def read_set_code(items: list[Any]) -> tuple[SetCodeTransaction, Signature]:
+
+_TEMPO_FIRST_V = 27
+
+_FIRST_LANE = _NO_TIME = _NO_SPONSOR = b""
+_NO_AUTHORIZATIONS: list[object] = []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TempoTransaction(FeeMarketTransaction):
+    """
+    An unsigned transaction of type 0x76 of Tempo; fees are in 10**-18 of ``fee_token``.
+
+    It is a part of https://docs.tempo.xyz/protocol/transactions/spec-tempo-transaction:
+    one call, the first lane of nonces, no sponsor, no times, and no access keys.  What
+    else a chain accepts is not decoded.  Tempo's chains have no coin, so that ``value``
+    is 0 there::
+
+        0x76 || rlp(chain_id, fees, gas, [[to, value, data]], access_list, nonce_key,
+                    nonce, valid_before, valid_after, fee_token, sponsor,
+                    authorizations, r || s || v)
+    """
+
+    type: ClassVar[int] = 0x76
+    may_create: ClassVar[bool] = False
+
+    fee_token: str
+
+    def _check_more(self) -> None:
+        is_token = is_address(self.fee_token)
+        require(is_token, "fee_token", "must have its EIP-55 checksum")
+
+    def serialise(self, signature: Signature) -> bytes:
+        words = signature.to_bytes()[:-1]
+        signed = b"%b%c" % (words, _TEMPO_FIRST_V + signature.y_parity)
+        return self._prefix + encode([*self._items(), signed])
+
+    def _items(self) -> list[object]:
+        return [
+            minimal(self.chain_id),
+            *map(minimal, self._fees()),
+            minimal(self.gas),
+            [[address_bytes(self.to), minimal(self.value), self.data]],
+            access_list_items(self.access_list),
+            _FIRST_LANE,
+            minimal(self.nonce),
+            _NO_TIME,
+            _NO_TIME,
+            address_bytes(self.fee_token),
+            _NO_SPONSOR,
+            _NO_AUTHORIZATIONS,
+        ]
+
+
+def read_tempo(items: list[Any]) -> tuple[TempoTransaction, Signature]:
     """Return the transaction of RLP *items*, and its signature."""
-    *common, authorizations, y_parity, r, s = take(items, 13)
-    transaction = SetCodeTransaction(
-        **take_common(common, SetCodeTransaction),
-        authorization_list=take_authorizations(authorizations),
+    *numbers, calls, access_list, lane, nonce = take(items, 14)[:8]
+    *unused, fee_token, sponsor, authorizations, signed = items[8:]
+    empty = [_FIRST_LANE, _NO_TIME, _NO_TIME, _NO_SPONSOR, _NO_AUTHORIZATIONS]
+    if [lane, *unused, sponsor, authorizations] != empty or len(take_list(calls)) != 1:
+        raise EncodingError(
+            "a transaction of type 0x76 with several calls, a lane, times, a sponsor or"
+            " authorizations"
+        )
+    to, value, data = take(calls[0], 3)
+    chain_id, priority_fee, max_fee, gas = map(take_number, numbers)
+    transaction = TempoTransaction(
+        chain_id=chain_id,
+        nonce=take_number(nonce),
+        max_priority_fee_per_gas=priority_fee,
+        max_fee_per_gas=max_fee,
+        gas=gas,
+        to=take_address(to),
+        value=take_number(value),
+        data=take_bytes(data),
+        access_list=take_access_list(access_list),
+        fee_token=take_address(fee_token),
     )
-    return transaction, take_signature(y_parity, r, s)
+    return transaction, _take_signature(signed)
+
+
+def _take_signature(item: object) -> Signature:
+    """Return the signature of *item*; other lengths are of other kinds of keys."""
+    signed = take_bytes(item)
+    if len(signed) != 2 * WORD_SIZE + 1:
+        raise EncodingError("the signature is not one of secp256k1: 65 bytes")
+    r, s = signed[:WORD_SIZE], signed[WORD_SIZE:-1]
+    return Signature(int.from_bytes(r), int.from_bytes(s), signed[-1] - _TEMPO_FIRST_V)

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from api.auth.jwks import RemoteKeys
 from api.auth.jwt_verifier import JWTVerifier
-from api.auth.verification_keys import MAX_BYTES, RemoteKeys
+from api.auth.verification_keys import MAX_BYTES
 from api.backend_factories import open_token_keys
 from backends.jwks_client import JWKSClient
 from signer.config.settings import Settings

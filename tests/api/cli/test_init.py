@@ -20,9 +20,9 @@ from api.cli.configuration_files import (
 )
 from api.cli.options import read_env_file
 from api.extras.audit_shipping.settings import ShippingSettings
-from api.extras.open_telemetry.tracer import TraceSettings
-from api.extras.screening.client import ScreeningSettings
-from api.extras.top_ups.treasury import TreasurySettings
+from api.extras.open_telemetry.settings import TraceSettings
+from api.extras.screening.settings import ScreeningSettings
+from api.extras.top_ups.settings import TreasurySettings
 from backends.google_cloud_kms.options import GoogleCloudKMSOptions
 from signer.config.networks import Network, load_networks
 from signer.config.settings import Settings

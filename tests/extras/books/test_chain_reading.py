@@ -12,7 +12,7 @@ from api.extras.books.entries import Assets, Period, find_blocks
 from signer.config.networks import Network
 from signer.errors import ChainUnavailableError, InvalidInputError
 from signer.model.refund import COIN_ADDRESS
-from signer.ports.chain_history import TokenTransfer
+from signer.ports.chain import TokenTransfer
 from tests.extras.books.paid_books import (
     BLOCK_SECONDS,
     CUSTOMER,

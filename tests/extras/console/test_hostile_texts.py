@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from api.actions.catalogue import FORMS
-from api.extras.console.tables import ConsoleTables
+from api.extras.console.refunds import ConsoleTables
 from backends.sql import SQLStore
 from signer.errors import ApprovalRequiredError
 from signer.model.audit_record import Actor

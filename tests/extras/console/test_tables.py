@@ -2,8 +2,8 @@
 
 from datetime import timedelta
 
-from api.extras.console import tables
-from api.extras.console.tables import ConsoleTables
+from api.extras.console import refunds
+from api.extras.console.refunds import ConsoleTables
 from backends.sql import SQLStore
 from signer.model.refund import Status, new_refund_id
 from tests.fixtures.ledger import (
@@ -65,7 +65,7 @@ def test_a_reference_is_found_for_each_tenant(store: SQLStore) -> None:
 
 def test_a_reference_is_looked_up_once_per_tenant(filled_store: SQLStore) -> None:
     plan = query_plan(
-        filled_store, tables.BY_REFERENCE, {"name": "order", "at_most": 10}
+        filled_store, refunds.BY_REFERENCE, {"name": "order", "at_most": 10}
     )
 
     assert "Seq Scan on refunds" not in plan
@@ -76,7 +76,7 @@ def test_results_come_from_the_primary_key(filled_store: SQLStore) -> None:
     """A chart costs the same in a ledger of any size."""
     given = {"first": queued().id, "at_most": 20}
     given["last"] = queued(id=new_refund_id(later(60))).id
-    plan = query_plan(filled_store, tables.RESULTS, given)
+    plan = query_plan(filled_store, refunds.RESULTS, given)
 
     # SQLite names the index of a primary key after the table.
     assert "pk_refunds" in plan or "sqlite_autoindex_refunds_1" in plan
@@ -86,7 +86,7 @@ def test_results_come_from_the_primary_key(filled_store: SQLStore) -> None:
 
 def test_broadcasts_come_from_the_primary_key(sqlite_store: SQLStore) -> None:
     given = {"first": "rf_0", "last": "rf_1", "at_most": 20}
-    plan = query_plan(sqlite_store, tables.FIRST_BROADCASTS, given)
+    plan = query_plan(sqlite_store, refunds.FIRST_BROADCASTS, given)
 
     assert "SEARCH refund_moves" in plan
     assert "TEMP B-TREE" not in plan

@@ -13,11 +13,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 from structlog.testing import capture_logs
 
-from api.extras.open_telemetry.tracer import (
-    ReportingExporter,
-    TraceSettings,
-    build_tracer,
-)
+from api.extras.open_telemetry.settings import TraceSettings
+from api.extras.open_telemetry.tracer import ReportingExporter, build_tracer
 from signer.config.models import read_model
 from signer.errors import ConfigurationError
 from signer.model.payment import PaymentState

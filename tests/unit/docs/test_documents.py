@@ -10,9 +10,9 @@ import pytest
 
 from api.cli.operator import TOKEN_FILE
 from api.extras.console import PREFIX as CONSOLE
-from api.extras.open_telemetry.tracer import TraceSettings
-from api.extras.screening.client import ScreeningSettings
-from api.extras.top_ups.treasury import TreasurySettings
+from api.extras.open_telemetry.settings import TraceSettings
+from api.extras.screening.settings import ScreeningSettings
+from api.extras.top_ups.settings import TreasurySettings
 from api.http import administration, documentation, events, metrics, refunds
 from api.http.problems import Problem, problem_of
 from backends.google_cloud_kms.options import GoogleCloudKMSOptions

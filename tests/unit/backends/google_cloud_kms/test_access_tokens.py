@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.google_cloud_kms.access_tokens import AccessTokens
+from backends.google_cloud_kms.backend import AccessTokens
 from dev import kms_faults as faults
 from dev.google_kms_emulator import SIGN, TOKEN, GoogleKMSEmulator
 from dev.kms_wire import Fault, Reply
