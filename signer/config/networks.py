@@ -34,7 +34,6 @@ from signer.config.models import (
     as_tuple,
     read_toml,
 )
-from signer.crypto.transactions import TempoTransaction
 from signer.errors import InvalidInputError
 
 
@@ -79,12 +78,10 @@ Finality = Literal["confirmations", "safe", "finalized"]
 FeeForm = Literal["eip-1559", "legacy", "tempo"]
 """How the transactions of a network pay for gas."""
 
-TOKEN_FEES: Mapping[FeeForm | None, type[TempoTransaction]] = {
-    "tempo": TempoTransaction
-}
-"""The forms whose transactions name a token for their fee, and their class."""
+TOKEN_FEES: Mapping[FeeForm | None, int] = {"tempo": 0x76}
+"""The forms whose transactions name a token for their fee, and their type."""
 
-SIGNED_TYPES = (0, 1, 2, *(each.type for each in TOKEN_FEES.values()))
+SIGNED_TYPES = (0, 1, 2, *TOKEN_FEES.values())
 """What the service signs: 3 has blobs, and 4 sets code."""
 
 

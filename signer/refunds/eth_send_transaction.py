@@ -202,10 +202,10 @@ class TransactionSender:
         fees = self._networks[wanted.network].fees
         is_legacy = base_fee is None or fees == "legacy"
         in_coin = LegacyTransaction if is_legacy else DynamicFeeTransaction
-        kind = TOKEN_FEES.get(fees, in_coin)
-        if payment.type not in {None, kind.type}:
+        sent = TOKEN_FEES.get(fees, in_coin.type)
+        if payment.type not in {None, sent}:
             raise InvalidInputError(
-                f"transactions of this network are sent with the type {kind.type}:"
+                f"transactions of this network are sent with the type {sent}:"
                 " leave type out",
                 field="type",
             )

@@ -320,8 +320,8 @@ def _pays_fees(transaction: AnyTransaction, network: Network) -> bool:
     if network.fee_token is None:
         return transaction.type in _TYPES
     return (
-        isinstance(transaction, TOKEN_FEES[network.fees])
-        and transaction.fee_token == network.fee_token.address
+        transaction.type == TOKEN_FEES[network.fees]
+        and getattr(transaction, "fee_token", None) == network.fee_token.address
     )
 
 

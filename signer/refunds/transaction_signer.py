@@ -13,6 +13,7 @@ from signer.amounts import format_units
 from signer.audit.log import AuditLog
 from signer.config.networks import TOKEN_FEES, Network
 from signer.crypto.transactions import (
+    TOKEN_FEE_CLASSES,
     AnyTransaction,
     DynamicFeeTransaction,
     LegacyTransaction,
@@ -373,7 +374,7 @@ def build_transaction(
         "data": payload.data,
     }
     if network.fee_token is not None:
-        form = TOKEN_FEES[network.fees]
+        form = TOKEN_FEE_CLASSES[TOKEN_FEES[network.fees]]
         return form(**fields, fee_token=network.fee_token.address)
     return DynamicFeeTransaction(**fields)
 

@@ -7,7 +7,11 @@ eth-account and ethers; eth-account takes ten times as long.
 """
 
 from signer.crypto.transactions.fields import MAX_GAS, AccessList
-from signer.crypto.transactions.signed_bytes import AnyTransaction, SignedBytes
+from signer.crypto.transactions.signed_bytes import (
+    TOKEN_FEE_CLASSES,
+    AnyTransaction,
+    SignedBytes,
+)
 from signer.crypto.transactions.types import (
     AccessListTransaction,
     Authorization,
@@ -21,6 +25,7 @@ from signer.crypto.transactions.types import (
 
 __all__ = [
     "MAX_GAS",
+    "TOKEN_FEE_CLASSES",
     "AccessList",
     "AccessListTransaction",
     "AnyTransaction",

@@ -1,6 +1,6 @@
 """Signed transactions of every type: their bytes, and what the bytes contain."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -30,6 +30,11 @@ AnyTransaction = (
     | TempoTransaction
 )
 """An unsigned transaction; ``type`` is which."""
+
+TOKEN_FEE_CLASSES: Mapping[int, type[TempoTransaction]] = {
+    each.type: each for each in (TempoTransaction,)
+}
+"""The transactions that name a token for their fee, by type."""
 
 _Reader = Callable[[list[Any]], tuple[AnyTransaction, Signature]]
 

@@ -10,7 +10,7 @@ from api.extras.books.entries import Assets
 from signer.config.networks import KINDS, TOKEN_FEES, FeeForm, Network
 from signer.config.tenants import TenantRegistry
 from signer.crypto.secp256k1 import Signature
-from signer.crypto.transactions import SignedBytes
+from signer.crypto.transactions import TOKEN_FEE_CLASSES, SignedBytes
 from signer.policy.default_rules import service_files
 from tests.fixtures.scripted_chain import TOKEN
 from tests.support.policy import NETWORKS
@@ -46,7 +46,7 @@ def test_networks_can_have_each_form(form: FeeForm) -> None:
 @pytest.mark.parametrize("form", TOKEN_FEES)
 def test_transactions_of_each_form_are_known(form: FeeForm) -> None:
     """They are decoded, the policy permits their type, and a kind has the form."""
-    transaction = TOKEN_FEES[form](
+    transaction = TOKEN_FEE_CLASSES[TOKEN_FEES[form]](
         chain_id=1,
         nonce=7,
         gas=60_000,
