@@ -88,11 +88,6 @@ class RotationOptions:
     without_funds: bool = False
     will_retry: bool = False
 
-    @property
-    def is_urgent(self) -> bool:
-        """Whether the old key must be blocked before refunds can be paid again."""
-        return self.compromised and self.without_funds
-
     def facts(self) -> Facts:
         facts: Facts = {"rehearsal": self.dry_run, "compromised": self.compromised}
         if self.active_address is not None:
@@ -460,7 +455,7 @@ class Rotation:
         try:
             self._require_operator(address)
         except (ConflictError, ChainUnavailableError) as e:
-            if not options.is_urgent:
+            if not options.without_funds:
                 raise
             return (f"{e}; until then refunds wait",)
         return ()

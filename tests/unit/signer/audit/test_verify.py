@@ -386,6 +386,10 @@ def test_a_forged_outcome_does_not_accuse_a_genuine_one() -> None:
         "unrequested", 3, 4,
     )  # fmt: skip
     assert _signatures(forged, again, declared) == ("unrequested", 2, 3)
+    # The search does not end with the work of the forged one.
+    assert _signatures(
+        *(intent(1), forged, genuine, outcome(5, refund_id="rf_2"), declared)
+    ) == ("unrequested", 4, 5)
 
 
 def test_intents_of_one_refund_are_counted() -> None:

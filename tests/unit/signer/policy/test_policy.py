@@ -291,6 +291,15 @@ def test_rules_see_the_facts(condition: str, is_true: bool) -> None:
     assert ("seen" in decision.rules) is is_true
 
 
+def test_a_chain_that_is_not_configured_is_the_resource() -> None:
+    policy = service_policy(
+        f'@id("seen") forbid {TRANSACTIONS} when {{ resource == Chain::"31337" }};'
+    )
+
+    assert "seen" in policy.evaluate(replace(_facts(), network=None)).rules
+    assert "seen" not in policy.evaluate(_facts()).rules
+
+
 @pytest.mark.parametrize(
     "fact",
     [

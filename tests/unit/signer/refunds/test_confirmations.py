@@ -43,10 +43,25 @@ def test_a_final_batch_is_measured(world: World, is_vault: bool) -> None:
     world.mine_deep()
     tracker = world.tracker(meter=(meter := _Batches()))
 
-    tracker.track()
-    tracker.track()
+    with capture_logs() as logs:
+        tracker.track()
+        tracker.track()
 
     assert meter.batches == ([("local", 3, ["vault-limit"])] if is_vault else [])
+    raised = [each["alert"] for each in logs if "alert" in each]
+    assert raised == (["vault-limit"] if is_vault else [])
+
+
+def test_a_batch_that_is_paid_raises_no_alert(world: World) -> None:
+    world.use_vault()
+    world.compile_policy()
+    world.accepted()
+    world.work()
+    world.mine_deep()
+    with capture_logs() as logs:
+        world.confirmation_tracker.track()
+
+    assert not [each for each in logs if "alert" in each]
 
 
 def _mined(world: World) -> Refund:
