@@ -1,63 +1,27 @@
 """
-Renders the document, its Markdown and the codes as HTML, without scripts or files.
+Renders the document and the codes as HTML pages, without scripts or other files.
 
 The policy of the pages allows nothing but their own style sheet, by its hash.  All text
 is escaped, although none of it is the caller's.
 """
 
 import json
-import re
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
 from hashlib import sha256
-from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from markdown_it import MarkdownIt
-from markdown_it.renderer import RendererHTML
-from markdown_it.token import Token
 from markupsafe import Markup
 
 from api.http.problems import code_statuses
 from api.views.codes import problem_codes
 
 
+# Imported by the first page: most processes never render one.
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-
-_HEADING = "### "
-
-
-def headings(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the anchor and the words of each heading of *text*."""
-    for line in text.splitlines():
-        if line.startswith(_HEADING):
-            words = line.removeprefix(_HEADING)
-            yield anchor(words), words
-
-
-def anchor(words: str) -> str:
-    return "guide-" + re.sub("[^a-z]+", "-", words.lower())
-
-
-class _Renderer(RendererHTML):
-    """Headings have anchors, and code can be scrolled with the keyboard."""
-
-    def heading_open(
-        self, tokens: Sequence[Token], idx: int, options: Any, env: Any
-    ) -> str:
-        return f'<h3 id="{anchor(tokens[idx + 1].content)}">'
-
-    def fence(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-        return f'<pre tabindex="0">{escape(tokens[idx].content.strip())}</pre>'
-
-
-MARKDOWN = MarkdownIt("commonmark", {"html": False}, renderer_cls=_Renderer).enable(
-    "table"
-)
 
 
 _CSS = (
@@ -78,7 +42,7 @@ CONTENT_POLICY = (
 
 def render_document(document: Mapping[str, Any]) -> str:
     """Return the page of an OpenAPI *document*."""
-    from api.http.openapi.pages import headings  # noqa: PLC0415
+    from api.http.openapi.markdown import headings  # noqa: PLC0415
 
     tags = [
         (
@@ -135,7 +99,7 @@ def _render(template: str, **values: object) -> str:
 def _environment() -> "Environment":
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
 
-    from api.http.openapi.pages import MARKDOWN  # noqa: PLC0415
+    from api.http.openapi.markdown import MARKDOWN  # noqa: PLC0415
 
     environment = Environment(
         loader=PackageLoader("api.http.openapi"),

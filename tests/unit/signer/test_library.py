@@ -37,6 +37,7 @@ MODULES = {
     "requests": "requests",
     "segno": "segno",
     "setproctitle": "setproctitle",
+    "sigstore": "sigstore",
     "sqlalchemy": "sqlalchemy",
     "urllib3": "urllib3",
     "web3": "web3",
