@@ -1,5 +1,5 @@
 """
-The PKCS#11 module of this process: loaded and initialized once, with locks.
+The PKCS#11 module of this process: its quirks, loaded and initialized once, with locks.
 
 Cryptoki's state belongs to the process: one ``C_Initialize``, one login, one space of
 handles (PKCS#11 v2.20, section 6.6).  So there is one ``Library`` per module and

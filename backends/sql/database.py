@@ -14,10 +14,10 @@ from sqlalchemy import Connection, Engine, Executable, func, select
 from sqlalchemy.exc import OperationalError
 
 from backends.sql.columns import UTCDateTime
+from backends.sql.connection_shares import ConnectionShares
 from backends.sql.errors import is_busy, translate_errors
 from backends.sql.group_commit import (
     RETRY_SECONDS,
-    ConnectionShares,
     GroupCommit,
     Run,
     Work,

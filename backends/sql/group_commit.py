@@ -16,61 +16,15 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Semaphore
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from backends.sql.connection_shares import ConnectionShares
 from backends.sql.errors import is_busy, is_unavailable
 from backends.sql.urls import SQLITE
 from signer.errors import HotWalletError, StoreUnavailableError
-
-
-class ConnectionShares:
-    """
-    Opens connections of *engine*, which has *most* of them; threads share an instance.
-
-    Threads that work for the same *tenant* hold at most half of the connections.  Other
-    threads of that tenant wait, up to *timeout* seconds, so its slow statements keep no
-    other tenant from the database.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        most: int,
-        timeout: float,
-        tenant: Callable[[], str | None],
-    ) -> None:
-        self._engine = engine
-        self._share = max(1, most // 2)
-        self._timeout = timeout
-        self._tenant = tenant
-        self._free = dict[str, Semaphore]()
-
-    @contextmanager
-    def connect(self) -> Iterator[Connection]:
-        """
-        Return a connection for the context.
-
-        Raises:
-            sqlalchemy.exc.TimeoutError: None became free in time.
-        """
-        tenant = self._tenant()
-        if tenant is None:
-            with self._engine.connect() as connection:
-                yield connection
-            return
-        free = self._free.setdefault(tenant, Semaphore(self._share))
-        if not free.acquire(timeout=self._timeout):
-            raise PoolTimeoutError("the tenant's share of the connections is in use")
-        try:
-            with self._engine.connect() as connection:
-                yield connection
-        finally:
-            free.release()
 
 
 T = TypeVar("T")
@@ -105,6 +59,7 @@ class WorkResult(Generic[T]):
     error: Exception | None = None
 
     def get(self) -> T:
+        """Return the result; raise the error."""
         if self.error is not None:
             raise self.error
         result: Any = self.result
@@ -313,6 +268,7 @@ class GroupCommit:
                     each.wake()
 
     def _commit(self, taken: list[_Request]) -> None:
+        """Append to *taken* what is executed; repeat it while the database is busy."""
         deadline = time.monotonic() + self._timeout
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Finds refunds by what an operator typed; shows all that is known of one."""
+"""Finds refunds by what an operator typed, with SQL; shows all that is known of one."""
 
 import re
 from collections.abc import Mapping, Sequence

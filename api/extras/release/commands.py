@@ -149,7 +149,7 @@ def _verify_bundle(
             said = {"repository": repository, "workflow": workflow, "tag": tag}
             for each in statement["subject"]:
                 row = {**said, "commit": commit, "name": each["name"]}
-                subjects[each["digest"]["sha256"]] = row
+                subjects[each["digest"].get("sha256", "")] = row
             break
     return subjects, "; ".join(dict.fromkeys(problems))
 
@@ -174,7 +174,7 @@ def _verify_statement(
         problem = f"{type(e).__name__}: {e}".partition("\n")[0]
     else:
         statement: dict[str, Any] = json.loads(payload)
-        if (kind, statement["predicateType"]) == (_STATEMENT, _PROVENANCE):
+        if (kind, statement.get("predicateType")) == (_STATEMENT, _PROVENANCE):
             return statement, commit
         problem = "a statement of another kind than SLSA provenance"
     raise InvalidInputError(problem)

@@ -1,4 +1,8 @@
-"""The routes of the role ``sign``.  ``signer.signing`` decides what they do."""
+"""
+The routes of the role ``sign``: JSON-RPC, messages, and a tenant's share of the device.
+
+``signer.signing`` decides what they do.
+"""
 
 import json
 import time
