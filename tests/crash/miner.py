@@ -64,6 +64,9 @@ class Miner:
         old ones had.  The others have left the chain and the pool.
         """
         with self._lock:
+            # What the senders of *first* have in the pool would stay there with nonces
+            # that *first* uses, and anvil would refuse the senders' next transactions.
+            self._rpc("evm_mine")
             head = int(self._rpc("eth_blockNumber"), 16)
             sent: dict[str, list[str]] = defaultdict(list)
             for number in range(head - depth + 1, head + 1):
