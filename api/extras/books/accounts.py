@@ -9,8 +9,7 @@ from api.extras.books.entries import (
     BlockRange,
     Code,
     Difference,
-    Outflow,
-    UsedNonce,
+    Movement,
     windows,
 )
 from signer.errors import ChainUnavailableError
@@ -96,28 +95,10 @@ class Accounts:
     def of(self, wallet: str, asset: str) -> Account:
         return self._accounts.setdefault((wallet, asset), Account(wallet, asset))
 
-    def receive(self, wallet: str, asset: str, amount: int) -> None:
-        asset, amount = self._assets.account_of(asset, amount)
-        account = self.of(wallet, asset)
-        account.received = (account.received or 0) + amount
-
-    def spend(self, used: UsedNonce) -> None:
-        """Add what a nonce paid, and its fee."""
-        for payment in used.payments:
-            self._pay(used, payment)
-        settled = used.settled
-        if used.has_fee and settled is not None and settled.sender == used.wallet:
-            self.of(used.wallet, COIN_ADDRESS).fees += self._assets.fee(settled.fee)
-
-    def _pay(self, used: UsedNonce, payment: Outflow) -> None:
-        asset, amount = self._assets.account_of(payment.asset, payment.amount)
-        account = self.of(payment.payer or used.wallet, asset)
-        if used.kind in {"other", "earlier"}:
-            account.other += amount
-        elif used.kind == "sweep":
-            account.sweeps += amount
-        else:
-            account.refunds += amount
+    def book(self, movement: Movement) -> None:
+        account = self.of(movement.wallet, movement.asset)
+        moved = getattr(account, movement.name) + movement.amount
+        setattr(account, movement.name, moved)
 
     def settle_coin(self, unknown: Mapping[str, int]) -> None:
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -120,6 +121,19 @@ def with_progress(events: Iterator[Event], label: str) -> Iterator[Event]:
             done = event.done
 
 
+def _read_currencies(
+    context: click.Context, __: click.Parameter, texts: Sequence[str]
+) -> dict[str, str]:
+    pairs = [each.rpartition("=") for each in texts]
+    found = {token: currency for token, _, currency in pairs}
+    if len(found) < len(pairs) or not all(
+        token and re.fullmatch("[A-Z]{3}", currency)
+        for token, currency in found.items()
+    ):
+        raise click.BadParameter("must be TOKEN=CODE, such as USDC=USD, once per token")
+    return found
+
+
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -134,6 +148,21 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     help="Write the general ledger to this CSV file, if all networks were compared.",
 )
 @click.option(
+    "--camt053",
+    "camt053_file",
+    type=_FILE,
+    help="Write bank statements of one day (ISO 20022), if all networks were compared.",
+)
+@click.option(
+    "--currency",
+    "currencies",
+    metavar="TOKEN=CODE",
+    multiple=True,
+    callback=_read_currencies,
+    help="Of --camt053: a token, and the currency (ISO 4217) for which it stands, such"
+    " as USDC=USD; repeat it.",
+)
+@click.option(
     "--previous",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The --json report of the period before: its closing balances are the opening"
@@ -145,11 +174,11 @@ def reconcile(
     start: datetime,
     end: datetime,
     names: Sequence[str],
-    csv_file: Path | None,
-    html_file: Path | None,
-    ledger_file: Path | None,
+    camt053_file: Path | None,
+    currencies: Mapping[str, str],
     previous: Path | None,
     as_json: bool,
+    **files: Path | None,
 ) -> None:
     """
     Compare every refund with its transfer, and every transfer with a refund.
@@ -163,32 +192,34 @@ def reconcile(
     Example: hotwallet reconcile --from yesterday --to today
     """
     from api.bootstrap import build_container
+    from api.extras.books.bank_statement import BankStatements, require_day
     from api.extras.books.entries import Period
     from api.extras.books.reports import (
-        books_csv,
+        BookReport,
         books_document,
-        books_html,
         books_lines,
-        ledger_csv,
         read_openings,
     )
     from signer.alerts import Alert
+    from signer.ports.clock import utc_now
 
+    if (camt053_file is None) == bool(currencies):
+        raise click.UsageError("--camt053 and --currency need each other")
     with errors_exit_with_2(), command_logging():
         container = build_container()
-        report = _compare(
+        period = Period(start, end)
+        if camt053_file is not None:
+            require_day(period)
+        statements = BankStatements(currencies)
+        report = BookReport(period, utc_now(), statements=statements)
+        _compare(
             container,
-            Period(start, end),
+            report,
             select_networks(container, names),
             {} if previous is None else read_openings(previous.read_bytes()),
             is_whole=not names,
         )
-        if csv_file is not None:
-            write_whole(csv_file, books_csv(report).encode())
-        if html_file is not None:
-            write_whole(html_file, books_html(report).encode())
-        if ledger_file is not None and not report.failed:
-            write_whole(ledger_file, ledger_csv(report).encode())
+        _write_files(report, files)
         if report.count:
             container.alerts.sound(
                 Alert.BOOKS_DIFFER,
@@ -196,35 +227,47 @@ def reconcile(
                 codes=", ".join(sorted(report.codes)),
             )
     print_result(books_document(report), books_lines(report), as_json=as_json)
+    if camt053_file is not None and not report.failed:
+        with errors_exit_with_2():
+            write_whole(camt053_file, statements.write(period, report.made_at))
     if report.count:
         sys.exit(1)
     if report.failed:
         sys.exit(2)
 
 
+def _write_files(report: BookReport, paths: Mapping[str, Path | None]) -> None:
+    from api.extras.books.reports import books_csv, books_html, ledger_csv
+
+    files = {"csv_file": books_csv, "html_file": books_html}
+    if not report.failed:
+        files["ledger_file"] = ledger_csv
+    for name, write in files.items():
+        path = paths[name]
+        if path is not None:
+            write_whole(path, write(report).encode())
+
+
 def _compare(
     container: Container,
-    period: Period,
+    report: BookReport,
     names: Sequence[str],
     openings: Mapping[str, Openings],
     *,
     is_whole: bool,
-) -> BookReport:
-    from api.extras.books.reports import BookReport
-    from signer.ports.clock import utc_now
-
-    report = BookReport(period, utc_now())
+) -> None:
     for name in names:
         try:
             history = _open_history(container, name)
             opening = openings.get(name)
-            for event in compare_network(container, name, history, period, opening):
+            for event in compare_network(
+                container, name, history, report.period, opening
+            ):
                 report.add(event)
         except HotWalletError as e:
             report.fail(name, e)
     if is_whole:
         _name_left_out(container, report)
-    return report
 
 
 def _name_left_out(container: Container, report: BookReport) -> None:

@@ -14,10 +14,12 @@ from api.extras.books.entries import (
     BlockRange,
     Code,
     Difference,
+    Movement,
     Period,
     UsedNonce,
     find_blocks,
     header_at,
+    read_movements,
     read_payments,
     windows,
 )
@@ -61,7 +63,7 @@ class NetworkBooks:
     notes: Sequence[str]
 
 
-Event = Difference | UsedNonce | Progress | NetworkBooks
+Event = Difference | UsedNonce | Movement | Progress | NetworkBooks
 
 
 class NonceWalk:
@@ -275,14 +277,18 @@ class Comparison:
             notes=[*self._describe_gaps(gaps)],
         )
 
-    def _read_window(self, start: int, end: int) -> Iterator[Difference | UsedNonce]:
+    def _read_window(self, start: int, end: int) -> Iterator[Event]:
         """Yield the used nonces of the next blocks, and their differences."""
         own = [*self._walks, *sorted(self._vaults)]
         transfers = self._history.transfers(self._assets.tokens, own, start, end)
         outgoing: dict[tuple[str, str], list[TokenTransfer]] = {}
         for each in transfers:
             if each.recipient in own:
-                self._accounts.receive(each.recipient, each.token, each.amount)
+                to, hash_ = each.recipient, each.tx_hash
+                asset, amount = self._assets.account_of(each.token, each.amount)
+                yield self._book(
+                    Movement("received", to, asset, amount, hash_, each.sender)
+                )
             if each.sender in own and not self._assets.is_fee(each):
                 outgoing.setdefault((each.sender, each.tx_hash), []).append(each)
         for wallet, walk in self._walks.items():
@@ -302,7 +308,7 @@ class Comparison:
         moved = [outgoing.pop((payer, tx_hash), []) for payer in payers]
         return [each for some in moved for each in some]
 
-    def _finish(self) -> Iterator[Difference | UsedNonce]:
+    def _finish(self) -> Iterator[Event]:
         """Yield what can be compared only after the last window."""
         yield from self._read_unknown()
         yield from self._explain_memos()
@@ -363,7 +369,7 @@ class Comparison:
 
     def _read_unexplained(
         self, outgoing: dict[tuple[str, str], list[TokenTransfer]]
-    ) -> Iterator[Difference | UsedNonce]:
+    ) -> Iterator[Event]:
         """Compare transfers by transactions that the ledger does not know."""
         found = self._history.settled(sorted({tx_hash for _, tx_hash in outgoing}))
         while outgoing:
@@ -383,7 +389,7 @@ class Comparison:
                 moved = outgoing.pop((wallet, tx_hash))
             yield from self._add(_use(wallet, entry, settled, moved))
 
-    def _read_unknown(self) -> Iterator[Difference | UsedNonce]:
+    def _read_unknown(self) -> Iterator[Event]:
         """Compare used nonces whose transactions moved no token."""
         for wallet, walk in self._walks.items():
             for position, entry in enumerate(walk.unknown):
@@ -400,7 +406,7 @@ class Comparison:
             return None
         return self._history.settled([mined.tx_hash]).get(mined.tx_hash)
 
-    def _add(self, used: UsedNonce) -> Iterator[Difference | UsedNonce]:
+    def _add(self, used: UsedNonce) -> Iterator[Event]:
         """Add *used* to the accounts; yield it with its differences."""
         opened = self._opened.get(used.wallet)
         if opened is not None and NO_NONCE < used.entry.nonce < opened.first_nonce:
@@ -408,8 +414,12 @@ class Comparison:
         for each in split_batch(used, self._vaults):
             yield from self._add_one(each)
 
-    def _add_one(self, used: UsedNonce) -> Iterator[Difference | UsedNonce]:
-        self._accounts.spend(used)
+    def _book(self, movement: Movement) -> Movement:
+        self._accounts.book(movement)
+        return movement
+
+    def _add_one(self, used: UsedNonce) -> Iterator[Event]:
+        yield from map(self._book, read_movements(used, self._assets))
         self._counts[used.kind] += 1
         yield used
         yield from self._matcher.compare(used)

@@ -13,7 +13,7 @@ from signer.chain.erc20 import read_memo
 from signer.config.networks import FeeForm, Network
 from signer.errors import InvalidInputError
 from signer.model.payment import PaymentPurpose
-from signer.model.refund import COIN, COIN_ADDRESS
+from signer.model.refund import COIN, COIN_ADDRESS, Refund
 from signer.ports.chain import ChainHistory, Header, Settled, TokenTransfer
 
 
@@ -325,6 +325,44 @@ class UsedNonce:
         if self.is_own or self.settled is None:
             return None
         return read_memo(self.settled.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """
+    What changed an account, in base units.
+
+    ``name`` is the sum of ``Account`` that has it, ``party`` the other side, and
+    ``refund`` what was paid, or swept.
+    """
+
+    name: str
+    wallet: str
+    asset: str
+    amount: int
+    tx_hash: str | None = None
+    party: str | None = None
+    refund: Refund | None = None
+
+
+_NAMES = {"other": "other", "earlier": "other", "sweep": "sweeps"}
+
+
+def read_movements(used: UsedNonce, assets: Assets) -> Iterator[Movement]:
+    """Yield what *used* paid, and its fee."""
+    settled = used.settled
+    if settled is None:
+        return
+    name = _NAMES.get(used.kind, "refunds")
+    for each in used.payments:
+        payer, refund = each.payer or used.wallet, used.entry.refund
+        asset, amount = assets.account_of(each.asset, each.amount)
+        known = refund if used.is_own else None
+        to = each.recipient
+        yield Movement(name, payer, asset, amount, settled.tx_hash, to, known)
+    if used.has_fee and settled.sender == used.wallet:
+        fee, tx_hash = assets.fee(settled.fee), settled.tx_hash
+        yield Movement("fees", used.wallet, COIN_ADDRESS, fee, tx_hash)
 
 
 def read_payments(

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from api.extras.books.accounts import Openings
+from api.extras.books.bank_statement import BankStatements
 from api.extras.books.comparison import NetworkBooks
 from api.extras.books.entries import Asset, Difference, Period, UsedNonce
 from api.extras.books.general_ledger import COLUMNS as LEDGER_COLUMNS
@@ -37,14 +38,16 @@ class BookReport:
     codes: Counter[str] = field(default_factory=Counter)
     failed: dict[str, str] = field(default_factory=dict)
     ledger: GeneralLedger = field(default_factory=GeneralLedger)
+    statements: BankStatements = field(default_factory=lambda: BankStatements({}))
 
     @property
     def count(self) -> int:
         return self.codes.total()
 
     def add(self, event: object) -> None:
-        """Add a result, or a difference; of other events only the ledger."""
+        """Add a result, or a difference; of other events only the entries."""
         self.ledger.add(event)
+        self.statements.add(event)
         if isinstance(event, NetworkBooks):
             self.networks.append(event)
         elif isinstance(event, Difference):
@@ -54,6 +57,7 @@ class BookReport:
 
     def fail(self, network: str, error: HotWalletError) -> None:
         self.ledger.discard()
+        self.statements.discard()
         self.failed[network] = f"{error.code}: {error}"
 
 

@@ -6,7 +6,7 @@ import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from html.parser import HTMLParser
 from pathlib import Path
@@ -467,6 +467,26 @@ def test_files(run: Run, shop: Shop, tmp_path: Path) -> None:
     assert "<script" not in text
 
 
+def test_a_day_as_a_bank_statement(run: Run, shop: Shop, tmp_path: Path) -> None:
+    """Once its last block is final; before that there is a report, and no file."""
+    path = tmp_path / "day.xml"
+    tip = shop.dev.rpc("eth_getBlockByNumber", "latest", False)
+    day = datetime.fromtimestamp(int(tip["timestamp"], 16), UTC).date()
+    period = ("--from", str(day), "--to", str(day + timedelta(days=1)))
+    wanted = ("--camt053", str(path), "--currency", "TUSD=USD")
+
+    early = run("reconcile", *period, *wanted)
+    shop.dev.rpc("evm_increaseTime", 86_400)
+    shop.dev.rpc("anvil_mine", hex(5))
+    finished = run("reconcile", *period, *wanted)
+
+    assert early.status == 2
+    assert "2 refunds were compared" in early.out
+    assert "is not final: wait" in early.err
+    assert finished.status == 0, finished.err
+    assert path.read_text(encoding="utf-8").count("<Cd>refunds</Cd>") == 2
+
+
 class _Attributes(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
@@ -504,6 +524,10 @@ def test_the_report_before_has_the_opening_balances(
         (("--from", "yesterday", "--network", "moon"), "--network moon is not in"),
         (("--from", "2026-01-02", "--to", "2026-01-01"), "--to must be later"),
         (("--from", "never"), "is not a date"),
+        ((*PERIOD, "--camt053=x.xml"), "--camt053 and --currency need each other"),
+        ((*PERIOD, "--currency=TUSD=USD"), "--camt053 and --currency need each"),
+        ((*PERIOD, "--camt053=x.xml", "--currency=TUSD=usd"), "must be TOKEN=CODE"),
+        ((*PERIOD, "--camt053=x.xml", "--currency=TUSD=USD"), "needs one day"),
     ],
 )
 def test_bad_arguments(
