@@ -19,11 +19,17 @@ class HotWalletError(Exception):
     code: ClassVar[str] = "internal-error"
     retryable: ClassVar[bool] = False
 
+    def __init_subclass__(
+        cls, *, code: str | None = None, retryable: bool | None = None
+    ) -> None:
+        """Give the class its own *code* and *retryable*, or those of its base."""
+        super().__init_subclass__()
+        cls.code = cls.code if code is None else code
+        cls.retryable = cls.retryable if retryable is None else retryable
 
-class ConfigurationError(HotWalletError):
+
+class ConfigurationError(HotWalletError, code="configuration"):
     """The start-up guard refuses to run; ``refusals`` has the reasons."""
-
-    code = "configuration"
 
     def __init__(self, *refusals: "Refusal") -> None:
         super().__init__("; ".join(str(refusal) for refusal in refusals))
@@ -60,16 +66,12 @@ class Refusal:
         return f"{self.code}: {self.message}"
 
 
-class RequestError(HotWalletError):
+class RequestError(HotWalletError, code="bad-request"):
     """The caller made a mistake; nothing was changed."""
 
-    code = "bad-request"
 
-
-class InvalidInputError(RequestError):
+class InvalidInputError(RequestError, code="invalid-input"):
     """The input is malformed; ``field`` names the invalid field, if there is one."""
-
-    code = "invalid-input"
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
@@ -89,32 +91,26 @@ class ResultTooLargeError(InvalidInputError):
         super().__init__(message, field="params")
 
 
-class PolicyViolationError(RequestError):
+class PolicyViolationError(RequestError, code="policy-violation"):
     """The policy does not allow the request; ``rule`` names the violated rule."""
-
-    code = "policy-violation"
 
     def __init__(self, message: str, *, rule: str) -> None:
         super().__init__(message)
         self.rule = rule
 
 
-class ScreeningUnavailableError(HotWalletError):
+class ScreeningUnavailableError(
+    HotWalletError, code="screening-unavailable", retryable=True
+):
     """The deny list or the screening service cannot be used, so nothing is paid."""
 
-    code = "screening-unavailable"
-    retryable = True
 
-
-class TreasuryError(HotWalletError):
+class TreasuryError(HotWalletError, code="treasury-failed", retryable=True):
     """
     The treasury cannot be used, or refuses a top-up.
 
     ``reason`` is a code: of a failed request, or of the treasury's refusal.
     """
-
-    code = "treasury-failed"
-    retryable = True
 
     def __init__(self, reason: str, *, is_refusal: bool = False) -> None:
         super().__init__(f"the treasury does not top up: {reason}")
@@ -122,126 +118,94 @@ class TreasuryError(HotWalletError):
         self.is_refusal = is_refusal
 
 
-class AuthenticationError(RequestError):
+class AuthenticationError(RequestError, code="unauthenticated"):
     """The request has no token, or an invalid one."""
 
-    code = "unauthenticated"
 
-
-class RequestSignatureError(RequestError):
+class RequestSignatureError(RequestError, code="request-signature-invalid"):
     """
     The tenant signs its requests, and this one has no valid signature of it.
 
     *accept* is the header ``Accept-Signature``, which says what to sign.
     """
 
-    code = "request-signature-invalid"
-
     def __init__(self, message: str, *, accept: str = "") -> None:
         super().__init__(message)
         self.accept = accept
 
 
-class PermissionDeniedError(RequestError):
+class PermissionDeniedError(RequestError, code="forbidden"):
     """The token is valid but lacks the role that the route requires."""
 
-    code = "forbidden"
 
-
-class UnknownTenantError(PermissionDeniedError):
+class UnknownTenantError(PermissionDeniedError, code="unknown-tenant"):
     """The token is valid, and the tenants file has no tenant for it."""
 
-    code = "unknown-tenant"
 
-
-class TenantBlockedError(PermissionDeniedError):
+class TenantBlockedError(PermissionDeniedError, code="tenant-blocked"):
     """An administrator blocked the tenant: it changes nothing, and may read."""
 
-    code = "tenant-blocked"
 
-
-class NotThroughProxyError(RequestError):
+class NotThroughProxyError(RequestError, code="not-through-proxy"):
     """The request did not come through one of the trusted proxies."""
 
-    code = "not-through-proxy"
 
-
-class NotFoundError(RequestError):
+class NotFoundError(RequestError, code="not-found"):
     """The object does not exist, or it belongs to another tenant."""
 
-    code = "not-found"
 
-
-class RateLimitedError(RequestError):
+class RateLimitedError(RequestError, code="too-many-requests", retryable=True):
     """There were too many requests or refusals; *retry_after* is in seconds."""
-
-    code = "too-many-requests"
-    retryable = True
 
     def __init__(self, message: str, *, retry_after: int) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
 
-class OpenRefundsLimitError(RateLimitedError):
+class OpenRefundsLimitError(RateLimitedError, code="too-many-open-refunds"):
     """The tenant has as many open refunds as it may have."""
 
-    code = "too-many-open-refunds"
 
-
-class ConflictError(RequestError):
+class ConflictError(RequestError, code="conflict"):
     """
     The current state does not allow it; for example, the reference is taken.
 
     ``refund_id`` is the caller's refund that is in the way, if it is one.
     """
 
-    code = "conflict"
-
     def __init__(self, message: str, *, refund_id: str | None = None) -> None:
         super().__init__(message)
         self.refund_id = refund_id
 
 
-class IdempotencyMismatchError(ConflictError):
+class IdempotencyMismatchError(ConflictError, code="idempotency-mismatch"):
     """The idempotency key was used before for a different request."""
 
-    code = "idempotency-mismatch"
 
-
-class NonceUsedError(ConflictError):
+class NonceUsedError(ConflictError, code="nonce-used"):
     """Another transaction has the nonce, or was asked for with it."""
 
-    code = "nonce-used"
 
-
-class CursorExpiredError(RequestError):
+class CursorExpiredError(RequestError, code="cursor-expired"):
     """Events after the cursor are no longer kept."""
 
-    code = "cursor-expired"
 
-
-class RotationInProgressError(ConflictError):
+class RotationInProgressError(
+    ConflictError, code="rotation-in-progress", retryable=True
+):
     """Another rotation or failover is in progress."""
 
-    code = "rotation-in-progress"
-    retryable = True
 
-
-class VaultOperatorMissingError(ConflictError):
+class VaultOperatorMissingError(ConflictError, code="vault-operator-missing"):
     """The key may not pay from the vault of a network, so it cannot become active."""
 
-    code = "vault-operator-missing"
 
-
-class ApprovalRequiredError(ConflictError):
+class ApprovalRequiredError(ConflictError, code="approval-required"):
     """
     Another administrator must approve the change first.
 
     ``digest`` identifies the proposal, and the approval expires at ``expires_at``.
     """
-
-    code = "approval-required"
 
     def __init__(self, message: str, *, digest: str, expires_at: datetime) -> None:
         super().__init__(message)
@@ -249,46 +213,32 @@ class ApprovalRequiredError(ConflictError):
         self.expires_at = expires_at
 
 
-class SamePersonError(PermissionDeniedError):
+class SamePersonError(PermissionDeniedError, code="same-person"):
     """The administrator who asked for a change cannot approve it."""
 
-    code = "same-person"
 
-
-class UnidentifiedOperatorError(PermissionDeniedError):
+class UnidentifiedOperatorError(PermissionDeniedError, code="operator-not-identified"):
     """A change that needs two people was requested without a token."""
 
-    code = "operator-not-identified"
 
-
-class NotCancellableError(ConflictError):
+class NotCancellableError(ConflictError, code="not-cancellable"):
     """The refund has a nonce or a final status, so that it cannot be cancelled."""
 
-    code = "not-cancellable"
 
-
-class SigningError(HotWalletError):
+class SigningError(HotWalletError, code="signing-failed"):
     """No signature left the process."""
 
-    code = "signing-failed"
 
-
-class EncodingError(SigningError):
+class EncodingError(SigningError, code="signature-encoding"):
     """The device's answer is not strict DER, or r or s is out of range."""
 
-    code = "signature-encoding"
 
-
-class RecoveryError(SigningError):
+class RecoveryError(SigningError, code="signature-recovery"):
     """The signature does not recover to the pinned key."""
 
-    code = "signature-recovery"
 
-
-class NewKeyUnhealthyError(SigningError):
+class NewKeyUnhealthyError(SigningError, code="new-key-unhealthy"):
     """The new key failed its self-test with code *reason*; the old key stays active."""
-
-    code = "new-key-unhealthy"
 
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
@@ -308,27 +258,21 @@ class NewKeyNotFoundError(NewKeyUnhealthyError):
         super().__init__(message, reason=KeyNotFoundError.code)
 
 
-class SelfTestPendingError(SigningError):
+class SelfTestPendingError(SigningError, code="proofs-pending", retryable=True):
     """The device was not asked: too many self-tests of the key are unfinished."""
 
-    code = "proofs-pending"
-    retryable = True
 
-
-class AuditLogUnwritableError(SigningError):
+class AuditLogUnwritableError(
+    SigningError, code="audit-log-unwritable", retryable=True
+):
     """The line of a signature's intent cannot be written; the device was not asked."""
 
-    code = "audit-log-unwritable"
-    retryable = True
 
-
-class AuditNotShippedError(AuditLogUnwritableError):
+class AuditNotShippedError(AuditLogUnwritableError, code="audit-not-shipped"):
     """Too old records are not shipped (``AUDIT_SHIP_MAX_LAG``); nothing was asked."""
 
-    code = "audit-not-shipped"
 
-
-class BackendError(SigningError):
+class BackendError(SigningError, code="backend-failed"):
     """
     The device failed in a way that no subclass describes.
 
@@ -337,53 +281,37 @@ class BackendError(SigningError):
     ``throttled`` of the calls were rejected because of the rate.
     """
 
-    code = "backend-failed"
-
     request_id: str | None = None
     attempts: int = 1
     throttled: int = 0
 
 
-class BackendUnavailableError(BackendError):
+class BackendUnavailableError(BackendError, code="backend-unavailable", retryable=True):
     """The device did not answer, or reported an internal error."""
 
-    code = "backend-unavailable"
-    retryable = True
 
-
-class BackendThrottledError(BackendError):
+class BackendThrottledError(BackendError, code="backend-throttled", retryable=True):
     """The device throttles requests."""
 
-    code = "backend-throttled"
-    retryable = True
 
-
-class AccessDeniedError(BackendError):
+class AccessDeniedError(BackendError, code="backend-access-denied"):
     """The device rejects the credentials, or they have no permission to sign."""
-
-    code = "backend-access-denied"
 
 
 class PINRefusedError(AccessDeniedError):
     """The token refused the PIN, or one more wrong PIN would lock it."""
 
 
-class KeyNotFoundError(BackendError):
+class KeyNotFoundError(BackendError, code="key-not-found"):
     """The device has no key with this id."""
 
-    code = "key-not-found"
 
-
-class AmbiguousKeyError(KeyNotFoundError):
+class AmbiguousKeyError(KeyNotFoundError, code="key-ambiguous"):
     """Several keys of the device have this id."""
 
-    code = "key-ambiguous"
 
-
-class KeyUnusableError(BackendError):
+class KeyUnusableError(BackendError, code="key-unusable"):
     """The key exists but cannot be used: disabled, or of the wrong curve or usage."""
-
-    code = "key-unusable"
 
 
 class KeyNotProtectedError(KeyUnusableError):
@@ -394,49 +322,32 @@ class KeyNotProtectedError(KeyUnusableError):
         self.refusals = (*refusals,)
 
 
-class KeyNotExportableError(HotWalletError, AttributeError):
+class KeyNotExportableError(HotWalletError, AttributeError, code="key-not-exportable"):
     """A program asked an HSM account for its private key, which stays in the HSM."""
 
-    code = "key-not-exportable"
 
-
-class LimitReachedError(HotWalletError):
+class LimitReachedError(HotWalletError, code="limit-reached", retryable=True):
     """A spending limit is reached; the refund waits until it fits in again."""
 
-    code = "limit-reached"
-    retryable = True
 
-
-class SigningStoppedError(HotWalletError):
+class SigningStoppedError(HotWalletError, code="signing-stopped", retryable=True):
     """An operator or an automatic rule stopped signing; the refund waits."""
 
-    code = "signing-stopped"
-    retryable = True
 
-
-class TokenStoppedError(SigningStoppedError):
+class TokenStoppedError(SigningStoppedError, code="token-stopped"):
     """An operator holds the token: nothing that names its contract is signed."""
 
-    code = "token-stopped"
 
-
-class ChainError(HotWalletError):
+class ChainError(HotWalletError, code="chain-failed"):
     """The node failed in a way that no subclass describes."""
 
-    code = "chain-failed"
 
-
-class ChainUnavailableError(ChainError):
+class ChainUnavailableError(ChainError, code="chain-unavailable", retryable=True):
     """The node did not answer; whether it acted is *unknown*, never "failed"."""
 
-    code = "chain-unavailable"
-    retryable = True
 
-
-class ExecutionRevertedError(ChainError):
+class ExecutionRevertedError(ChainError, code="execution-reverted"):
     """The contract reverts this call; the message is the decoded revert reason."""
-
-    code = "execution-reverted"
 
 
 class RevertedCallError(ExecutionRevertedError):
@@ -451,49 +362,31 @@ class MethodNotServedError(ChainError):
     """The node lacks a method that a client of JSON-RPC asks for."""
 
 
-class InsufficientFundsError(ChainError):
+class InsufficientFundsError(ChainError, code="insufficient-funds", retryable=True):
     """The wallet holds too little of a token or coin; the refund waits for a top-up."""
 
-    code = "insufficient-funds"
-    retryable = True
 
-
-class GasLimitError(ChainError):
+class GasLimitError(ChainError, code="gas-above-limit", retryable=True):
     """The nodes estimate more gas than the token's ``max_gas`` allows."""
 
-    code = "gas-above-limit"
-    retryable = True
 
-
-class FeesAboveRecentError(ChainError):
+class FeesAboveRecentError(ChainError, code="fees-above-recent", retryable=True):
     """Fees are far above those that the wallet recently paid; the refund waits."""
 
-    code = "fees-above-recent"
-    retryable = True
 
-
-class TooManyInFlightError(ChainError):
+class TooManyInFlightError(ChainError, code="too-many-in-flight", retryable=True):
     """As many transactions of the wallet as are allowed have no receipt yet."""
 
-    code = "too-many-in-flight"
-    retryable = True
 
-
-class VaultLimitError(ChainError):
+class VaultLimitError(ChainError, code="vault-limit", retryable=True):
     """The vault's caps or its list of operators do not permit the payment now."""
 
-    code = "vault-limit"
-    retryable = True
 
-
-class WalletPausedError(ChainError):
+class WalletPausedError(ChainError, code="wallet-paused", retryable=True):
     """The chain has transactions that are not in the ledger; no nonce is reserved."""
 
-    code = "wallet-paused"
-    retryable = True
 
-
-class BroadcastRejectedError(ChainError):
+class BroadcastRejectedError(ChainError, code="broadcast-rejected"):
     """
     The node refused the transaction.
 
@@ -502,43 +395,29 @@ class BroadcastRejectedError(ChainError):
     before.
     """
 
-    code = "broadcast-rejected"
-
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
 
 
-class StoreError(HotWalletError):
+class StoreError(HotWalletError, code="store-failed"):
     """The database failed in a way that no subclass describes."""
 
-    code = "store-failed"
 
-
-class StoreUnavailableError(StoreError):
+class StoreUnavailableError(StoreError, code="store-unavailable", retryable=True):
     """The database did not answer in time."""
 
-    code = "store-unavailable"
-    retryable = True
 
-
-class StaleStateError(StoreError):
+class StaleStateError(StoreError, code="stale-state", retryable=True):
     """Another process changed the row first; nothing was changed: read it again."""
 
-    code = "stale-state"
-    retryable = True
 
-
-class RowNotAuthenticError(StoreError):
+class RowNotAuthenticError(StoreError, code="row-not-authentic"):
     """A row of the ledger has no valid MAC: another program created or changed it."""
 
-    code = "row-not-authentic"
 
-
-class KeyRotatedError(StaleStateError):
+class KeyRotatedError(StaleStateError, code="key-rotated"):
     """Another key, or another id of it, is active now; nothing was changed."""
-
-    code = "key-rotated"
 
 
 _T = TypeVar("_T")

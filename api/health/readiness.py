@@ -190,40 +190,28 @@ class Readiness:
         return set(self.checks.values()) != {"ok"}
 
 
-class AuditUnsealedError(StoreError):
+class AuditUnsealedError(StoreError, code="audit-sealing-late"):
     """The oldest unsealed audit record is older than allowed."""
 
-    code = "audit-sealing-late"
 
-
-class KeyNotProvedError(HotWalletError):
+class KeyNotProvedError(HotWalletError, code="key-not-proved"):
     """No worker has shown lately that the active key signs."""
 
-    code = "key-not-proved"
 
-
-class PolicyNotReloadedError(HotWalletError):
+class PolicyNotReloadedError(HotWalletError, code="policy-not-reloaded"):
     """The rules in the files are not those in force: invalid, or not approved."""
 
-    code = "policy-not-reloaded"
 
-
-class WorkerStoppedError(HotWalletError):
+class WorkerStoppedError(HotWalletError, code="worker-stopped"):
     """A worker has completed no pass for a while, or none runs."""
 
-    code = "worker-stopped"
 
-
-class WalletDelegatedError(HotWalletError):
+class WalletDelegatedError(HotWalletError, code="wallet-delegated"):
     """The active key's address has code of others (EIP-7702), which can move funds."""
 
-    code = "wallet-delegated"
 
-
-class AuditUnsignedError(StoreError):
+class AuditUnsignedError(StoreError, code="audit-signing-late"):
     """The sealed audit records have had no checkpoint for longer than allowed."""
-
-    code = "audit-signing-late"
 
 
 _DELAYS = frozenset(

@@ -149,10 +149,8 @@ BATCH = 1000
 """How many records are read at once."""
 
 
-class BrokenChainError(HotWalletError):
+class BrokenChainError(HotWalletError, code="audit-chain-broken"):
     """The stored chain was changed; *sequence* is the first record that shows it."""
-
-    code = "audit-chain-broken"
 
     def __init__(self, message: str, *, sequence: int) -> None:
         super().__init__(f"audit record {sequence} {message}")

@@ -23,10 +23,8 @@ if TYPE_CHECKING:
     from botocore.client import BaseClient  # type: ignore[import-untyped]
 
 
-class PlaceError(HotWalletError):
+class PlaceError(HotWalletError, code="audit-shipping-failed"):
     """The place did not do what was asked, perhaps only for now."""
-
-    code = "audit-shipping-failed"
 
 
 @dataclass(frozen=True, slots=True)

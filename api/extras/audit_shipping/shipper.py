@@ -66,10 +66,8 @@ _SHIP = "follow docs/how-to/alarms.md, audit-shipping-late"
 _LOCK = "lock the objects (docs/reference/audit.md, Shipping)"
 
 
-class DifferentError(HotWalletError):
+class DifferentError(HotWalletError, code="audit-shipping-differs"):
     """The place has something else under a name than the ledger would ship."""
-
-    code = "audit-shipping-differs"
 
     def __init__(self, name: str) -> None:
         super().__init__(f"{name} of the place is not what this ledger has")

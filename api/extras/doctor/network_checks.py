@@ -89,10 +89,8 @@ class NetworkContext:
         } or {self.address: KeyState.ACTIVE}
 
 
-class OverdueError(StoreError):
+class OverdueError(StoreError, code="refund-overdue"):
     """A refund has waited for a worker longer than it should."""
-
-    code = "refund-overdue"
 
 
 def network_checks(context: DoctorContext) -> Iterator[Check]:
