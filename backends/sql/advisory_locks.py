@@ -8,27 +8,29 @@ SQLite they do nothing: a writing transaction has the whole database locked alre
 import hashlib
 from collections.abc import Collection
 
-from sqlalchemy import Connection, bindparam, func, select, text
+import sqlalchemy as sa
 from sqlalchemy.types import BigInteger
 
 from backends.sql.urls import POSTGRESQL
 
 
-_EXCLUSIVE = func.pg_advisory_xact_lock(bindparam("lock", type_=BigInteger))
-_KEYS = bindparam("keys", type_=BigInteger)
-_SHARED = func.pg_advisory_xact_lock_shared(_KEYS)
+_EXCLUSIVE = sa.func.pg_advisory_xact_lock(sa.bindparam("lock", type_=BigInteger))
+_KEYS = sa.bindparam("keys", type_=BigInteger)
+_SHARED = sa.func.pg_advisory_xact_lock_shared(_KEYS)
 
-_LOCK = select(_EXCLUSIVE)
-_TRY = select(func.pg_try_advisory_xact_lock(bindparam("lock", type_=BigInteger)))
-_LOCK_CHAIN_AND_KEYS = select(_SHARED, _EXCLUSIVE)
-_LOCK_ALL = text(
+_LOCK = sa.select(_EXCLUSIVE)
+_TRY = sa.select(
+    sa.func.pg_try_advisory_xact_lock(sa.bindparam("lock", type_=BigInteger))
+)
+_LOCK_CHAIN_AND_KEYS = sa.select(_SHARED, _EXCLUSIVE)
+_LOCK_ALL = sa.text(
     "SELECT pg_advisory_xact_lock(number) FROM unnest(CAST(:locks AS bigint[])) number"
 )
-_SHARE = select(_SHARED)
-_LOCK_KEYS = {True: _SHARE, False: select(func.pg_advisory_xact_lock(_KEYS))}
+_SHARE = sa.select(_SHARED)
+_LOCK_KEYS = {True: _SHARE, False: sa.select(sa.func.pg_advisory_xact_lock(_KEYS))}
 
 
-def lock_keys(connection: Connection, *, shared: bool) -> None:
+def lock_keys(connection: sa.Connection, *, shared: bool) -> None:
     """
     Prevent a change of the active key until this transaction ends.
 
@@ -40,14 +42,14 @@ def lock_keys(connection: Connection, *, shared: bool) -> None:
         connection.execute(_LOCK_KEYS[shared], {"keys": _ACTIVE_KEY})
 
 
-def lock_chain_and_keys(connection: Connection, chain_id: int) -> None:
+def lock_chain_and_keys(connection: sa.Connection, chain_id: int) -> None:
     """Take both locks, that of the keys shared, in one round trip."""
     if connection.dialect.name == POSTGRESQL:
         params = {"lock": _chain_lock(chain_id), "keys": _ACTIVE_KEY}
         connection.execute(_LOCK_CHAIN_AND_KEYS, params)
 
 
-def lock_chain(connection: Connection, chain_id: int) -> None:
+def lock_chain(connection: sa.Connection, chain_id: int) -> None:
     """
     Keep other transactions from the chain's nonces until this one ends.
 
@@ -61,7 +63,7 @@ def lock_chain(connection: Connection, chain_id: int) -> None:
         connection.execute(_LOCK, {"lock": _chain_lock(chain_id)})
 
 
-def lock_tenants(connection: Connection, tenants: Collection[str]) -> None:
+def lock_tenants(connection: sa.Connection, tenants: Collection[str]) -> None:
     """Keep other acceptances of refunds of *tenants* out until this one ends."""
     if connection.dialect.name == POSTGRESQL:
         # In one order, so that two processes do not deadlock.
@@ -73,13 +75,13 @@ def tenant_lock(tenant: str) -> int:
     return _lock_number(f"hotwallet tenant {tenant}")
 
 
-def share_events(connection: Connection) -> None:
+def share_events(connection: sa.Connection) -> None:
     """Keep old events from being deleted until this transaction ends."""
     if connection.dialect.name == POSTGRESQL:
         connection.execute(_SHARE, {"keys": _OLD_EVENTS})
 
 
-def try_to_lock_events(connection: Connection) -> bool:
+def try_to_lock_events(connection: sa.Connection) -> bool:
     """Return whether this transaction may delete old events; others may not then."""
     if connection.dialect.name != POSTGRESQL:
         return True

@@ -3,18 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    Select,
-    String,
-    bindparam,
-    exists,
-    func,
-    insert,
-    literal_column,
-    select,
-    text,
-)
+import sqlalchemy as sa
 
 from backends.sql import audit_rows
 from backends.sql.audit_rows import write
@@ -30,11 +19,13 @@ from signer.model.worker_row import AcceptedLimits
 from signer.row_macs import RowMACs
 
 
-_OF_PROPOSAL = select(approvals).where(approvals.c.digest == bindparam("of_digest"))
+_OF_PROPOSAL = sa.select(approvals).where(
+    approvals.c.digest == sa.bindparam("of_digest")
+)
 
 _OF_REFUND = (
-    select(approvals)
-    .where(approvals.c.refund_id == bindparam("of_refund"))
+    sa.select(approvals)
+    .where(approvals.c.refund_id == sa.bindparam("of_refund"))
     .order_by(approvals.c.requested_at, approvals.c.digest)
 )
 
@@ -42,45 +33,45 @@ _oldest_first = (approvals.c.requested_at, approvals.c.digest)
 
 # Literal text, so that both databases use the partial index.
 OPEN = (
-    select(approvals)
+    sa.select(approvals)
     .outerjoin(refunds, refunds.c.id == approvals.c.refund_id)
-    .where(text("approvals.state IN ('approved', 'waiting')"))
+    .where(sa.text("approvals.state IN ('approved', 'waiting')"))
     .order_by(
         approvals.c.refund_id.is_not(None),
-        func.row_number().over(
+        sa.func.row_number().over(
             partition_by=(approvals.c.refund_id.is_(None), refunds.c.tenant),
             order_by=_oldest_first,
         ),
         *_oldest_first,
     )
-    .limit(bindparam("at_most"))
-    .offset(bindparam("start"))
+    .limit(sa.bindparam("at_most"))
+    .offset(sa.bindparam("start"))
 )
 
 # No digit is higher than "f".
 _LIKE = (
-    select(approvals)
+    sa.select(approvals)
     .where(
-        approvals.c.digest >= bindparam("prefix"),
-        approvals.c.digest < bindparam("prefix") + "g",
+        approvals.c.digest >= sa.bindparam("prefix"),
+        approvals.c.digest < sa.bindparam("prefix") + "g",
     )
     .order_by(approvals.c.digest)
-    .limit(bindparam("at_most"))
+    .limit(sa.bindparam("at_most"))
 )
 
 _SIGNED = (
-    select(approvals)
+    sa.select(approvals)
     .where(
         approvals.c.signatures.is_not(None),
-        approvals.c.decided_by.contains(bindparam("name", type_=String())),
+        approvals.c.decided_by.contains(sa.bindparam("name", type_=sa.String())),
     )
     .order_by(approvals.c.decided_at.desc(), approvals.c.digest)
-    .limit(bindparam("at_most"))
+    .limit(sa.bindparam("at_most"))
 )
 
 
 def use_approval(
-    connection: Connection, macs: RowMACs, use: ApprovalUse | None
+    connection: sa.Connection, macs: RowMACs, use: ApprovalUse | None
 ) -> None:
     """
     End the approval of *use*, in the transaction of the change that it allows.
@@ -94,7 +85,7 @@ def use_approval(
         write(connection, macs, use.record)
 
 
-_ROW = select(accepted_limits)
+_ROW = sa.select(accepted_limits)
 
 
 class ApprovalTables(Tables):
@@ -103,7 +94,7 @@ class ApprovalTables(Tables):
     def put_approval(
         self, before: Approval | None, after: Approval, record: Record
     ) -> None:
-        def work(connection: Connection) -> None:
+        def work(connection: sa.Connection) -> None:
             rows = self._approval_rows(connection)
             if before is None:
                 rows.insert(after)
@@ -129,13 +120,13 @@ class ApprovalTables(Tables):
     def signed_approvals(self, name: str, limit: int) -> Sequence[Approval]:
         return self._select(_SIGNED, name=name, at_most=limit)
 
-    def _select(self, query: Select[Any], **values: Any) -> Sequence[Approval]:
+    def _select(self, query: sa.Select[Any], **values: Any) -> Sequence[Approval]:
         found = self._database.run(
             lambda c: select_flagged(self._approval_rows(c), query, **values)
         )
         return tuple(each.verified() for each in found)
 
-    def _approval_rows(self, connection: Connection) -> SealedRows[Approval]:
+    def _approval_rows(self, connection: sa.Connection) -> SealedRows[Approval]:
         return SealedRows(connection, self._macs, approvals, Approval)
 
     def accepted_limits(self) -> AcceptedLimits | None:
@@ -149,7 +140,7 @@ class ApprovalTables(Tables):
         record: Record,
         use: ApprovalUse | None = None,
     ) -> None:
-        def work(connection: Connection) -> None:
+        def work(connection: sa.Connection) -> None:
             rows = self._limits_rows(connection)
             if before is None:
                 rows.insert(after)
@@ -160,47 +151,49 @@ class ApprovalTables(Tables):
 
         self._database.transaction(work)
 
-    def _limits_rows(self, connection: Connection) -> SealedRows[AcceptedLimits]:
+    def _limits_rows(self, connection: sa.Connection) -> SealedRows[AcceptedLimits]:
         return SealedRows(connection, self._macs, accepted_limits, AcceptedLimits)
 
 
-_PROPOSE = insert(approvals).values(
-    {name: bindparam(name, type_=approvals.c[name].type) for name in PROPOSED}
+_PROPOSE = sa.insert(approvals).values(
+    {name: sa.bindparam(name, type_=approvals.c[name].type) for name in PROPOSED}
 )
 
-_OF_PROPOSALS = select(approvals).where(
-    approvals.c.digest.in_(bindparam("digests", expanding=True))
+_OF_PROPOSALS = sa.select(approvals).where(
+    approvals.c.digest.in_(sa.bindparam("digests", expanding=True))
 )
 
-_of_refund = exists().where(approvals.c.refund_id == refunds.c.id)
+_of_refund = sa.exists().where(approvals.c.refund_id == refunds.c.id)
 _waits = _of_refund.where(
-    text("approvals.state = 'waiting'"),
-    approvals.c.expires_at > bindparam("now", type_=UTCDateTime),
+    sa.text("approvals.state = 'waiting'"),
+    approvals.c.expires_at > sa.bindparam("now", type_=UTCDateTime),
     # Another program may have changed the end.
-    refunds.c.updated_at > bindparam("since", type_=UTCDateTime),
+    refunds.c.updated_at > sa.bindparam("since", type_=UTCDateTime),
 )
 
 # Literal text, so that both databases use the partial index.
 DECIDED = (
     REFUNDS.where(
-        text("refunds.state = 'awaiting-approval'"),
-        refunds.c.due_at <= bindparam("now", type_=UTCDateTime),
-        ~_waits | _of_refund.where(text("approvals.state <> 'waiting'")),
+        sa.text("refunds.state = 'awaiting-approval'"),
+        refunds.c.due_at <= sa.bindparam("now", type_=UTCDateTime),
+        ~_waits | _of_refund.where(sa.text("approvals.state <> 'waiting'")),
     )
     # Tenants take turns: the proposals of one may all expire at the same time.
     .order_by(
-        func.row_number().over(
+        sa.func.row_number().over(
             # The expression keeps SQLite from the index of all refunds.
-            partition_by=refunds.c.tenant + literal_column("''"),
+            partition_by=refunds.c.tenant + sa.literal_column("''"),
             order_by=refunds.c.id,
         ),
         refunds.c.id,
     )
-    .limit(bindparam("at_most"))
+    .limit(sa.bindparam("at_most"))
 )
 
 
-def propose(connection: Connection, macs: RowMACs, proposed: ProposedApproval) -> None:
+def propose(
+    connection: sa.Connection, macs: RowMACs, proposed: ProposedApproval
+) -> None:
     """Store *proposed* in the transaction of *connection*, which inserts its refund."""
     row = macs.sealed(proposed.approval)
     connection.execute(_PROPOSE, {name: getattr(row, name) for name in PROPOSED})
@@ -208,7 +201,7 @@ def propose(connection: Connection, macs: RowMACs, proposed: ProposedApproval) -
 
 
 def find_approved(
-    connection: Connection, macs: RowMACs, digests: Collection[str]
+    connection: sa.Connection, macs: RowMACs, digests: Collection[str]
 ) -> Collection[str]:
     """Return those of *digests* whose proposals are approved and were not changed."""
     if not digests:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from sqlalchemy import Connection, bindparam, func, insert, select, text, tuple_, update
+import sqlalchemy as sa
 from sqlalchemy.types import BigInteger
 
 from backends.sql.advisory_locks import lock_keys
@@ -36,15 +36,15 @@ from signer.row_macs import RowMACs
 _record = audit_records.c
 
 _SEALED_ROWS = (
-    select(_record.sequence, _record.id, _record.body, _record.mac)
-    .where(_record.sequence > bindparam("after"))
+    sa.select(_record.sequence, _record.id, _record.body, _record.mac)
+    .where(_record.sequence > sa.bindparam("after"))
     .order_by(_record.sequence)
     .limit(2 * BATCH)
 )
 
 
 def find_forged(
-    connection: Connection, macs: RowMACs, verified: int | None, size: int
+    connection: sa.Connection, macs: RowMACs, verified: int | None, size: int
 ) -> tuple[list[str], int]:
     """
     Return the ids of sealed records that are forged and not declared yet.
@@ -79,30 +79,30 @@ def find_forged(
 
 SEALING_LOCK = 0x6175646974736561  # "auditsea"; the sealing process holds it.
 
-_TRY_TO_SEAL = select(
-    func.pg_try_advisory_xact_lock(bindparam("lock", type_=BigInteger))
+_TRY_TO_SEAL = sa.select(
+    sa.func.pg_try_advisory_xact_lock(sa.bindparam("lock", type_=BigInteger))
 )
 
 # Literal text, so that both databases use the partial index.
-_IS_UNSEALED = text("sequence IS NULL")
+_IS_UNSEALED = sa.text("sequence IS NULL")
 
 _UNSEALED = (
-    select(_record.id, _record.body, _record.mac)
+    sa.select(_record.id, _record.body, _record.mac)
     .where(_IS_UNSEALED)
     .order_by(_record.id)
-    .limit(bindparam("at_most"))
+    .limit(sa.bindparam("at_most"))
 )
 
-_OLDEST_UNSEALED = select(_record.id).where(_IS_UNSEALED).order_by("id").limit(1)
+_OLDEST_UNSEALED = sa.select(_record.id).where(_IS_UNSEALED).order_by("id").limit(1)
 
 _SEAL = (
-    update(audit_records)
-    .where(_record.id == bindparam("of_id"), _IS_UNSEALED)
-    .values(sequence=bindparam("place"), hash=bindparam("seal"))
+    sa.update(audit_records)
+    .where(_record.id == sa.bindparam("of_id"), _IS_UNSEALED)
+    .values(sequence=sa.bindparam("place"), hash=sa.bindparam("seal"))
 )
 
 # The same for all records in one round trip.
-_SEAL_ALL = text(
+_SEAL_ALL = sa.text(
     "UPDATE audit_records SET sequence = seal.place, hash = seal.hash"
     " FROM unnest(CAST(:ids AS text[]), CAST(:places AS bigint[]),"
     " CAST(:hashes AS bytea[])) AS seal (id, place, hash)"
@@ -111,8 +111,8 @@ _SEAL_ALL = text(
 
 _IDS = 500
 
-_STORED = select(_record.id).where(
-    _record.id.in_(bindparam("ids", type_=_record.id.type, expanding=True))
+_STORED = sa.select(_record.id).where(
+    _record.id.in_(sa.bindparam("ids", type_=_record.id.type, expanding=True))
 )
 
 _PAGE = 10
@@ -125,51 +125,54 @@ _END = "av"
 
 # Literal text, so that both databases use the partial index.
 _CONFIGURATION = (
-    select(_record.id, _record.body, _record.mac)
+    sa.select(_record.id, _record.body, _record.mac)
     .where(
-        text("""body LIKE '%"event":"configuration-loaded"%'"""),
-        _record.body.contains(bindparam("process", type_=_record.body.type)),
-        _record.id < bindparam("before"),
+        sa.text("""body LIKE '%"event":"configuration-loaded"%'"""),
+        _record.body.contains(sa.bindparam("process", type_=_record.body.type)),
+        _record.id < sa.bindparam("before"),
     )
     .order_by(_record.id.desc())
     .limit(_PAGE)
 )
 
 _HEAD = (
-    select(_record.sequence, _record.hash)
-    .where(text("sequence IS NOT NULL"))
+    sa.select(_record.sequence, _record.hash)
+    .where(sa.text("sequence IS NOT NULL"))
     .order_by(_record.sequence.desc())
     .limit(1)
 )
 
 _SEALED = (
-    select(_record.sequence, _record.hash, _record.id, _record.body, _record.mac)
-    .where(_record.sequence > bindparam("after"))
+    sa.select(_record.sequence, _record.hash, _record.id, _record.body, _record.mac)
+    .where(_record.sequence > sa.bindparam("after"))
     .order_by(_record.sequence)
-    .limit(bindparam("at_most"))
+    .limit(sa.bindparam("at_most"))
 )
 
 _checkpoint = audit_checkpoints.c
 
 _CHECKPOINTS = (
-    select(audit_checkpoints)
+    sa.select(audit_checkpoints)
     .where(
-        tuple_(_checkpoint.size, _checkpoint.note)
-        > tuple_(bindparam("size"), bindparam("note"))
+        sa.tuple_(_checkpoint.size, _checkpoint.note)
+        > sa.tuple_(sa.bindparam("size"), sa.bindparam("note"))
     )
     .order_by(_checkpoint.size, _checkpoint.note)
-    .limit(bindparam("at_most"))
+    .limit(sa.bindparam("at_most"))
 )
 
 _NEWEST_CHECKPOINTS = (
-    select(audit_checkpoints)
-    .where(_checkpoint.size > bindparam("after"), _checkpoint.size <= bindparam("upto"))
+    sa.select(audit_checkpoints)
+    .where(
+        _checkpoint.size > sa.bindparam("after"),
+        _checkpoint.size <= sa.bindparam("upto"),
+    )
     .order_by(_checkpoint.size.desc(), _checkpoint.note.desc())
-    .limit(bindparam("at_most"))
+    .limit(sa.bindparam("at_most"))
 )
 
 
-_SHIPPING = select(audit_shipping)
+_SHIPPING = sa.select(audit_shipping)
 
 
 class AuditTables(Tables):
@@ -189,7 +192,7 @@ class AuditTables(Tables):
                 self._database.write(lambda c: write(c, self._macs, *records))
             return
 
-        def work(connection: Connection) -> None:
+        def work(connection: sa.Connection) -> None:
             lock_keys(connection, shared=True)
             rows = KeyRows(connection, self._macs)
             key = rows.find_by_address(condition.address)
@@ -265,7 +268,7 @@ class AuditTables(Tables):
 
     def keep_checkpoint(self, checkpoint: Checkpoint) -> None:
         row = asdict(checkpoint)
-        self._database.write(lambda c: c.execute(insert(audit_checkpoints), row))
+        self._database.write(lambda c: c.execute(sa.insert(audit_checkpoints), row))
 
     def checkpoints(
         self, after: Checkpoint | None = None, limit: int = BATCH
@@ -290,17 +293,17 @@ class AuditTables(Tables):
     def keep_shipping(
         self, before: AuditShipping | None, after: AuditShipping
     ) -> AuditShipping:
-        def work(connection: Connection) -> AuditShipping:
+        def work(connection: sa.Connection) -> AuditShipping:
             rows = self._shipping_rows(connection)
             return rows.insert(after) if before is None else rows.replace(before, after)
 
         return self._database.transaction(work)
 
-    def _shipping_rows(self, connection: Connection) -> SealedRows[AuditShipping]:
+    def _shipping_rows(self, connection: sa.Connection) -> SealedRows[AuditShipping]:
         return SealedRows(connection, self._macs, audit_shipping, AuditShipping)
 
     def _seal(
-        self, connection: Connection, limit: int, declare: DeclareForged
+        self, connection: sa.Connection, limit: int, declare: DeclareForged
     ) -> tuple[Sealing, int] | None:
         """
         Seal the records that are unsealed now, oldest first.
@@ -336,12 +339,12 @@ class AuditTables(Tables):
         return Sealing(len(rows), tuple(forged), genuine), verified
 
 
-def _head(connection: Connection) -> tuple[int, bytes]:
+def _head(connection: sa.Connection) -> tuple[int, bytes]:
     row = connection.execute(_HEAD).one_or_none()
     return (0, GENESIS) if row is None else (row[0], bytes(row[1]))
 
 
-def _write_seals(connection: Connection, new: Sequence[Sealed]) -> None:
+def _write_seals(connection: sa.Connection, new: Sequence[Sealed]) -> None:
     if connection.dialect.name == POSTGRESQL:
         columns = {
             "ids": [each.record.id for each in new],

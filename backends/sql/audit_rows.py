@@ -1,6 +1,6 @@
 """Writes audit records in the transaction of the change that they are about."""
 
-from sqlalchemy import Connection, bindparam
+import sqlalchemy as sa
 
 from backends.sql.prepared import RowInsert, execute
 from backends.sql.tables import audit_records
@@ -11,14 +11,14 @@ from signer.row_macs import RowMACs
 INSERT = RowInsert(
     audit_records,
     {
-        name: bindparam(f"audit_records_{name}", type_=audit_records.c[name].type)
+        name: sa.bindparam(f"audit_records_{name}", type_=audit_records.c[name].type)
         for name in ("id", "body", "mac")
     },
 )
 """Inserts audit records."""
 
 
-def write(connection: Connection, macs: RowMACs, *records: Record) -> None:
+def write(connection: sa.Connection, macs: RowMACs, *records: Record) -> None:
     """Insert *records* in the transaction of *connection*; a statement inserts all."""
     rows = [
         {

@@ -15,29 +15,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import (
-    CTE,
-    BindParameter,
-    ColumnElement,
-    Integer,
-    ScalarSelect,
-    Select,
-    Table,
-    Update,
-    bindparam,
-    cast,
-    func,
-    literal,
-    literal_column,
-    null,
-    or_,
-    select,
-    text,
-    true,
-    tuple_,
-    union_all,
-    update,
-)
+import sqlalchemy as sa
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from backends.sql.columns import UTCDateTime
@@ -57,71 +35,73 @@ from signer.model.refund import OPERATOR
 # Literal text, so that both databases use the partial indexes.
 IS_QUEUED = state_in(PaymentState.QUEUED)
 
-_now = bindparam("now", type_=UTCDateTime)
-_far = bindparam("far", type_=UTCDateTime)
-_beginning = bindparam(None, datetime(1, 1, 1, tzinfo=UTC), type_=UTCDateTime)
-_end = bindparam(None, datetime(9999, 12, 31, tzinfo=UTC), type_=UTCDateTime)
-_at_most = bindparam("at_most", type_=Integer)
-_places = bindparam("places", type_=Integer)
-_full: BindParameter[Any] = bindparam("full", expanding=True)
-_ahead = bindparam("ahead", type_=Integer)
-_NO_ID = cast(null(), refunds.c.id.type)
+_now = sa.bindparam("now", type_=UTCDateTime)
+_far = sa.bindparam("far", type_=UTCDateTime)
+_beginning = sa.bindparam(None, datetime(1, 1, 1, tzinfo=UTC), type_=UTCDateTime)
+_end = sa.bindparam(None, datetime(9999, 12, 31, tzinfo=UTC), type_=UTCDateTime)
+_at_most = sa.bindparam("at_most", type_=sa.Integer)
+_places = sa.bindparam("places", type_=sa.Integer)
+_full: sa.BindParameter[Any] = sa.bindparam("full", expanding=True)
+_ahead = sa.bindparam("ahead", type_=sa.Integer)
+_NO_ID = sa.cast(sa.null(), refunds.c.id.type)
 
 T = TypeVar("T")
 
-Taken = Callable[[Any], Sequence[ColumnElement[bool]]]
+Taken = Callable[[Any], Sequence[sa.ColumnElement[bool]]]
 """Returns further conditions under which a row of ``refunds`` takes a turn."""
 
 
-def _is_sweep(row: Any) -> ColumnElement[bool]:
-    condition: ColumnElement[bool] = row.c.bound_sender.is_not(None)
+def _is_sweep(row: Any) -> sa.ColumnElement[bool]:
+    condition: sa.ColumnElement[bool] = row.c.bound_sender.is_not(None)
     return condition
 
 
-def tenants_in_queue() -> CTE:
+def tenants_in_queue() -> sa.CTE:
     """Return the tenants of queued refunds: one jump in the index leads to the next."""
-    first = select(func.min(refunds.c.tenant).label("tenant")).where(text(IS_QUEUED))
+    first = sa.select(sa.func.min(refunds.c.tenant).label("tenant")).where(
+        sa.text(IS_QUEUED)
+    )
     # Nested: sqlite3 counts no rows of an update that begins with WITH.
     found = first.cte("tenants", recursive=True, nesting=True)
     row = refunds.alias("later")
-    following = select(func.min(row.c.tenant)).where(
-        text(f"later.{IS_QUEUED}"), row.c.tenant > found.c.tenant
+    following = sa.select(sa.func.min(row.c.tenant)).where(
+        sa.text(f"later.{IS_QUEUED}"), row.c.tenant > found.c.tenant
     )
-    jump = select(following.scalar_subquery()).where(found.c.tenant.is_not(None))
+    jump = sa.select(following.scalar_subquery()).where(found.c.tenant.is_not(None))
     return found.union_all(jump)
 
 
-def _due_at(refund_id: ColumnElement[str]) -> ScalarSelect[datetime]:
+def _due_at(refund_id: sa.ColumnElement[str]) -> sa.ScalarSelect[datetime]:
     row = refunds.alias("dated")
-    found = select(row.c.due_at).where(row.c.id == refund_id)
+    found = sa.select(row.c.due_at).where(row.c.id == refund_id)
     return found.correlate_except(row).scalar_subquery()
 
 
 def _next_id(
     place: Any,
-    due_at: ColumnElement[datetime],
-    refund_id: ColumnElement[str],
+    due_at: sa.ColumnElement[datetime],
+    refund_id: sa.ColumnElement[str],
     is_taken: Taken,
-) -> ScalarSelect[str]:
+) -> sa.ScalarSelect[str]:
     """Return the id of the queued refund that follows one at *place*, if it is due."""
     row = refunds.alias("following")
     return (
-        select(row.c.id)
+        sa.select(row.c.id)
         .where(
-            text(f"following.{IS_QUEUED}"),
+            sa.text(f"following.{IS_QUEUED}"),
             row.c.tenant == place.tenant,
-            tuple_(row.c.due_at, row.c.id) > tuple_(due_at, refund_id),
+            sa.tuple_(row.c.due_at, row.c.id) > sa.tuple_(due_at, refund_id),
             row.c.due_at <= place.until,
             *is_taken(row),
         )
         .order_by(row.c.due_at, row.c.id)
-        .limit(literal_column("1"))
+        .limit(sa.literal_column("1"))
         .correlate_except(row)
         .scalar_subquery()
     )
 
 
-def _turns(tenants: CTE, is_taken: Taken) -> Select[Any]:
+def _turns(tenants: sa.CTE, is_taken: Taken) -> sa.Select[Any]:
     """
     Return the query for due refunds of *tenants*, and in which turn each is taken.
 
@@ -129,40 +109,40 @@ def _turns(tenants: CTE, is_taken: Taken) -> Select[Any]:
     last one that is asked for, so the cost does not grow with the queue.  There are no
     joins, for which PostgreSQL might read the whole table.
     """
-    past = select(_beginning.label("since"), _now.label("until"))
-    ranges = union_all(past, select(_far, _end)).subquery("ranges")
+    past = sa.select(_beginning.label("since"), _now.label("until"))
+    ranges = sa.union_all(past, sa.select(_far, _end)).subquery("ranges")
     places = (
-        select(tenants.c.tenant, ranges.c.since, ranges.c.until)
-        .join_from(tenants, ranges, true())
+        sa.select(tenants.c.tenant, ranges.c.since, ranges.c.until)
+        .join_from(tenants, ranges, sa.true())
         .subquery("places")
     )
     # After every id: what is due at ``far`` is not due yet.
-    first = _next_id(places.c, places.c.since, literal_column("'~'"), is_taken)
-    heads = select(
+    first = _next_id(places.c, places.c.since, sa.literal_column("'~'"), is_taken)
+    heads = sa.select(
         places.c.tenant,
         places.c.until,
         first.label("id"),
-        literal_column("1", Integer).label("turn"),
+        sa.literal_column("1", sa.Integer).label("turn"),
     ).subquery("heads")
     oldest = (
-        select(heads)
+        sa.select(heads)
         .where(heads.c.id.is_not(None))
         .order_by(_due_at(heads.c.id))
         .limit(_places)
     )
-    turns = select(oldest.subquery("oldest")).cte("turns", recursive=True)
-    following = select(
+    turns = sa.select(oldest.subquery("oldest")).cte("turns", recursive=True)
+    following = sa.select(
         turns.c.tenant,
         turns.c.until,
         _next_id(turns.c, _due_at(turns.c.id), turns.c.id, is_taken),
         turns.c.turn + 1,
     ).where(turns.c.id.is_not(None), turns.c.turn < _places)
     turns = turns.union_all(following)
-    found = select(turns.c.id, turns.c.turn).where(turns.c.id.is_not(None))
+    found = sa.select(turns.c.id, turns.c.turn).where(turns.c.id.is_not(None))
     return found.limit(_places)
 
 
-def _due_transactions() -> list[Select[Any]]:
+def _due_transactions() -> list[sa.Select[Any]]:
     """
     Return the queries for transactions that are due, their turns and due times.
 
@@ -173,25 +153,25 @@ def _due_transactions() -> list[Select[Any]]:
     """
     parts = []
     pays = pays_refund(refunds.c.state == PaymentState.ASSIGNED)
-    for is_taken, ahead in ((pays, _ahead), (text(IS_FILLER), 0)):
+    for is_taken, ahead in ((pays, _ahead), (sa.text(IS_FILLER), 0)):
         for range_ in (transactions.c.due_at <= _now, transactions.c.due_at > _far):
-            due = select(transactions).where(text(IS_CLAIMABLE), is_taken, range_)
+            due = sa.select(transactions).where(sa.text(IS_CLAIMABLE), is_taken, range_)
             first = due.order_by(transactions.c.due_at).limit(_at_most).subquery()
-            turn = func.row_number().over(order_by=first.c.due_at) - ahead
+            turn = sa.func.row_number().over(order_by=first.c.due_at) - ahead
             place = (turn.label("turn"), first.c.due_at, _NO_ID.label("id"))
-            parts.append(select(*place, *(first.c[name] for name in NONCE)))
+            parts.append(sa.select(*place, *(first.c[name] for name in NONCE)))
     return parts
 
 
-def _due(tenants: CTE, is_taken: Taken = lambda _: ()) -> Select[Any]:
+def _due(tenants: sa.CTE, is_taken: Taken = lambda _: ()) -> sa.Select[Any]:
     turn = _turns(tenants, is_taken).subquery()
     due_at = _due_at(turn.c.id).label("due_at")
-    nonce = (cast(null(), transactions.c[name].type) for name in NONCE)
-    turns = select(turn.c.turn, due_at, turn.c.id, *nonce)
-    found = union_all(*_due_transactions(), turns).subquery("found")
+    nonce = (sa.cast(sa.null(), transactions.c[name].type) for name in NONCE)
+    turns = sa.select(turn.c.turn, due_at, turn.c.id, *nonce)
+    found = sa.union_all(*_due_transactions(), turns).subquery("found")
     columns = (found.c.id, *(found.c[name] for name in NONCE), found.c.turn)
     order = found.c.turn, found.c.due_at
-    return select(*columns).order_by(*order).limit(_at_most)
+    return sa.select(*columns).order_by(*order).limit(_at_most)
 
 
 DUE = _due(tenants_in_queue())
@@ -205,44 +185,44 @@ wait.
 
 DUE_ELSEWHERE = _due(
     tenants_in_queue(),
-    lambda row: (or_(_is_sweep(row), row.c.chain_id.not_in(_full)),),
+    lambda row: (sa.or_(_is_sweep(row), row.c.chain_id.not_in(_full)),),
 )
 """``DUE`` without the refunds of the chains ``full``, which it has to read."""
 
 DUE_SWEEPS = _due(
-    select(literal(OPERATOR).label("tenant")).cte("tenants", nesting=True),
+    sa.select(sa.literal(OPERATOR).label("tenant")).cte("tenants", nesting=True),
     lambda row: (_is_sweep(row),),
 )
 """``DUE`` with no other refunds than sweeps, which have other wallets."""
 
-_ids: BindParameter[Any] = bindparam("ids", expanding=True)
-_nonces: BindParameter[Any] = bindparam("nonces", expanding=True)
+_ids: sa.BindParameter[Any] = sa.bindparam("ids", expanding=True)
+_nonces: sa.BindParameter[Any] = sa.bindparam("nonces", expanding=True)
 
 
-def _claim(table: Table, is_claimable: str, found: Any) -> ReturningUpdate[Any]:
+def _claim(table: sa.Table, is_claimable: str, found: Any) -> ReturningUpdate[Any]:
     """
     Return the statement that claims due rows of *table* that no other process claims.
 
     PostgreSQL skips the rows that another process has locked.  SQLite has one writer at
     a time, so there are none.
     """
-    key = tuple_(*table.primary_key)
+    key = sa.tuple_(*table.primary_key)
     free = (
-        select(*table.primary_key)
+        sa.select(*table.primary_key)
         .where(
             found,
             # Again: another process may have claimed it since it was found.
-            text(is_claimable),
-            or_(table.c.due_at <= _now, table.c.due_at > _far),
+            sa.text(is_claimable),
+            sa.or_(table.c.due_at <= _now, table.c.due_at > _far),
         )
         .with_for_update(skip_locked=True)
     )
     return (
-        update(table)
+        sa.update(table)
         .where(key.in_(free))
         .values(
             version=table.c.version + 1,
-            due_at=bindparam("until", type_=UTCDateTime),
+            due_at=sa.bindparam("until", type_=UTCDateTime),
         )
         .returning(*table.c)
     )
@@ -252,7 +232,7 @@ CLAIM_QUEUED = _claim(refunds, IS_QUEUED, refunds.c.id.in_(_ids))
 """Claims those of the refunds ``ids`` that are queued and due; returns their rows."""
 
 CLAIM_TRANSACTIONS = _claim(
-    transactions, IS_CLAIMABLE, tuple_(*transactions.primary_key).in_(_nonces)
+    transactions, IS_CLAIMABLE, sa.tuple_(*transactions.primary_key).in_(_nonces)
 )
 """Claims those of the transactions ``nonces`` that are due, and returns their rows."""
 
@@ -279,31 +259,31 @@ PART = 200
 
 
 @cache
-def postponing(*names: str) -> Update:
+def postponing(*names: str) -> sa.Update:
     """Return the statement that postpones the queue with the columns *names*."""
     # The index is that of a tenant's queued refunds.  A row that another process is
     # changing is left to it, so none waits for another.
-    of_any = refunds.c.tenant.in_(select(tenants_in_queue().c.tenant))
+    of_any = refunds.c.tenant.in_(sa.select(tenants_in_queue().c.tenant))
     due = (
-        select(refunds.c.id)
+        sa.select(refunds.c.id)
         .where(
-            text(IS_QUEUED),
-            refunds.c.due_at <= bindparam("now", type_=UTCDateTime),
+            sa.text(IS_QUEUED),
+            refunds.c.due_at <= sa.bindparam("now", type_=UTCDateTime),
             IS_OF_TENANT,
-            *(refunds.c[name] == bindparam(f"of_{name}") for name in names),
+            *(refunds.c[name] == sa.bindparam(f"of_{name}") for name in names),
             *(() if "tenant" in names else (of_any,)),
         )
         .order_by(refunds.c.due_at, refunds.c.id)
-        .limit(bindparam("at_most"))
+        .limit(sa.bindparam("at_most"))
         .with_for_update(skip_locked=True)
     )
     return (
-        update(refunds)
+        sa.update(refunds)
         .where(refunds.c.id.in_(due))
         .values(
             version=refunds.c.version + 1,
             attempts=refunds.c.attempts + 1,
-            due_at=bindparam("until", type_=UTCDateTime),
-            blocked_by=bindparam("code", type_=refunds.c.blocked_by.type),
+            due_at=sa.bindparam("until", type_=UTCDateTime),
+            blocked_by=sa.bindparam("code", type_=refunds.c.blocked_by.type),
         )
     )

@@ -7,7 +7,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect, Numeric, String, Text
+import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
 
 
@@ -15,7 +15,7 @@ UINT256_MAX = 2**256 - 1
 
 # Texts are compared as bytes.  The order of a locale changes with the C library, which
 # silently corrupts unique indexes, and these prevent double payments.
-Plain = Text().with_variant(Text(collation="C"), "postgresql")
+Plain = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 class Uint256(TypeDecorator[int]):
@@ -27,11 +27,11 @@ class Uint256(TypeDecorator[int]):
     like the numbers.
     """
 
-    impl = Numeric(78, 0).with_variant(String(78), "sqlite")
+    impl = sa.Numeric(78, 0).with_variant(sa.String(78), "sqlite")
     cache_ok = True
 
     def process_bind_param(
-        self, value: int | None, dialect: Dialect
+        self, value: int | None, dialect: sa.Dialect
     ) -> str | Decimal | None:
         if value is None:
             return None
@@ -40,7 +40,7 @@ class Uint256(TypeDecorator[int]):
         return f"{value:078d}" if dialect.name == "sqlite" else Decimal(value)
 
     def process_result_value(
-        self, value: str | Decimal | None, dialect: Dialect
+        self, value: str | Decimal | None, dialect: sa.Dialect
     ) -> int | None:
         return None if value is None else int(value)
 
@@ -53,16 +53,16 @@ class UTCDateTime(TypeDecorator[datetime]):
     8601 text of fixed width, which sorts like the times.
     """
 
-    impl = DateTime(timezone=True).with_variant(String(32), "sqlite")
+    impl = sa.DateTime(timezone=True).with_variant(sa.String(32), "sqlite")
     cache_ok = True
 
     # A refund has 40 of them: both are functions without another call in between.
 
-    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
+    def bind_processor(self, dialect: sa.Dialect) -> Callable[[Any], Any]:
         return _write_time if dialect.name == "sqlite" else _in_utc
 
     def result_processor(
-        self, dialect: Dialect, coltype: object
+        self, dialect: sa.Dialect, coltype: object
     ) -> Callable[[Any], Any]:
         return _read_time if dialect.name == "sqlite" else _in_utc
 
@@ -99,11 +99,11 @@ class Named(TypeDecorator[StrEnum]):
         super().__init__()
         self.members = members
 
-    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
+    def bind_processor(self, dialect: sa.Dialect) -> Callable[[Any], Any]:
         return _text_of
 
     def result_processor(
-        self, dialect: Dialect, coltype: object
+        self, dialect: sa.Dialect, coltype: object
     ) -> Callable[[Any], Any]:
         members, known = self.members, {each.value: each for each in self.members}
 
@@ -129,7 +129,7 @@ class FreeText(TypeDecorator[str]):
     impl = Plain
     cache_ok = True
 
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
         if value is None:
             return None
         return value.replace("\0", "\ufffd").encode(errors="replace").decode()

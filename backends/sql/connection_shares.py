@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Semaphore
 
-from sqlalchemy import Connection, Engine
+import sqlalchemy as sa
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 
@@ -19,7 +19,7 @@ class ConnectionShares:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: sa.Engine,
         most: int,
         timeout: float,
         tenant: Callable[[], str | None],
@@ -31,7 +31,7 @@ class ConnectionShares:
         self._free = dict[str, Semaphore]()
 
     @contextmanager
-    def connect(self) -> Iterator[Connection]:
+    def connect(self) -> Iterator[sa.Connection]:
         """
         Return a connection for the context.
 

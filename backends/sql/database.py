@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Executable, func, select
+import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from backends.sql.columns import UTCDateTime
@@ -46,14 +46,14 @@ T = TypeVar("T")
 
 Item = TypeVar("Item")
 
-_NOW = select(func.clock_timestamp(type_=UTCDateTime).label("now"))
+_NOW = sa.select(sa.func.clock_timestamp(type_=UTCDateTime).label("now"))
 
 
 @dataclass(frozen=True, slots=True)
 class _ProcessState:
     """What one process owns: connections, the queue of its writers, its watches."""
 
-    engine: Engine
+    engine: sa.Engine
     shares: ConnectionShares
     execute: Callable[[Sequence[Work[Any, Any]]], Sequence[WorkResult[Any]]]
     group: Callable[[str], GroupCommit]
@@ -124,7 +124,7 @@ class Database:
         moment: datetime = self.rows(_NOW)[0].now
         return moment
 
-    def run(self, work: Callable[[Connection], T]) -> T:
+    def run(self, work: Callable[[sa.Connection], T]) -> T:
         """Return what *work* returns; each of its statements is a transaction."""
         state = self._process()
 
@@ -134,21 +134,21 @@ class Database:
 
         return self._retry_while_busy(attempt)
 
-    def rows(self, query: Executable, **params: Any) -> Sequence[Any]:
+    def rows(self, query: sa.Executable, **params: Any) -> Sequence[Any]:
         return self.run(lambda c: c.execute(query, params).all())
 
-    def report(self, query: Executable, **params: Any) -> Sequence[Any]:
+    def report(self, query: sa.Executable, **params: Any) -> Sequence[Any]:
         """``rows`` of a query whose best plan depends on the values of *params*."""
         if self.dialect == SQLITE:
             return self.rows(query, **params)
 
-        def work(connection: Connection) -> Sequence[Any]:
+        def work(connection: sa.Connection) -> Sequence[Any]:
             connection.exec_driver_sql("SET LOCAL plan_cache_mode = auto")
             return connection.execute(query, params).all()
 
         return self.transaction(work)
 
-    def transaction(self, work: Callable[[Connection], T]) -> T:
+    def transaction(self, work: Callable[[sa.Connection], T]) -> T:
         """
         Return what *work* returns, in one transaction.
 
@@ -189,7 +189,7 @@ class Database:
             return [e] * len(items)
         return [_result(partial(translate_errors, each.get)) for each in outcomes]
 
-    def write(self, work: Callable[[Connection], T]) -> T:
+    def write(self, work: Callable[[sa.Connection], T]) -> T:
         """
         Return what *work* returns, which executes one writing statement.
 
@@ -197,7 +197,7 @@ class Database:
         """
         return self.transaction(work) if self.dialect == SQLITE else self.run(work)
 
-    def migration(self, work: Callable[[Connection], T], *, timeout: float) -> T:
+    def migration(self, work: Callable[[sa.Connection], T], *, timeout: float) -> T:
         """
         Return what *work* returns, on a connection that may rebuild tables.
 
@@ -279,7 +279,7 @@ class Database:
         shares, watch = self._share(engine), SQLiteWatches(file)
         return _ProcessState(engine, shares, group.execute, lambda _: group, watch)
 
-    def _share(self, engine: Engine) -> ConnectionShares:
+    def _share(self, engine: sa.Engine) -> ConnectionShares:
         return ConnectionShares(engine, self._pool_size, self._timeout, self._tenant)
 
 

@@ -6,21 +6,7 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Executable,
-    Select,
-    bindparam,
-    case,
-    exists,
-    func,
-    insert,
-    literal_column,
-    select,
-    text,
-    update,
-)
+import sqlalchemy as sa
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from backends.sql.advisory_locks import share_events
@@ -41,17 +27,17 @@ from signer.ports.event_store import (
 from signer.row_macs import RowMACs
 
 
-_BY_ID = select(events).where(
-    events.c.id.in_(bindparam("ids", type_=events.c.id.type, expanding=True))
+_BY_ID = sa.select(events).where(
+    events.c.id.in_(sa.bindparam("ids", type_=events.c.id.type, expanding=True))
 )
 
 _REFUNDS = REFUNDS.where(
-    refunds.c.id.in_(bindparam("ids", type_=refunds.c.id.type, expanding=True))
+    refunds.c.id.in_(sa.bindparam("ids", type_=refunds.c.id.type, expanding=True))
 )
 
 
 def find_events(
-    connection: Connection, macs: RowMACs, ids: Collection[str]
+    connection: sa.Connection, macs: RowMACs, ids: Collection[str]
 ) -> Mapping[str, tuple[Event, Refund]]:
     """Return by id the authentic events, each with its authentic refund."""
     if not ids:
@@ -61,7 +47,7 @@ def find_events(
 
 
 def with_refunds(
-    connection: Connection, macs: RowMACs, found: Sequence[Event]
+    connection: sa.Connection, macs: RowMACs, found: Sequence[Event]
 ) -> Mapping[str, tuple[Event, Refund]]:
     """Return by id the authentic events of *found*, each with its authentic refund."""
     authentic = [each for each in found if macs.is_valid(each.mac, each)]
@@ -83,19 +69,19 @@ _row = webhook_deliveries.c
 _IS_PENDING = "state = 'pending'"
 _IS_DEAD = "state = 'dead'"
 
-_now = bindparam("now", type_=UTCDateTime)
+_now = sa.bindparam("now", type_=UTCDateTime)
 
 DUE_TENANTS = (
-    select(_row.tenant).where(text(_IS_PENDING), _row.due_at <= _now).distinct()
+    sa.select(_row.tenant).where(sa.text(_IS_PENDING), _row.due_at <= _now).distinct()
 )
 
 _LATEST_DUE = (
-    select(_row.refund_id, func.max(_row.due_at))
+    sa.select(_row.refund_id, sa.func.max(_row.due_at))
     .where(
-        text(_IS_PENDING),
+        sa.text(_IS_PENDING),
         _row.attempts > 0,
         _row.refund_id.in_(
-            bindparam("refund_ids", type_=_row.refund_id.type, expanding=True)
+            sa.bindparam("refund_ids", type_=_row.refund_id.type, expanding=True)
         ),
     )
     .group_by(_row.refund_id)
@@ -105,28 +91,30 @@ _LATEST_DUE = (
 def _claim() -> ReturningUpdate[Any]:
     """Return the statement that claims the first pending deliveries of refunds."""
     earlier = webhook_deliveries.alias("earlier")
-    is_blocked = exists().where(
+    is_blocked = sa.exists().where(
         earlier.c.refund_id == _row.refund_id,
         earlier.c.sequence < _row.sequence,
-        text("earlier.state = 'pending'"),
+        sa.text("earlier.state = 'pending'"),
     )
     due = (
-        select(_row.event_id)
+        sa.select(_row.event_id)
         .where(
-            text(f"webhook_deliveries.{_IS_PENDING}"),
-            _row.tenant == bindparam("of_tenant"),
+            sa.text(f"webhook_deliveries.{_IS_PENDING}"),
+            _row.tenant == sa.bindparam("of_tenant"),
             _row.due_at <= _now,
             ~is_blocked,
         )
         .order_by(_row.due_at, _row.sequence)
-        .limit(bindparam("at_most"))
+        .limit(sa.bindparam("at_most"))
         .with_for_update(skip_locked=True, of=webhook_deliveries)
         .cte("due")
     )
     return (
-        update(webhook_deliveries)
-        .where(_row.event_id.in_(select(due.c.event_id)))
-        .values(version=_row.version + 1, due_at=bindparam("until", type_=UTCDateTime))
+        sa.update(webhook_deliveries)
+        .where(_row.event_id.in_(sa.select(due.c.event_id)))
+        .values(
+            version=_row.version + 1, due_at=sa.bindparam("until", type_=UTCDateTime)
+        )
         .returning(*_row)
     )
 
@@ -134,13 +122,16 @@ def _claim() -> ReturningUpdate[Any]:
 CLAIM = _claim()
 
 _RECORD = (
-    update(webhook_deliveries)
-    .where(_row.event_id == bindparam("of_event"), _row.version == bindparam("before"))
+    sa.update(webhook_deliveries)
+    .where(
+        _row.event_id == sa.bindparam("of_event"),
+        _row.version == sa.bindparam("before"),
+    )
     .values(
-        state=bindparam("new_state", type_=_row.state.type),
+        state=sa.bindparam("new_state", type_=_row.state.type),
         attempts=_row.attempts + 1,
-        due_at=bindparam("until", type_=UTCDateTime),
-        problem=bindparam("new_problem"),
+        due_at=sa.bindparam("until", type_=UTCDateTime),
+        problem=sa.bindparam("new_problem"),
         updated_at=_now,
         version=_row.version + 1,
     )
@@ -148,13 +139,13 @@ _RECORD = (
 
 # The later deliveries of a refund wait for its first one.
 _FOLLOW = (
-    update(webhook_deliveries)
+    sa.update(webhook_deliveries)
     .where(
-        _row.refund_id == bindparam("of_refund"),
-        text(_IS_PENDING),
-        _row.sequence > bindparam("of_sequence"),
+        _row.refund_id == sa.bindparam("of_refund"),
+        sa.text(_IS_PENDING),
+        _row.sequence > sa.bindparam("of_sequence"),
     )
-    .values(due_at=bindparam("until", type_=UTCDateTime))
+    .values(due_at=sa.bindparam("until", type_=UTCDateTime))
 )
 
 _DUE_AGAIN: dict[Any, Any] = {
@@ -167,72 +158,72 @@ _DUE_AGAIN: dict[Any, Any] = {
 }
 
 _REPLAY = (
-    update(webhook_deliveries)
-    .where(_row.event_id == bindparam("of_event"))
+    sa.update(webhook_deliveries)
+    .where(_row.event_id == sa.bindparam("of_event"))
     .values(_DUE_AGAIN)
 )
 
 
-def _unindexed(column: ColumnElement[str]) -> ColumnElement[str]:
+def _unindexed(column: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
     """
     Return *column* as an expression for which no index is used.
 
     Few deliveries are given up: their own index is better than one of all deliveries
     of a tenant, which SQLite would choose.
     """
-    return column + literal_column("''")
+    return column + sa.literal_column("''")
 
 
 _dead = webhook_deliveries.alias("given_up")
 
 # One that is not authentic would end as before, and be replayed for ever.
 _OLDEST_DEAD = (
-    select(_dead.c.event_id)
+    sa.select(_dead.c.event_id)
     .where(
-        text(f"given_up.{_IS_DEAD}"),
-        _unindexed(_dead.c.tenant) == bindparam("of_tenant"),
-        func.coalesce(_dead.c.problem, "") != NOT_AUTHENTIC,
+        sa.text(f"given_up.{_IS_DEAD}"),
+        _unindexed(_dead.c.tenant) == sa.bindparam("of_tenant"),
+        sa.func.coalesce(_dead.c.problem, "") != NOT_AUTHENTIC,
     )
     .order_by(_dead.c.sequence)
-    .limit(bindparam("at_most"))
+    .limit(sa.bindparam("at_most"))
 )
 
 REPLAY_DEAD = (
-    update(webhook_deliveries)
+    sa.update(webhook_deliveries)
     .where(_row.state == DeliveryState.DEAD, _row.event_id.in_(_OLDEST_DEAD))
     .values(_DUE_AGAIN)
 )
 
-_ONE = select(webhook_deliveries).where(_row.event_id == bindparam("of_event"))
+_ONE = sa.select(webhook_deliveries).where(_row.event_id == sa.bindparam("of_event"))
 
 
-def newest(wanted: DeliveryFilter, *, has_before: bool = False) -> Select[Any]:
+def newest(wanted: DeliveryFilter, *, has_before: bool = False) -> sa.Select[Any]:
     """Return the statement that selects deliveries, newest first."""
-    query = select(webhook_deliveries).order_by(_row.sequence.desc())
+    query = sa.select(webhook_deliveries).order_by(_row.sequence.desc())
     if wanted.tenant is not None:
         is_dead = wanted.state is DeliveryState.DEAD
         column = _unindexed(_row.tenant) if is_dead else _row.tenant
-        query = query.where(column == bindparam("of_tenant"))
+        query = query.where(column == sa.bindparam("of_tenant"))
     if wanted.refund_id is not None:
-        query = query.where(_row.refund_id == bindparam("of_refund"))
+        query = query.where(_row.refund_id == sa.bindparam("of_refund"))
     if wanted.state is not None:
-        query = query.where(text(f"state = '{wanted.state}'"))
+        query = query.where(sa.text(f"state = '{wanted.state}'"))
     if has_before:
-        query = query.where(_row.sequence < bindparam("before"))
-    return query.limit(bindparam("at_most"))
+        query = query.where(_row.sequence < sa.bindparam("before"))
+    return query.limit(sa.bindparam("at_most"))
 
 
 _is_pending = _row.state == DeliveryState.PENDING
 
 BACKLOG = (
-    select(
+    sa.select(
         _row.tenant,
-        func.count(case((_is_pending, 1))),
-        func.count(case((_is_pending & (_row.attempts > 0), 1))),
-        func.count(case((_row.state == DeliveryState.DEAD, 1))),
-        func.min(case((_is_pending, _row.updated_at))),
+        sa.func.count(sa.case((_is_pending, 1))),
+        sa.func.count(sa.case((_is_pending & (_row.attempts > 0), 1))),
+        sa.func.count(sa.case((_row.state == DeliveryState.DEAD, 1))),
+        sa.func.min(sa.case((_is_pending, _row.updated_at))),
     )
-    .where(text("state IN ('dead', 'pending')"))
+    .where(sa.text("state IN ('dead', 'pending')"))
     .group_by(_row.tenant)
     .order_by(_row.tenant)
 )
@@ -259,7 +250,7 @@ class DeliveryTables(Tables):
     def record_attempts(
         self, attempts: Sequence[DeliveryAttempt], now: datetime
     ) -> None:
-        def work(connection: Connection) -> None:
+        def work(connection: sa.Connection) -> None:
             for each in attempts:
                 params = {
                     "of_event": each.delivery.event_id,
@@ -336,7 +327,7 @@ class DeliveryTables(Tables):
     def _replay(
         self, id_: str, now: datetime, has_webhook: Callable[[Event], bool]
     ) -> bool:
-        def work(connection: Connection) -> bool:
+        def work(connection: sa.Connection) -> bool:
             # Or a deleted event could get a delivery.
             share_events(connection)
             found = find_events(connection, self._macs, [id_])
@@ -351,7 +342,7 @@ class DeliveryTables(Tables):
         return self._database.transaction(work)
 
     def _with_events(
-        self, query: Executable, **params: Any
+        self, query: sa.Executable, **params: Any
     ) -> Sequence[tuple[Delivery, Event | None]]:
         rows = [Delivery(*row) for row in self._database.rows(query, **params)]
         found = self._find_events(rows)
@@ -372,7 +363,7 @@ class DeliveryTables(Tables):
 
 
 def insert_deliveries(
-    connection: Connection, given: Sequence[tuple[Event, int]], now: datetime
+    connection: sa.Connection, given: Sequence[tuple[Event, int]], now: datetime
 ) -> None:
     """Insert a delivery of each event, with its sequence number, due at *now*."""
     if not given:
@@ -396,4 +387,4 @@ def insert_deliveries(
         )
         for event, sequence in given
     ]
-    connection.execute(insert(webhook_deliveries), [asdict(row) for row in rows])
+    connection.execute(sa.insert(webhook_deliveries), [asdict(row) for row in rows])

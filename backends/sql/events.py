@@ -4,17 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    bindparam,
-    delete,
-    exists,
-    func,
-    or_,
-    select,
-    text,
-    update,
-)
+import sqlalchemy as sa
 from sqlalchemy.types import BigInteger
 
 from backends.sql.advisory_locks import try_to_lock_events
@@ -35,41 +25,41 @@ _event = events.c
 _delivery = webhook_deliveries.c
 _later = events.alias("later")
 
-_before = bindparam("before_sequence", type_=_event.sequence.type)
+_before = sa.bindparam("before_sequence", type_=_event.sequence.type)
 
 # One that was replayed is kept as long as a new one.
-_is_needed = exists().where(
+_is_needed = sa.exists().where(
     _delivery.event_id == _event.id,
-    or_(
+    sa.or_(
         _delivery.state != DeliveryState.DELIVERED,
-        _delivery.updated_at > bindparam("before", type_=UTCDateTime),
+        _delivery.updated_at > sa.bindparam("before", type_=UTCDateTime),
     ),
 )
 
 # A cursor that is older than the newest of these is known to have missed events.
-_is_not_the_newest = exists().where(
+_is_not_the_newest = sa.exists().where(
     _later.c.tenant == _event.tenant,
     _later.c.sequence > _event.sequence,
     _later.c.sequence <= _before,
-    text("later.sequence > 0"),
+    sa.text("later.sequence > 0"),
 )
 
 OLD = (
-    select(_event.id, _event.sequence)
+    sa.select(_event.id, _event.sequence)
     .where(
-        text("events.sequence > 0"),
-        _event.sequence > bindparam("after"),
+        sa.text("events.sequence > 0"),
+        _event.sequence > sa.bindparam("after"),
         _event.sequence <= _before,
         ~_is_needed,
         _is_not_the_newest,
     )
     .order_by(_event.sequence)
-    .limit(bindparam("at_most"))
+    .limit(sa.bindparam("at_most"))
 )
 
 _DELETE_DELIVERIES, _DELETE_EVENTS = (
-    delete(column.table).where(
-        column.in_(bindparam("ids", type_=column.type, expanding=True))
+    sa.delete(column.table).where(
+        column.in_(sa.bindparam("ids", type_=column.type, expanding=True))
     )
     for column in (_delivery.event_id, _event.id)
 )
@@ -87,55 +77,55 @@ _SETTLED = timedelta(minutes=1)
 """After this time no transaction still commits an event with an earlier number."""
 
 
-_TRY_TO_SEQUENCE = select(
-    func.pg_try_advisory_xact_lock(bindparam("lock", type_=BigInteger))
+_TRY_TO_SEQUENCE = sa.select(
+    sa.func.pg_try_advisory_xact_lock(sa.bindparam("lock", type_=BigInteger))
 )
 
 # Literal text, so that both databases use the partial indexes.
-_IS_NEW = text("sequence IS NULL")
-_IS_IN_ORDER = text("sequence > 0")
+_IS_NEW = sa.text("sequence IS NULL")
+_IS_IN_ORDER = sa.text("sequence > 0")
 
-_ANY_NEW = select(_event.id).where(_IS_NEW).limit(1)
+_ANY_NEW = sa.select(_event.id).where(_IS_NEW).limit(1)
 
 # The events of one refund in the order of its changes.  A transaction that sees a
 # change sees the earlier changes of the refund as well, so none can follow later.
 NEW = (
-    select(events)
+    sa.select(events)
     .where(_IS_NEW)
     .order_by(_event.refund_id, _event.version)
-    .limit(bindparam("at_most"))
+    .limit(sa.bindparam("at_most"))
 )
 
 LAST = (
-    select(_event.sequence)
-    .where(_IS_IN_ORDER, _event.sequence <= bindparam("latest"))
+    sa.select(_event.sequence)
+    .where(_IS_IN_ORDER, _event.sequence <= sa.bindparam("latest"))
     .order_by(_event.sequence.desc())
     .limit(1)
 )
 
 _SEQUENCE = (
-    update(events)
-    .where(_event.id == bindparam("of_id"), _IS_NEW)
-    .values(sequence=bindparam("place"))
+    sa.update(events)
+    .where(_event.id == sa.bindparam("of_id"), _IS_NEW)
+    .values(sequence=sa.bindparam("place"))
 )
 
 # The same for all events in one round trip.
-_SEQUENCE_ALL = text(
+_SEQUENCE_ALL = sa.text(
     "UPDATE events SET sequence = new.place"
     " FROM unnest(CAST(:ids AS text[]), CAST(:places AS bigint[])) AS new (id, place)"
     " WHERE events.id = new.id AND events.sequence IS NULL"
 )
 
 PAGE = (
-    select(events)
+    sa.select(events)
     .where(
         _IS_IN_ORDER,
-        _event.tenant == bindparam("of_tenant"),
-        _event.sequence > bindparam("after"),
-        _event.sequence <= bindparam("latest"),
+        _event.tenant == sa.bindparam("of_tenant"),
+        _event.sequence > sa.bindparam("after"),
+        _event.sequence <= sa.bindparam("latest"),
     )
     .order_by(_event.sequence)
-    .limit(bindparam("at_most"))
+    .limit(sa.bindparam("at_most"))
 )
 
 
@@ -161,7 +151,7 @@ class EventTables(Tables):
             "at_most": limit,
         }
 
-        def read(connection: Connection) -> EventPage:
+        def read(connection: sa.Connection) -> EventPage:
             page = [Event(*row) for row in connection.execute(PAGE, params)]
             found = with_refunds(connection, self._macs, page)
             # A false event must neither stop the reader nor lead it past events that
@@ -185,7 +175,7 @@ class EventTables(Tables):
             "at_most": limit,
         }
 
-        def work(connection: Connection) -> Pruned | None:
+        def work(connection: sa.Connection) -> Pruned | None:
             if not try_to_lock_events(connection):
                 return None
             rows = connection.execute(OLD, params).all()
@@ -201,7 +191,7 @@ class EventTables(Tables):
 
 
 def _sequence(
-    connection: Connection,
+    connection: sa.Connection,
     macs: RowMACs,
     limit: int,
     now: datetime,
@@ -227,7 +217,7 @@ def _sequence(
     return Sequenced(len(found), forged)
 
 
-def _write_places(connection: Connection, places: Mapping[str, int]) -> None:
+def _write_places(connection: sa.Connection, places: Mapping[str, int]) -> None:
     if not places:
         return
     if connection.dialect.name == POSTGRESQL:

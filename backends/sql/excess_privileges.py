@@ -11,7 +11,7 @@ needs.  The queries also look through every role that the process's role can bec
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
-from sqlalchemy import text
+import sqlalchemy as sa
 
 from backends.sql.database import Database
 from backends.sql.table_declaration import ROLES, granted
@@ -127,10 +127,10 @@ def excess_privileges(database: Database, role: str) -> list[str]:
     """
     if database.dialect != POSTGRESQL:
         return []
-    powers = [power for (power,) in database.rows(text(_US + _POWERS))]
+    powers = [power for (power,) in database.rows(sa.text(_US + _POWERS))]
     if powers:
         return powers
-    held = database.rows(text(_US + _HELD), tables=sorted(metadata.tables))
+    held = database.rows(sa.text(_US + _HELD), tables=sorted(metadata.tables))
     return sorted(_describe({(p, t, c) for p, t, c in held} - GRANTS[role]))
 
 

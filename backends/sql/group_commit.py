@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Engine
+import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from backends.sql.connection_shares import ConnectionShares
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 Item = TypeVar("Item")
 
-Run = Callable[[Connection, Sequence[Item]], Sequence[T | HotWalletError]]
+Run = Callable[[sa.Connection, Sequence[Item]], Sequence[T | HotWalletError]]
 """Does something for each of several items, and returns a result or an error of each.
 
 An exception undoes what it did for all of them."""
@@ -66,13 +66,13 @@ class WorkResult(Generic[T]):
         return result  # type: ignore[no-any-return]
 
 
-def alone(work: Callable[[Connection], T]) -> Work[None, T]:
+def alone(work: Callable[[sa.Connection], T]) -> Work[None, T]:
     """Return *work* as one that shares its ``run`` with no other."""
     return Work(lambda connection, _: [work(connection)], None)
 
 
 def run_each(
-    connection: Connection, works: Sequence[Work[Any, T]]
+    connection: sa.Connection, works: Sequence[Work[Any, T]]
 ) -> Sequence[WorkResult[T]]:
     """
     Return the outcomes of *works*, in the transaction that *connection* has begun.
@@ -97,7 +97,7 @@ def run_each(
 
 
 def run_on_postgresql(
-    connection: Connection, works: Sequence[Work[Any, T]]
+    connection: sa.Connection, works: Sequence[Work[Any, T]]
 ) -> Sequence[WorkResult[T]]:
     """Return the outcomes of *works*, in a transaction unless they need none."""
     if all(each.is_one_statement for each in works):
@@ -111,7 +111,7 @@ def run_on_postgresql(
 
 
 def _run_together(
-    connection: Connection, run: Run[Item, T], items: Sequence[Item]
+    connection: sa.Connection, run: Run[Item, T], items: Sequence[Item]
 ) -> Sequence[WorkResult[T]]:
     """Run for all *items*, or for one after the other if one of them fails."""
     try:
@@ -136,7 +136,7 @@ def _results(done: Sequence[T | HotWalletError]) -> Sequence[WorkResult[T]]:
 
 
 @contextmanager
-def savepoint(connection: Connection) -> Iterator[None]:
+def savepoint(connection: sa.Connection) -> Iterator[None]:
     """Undo what is changed in the context if it ends with an error."""
     connection.exec_driver_sql("SAVEPOINT one")
     try:
@@ -149,7 +149,7 @@ def savepoint(connection: Connection) -> Iterator[None]:
     connection.exec_driver_sql("RELEASE SAVEPOINT one")
 
 
-def _has_ended(connection: Connection) -> bool:
+def _has_ended(connection: sa.Connection) -> bool:
     """Return whether the connection is lost, or SQLite rolled everything back."""
     if connection.invalidated:
         return True
@@ -197,7 +197,7 @@ class GroupCommit:
     No thread learns of an outcome before the commit.
     """
 
-    def __init__(self, engine: Engine | ConnectionShares, timeout: float) -> None:
+    def __init__(self, engine: sa.Engine | ConnectionShares, timeout: float) -> None:
         """Wait up to *timeout* seconds for a turn, and for a lock of the database."""
         self._engine = engine
         self._timeout = timeout

@@ -8,7 +8,7 @@ transaction, which takes a row that is missing or not authentic for a hold in fo
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Exists, case, cast, exists, func, literal
+import sqlalchemy as sa
 
 from backends.sql.columns import Plain
 from backends.sql.holds import of_scopes, select_holds
@@ -26,31 +26,31 @@ from signer.model.refund import COIN_ADDRESS, Refund
 from signer.row_macs import RowMACs
 
 
-def is_stopped(chain_id: Any) -> Exists:
+def is_stopped(chain_id: Any) -> sa.Exists:
     """Return the condition that a stop forbids signatures on *chain_id*."""
-    network = literal(f"{Scope.NETWORK} ", Plain) + cast(chain_id, Plain)
+    network = sa.literal(f"{Scope.NETWORK} ", Plain) + sa.cast(chain_id, Plain)
     return _is_held(name_of_chain(EVERYTHING), network)
 
 
-def is_token_stopped(chain_id: Any, token: Any, called: Any, amount: Any) -> Exists:
+def is_token_stopped(chain_id: Any, token: Any, called: Any, amount: Any) -> sa.Exists:
     """Return the condition that *token* or *called* is held; no coin is not coin."""
-    prefix = literal(f"{Scope.TOKEN} ", Plain) + cast(chain_id, Plain) + " "
+    prefix = sa.literal(f"{Scope.TOKEN} ", Plain) + sa.cast(chain_id, Plain) + " "
     moves_coin = (token != COIN_ADDRESS) | (amount != 0)
-    moved = case((moves_coin, prefix + func.lower(token)))
-    return _is_held(moved, prefix + func.lower(called))
+    moved = sa.case((moves_coin, prefix + sa.func.lower(token)))
+    return _is_held(moved, prefix + sa.func.lower(called))
 
 
-def is_blocked(tenant: Any) -> Exists:
+def is_blocked(tenant: Any) -> sa.Exists:
     """Return the condition that *tenant* is blocked."""
-    return _is_held(literal(f"{Scope.TENANT} ", Plain) + tenant)
+    return _is_held(sa.literal(f"{Scope.TENANT} ", Plain) + tenant)
 
 
-def _is_held(*names: Any) -> Exists:
-    return exists().where(holds.c.name.in_(names), holds.c.ended_at.is_(None))
+def _is_held(*names: Any) -> sa.Exists:
+    return sa.exists().where(holds.c.name.in_(names), holds.c.ended_at.is_(None))
 
 
 def require_running(
-    connection: Connection, macs: RowMACs, chain_id: int, named: str
+    connection: sa.Connection, macs: RowMACs, chain_id: int, named: str
 ) -> None:
     """
     Require that no stop forbids signatures on *chain_id*, or on ``EVERY_CHAIN``.
@@ -74,7 +74,7 @@ def require_running(
 
 
 def find_holds_of(
-    connection: Connection, macs: RowMACs, refunds: Sequence[Refund]
+    connection: sa.Connection, macs: RowMACs, refunds: Sequence[Refund]
 ) -> Mapping[str, Hold]:
     """
     Return the holds of tenants and tokens that forbid *refunds* of one chain, by id.
@@ -103,7 +103,7 @@ def find_holds_of(
 
 
 def find_blocks(
-    connection: Connection, macs: RowMACs, tenants: Collection[str]
+    connection: sa.Connection, macs: RowMACs, tenants: Collection[str]
 ) -> Mapping[str, Hold]:
     """
     Return the blocks of those of *tenants* that are blocked, by tenant.

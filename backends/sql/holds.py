@@ -18,16 +18,7 @@ from itertools import islice
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Engine,
-    Select,
-    bindparam,
-    literal,
-    select,
-    text,
-)
+import sqlalchemy as sa
 
 from backends.sql.advisory_locks import lock_keys
 from backends.sql.approvals import use_approval
@@ -63,11 +54,11 @@ _register = holds.alias("register")
 _WIDTH = len(_register.c)
 
 
-def _select(condition: ColumnElement[bool]) -> Select[Any]:
+def _select(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
     """Return the query of the register, joined with the holds of *condition*."""
     return (
-        select(*_register.c, *holds.c)
-        .select_from(select(literal(1)).subquery())
+        sa.select(*_register.c, *holds.c)
+        .select_from(sa.select(sa.literal(1)).subquery())
         .outerjoin(_register, _register.c.name == _REGISTER)
         .outerjoin(holds, condition)
     )
@@ -75,24 +66,26 @@ def _select(condition: ColumnElement[bool]) -> Select[Any]:
 
 _ALL = _select(holds.c.name != _REGISTER)
 
-_OF_TOKENS = (holds.c.name > bindparam("tokens")) & (holds.c.name < bindparam("end"))
+_OF_TOKENS = (holds.c.name > sa.bindparam("tokens")) & (
+    holds.c.name < sa.bindparam("end")
+)
 
 _FEW = ("first", "second", "third")
 
 # SQLAlchemy renders a list of unknown length again at each execution.
 _SOME_OF_FEW = _select(
-    holds.c.name.in_([bindparam(name) for name in _FEW]) | _OF_TOKENS
+    holds.c.name.in_([sa.bindparam(name) for name in _FEW]) | _OF_TOKENS
 )
 
-_SOME = _select(holds.c.name.in_(bindparam("wanted", expanding=True)) | _OF_TOKENS)
+_SOME = _select(holds.c.name.in_(sa.bindparam("wanted", expanding=True)) | _OF_TOKENS)
 
-_LOCK_REGISTER = select(holds).where(holds.c.name == _REGISTER).with_for_update()
+_LOCK_REGISTER = sa.select(holds).where(holds.c.name == _REGISTER).with_for_update()
 
 _RECORDED = (
-    select(audit_records.c.id, audit_records.c.body, audit_records.c.mac)
+    sa.select(audit_records.c.id, audit_records.c.body, audit_records.c.mac)
     .where(
-        text("""body LIKE '%"hold_changes":%'"""),
-        audit_records.c.id < bindparam("end"),
+        sa.text("""body LIKE '%"hold_changes":%'"""),
+        audit_records.c.id < sa.bindparam("end"),
     )
     .order_by(audit_records.c.id.desc())
     .limit(200)
@@ -114,7 +107,7 @@ class _Known:
 
 
 # By engine, which is of one process.
-_newest: WeakKeyDictionary[Engine, _Known] = WeakKeyDictionary()
+_newest: WeakKeyDictionary[sa.Engine, _Known] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +119,7 @@ class Register:
 
 
 def select_holds(
-    connection: Connection, macs: RowMACs, *wanted: str, tokens_of: int | None = None
+    connection: sa.Connection, macs: RowMACs, *wanted: str, tokens_of: int | None = None
 ) -> tuple[Register | None, Sequence[Hold]]:
     """
     Return the register, and the holds with the names *wanted*, by default all.
@@ -190,7 +183,7 @@ def of_scopes(scopes: Collection[Scope], found: Sequence[Hold]) -> Sequence[Hold
 
 
 def _put(
-    connection: Connection, macs: RowMACs, stored: Hold | None, new: Hold
+    connection: sa.Connection, macs: RowMACs, stored: Hold | None, new: Hold
 ) -> Register:
     """
     Replace *stored* by *new*, and list its version in the register, which is returned.
@@ -222,12 +215,12 @@ def _put(
     return changed
 
 
-def begin_register(connection: Connection, macs: RowMACs) -> None:
+def begin_register(connection: sa.Connection, macs: RowMACs) -> None:
     """Insert the register of a ledger that has just been created."""
     _write(connection, macs, None, Register())
 
 
-def renew_holds(connection: Connection, macs: RowMACs) -> None:
+def renew_holds(connection: sa.Connection, macs: RowMACs) -> None:
     """Give the register, and rows that are authentic, a MAC under the current key."""
     for row in select_holds(connection, macs)[1]:
         if row.is_authentic and not macs.is_current(row.mac):
@@ -239,7 +232,7 @@ def renew_holds(connection: Connection, macs: RowMACs) -> None:
             _write(connection, macs, before, register)
 
 
-def _remember(connection: Connection, register: Register | None) -> None:
+def _remember(connection: sa.Connection, register: Register | None) -> None:
     """
     Refuse earlier registers from now on: *register* is committed.
 
@@ -250,7 +243,7 @@ def _remember(connection: Connection, register: Register | None) -> None:
         known.changes = max(known.changes, register.changes)
 
 
-def _known_changes(connection: Connection, macs: RowMACs) -> int:
+def _known_changes(connection: sa.Connection, macs: RowMACs) -> int:
     """
     Return how many changes there were, at least.
 
@@ -265,7 +258,7 @@ def _known_changes(connection: Connection, macs: RowMACs) -> int:
     return known.changes
 
 
-def _recorded_changes(connection: Connection, macs: RowMACs) -> Iterator[int]:
+def _recorded_changes(connection: sa.Connection, macs: RowMACs) -> Iterator[int]:
     """
     Yield the counts of changes in the audit log, the newest record first.
 
@@ -290,7 +283,7 @@ def _verified(macs: RowMACs, row: Any, known: int) -> Register | None:
 
 
 def _write(
-    connection: Connection, macs: RowMACs, before: Any, register: Register
+    connection: sa.Connection, macs: RowMACs, before: Any, register: Register
 ) -> None:
     rows = SealedRows(connection, macs, holds, Hold)
     new = Hold(_REGISTER, _THEN, json.dumps(asdict(register), sort_keys=True), "")
@@ -304,7 +297,7 @@ class HoldTables(Tables):
     """The holds of ``signer.ports.control_store.ControlStore``."""
 
     def begin_hold(self, new: Hold) -> bool:
-        def work(connection: Connection) -> Register | None:
+        def work(connection: sa.Connection) -> Register | None:
             _, found = select_holds(connection, self._macs, new.name)
             stored = found[0] if found else None
             if stored is not None and stored.is_authentic and stored.in_force:
@@ -330,7 +323,7 @@ class HoldTables(Tables):
         version: int | None = None,
         use: ApprovalUse | None = None,
     ) -> bool:
-        def work(connection: Connection) -> Register | None:
+        def work(connection: sa.Connection) -> Register | None:
             _, found = select_holds(connection, self._macs, name)
             stored = next((hold for hold in found if hold.in_force), None)
             if stored is None:
@@ -347,7 +340,9 @@ class HoldTables(Tables):
 
         return self._change_register(work)
 
-    def _change_register(self, work: Callable[[Connection], Register | None]) -> bool:
+    def _change_register(
+        self, work: Callable[[sa.Connection], Register | None]
+    ) -> bool:
         """Return whether *work* changed the register, whose state is remembered."""
         register = self._database.transaction(work)
         self._database.run(lambda c: _remember(c, register))
@@ -373,7 +368,7 @@ class HoldTables(Tables):
         return next((hold for hold in found if hold.in_force), None)
 
     def hold_changes(self) -> int:
-        def work(connection: Connection) -> int:
+        def work(connection: sa.Connection) -> int:
             register, _ = select_holds(connection, self._macs, Scope.EVERYTHING)
             _remember(connection, register)
             return _known_changes(connection, self._macs)
@@ -381,7 +376,7 @@ class HoldTables(Tables):
         return self._database.run(work)
 
     def raise_hold_changes(self, changes: int) -> None:
-        def work(connection: Connection) -> None:
+        def work(connection: sa.Connection) -> None:
             before = connection.execute(_LOCK_REGISTER).one_or_none()
             known = _known_changes(connection, self._macs)
             register = _verified(self._macs, before, known) if before else None
@@ -392,7 +387,7 @@ class HoldTables(Tables):
         self._database.transaction(work)
 
     def _read(self, *names: str, tokens_of: int | None = None) -> Sequence[Hold]:
-        def work(connection: Connection) -> Sequence[Hold]:
+        def work(connection: sa.Connection) -> Sequence[Hold]:
             register, found = select_holds(
                 connection, self._macs, *names, tokens_of=tokens_of
             )

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, select, text
+import sqlalchemy as sa
 
 from backends.sql.tables import keys
 from backends.sql.versioned_rows import SealedRows
@@ -14,27 +14,28 @@ from signer.model.key import ROTATION_HOLD, Key
 from signer.row_macs import RowMACs
 
 
-_ACTIVE = select(keys).where(text("state = 'active'"))
+_ACTIVE = sa.select(keys).where(sa.text("state = 'active'"))
 
-_PENDING = select(keys).where(text("state = 'pending'"))
+_PENDING = sa.select(keys).where(sa.text("state = 'pending'"))
 
-_BY_ADDRESS = select(keys).where(keys.c.address == bindparam("of_address"))
+_BY_ADDRESS = sa.select(keys).where(keys.c.address == sa.bindparam("of_address"))
 
-_ALL = select(keys).order_by(keys.c.epoch.desc().nulls_last(), keys.c.created_at)
+_ALL = sa.select(keys).order_by(keys.c.epoch.desc().nulls_last(), keys.c.created_at)
 
-_NEXT_EPOCH = select(func.coalesce(func.max(keys.c.epoch), 0) + 1)
+_NEXT_EPOCH = sa.select(sa.func.coalesce(sa.func.max(keys.c.epoch), 0) + 1)
 
-_VERSION = select(func.count(), func.coalesce(func.sum(keys.c.version), 0))
+_VERSION = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(keys.c.version), 0))
 
-_BY_ID = select(keys).where(
-    keys.c.backend == bindparam("of_backend"), keys.c.key_id == bindparam("of_key")
+_BY_ID = sa.select(keys).where(
+    keys.c.backend == sa.bindparam("of_backend"),
+    keys.c.key_id == sa.bindparam("of_key"),
 )
 
 
 class KeyRows(SealedRows[Key]):
     """The rows of the ring in one transaction."""
 
-    def __init__(self, connection: Connection, macs: RowMACs) -> None:
+    def __init__(self, connection: sa.Connection, macs: RowMACs) -> None:
         super().__init__(connection, macs, keys, Key)
 
     def all(self) -> Sequence[Key]:

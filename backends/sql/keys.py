@@ -4,16 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    bindparam,
-    delete,
-    insert,
-    literal_column,
-    select,
-    text,
-    update,
-)
+import sqlalchemy as sa
 
 from backends.sql.advisory_locks import lock_keys
 from backends.sql.approvals import use_approval
@@ -47,15 +38,15 @@ from signer.row_macs import RowMACs
 _FIXED = frozenset({KeyState.ACTIVE, KeyState.BLOCKED})
 
 _IDLE = (
-    select(keys)
+    sa.select(keys)
     .where(
-        text("state = 'draining'"),
-        keys.c.address.in_(bindparam("settled", expanding=True)),
-        ~select(wallets.c.sender)
+        sa.text("state = 'draining'"),
+        keys.c.address.in_(sa.bindparam("settled", expanding=True)),
+        ~sa.select(wallets.c.sender)
         .where(wallets.c.sender == keys.c.address, wallets.c.paused_by.is_not(None))
         .exists(),
-        ~select(transactions.c.nonce)
-        .where(text(IS_MOVABLE), transactions.c.sender == keys.c.address)
+        ~sa.select(transactions.c.nonce)
+        .where(sa.text(IS_MOVABLE), transactions.c.sender == keys.c.address)
         .exists(),
     )
     .order_by(keys.c.epoch)
@@ -66,11 +57,11 @@ _ended = refunds.alias("ended")
 
 # Nothing was signed with them.
 _UNSIGNED = (
-    transactions.c.sender == bindparam("of_address"),
+    transactions.c.sender == sa.bindparam("of_address"),
     transactions.c.status == TransactionStatus.RESERVED,
-    ~select(attempts.c.tx_hash).where(same_nonce(attempts, transactions)).exists(),
+    ~sa.select(attempts.c.tx_hash).where(same_nonce(attempts, transactions)).exists(),
     # Another program ended a refund: no worker signs for it, and it never changes.
-    ~select(_ended.c.id)
+    ~sa.select(_ended.c.id)
     .where(
         same_nonce(_ended, transactions),
         _ended.c.state != PaymentState.ASSIGNED,
@@ -80,21 +71,21 @@ _UNSIGNED = (
 
 # In the order in which workers change a batch, so that a revocation cannot deadlock.
 _LOCK_UNSIGNED = (
-    select(transactions.c.nonce)
+    sa.select(transactions.c.nonce)
     .where(*_UNSIGNED)
     .order_by(transactions.c.chain_id, transactions.c.nonce)
     .with_for_update(of=transactions)
 )
 
 _REQUEUE = (
-    update(refunds)
+    sa.update(refunds)
     .where(same_nonce(refunds, transactions), *_UNSIGNED)
     .values(
         state=PaymentState.QUEUED,
         # Above each revision that it had with its transaction.
         version=refunds.c.version + transactions.c.version + 1,
-        updated_at=bindparam("at", type_=UTCDateTime),
-        due_at=bindparam("at", type_=UTCDateTime),
+        updated_at=sa.bindparam("at", type_=UTCDateTime),
+        due_at=sa.bindparam("at", type_=UTCDateTime),
         attempts=0,
         blocked_by=None,
         sender=None,
@@ -107,40 +98,41 @@ _REQUEUE = (
 # A process that restores a nonce meanwhile keeps it.
 _FREED = (
     *_UNSIGNED,
-    ~select(refunds.c.id).where(same_nonce(refunds, transactions)).exists(),
+    ~sa.select(refunds.c.id).where(same_nonce(refunds, transactions)).exists(),
 )
 
 _FORGET = (
-    delete(transaction_payments).where(
-        select(transactions.c.nonce)
+    sa.delete(transaction_payments).where(
+        sa.select(transactions.c.nonce)
         .where(same_nonce(transactions, transaction_payments), *_FREED)
         .exists()
     ),
-    delete(transactions).where(*_FREED),
+    sa.delete(transactions).where(*_FREED),
 )
 
 # A signed sweep may still be mined; no other refund pays a key of the ring.
 _PAYS_IT = (
     (refunds.c.purpose == PaymentPurpose.SWEEP)
-    & (refunds.c.recipient == bindparam("of_address"))
+    & (refunds.c.recipient == sa.bindparam("of_address"))
     & transactions.c.tx_hash.is_not(None)
 )
 
 _STRANDED = (
     PAID.with_only_columns(refunds.c.id)
     .where(
-        text(IS_OPEN),
-        (refunds.c.sender + literal_column("''") == bindparam("of_address")) | _PAYS_IT,
+        sa.text(IS_OPEN),
+        (refunds.c.sender + sa.literal_column("''") == sa.bindparam("of_address"))
+        | _PAYS_IT,
     )
     .order_by(refunds.c.id)
-    .limit(bindparam("at_most"))
+    .limit(sa.bindparam("at_most"))
 )
 
 
 _PROVE = (
-    update(keys)
-    .where(keys.c.address == bindparam("of_address"), text("state = 'active'"))
-    .values(proved_at=bindparam("at", type_=UTCDateTime))
+    sa.update(keys)
+    .where(keys.c.address == sa.bindparam("of_address"), sa.text("state = 'active'"))
+    .values(proved_at=sa.bindparam("at", type_=UTCDateTime))
 )
 
 
@@ -157,7 +149,7 @@ class KeyTables(Tables):
         return self._database.run(lambda c: self._ring(c).active())
 
     def enrol(self, key: Key) -> Key:
-        def work(connection: Connection) -> Key:
+        def work(connection: sa.Connection) -> Key:
             lock_keys(connection, shared=False)
             rows = self._ring(connection)
             active = rows.active()
@@ -172,7 +164,7 @@ class KeyTables(Tables):
     def begin_rotation(
         self, key: Key, now: datetime, hold: timedelta = ROTATION_HOLD
     ) -> Key:
-        def work(connection: Connection) -> Key:
+        def work(connection: sa.Connection) -> Key:
             lock_keys(connection, shared=False)
             rows = self._ring(connection)
             pending = rows.find_released_pending(now)
@@ -213,7 +205,7 @@ class KeyTables(Tables):
     ) -> Key:
         old_state = KeyState.BLOCKED if block else KeyState.DRAINING
 
-        def work(connection: Connection) -> Key:
+        def work(connection: sa.Connection) -> Key:
             lock_keys(connection, shared=False)
             rows = self._ring(connection)
             active = rows.active()
@@ -245,7 +237,7 @@ class KeyTables(Tables):
             raise StaleStateError(f"the key is {key.state}")
         ended = {"state": KeyState.BLOCKED, "held_until": None, "blocked_by": None}
 
-        def work(connection: Connection) -> Key:
+        def work(connection: sa.Connection) -> Key:
             lock_keys(connection, shared=False)
             rows = self._ring(connection)
             if key.state is KeyState.PENDING:
@@ -264,7 +256,7 @@ class KeyTables(Tables):
         if key.state is not KeyState.BLOCKED:
             raise StaleStateError(f"the key is {key.state}")
 
-        def work(connection: Connection) -> Key:
+        def work(connection: sa.Connection) -> Key:
             lock_keys(connection, shared=False)
             changed = self._ring(connection).change(key, at, state=KeyState.DRAINING)
             # The wallets of a revoked key are compared only up to that time.
@@ -279,7 +271,7 @@ class KeyTables(Tables):
         if key.state not in SIGNING:
             raise StaleStateError(f"the key is {key.state}")
 
-        def work(connection: Connection) -> Key:
+        def work(connection: sa.Connection) -> Key:
             lock_keys(connection, shared=False)
             rows = self._ring(connection)
             rows.find_released_pending(at)
@@ -306,7 +298,7 @@ class KeyTables(Tables):
         if not settled or not self._database.rows(_IDLE, **params):
             return ()
 
-        def work(connection: Connection) -> Sequence[tuple[Key, Record]]:
+        def work(connection: sa.Connection) -> Sequence[tuple[Key, Record]]:
             lock_keys(connection, shared=False)
             rows = self._ring(connection)
             retired = []
@@ -318,11 +310,13 @@ class KeyTables(Tables):
 
         return self._database.transaction(work)
 
-    def _ring(self, connection: Connection) -> KeyRows:
+    def _ring(self, connection: sa.Connection) -> KeyRows:
         return KeyRows(connection, self._macs)
 
 
-def _revoke(connection: Connection, macs: RowMACs, address: str, at: datetime) -> None:
+def _revoke(
+    connection: sa.Connection, macs: RowMACs, address: str, at: datetime
+) -> None:
     # A process that is signing one of these transactions now fails on its version, and
     # does not send the unrecorded bytes.  A ledger restored from a backup may have lost
     # bytes that were sent, so the wallets are paused until they are reconciled.
@@ -339,7 +333,7 @@ def _revoke(connection: Connection, macs: RowMACs, address: str, at: datetime) -
         for id_, version in requeued
     ]
     if moves:
-        connection.execute(insert(refund_moves), moves)
+        connection.execute(sa.insert(refund_moves), moves)
 
 
 def _activation(key: Key | None) -> tuple[str, int | None] | None:

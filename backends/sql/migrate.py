@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, Select, bindparam, inspect, select, text, update
 
 from backends.sql.database import Database
 from backends.sql.holds import begin_register, renew_holds
@@ -39,13 +39,13 @@ from signer.row_macs import RowMACs
 
 
 _SET_UNRECORDED_MAC = (
-    update(unrecorded)
-    .where(of_wallet(unrecorded), unrecorded.c.nonce == bindparam("of_nonce"))
-    .values(mac=bindparam("new_mac"))
+    sa.update(unrecorded)
+    .where(of_wallet(unrecorded), unrecorded.c.nonce == sa.bindparam("of_nonce"))
+    .values(mac=sa.bindparam("new_mac"))
 )
 
 
-def renew_macs(connection: Connection, macs: RowMACs) -> None:
+def renew_macs(connection: sa.Connection, macs: RowMACs) -> None:
     """
     Give authentic rows a MAC under the current MAC key.
 
@@ -58,23 +58,25 @@ def renew_macs(connection: Connection, macs: RowMACs) -> None:
         RowNotAuthenticError: A key of the ring has no valid MAC.
     """
     key_rows = KeyRows(connection, macs)
-    key_rows.select(select(keys))  # Requires valid MACs.
-    _renew(key_rows, select(keys), macs)
+    key_rows.select(sa.select(keys))  # Requires valid MACs.
+    _renew(key_rows, sa.select(keys), macs)
     renew_holds(connection, macs)
-    _renew(SealedRows(connection, macs, approvals, Approval), select(approvals), macs)
+    _renew(
+        SealedRows(connection, macs, approvals, Approval), sa.select(approvals), macs
+    )
     limits = SealedRows(connection, macs, accepted_limits, AcceptedLimits)
-    _renew(limits, select(accepted_limits), macs)
+    _renew(limits, sa.select(accepted_limits), macs)
     shipped = SealedRows(connection, macs, audit_shipping, AuditShipping)
-    _renew(shipped, select(audit_shipping), macs)
+    _renew(shipped, sa.select(audit_shipping), macs)
     _renew(wallet_rows(connection, macs), ALL_WALLETS, macs)
-    for each in select_unrecorded(connection, macs, select(unrecorded)):
+    for each in select_unrecorded(connection, macs, sa.select(unrecorded)):
         if each.is_authentic and not macs.is_current(each.mac):
             key = wallet_key(each.chain_id, each.sender)
             new = {"of_nonce": each.nonce, "new_mac": macs.compute(each)}
             connection.execute(_SET_UNRECORDED_MAC, key | new)
 
 
-def _renew(rows: SealedRows[Any], query: Select[Any], macs: RowMACs) -> None:
+def _renew(rows: SealedRows[Any], query: sa.Select[Any], macs: RowMACs) -> None:
     for row in rows.select_unverified(query):
         if rows.is_authentic(row) and not macs.is_current(row.mac):
             rows.update(row)
@@ -129,7 +131,7 @@ def migrate(database: Database, macs: RowMACs | None, *, create: bool) -> Schema
     if database.path is not None and not create and _is_missing(database.path):
         raise _no_ledger(database.path)
 
-    def upgrade(connection: Connection) -> SchemaUpgrade:
+    def upgrade(connection: sa.Connection) -> SchemaUpgrade:
         _lock(connection)
         revisions = MigrationContext.configure(connection).get_current_heads()
         is_new = not revisions and not _has_tables(connection)
@@ -145,12 +147,16 @@ def migrate(database: Database, macs: RowMACs | None, *, create: bool) -> Schema
     return database.migration(upgrade, timeout=LOCK_TIMEOUT_SECONDS)
 
 
-def _has_tables(connection: Connection) -> bool:
+def _has_tables(connection: sa.Connection) -> bool:
     """Return whether one of our tables exists: then the ledger is not new."""
-    return not metadata.tables.keys().isdisjoint(inspect(connection).get_table_names())
+    return not metadata.tables.keys().isdisjoint(
+        sa.inspect(connection).get_table_names()
+    )
 
 
-def _make_macs(connection: Connection, macs: RowMACs | None, *, is_new: bool) -> None:
+def _make_macs(
+    connection: sa.Connection, macs: RowMACs | None, *, is_new: bool
+) -> None:
     if macs is not None:
         (begin_register if is_new else renew_macs)(connection, macs)
     elif is_new:
@@ -169,16 +175,16 @@ def _no_ledger(path: Path) -> StoreError:
     )
 
 
-def _run_migrations(connection: Connection) -> None:
+def _run_migrations(connection: sa.Connection) -> None:
     config = Config()
     config.set_main_option("script_location", "backends.sql:migrations")
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 
 
-def _lock(connection: Connection) -> None:
+def _lock(connection: sa.Connection) -> None:
     if connection.dialect.name == SQLITE:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         return
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+    connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
     connection.exec_driver_sql("SET LOCAL statement_timeout = 0")

@@ -4,7 +4,7 @@ import time
 from collections.abc import Generator
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import URL, Engine, NullPool, create_engine, event
+import sqlalchemy as sa
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -22,7 +22,7 @@ PING_AFTER_IDLE_SECONDS = 1.0
 """A pooled connection that was idle for longer is pinged before it is used."""
 
 
-def postgresql_engine(url: URL, *, pool_size: int, timeout: float) -> Engine:
+def postgresql_engine(url: sa.URL, *, pool_size: int, timeout: float) -> sa.Engine:
     """
     Return an engine for the server at *url*; *timeout* is in seconds.
 
@@ -59,18 +59,18 @@ def postgresql_engine(url: URL, *, pool_size: int, timeout: float) -> Engine:
         require_admission()
         _ping_if_idle(engine, connection, entry)
 
-    event.listen(engine, "do_connect", connect)
-    event.listen(engine, "checkin", _record_idle_start)
-    event.listen(engine, "checkout", check_out)
+    sa.event.listen(engine, "do_connect", connect)
+    sa.event.listen(engine, "checkin", _record_idle_start)
+    sa.event.listen(engine, "checkout", check_out)
     return engine
 
 
-def postgresql_migration_engine(url: URL, *, timeout: float) -> Engine:
+def postgresql_migration_engine(url: sa.URL, *, timeout: float) -> sa.Engine:
     """Return an engine for one connection, which waits *timeout* seconds for locks."""
-    return _engine(url, timeout, poolclass=NullPool)
+    return _engine(url, timeout, poolclass=sa.NullPool)
 
 
-def _engine(url: URL, timeout: float, **settings: Any) -> Engine:
+def _engine(url: sa.URL, timeout: float, **settings: Any) -> sa.Engine:
     """
     Return an engine with the settings that both engines share.
 
@@ -78,7 +78,7 @@ def _engine(url: URL, timeout: float, **settings: Any) -> Engine:
         ConfigurationError: ``database-misconfigured``: psycopg is not installed.
     """
     try:
-        return create_engine(
+        return sa.create_engine(
             url,
             connect_args=_connect_args(url, timeout),
             use_native_hstore=False,  # Saves a query on every new connection.
@@ -97,7 +97,7 @@ def _engine(url: URL, timeout: float, **settings: Any) -> Engine:
     )
 
 
-def _connect_args(url: URL, timeout: float) -> dict[str, Any]:
+def _connect_args(url: sa.URL, timeout: float) -> dict[str, Any]:
     """Return libpq's connection parameters; those in *url* take precedence."""
     milliseconds = int(timeout * 1000)
     settings = {
@@ -192,7 +192,9 @@ def _record_idle_start(connection: Any, entry: ConnectionPoolEntry) -> None:
     entry.info["idle_since"] = time.monotonic()
 
 
-def _ping_if_idle(engine: Engine, connection: Any, entry: ConnectionPoolEntry) -> None:
+def _ping_if_idle(
+    engine: sa.Engine, connection: Any, entry: ConnectionPoolEntry
+) -> None:
     """
     Ping *connection* if it was idle, and replace it if it is lost.
 

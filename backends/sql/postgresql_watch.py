@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Engine
+import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from signer.ports.refund_store import Topic, Watch
@@ -60,7 +60,7 @@ class PostgreSQLWatches:
     change, because notifications between them are lost.
     """
 
-    def __init__(self, open_engine: Callable[[], Engine]) -> None:
+    def __init__(self, open_engine: Callable[[], sa.Engine]) -> None:
         """*open_engine* returns an engine for the thread's own connection."""
         self._open_engine = open_engine
         self._channels = {topic: _Channel() for topic in Topic}
@@ -109,7 +109,7 @@ class PostgreSQLWatches:
             engine.dispose()
             os.close(self._close_reader)
 
-    def _listen(self, engine: Engine) -> None:
+    def _listen(self, engine: sa.Engine) -> None:
         """Publish notifications until the store is closed or the connection is lost."""
         with engine.connect() as connection:
             connection.detach()  # From the pool: this block closes it.

@@ -11,26 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    BindParameter,
-    ColumnElement,
-    Connection,
-    CursorResult,
-    Dialect,
-    Executable,
-    Table,
-    TableValuedAlias,
-    Text,
-    bindparam,
-    cast,
-    column,
-    func,
-    insert,
-    literal_column,
-    select,
-    true,
-)
+import sqlalchemy as sa
 from sqlalchemy.exc import StatementError
 from sqlalchemy.sql.visitors import iterate, replacement_traverse
 from sqlalchemy.types import TypeEngine
@@ -41,7 +22,7 @@ from backends.sql.urls import POSTGRESQL
 _ROWS = "rows"
 
 
-class _GivenRows(Text):
+class _GivenRows(sa.Text):
     """The rows of ``given_rows``, as a JSON list; *columns* are their types."""
 
     def __init__(self, columns: Mapping[str, TypeEngine[Any]]) -> None:
@@ -59,15 +40,15 @@ def _text(value: Any) -> str:
 _JSON = json.JSONEncoder(default=_text, check_circular=False)
 
 
-def given_rows(columns: Mapping[str, TypeEngine[Any]]) -> TableValuedAlias:
+def given_rows(columns: Mapping[str, TypeEngine[Any]]) -> sa.TableValuedAlias:
     """
     Return the rows that ``execute`` gives to a statement of PostgreSQL, all at once.
 
     They are one parameter, so the text and the plan are the same for any number.
     """
-    rows = cast(bindparam(_ROWS, type_=_GivenRows(columns)), JSON)
-    found = func.json_to_recordset(rows).table_valued(
-        *(column(name, type_) for name, type_ in columns.items())
+    rows = sa.cast(sa.bindparam(_ROWS, type_=_GivenRows(columns)), sa.JSON)
+    found = sa.func.json_to_recordset(rows).table_valued(
+        *(sa.column(name, type_) for name, type_ in columns.items())
     )
     return found.render_derived(name="given_rows", with_types=True)
 
@@ -82,40 +63,42 @@ class RowInsert:
 
     def __init__(
         self,
-        table: Table,
-        row: Mapping[str, ColumnElement[Any]],
-        *conditions: ColumnElement[bool],
+        table: sa.Table,
+        row: Mapping[str, sa.ColumnElement[Any]],
+        *conditions: sa.ColumnElement[bool],
     ) -> None:
         self._table = table
         self._row = row
         self._conditions = conditions
 
-    def of_dialect(self, name: str) -> Executable:
+    def of_dialect(self, name: str) -> sa.Executable:
         """Return a statement for one execution, or on PostgreSQL for any number."""
         if name != POSTGRESQL and not self._conditions:
             # Inline: no value that the database sets is returned.
-            return insert(self._table).values(self._row).inline()
-        rows: Any = select(*self._row.values()).where(*self._conditions)
+            return sa.insert(self._table).values(self._row).inline()
+        rows: Any = sa.select(*self._row.values()).where(*self._conditions)
         if name == POSTGRESQL:
-            binds = [each for each in iterate(rows) if isinstance(each, BindParameter)]
+            binds = [
+                each for each in iterate(rows) if isinstance(each, sa.BindParameter)
+            ]
             given = given_rows({each.key: each.type for each in binds})
 
             def give(element: Any, **_: Any) -> Any:
-                is_bind = isinstance(element, BindParameter)
+                is_bind = isinstance(element, sa.BindParameter)
                 return given.c[element.key] if is_bind else None
 
             rows = replacement_traverse(rows, {}, give)
             if self._conditions:
                 # OFFSET keeps PostgreSQL from reading the other table as a whole.
-                found = rows.offset(literal_column("0")).lateral("found")
-                rows = select(*found.c).select_from(given.join(found, true()))
-        return insert(self._table).from_select([*self._row], rows)
+                found = rows.offset(sa.literal_column("0")).lateral("found")
+                rows = sa.select(*found.c).select_from(given.join(found, sa.true()))
+        return sa.insert(self._table).from_select([*self._row], rows)
 
 
 class _Prepared:
     """The text of a statement for one dialect, and how its parameters are converted."""
 
-    def __init__(self, statement: Any, dialect: Dialect) -> None:
+    def __init__(self, statement: Any, dialect: sa.Dialect) -> None:
         if isinstance(statement, RowInsert):
             statement = statement.of_dialect(dialect.name)
         compiled = statement.compile(dialect=dialect)
@@ -176,7 +159,9 @@ class _Prepared:
             raise StatementError("a value is not valid", self.text, None, e) from None
 
 
-def _converter(type_: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+def _converter(
+    type_: TypeEngine[Any], dialect: sa.Dialect
+) -> Callable[[Any], Any] | None:
     converter: Callable[[Any], Any] | None
     converter = type_.dialect_impl(dialect).bind_processor(dialect)
     return converter
@@ -184,14 +169,14 @@ def _converter(type_: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any]
 
 # Equal for all engines of a dialect.  The statements are those of modules, so it is
 # bounded.
-_prepared: dict[tuple[Executable | RowInsert, str], _Prepared] = {}
+_prepared: dict[tuple[sa.Executable | RowInsert, str], _Prepared] = {}
 
 
 def execute(
-    connection: Connection,
-    statement: Executable | RowInsert,
+    connection: sa.Connection,
+    statement: sa.Executable | RowInsert,
     rows: Iterable[Mapping[str, Any]],
-) -> CursorResult[Any]:
+) -> sa.CursorResult[Any]:
     """
     Execute *statement* with the parameters of each of *rows*.
 

@@ -4,17 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import TypeVar
 
-from sqlalchemy import (
-    Connection,
-    bindparam,
-    func,
-    literal_column,
-    or_,
-    select,
-    text,
-    tuple_,
-    union_all,
-)
+import sqlalchemy as sa
 
 from backends.sql.columns import UTCDateTime
 from backends.sql.refund_rows import (
@@ -57,8 +47,8 @@ _IDS = [f"id_{number}" for number in range(16)]
 _STATUSES = [f"status_{number}" for number in range(len(Status))]
 
 ADVANCED = REFUNDS.where(
-    refunds.c.id.in_([bindparam(name) for name in _IDS]),
-    STATUS.not_in([bindparam(name) for name in _STATUSES])
+    refunds.c.id.in_([sa.bindparam(name) for name in _IDS]),
+    STATUS.not_in([sa.bindparam(name) for name in _STATUSES])
     | of_moving("blocked_by").is_not(None),
 )
 """Selects refunds that have left some statuses or are blocked; see ``advanced``."""
@@ -79,182 +69,182 @@ def _repeated(values: Sequence[T]) -> Iterator[T]:
     yield from repeat(values[-1])
 
 
-BY_ID = REFUNDS.where(refunds.c.id == bindparam("refund_id"))
+BY_ID = REFUNDS.where(refunds.c.id == sa.bindparam("refund_id"))
 
-_KEY = tuple_(*transactions.primary_key)
+_KEY = sa.tuple_(*transactions.primary_key)
 
-_LAST = tuple_(
-    *(bindparam(each.name, type_=each.type) for each in transactions.primary_key)
+_LAST = sa.tuple_(
+    *(sa.bindparam(each.name, type_=each.type) for each in transactions.primary_key)
 )
 
 _sent = (
-    select(transactions)
+    sa.select(transactions)
     .where(
-        text(IS_MOVABLE),
+        sa.text(IS_MOVABLE),
         pays_or_fills(refunds.c.state == PaymentState.ASSIGNED),
         transactions.c.status.in_(sorted(TransactionStatus(s) for s in IN_FLIGHT)),
         _KEY > _LAST,
     )
     .order_by(*transactions.primary_key)
-    .limit(bindparam("at_most"))
+    .limit(sa.bindparam("at_most"))
     .subquery("sent")
 )
 
-FLYING = select(_sent).order_by(*(_sent.c[name] for name in NONCE))
+FLYING = sa.select(_sent).order_by(*(_sent.c[name] for name in NONCE))
 """Selects transactions that were sent, after one."""
 
 WITHOUT_RECEIPT = (
-    select(transactions.c.chain_id, func.count().label("transactions"))
+    sa.select(transactions.c.chain_id, sa.func.count().label("transactions"))
     # Literal text, so that both databases use the partial index.
     .where(
-        text(IS_MOVABLE),
-        text(IS_CLAIMABLE),
-        transactions.c.sender == bindparam("of_sender"),
+        sa.text(IS_MOVABLE),
+        sa.text(IS_CLAIMABLE),
+        transactions.c.sender == sa.bindparam("of_sender"),
     )
     .group_by(transactions.c.chain_id)
 )
 """Counts the transactions of a sender without a receipt, by chain."""
 
 HASHES = (
-    select(*attempts.c["chain_id", "sender", "nonce", "tx_hash", "kind"])
+    sa.select(*attempts.c["chain_id", "sender", "nonce", "tx_hash", "kind"])
     .join_from(_sent, attempts, same_nonce(attempts, _sent))
     .order_by(attempts.c.attempt.desc())
 )
 """Selects the attempts of what ``FLYING`` selects, and of what was sent since."""
 
 ATTEMPTS_OF = (
-    select(attempts)
-    .where(*(attempts.c[name] == bindparam(name) for name in NONCE))
+    sa.select(attempts)
+    .where(*(attempts.c[name] == sa.bindparam(name) for name in NONCE))
     .order_by(attempts.c.attempt)
 )
 
-HAS_OPEN = select(
-    or_(
-        select(refunds.c.id).where(text(IS_OPEN)).exists(),
-        select(transactions.c.nonce).where(text(IS_MOVABLE)).exists(),
+HAS_OPEN = sa.select(
+    sa.or_(
+        sa.select(refunds.c.id).where(sa.text(IS_OPEN)).exists(),
+        sa.select(transactions.c.nonce).where(sa.text(IS_MOVABLE)).exists(),
     )
 )
 
 OPEN_CALLS = REFUNDS.where(
-    text(IS_OPEN),
-    refunds.c.chain_id == bindparam("chain_id"),
+    sa.text(IS_OPEN),
+    refunds.c.chain_id == sa.bindparam("chain_id"),
     refunds.c.calldata.is_not(None),
 ).order_by(refunds.c.id)
 
-_signing = select(keys.c.address).where(keys.c.state != KeyState.BLOCKED)
+_signing = sa.select(keys.c.address).where(keys.c.state != KeyState.BLOCKED)
 
 UNMINED = (
-    select(
+    sa.select(
         *transactions.c["sender", "nonce", "composition"], *refunds.c["id", "amount"]
     )
     .join_from(transactions, refunds, same_nonce(transactions, refunds))
     .where(
-        text(IS_MOVABLE),
+        sa.text(IS_MOVABLE),
         transactions.c.sender.in_(_signing),
-        transactions.c.chain_id == bindparam("chain_id"),
-        transactions.c.vault.is_not_distinct_from(bindparam("vault")),
+        transactions.c.chain_id == sa.bindparam("chain_id"),
+        transactions.c.vault.is_not_distinct_from(sa.bindparam("vault")),
         transactions.c.status != TransactionStatus.MINED,
-        refunds.c.token_address == bindparam("token_address"),
+        refunds.c.token_address == sa.bindparam("token_address"),
     )
     .order_by(transactions.c.sender, transactions.c.nonce, refunds.c.position)
 )
 
 _below = (
-    select(transactions)
+    sa.select(transactions)
     .where(
-        text(IS_MOVABLE),
-        transactions.c.chain_id == bindparam("chain_id"),
-        transactions.c.sender == bindparam("sender"),
-        transactions.c.nonce < bindparam("nonce"),
+        sa.text(IS_MOVABLE),
+        transactions.c.chain_id == sa.bindparam("chain_id"),
+        transactions.c.sender == sa.bindparam("sender"),
+        transactions.c.nonce < sa.bindparam("nonce"),
         pays_or_fills(),
     )
     .order_by(transactions.c.nonce)
-    .limit(bindparam("at_most"))
+    .limit(sa.bindparam("at_most"))
     .subquery("below")
 )
 
 BELOW = (
-    select(refunds, _below)
+    sa.select(refunds, _below)
     .outerjoin_from(_below, refunds, same_nonce(refunds, _below))
     .order_by(_below.c.nonce)
 )
 """Selects the first open transactions of a wallet, each with what it pays."""
 
 
-SIGNED_REQUEST = select(*request_signatures.columns[1:]).where(
-    request_signatures.c.refund_id == bindparam("refund_id")
+SIGNED_REQUEST = sa.select(*request_signatures.columns[1:]).where(
+    request_signatures.c.refund_id == sa.bindparam("refund_id")
 )
 
-TRANSACTIONS = ATTEMPTS.where(refunds.c.id == bindparam("refund_id")).order_by(
+TRANSACTIONS = ATTEMPTS.where(refunds.c.id == sa.bindparam("refund_id")).order_by(
     attempts.c.attempt
 )
 
 EARLIER_NONCES = (
-    select(*(transaction_payments.c[name] for name in NONCE))
-    .where(transaction_payments.c.payment_id == bindparam("refund_id"))
+    sa.select(*(transaction_payments.c[name] for name in NONCE))
+    .where(transaction_payments.c.payment_id == sa.bindparam("refund_id"))
     .order_by(*(transaction_payments.c[name] for name in NONCE))
 )
 
 REVERTED = (
-    select(transaction_payments.c.payment_id)
+    sa.select(transaction_payments.c.payment_id)
     .join(transactions, same_nonce(transaction_payments, transactions))
     .join(attempts, attempts.c.tx_hash == transactions.c.tx_hash)
     .where(
-        transaction_payments.c.payment_id.in_(bindparam("ids", expanding=True)),
+        transaction_payments.c.payment_id.in_(sa.bindparam("ids", expanding=True)),
         transactions.c.status == TransactionStatus.FAILED,
         attempts.c.kind == Kind.TRANSFER,
     )
 )
 
 _LAST_CONFIRMED = (
-    select(transactions.c.tx_hash)
+    sa.select(transactions.c.tx_hash)
     .where(
-        transactions.c.chain_id == bindparam("chain_id"),
-        transactions.c.sender == bindparam("sender"),
+        transactions.c.chain_id == sa.bindparam("chain_id"),
+        transactions.c.sender == sa.bindparam("sender"),
         transactions.c.status == TransactionStatus.CONFIRMED,
         transactions.c.kind != TransactionKind.FILLER,
     )
     .order_by(transactions.c.nonce.desc())
-    .limit(bindparam("at_most"))
+    .limit(sa.bindparam("at_most"))
     .subquery()
 )
 
 MAX_FEES = (
-    select(attempts.c.max_fee_per_gas)
+    sa.select(attempts.c.max_fee_per_gas)
     .join(_LAST_CONFIRMED, attempts.c.tx_hash == _LAST_CONFIRMED.c.tx_hash)
-    .where(attempts.c.signed_at >= bindparam("since", type_=UTCDateTime))
+    .where(attempts.c.signed_at >= sa.bindparam("since", type_=UTCDateTime))
 )
 
 HISTORY = (
-    select(refund_moves)
-    .where(refund_moves.c.refund_id == bindparam("refund_id"))
+    sa.select(refund_moves)
+    .where(refund_moves.c.refund_id == sa.bindparam("refund_id"))
     .order_by(refund_moves.c.version)
 )
 
 BY_KEY = REFUNDS.where(
-    refunds.c.tenant == bindparam("of_tenant"),
-    refunds.c.idempotency_key == bindparam("key"),
+    refunds.c.tenant == sa.bindparam("of_tenant"),
+    refunds.c.idempotency_key == sa.bindparam("key"),
 )
 
 BY_REFERENCE = REFUNDS.where(
-    refunds.c.tenant == bindparam("of_tenant"),
-    refunds.c.reference == bindparam("name"),
+    refunds.c.tenant == sa.bindparam("of_tenant"),
+    refunds.c.reference == sa.bindparam("name"),
 )
 
-BY_NONCE = PAYING.where(*(transactions.c[name] == bindparam(name) for name in NONCE))
+BY_NONCE = PAYING.where(*(transactions.c[name] == sa.bindparam(name) for name in NONCE))
 
-_OF_ANY = refunds.c.tenant.in_(bindparam("of_tenants", expanding=True))
+_OF_ANY = refunds.c.tenant.in_(sa.bindparam("of_tenants", expanding=True))
 
 # One statement has one snapshot: of two, only the second may see a refund that another
 # process stores meanwhile, and it would be taken for another request's.
 EARLIER = REFUNDS.where(
     refunds.c.id.in_(
-        union_all(
-            select(refunds.c.id).where(
-                _OF_ANY, refunds.c.idempotency_key == bindparam("key")
+        sa.union_all(
+            sa.select(refunds.c.id).where(
+                _OF_ANY, refunds.c.idempotency_key == sa.bindparam("key")
             ),
-            select(refunds.c.id).where(
-                _OF_ANY, refunds.c.reference == bindparam("name")
+            sa.select(refunds.c.id).where(
+                _OF_ANY, refunds.c.reference == sa.bindparam("name")
             ),
         )
     )
@@ -262,21 +252,21 @@ EARLIER = REFUNDS.where(
 """The refunds that have the key or the reference of a new one."""
 
 _open = (
-    select(literal_column("1"))
+    sa.select(sa.literal_column("1"))
     .select_from(refunds)
     .where(
-        refunds.c.tenant == bindparam("of_tenant"),
+        refunds.c.tenant == sa.bindparam("of_tenant"),
         # Parameters keep SQLite from the index of all tenants' open refunds.
         refunds.c.state.in_(sorted(OPEN_STATES)),
     )
-    .limit(bindparam("at_most"))
+    .limit(sa.bindparam("at_most"))
     .subquery()
 )
 
-COUNT_OPEN = select(func.count()).select_from(_open)
+COUNT_OPEN = sa.select(sa.func.count()).select_from(_open)
 
 
-def find_conflict(connection: Connection, refund: Refund) -> Refund:
+def find_conflict(connection: sa.Connection, refund: Refund) -> Refund:
     """
     Return the stored refund that prevented the insertion of *refund*.
 
@@ -291,7 +281,7 @@ def find_conflict(connection: Connection, refund: Refund) -> Refund:
 
 
 def find_earlier(
-    connection: Connection, refund: Refund, tenants: Collection[str]
+    connection: sa.Connection, refund: Refund, tenants: Collection[str]
 ) -> Refund | None:
     """Return the refund of one of *tenants* that *refund* repeats, or None."""
     params = {
@@ -303,13 +293,13 @@ def find_earlier(
     return find_repeated(refund, read_refunds(found))
 
 
-def count_in_flight(connection: Connection, sender: str) -> Mapping[int, int]:
+def count_in_flight(connection: sa.Connection, sender: str) -> Mapping[int, int]:
     """Return by chain id how many transactions of *sender* have no receipt."""
     rows = connection.execute(WITHOUT_RECEIPT, {"of_sender": sender})
     return {row.chain_id: row.transactions for row in rows}
 
 
-def count_open(connection: Connection, tenant: str, at_most: int) -> int:
+def count_open(connection: sa.Connection, tenant: str, at_most: int) -> int:
     """Return how many open refunds *tenant* has, or *at_most*."""
     params = {"of_tenant": tenant, "at_most": at_most}
     count: int = connection.execute(COUNT_OPEN, params).scalar_one()

@@ -6,23 +6,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Case,
-    ColumnElement,
-    Select,
-    Subquery,
-    and_,
-    bindparam,
-    case,
-    func,
-    literal,
-    literal_column,
-    select,
-    text,
-    type_coerce,
-    union_all,
-)
+import sqlalchemy as sa
 
 from backends.sql.columns import UINT256_MAX, Named, UTCDateTime
 from backends.sql.database import Tables
@@ -70,34 +54,34 @@ _GROUP = (
 )
 
 # An index has the transactions that are not final: otherwise PostgreSQL might read all.
-_IS_MOVING = and_(same_nonce(transactions, refunds), text(IS_MOVABLE))
+_IS_MOVING = sa.and_(same_nonce(transactions, refunds), sa.text(IS_MOVABLE))
 
 _OF_FILLER = (
     transactions.c.network,
-    type_coerce(transactions.c.status, Named(Status)),
+    sa.type_coerce(transactions.c.status, Named(Status)),
     transactions.c.blocked_by,
 )
 
 _FILLERS = (
-    select(
+    sa.select(
         _OF_FILLER[0],
-        literal(OPERATOR),
+        sa.literal(OPERATOR),
         *_OF_FILLER[1:],
-        func.count(),
-        func.min(transactions.c.updated_at, type_=UTCDateTime),
+        sa.func.count(),
+        sa.func.min(transactions.c.updated_at, type_=UTCDateTime),
     )
-    .where(text(IS_FILLER), text(IS_MOVABLE))
+    .where(sa.text(IS_FILLER), sa.text(IS_MOVABLE))
     .group_by(*_OF_FILLER)
 )
 
-OPEN_REFUNDS = union_all(
-    select(
+OPEN_REFUNDS = sa.union_all(
+    sa.select(
         *_GROUP,
-        func.count(),
-        func.min(of_moving("updated_at"), type_=UTCDateTime),
+        sa.func.count(),
+        sa.func.min(of_moving("updated_at"), type_=UTCDateTime),
     )
     .outerjoin_from(refunds, transactions, _IS_MOVING)
-    .where(text(IS_OPEN))
+    .where(sa.text(IS_OPEN))
     .group_by(*_GROUP),
     # The service owes them to itself.
     _FILLERS,
@@ -105,21 +89,23 @@ OPEN_REFUNDS = union_all(
 
 # Ids begin with the time, so a range of them is a range of times.
 ACCEPTED = (
-    select(refunds.c.network, refunds.c.tenant, func.count())
-    .where(refunds.c.id >= bindparam("first"))
+    sa.select(refunds.c.network, refunds.c.tenant, sa.func.count())
+    .where(refunds.c.id >= sa.bindparam("first"))
     .group_by(refunds.c.network, refunds.c.tenant)
 )
 
 _payments = refunds.alias()
 _PAYMENTS = (
-    select(func.count())
+    sa.select(sa.func.count())
     .where(same_nonce(_payments, transactions))
     .correlate(transactions)
     .scalar_subquery()
 )
 
 
-def _share(gas: ColumnElement[int], payments: ColumnElement[int]) -> ColumnElement[int]:
+def _share(
+    gas: sa.ColumnElement[int], payments: sa.ColumnElement[int]
+) -> sa.ColumnElement[int]:
     """Return a refund's share of *gas*, rounded up; the payments are one or more."""
     return (gas + payments - 1) // payments
 
@@ -131,27 +117,27 @@ LAST_PAYMENTS = (
         _share(transactions.c.gas_limit, _PAYMENTS),
     )
     .where(
-        text(_RESULTS),
+        sa.text(_RESULTS),
         refunds.c.state == PaymentState.CONFIRMED,
         IS_OF_TENANT,
-        refunds.c.chain_id == bindparam("of_chain"),
+        refunds.c.chain_id == sa.bindparam("of_chain"),
     )
     .order_by(refunds.c.updated_at.desc())
-    .limit(bindparam("at_most"))
+    .limit(sa.bindparam("at_most"))
 )
 
 
-def _spent(current_hour: str) -> Select[Any]:
+def _spent(current_hour: str) -> sa.Select[Any]:
     """Return the query for what was reserved per hour, and whether in this one."""
-    given = bindparam("hour", type_=BigInteger)
-    hour = func.coalesce(given, literal_column(current_hour))
-    return select(
+    given = sa.bindparam("hour", type_=sa.BigInteger)
+    hour = sa.func.coalesce(given, sa.literal_column(current_hour))
+    return sa.select(
         spendings.c.token_address, spendings.c.amount, spendings.c.hour >= hour
     ).where(
-        spendings.c.chain_id == bindparam("of_chain"),
-        spendings.c.token_address.in_(bindparam("tokens", expanding=True)),
-        spendings.c.tenant == bindparam("of_tenant"),
-        spendings.c.recipient == literal_column("''"),
+        spendings.c.chain_id == sa.bindparam("of_chain"),
+        spendings.c.token_address.in_(sa.bindparam("tokens", expanding=True)),
+        spendings.c.tenant == sa.bindparam("of_tenant"),
+        spendings.c.recipient == sa.literal_column("''"),
         spendings.c.hour > hour - HOURS,
     )
 
@@ -164,15 +150,15 @@ def id_at(moment: datetime) -> str:
     return f"rf_{int(moment.timestamp() * 1000):012x}"
 
 
-_since = bindparam("since", type_=UTCDateTime)
+_since = sa.bindparam("since", type_=UTCDateTime)
 _signed = (
-    attempts.c.chain_id == bindparam("of_chain"),
+    attempts.c.chain_id == sa.bindparam("of_chain"),
     attempts.c.signed_at >= _since,
 )
 
-_of_attempt = func.count().over(partition_by=attempts.c.tx_hash)
+_of_attempt = sa.func.count().over(partition_by=attempts.c.tx_hash)
 _paid_by = (
-    select(
+    sa.select(
         *refunds.c["tenant", "token_address", "amount"],
         attempts.c.attempt,
         _share(attempts.c.gas_limit, _of_attempt).label("gas"),
@@ -185,19 +171,19 @@ _paid_by = (
 _kind = _paid_by["tenant", "token_address", "amount"]
 
 # SQLite would add amounts as floats, so they are added here.
-BY_TENANT = select(
-    *_kind, func.count().filter(_paid_by.attempt == 0), func.sum(_paid_by.gas)
+BY_TENANT = sa.select(
+    *_kind, sa.func.count().filter(_paid_by.attempt == 0), sa.func.sum(_paid_by.gas)
 ).group_by(*_kind)
 
 _LAST_RESULTS = (
-    select(refunds.c.tenant, refunds.c.state, refunds.c.updated_at)
+    sa.select(refunds.c.tenant, refunds.c.state, refunds.c.updated_at)
     .where(
-        text(_RESULTS),
-        refunds.c.chain_id == bindparam("of_chain"),
+        sa.text(_RESULTS),
+        refunds.c.chain_id == sa.bindparam("of_chain"),
         refunds.c.updated_at >= _since,
     )
     .order_by(refunds.c.updated_at.desc())
-    .limit(bindparam("at_most"))
+    .limit(sa.bindparam("at_most"))
 )
 
 
@@ -210,7 +196,7 @@ _FIRST = EPOCH + timedelta(days=1)
 _LAST = datetime(9999, 1, 1, tzinfo=UTC)
 
 
-def looked_at(wanted: RefundFilter, *, has_cursor: bool) -> Select[Any]:
+def looked_at(wanted: RefundFilter, *, has_cursor: bool) -> sa.Select[Any]:
     """
     Return the query for the refunds among which *wanted* is looked for, newest first.
 
@@ -219,32 +205,32 @@ def looked_at(wanted: RefundFilter, *, has_cursor: bool) -> Select[Any]:
     """
     query = REFUNDS
     if has_cursor:
-        query = query.where(refunds.c.id < bindparam("cursor"))
+        query = query.where(refunds.c.id < sa.bindparam("cursor"))
     if wanted.accepted_from is not None:
-        query = query.where(refunds.c.id >= bindparam("first_id"))
+        query = query.where(refunds.c.id >= sa.bindparam("first_id"))
     if wanted.accepted_before is not None:
-        query = query.where(refunds.c.id < bindparam("end_id"))
+        query = query.where(refunds.c.id < sa.bindparam("end_id"))
     if wanted.tenant is not None:
-        query = query.where(refunds.c.tenant == bindparam("of_tenant"))
+        query = query.where(refunds.c.tenant == sa.bindparam("of_tenant"))
         if wanted.payment_session_id is not None:
-            query = query.where(refunds.c.payment_session_id == bindparam("session"))
+            query = query.where(refunds.c.payment_session_id == sa.bindparam("session"))
         elif wanted.status is not None:
             query = query.where(refunds.c.state == wanted.status.state)
     elif wanted.status is not None and not wanted.status.is_final:
         # Literals, so that both planners use the index of open refunds.
-        query = query.where(text(IS_OPEN), text(state_in(wanted.status.state)))
+        query = query.where(sa.text(IS_OPEN), sa.text(state_in(wanted.status.state)))
     return query.order_by(refunds.c.id.desc())
 
 
-def found_among(wanted: RefundFilter, *, has_cursor: bool) -> Select[Any]:
+def found_among(wanted: RefundFilter, *, has_cursor: bool) -> sa.Select[Any]:
     """Return the query for the *wanted* refunds among those of ``looked_at``."""
     if wanted == _served_by_index(wanted):
-        return looked_at(wanted, has_cursor=has_cursor).limit(bindparam("at_most"))
+        return looked_at(wanted, has_cursor=has_cursor).limit(sa.bindparam("at_most"))
     read = looked_at(wanted, has_cursor=has_cursor).limit(SEARCHED)
     part = read.add_columns(STATUS.label("shown")).subquery()
     *columns, _ = part.c
-    query = select(*columns).where(*_conditions(wanted, part))
-    return query.order_by(part.c.id.desc()).limit(bindparam("at_most"))
+    query = sa.select(*columns).where(*_conditions(wanted, part))
+    return query.order_by(part.c.id.desc()).limit(sa.bindparam("at_most"))
 
 
 def _served_by_index(wanted: RefundFilter) -> RefundFilter:
@@ -258,7 +244,9 @@ def _served_by_index(wanted: RefundFilter) -> RefundFilter:
     return RefundFilter(wanted.tenant, status, payment_session_id=session)
 
 
-def _conditions(wanted: RefundFilter, part: Subquery) -> Iterator[ColumnElement[bool]]:
+def _conditions(
+    wanted: RefundFilter, part: sa.Subquery
+) -> Iterator[sa.ColumnElement[bool]]:
     columns = part.c
     if wanted.status is not None:
         yield columns.shown == wanted.status
@@ -276,7 +264,7 @@ def _conditions(wanted: RefundFilter, part: Subquery) -> Iterator[ColumnElement[
         yield columns.amount <= _in_units(wanted.max_amount, part)
 
 
-def _in_units(amount: Decimal, part: Subquery, *, minus: int = 0) -> Case[Any]:
+def _in_units(amount: Decimal, part: sa.Subquery, *, minus: int = 0) -> sa.Case[Any]:
     """
     Return the largest number of base units of each row's token up to *amount*.
 
@@ -287,8 +275,8 @@ def _in_units(amount: Decimal, part: Subquery, *, minus: int = 0) -> Case[Any]:
     for decimals in range(_MOST_DECIMALS + 1):
         bound = (numerator * 10**decimals - minus) // denominator
         value = min(bound, UINT256_MAX)
-        units[decimals] = bindparam(None, value, type_=part.c.amount.type)
-    return case(units, value=part.c.decimals)
+        units[decimals] = sa.bindparam(None, value, type_=part.c.amount.type)
+    return sa.case(units, value=part.c.decimals)
 
 
 def parameters(wanted: RefundFilter, cursor: str | None) -> Mapping[str, str]:

@@ -4,20 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    and_,
-    bindparam,
-    case,
-    func,
-    literal_column,
-    or_,
-    select,
-    text,
-    tuple_,
-    type_coerce,
-)
+import sqlalchemy as sa
 
 from backends.sql.columns import Named
 from backends.sql.tables import (
@@ -45,15 +32,15 @@ nonce_of: Callable[[object], Nonce] = attrgetter(*NONCE)
 """Return the nonce of a transaction, or of a refund that it pays."""
 
 
-def same_nonce(left: Any, right: Any) -> ColumnElement[bool]:
+def same_nonce(left: Any, right: Any) -> sa.ColumnElement[bool]:
     """Return the condition that rows of two tables name the same transaction."""
-    return and_(*(left.c[name] == right.c[name] for name in NONCE))
+    return sa.and_(*(left.c[name] == right.c[name] for name in NONCE))
 
 
 _PAYS = same_nonce(transactions, refunds)
 
 
-def pays_refund(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+def pays_refund(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
     """
     Return the condition that a transaction pays a refund with *conditions*.
 
@@ -61,61 +48,63 @@ def pays_refund(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     limited query.
     """
     # Not EXISTS, for which PostgreSQL might read all refunds.
-    paid = select(refunds.c.id).where(same_nonce(refunds, transactions), *conditions)
-    return paid.limit(literal_column("1")).scalar_subquery().is_not(None)
+    paid = sa.select(refunds.c.id).where(same_nonce(refunds, transactions), *conditions)
+    return paid.limit(sa.literal_column("1")).scalar_subquery().is_not(None)
 
 
-def pays_or_fills(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+def pays_or_fills(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
     """Return the condition that it pays one with *conditions*, or is an open filler."""
-    return or_(pays_refund(*conditions), text(IS_FILLER))
+    return sa.or_(pays_refund(*conditions), sa.text(IS_FILLER))
 
 
-REFUNDS = select(refunds, transactions).outerjoin_from(refunds, transactions, _PAYS)
+REFUNDS = sa.select(refunds, transactions).outerjoin_from(refunds, transactions, _PAYS)
 """Selects what ``read_refund`` reads: refunds, each with its transaction or none."""
 
-PAID = select(refunds, transactions).join_from(transactions, refunds, _PAYS)
+PAID = sa.select(refunds, transactions).join_from(transactions, refunds, _PAYS)
 """Selects the same of refunds that have a transaction."""
 
-PAYING = select(refunds, transactions).outerjoin_from(transactions, refunds, _PAYS)
+PAYING = sa.select(refunds, transactions).outerjoin_from(transactions, refunds, _PAYS)
 """Selects what ``read_transactions`` reads: a row for each payment, or one without."""
 
 
-def _has_given_nonce(table: Any) -> ColumnElement[bool]:
-    given: Any = bindparam("nonces", expanding=True)
-    return tuple_(*(table.c[name] for name in NONCE)).in_(given)
+def _has_given_nonce(table: Any) -> sa.ColumnElement[bool]:
+    given: Any = sa.bindparam("nonces", expanding=True)
+    return sa.tuple_(*(table.c[name] for name in NONCE)).in_(given)
 
 
 PAYING_GIVEN = PAYING.where(_has_given_nonce(transactions))
 """Selects the same of transactions with given nonces."""
 
-_PAYMENTS = select(refunds).where(_has_given_nonce(refunds))
+_PAYMENTS = sa.select(refunds).where(_has_given_nonce(refunds))
 
 _MEMBERS = (
-    select(*(transaction_payments.c[name] for name in (*NONCE, "payment_id")))
+    sa.select(*(transaction_payments.c[name] for name in (*NONCE, "payment_id")))
     .where(_has_given_nonce(transaction_payments))
     .order_by(transaction_payments.c.position)
 )
 
-ATTEMPTS = select(attempts).join_from(refunds, attempts, same_nonce(attempts, refunds))
+ATTEMPTS = sa.select(attempts).join_from(
+    refunds, attempts, same_nonce(attempts, refunds)
+)
 """Selects the attempts of refunds."""
 
 _WIDTH = len(refunds.c)
 
 _is_assigned = refunds.c.state == PaymentState.ASSIGNED
 
-_moving = func.coalesce(transactions.c.status, Status.RESERVED.value)
+_moving = sa.func.coalesce(transactions.c.status, Status.RESERVED.value)
 
-STATUS: ColumnElement[Status] = case(
-    (_is_assigned, type_coerce(_moving, Named(Status))),
-    else_=type_coerce(refunds.c.state, Named(Status)),
+STATUS: sa.ColumnElement[Status] = sa.case(
+    (_is_assigned, sa.type_coerce(_moving, Named(Status))),
+    else_=sa.type_coerce(refunds.c.state, Named(Status)),
 )
 """The ``Refund.status`` of what ``REFUNDS`` selects."""
 
 
-def of_moving(name: str) -> ColumnElement[Any]:
+def of_moving(name: str) -> sa.ColumnElement[Any]:
     """Return the field *name* of the ``Refund.moving`` of what ``REFUNDS`` selects."""
     has_one = transactions.c.nonce.is_not(None)
-    return case((has_one, transactions.c[name]), else_=refunds.c[name])
+    return sa.case((has_one, transactions.c[name]), else_=refunds.c[name])
 
 
 def read_refund(row: Sequence[Any]) -> Refund:
@@ -150,7 +139,7 @@ def read_transactions(rows: Iterable[Sequence[Any]]) -> tuple[Transaction, ...]:
 
 
 def with_payments(
-    connection: Connection, rows: Iterable[Transaction]
+    connection: sa.Connection, rows: Iterable[Transaction]
 ) -> tuple[Transaction, ...]:
     """Return the transactions in *rows* with what they pay, lowest nonces first."""
     found = {nonce_of(row): row for row in sorted(rows, key=nonce_of)}
@@ -163,7 +152,7 @@ def with_payments(
 
 
 def with_members(
-    connection: Connection, found: Iterable[Transaction]
+    connection: sa.Connection, found: Iterable[Transaction]
 ) -> tuple[Transaction, ...]:
     """
     Return transactions that ``read_transactions`` read, each with all of its members.

@@ -11,16 +11,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    Integer,
-    Table,
-    bindparam,
-    delete,
-    literal_column,
-    select,
-    update,
-)
+import sqlalchemy as sa
 from sqlalchemy.sql.dml import Insert, ReturningInsert
 
 from backends.sql.columns import UTCDateTime
@@ -40,7 +31,7 @@ _KEEP_TOKENS = timedelta(hours=1)
 _KEEP_PERIODS = 10
 
 _OLD = {
-    table: delete(table).where(column < bindparam("before", type_=column.type))
+    table: sa.delete(table).where(column < sa.bindparam("before", type_=column.type))
     for table, column in (
         (used_tokens, used_tokens.c.expires_at),
         (rate_counters, rate_counters.c.period),
@@ -49,46 +40,48 @@ _OLD = {
 
 _BETWEEN = " "
 _has_words = alerts.c.name.contains(_BETWEEN)
-_counts = select(alerts.c.name, alerts.c["count"])
+_counts = sa.select(alerts.c.name, alerts.c["count"])
 _ALERTS = _counts.where(~_has_words)
 _SHARED = _counts.where(_has_words).limit(5000)
 
 _LOOK = f"look{_BETWEEN}"
-_LAST_LOOK = select(alerts.c.last_at, alerts.c["count"]).where(
-    alerts.c.name == bindparam("of_name")
+_LAST_LOOK = sa.select(alerts.c.last_at, alerts.c["count"]).where(
+    alerts.c.name == sa.bindparam("of_name")
 )
 _REPLACE_LOOK = (
-    update(alerts)
+    sa.update(alerts)
     .where(
-        alerts.c.name == bindparam("of_name"),
-        alerts.c.last_at == bindparam("before", type_=UTCDateTime),
+        alerts.c.name == sa.bindparam("of_name"),
+        alerts.c.last_at == sa.bindparam("before", type_=UTCDateTime),
     )
-    .values(last_at=bindparam("at", type_=UTCDateTime), count=bindparam("seen"))
+    .values(last_at=sa.bindparam("at", type_=UTCDateTime), count=sa.bindparam("seen"))
 )
 
 _PROBLEM = f"lasting{_BETWEEN}"  # Before the key, in the name of a row.
 _MOST_PROBLEMS = 1000
 _LASTS = alerts.c["count"] > 0
 _RESOLVE = (
-    update(alerts)
-    .where(alerts.c.name == bindparam("of_name"), _LASTS)
-    .values(count=0, last_at=bindparam("at", type_=UTCDateTime))
+    sa.update(alerts)
+    .where(alerts.c.name == sa.bindparam("of_name"), _LASTS)
+    .values(count=0, last_at=sa.bindparam("at", type_=UTCDateTime))
 )
 _LASTING = (
-    select(alerts.c.name)
+    sa.select(alerts.c.name)
     .where(alerts.c.name.startswith(_PROBLEM), _LASTS)
     .limit(_MOST_PROBLEMS)
 )
 
-_LAST_ALERT = select(alerts.c.last_at).where(alerts.c.name == bindparam("of_name"))
+_LAST_ALERT = sa.select(alerts.c.last_at).where(
+    alerts.c.name == sa.bindparam("of_name")
+)
 
 _MOST_WORKERS = 100
 """Every process reads the rows often: a role that may insert some can insert many."""
 
-_WORKERS = select(workers).order_by(workers.c.passed_at.desc()).limit(_MOST_WORKERS)
-_REMOVE_WORKER = delete(workers).where(workers.c.name == bindparam("of_name"))
-_FORGET_WORKERS = delete(workers).where(
-    workers.c.passed_at < bindparam("before", type_=UTCDateTime)
+_WORKERS = sa.select(workers).order_by(workers.c.passed_at.desc()).limit(_MOST_WORKERS)
+_REMOVE_WORKER = sa.delete(workers).where(workers.c.name == sa.bindparam("of_name"))
+_FORGET_WORKERS = sa.delete(workers).where(
+    workers.c.passed_at < sa.bindparam("before", type_=UTCDateTime)
 )
 
 
@@ -98,7 +91,7 @@ class SharedTables(Tables):
     def __init__(self, database: Database, macs: RowMACs | None = None) -> None:
         super().__init__(database, macs)
         # The last time, and the last period, at which this process deleted old rows.
-        self._deleted: dict[Table, Any] = {}
+        self._deleted: dict[sa.Table, Any] = {}
 
     @property
     def has_one_writer(self) -> bool:
@@ -166,7 +159,7 @@ class SharedTables(Tables):
             for words, count in sorted(counts.items())
         ]
 
-        def work(connection: Connection) -> None:
+        def work(connection: sa.Connection) -> None:
             for row in rows:
                 connection.execute(add, row)
 
@@ -192,7 +185,7 @@ class SharedTables(Tables):
         changed = self._database.write(lambda c: c.execute(_REPLACE_LOOK, row).rowcount)
         return bool(changed)
 
-    def _delete_old(self, table: Table, now: Any, keep: Any) -> None:
+    def _delete_old(self, table: sa.Table, now: Any, keep: Any) -> None:
         last = self._deleted.get(table)
         if last is None or abs(now - last) >= keep:
             self._deleted[table] = now
@@ -214,32 +207,32 @@ def _upsert_worker(dialect: str) -> Insert:
 def _insert_token(dialect: str) -> ReturningInsert[Any]:
     """Return an insert that returns a row, unless the token was already used."""
     insert = INSERT[dialect](used_tokens).values(
-        jti=bindparam("jti"),
-        expires_at=bindparam("expires_at", type_=UTCDateTime),
+        jti=sa.bindparam("jti"),
+        expires_at=sa.bindparam("expires_at", type_=UTCDateTime),
     )
     return insert.on_conflict_do_update(
         index_elements=[used_tokens.c.jti],
         set_={"expires_at": insert.excluded.expires_at},
-        where=used_tokens.c.expires_at < bindparam("now", type_=UTCDateTime),
-    ).returning(literal_column("1", Integer))
+        where=used_tokens.c.expires_at < sa.bindparam("now", type_=UTCDateTime),
+    ).returning(sa.literal_column("1", sa.Integer))
 
 
 def _raise_problem(dialect: str) -> ReturningInsert[Any]:
     """Return an insert that returns a row, unless the problem was recorded lately."""
-    at = bindparam("at", type_=UTCDateTime)
-    row = {"name": bindparam("name"), "count": 1, "last_at": at}
+    at = sa.bindparam("at", type_=UTCDateTime)
+    row = {"name": sa.bindparam("name"), "count": 1, "last_at": at}
     insert = INSERT[dialect](alerts).values(row)
     last = alerts.c.last_at
     return insert.on_conflict_do_update(
         index_elements=[alerts.c.name],
         set_={"count": 1, "last_at": insert.excluded.last_at},
         where=(alerts.c["count"] == 0)
-        | (last <= bindparam("before", type_=UTCDateTime))
+        | (last <= sa.bindparam("before", type_=UTCDateTime))
         | (last > insert.excluded.last_at),
-    ).returning(literal_column("1", Integer))
+    ).returning(sa.literal_column("1", sa.Integer))
 
 
-def _add_count(dialect: str, table: Table, *latest: str) -> ReturningInsert[Any]:
+def _add_count(dialect: str, table: sa.Table, *latest: str) -> ReturningInsert[Any]:
     """
     Return an insert that adds to the count of an existing row, and returns the sum.
 

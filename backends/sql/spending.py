@@ -9,19 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Connection,
-    Select,
-    and_,
-    bindparam,
-    func,
-    literal_column,
-    select,
-    text,
-    tuple_,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from backends.sql.advisory_locks import lock_chain
@@ -73,30 +61,30 @@ DATABASE_HOUR = {
 
 # SQLite looks up each pair of a tenant and a recipient, so it is given those that the
 # refunds have.  PostgreSQL plans a list of pairs slowly, and does not look up all.
-_OF_PAYMENTS: Mapping[str, ColumnElement[bool]] = {
-    "sqlite": tuple_(spendings.c.tenant, spendings.c.recipient).in_(
-        bindparam("payments", expanding=True)
+_OF_PAYMENTS: Mapping[str, sa.ColumnElement[bool]] = {
+    "sqlite": sa.tuple_(spendings.c.tenant, spendings.c.recipient).in_(
+        sa.bindparam("payments", expanding=True)
     ),
-    "postgresql": and_(
-        spendings.c.tenant.in_(bindparam("tenants", expanding=True)),
-        spendings.c.recipient.in_(bindparam("recipients", expanding=True)),
+    "postgresql": sa.and_(
+        spendings.c.tenant.in_(sa.bindparam("tenants", expanding=True)),
+        spendings.c.recipient.in_(sa.bindparam("recipients", expanding=True)),
     ),
 }
 
 
-def _recent(dialect: str) -> Select[Any]:
+def _recent(dialect: str) -> sa.Select[Any]:
     """Return the query for the current hour, and for the counts since 23 before it."""
-    given = bindparam("hour", type_=BigInteger)
-    hour = func.coalesce(given, literal_column(DATABASE_HOUR[dialect]))
-    clock = select(hour.label("current_hour")).subquery("clock")
-    counts = and_(
-        spendings.c.chain_id == bindparam("chain_id"),
-        spendings.c.token_address.in_(bindparam("tokens", expanding=True)),
+    given = sa.bindparam("hour", type_=sa.BigInteger)
+    hour = sa.func.coalesce(given, sa.literal_column(DATABASE_HOUR[dialect]))
+    clock = sa.select(hour.label("current_hour")).subquery("clock")
+    counts = sa.and_(
+        spendings.c.chain_id == sa.bindparam("chain_id"),
+        spendings.c.token_address.in_(sa.bindparam("tokens", expanding=True)),
         _OF_PAYMENTS[dialect],
         spendings.c.hour > clock.c.current_hour - HOURS,
     )
     # The outer join returns the current hour even if nothing was counted.
-    return select(
+    return sa.select(
         clock.c.current_hour,
         spendings.c.token_address,
         spendings.c.tenant,
@@ -115,12 +103,12 @@ def _upsert(dialect: str) -> sqlite.Insert | postgresql.Insert:
 
 
 # Counts are never deleted.
-_EVER: Select[Any] = (
-    select(literal_column("1"))
+_EVER: sa.Select[Any] = (
+    sa.select(sa.literal_column("1"))
     .select_from(spendings)
     .where(
         *(
-            spendings.c[name] == bindparam(name)
+            spendings.c[name] == sa.bindparam(name)
             for name in ("chain_id", "token_address", "tenant", "recipient")
         )
     )
@@ -128,11 +116,11 @@ _EVER: Select[Any] = (
 )
 
 # A confirmed refund stays as it is, so that ``updated_at`` is when it was confirmed.
-_FIRST_CONFIRMED: Select[Any] = (
+_FIRST_CONFIRMED: sa.Select[Any] = (
     REFUNDS.where(
-        text(state_in(PaymentState.CONFIRMED)),  # For the partial index.
+        sa.text(state_in(PaymentState.CONFIRMED)),  # For the partial index.
         *(
-            refunds.c[name] == bindparam(name)
+            refunds.c[name] == sa.bindparam(name)
             for name in ("chain_id", "token_address", "recipient")
         ),
     )
@@ -156,7 +144,7 @@ class Spendings:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: sa.Connection,
         macs: RowMACs,
         payments: Sequence[Refund | Spending],
         hour: int | None,
@@ -304,7 +292,7 @@ class Spendings:
 
 
 def count_documents(
-    connection: Connection,
+    connection: sa.Connection,
     macs: RowMACs,
     spendings: Sequence[Spending],
     hour: int | None,

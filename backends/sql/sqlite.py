@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import apsw
-from sqlalchemy import Engine, NullPool, QueuePool, create_engine, event
+import sqlalchemy as sa
 from sqlalchemy.engine import ExceptionContext
 
 from backends.sql import sqlite_dbapi
@@ -148,18 +148,18 @@ class SQLiteFile:
             )
 
 
-def sqlite_engine(file: SQLiteFile, *, pool_size: int, timeout: float) -> Engine:
+def sqlite_engine(file: SQLiteFile, *, pool_size: int, timeout: float) -> sa.Engine:
     """
     Return an engine for *file*, which must exist.
 
     SQLite does not create it: a file that ``create_file`` did not create could be read
     by other users.  *timeout* limits the wait for a connection, in seconds.
     """
-    engine = create_engine(
+    engine = sa.create_engine(
         "sqlite://",
         module=sqlite_dbapi,
         creator=lambda: file.connect(timeout=BUSY_SECONDS),
-        poolclass=QueuePool,
+        poolclass=sa.QueuePool,
         pool_use_lifo=True,  # The last one has most of the pages in its cache.
         pool_size=pool_size,
         max_overflow=0,
@@ -171,12 +171,12 @@ def sqlite_engine(file: SQLiteFile, *, pool_size: int, timeout: float) -> Engine
     def require_unmoved(*_: Any) -> None:
         file.require_unmoved()
 
-    event.listen(engine, "checkout", require_unmoved)
-    event.listen(engine, "handle_error", _discard_untrusted)
+    sa.event.listen(engine, "checkout", require_unmoved)
+    sa.event.listen(engine, "handle_error", _discard_untrusted)
     return engine
 
 
-def sqlite_migration_engine(path: Path, *, timeout: float) -> Engine:
+def sqlite_migration_engine(path: Path, *, timeout: float) -> sa.Engine:
     """
     Return an engine that may rebuild tables, which is how SQLite alters them.
 
@@ -184,11 +184,11 @@ def sqlite_migration_engine(path: Path, *, timeout: float) -> Engine:
     transaction.
     """
     file = SQLiteFile(path)
-    return create_engine(
+    return sa.create_engine(
         "sqlite://",
         module=sqlite_dbapi,
         creator=lambda: file.connect(timeout=timeout, foreign_keys=False),
-        poolclass=NullPool,
+        poolclass=sa.NullPool,
         hide_parameters=True,
     )
 

@@ -9,25 +9,7 @@ from functools import lru_cache, partial
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import (
-    CTE,
-    BigInteger,
-    Boolean,
-    Executable,
-    Integer,
-    Select,
-    Table,
-    Update,
-    bindparam,
-    exists,
-    func,
-    insert,
-    literal_column,
-    or_,
-    select,
-    text,
-    update,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from backends.sql import audit_rows
@@ -60,7 +42,7 @@ from signer.row_macs import RowMACs
 
 Values = Mapping[str, Any]
 
-Statement = Executable | RowInsert
+Statement = sa.Executable | RowInsert
 
 # The columns that may change.  No statement sets any other: what is paid, and with
 # which nonce and key, stays as it is.
@@ -74,35 +56,37 @@ SAVED_TRANSACTION = (
 )
 
 
-def parameter(table: Table, name: str) -> Any:
-    return bindparam(f"{table.name}_{name}", type_=table.c[name].type)
+def parameter(table: sa.Table, name: str) -> Any:
+    return sa.bindparam(f"{table.name}_{name}", type_=table.c[name].type)
 
 
-def parameters(table: Table, names: Sequence[str]) -> dict[str, Any]:
+def parameters(table: sa.Table, names: Sequence[str]) -> dict[str, Any]:
     return {name: parameter(table, name) for name in names}
 
 
-def _unchanged(table: Table) -> Update:
+def _unchanged(table: sa.Table) -> sa.Update:
     """Return the update of a row that still has the version that was read."""
-    before = bindparam(f"{table.name}_before", type_=table.c.version.type)
+    before = sa.bindparam(f"{table.name}_before", type_=table.c.version.type)
     key = (each == parameter(table, each.name) for each in table.primary_key)
-    return update(table).where(*key, table.c.version == before)
+    return sa.update(table).where(*key, table.c.version == before)
 
 
 def _membership(payment_id: Any, *conditions: Any) -> Any:
-    return exists().where(transaction_payments.c.payment_id == payment_id, *conditions)
+    return sa.exists().where(
+        transaction_payments.c.payment_id == payment_id, *conditions
+    )
 
 
 def _is_other(values: Callable[[str], Any]) -> Any:
-    return or_(*(transaction_payments.c[name] != values(name) for name in NONCE))
+    return sa.or_(*(transaction_payments.c[name] != values(name) for name in NONCE))
 
 
 _ended = transactions.alias("ended_batch")
 
 # A final batch may have skipped a payment, which then gets another transaction.
-_MAY_PAY = ~exists().where(
+_MAY_PAY = ~sa.exists().where(
     same_nonce(_ended, transaction_payments),
-    text(
+    sa.text(
         "ended_batch.kind = 'batch' AND ended_batch.status IN ('confirmed', 'failed')"
     ),
 )
@@ -116,8 +100,8 @@ def had_others_than(earlier: Any) -> Any:
     memberships are never deleted once something was signed.
     """
     own = parameter(refunds, "id")
-    of_own = select(func.count()).where(transaction_payments.c.payment_id == own)
-    return or_(of_own.scalar_subquery() != earlier, _membership(own, _MAY_PAY))
+    of_own = sa.select(sa.func.count()).where(transaction_payments.c.payment_id == own)
+    return sa.or_(of_own.scalar_subquery() != earlier, _membership(own, _MAY_PAY))
 
 
 def is_elsewhere() -> Any:
@@ -126,9 +110,9 @@ def is_elsewhere() -> Any:
     return _membership(own("id"), _is_other(own), _MAY_PAY)
 
 
-def _is_taken(table: Table) -> Any:
+def _is_taken(table: sa.Table) -> Any:
     """Return the condition that a row of *table* has the nonce of the refund."""
-    return exists().where(
+    return sa.exists().where(
         *(table.c[name] == parameter(refunds, name) for name in NONCE)
     )
 
@@ -145,13 +129,13 @@ def names_stopped_token() -> Any:
 # program may have pointed more to it, at higher ones.
 _PAID = (
     *(refunds.c[name] == parameter(transactions, name) for name in NONCE),
-    refunds.c.position < bindparam("payments", type_=refunds.c.position.type),
+    refunds.c.position < sa.bindparam("payments", type_=refunds.c.position.type),
 )
 
 
 def _pays(*conditions: Any) -> Any:
     """Return the condition that a refund of the transaction fulfils *conditions*."""
-    return exists().where(*_PAID, *conditions)
+    return sa.exists().where(*_PAID, *conditions)
 
 
 _IS_ELSEWHERE = _membership(refunds.c.id, _is_other(refunds.c.__getitem__), _MAY_PAY)
@@ -176,9 +160,9 @@ KEEP = UNCHANGED.where(
 ).values(version=refunds.c.version)
 """Requires that a refund is unchanged and in its transaction, and locks its row."""
 
-_place = UNCHANGED.where(text(state_in(*(each.state for each in UNRESERVED)))).values(
-    parameters(refunds, (*ASSIGNED, "nonce"))
-)
+_place = UNCHANGED.where(
+    sa.text(state_in(*(each.state for each in UNRESERVED)))
+).values(parameters(refunds, (*ASSIGNED, "nonce")))
 
 PLACE = _place.where(~is_elsewhere(), ~_is_taken(transactions), ~_is_taken(attempts))
 """Gives a refund without a nonce a known one, which it had before a restore."""
@@ -193,8 +177,8 @@ SAVE_TRANSACTION = _UNCHANGED_TRANSACTION.values(
 RECORD = SAVE_TRANSACTION.where(
     ~_pays(_IS_ELSEWHERE),
     ~is_stopped(parameter(transactions, "chain_id")),
-    or_(
-        bindparam("is_noop", type_=Boolean),
+    sa.or_(
+        sa.bindparam("is_noop", type_=sa.Boolean),
         ~_pays(is_token_stopped(*(refunds.c[name] for name in _TOKEN))),
     ),
 )
@@ -219,9 +203,9 @@ INSERT_MEMBERSHIP = RowInsert(
 
 _move = {
     "refund_id": parameter(refunds, "id"),
-    "version": bindparam("revision", type_=refund_moves.c.version.type),
-    "status": bindparam("status", type_=refund_moves.c.status.type),
-    "at": bindparam("moved_at", type_=refund_moves.c.at.type),
+    "version": sa.bindparam("revision", type_=refund_moves.c.version.type),
+    "status": sa.bindparam("status", type_=refund_moves.c.status.type),
+    "at": sa.bindparam("moved_at", type_=refund_moves.c.at.type),
 }
 _FIRST_MOVE = {name: _move[name] for name in ("refund_id", "status", "at")}
 _EVENT = (*KINDS[Event].covered, "mac")
@@ -239,7 +223,7 @@ INSERT_MOVES = RowInsert(
     },
     *_PAID,
     # "= 'assigned'" would let PostgreSQL read an index of all open refunds.
-    literal_column("refunds.state NOT IN ('confirmed', 'failed')"),
+    sa.literal_column("refunds.state NOT IN ('confirmed', 'failed')"),
 )
 """Inserts that of each refund of a transaction, which moves with it."""
 
@@ -254,30 +238,30 @@ INSERT_AUDIT_RECORD = audit_rows.INSERT
 COMPARED = (RECORD, SAVE_TRANSACTION, PLACE, SAVE, RELEASE, KEEP)
 """Statements that change one row, or none if it is not what was read."""
 
-HAS_FORGED_PAYMENT = select(
-    exists().where(
+HAS_FORGED_PAYMENT = sa.select(
+    sa.exists().where(
         refunds.c.id == parameter(refunds, "id"),
-        refunds.c.version == bindparam("refunds_before"),
+        refunds.c.version == sa.bindparam("refunds_before"),
         _membership(
             refunds.c.id,
-            or_(refunds.c.nonce.is_(None), _is_other(refunds.c.__getitem__)),
+            sa.or_(refunds.c.nonce.is_(None), _is_other(refunds.c.__getitem__)),
             _MAY_PAY,
         ),
     )
 )
 """Whether another transaction than its own may pay an unchanged refund."""
 
-HAS_OTHERS = select(
-    exists().where(
+HAS_OTHERS = sa.select(
+    sa.exists().where(
         refunds.c.id == parameter(refunds, "id"),
-        refunds.c.version == bindparam("refunds_before"),
-        had_others_than(bindparam("earlier", type_=Integer)),
+        refunds.c.version == sa.bindparam("refunds_before"),
+        had_others_than(sa.bindparam("earlier", type_=sa.Integer)),
     )
 )
 """Whether an unchanged refund was given other transactions than so many."""
 
-HAS_FORGED_ATTEMPT = select(
-    exists().where(
+HAS_FORGED_ATTEMPT = sa.select(
+    sa.exists().where(
         refunds.c.id == parameter(refunds, "id"),
         same_nonce(transactions, refunds),
         transactions.c.status == TransactionStatus.RESERVED,
@@ -329,7 +313,7 @@ LOCK = "lock"
 """The parameter of an acceptance on PostgreSQL that is the lock of its tenant."""
 
 
-def _accept_together(names: Sequence[str]) -> Executable:
+def _accept_together(names: Sequence[str]) -> sa.Executable:
     """
     Return one statement that inserts refunds with the columns *names*, and the rest.
 
@@ -340,17 +324,17 @@ def _accept_together(names: Sequence[str]) -> Executable:
     own = parameters(refunds, names)
     needed = [*own.values(), *(v for _, row in _ACCEPTED_WITH for v in row.values())]
     types = {each.key: each.type for each in needed}
-    rows = given_rows({**types, LOCK: BigInteger()})
-    locked = func.pg_advisory_xact_lock(rows.c[LOCK]).label("locked")
-    given = select(rows, locked).cte("given")
+    rows = given_rows({**types, LOCK: sa.BigInteger()})
+    locked = sa.func.pg_advisory_xact_lock(rows.c[LOCK]).label("locked")
+    given = sa.select(rows, locked).cte("given")
     insert_ = postgresql.insert(refunds).from_select(
-        names, select(*(given.c[each.key] for each in own.values()))
+        names, sa.select(*(given.c[each.key] for each in own.values()))
     )
     accepted = insert_.on_conflict_do_nothing().returning(refunds.c.id).cte("accepted")
     is_new = given.c[own["id"].key] == accepted.c.id
-    return select(accepted.c.id).add_cte(
+    return sa.select(accepted.c.id).add_cte(
         *(
-            insert(table)
+            sa.insert(table)
             .from_select(
                 list(row), _rows(given, row).join_from(given, accepted, is_new)
             )
@@ -360,10 +344,10 @@ def _accept_together(names: Sequence[str]) -> Executable:
     )
 
 
-def _rows(given: CTE, row: Mapping[str, Any]) -> Select[Any]:
+def _rows(given: sa.CTE, row: Mapping[str, Any]) -> sa.Select[Any]:
     # Insert nothing for a row without an id.
     id_, *_ = columns = [given.c[each.key] for each in row.values()]
-    return select(*columns).where(id_.is_not(None))
+    return sa.select(*columns).where(id_.is_not(None))
 
 
 ACCEPT_ON_POSTGRESQL = {
@@ -430,12 +414,12 @@ def record_values(macs: RowMACs, record: Record) -> Values:
 
 
 @lru_cache
-def _fields(table: Table) -> tuple[Sequence[str], Callable[[object], Any]]:
+def _fields(table: sa.Table) -> tuple[Sequence[str], Callable[[object], Any]]:
     names = table.c.keys()
     return [f"{table.name}_{name}" for name in names], attrgetter(*names)
 
 
-def fields_of(table: Table, source: object) -> dict[str, Any]:
+def fields_of(table: sa.Table, source: object) -> dict[str, Any]:
     """Return the parameters of all columns of *table*."""
     names, values = _fields(table)
     return dict(zip(names, values(source), strict=True))

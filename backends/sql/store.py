@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from backends.sql.migrate import SchemaUpgrade
 from collections.abc import Sequence
 
-from sqlalchemy import text
+import sqlalchemy as sa
 
 from backends.sql.tables import HEAD
 from backends.sql.urls import POSTGRESQL, SQLITE
@@ -33,13 +33,13 @@ from signer.errors import StoreError, StoreUnavailableError
 
 # Revision; whether the server is read-only (a standby); whether commits may be lost.
 _QUERIES = {
-    SQLITE: text(
+    SQLITE: sa.text(
         "SELECT version_num, 0,"
         " (SELECT journal_mode <> 'wal' FROM pragma_journal_mode)"
         " OR (SELECT synchronous < 2 FROM pragma_synchronous)"
         " FROM alembic_version"
     ),
-    POSTGRESQL: text(
+    POSTGRESQL: sa.text(
         "SELECT version_num,"
         " current_setting('transaction_read_only') = 'on',"
         " current_setting('synchronous_commit') = 'off'"

@@ -10,17 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    Column,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Table,
-    text,
-)
+import sqlalchemy as sa
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.types import TypeEngine
 
@@ -43,7 +33,7 @@ ROLES: Mapping[str, str] = {
 READABLE = "BETWEEN TIMESTAMPTZ '1970-01-01 UTC' AND TIMESTAMPTZ '9999-12-30 UTC'"
 """The condition on PostgreSQL that Python can read a time."""
 
-TABLES = MetaData(
+TABLES = sa.MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
         "ck": "ck_%(table_name)s_%(constraint_name)s",
@@ -53,10 +43,10 @@ TABLES = MetaData(
 _STORED: Mapping[Any, Any] = {
     Storage.UINT256: Uint256,
     Storage.FREE_TEXT: FreeText,
-    Storage.SMALL: Integer,
-    int: BigInteger,
+    Storage.SMALL: sa.Integer,
+    int: sa.BigInteger,
     str: Plain,
-    bytes: LargeBinary,
+    bytes: sa.LargeBinary,
     datetime: UTCDateTime,
 }
 
@@ -73,7 +63,7 @@ def declare(
     unprotected: str = "",
     defaults: Mapping[str, str] | None = None,
     **options: Any,
-) -> Table:
+) -> sa.Table:
     """
     Return the table *name*; a class among *items* stands for the columns of its fields.
 
@@ -94,11 +84,11 @@ def declare(
         if isinstance(each, type):
             columns += [_column(f, defaults or {}) for f in stored_fields(each)]
             continue
-        if isinstance(each, Column) and is_sealed and "unprotected" not in each.info:
+        if isinstance(each, sa.Column) and is_sealed and "unprotected" not in each.info:
             raise TypeError(f"{name}.{each.name}: no MAC, and no reason why")
         columns.append(each)
-    table = Table(name, TABLES, *columns, **options)
-    limited = {c.name for c in table.constraints if isinstance(c, CheckConstraint)}
+    table = sa.Table(name, TABLES, *columns, **options)
+    limited = {c.name for c in table.constraints if isinstance(c, sa.CheckConstraint)}
     for column in table.c:
         if isinstance(column.type, Named) and f"ck_{name}_{column.name}" not in limited:
             table.append_constraint(one_of(column.name, column.type.members))
@@ -112,13 +102,13 @@ def declare(
     return table
 
 
-def outside(name: str, kind: type[TypeEngine[Any]], reason: str) -> Column[Any]:
+def outside(name: str, kind: type[TypeEngine[Any]], reason: str) -> sa.Column[Any]:
     """Return a column that the class does not have, and no MAC covers, for *reason*."""
-    return Column(name, kind, info={"unprotected": reason})
+    return sa.Column(name, kind, info={"unprotected": reason})
 
 
-def one_of(column: str, members: Iterable[StrEnum]) -> CheckConstraint:
-    return CheckConstraint(is_in(column, members), column)
+def one_of(column: str, members: Iterable[StrEnum]) -> sa.CheckConstraint:
+    return sa.CheckConstraint(is_in(column, members), column)
 
 
 def is_in(column: str, members: Iterable[str]) -> str:
@@ -135,16 +125,16 @@ def check(name: str, *, sqlite: str = "", postgresql: str = "") -> list[SchemaIt
     """Return the constraint *name*, which differs between the databases."""
     conditions = {"sqlite": sqlite, "postgresql": postgresql}
     return [
-        CheckConstraint(condition, name).ddl_if(dialect=dialect)
+        sa.CheckConstraint(condition, name).ddl_if(dialect=dialect)
         for dialect, condition in conditions.items()
         if condition
     ]
 
 
-def partial(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+def partial(name: str, *columns: str, where: str, unique: bool = False) -> sa.Index:
     """Return an index of the rows for which *where* holds."""
-    condition = text(where)
-    return Index(
+    condition = sa.text(where)
+    return sa.Index(
         name,
         *columns,
         unique=unique,
@@ -160,16 +150,16 @@ def octets(kind: type[Any], *names: str) -> str:
     return f"octet_length({' || '.join(some)})"
 
 
-def granted(table: Table, role: str) -> Mapping[str, Sequence[str]]:
+def granted(table: sa.Table, role: str) -> Mapping[str, Sequence[str]]:
     """Return the privileges of *role* on *table*, each with its columns."""
     grants: Mapping[str, Mapping[str, Sequence[str]]] = table.info["grants"]
     return grants.get(role, {})
 
 
-def _column(stored: StoredField, defaults: Mapping[str, str]) -> Column[Any]:
+def _column(stored: StoredField, defaults: Mapping[str, str]) -> sa.Column[Any]:
     marks = [*stored.storage, stored.type]
     kind = next((_STORED[each] for each in marks if each in _STORED), None)
-    return Column(
+    return sa.Column(
         stored.name,
         Named(stored.type) if kind is None else kind,
         primary_key=Storage.KEY in stored.storage,
@@ -181,7 +171,7 @@ def _column(stored: StoredField, defaults: Mapping[str, str]) -> Column[Any]:
 
 
 def _parse_grants(
-    table: Table, grants: Mapping[str, str]
+    table: sa.Table, grants: Mapping[str, str]
 ) -> dict[str, dict[str, list[str]]]:
     """Return the columns of each privilege by role: all, if none is named."""
     parsed: dict[str, dict[str, list[str]]] = {}

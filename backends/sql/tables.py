@@ -8,15 +8,7 @@ with the triggers of ``backends.sql.triggers``.
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    Column,
-    ForeignKeyConstraint,
-    Index,
-    LargeBinary,
-    UniqueConstraint,
-)
+import sqlalchemy as sa
 
 from backends.sql.columns import Plain, Uint256, UTCDateTime
 from backends.sql.table_declaration import (
@@ -121,20 +113,20 @@ nothing but refunds."""
 refunds = declare(
     "refunds",
     Refund,
-    UniqueConstraint("tenant", "idempotency_key", name="uq_refunds_idempotency_key"),
-    UniqueConstraint("tenant", "reference", name="uq_refunds_reference"),
-    UniqueConstraint(
+    sa.UniqueConstraint("tenant", "idempotency_key", name="uq_refunds_idempotency_key"),
+    sa.UniqueConstraint("tenant", "reference", name="uq_refunds_reference"),
+    sa.UniqueConstraint(
         *("chain_id", "sender", "nonce", "position"), name="uq_refunds_position"
     ),
     # Deferred: a reservation inserts the transactions of a batch after its refunds.
-    ForeignKeyConstraint(
+    sa.ForeignKeyConstraint(
         ["chain_id", "sender", "nonce"],
         ["transactions.chain_id", "transactions.sender", "transactions.nonce"],
         "fk_refunds_transaction",
         deferrable=True,
         initially="DEFERRED",
     ),
-    CheckConstraint(
+    sa.CheckConstraint(
         "(purpose = 'call') = (calldata IS NOT NULL)"
         " AND (purpose = 'sweep') = (bound_sender IS NOT NULL)",
         "purposes",
@@ -152,10 +144,10 @@ refunds = declare(
         sqlite="calldata IS NULL OR length(calldata) <= 16384",
         postgresql="calldata IS NULL OR octet_length(calldata) <= 16384",
     ),
-    CheckConstraint(
+    sa.CheckConstraint(
         "chain_id > 0 AND decimals >= 0 AND version >= 0 AND position >= 0", "ranges"
     ),
-    CheckConstraint(
+    sa.CheckConstraint(
         "(state IN ('awaiting-approval', 'cancelled', 'queued', 'refused'))"
         " = (nonce IS NULL)"
         " AND (nonce IS NULL) = (sender IS NULL)"
@@ -172,9 +164,9 @@ refunds = declare(
         f" AND due_at {READABLE} AND cancel_requested_at {READABLE}"
         f" AND {octets(Refund, *KINDS[Refund].covered, 'mac')} <= 16000",
     ),
-    Index("ix_refunds_tenant", "tenant", "id"),
-    Index("ix_refunds_session", "tenant", "payment_session_id", "id"),
-    Index("ix_refunds_state", "tenant", "state", "id"),
+    sa.Index("ix_refunds_tenant", "tenant", "id"),
+    sa.Index("ix_refunds_session", "tenant", "payment_session_id", "id"),
+    sa.Index("ix_refunds_state", "tenant", "state", "id"),
     partial("ix_refunds_open", "id", where=IS_OPEN),
     partial("ix_refunds_queued", "tenant", "due_at", "id", where="state IN ('queued')"),
     partial(
@@ -221,15 +213,15 @@ HELD = (*KINDS[Transaction].covered, "mac", "status", *_MOVE.split(", "))
 transactions = declare(
     "transactions",
     Transaction,
-    CheckConstraint(
+    sa.CheckConstraint(
         "chain_id > 0 AND nonce >= 0 AND gas_limit > 0 AND version >= 0"
         " AND block_number >= 0",
         "ranges",
     ),
-    CheckConstraint(
+    sa.CheckConstraint(
         "status IN ('failed', 'reserved') OR tx_hash IS NOT NULL", "attempt"
     ),
-    CheckConstraint(
+    sa.CheckConstraint(
         "NOT (status IN ('confirmed', 'mined'))"
         " OR (block_number IS NOT NULL AND block_hash IS NOT NULL)",
         "block",
@@ -240,8 +232,8 @@ transactions = declare(
         f" AND due_at {READABLE} AND {octets(Transaction)} <= 2000",
     ),
     # Nothing else may have the composition of nothing.
-    CheckConstraint(f"({IS_FILLER}) = (composition = '{compose(())}')", "filler"),
-    CheckConstraint("(kind = 'batch') = (vault IS NOT NULL)", "vault"),
+    sa.CheckConstraint(f"({IS_FILLER}) = (composition = '{compose(())}')", "filler"),
+    sa.CheckConstraint("(kind = 'batch') = (vault IS NOT NULL)", "vault"),
     # Also if another program removes the payment of a transaction: while it exists, no
     # other one pays the same.  A batch may, once the chain shows what it has not paid.
     partial(
@@ -271,13 +263,13 @@ transactions = declare(
 transaction_payments = declare(
     "transaction_payments",
     Membership,
-    ForeignKeyConstraint(["payment_id"], ["refunds.id"], "fk_payments_refund"),
-    ForeignKeyConstraint(
+    sa.ForeignKeyConstraint(["payment_id"], ["refunds.id"], "fk_payments_refund"),
+    sa.ForeignKeyConstraint(
         ["chain_id", "sender", "nonce"],
         ["transactions.chain_id", "transactions.sender", "transactions.nonce"],
         "fk_payments_transaction",
     ),
-    UniqueConstraint(
+    sa.UniqueConstraint(
         *("chain_id", "sender", "nonce", "position"), name="uq_payments_position"
     ),
     doc="the refunds of each transaction, also those that had another one later",
@@ -295,20 +287,20 @@ transaction_payments = declare(
 attempts = declare(
     "attempts",
     SignedTransaction,
-    UniqueConstraint(
+    sa.UniqueConstraint(
         *("chain_id", "sender", "nonce", "attempt"), name="uq_attempts_number"
     ),
-    ForeignKeyConstraint(
+    sa.ForeignKeyConstraint(
         ["chain_id", "sender", "nonce"],
         ["transactions.chain_id", "transactions.sender", "transactions.nonce"],
         "fk_attempts_transaction",
     ),
-    CheckConstraint(
+    sa.CheckConstraint(
         "attempt >= 0 AND chain_id > 0 AND nonce >= 0 AND gas_limit > 0"
         " AND max_priority_fee_per_gas <= max_fee_per_gas",
         "ranges",
     ),
-    Index("ix_attempts_signed_at", "chain_id", "signed_at"),
+    sa.Index("ix_attempts_signed_at", "chain_id", "signed_at"),
     doc="every attempt: the signed bytes of a transaction",
     unprotected="the bytes are compared with their refund before they are sent",
     grants={
@@ -320,8 +312,8 @@ attempts = declare(
 refund_moves = declare(
     "refund_moves",
     Move,
-    ForeignKeyConstraint(["refund_id"], ["refunds.id"], "fk_refund_moves_refund"),
-    CheckConstraint(_FIRST_STATUS, "first"),
+    sa.ForeignKeyConstraint(["refund_id"], ["refunds.id"], "fk_refund_moves_refund"),
+    sa.CheckConstraint(_FIRST_STATUS, "first"),
     doc="one row per status change; claims and delays are not included",
     unprotected="history decides nothing",
     defaults={"version": "0"},
@@ -335,13 +327,15 @@ refund_moves = declare(
 
 request_signatures = declare(
     "request_signatures",
-    Column("refund_id", Plain, primary_key=True),
-    Column("body", LargeBinary, nullable=False),
-    Column("content_digest", Plain, nullable=False),
-    Column("signature_input", Plain, nullable=False),
-    Column("signature", Plain, nullable=False),
-    Column("at", UTCDateTime, nullable=False),
-    ForeignKeyConstraint(["refund_id"], ["refunds.id"], "fk_request_signatures_refund"),
+    sa.Column("refund_id", Plain, primary_key=True),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("content_digest", Plain, nullable=False),
+    sa.Column("signature_input", Plain, nullable=False),
+    sa.Column("signature", Plain, nullable=False),
+    sa.Column("at", UTCDateTime, nullable=False),
+    sa.ForeignKeyConstraint(
+        ["refund_id"], ["refunds.id"], "fk_request_signatures_refund"
+    ),
     *check(
         "readable",
         postgresql=f"octet_length(body) <= {_MAX_REQUEST}"
@@ -360,8 +354,8 @@ request_signatures = declare(
 wallets = declare(
     "wallets",
     Wallet,
-    CheckConstraint("chain_id > 0 AND first_nonce >= 0 AND version >= 0", "ranges"),
-    CheckConstraint("(paused_by IS NULL) = (paused_at IS NULL)", "pause"),
+    sa.CheckConstraint("chain_id > 0 AND first_nonce >= 0 AND version >= 0", "ranges"),
+    sa.CheckConstraint("(paused_by IS NULL) = (paused_at IS NULL)", "pause"),
     doc="one row per chain and paying address: its first nonce, and whether it is "
     "paused",
     verified="at every read, and by each reservation",
@@ -378,15 +372,15 @@ wallets = declare(
 unrecorded = declare(
     "unrecorded_transactions",
     UnrecordedTransaction,
-    ForeignKeyConstraint(
+    sa.ForeignKeyConstraint(
         ["chain_id", "sender"],
         ["wallets.chain_id", "wallets.sender"],
         "fk_unrecorded_transactions_wallet",
     ),
-    CheckConstraint(
+    sa.CheckConstraint(
         "nonce >= 0 AND position >= 0 AND gas_limit > 0 AND block_number >= 0", "ranges"
     ),
-    Index("ix_unrecorded_transactions_memo", "chain_id", "memo"),
+    sa.Index("ix_unrecorded_transactions_memo", "chain_id", "memo"),
     doc="final transactions of a wallet that the database did not have, one row per"
     " nonce, or per item of a batch",
     verified="with the memo of a refund: before the refund counts as paid. The one with"
@@ -402,12 +396,12 @@ unrecorded = declare(
 
 spendings = declare(
     "spendings",
-    Column("chain_id", BigInteger, primary_key=True),
-    Column("token_address", Plain, primary_key=True),
-    Column("tenant", Plain, primary_key=True),
-    Column("recipient", Plain, primary_key=True),
-    Column("hour", BigInteger, primary_key=True),
-    Column("amount", Uint256, nullable=False),
+    sa.Column("chain_id", sa.BigInteger, primary_key=True),
+    sa.Column("token_address", Plain, primary_key=True),
+    sa.Column("tenant", Plain, primary_key=True),
+    sa.Column("recipient", Plain, primary_key=True),
+    sa.Column("hour", sa.BigInteger, primary_key=True),
+    sa.Column("amount", Uint256, nullable=False),
     doc="amounts per chain, token (`gas`: gas), tenant (empty: all), recipient "
     "(empty: all) and hour, for the limits",
     unprotected="a role that can reset the sums cannot make a payment",
@@ -420,14 +414,14 @@ spendings = declare(
 keys = declare(
     "keys",
     Key,
-    UniqueConstraint("backend", "key_id", name="uq_keys_id"),
-    UniqueConstraint("epoch", name="uq_keys_epoch"),
-    CheckConstraint(
+    sa.UniqueConstraint("backend", "key_id", name="uq_keys_id"),
+    sa.UniqueConstraint("epoch", name="uq_keys_epoch"),
+    sa.CheckConstraint(
         "state NOT IN ('active', 'blocked', 'draining', 'retired')"
         " OR epoch IS NOT NULL",
         "epoch",
     ),
-    CheckConstraint("version >= 0 AND epoch > 0", "ranges"),
+    sa.CheckConstraint("version >= 0 AND epoch > 0", "ranges"),
     *check("readable", postgresql=f"proved_at {READABLE}"),
     # At most one active and one pending key, which also makes rotations exclusive.
     partial("uq_keys_active", "state", where="state = 'active'", unique=True),
@@ -447,10 +441,10 @@ keys = declare(
 audit_records = declare(
     "audit_records",
     Record,
-    outside("sequence", BigInteger, "it is the place in the hash chain"),
-    outside("hash", LargeBinary, "it is computed from the chain"),
-    UniqueConstraint("sequence", name="uq_audit_records_sequence"),
-    CheckConstraint("(sequence IS NULL) = (hash IS NULL) AND sequence > 0", "seal"),
+    outside("sequence", sa.BigInteger, "it is the place in the hash chain"),
+    outside("hash", sa.LargeBinary, "it is computed from the chain"),
+    sa.UniqueConstraint("sequence", name="uq_audit_records_sequence"),
+    sa.CheckConstraint("(sequence IS NULL) = (hash IS NULL) AND sequence > 0", "seal"),
     partial("ix_audit_records_unsealed", "id", where="sequence IS NULL"),
     partial(
         "ix_audit_records_configuration",
@@ -490,7 +484,7 @@ audit_checkpoints = declare(
 audit_shipping = declare(
     "audit_shipping",
     AuditShipping,
-    CheckConstraint("id = 1", "one"),
+    sa.CheckConstraint("id = 1", "one"),
     doc="one row: how much of the log is at `AUDIT_SHIP_TO`"
     " ([audit.md](../reference/audit.md#shipping))",
     verified="when it is shipped or signed",
@@ -503,9 +497,9 @@ audit_shipping = declare(
 
 used_tokens = declare(
     "used_tokens",
-    Column("jti", Plain, primary_key=True),
-    Column("expires_at", UTCDateTime, nullable=False),
-    Index("ix_used_tokens_expires_at", "expires_at"),
+    sa.Column("jti", Plain, primary_key=True),
+    sa.Column("expires_at", UTCDateTime, nullable=False),
+    sa.Index("ix_used_tokens_expires_at", "expires_at"),
     doc="administrative tokens that were used, until they expire",
     unprotected="a used token has a signature, and lives for five minutes",
     grants={
@@ -515,10 +509,10 @@ used_tokens = declare(
 
 rate_counters = declare(
     "rate_counters",
-    Column("bucket", Plain, primary_key=True),
-    Column("period", BigInteger, primary_key=True),
-    Column("count", BigInteger, nullable=False),
-    Index("ix_rate_counters_period", "period"),
+    sa.Column("bucket", Plain, primary_key=True),
+    sa.Column("period", sa.BigInteger, primary_key=True),
+    sa.Column("count", sa.BigInteger, nullable=False),
+    sa.Index("ix_rate_counters_period", "period"),
     doc="rate limit counts per client (a hash) and minute; old minutes are deleted",
     unprotected="it limits requests, and pays nothing",
     grants={
@@ -528,9 +522,9 @@ rate_counters = declare(
 
 alerts = declare(
     "alerts",
-    Column("name", Plain, primary_key=True),
-    Column("count", BigInteger, nullable=False),
-    Column("last_at", UTCDateTime, nullable=False),
+    sa.Column("name", Plain, primary_key=True),
+    sa.Column("count", sa.BigInteger, nullable=False),
+    sa.Column("last_at", UTCDateTime, nullable=False),
     doc="how often each alert was raised, and when last; the counts of all processes "
     "(requests, refusals, decisions of the policy, signatures), by the name of the "
     "[metric](metrics.md) and its labels; and when "
@@ -571,7 +565,7 @@ approvals = declare(
 accepted_limits = declare(
     "accepted_limits",
     AcceptedLimits,
-    CheckConstraint("id = 1", "one"),
+    sa.CheckConstraint("id = 1", "one"),
     doc="one row: the limits of the networks file and the tenants file with which the"
     " last worker started, as a JSON list of paths and values "
     "([approvals.md](../how-to/approvals.md#raise-a-limit))",
@@ -588,7 +582,7 @@ accepted_limits = declare(
 holds = declare(
     "holds",
     Hold,
-    CheckConstraint(
+    sa.CheckConstraint(
         "name IN ('everything', 'register')"
         " OR name LIKE 'network %' OR name LIKE 'token %' OR name LIKE 'tenant %'",
         "name",
@@ -618,7 +612,7 @@ events = declare(
     "events",
     Event,
     one_of("status", frozenset(TYPES)),
-    CheckConstraint(_FIRST_STATUS, "first"),
+    sa.CheckConstraint(_FIRST_STATUS, "first"),
     *check(
         "readable",
         postgresql=f"at {READABLE} AND {octets(Event)} <= 20000",
@@ -649,9 +643,9 @@ webhook_deliveries = declare(
     ),
     partial("ix_webhook_deliveries_due", "tenant", "due_at", where="state = 'pending'"),
     partial("ix_webhook_deliveries_dead", "sequence", where="state = 'dead'"),
-    Index("ix_webhook_deliveries_refund", "refund_id", "sequence"),
-    Index("ix_webhook_deliveries_sequence", "sequence"),
-    Index("ix_webhook_deliveries_tenant", "tenant", "sequence"),
+    sa.Index("ix_webhook_deliveries_refund", "refund_id", "sequence"),
+    sa.Index("ix_webhook_deliveries_sequence", "sequence"),
+    sa.Index("ix_webhook_deliveries_tenant", "tenant", "sequence"),
     doc="one row per event that a tenant's webhook must receive: whether it arrived, "
     "the attempts, when it is due",
     unprotected="it pays nothing; what is delivered is the event, which has a MAC",

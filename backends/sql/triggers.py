@@ -5,7 +5,7 @@ The rules that the database enforces for every client, as triggers of the tables
 drop triggers; no process has the owner's role.
 """
 
-from sqlalchemy import DDL, Connection, Table, event
+import sqlalchemy as sa
 
 from backends.sql.columns import UTCDateTime
 from backends.sql.table_declaration import READABLE
@@ -48,15 +48,15 @@ _CHECKPOINTS_FOR_EVER = "audit checkpoints are for ever"
 _NEXT = "the next sequence is one more than the last"
 
 
-def _on(dialect: str, table: Table, statement: str) -> None:
+def _on(dialect: str, table: sa.Table, statement: str) -> None:
     """Execute *statement* after *table* was created on *dialect*."""
-    ddl = DDL(statement.replace("%", "%%"))  # type: ignore[no-untyped-call]
+    ddl = sa.DDL(statement.replace("%", "%%"))  # type: ignore[no-untyped-call]
     ddl = ddl.execute_if(dialect=dialect)
-    event.listen(table, "after_create", ddl)
+    sa.event.listen(table, "after_create", ddl)
 
 
 def _refuse(
-    table: Table,
+    table: sa.Table,
     name: str,
     change: str,
     message: str,
@@ -93,13 +93,13 @@ def _changes(*columns: str) -> str:
     return " OR ".join(f"NEW.{each} {{is_not}} OLD.{each}" for each in columns)
 
 
-def _unreadable(table: Table) -> str:
+def _unreadable(table: sa.Table) -> str:
     """Return the condition on PostgreSQL that Python cannot read a time of the row."""
     times = (c.name for c in table.c if isinstance(c.type, UTCDateTime))
     return " OR ".join(f"NEW.{name} NOT {READABLE}" for name in times)
 
 
-def _only_rise(table: Table, one: str, many: str, *, exists: str = "") -> None:
+def _only_rise(table: sa.Table, one: str, many: str, *, exists: str = "") -> None:
     """
     Let the versions of *table* begin at 0 and rise by one, under the same key.
 
@@ -127,12 +127,12 @@ def _only_rise(table: Table, one: str, many: str, *, exists: str = "") -> None:
     )
 
 
-def _stay(table: Table, message: str, when: str = "", **of_dialect: str) -> None:
+def _stay(table: sa.Table, message: str, when: str = "", **of_dialect: str) -> None:
     _refuse(table, "stay", "DELETE", message, when, **of_dialect)
 
 
-@event.listens_for(metadata, "before_create")
-def _create_functions(_: object, connection: Connection, **_options: object) -> None:
+@sa.event.listens_for(metadata, "before_create")
+def _create_functions(_: object, connection: sa.Connection, **_options: object) -> None:
     """Create the functions of PostgreSQL's triggers."""
     if connection.dialect.name != POSTGRESQL:
         return

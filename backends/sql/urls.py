@@ -4,7 +4,7 @@ import os
 import ssl
 from pathlib import Path
 
-from sqlalchemy import URL, make_url
+import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError
 
 from signer.errors import ConfigurationError, Refusal
@@ -18,7 +18,7 @@ _POSTGRESQL = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 _MAX_LABEL = 63  # Of a host name: RFC 1035, section 2.3.4.
 
 
-def parse_url(text: str) -> URL:
+def parse_url(text: str) -> sa.URL:
     """
     Return the URL, with the driver that this package uses.
 
@@ -31,9 +31,9 @@ def parse_url(text: str) -> URL:
             message omits the URL.
     """
     try:
-        url = make_url(text)
+        url = sa.make_url(text)
     except (ArgumentError, ValueError):  # ValueError: the port is not a number.
-        url = URL.create("unknown")
+        url = sa.URL.create("unknown")
     if url.drivername in _POSTGRESQL and _is_resolvable(url.host or ""):
         return _with_system_certificates(url.set(drivername="postgresql+psycopg"))
     if url.drivername == SQLITE and _is_file(url):
@@ -46,7 +46,7 @@ def parse_url(text: str) -> URL:
     )
 
 
-def _with_system_certificates(url: URL) -> URL:
+def _with_system_certificates(url: sa.URL) -> sa.URL:
     root = url.query.get("sslrootcert", os.environ.get("PGSSLROOTCERT"))
     if root != "system":
         return url
@@ -72,7 +72,7 @@ def _is_resolvable(host: str) -> bool:
     return all(len(label) <= _MAX_LABEL for label in host.split("."))
 
 
-def _is_file(url: URL) -> bool:
+def _is_file(url: sa.URL) -> bool:
     # With an in-memory database, every connection would have a ledger of its own.
     name = url.database or ""
     return bool(name) and not (

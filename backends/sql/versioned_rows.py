@@ -5,16 +5,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, Generic, Protocol, TypeVar
 
-from sqlalchemy import (
-    Connection,
-    Integer,
-    Select,
-    Table,
-    Update,
-    bindparam,
-    literal_column,
-    update,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 
@@ -23,7 +14,7 @@ from signer.model.sealed_fields import SealedRow
 from signer.row_macs import RowMACs
 
 
-InsertOfDialect = Callable[[Table], sqlite.Insert | postgresql.Insert]
+InsertOfDialect = Callable[[sa.Table], sqlite.Insert | postgresql.Insert]
 INSERT: Mapping[str, InsertOfDialect] = {
     "sqlite": sqlite.insert,
     "postgresql": postgresql.insert,
@@ -31,11 +22,11 @@ INSERT: Mapping[str, InsertOfDialect] = {
 """By dialect: the insert that supports ON CONFLICT."""
 
 
-def insert_new(dialect: str, table: Table) -> ReturningInsert[Any]:
+def insert_new(dialect: str, table: sa.Table) -> ReturningInsert[Any]:
     """Return an insert that does nothing, and returns no row, where the key exists."""
     insert_ = INSERT[dialect](table).on_conflict_do_nothing()
     # The drivers report different row counts for an insert; a returned row is exact.
-    return insert_.returning(literal_column("1", Integer))
+    return insert_.returning(sa.literal_column("1", sa.Integer))
 
 
 class VersionedRow(SealedRow, Protocol):
@@ -65,20 +56,20 @@ class SealedRows(Generic[Row]):
     """
 
     def __init__(
-        self, connection: Connection, macs: RowMACs, table: Table, kind: type[Row]
+        self, connection: sa.Connection, macs: RowMACs, table: sa.Table, kind: type[Row]
     ) -> None:
         self._connection = connection
         self._macs = macs
         self._table = table
         self._kind: type[Row] = kind
 
-    def select(self, query: Select[Any], **values: Any) -> Sequence[Row]:
+    def select(self, query: sa.Select[Any], **values: Any) -> Sequence[Row]:
         found = self.select_unverified(query, **values)
         for row in found:
             self._macs.require(row)
         return found
 
-    def select_unverified(self, query: Select[Any], **values: Any) -> Sequence[Row]:
+    def select_unverified(self, query: sa.Select[Any], **values: Any) -> Sequence[Row]:
         """Return the rows that *query* selects; do not trust their content."""
         rows = self._connection.execute(query, values)
         return tuple(self._kind(*row) for row in rows)
@@ -87,7 +78,7 @@ class SealedRows(Generic[Row]):
         """Return whether the MAC of *row* is valid."""
         return self._macs.is_valid(row.mac, row)
 
-    def find(self, query: Select[Any], **values: Any) -> Row | None:
+    def find(self, query: sa.Select[Any], **values: Any) -> Row | None:
         found = self.select(query, **values)
         return found[0] if found else None
 
@@ -133,7 +124,7 @@ class SealedRows(Generic[Row]):
 
 
 def select_flagged(
-    rows: SealedRows[Flagged], query: Select[Any], **values: Any
+    rows: SealedRows[Flagged], query: sa.Select[Any], **values: Any
 ) -> Sequence[Flagged]:
     """Return the rows that *query* selects, each with whether it is authentic."""
     found = rows.select_unverified(query, **values)
@@ -141,12 +132,14 @@ def select_flagged(
 
 
 @cache
-def _update(table: Table, changed: tuple[str, ...]) -> Update:
+def _update(table: sa.Table, changed: tuple[str, ...]) -> sa.Update:
     """Return the update of the columns *changed* of one version."""
-    new = {name: bindparam(f"new_{name}", type_=c.type) for name, c in table.c.items()}
+    new = {
+        name: sa.bindparam(f"new_{name}", type_=c.type) for name, c in table.c.items()
+    }
     matches = [column == new[column.name] for column in table.primary_key]
     return (
-        update(table)
-        .where(*matches, table.c.version == bindparam("before"))
+        sa.update(table)
+        .where(*matches, table.c.version == sa.bindparam("before"))
         .values({name: new[name] for name in changed})
     )

@@ -5,17 +5,7 @@ from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    FromClause,
-    Select,
-    Table,
-    bindparam,
-    func,
-    select,
-    union_all,
-)
+import sqlalchemy as sa
 
 from backends.sql.tables import refunds, transactions, unrecorded, wallets
 from backends.sql.versioned_rows import SealedRows
@@ -24,13 +14,13 @@ from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 from signer.row_macs import RowMACs
 
 
-_chain = bindparam("of_chain", type_=wallets.c.chain_id.type)
-_sender = bindparam("of_sender", type_=wallets.c.sender.type)
+_chain = sa.bindparam("of_chain", type_=wallets.c.chain_id.type)
+_sender = sa.bindparam("of_sender", type_=wallets.c.sender.type)
 
 
-def of_wallet(table: Any) -> ColumnElement[bool]:
+def of_wallet(table: Any) -> sa.ColumnElement[bool]:
     """Return the condition that a row of *table* is of the wallet in ``wallet_key``."""
-    condition: ColumnElement[bool] = (table.c.chain_id == _chain) & (
+    condition: sa.ColumnElement[bool] = (table.c.chain_id == _chain) & (
         table.c.sender == _sender
     )
     return condition
@@ -50,10 +40,10 @@ def next_nonce(chain_id: Any, sender: Any) -> Any:
     first nonce.
     """
 
-    def one_past(table: Table) -> Any:
+    def one_past(table: sa.Table) -> Any:
         used = table.alias()
         return (
-            select(used.c.nonce + 1)
+            sa.select(used.c.nonce + 1)
             .where(
                 used.c.chain_id == chain_id,
                 used.c.sender == sender,
@@ -65,17 +55,17 @@ def next_nonce(chain_id: Any, sender: Any) -> Any:
         )
 
     first = (
-        select(wallets.c.first_nonce)
+        sa.select(wallets.c.first_nonce)
         .where(wallets.c.chain_id == chain_id, wallets.c.sender == sender)
         .scalar_subquery()
     )
-    each = union_all(
+    each = sa.union_all(
         *(
-            select(nonce.label("nonce"))
+            sa.select(nonce.label("nonce"))
             for nonce in (*map(one_past, (transactions, refunds, unrecorded)), first)
         )
     ).subquery()
-    return select(func.max(each.c.nonce)).scalar_subquery()
+    return sa.select(sa.func.max(each.c.nonce)).scalar_subquery()
 
 
 def _columns(next_nonce: Any) -> Sequence[Any]:
@@ -85,13 +75,13 @@ def _columns(next_nonce: Any) -> Sequence[Any]:
     return [computed[name] if name in computed else wallets.c[name] for name in names]
 
 
-ALL_WALLETS = select(*_columns(wallets.c.first_nonce)).order_by(
+ALL_WALLETS = sa.select(*_columns(wallets.c.first_nonce)).order_by(
     wallets.c.chain_id, wallets.c.sender
 )
 """Selects every wallet without its next nonce, which takes a query for each."""
 
 _OF_ADDRESS = ALL_WALLETS.where(
-    wallets.c.sender == bindparam("of_address")
+    wallets.c.sender == sa.bindparam("of_address")
 ).with_for_update()
 
 _WIDTH = len(ALL_WALLETS.selected_columns)
@@ -100,8 +90,10 @@ _last_sent = transactions.alias("last_transaction")
 _last_unrecorded = unrecorded.alias("last_unrecorded")
 
 
-def _is_last(alias: FromClause, table: Table) -> ColumnElement[bool]:
-    last = select(func.max(table.c.nonce)).where(of_wallet(table)).scalar_subquery()
+def _is_last(alias: sa.FromClause, table: sa.Table) -> sa.ColumnElement[bool]:
+    last = (
+        sa.select(sa.func.max(table.c.nonce)).where(of_wallet(table)).scalar_subquery()
+    )
     return of_wallet(alias) & (alias.c.nonce == last)
 
 
@@ -112,7 +104,9 @@ _is_last_unrecorded = _is_last(_last_unrecorded, unrecorded) & (
 
 
 _WALLET = (
-    select(*_columns(next_nonce(_chain, _sender)), *_last_sent.c, *_last_unrecorded.c)
+    sa.select(
+        *_columns(next_nonce(_chain, _sender)), *_last_sent.c, *_last_unrecorded.c
+    )
     .select_from(
         wallets.outerjoin(_last_sent, _is_last(_last_sent, transactions)).outerjoin(
             _last_unrecorded, _is_last_unrecorded
@@ -124,12 +118,12 @@ _WALLET = (
 _SEEN = _WIDTH + len(_last_sent.c)
 
 
-def wallet_rows(connection: Connection, macs: RowMACs) -> SealedRows[Wallet]:
+def wallet_rows(connection: sa.Connection, macs: RowMACs) -> SealedRows[Wallet]:
     return SealedRows(connection, macs, wallets, Wallet)
 
 
 def find_wallet(
-    connection: Connection, macs: RowMACs, chain_id: int, sender: str
+    connection: sa.Connection, macs: RowMACs, chain_id: int, sender: str
 ) -> Wallet | None:
     """
     Return the wallet with whether it is authentic, or None if it was never opened.
@@ -152,7 +146,7 @@ def find_wallet(
 
 
 def select_unrecorded(
-    connection: Connection, macs: RowMACs, query: Select[Any], **values: Any
+    connection: sa.Connection, macs: RowMACs, query: sa.Select[Any], **values: Any
 ) -> Sequence[UnrecordedTransaction]:
     """Return what *query* selects, each with whether it is authentic."""
     found = (UnrecordedTransaction(*row) for row in connection.execute(query, values))
@@ -162,7 +156,7 @@ def select_unrecorded(
 
 
 def pause_wallets(
-    connection: Connection, macs: RowMACs, address: str, at: datetime
+    connection: sa.Connection, macs: RowMACs, address: str, at: datetime
 ) -> None:
     """
     Pause the wallets of *address*: the ledger may lack what they have sent.

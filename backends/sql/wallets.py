@@ -7,22 +7,7 @@ from datetime import datetime
 from itertools import chain, islice
 from typing import Any, TypeVar
 
-from sqlalchemy import (
-    Connection,
-    Integer,
-    Select,
-    Table,
-    and_,
-    bindparam,
-    exists,
-    func,
-    insert,
-    or_,
-    select,
-    text,
-    union_all,
-    update,
-)
+import sqlalchemy as sa
 
 from backends.sql.advisory_locks import lock_chain
 from backends.sql.approvals import use_approval
@@ -48,15 +33,15 @@ T = TypeVar("T")
 
 _COLUMNS = tuple(unrecorded.c.keys())
 
-_KEYS = select(wallets.c.chain_id, wallets.c.sender).order_by(
+_KEYS = sa.select(wallets.c.chain_id, wallets.c.sender).order_by(
     wallets.c.chain_id, wallets.c.sender
 )
 
-_PAUSED_KEYS = select(wallets.c.chain_id, wallets.c.sender).where(
+_PAUSED_KEYS = sa.select(wallets.c.chain_id, wallets.c.sender).where(
     wallets.c.paused_by.is_not(None)
 )
 
-_UNRECORDED = select(unrecorded, transactions.c.nonce.is_not(None)).outerjoin(
+_UNRECORDED = sa.select(unrecorded, transactions.c.nonce.is_not(None)).outerjoin(
     transactions, same_nonce(transactions, unrecorded)
 )
 
@@ -76,64 +61,65 @@ _MEMOS = {
 
 _WITH_MEMOS = {
     dialect: _UNRECORDED.where(
-        unrecorded.c.chain_id == bindparam("of_chain"),
-        text(f"unrecorded_transactions.memo {is_given}"),
+        unrecorded.c.chain_id == sa.bindparam("of_chain"),
+        sa.text(f"unrecorded_transactions.memo {is_given}"),
     ).order_by(unrecorded.c.nonce.desc())
     for dialect, is_given in _MEMOS.items()
 }
 
-_KNOWN = select(unrecorded.c.nonce).where(
-    of_wallet(unrecorded), unrecorded.c.nonce.in_(bindparam("nonces", expanding=True))
+_KNOWN = sa.select(unrecorded.c.nonce).where(
+    of_wallet(unrecorded),
+    unrecorded.c.nonce.in_(sa.bindparam("nonces", expanding=True)),
 )
 
 _ACCEPT = (
-    update(unrecorded)
+    sa.update(unrecorded)
     .where(
         of_wallet(unrecorded),
-        unrecorded.c.nonce == bindparam("of_nonce"),
-        unrecorded.c.position == bindparam("of_position"),
+        unrecorded.c.nonce == sa.bindparam("of_nonce"),
+        unrecorded.c.position == sa.bindparam("of_position"),
     )
     .values(
-        accepted_at=bindparam("new_accepted_at", type_=UTCDateTime),
-        mac=bindparam("new_mac"),
+        accepted_at=sa.bindparam("new_accepted_at", type_=UTCDateTime),
+        mac=sa.bindparam("new_mac"),
     )
 )
 
-_below = bindparam("below", type_=refunds.c.nonce.type)
+_below = sa.bindparam("below", type_=refunds.c.nonce.type)
 
 
-def _used_nonces(table: Table) -> Select[int]:
-    return select(table.c.nonce).where(of_wallet(table), table.c.nonce < _below)
+def _used_nonces(table: sa.Table) -> sa.Select[int]:
+    return sa.select(table.c.nonce).where(of_wallet(table), table.c.nonce < _below)
 
 
 # Pairs each used nonce with the next used one; the nonces between them are gaps.
-_ENDS = union_all(
+_ENDS = sa.union_all(
     _used_nonces(refunds),
     _used_nonces(unrecorded),
-    select(wallets.c.first_nonce - 1).where(
+    sa.select(wallets.c.first_nonce - 1).where(
         of_wallet(wallets), wallets.c.first_nonce < _below
     ),
-    select(_below),
+    sa.select(_below),
 ).subquery()
-_PAIRS = select(
+_PAIRS = sa.select(
     (_ENDS.c.nonce + 1).label("first"),
-    func.lead(_ENDS.c.nonce).over(order_by=_ENDS.c.nonce).label("until"),
+    sa.func.lead(_ENDS.c.nonce).over(order_by=_ENDS.c.nonce).label("until"),
 ).subquery()
 _GAPS = (
-    select(_PAIRS.c.first, _PAIRS.c.until)
+    sa.select(_PAIRS.c.first, _PAIRS.c.until)
     .where(_PAIRS.c.first < _PAIRS.c.until)
     .order_by(_PAIRS.c.first)
-    .limit(bindparam("limit", type_=Integer))
+    .limit(sa.bindparam("limit", type_=sa.Integer))
 )
 
 
-_UNPOINTED = select(transactions).where(
+_UNPOINTED = sa.select(transactions).where(
     # All payments of a final batch may be queued again.
-    or_(
-        text(IS_FILLER),
-        and_(
+    sa.or_(
+        sa.text(IS_FILLER),
+        sa.and_(
             transactions.c.kind == TransactionKind.BATCH,
-            ~exists().where(same_nonce(refunds, transactions)),
+            ~sa.exists().where(same_nonce(refunds, transactions)),
         ),
     ),
     of_wallet(transactions),
@@ -158,7 +144,7 @@ class WalletTables(Tables):
         return {(row.chain_id, row.sender) for row in self._database.rows(_PAUSED_KEYS)}
 
     def open_wallet(self, wallet: Wallet) -> None:
-        def work(connection: Connection) -> None:
+        def work(connection: sa.Connection) -> None:
             rows = wallet_rows(connection, self._macs)
             key = wallet.chain_id, wallet.sender
             stored = find_wallet(connection, self._macs, *key)
@@ -186,13 +172,13 @@ class WalletTables(Tables):
     ) -> None:
         key = wallet_key(wallet.chain_id, wallet.sender)
 
-        def work(connection: Connection) -> None:
+        def work(connection: sa.Connection) -> None:
             self._change(connection, wallet)
             nonces = [each.nonce for each in seen]
             known = set(connection.execute(_KNOWN, {**key, "nonces": nonces}).scalars())
             new = [self._macs.sealed(each) for each in seen if each.nonce not in known]
             if new:
-                connection.execute(insert(unrecorded), [_row(each) for each in new])
+                connection.execute(sa.insert(unrecorded), [_row(each) for each in new])
 
         self._with_chain(wallet.chain_id, work)
 
@@ -224,7 +210,7 @@ class WalletTables(Tables):
     ) -> None:
         key = wallet_key(wallet.chain_id, wallet.sender)
 
-        def work(connection: Connection) -> None:
+        def work(connection: sa.Connection) -> None:
             self._change(
                 connection, wallet, paused_by=None, paused_at=None, high_water=None
             )
@@ -259,23 +245,25 @@ class WalletTables(Tables):
         return {each.memo: each for each in found if each.memo is not None}
 
     def _unrecorded(
-        self, query: Select[Any], **values: Any
+        self, query: sa.Select[Any], **values: Any
     ) -> Sequence[UnrecordedTransaction]:
         return self._database.run(
             lambda c: select_unrecorded(c, self._macs, query, **values)
         )
 
-    def _with_chain(self, chain_id: int, work: Callable[[Connection], T]) -> T:
+    def _with_chain(self, chain_id: int, work: Callable[[sa.Connection], T]) -> T:
         """Return what *work* returns, in a transaction that has the chain's lock."""
 
-        def locked(connection: Connection) -> T:
+        def locked(connection: sa.Connection) -> T:
             # A reservation in progress has its nonce by now, or sees this change.
             lock_chain(connection, chain_id)
             return work(connection)
 
         return self._database.transaction(locked)
 
-    def _change(self, connection: Connection, wallet: Wallet, **changes: Any) -> None:
+    def _change(
+        self, connection: sa.Connection, wallet: Wallet, **changes: Any
+    ) -> None:
         """Apply *changes* to *wallet*, which must be authentic; another version."""
         if not wallet.is_authentic:
             raise wallet.error()

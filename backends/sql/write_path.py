@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar, cast
 
-from sqlalchemy import Connection
+import sqlalchemy as sa
 
 from backends.sql.advisory_locks import tenant_lock
 from backends.sql.prepared import execute
@@ -154,7 +154,7 @@ def _history(before: Refund, after: Refund, values: Values) -> Iterator[Write]:
         yield Write(INSERT_EVENT, (before.id,), values)
 
 
-def apply_all(connection: Connection, writes: Iterable[Write]) -> None:
+def apply_all(connection: sa.Connection, writes: Iterable[Write]) -> None:
     """
     Apply *writes* of changes of different rows, in the transaction of *connection*.
 
@@ -176,7 +176,7 @@ def apply_all(connection: Connection, writes: Iterable[Write]) -> None:
             raise StaleStateError("a refund was changed meanwhile")
 
 
-def find_reason(connection: Connection, moving: Refund | Transaction) -> StoreError:
+def find_reason(connection: sa.Connection, moving: Refund | Transaction) -> StoreError:
     """Return why no statement changed *moving*."""
     for refund in moving.payments:
         params = {"refunds_id": refund.id, "refunds_before": refund.version}
@@ -195,7 +195,7 @@ def find_reason(connection: Connection, moving: Refund | Transaction) -> StoreEr
 
 
 def insert_refunds(
-    connection: Connection, new: Sequence[tuple[Refund, Values]]
+    connection: sa.Connection, new: Sequence[tuple[Refund, Values]]
 ) -> Collection[str]:
     """
     Insert refunds, each with its parameters, and return the ids of those inserted.
@@ -216,7 +216,7 @@ def insert_refunds(
 
 
 def _insert_on_postgresql(
-    connection: Connection, new: Sequence[tuple[Refund, Values]]
+    connection: sa.Connection, new: Sequence[tuple[Refund, Values]]
 ) -> Collection[str]:
     # Two processes that insert several in different orders could deadlock.
     is_locked = len(new) > 1

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import sqlalchemy as sa
 from eth_utils.address import to_checksum_address
-from sqlalchemy import and_, bindparam, func, select
 
 from api.container import Container
 from api.extras.console.rendering import format_amount
@@ -39,29 +39,29 @@ from signer.refunds.payload import transfer_of
 _accepted = (
     REFUNDS.with_only_columns(STATUS.label("status"))
     .where(
-        refunds.c.id >= bindparam("first"),
-        refunds.c.id < bindparam("last"),
+        refunds.c.id >= sa.bindparam("first"),
+        refunds.c.id < sa.bindparam("last"),
         IS_OF_TENANT,
     )
-    .limit(bindparam("at_most"))
+    .limit(sa.bindparam("at_most"))
     .subquery()
 )
 
-RESULTS = select(_accepted.c.status, func.count()).group_by(_accepted.c.status)
+RESULTS = sa.select(_accepted.c.status, sa.func.count()).group_by(_accepted.c.status)
 
 _move = refund_moves.c
 
 # Grouped in the order of the primary key, so the limit ends the scan.
 FIRST_BROADCASTS = (
-    select(_move.refund_id, func.min(_move.at, type_=UTCDateTime))
+    sa.select(_move.refund_id, sa.func.min(_move.at, type_=UTCDateTime))
     .where(
-        _move.refund_id >= bindparam("first"),
-        _move.refund_id < bindparam("last"),
+        _move.refund_id >= sa.bindparam("first"),
+        _move.refund_id < sa.bindparam("last"),
         _move.status == Status.BROADCAST,
     )
     .group_by(_move.refund_id)
     .order_by(_move.refund_id.desc())
-    .limit(bindparam("at_most"))
+    .limit(sa.bindparam("at_most"))
 )
 
 
@@ -72,15 +72,15 @@ def _all_tenants() -> Any:
     It skips through the index from one tenant to the next (a loose index scan), because
     ``DISTINCT`` reads every refund.
     """
-    tenants = select(func.min(refunds.c.tenant).label("tenant")).cte(
+    tenants = sa.select(sa.func.min(refunds.c.tenant).label("tenant")).cte(
         "tenants", recursive=True
     )
     following = (
-        select(func.min(refunds.c.tenant))
+        sa.select(sa.func.min(refunds.c.tenant))
         .where(refunds.c.tenant > tenants.c.tenant)
         .scalar_subquery()
     )
-    return tenants.union_all(select(following).where(tenants.c.tenant.is_not(None)))
+    return tenants.union_all(sa.select(following).where(tenants.c.tenant.is_not(None)))
 
 
 _TENANTS = _all_tenants()
@@ -88,13 +88,13 @@ _TENANTS = _all_tenants()
 BY_REFERENCE = (
     REFUNDS.join(
         _TENANTS,
-        and_(
+        sa.and_(
             refunds.c.tenant == _TENANTS.c.tenant,
-            refunds.c.reference == bindparam("name"),
+            refunds.c.reference == sa.bindparam("name"),
         ),
     )
     .order_by(refunds.c.id.desc())
-    .limit(bindparam("at_most"))
+    .limit(sa.bindparam("at_most"))
 )
 
 
