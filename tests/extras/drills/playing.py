@@ -39,6 +39,7 @@ class Staging:
     name: str
     people: dict[str, Act]
     given: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
     false: tuple[str, str] | None = None
     """A pattern of arguments, and what `hotwallet` does instead."""
 
@@ -116,7 +117,7 @@ class Staging:
             program.write_text(text, encoding="utf-8")
             program.chmod(0o755)
         path = f"{commands}:{os.environ['PATH']}"
-        return {**self.stack.environ, "PATH": path}
+        return {**self.stack.environ, **self.settings, "PATH": path}
 
     def require_refusal(
         self, problem: str, *options: str, chain_id: int = 31337, **changes: Any
