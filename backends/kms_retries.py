@@ -11,7 +11,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from statistics import median
 from threading import Event, Lock
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -273,6 +273,7 @@ class AttemptError(Exception):
         self.is_answer = is_answer
 
 
+@dataclass(eq=False, repr=False)
 class KMSCalls:
     """
     Calls *service*; threads share an instance.
@@ -281,25 +282,18 @@ class KMSCalls:
     ``RetryQuota``, or None.
     """
 
-    def __init__(
-        self,
-        service: str,
-        too_many: str,
-        limits: CallLimits,
-        budget: Any = None,
-        *,
-        timer: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._service = service
-        self._too_many = too_many
-        self._limits = limits
-        self._budget = budget
-        self._timer = timer
-        self._sleep = sleep
-        self._turns = TokenBucket(limits.per_second, timer)
-        self._slots = AdaptiveSemaphore(limits.concurrency)
-        self._breaker = CircuitBreaker(limits.attempt, timer)
+    service: str
+    too_many: str
+    limits: CallLimits
+    budget: Any = None
+    _: KW_ONLY
+    timer: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+    def __post_init__(self) -> None:
+        self._turns = TokenBucket(self.limits.per_second, self.timer)
+        self._slots = AdaptiveSemaphore(self.limits.concurrency)
+        self._breaker = CircuitBreaker(self.limits.attempt, self.timer)
         self._answered = -math.inf
 
     @property
@@ -316,11 +310,11 @@ class KMSCalls:
             BackendError: The error of the last attempt.
         """
         if not self._breaker.admits():
-            problem = f"{self._service} does not answer at present"
+            problem = f"{self.service} does not answer at present"
             raise _unsent(BackendUnavailableError(problem))
-        latest = self._timer() + self._limits.patience
+        latest = self.timer() + self.limits.patience
         attempts = throttled = 0
-        error: BackendError = _unsent(BackendThrottledError(self._too_many))
+        error: BackendError = _unsent(BackendThrottledError(self.too_many))
         while self._wait_for_turn(latest):
             attempts += 1
             try:
@@ -328,8 +322,8 @@ class KMSCalls:
             except AttemptError as e:
                 failed = e
             else:
-                if self._budget is not None:
-                    self._budget.release(_SUCCESS_GAIN)
+                if self.budget is not None:
+                    self.budget.release(_SUCCESS_GAIN)
                 self._turns.record(is_throttled=False)
                 return Reply(value, attempts, throttled)
             error = failed.error
@@ -343,19 +337,19 @@ class KMSCalls:
 
     def _wait_for_turn(self, latest: float) -> bool:
         """Wait for a turn and a slot, and return whether both came before *latest*."""
-        wait = self._turns.reserve(latest - self._timer())
+        wait = self._turns.reserve(latest - self.timer())
         if wait is None:
             return False
         if wait:
-            self._sleep(wait)
-        return self._slots.acquire(latest - self._timer())
+            self.sleep(wait)
+        return self._slots.acquire(latest - self.timer())
 
     def _send(self, attempt: Callable[[Turn], T], turn: Turn) -> T:
-        began = self._timer()
+        began = self.timer()
         seconds = None
         try:
             value = attempt(turn)
-            seconds = self._timer() - began
+            seconds = self.timer() - began
         except AttemptError as e:
             # If other calls were answered meanwhile, only this connection hangs.
             if e.is_late and self._answered < began:
@@ -369,22 +363,22 @@ class KMSCalls:
         return value
 
     def _record_answer(self) -> None:
-        self._answered = self._timer()
+        self._answered = self.timer()
         self._breaker.record_answer()
 
     def _may_repeat(self, failed: AttemptError, latest: float) -> bool:
         """Pause and return True, if another attempt is allowed and fits."""
         attempts = failed.error.attempts
-        if not failed.may_repeat or attempts >= self._limits.attempts:
+        if not failed.may_repeat or attempts >= self.limits.attempts:
             return False
         longest = min(_FIRST_PAUSE * 2**attempts, _LONGEST_PAUSE)
         drawn = random.uniform(0, longest)  # noqa: S311  Not a secret.
         pause = max(drawn, failed.pause)
-        if self._timer() + pause > latest:
+        if self.timer() + pause > latest:
             return False
-        if self._budget is not None and not self._budget.acquire(_RETRY_COST):
+        if self.budget is not None and not self.budget.acquire(_RETRY_COST):
             return False
-        self._sleep(pause)
+        self.sleep(pause)
         return True
 
 

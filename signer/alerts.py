@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from threading import Lock
@@ -130,34 +131,26 @@ _REFRESH = timedelta(seconds=300)
 Facts = Mapping[str, str | int | None]
 
 
+@dataclass(eq=False, repr=False)
 class Alerts:
-    """Logs, counts and sends alerts."""
+    """
+    Logs, counts and sends alerts, with links to their sections of the page *runbooks*.
 
-    def __init__(
-        self,
-        counters: SharedState | None = None,
-        notifier: Notifier | None = None,
-        clock: Clock = utc_now,
-        *,
-        record: Callable[[str, Facts], None] | None = None,
-        runbooks: str = RUNBOOKS,
-        environment: str = "test",
-        source: str = "hotwallet",
-    ) -> None:
-        """
-        Send alerts with links to their sections of the page *runbooks*.
+    *record* writes those that wake an operator to the audit log, if it has no other
+    record of them.  *source* is the name of the service, of which an *environment*
+    may have several.
+    """
 
-        *record* writes those that wake an operator to the audit log, if it has no other
-        record of them.  *source* is the name of the service, of which an *environment*
-        may have several.
-        """
-        self._counters = counters
-        self._notifier = notifier
-        self._clock = clock
-        self._record = record
-        self._runbooks = runbooks
-        self._environment = environment
-        self._source = source
+    counters: SharedState | None = None
+    notifier: Notifier | None = None
+    clock: Clock = utc_now
+    _: KW_ONLY
+    record: Callable[[str, Facts], None] | None = None
+    runbooks: str = RUNBOOKS
+    environment: str = "test"
+    source: str = "hotwallet"
+
+    def __post_init__(self) -> None:
         import structlog  # noqa: PLC0415  An account has no alerts.
 
         self._log = structlog.get_logger("alerts")
@@ -173,7 +166,7 @@ class Alerts:
     @property
     def are_sent(self) -> bool:
         """Whether this process also sends them, and does not only log and count."""
-        return self._notifier is not None
+        return self.notifier is not None
 
     def sound(self, alert: Alert, **facts: str | int | None) -> None:
         """
@@ -181,16 +174,16 @@ class Alerts:
 
         A problem of ``LASTING`` is sounded once by all processes until it is resolved.
         """
-        at = self._clock()
+        at = self.clock()
         key = _key(alert, facts)
         if alert in LASTING and not self._is_due(key, LASTING[alert], at):
             return
         self._log.error("alert", alert=str(alert), **facts)
-        if self._counters is not None:
+        if self.counters is not None:
             try:
-                self._counters.count_alert(str(alert), at)
-                if self._record is not None and alert not in TICKETS | _HAVE_RECORDS:
-                    self._record(str(alert), facts)
+                self.counters.count_alert(str(alert), at)
+                if self.record is not None and alert not in TICKETS | _HAVE_RECORDS:
+                    self.record(str(alert), facts)
             except HotWalletError as e:
                 self._log.warning("alert-not-counted", alert=str(alert), code=e.code)
         self._notify("firing", alert, key, at, facts)
@@ -217,7 +210,7 @@ class Alerts:
         """
         found = _key(alert, facts), about
         remind = timedelta(seconds=LASTING.get(alert) or REMIND_SECONDS)
-        now = self._clock()
+        now = self.clock()
         with self._lock:
             last = self._reminded.get(found)
             if last is not None and timedelta(0) <= now - last < remind:
@@ -261,11 +254,11 @@ class Alerts:
             self._raised.pop(key, None)
             is_written = key not in self._unwritten
             self._unwritten.discard(key)
-        at = self._clock()
+        at = self.clock()
         with suppress(HotWalletError):  # Rather twice than never.
             if (
-                self._counters
-                and not self._counters.resolve_problem(key, at)
+                self.counters
+                and not self.counters.resolve_problem(key, at)
                 and is_written
             ):
                 return  # Another process did.
@@ -274,12 +267,12 @@ class Alerts:
 
     def refresh(self) -> None:
         """Read now and then which problems last: who raised one may have ended."""
-        at = self._clock()
+        at = self.clock()
         last = self._refreshed_at
-        if self._counters is None or (last is not None and at - last < _REFRESH):
+        if self.counters is None or (last is not None and at - last < _REFRESH):
             return
         self._refreshed_at = at
-        for key in self._counters.lasting_problems():
+        for key in self.counters.lasting_problems():
             with self._lock:
                 self._raised.setdefault(key, None)
 
@@ -290,9 +283,9 @@ class Alerts:
             last = self._raised.setdefault(key, None)
         is_due = last is None or last <= before or last > at
         is_written = False
-        if self._counters is not None:
+        if self.counters is not None:
             with suppress(HotWalletError):
-                is_due = self._counters.raise_problem(key, at, before)
+                is_due = self.counters.raise_problem(key, at, before)
                 is_written = True
         with self._lock:
             if is_written:
@@ -311,23 +304,23 @@ class Alerts:
         at: datetime,
         facts: Facts,
     ) -> None:
-        if self._notifier is None:
+        if self.notifier is None:
             return
         sanitized = {
             name: sanitize(fact) if isinstance(fact, str) else fact
             for name, fact in facts.items()
         }
-        self._notifier.notify(
+        self.notifier.notify(
             {
                 "alert": str(alert),
                 "status": status,
                 "severity": "ticket" if alert in TICKETS else "page",
-                "environment": self._environment,
-                "source": self._source,
-                "key": f"{self._source}/{sanitize(key)}",
+                "environment": self.environment,
+                "source": self.source,
+                "key": f"{self.source}/{sanitize(key)}",
                 "at": at.isoformat(),
                 "facts": sanitized,
-                "runbook": find_runbook(alert, self._runbooks),
+                "runbook": find_runbook(alert, self.runbooks),
             }
         )
 

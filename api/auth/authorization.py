@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
 from enum import Enum, auto
 from functools import partial
@@ -57,6 +57,7 @@ class RateLimitStatus(Enum):
     OVER = auto()
 
 
+@dataclass(eq=False, repr=False)
 class RateLimit:
     """
     At most *limit* requests per minute for each name, counted by all processes.
@@ -70,22 +71,15 @@ class RateLimit:
     so fewer than *limit* requests may be allowed.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        limit: int,
-        callers: SharedState,
-        *,
-        batch: int = 1,
-        clock: Clock = utc_now,
-        timer: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._kind = kind
-        self._limit = limit
-        self._callers = callers
-        self._batch = batch
-        self._clock = clock
-        self._timer = timer
+    kind: str
+    limit: int
+    callers: SharedState
+    _: KW_ONLY
+    batch: int = 1
+    clock: Clock = utc_now
+    timer: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         self._lock = Lock()
         self._local_until = float("-inf")
         self._begin_window(0)
@@ -113,8 +107,8 @@ class RateLimit:
                 self._permits[bucket] -= 1
                 return RateLimitStatus.WITHIN
         count = self._count_batch(bucket, window, require_store=require_store)
-        before = count - self._batch
-        granted = min(self._batch, self._limit - before)
+        before = count - self.batch
+        granted = min(self.batch, self.limit - before)
         with self._lock:
             if window == self._window and granted > 0:
                 self._permits[bucket] += granted - 1
@@ -122,29 +116,29 @@ class RateLimit:
                 self._over.add(bucket)
         if granted > 0:
             return RateLimitStatus.WITHIN
-        is_first = before == self._limit
+        is_first = before == self.limit
         return RateLimitStatus.FIRST_OVER if is_first else RateLimitStatus.OVER
 
     def exceeded(self) -> RateLimitedError:
-        left = WINDOW - int(self._clock().timestamp()) % WINDOW
+        left = WINDOW - int(self.clock().timestamp()) % WINDOW
         return RateLimitedError(
             "There are too many of these requests; wait.", retry_after=left
         )
 
     def _count_batch(self, bucket: str, window: int, *, require_store: bool) -> int:
-        if require_store or self._timer() >= self._local_until:
+        if require_store or self.timer() >= self._local_until:
             try:
-                return self._callers.count(bucket, window, self._batch)
+                return self.callers.count(bucket, window, self.batch)
             except StoreError as e:
                 if require_store:
                     raise StoreUnavailableError("the request cannot be counted") from e
-                self._local_until = self._timer() + _LOCAL_COUNT_SECONDS
+                self._local_until = self.timer() + _LOCAL_COUNT_SECONDS
         with self._lock:
-            self._local_counts[bucket] += self._batch
+            self._local_counts[bucket] += self.batch
             return self._local_counts[bucket]
 
     def _current_window(self) -> int:
-        return int(self._clock().timestamp()) // WINDOW
+        return int(self.clock().timestamp()) // WINDOW
 
     def _begin_window(self, window: int) -> None:
         """Forget everything of the last window, which bounds the memory."""
@@ -155,7 +149,7 @@ class RateLimit:
 
     def _bucket(self, name: str) -> str:
         # Hashed: a fixed length, and characters that every database can hold.
-        return f"{self._kind}:{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+        return f"{self.kind}:{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,22 +248,15 @@ class AccessRequest:
         return not self.only_reads and self.method not in {"GET", "HEAD"}
 
 
+@dataclass(eq=False, repr=False)
 class AccessPolicy:
     """Finds tenants, applies rate limits, uses tokens up, and audits refusals."""
 
-    def __init__(
-        self,
-        callers: SharedState,
-        limits: RateLimits,
-        audit: AuditLog,
-        clock: Clock,
-        tenants: TenantRegistry,
-    ) -> None:
-        self._tenants = tenants
-        self._callers = callers
-        self._limits = limits
-        self._audit = audit
-        self._clock = clock
+    callers: SharedState
+    limits: RateLimits
+    audit: AuditLog
+    clock: Clock
+    tenants: TenantRegistry
 
     def check_peer(self, request: AccessRequest) -> None:
         """
@@ -279,8 +266,8 @@ class AccessPolicy:
             RateLimitedError: Too many requests of this peer were refused.
         """
         # Not audited: the first refusal over the limit already was.
-        if self._limits.refused.is_over(_counted_as(request)):
-            raise self._limits.refused.exceeded()
+        if self.limits.refused.is_over(_counted_as(request)):
+            raise self.limits.refused.exceeded()
 
     def find_tenant(self, caller: Principal, permission: Permission) -> str | None:
         """
@@ -291,7 +278,7 @@ class AccessPolicy:
         """
         if not permission.for_tenants:
             return None
-        return self._tenants.find(caller.sub, caller.client_id)
+        return self.tenants.find(caller.sub, caller.client_id)
 
     def admit(
         self, caller: Principal, request: AccessRequest, tenant: str | None = None
@@ -311,7 +298,7 @@ class AccessPolicy:
         # Reads have a limit of their own.  A used token can still read, so a stolen one
         # must not exhaust the limit for changes.
         changes = request.is_change
-        limit = self._limits.administration if changes else self._limits.reading
+        limit = self.limits.administration if changes else self.limits.reading
         if limit.is_over(caller.sub):
             raise limit.exceeded()
         # Before counting: a replayed token counts against its peer, not its subject.
@@ -331,9 +318,9 @@ class AccessPolicy:
             RateLimitedError: This subject or tenant has made too many requests.
         """
         # No name of a tenant has a space, so the names cannot collide.
-        name, limit = f"subject {caller.sub}", self._limits.client
+        name, limit = f"subject {caller.sub}", self.limits.client
         if tenant is not None:
-            name, limit = tenant, self._limits.of_tenant(tenant)
+            name, limit = tenant, self.limits.of_tenant(tenant)
         if limit and limit.take(name) is not RateLimitStatus.WITHIN:
             raise limit.exceeded()
 
@@ -344,9 +331,9 @@ class AccessPolicy:
         Raises:
             RateLimitedError: It has had too many messages signed.
         """
-        limit = self._limits.signatures
+        limit = self.limits.signatures
         if (
-            self._limits.of_tenant(tenant) is None
+            self.limits.of_tenant(tenant) is None
             and limit.take(tenant) is not RateLimitStatus.WITHIN
         ):
             raise limit.exceeded()
@@ -365,7 +352,7 @@ class AccessPolicy:
             RateLimitedError: There were too many refusals; raised instead of *error*.
             StoreUnavailableError: As ``admit``, or the refusal cannot be audited.
         """
-        limit, administrative = self._limits.refused, request.permission.administrative
+        limit, administrative = self.limits.refused, request.permission.administrative
         is_forbidden = isinstance(error, PermissionDeniedError)
         name = _counted_as(request, caller if is_forbidden else None)
         status = limit.take(name, require_store=administrative)
@@ -378,11 +365,11 @@ class AccessPolicy:
         # Remember the token for as long as it is accepted.
         until = caller.expires_at + timedelta(seconds=LEEWAY)
         try:
-            now = self._clock()
+            now = self.clock()
             # A host whose clock is slow accepted it.  Its use may be forgotten.
             if until <= now:
                 raise AuthenticationError(TOKEN_EXPIRED)
-            is_first_use = self._callers.use_token(caller.jti, until, now)
+            is_first_use = self.callers.use_token(caller.jti, until, now)
         except StoreError as e:
             raise StoreUnavailableError("the token cannot be used up") from e
         if not is_first_use:
@@ -399,12 +386,12 @@ class AccessPolicy:
         if caller is not None:
             actor = Actor.from_token(caller.sub, request.request_id, caller.jti)
         # No record can be deleted, so callers must not decide how many are written.
-        status = self._limits.audited.take(actor.name, require_store=True)
+        status = self.limits.audited.take(actor.name, require_store=True)
         if status is RateLimitStatus.OVER:
             return
         if status is RateLimitStatus.FIRST_OVER:
             outcome = NOT_AUDITED
-        record = self._audit.result(
+        record = self.audit.result(
             AuditAction.ADMIN_ACCESS,
             Operation.ADMINISTRATION,
             actor,
@@ -414,7 +401,7 @@ class AccessPolicy:
             peer=request.peer,
         )
         try:
-            self._audit.write(record)
+            self.audit.write(record)
         except (StoreError, OSError) as e:
             raise StoreUnavailableError("the audit cannot be written") from e
 

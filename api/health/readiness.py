@@ -46,31 +46,24 @@ _RETRY_SECONDS = 5.0  # How long to wait after the key failed its self-test.
 _ALERTS_AT_ONCE = 4  # Threads for alerts, since database and webhook may hang.
 
 
+@dataclass(eq=False, repr=False)
 class KeyCheck:
     """
     Raises the error of the last self-test, and an alert when its kind changes.
 
     Threads share one instance.  It is called at each readiness check, but makes a
     self-test only when one is due.
+
+    *self_test* raises if the key does not sign.  *last_results* returns when a
+    signature last succeeded, and when one last failed, by *timer*.
     """
 
-    def __init__(
-        self,
-        self_test: Callable[[], object],
-        last_results: Callable[[], tuple[float | None, float | None]],
-        alerts: Alerts,
-        timer: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """
-        Check the key by *self_test*, which raises if the key does not sign.
+    self_test: Callable[[], object]
+    last_results: Callable[[], tuple[float | None, float | None]]
+    alerts: Alerts
+    timer: Callable[[], float] = time.monotonic
 
-        *last_results* returns when a signature last succeeded, and when one last
-        failed, by *timer*.
-        """
-        self._self_test = self_test
-        self._last_results = last_results
-        self._alerts = alerts
-        self._timer = timer
+    def __post_init__(self) -> None:
         self._deadlines = Deadlines(_ALERTS_AT_ONCE)
         self._log = structlog.get_logger("health")
         self._lock = Lock()
@@ -84,9 +77,9 @@ class KeyCheck:
         """Return if the key signs; else raise the error of the last self-test."""
         try:
             if self._is_due():
-                self._self_test()
+                self.self_test()
                 with self._lock:
-                    self._passed_at = self._timer()
+                    self._passed_at = self.timer()
                 self._record_success()
         except HotWalletError as e:  # Of the self-test, or the key cannot be opened.
             self._record_failure(e)
@@ -100,8 +93,8 @@ class KeyCheck:
         self._record_failure(BackendUnavailableError(TIMEOUT_MESSAGE))
 
     def _is_due(self) -> bool:
-        signed_at, failed_at = self._last_results()
-        now = self._timer()
+        signed_at, failed_at = self.last_results()
+        now = self.timer()
         with self._lock:
             passed_at = max(self._passed_at, signed_at or float("-inf"))
             is_failing = self._error is not None and passed_at <= self._tested_at
@@ -125,7 +118,7 @@ class KeyCheck:
             alerted, self._alerted = self._alerted, None
         if alerted is not None:
             self._log.info("key-recovered", code=alerted.code)
-            end = partial(self._alerts.resolve, Alert.KEY_UNHEALTHY)
+            end = partial(self.alerts.resolve, Alert.KEY_UNHEALTHY)
             self._deadlines.start(end, name="alert")
 
     def _record_failure(self, error: HotWalletError) -> None:
@@ -138,7 +131,7 @@ class KeyCheck:
             last, self._alerted = self._alerted, error
             if last is not None and alert_of(last) is alert:
                 return
-        sound = partial(self._alerts.sound, alert, code=error.code)
+        sound = partial(self.alerts.sound, alert, code=error.code)
         # In a thread of its own: the alert is counted in the database, which may hang.
         self._deadlines.start(sound, name="alert")
 

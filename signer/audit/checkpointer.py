@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime, timedelta
 
 from signer.alerts import Alert, Alerts
@@ -138,27 +138,22 @@ class CheckpointSettings:
         return statement_of(stored, self.origin)
 
 
+@dataclass(eq=False, repr=False)
 class Checkpointer:
     """Compares a journal with its checkpoints; signs new ones if it has settings."""
 
-    def __init__(
-        self,
-        journal: Journal,
-        settings: CheckpointSettings | None,
-        alerts: Alerts,
-        clock: Clock,
-        *,
-        timer: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._journal = journal
-        self._settings = settings
-        self._alerts = alerts
-        self._clock = clock
-        self._timer = timer
+    journal: Journal
+    settings: CheckpointSettings | None
+    alerts: Alerts
+    clock: Clock
+    _: KW_ONLY
+    timer: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         import structlog  # noqa: PLC0415  An auditor does not need it.
 
         self._log = structlog.get_logger("audit")
-        self._verify = None if settings is None else settings.verify
+        self._verify = None if self.settings is None else self.settings.verify
         self._newest: Checkpoint | None = None
         self._last: Statement | None = None  # What the newest one states.
         self._reported = frozenset[Checkpoint]()
@@ -184,9 +179,9 @@ class Checkpointer:
         try:
             if self._last is None:
                 self._load_newest()
-            if self._settings is not None and self._is_due(self._settings, now):
+            if self.settings is not None and self._is_due(self.settings, now):
                 self._load_newest()  # Another process may have signed meanwhile.
-                self._advance(self._settings, now)
+                self._advance(self.settings, now)
         except BrokenChainError as e:
             self._broken_at, self._reader = e.sequence, None
             self._sound_broken(e.sequence)
@@ -202,28 +197,28 @@ class Checkpointer:
             InvalidInputError: The chain is empty.
         """
         self._load_newest()
-        if self._last is not None and self._last.size == self._journal.head()[0]:
+        if self._last is not None and self._last.size == self.journal.head()[0]:
             return self._newest
-        if self._settings is None:
+        if self.settings is None:
             return None
-        if self._journal.head()[0] == 0:
+        if self.journal.head()[0] == 0:
             raise InvalidInputError(
                 "there is no audit record yet: start the service, then ask again"
             )
         reader = self._start_reader()
         reader.advance()
-        return self._sign(self._settings, reader)
+        return self._sign(self.settings, reader)
 
     def _load_newest(self) -> None:
         """Load the newest checkpoint, and require that the chain agrees with it."""
         if self._last is not None:
-            require_agreement(self._journal, self._last)
+            require_agreement(self.journal, self._last)
         after = self._last.size if self._last is not None else 0
-        found = find_newest(self._journal, self._verify, after)
+        found = find_newest(self.journal, self._verify, after)
         self._report(found)
         if (statement := found.statement) is None:
             return
-        require_agreement(self._journal, statement)
+        require_agreement(self.journal, statement)
         self._reader = None  # Another process has signed: start from there.
         self._newest, self._last = found.checkpoint, statement
 
@@ -232,7 +227,7 @@ class Checkpointer:
         new = [each for each in found.forged if each not in self._reported]
         if new:
             count, size = len(new), new[0].size
-            self._alerts.sound(Alert.CHECKPOINT_FORGED, checkpoints=count, size=size)
+            self.alerts.sound(Alert.CHECKPOINT_FORGED, checkpoints=count, size=size)
         # This is expected after the key was changed.  Otherwise a process that can
         # write to the database has made it; only checkpoints kept elsewhere show what
         # that process changed.
@@ -242,7 +237,7 @@ class Checkpointer:
         self._reported = frozenset((*found.forged, *found.of_others))
 
     def _is_due(self, settings: CheckpointSettings, now: datetime) -> bool:
-        size, _ = self._journal.head()
+        size, _ = self.journal.head()
         if self._last is None:
             return size > 0
         unsigned_records = size - self._last.size
@@ -255,8 +250,8 @@ class Checkpointer:
         if not self._is_due(settings, now):
             return
         reader = self._reader = self._start_reader()
-        until = self._timer() + VERIFY_SECONDS
-        if reader.advance(lambda: self._timer() >= until):
+        until = self.timer() + VERIFY_SECONDS
+        if reader.advance(lambda: self.timer() >= until):
             self._sign(settings, reader)
 
     def _start_reader(self) -> ChainReader:
@@ -268,8 +263,8 @@ class Checkpointer:
             self._sound_overdue()
         last = self._last
         if last is None:
-            return ChainReader(self._journal)
-        return ChainReader(self._journal, last.size, last.hash)
+            return ChainReader(self.journal)
+        return ChainReader(self.journal, last.size, last.hash)
 
     def _sound_overdue(self) -> None:
         """Sound an alert if a checkpoint was overdue before this process started."""
@@ -279,9 +274,9 @@ class Checkpointer:
         # wrong, so the chain is signed all the same.
         last = self._last
         size, at = (last.size, last.at) if last is not None else (0, None)
-        found = find_unsigned(self._journal, size, at, self._clock())
+        found = find_unsigned(self.journal, size, at, self.clock())
         if found.is_overdue:
-            self._alerts.sound(
+            self.alerts.sound(
                 Alert.SIGNING_LATE,
                 sequence=found.first,
                 records=found.records,
@@ -289,14 +284,14 @@ class Checkpointer:
             )
 
     def _sound_broken(self, sequence: int) -> None:
-        self._alerts.remind(Alert.CHAIN_BROKEN, sequence=sequence)
+        self.alerts.remind(Alert.CHAIN_BROKEN, sequence=sequence)
 
     def _sign(self, settings: CheckpointSettings, reader: ChainReader) -> Checkpoint:
         """Sign and store a checkpoint of the records that *reader* has verified."""
         made = settings.key.sign(
-            settings.origin, reader.size, reader.head, self._clock()
+            settings.origin, reader.size, reader.head, self.clock()
         )
-        self._journal.keep_checkpoint(made)
+        self.journal.keep_checkpoint(made)
         self._newest, self._reader = made, None
         self._last = parse(made.note).statement
         # Logs are shipped to another host, which then has the checkpoint as well.

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from signer.errors import AuditNotShippedError
@@ -30,44 +31,41 @@ def trusted(complete_at: datetime, now: datetime) -> datetime:
     return complete_at if complete_at <= now + _SKEW else NEVER
 
 
+@dataclass(eq=False, repr=False)
 class ShippingCondition:
     """
     The condition that no record older than *longest* is missing at the place.
 
     The row says until when everything was there.  So one reading is good for the time
     that is left: a signature costs a comparison of two numbers.  Threads share it.
+
+    *clock* is the ledger's.
     """
 
-    def __init__(
-        self,
-        journal: Journal,
-        longest: timedelta,
-        clock: Clock,
-        timer: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """*clock* is the ledger's."""
-        self._journal = journal
-        self._longest = longest
-        self._clock = clock
-        self._timer = timer
+    journal: Journal
+    longest: timedelta
+    clock: Clock
+    timer: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         self._until = float("-inf")
 
     def __call__(self) -> None:
         """Raise ``AuditNotShippedError`` if the condition does not hold."""
-        began = self._timer()
+        began = self.timer()
         if began < self._until:
             return
-        row = self._journal.shipping()
+        row = self.journal.shipping()
         if row is None or not row.is_authentic or not row.place:
             raise AuditNotShippedError(
                 "the audit log is not shipped, or another program changed the row"
                 " `audit_shipping`: a worker with AUDIT_SHIP_TO must run"
             )
-        now = self._clock()
+        now = self.clock()
         lag = max(timedelta(0), now - trusted(row.complete_at, now))
-        if lag >= self._longest:
+        if lag >= self.longest:
             raise AuditNotShippedError(
                 f"for {int(lag.total_seconds())} s not all audit records have been"
                 " shipped: see `audit-shipping-failed` in the worker's log"
             )
-        self._until = began + (self._longest - lag).total_seconds()
+        self._until = began + (self.longest - lag).total_seconds()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -22,6 +22,7 @@ Facts = dict[str, Any]
 """Fields of an audit record, by name."""
 
 
+@dataclass(eq=False, repr=False)
 class AdminAudit:
     """
     Writes audit records for one administrative *operation*.
@@ -31,17 +32,12 @@ class AdminAudit:
     ``StoreError`` if the journal cannot be written.
     """
 
-    def __init__(
-        self,
-        audit: AuditLog,
-        operation: Operation,
-        alerts: Alerts | None = None,
-        approvals: Approvals | None = None,
-    ) -> None:
-        self._audit = audit
-        self._operation = operation
-        self._alerts = alerts
-        self._approvals = approvals
+    audit: AuditLog
+    operation: Operation
+    alerts: Alerts | None = None
+    approvals: Approvals | None = None
+
+    def __post_init__(self) -> None:
         self._log = structlog.get_logger("keys")
 
     @contextmanager
@@ -64,10 +60,8 @@ class AdminAudit:
             yield
         except HotWalletError as e:
             reason = failure_code(e)
-            if self._alerts and should_alert and should_alert(e):
-                self._alerts.sound(
-                    Alert.ROTATION_REFUSED, code=reason, actor=actor.name
-                )
+            if self.alerts and should_alert and should_alert(e):
+                self.alerts.sound(Alert.ROTATION_REFUSED, code=reason, actor=actor.name)
             try:
                 self.write(action, actor, outcome=reason, **facts)
             except StoreError as unrecorded:
@@ -84,24 +78,24 @@ class AdminAudit:
         *facts* say exactly what the block changes, and which state it ends.  The other
         administrator sees *reason*, or else that of *actor*.
         """
-        if self._approvals is None:
+        if self.approvals is None:
             yield None
             return
         proposal = Proposal(action, facts)
         by = replace(actor, reason=reason or actor.reason)
-        with self._approvals.authorize(proposal, by, by.reason) as use:
+        with self.approvals.authorize(proposal, by, by.reason) as use:
             yield use
 
     def request(self, action: AuditAction, actor: Actor, **facts: Any) -> None:
         """Record durably that *actor* requests *action*."""
-        self._audit.write(self._audit.request(action, self._operation, actor, **facts))
+        self.audit.write(self.audit.request(action, self.operation, actor, **facts))
 
     def write(
         self, action: AuditAction, actor: Actor, outcome: str = SUCCESS, **facts: Any
     ) -> None:
         """Record the result of *action* durably: success, or the code of an error."""
-        self._audit.write(
-            self._audit.result(action, self._operation, actor, outcome=outcome, **facts)
+        self.audit.write(
+            self.audit.result(action, self.operation, actor, outcome=outcome, **facts)
         )
 
 

@@ -8,7 +8,7 @@ signs is recorded for the processes that have no key.
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -128,23 +128,21 @@ PROOF_VALID_SECONDS = 60.0
 worker may be slow."""
 
 
+@dataclass(eq=False, repr=False)
 class KeyProof:
-    """Proves the active key every ``PROVE_EVERY_SECONDS``, if it is called as often."""
+    """
+    Proves the active key every ``PROVE_EVERY_SECONDS``, if it is called as often.
 
-    def __init__(
-        self,
-        store: KeyStore,
-        ring: KeyRing,
-        check: Callable[[], object],
-        clock: Clock,
-        timer: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Prove the key by *check*, which raises a ``HotWalletError`` if it fails."""
-        self._store = store
-        self._ring = ring
-        self._check = check
-        self._clock = clock
-        self._timer = timer
+    *check* raises a ``HotWalletError`` if the key does not sign.
+    """
+
+    store: KeyStore
+    ring: KeyRing
+    check: Callable[[], object]
+    clock: Clock
+    timer: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         self._due = self._look_due = float("-inf")
         self._seen: str | None = None
         self._log = structlog.get_logger("keys")
@@ -152,22 +150,22 @@ class KeyProof:
     def __call__(self) -> None:
         """Check the key if a check is due, and record that it signs; never raises."""
         is_new = self._has_new_key()
-        if self._timer() < self._due and not is_new:
+        if self.timer() < self._due and not is_new:
             return
-        self._due = self._timer() + PROVE_EVERY_SECONDS
+        self._due = self.timer() + PROVE_EVERY_SECONDS
         try:
-            self._check()
-            self._store.prove(self._ring.active().key.address, self._clock())
+            self.check()
+            self.store.prove(self.ring.active().key.address, self.clock())
         except HotWalletError as e:
             self._log.warning("key-not-proved", code=e.code)
 
     def _has_new_key(self) -> bool:
         """Return whether another key is active than a moment ago; False if unknown."""
-        if self._timer() < self._look_due:
+        if self.timer() < self._look_due:
             return False
-        self._look_due = self._timer() + LOOK_EVERY_SECONDS
+        self._look_due = self.timer() + LOOK_EVERY_SECONDS
         try:
-            key = self._store.active_key()
+            key = self.store.active_key()
         except HotWalletError:
             return False  # The next proof reports it.
         before, self._seen = self._seen, None if key is None else key.address

@@ -10,7 +10,7 @@ backup that is older than a rotation.
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Protocol, TypeVar
 
 from signer.errors import ConfigurationError, HotWalletError, KeyRotatedError, Refusal
@@ -35,30 +35,24 @@ class SelfTest(Protocol):
         """Return the signer that *open_signer* opens, after a test signature."""
 
 
+@dataclass(eq=False, repr=False)
 class StartupKey:
-    """Finds the active key of a ledger, or enrols the configured key in it."""
+    """
+    Finds the active key of a ledger, or enrols the configured key in it.
 
-    def __init__(
-        self,
-        store: KeyStore,
-        signers: SignerFactory,
-        self_test: SelfTest,
-        clock: Clock,
-        *,
-        needs_device: bool = True,
-    ) -> None:
-        """
-        Use the ring of *store*, and open its keys with *signers*.
+    Without *needs_device*, a device that does not answer at the moment is no reason
+    not to start, if the ring has an active key.
+    """
 
-        Without *needs_device*, a device that does not answer at the moment is no reason
-        not to start, if the ring has an active key.
-        """
-        self._store = store
-        self._signers = signers
-        self._directory = signers.directory
-        self._self_test = self_test
-        self._clock = clock
-        self._needs_device = needs_device
+    store: KeyStore
+    signers: SignerFactory
+    self_test: SelfTest
+    clock: Clock
+    _: KW_ONLY
+    needs_device: bool = True
+
+    def __post_init__(self) -> None:
+        self._directory = self.signers.directory
 
     def open(
         self, name: str, expected_address: str | None
@@ -83,13 +77,11 @@ class StartupKey:
     def _open(
         self, name: str, expected_address: str | None
     ) -> tuple[Signer | None, list[str]]:
-        active = self._store.active_key() or self._enrol(name, expected_address)
+        active = self.store.active_key() or self._enrol(name, expected_address)
         require_backend(active, self._directory)
 
         def open_active() -> Signer:
-            return self._self_test(
-                lambda: self._signers.open(active), while_active=True
-            )
+            return self.self_test(lambda: self.signers.open(active), while_active=True)
 
         signer = self._unless_down(open_active)
         warnings = self._compare(active, name, expected_address)
@@ -100,12 +92,12 @@ class StartupKey:
         try:
             return ask()
         except ConfigurationError as e:
-            if self._needs_device or not e.is_transient:
+            if self.needs_device or not e.is_transient:
                 raise
         return None
 
     def _enrol(self, name: str, expected_address: str | None) -> Key:
-        now = self._clock()
+        now = self.clock()
         key = Key(
             backend=self._directory.name,
             key_id=name,
@@ -118,18 +110,18 @@ class StartupKey:
 
         def open_configured() -> Signer:
             key_id = self._directory.resolve(name)
-            return self._signers.open(replace(key, key_id=key_id))
+            return self.signers.open(replace(key, key_id=key_id))
 
         # Before the ring is written, so that no key is enrolled that does not sign.
-        signer = self._self_test(open_configured)
-        return self._store.enrol(
+        signer = self.self_test(open_configured)
+        return self.store.enrol(
             replace(key, key_id=signer.key_id, address=signer.address)
         )
 
     def _compare(
         self, active: Key, name: str, expected_address: str | None
     ) -> list[str]:
-        ring = self._store.keys()
+        ring = self.store.keys()
         configured = self._unless_down(lambda: self._find_configured(name, ring))
         require_address(ring, expected_address or active.address)
         if configured is None:

@@ -118,35 +118,27 @@ class _Wanted:
         )
 
 
+@dataclass(eq=False, repr=False)
 class TransactionSender:
-    """Accepts transfers and calls as refunds; it signs and sends nothing."""
+    """
+    Accepts transfers and calls as refunds; it signs and sends nothing.
 
-    def __init__(
-        self,
-        refunds: RefundService,
-        store: Ledger,
-        clock: Clock,
-        nodes: Mapping[str, NodeProxy],
-        networks: Mapping[str, Network],
-    ) -> None:
-        """
-        Create a sender.
+    *nodes*, by network, count the nonces of a wallet that is not opened yet.
+    """
 
-        *nodes*, by network, count the nonces of a wallet that is not opened yet.
-        """
-        self._networks = networks
-        self._refunds = refunds
-        self._store = store
-        self._clock = clock
-        self._nodes = nodes
+    refunds: RefundService
+    store: Ledger
+    clock: Clock
+    nodes: Mapping[str, NodeProxy]
+    networks: Mapping[str, Network]
 
     def next_nonce(self, network: str, chain_id: int, sender: str) -> int:
         """Return the next nonce that the ledger assigns; queued refunds have none."""
-        wallet = self._store.wallet(chain_id, sender)
+        wallet = self.store.wallet(chain_id, sender)
         if wallet is not None:
             return wallet.next_nonce
         method = "eth_getTransactionCount"
-        counted = self._nodes[network].forward(method, [sender, "pending"])
+        counted = self.nodes[network].forward(method, [sender, "pending"])
         return read_quantity(counted, method)
 
     def accept(
@@ -171,7 +163,7 @@ class TransactionSender:
         wanted = _Wanted(payment, network, tenant)
 
         def submit(key: str, reference: str) -> Refund:
-            accepted = self._refunds.submit(
+            accepted = self.refunds.submit(
                 tenant=tenant,
                 idempotency_key=key,
                 request=wanted.request(reference),
@@ -180,7 +172,7 @@ class TransactionSender:
             return accepted.refund
 
         if idempotency_key is not None:
-            earlier = self._store.find(tenant, idempotency_key)
+            earlier = self.store.find(tenant, idempotency_key)
             if earlier is not None and wanted.is_paid_by(earlier):
                 return earlier
         if payment.nonce is not None:
@@ -196,10 +188,10 @@ class TransactionSender:
         if payment.type is None and payment.max_price is None:
             return
         method = "eth_getBlockByNumber"
-        head = self._nodes[wanted.network].forward(method, ["latest", False])
+        head = self.nodes[wanted.network].forward(method, ["latest", False])
         given = head.get("baseFeePerGas") if isinstance(head, dict) else None
         base_fee = None if given is None else read_quantity(given, "baseFeePerGas")
-        fees = self._networks[wanted.network].fees
+        fees = self.networks[wanted.network].fees
         is_legacy = base_fee is None or fees == "legacy"
         in_coin = LegacyTransaction if is_legacy else DynamicFeeTransaction
         sent = TOKEN_FEES.get(fees, in_coin.type)
@@ -222,7 +214,7 @@ class TransactionSender:
     ) -> Refund:
         attempt, tenant = 0, wanted.tenant
         reference = wanted.name_nonce(nonce, attempt)
-        while asked := self._store.find_reference(tenant, reference):
+        while asked := self.store.find_reference(tenant, reference):
             if asked.nonce is not None or not asked.status.is_final:
                 return wanted.require_paid_by(asked)
             # It ended without a nonce, so another payment may have this one.
@@ -241,7 +233,7 @@ class TransactionSender:
             return submit(key or reference, reference)
         except ConflictError:
             # Another process accepted a payment with this nonce at the same moment.
-            racing = self._store.find_reference(tenant, reference)
+            racing = self.store.find_reference(tenant, reference)
             if racing is None:
                 raise
             return wanted.require_paid_by(racing)
@@ -252,7 +244,7 @@ class TransactionSender:
         chain_id, sender = payment.chain_id, payment.sender
         following = self.next_nonce(wanted.network, chain_id, sender)
         if nonce < following:
-            used = self._store.find_transaction(chain_id, sender, nonce)
+            used = self.store.find_transaction(chain_id, sender, nonce)
             for holder in () if used is None else used.payments:
                 if holder.tenant == tenant:
                     return holder
@@ -263,7 +255,7 @@ class TransactionSender:
         if nonce > following:
             # A client may number the payments that it has queued.
             before = wanted.name_nonce(nonce - 1, 0)
-            if self._store.find_reference(tenant, before) is None:
+            if self.store.find_reference(tenant, before) is None:
                 raise InvalidInputError(
                     f"nonce too high: the next nonce of the wallet is {following}",
                     field="nonce",
@@ -271,7 +263,7 @@ class TransactionSender:
         return None
 
     def _accept_in_window(self, wanted: _Wanted, submit: Submit) -> Refund:
-        now = self._clock().timestamp()
+        now = self.clock().timestamp()
         window = int(now // WINDOW_SECONDS)
         shifted = int((now + WINDOW_SECONDS / 2) // WINDOW_SECONDS)
         key, before, after = map(wanted.name, (window, window - 1, window + 1))
@@ -291,13 +283,13 @@ class TransactionSender:
     def _find(self, tenant: str, *keys: str) -> Refund | None:
         """Return the refund with one of *keys* whose window is not over."""
         for key in keys:
-            found = self._store.find(tenant, key)
+            found = self.store.find(tenant, key)
             if found is not None and self._is_recent(found):
                 return found
         return None
 
     def _is_recent(self, refund: Refund) -> bool:
-        age = (self._clock() - refund.created_at).total_seconds()
+        age = (self.clock() - refund.created_at).total_seconds()
         return abs(age) < WINDOW_SECONDS
 
 

@@ -325,22 +325,15 @@ _DECIDING = (
 """What counts first, if a refund has several proposals."""
 
 
+@dataclass(eq=False, repr=False)
 class Explainer:
     """Explains refunds.  Needs no key, so it works while the device is down."""
 
-    def __init__(
-        self,
-        store: Ledger,
-        keys: KeyStore,
-        chains: Mapping[str, Chain],
-        clock: Clock,
-        tenants: TenantRegistry,
-    ) -> None:
-        self._store = store
-        self._keys = keys
-        self._chains = chains
-        self._clock = clock
-        self._tenants = tenants
+    store: Ledger
+    keys: KeyStore
+    chains: Mapping[str, Chain]
+    clock: Clock
+    tenants: TenantRegistry
 
     def explain(self, refund: Refund, *, for_tenant: bool = False) -> Explanation:
         """
@@ -348,32 +341,32 @@ class Explainer:
 
         With *for_tenant* it is for the refund's tenant; otherwise for operators.
         """
-        blocked = self._store.find_block(refund.tenant)
-        stop = self._store.find_stop(refund.chain_id, refund.named)
+        blocked = self.store.find_block(refund.tenant)
+        stop = self.store.find_stop(refund.chain_id, refund.named)
         explanation = Explanation(
             refund=refund,
             policy=self._objection(refund),
-            history=self._store.history(refund.id),
-            transactions=self._store.transactions(refund.id),
+            history=self.store.history(refund.id),
+            transactions=self.store.transactions(refund.id),
             stopped_at=stop.at if stop else None,
-            is_key_revoked=is_blocked(self._keys.keys(), refund.sender),
+            is_key_revoked=is_blocked(self.keys.keys(), refund.sender),
             ahead=self._find_ahead(refund),
             tenant_blocked_at=None if blocked is None else blocked.at,
             decision=self._find_decision(refund),
             batch=None if for_tenant else self._count_batch(refund),
             for_tenant=for_tenant,
         )
-        chain = self._chains.get(refund.network)
+        chain = self.chains.get(refund.network)
         if chain is None or refund.status.is_final:
             return explanation
         return self._add_chain_facts(explanation, chain)
 
     def _find_decision(self, refund: Refund) -> ApprovalState:
         """Return what was decided about *refund*, by proposals that are authentic."""
-        now = self._clock()
+        now = self.clock()
         found = {
             ApprovalState.EXPIRED if each.is_expired(now) else each.state
-            for each in self._store.approvals_of(refund.id)
+            for each in self.store.approvals_of(refund.id)
             if each.is_authentic
         }
         return min(found, key=_DECIDING.index, default=ApprovalState.WAITING)
@@ -382,13 +375,13 @@ class Explainer:
         own = refund.transaction
         if own is None or own.vault is None:
             return None
-        found = self._store.find_transaction(own.chain_id, own.sender, own.nonce)
+        found = self.store.find_transaction(own.chain_id, own.sender, own.nonce)
         return None if found is None else len(found.payment_ids)
 
     def _find_ahead(self, refund: Refund) -> Sequence[Transaction]:
         if refund.sender is None or refund.nonce is None or refund.status.is_final:
             return ()
-        return self._store.open_below(
+        return self.store.open_below(
             refund.chain_id, refund.sender, refund.nonce, _MAX_AHEAD
         )
 
@@ -407,7 +400,7 @@ class Explainer:
                 unanswered[name] = e.code
                 return None
 
-        active = self._keys.active_key()
+        active = self.keys.active_key()
         # The address that pays, or will pay, the refund.
         sender = (
             refund.sender or refund.bound_sender or (active.address if active else "")
@@ -415,12 +408,12 @@ class Explainer:
         wallet_status: WalletStatus | None = None
         in_flight, window = None, chain.network.window
         if sender and window is not None and refund.status is Status.QUEUED:
-            used = self._store.count_in_flight(sender).get(refund.chain_id, 0)
+            used = self.store.count_in_flight(sender).get(refund.chain_id, 0)
             in_flight = used if used >= window else None
         if sender:
             hashes = [transaction.tx_hash for transaction in transactions]
             nodes = chain.client.node_statuses(sender, hashes)
-            reconciler = WalletReconciler(self._store, self._clock)
+            reconciler = WalletReconciler(self.store, self.clock)
             wallet_status = ask("wallet", lambda: reconciler.status(chain, sender))
         head = ask("head", lambda: chain.client.latest_block().number)
         fees = None
@@ -453,10 +446,10 @@ class Explainer:
                 refund_id=refund.id,
                 tenant=refund.tenant,
                 idempotency_key=refund.idempotency_key,
-                networks={name: each.network for name, each in self._chains.items()},
+                networks={name: each.network for name, each in self.chains.items()},
                 wallets=() if refund.sender is None else (refund.sender,),
-                now=self._clock(),
-                limits=self._tenants.limits(refund.tenant),
+                now=self.clock(),
+                limits=self.tenants.limits(refund.tenant),
             )
         except RequestError as e:
             return str(e)

@@ -9,7 +9,7 @@ intent is durable before anything changes, and the outcome is recorded afterward
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 from eth_utils.address import is_checksum_address
@@ -58,35 +58,22 @@ class TenantStatus:
     block: Hold | None
 
 
+@dataclass(eq=False, repr=False)
 class Holds:
     """
     Begins and ends holds: of signatures of one network or all, and of one tenant.
 
-    Every method raises ``StoreError`` if the ledger does not answer.
+    Every method raises ``StoreError`` if the ledger does not answer.  *networks* and
+    *registry* read files when they are called: a stop of everything needs neither.
     """
 
-    def __init__(
-        self,
-        store: Ledger,
-        networks: Callable[[], Mapping[str, Network]],
-        registry: Callable[[], TenantRegistry],
-        admin_audit: AdminAudit,
-        *,
-        alerts: Alerts,
-        clock: Clock,
-    ) -> None:
-        """
-        Begin and end the holds of *store*.
-
-        *networks* and *registry* read files when they are called: a stop of everything
-        needs neither.
-        """
-        self._store = store
-        self._networks = networks
-        self._registry = registry
-        self._admin_audit = admin_audit
-        self._alerts = alerts
-        self._clock = clock
+    store: Ledger
+    networks: Callable[[], Mapping[str, Network]]
+    registry: Callable[[], TenantRegistry]
+    admin_audit: AdminAudit
+    _: KW_ONLY
+    alerts: Alerts
+    clock: Clock
 
     def stop(
         self,
@@ -157,17 +144,17 @@ class Holds:
         )
         if changed:
             alert = Alert.SIGNING_STOPPED
-            self._alerts.resolve(alert, is_known=False, network=network, token=token)
+            self.alerts.resolve(alert, is_known=False, network=network, token=token)
         return StopResult(changed, self.stops())
 
     def stops(self) -> Sequence[Hold]:
         """Return the stops in force: of everything, of networks, and of tokens."""
-        return [stop for stop in self._store.stops() if stop.in_force]
+        return [stop for stop in self.store.stops() if stop.in_force]
 
     def names(self) -> Mapping[int, str]:
         """Return the networks' names by chain id; none while the file is unusable."""
         try:
-            networks = self._networks()
+            networks = self.networks()
         except ConfigurationError:
             return {}
         return {network.chain_id: name for name, network in networks.items()}
@@ -184,7 +171,7 @@ class Holds:
             return name_of_chain(stopped)
         if stopped == EVERYTHING:
             raise InvalidInputError("needs the token's network", field="token")
-        tokens = {} if network is None else self._networks()[network].tokens
+        tokens = {} if network is None else self.networks()[network].tokens
         address = COIN_ADDRESS if token == COIN else token
         address = tokens[token].address if token in tokens else address
         # Without a checksum all letters are small: one that is mistyped is not right.
@@ -194,21 +181,21 @@ class Holds:
 
     def _chain_id(self, network: str | None, chain_id: int | None) -> int:
         if chain_id is not None:
-            known = {*self.names(), *(stop.chain_id for stop in self._store.stops())}
+            known = {*self.names(), *(stop.chain_id for stop in self.store.stops())}
             if chain_id not in known | {EVERYTHING}:
                 raise NotFoundError("no network and no stop has this chain id")
             return chain_id
         if network is None:
             return EVERYTHING
-        found = self._networks().get(network)
+        found = self.networks().get(network)
         if found is None:
             raise NotFoundError("the networks file has no such network")
         return found.chain_id
 
     def tenants(self) -> Sequence[TenantStatus]:
         """Return the tenants of the file and all that are blocked, by name."""
-        listed = self._registry().tenants or {}
-        blocks = {block.tenant: block for block in self._store.blocks()}
+        listed = self.registry().tenants or {}
+        blocks = {block.tenant: block for block in self.store.blocks()}
         return [
             TenantStatus(name, listed.get(name, NO_LIMITS), blocks.get(name))
             for name in sorted({*listed, *blocks})
@@ -222,11 +209,11 @@ class Holds:
             NotFoundError: The tenants file has no such tenant, and it has no refund.
         """
         # Another program may have inserted a block with any name: `unblock` ends it.
-        blocks = self._store.blocks()
+        blocks = self.store.blocks()
         block = next((each for each in blocks if each.tenant == name), None)
         if block is None and not self._exists(name):
             raise NotFoundError("there is no such tenant: see `hotwallet tenants list`")
-        return TenantStatus(name, self._registry().limits(name), block)
+        return TenantStatus(name, self.registry().limits(name), block)
 
     def block(self, name: str, actor: Actor, evidence: Evidence | None = None) -> bool:
         """
@@ -266,16 +253,16 @@ class Holds:
     ) -> bool:
         found = None if evidence is None else json.dumps(evidence, sort_keys=True)
         alert = None if evidence is None else Alert.SIGNING_STOPPED
-        with self._admin_audit.attempt(action, actor, **facts):
-            at, by = self._clock(), actor.name
+        with self.admin_audit.attempt(action, actor, **facts):
+            at, by = self.clock(), actor.name
             hold = Hold(find_name(), at, actor.reason, by, alert, found)
             facts |= {"contract": hold.token} if hold.token else {}
-            changed = self._store.begin_hold(hold)
+            changed = self.store.begin_hold(hold)
             self._write(action, actor, changed, facts | _given(evidence=evidence))
         if changed and (evidence or hold.scope is not Scope.TENANT):
             facts |= {"reason": actor.reason, "actor": by}
             facts |= {} if evidence is None else {"network": evidence["network"]}
-            self._alerts.sound(Alert.SIGNING_STOPPED, **facts)
+            self.alerts.sound(Alert.SIGNING_STOPPED, **facts)
         return changed
 
     def _end(
@@ -285,26 +272,26 @@ class Holds:
         find_name: Callable[[], str],
         **facts: Any,
     ) -> bool:
-        with self._admin_audit.attempt(action, actor, **facts):
+        with self.admin_audit.attempt(action, actor, **facts):
             name = find_name()
-            held = (*self._store.stops(), *self._store.last_blocks())
+            held = (*self.store.stops(), *self.store.last_blocks())
             hold = next((each for each in held if each.name == name), None)
             changed = False
             if hold is not None and hold.in_force:
                 if not hold.is_authentic:
                     raise hold.error()
                 facts |= {"contract": hold.token} if hold.token else {}
-                with self._admin_audit.authorize(action, actor, **_state(hold)) as use:
-                    at = self._clock()
-                    changed = self._store.end_hold(name, at, hold.version, use)
+                with self.admin_audit.authorize(action, actor, **_state(hold)) as use:
+                    at = self.clock()
+                    changed = self.store.end_hold(name, at, hold.version, use)
             self._write(action, actor, changed, facts)
         return changed
 
     def _write(
         self, action: AuditAction, actor: Actor, changed: bool, facts: Facts
     ) -> None:
-        changes = self._store.hold_changes()
-        self._admin_audit.write(
+        changes = self.store.hold_changes()
+        self.admin_audit.write(
             action, actor, hold_changes=changes, changed=changed, **facts
         )
 
@@ -315,11 +302,11 @@ class Holds:
     def _exists(self, name: str) -> bool:
         if not is_tenant_name(name):
             return False
-        listed = self._registry().tenants
+        listed = self.registry().tenants
         if listed is None or name in listed:
             return True
         # One that was removed from the file may still have queued refunds.
-        return self._store.list(name, limit=1).refunds != ()
+        return self.store.list(name, limit=1).refunds != ()
 
 
 def require_tenant_unblocked(store: ControlStore, tenant: str) -> None:

@@ -142,6 +142,7 @@ def _repair(
     return RepairResult(name, status, resumed=True, accepted=accepted)
 
 
+@dataclass(eq=False, repr=False)
 class NonceAdmin:
     """
     Runs operator commands on the wallets of *chains*.
@@ -150,29 +151,22 @@ class NonceAdmin:
     another ``HotWalletError`` if the ledger or a chain does not answer.
     """
 
-    def __init__(
-        self,
-        store: Ledger,
-        chains: Mapping[str, Chain],
-        admin_audit: AdminAudit,
-        clock: Clock,
-    ) -> None:
-        self._store = store
-        self._chains = chains
-        self._admin_audit = admin_audit
-        self._clock = clock
+    store: Ledger
+    chains: Mapping[str, Chain]
+    admin_audit: AdminAudit
+    clock: Clock
 
     def repair(self, network: str | None, actor: Actor) -> Sequence[RepairResult]:
         """Resume paused wallets if possible, and accept their foreign transactions."""
         action = AuditAction.NONCE_REPAIR
         done: list[RepairResult] = []
         for name in self._names(network):
-            with self._admin_audit.attempt(action, actor, network=name):
+            with self.admin_audit.attempt(action, actor, network=name):
                 chains = {name: self._chain(name)}
                 repairs = repair_wallets(
-                    self._store,
+                    self.store,
                     chains,
-                    self._clock,
+                    self.clock,
                     apply=True,
                     authorize=partial(self._authorize, actor),
                 )
@@ -181,7 +175,7 @@ class NonceAdmin:
                     self._audit_accepted(name, each.accepted, actor)
                     results.append(each)
                 facts = _summarize(results)
-                self._admin_audit.write(action, actor, network=name, **facts)
+                self.admin_audit.write(action, actor, network=name, **facts)
             done += results
         return done
 
@@ -204,12 +198,12 @@ class NonceAdmin:
         changed = {}
         for name in self._names(network):
             facts: Facts = {"network": name, "address": redact_address(address)}
-            with self._admin_audit.attempt(action, actor, **facts):
+            with self.admin_audit.attempt(action, actor, **facts):
                 chain, revoked = self._chain(name), self._parse_revoked(address)
                 accepted = self._resume_revoked(name, chain, revoked, actor)
                 self._audit_accepted(name, accepted or (), actor)
                 facts["changed"] = changed[name] = accepted is not None
-                self._admin_audit.write(action, actor, **facts)
+                self.admin_audit.write(action, actor, **facts)
         return changed
 
     def waiting(self, address: str, network: str | None) -> Mapping[str, bool]:
@@ -223,7 +217,7 @@ class NonceAdmin:
 
     def _parse_revoked(self, address: str) -> str:
         parsed = parse_address(address, field="address")
-        if not is_blocked(self._store.keys(), parsed):
+        if not is_blocked(self.store.keys(), parsed):
             raise ConflictError(
                 "no key with this address is revoked: see `hotwallet keys list`"
             )
@@ -237,8 +231,8 @@ class NonceAdmin:
         if wallet is None:
             return None
         mined = chain.client.transaction_count(address)
-        foreign = self._store.foreign_transactions(wallet.chain_id, address)
-        reconciler = WalletReconciler(self._store, self._clock)
+        foreign = self.store.foreign_transactions(wallet.chain_id, address)
+        reconciler = WalletReconciler(self.store, self.clock)
         if not reconciler.is_known(chain, wallet, mined):
             raise WalletPausedError(
                 "a block has a transaction that the ledger does not know: try again"
@@ -246,7 +240,7 @@ class NonceAdmin:
             )
         facts = _paused_facts(network, wallet, foreign)
         action = AuditAction.NONCE_ABANDON
-        with self._admin_audit.authorize(action, actor, **facts) as use:
+        with self.admin_audit.authorize(action, actor, **facts) as use:
             reconciler.accept_and_resume(wallet, foreign, use)
         return foreign
 
@@ -256,10 +250,10 @@ class NonceAdmin:
         """Require an approval of the foreign transactions in *status*."""
         facts = _paused_facts(network, status.wallet, status.foreign)
         action = AuditAction.FOREIGN_TRANSACTION_ACCEPT
-        return self._admin_audit.authorize(action, actor, **facts)
+        return self.admin_audit.authorize(action, actor, **facts)
 
     def _paused_wallet(self, chain: Chain, address: str) -> Wallet | None:
-        wallet = self._store.wallet(chain.network.chain_id, address)
+        wallet = self.store.wallet(chain.network.chain_id, address)
         if wallet is not None and not wallet.is_authentic:
             raise wallet.error()
         return wallet if wallet is not None and wallet.is_paused else None
@@ -268,7 +262,7 @@ class NonceAdmin:
         self, network: str, accepted: Sequence[UnrecordedTransaction], actor: Actor
     ) -> None:
         for transaction in accepted:
-            self._admin_audit.write(
+            self.admin_audit.write(
                 AuditAction.FOREIGN_TRANSACTION_ACCEPT,
                 actor,
                 network=network,
@@ -278,12 +272,12 @@ class NonceAdmin:
             )
 
     def _names(self, network: str | None) -> Sequence[str]:
-        return list(self._chains) if network is None else [network]
+        return list(self.chains) if network is None else [network]
 
     def _chain(self, name: str) -> Chain:
-        if name not in self._chains:
+        if name not in self.chains:
             raise NotFoundError("the networks file has no such network")
-        return self._chains[name]
+        return self.chains[name]
 
 
 def _paused_facts(

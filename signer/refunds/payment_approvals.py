@@ -7,7 +7,7 @@ So a process may die between the two, and the next one completes the step.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from signer.alerts import Alert, Alerts
@@ -109,6 +109,7 @@ def decide(policy: PaymentPolicy, refund: Refund, network: Network) -> Decision:
     )
 
 
+@dataclass(eq=False, repr=False)
 class PaymentApprovals:
     """
     Asks for the approvals of refunds, and follows the decisions.
@@ -116,20 +117,14 @@ class PaymentApprovals:
     Every method raises ``StoreError`` if the ledger does not answer.
     """
 
-    def __init__(
-        self,
-        store: Ledger,
-        audit: AuditLog,
-        alerts: Alerts,
-        clock: Clock,
-        policy: PaymentPolicy,
-    ) -> None:
-        self._store = store
-        self._audit = audit
-        self._alerts = alerts
-        self._clock = clock
-        self._policy = policy
-        self._changes = ApprovalChanges(store, audit, clock)
+    store: Ledger
+    audit: AuditLog
+    alerts: Alerts
+    clock: Clock
+    policy: PaymentPolicy
+
+    def __post_init__(self) -> None:
+        self._changes = ApprovalChanges(self.store, self.audit, self.clock)
 
     def propose(
         self,
@@ -152,11 +147,11 @@ class PaymentApprovals:
 
     def announce(self, proposed: ProposedApproval, tenant: str) -> None:
         """Log a stored request, and alert; once in a while for each *tenant*."""
-        self._audit.log(proposed.record)
+        self.audit.log(proposed.record)
         self._alert(proposed.approval, tenant)
 
     def _alert(self, approval: Approval, tenant: str) -> None:
-        self._alerts.remind(
+        self.alerts.remind(
             Alert.APPROVAL_REQUESTED,
             tenant,
             action=approval.action,
@@ -171,9 +166,9 @@ class PaymentApprovals:
         A sweep pays an address of the wallet, and is requested by an administrator: the
         policy refuses one that would need an approval.
         """
-        if refund.bound_sender is not None or not self._policy.policy.has_approvals:
+        if refund.bound_sender is not None or not self.policy.policy.has_approvals:
             return None
-        return decide(self._policy, refund, network).need
+        return decide(self.policy, refund, network).need
 
     def settle(self, refund: Refund, need: ApprovalNeed) -> Approval:
         """
@@ -189,9 +184,9 @@ class PaymentApprovals:
             RowNotAuthenticError: Another program changed the approval.
             StaleStateError: Another process changes it.
         """
-        now = self._clock()
-        exact = self._store.find_approval(build_proposal(refund, need).digest)
-        others = self._store.approvals_of(refund.id)
+        now = self.clock()
+        exact = self.store.find_approval(build_proposal(refund, need).digest)
+        others = self.store.approvals_of(refund.id)
         found = _choose(refund, need, exact, others)
         if found is None:
             return self._propose_again(refund, need, others, now)
@@ -209,8 +204,8 @@ class PaymentApprovals:
 
     def withdraw(self, refund: Refund) -> None:
         """Close the proposal of *refund*, which ends without a decision."""
-        for found in self._store.approvals_of(refund.id):
-            if found.is_unused(self._clock()):
+        for found in self.store.approvals_of(refund.id):
+            if found.is_unused(self.clock()):
                 rejected, action = ApprovalState.REJECTED, AuditAction.APPROVAL_REJECT
                 why = "the refund ended meanwhile"
                 self._changes.move(found, rejected, action, WORKER, why)
@@ -230,7 +225,7 @@ class PaymentApprovals:
             RowNotAuthenticError, StaleStateError: As ``settle``.
         """
         if need == AMOUNT_NEED and any(
-            _signs(transaction, each) for each in self._store.attempts(transaction)
+            _signs(transaction, each) for each in self.store.attempts(transaction)
         ):
             return
         self.require_approved(payment, need)
@@ -271,12 +266,12 @@ class PaymentApprovals:
                 why = "other rules demand an approval now"
                 self._changes.move(each, expired, action, WORKER, why)
         proposed = self.propose(refund, WORKER, now, need)
-        self._store.put_approval(None, proposed.approval, proposed.record)
+        self.store.put_approval(None, proposed.approval, proposed.record)
         self.announce(proposed, refund.tenant)
         return proposed.approval
 
     def _is_signed(self, approval: Approval) -> bool:
-        approvers = self._policy.approvers
+        approvers = self.policy.approvers
         return approvers is None or approvers.accepts(approval)
 
     def _ask_again(self, before: Approval, tenant: str, now: datetime) -> Approval:

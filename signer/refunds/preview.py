@@ -11,7 +11,7 @@ The answer promises nothing: a moment later, another refund may have used the li
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from enum import StrEnum
 
 from signer.chain.chain import Chain
@@ -184,29 +184,19 @@ class _Facts:
             self.delays.append(code)
 
 
+@dataclass(eq=False, repr=False)
 class Previewer:
     """Makes previews.  Needs no key."""
 
-    def __init__(
-        self,
-        store: Ledger,
-        keys: KeyStore,
-        chains: Mapping[str, Chain],
-        *,
-        wallets: Callable[[], Collection[str]],
-        clock: Clock,
-        tenants: TenantRegistry,
-        gas_price_check: GasPriceCheck,
-        policy: PaymentPolicy,
-    ) -> None:
-        self._store = store
-        self._keys = keys
-        self._chains = chains
-        self._wallets = wallets
-        self._clock = clock
-        self._tenants = tenants
-        self._gas_price_check = gas_price_check
-        self._policy = policy
+    store: Ledger
+    keys: KeyStore
+    chains: Mapping[str, Chain]
+    _: KW_ONLY
+    wallets: Callable[[], Collection[str]]
+    clock: Clock
+    tenants: TenantRegistry
+    gas_price_check: GasPriceCheck
+    policy: PaymentPolicy
 
     def preview(self, tenant: str, request: RefundRequest) -> Preview:
         """
@@ -228,13 +218,13 @@ class Previewer:
             raise  # It is no request for a refund.
         except (RequestError, LimitReachedError) as e:
             return Preview(refusal=e)
-        chain, facts = self._chains[refund.network], _Facts()
+        chain, facts = self.chains[refund.network], _Facts()
         refund, decision = self._decide(refund, chain, facts)
         with facts.noting_delays():
-            stop = self._store.find_stop(refund.chain_id, refund.named)
+            stop = self.store.find_stop(refund.chain_id, refund.named)
             if stop is not None:
                 raise stop.error()
-        active = self._keys.active_key()
+        active = self.keys.active_key()
         if active is None:
             facts.note(KeyNotFoundError.code)
         else:
@@ -257,7 +247,7 @@ class Previewer:
         self, refund: Refund, chain: Chain, facts: _Facts
     ) -> tuple[Refund, Decision]:
         """Return the refund as it would be stored, and the policy's decision."""
-        decision = decide(self._policy, refund, chain.network)
+        decision = decide(self.policy, refund, chain.network)
         if decision.need is not None:
             refund = replace(refund, state=PaymentState.AWAITING_APPROVAL)
         elif decision.verdict is not Verdict.ALLOW:
@@ -268,22 +258,22 @@ class Previewer:
 
     def _admit(self, tenant: str, request: RefundRequest) -> Refund:
         """Return the refund that would be stored; raises ``RequestError``."""
-        require_tenant_unblocked(self._store, tenant)
-        now = self._clock()
+        require_tenant_unblocked(self.store, tenant)
+        now = self.clock()
         refund_id = new_refund_id(now)
         refund = admit(
             request,
             refund_id=refund_id,
             tenant=tenant,
             idempotency_key=refund_id,  # No request has it: a new one.
-            networks={name: each.network for name, each in self._chains.items()},
-            wallets=self._wallets(),
+            networks={name: each.network for name, each in self.chains.items()},
+            wallets=self.wallets(),
             now=now,
-            limits=self._tenants.limits(tenant),
+            limits=self.tenants.limits(tenant),
         )
-        require_gas(self._store, refund, self._tenants.limits(tenant))
-        self._policy.screen(refund)
-        self._store.find_earlier(refund, self._tenants.owners(tenant))
+        require_gas(self.store, refund, self.tenants.limits(tenant))
+        self.policy.screen(refund)
+        self.store.find_earlier(refund, self.tenants.owners(tenant))
         return refund
 
     def _ask_nodes(
@@ -295,7 +285,7 @@ class Previewer:
         with facts.noting_delays():
             self._require_wallet(chain, sender, preflight.pending_count)
         with facts.noting_delays():
-            limits = VaultLimits(self._store, chain, sender)
+            limits = VaultLimits(self.store, chain, sender)
             limits.require(refund)
         (estimate,) = preflight.estimates
         if isinstance(estimate, ExecutionRevertedError):
@@ -308,14 +298,14 @@ class Previewer:
         gas = bound_gas(estimate, refund, chain)
         facts.quote = _quote(preflight.fees, chain, estimate, gas)
         max_fee = facts.quote.max_fee
-        if self._gas_price_check.find_exceeded(chain, sender, max_fee) is not None:
+        if self.gas_price_check.find_exceeded(chain, sender, max_fee) is not None:
             facts.note(FeesAboveRecentError.code)
         if chain.client.balance(sender) < facts.quote.at_most:
             facts.note(InsufficientFundsError.code)
 
     def _require_wallet(self, chain: Chain, sender: str, counted: int) -> None:
         """Require that the wallet would assign a nonce; it may not be opened yet."""
-        wallet = self._store.wallet(chain.network.chain_id, sender)
+        wallet = self.store.wallet(chain.network.chain_id, sender)
         if wallet is None:
             return
         if wallet.is_paused:
@@ -326,13 +316,13 @@ class Previewer:
     def _check_limits(
         self, refund: Refund, chain: Chain, quote: FeeQuote | None
     ) -> Sequence[LimitCheck]:
-        tenant = self._tenants.limits(refund.tenant)
+        tenant = self.tenants.limits(refund.tenant)
         network = chain.network
         limits = Limits.for_tenant(tenant, refund.network, network, refund.token)
         bounds = list_bounds(limits)
         if not bounds:
             return ()
-        everyone, own = self._store.spent(refund)
+        everyone, own = self.store.spent(refund)
         gas = 0 if quote is None else quote.gas_limit
         return [
             self._check_limit(
@@ -348,7 +338,7 @@ class Previewer:
         left = max(0, bound.limit - spent.counted(bound.name))
         check = LimitCheck(bound, left, added <= left)
         # What is left of a shared limit shows what other tenants pay, and to whom.
-        if bound.scope is LimitScope.SERVICE and self._tenants.has_several:
+        if bound.scope is LimitScope.SERVICE and self.tenants.has_several:
             return replace(check, left=None)
         return check
 

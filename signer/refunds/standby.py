@@ -11,6 +11,7 @@ while, and no longer.
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 
 from signer.model.worker_row import find_running
@@ -26,28 +27,27 @@ LOOK_SECONDS = 5.0
 """How often it reads which workers run."""
 
 
+@dataclass(eq=False, repr=False)
 class Standby:
-    """Whether another worker of the same ledger leads; threads may share it."""
+    """
+    Whether another worker of the same ledger leads; threads may share it.
 
-    def __init__(
-        self,
-        store: SharedState,
-        name: str,
-        clock: Clock,
-        timer: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """*name* is that of this worker, if it is one; *clock* is the ledger's."""
-        self._store = store
-        self._name = name
-        self._clock = clock
-        self._timer = timer
+    *name* is that of this worker, if it is one; *clock* is the ledger's.
+    """
+
+    store: SharedState
+    name: str
+    clock: Clock
+    timer: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         self._due = float("-inf")
         self._leads = True
 
     def __call__(self) -> timedelta:
         """Return how long to leave what is due to others; raises ``StoreError``."""
-        if self._timer() >= self._due:
-            self._due = self._timer() + LOOK_SECONDS
-            running = find_running(self._store.workers(), self._clock())
-            self._leads = not running or running[0].name == self._name
+        if self.timer() >= self._due:
+            self._due = self.timer() + LOOK_SECONDS
+            running = find_running(self.store.workers(), self.clock())
+            self._leads = not running or running[0].name == self.name
         return timedelta(0) if self._leads else PATIENCE

@@ -1,7 +1,7 @@
 """What a vault can pay now: asked before nonces are assigned, and counted down."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from signer.alerts import Alert, Alerts
 from signer.chain.chain import Chain
@@ -31,27 +31,24 @@ class _Left:
     day: int
 
 
+@dataclass(eq=False, repr=False)
 class VaultLimits:
     """
     The limits of the vault of *chain*, for refunds that *sender* is to pay.
 
     They spare a refund the wait for a transaction that would skip it.  The contract
     decides: other processes pay meanwhile.
+
+    They report to *alerts*, if the refunds are accepted.
     """
 
-    def __init__(
-        self,
-        store: Ledger,
-        chain: Chain,
-        sender: str,
-        *,
-        alerts: Alerts | None = None,
-    ) -> None:
-        """Report to *alerts*, if the refunds are accepted."""
-        self._store = store
-        self._chain = chain
-        self._sender = sender
-        self._alerts = alerts
+    store: Ledger
+    chain: Chain
+    sender: str
+    _: KW_ONLY
+    alerts: Alerts | None = None
+
+    def __post_init__(self) -> None:
         self._left: dict[str, _Left] = {}
         self._refused: set[str] = set()
 
@@ -63,7 +60,7 @@ class VaultLimits:
             InsufficientFundsError: It holds less, besides what was counted.
             VaultLimitError: *sender* is no operator, or a cap does not permit it.
         """
-        vault = find_vault(refund, self._chain.network)
+        vault = find_vault(refund, self.chain.network)
         if vault is None:
             return
         left = self._left.get(refund.token_address)
@@ -73,7 +70,7 @@ class VaultLimits:
             raise self._refusal(refund, "the cap of an item is lower than the refund")
         if refund.amount > left.today and left.spent:
             # The vault does not know the clock of this host.
-            seconds = self._chain.client.latest_block().timestamp
+            seconds = self.chain.client.latest_block().timestamp
             if seconds // _SECONDS_A_DAY != left.day:
                 left.today += left.spent
             left.spent = 0
@@ -89,23 +86,23 @@ class VaultLimits:
 
     def resolve_alerts(self, refunds: Iterable[Refund], alerts: Alerts) -> None:
         """Resolve the alerts of the tokens of which none of *refunds* was refused."""
-        network = self._chain.network
+        network = self.chain.network
         paid = (each for each in refunds if find_vault(each, network) is not None)
         tokens = {each.token: each.network for each in paid}
         for token in tokens.keys() - self._refused:
             alerts.resolve(Alert.VAULT_LIMIT, network=tokens[token], token=token)
 
     def _read(self, vault: str, refund: Refund) -> _Left:
-        rules, token = VaultRules(self._chain.client, vault), refund.token_address
-        state = rules.state(self._sender, token)
+        rules, token = VaultRules(self.chain.client, vault), refund.token_address
+        state = rules.state(self.sender, token)
         if not state.is_operator:
-            raise self._refusal(refund, f"{self._sender} is not one of its operators")
-        amounts = self._store.unmined_amounts(refund.chain_id, vault, token)
+            raise self._refusal(refund, f"{self.sender} is not one of its operators")
+        amounts = self.store.unmined_amounts(refund.chain_id, vault, token)
         # What a removed operator has sent reverts: it may wait for ever.
         unmined = sum(
             amount
             for sender, amount in amounts.items()
-            if sender == self._sender or rules.is_operator(sender)
+            if sender == self.sender or rules.is_operator(sender)
         )
         caps, spent = state.caps, state.spent
         today = caps.per_day - spent - unmined
@@ -113,8 +110,8 @@ class VaultLimits:
 
     def _refusal(self, refund: Refund, problem: str) -> VaultLimitError:
         self._refused.add(refund.token)
-        if self._alerts is not None:
-            report_limit(self._alerts, refund, problem)
+        if self.alerts is not None:
+            report_limit(self.alerts, refund, problem)
         return VaultLimitError(f"the vault does not pay the refund now: {problem}")
 
 

@@ -13,7 +13,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
 
@@ -277,39 +277,31 @@ _PAIR = 2  # Of so many nodes, one that answers decides.
 """How often alerts are repeated: a top-up takes hours."""
 
 
+@dataclass(eq=False, repr=False)
 class WalletMonitor:
-    """Measures each network; raises alerts about the wallet and about nodes."""
+    """
+    Measures each network; raises alerts about the wallet and about nodes.
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        chains: Mapping[str, Chain],
-        alerts: Alerts,
-        *,
-        name: str,
-        clock: Clock,
-        meter: Meter,
-        check: Callable[[str, Chain], None] = lambda name, chain: None,
-        timer: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """
-        Look while the worker *name* is the one that has run for the longest time.
+    It looks while the worker *name* is the one that has run for the longest time.
+    *check* raises an error if a network is not as the configuration says.
+    """
 
-        *check* raises an error if a network is not as the configuration says.
-        """
-        self._ledger = ledger
-        self._chains = chains
-        self._alerts = alerts
-        self._name = name
-        self._clock = clock
-        self._meter = meter
-        self._check = check
+    ledger: Ledger
+    chains: Mapping[str, Chain]
+    alerts: Alerts
+    _: KW_ONLY
+    name: str
+    clock: Clock
+    meter: Meter
+    check: Callable[[str, Chain], None] = lambda name, chain: None
+    timer: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         self._read: dict[_Read, tuple[float, NetworkView]] = {}
         self._checked: dict[str, float] = {}
-        self._nodes = NodeAlarm(alerts, timer)
-        self._timer = timer
+        self._nodes = NodeAlarm(self.alerts, self.timer)
         self._heads: dict[str, tuple[int, float]] = {}  # And since when.
-        self._open_at = timer()  # When a refund was open, or this began.
+        self._open_at = self.timer()  # When a refund was open, or this began.
         self._log = structlog.get_logger("wallets")
 
     def run(self, wait: Wait) -> None:
@@ -327,15 +319,15 @@ class WalletMonitor:
         Returns:
             The seconds until the next look.
         """
-        running = find_running(self._ledger.workers(), self._clock())
-        is_ours = bool(running) and running[0].name == self._name
-        active = self._ledger.active_key() if is_ours else None
-        oldest = find_oldest(self._ledger.open_refunds()) if is_ours else {}
+        running = find_running(self.ledger.workers(), self.clock())
+        is_ours = bool(running) and running[0].name == self.name
+        active = self.ledger.active_key() if is_ours else None
+        oldest = find_oldest(self.ledger.open_refunds()) if is_ours else {}
         if oldest:
-            self._open_at = self._timer()
+            self._open_at = self.timer()
         pause = IDLE_LOOK_SECONDS if self._is_idle() else LOOK_SECONDS
         pause = pause if is_ours else WAIT_SECONDS
-        for name, chain in self._chains.items():
+        for name, chain in self.chains.items():
             view = None
             if active is None:
                 self._read.clear()
@@ -346,24 +338,24 @@ class WalletMonitor:
                 problems = dict(self._problems(chain, view, oldest.get(name)))
                 if self._nodes.look(name, view.nodes, problems) or not view.has_quorum:
                     pause = AGAIN_SECONDS
-            self._meter.looked(name, view)
+            self.meter.looked(name, view)
         return pause
 
     def _is_idle(self) -> bool:
-        return self._timer() - self._open_at >= IDLE_AFTER_SECONDS
+        return self.timer() - self._open_at >= IDLE_AFTER_SECONDS
 
     def _view(self, name: str, chain: Chain, address: str) -> NetworkView:
         statuses = chain.client.node_statuses(None, ())
         nodes, age = compare_nodes(statuses), self._head_age(name, statuses)
         key = name, address, self._find_revoked(chain)
         at, view = self._read.get(key, (-math.inf, NetworkView(nodes)))
-        now = self._timer()
+        now = self.timer()
         rarely = _IDLE_FUNDS_SECONDS if self._is_idle() else _FUNDS_SECONDS
         is_due = now - at >= rarely or _is_worrying(view, chain)
         if is_due or self._has_first_payment(chain, view):
             view = self._read_all(*key, chain)
             self._read[key] = now, view
-        view = replace(view, nodes=nodes, head_age=age, at=self._clock())
+        view = replace(view, nodes=nodes, head_age=age, at=self.clock())
         if view.problem is not None or _has_quorum(nodes):
             return view
         return replace(view, has_quorum=False, problem=ChainUnavailableError.code)
@@ -373,22 +365,22 @@ class WalletMonitor:
         unknown = [each for each in view.funds if each.refunds_left is None]
         if not any(each.asset == COIN for each in unknown):
             return False
-        return bool(self._ledger.last_payments(chain.network.chain_id, 1))
+        return bool(self.ledger.last_payments(chain.network.chain_id, 1))
 
     def _find_revoked(self, chain: Chain) -> frozenset[str]:
         """Return the addresses of revoked keys, if the network has a vault."""
-        ring = [] if chain.network.vault is None else self._ledger.keys()
+        ring = [] if chain.network.vault is None else self.ledger.keys()
         return frozenset(key.address for key in ring if key.state is KeyState.BLOCKED)
 
     def _read_all(
         self, name: str, address: str, revoked: frozenset[str], chain: Chain
     ) -> NetworkView:
         try:
-            if self._timer() - self._checked.get(name, -math.inf) >= _TOKENS_SECONDS:
-                self._check(name, chain)
-                self._checked[name] = self._timer()
+            if self.timer() - self._checked.get(name, -math.inf) >= _TOKENS_SECONDS:
+                self.check(name, chain)
+                self._checked[name] = self.timer()
             fee = read_max_fee(chain)
-            funds = read_funds(chain, address, self._ledger, fee)
+            funds = read_funds(chain, address, self.ledger, fee)
             nonce = chain.client.transaction_count(address)
             missing = self._count_missing(chain, address, nonce)
             is_delegated = chain.client.code(address) != b""
@@ -411,7 +403,7 @@ class WalletMonitor:
         ]
         if not heads:
             return None
-        head, now = statistics.median_low(heads), self._timer()
+        head, now = statistics.median_low(heads), self.timer()
         known, since = self._heads.get(name, (None, now))
         if known != head:
             self._heads[name] = head, now
@@ -428,30 +420,30 @@ class WalletMonitor:
         elif view.head_age is not None and 0 < limit < view.head_age:
             yield Alert.CHAIN_STALLED, {"seconds": int(view.head_age)}
         if oldest is not None:
-            seconds = waited_seconds(oldest, self._clock())
+            seconds = waited_seconds(oldest, self.clock())
             if seconds > LATE_SECONDS:
                 facts = {"status": str(oldest.status), "code": oldest.blocked_by}
                 yield Alert.REFUNDS_LATE, {**facts, "seconds": int(seconds)}
 
     def _count_missing(self, chain: Chain, address: str, nonce: int) -> int:
-        wallet = self._ledger.wallet(chain.network.chain_id, address)
+        wallet = self.ledger.wallet(chain.network.chain_id, address)
         return (
-            0 if wallet is None else len(read_nonces(self._ledger, wallet, nonce).gaps)
+            0 if wallet is None else len(read_nonces(self.ledger, wallet, nonce).gaps)
         )
 
     def _check_code(self, name: str, address: str, is_delegated: bool | None) -> None:
         if is_delegated is False:
-            self._alerts.resolve(Alert.WALLET_DELEGATED, network=name, address=address)
+            self.alerts.resolve(Alert.WALLET_DELEGATED, network=name, address=address)
         elif is_delegated:
-            self._alerts.remind(Alert.WALLET_DELEGATED, network=name, address=address)
+            self.alerts.remind(Alert.WALLET_DELEGATED, network=name, address=address)
 
     def _warn(self, name: str, chain: Chain, funds: Sequence[Funds]) -> None:
         for each in funds:
             if not each.is_low(chain.network):
-                self._alerts.resolve(Alert.LOW_BALANCE, network=name, asset=each.asset)
+                self.alerts.resolve(Alert.LOW_BALANCE, network=name, asset=each.asset)
             else:
                 hours = each.hours_left
-                self._alerts.remind(
+                self.alerts.remind(
                     Alert.LOW_BALANCE,
                     network=name,
                     asset=each.asset,

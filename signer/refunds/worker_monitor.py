@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
@@ -30,53 +31,52 @@ _RETRY_SECONDS = 1.0
 _MOST_BYTES = 60_000  # The table refuses more than 64 KiB.
 
 
+@dataclass(eq=False, repr=False)
 class Heartbeat:
-    """Records the last pass of this worker, if it is called after each pass."""
+    """
+    Records the last pass of this worker, if it is called after each pass.
 
-    def __init__(
-        self,
-        store: SharedState,
-        clock: Clock,
-        metrics: Callable[[], str] = str,
-        timer: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Store what *metrics* returns with each pass; *clock* is the ledger's."""
+    It stores what *metrics* returns with each pass; *clock* is the ledger's.
+    """
+
+    store: SharedState
+    clock: Clock
+    metrics: Callable[[], str] = str
+    timer: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         self.name = secrets.token_hex(4)
-        self._store = store
-        self._clock = clock
-        self._metrics = metrics
-        self._timer = timer
         self._started_at: datetime | None = None
         self._due = float("-inf")
         self._log = structlog.get_logger("worker")
 
     def __call__(self) -> None:
         """Record that a pass was completed now, if that is due; never raises."""
-        if self._timer() < self._due:
+        if self.timer() < self._due:
             return
-        self._due = self._timer() + RECORD_EVERY_SECONDS
+        self._due = self.timer() + RECORD_EVERY_SECONDS
         try:
-            self._record(self._clock())
+            self._record(self.clock())
         except HotWalletError as e:
             # Soon again: the watchers see a row that is too old once they can read it.
-            self._due = self._timer() + _RETRY_SECONDS
+            self._due = self.timer() + _RETRY_SECONDS
             self._log.warning("pass-not-recorded", code=e.code)
 
     def end(self) -> None:
         """Remove the row of this worker, which ends as intended; never raises."""
         with suppress(HotWalletError):
-            self._store.remove_worker(self.name)
+            self.store.remove_worker(self.name)
 
     def _record(self, at: datetime) -> None:
         if self._started_at is None:
             # What this worker replaces: processes that were killed.
-            self._store.forget_workers(at - STOPPED_AFTER)
+            self.store.forget_workers(at - STOPPED_AFTER)
             self._started_at = at
             self._log.info("worker-started", worker=self.name, pid=os.getpid())
-        metrics = self._metrics()
+        metrics = self.metrics()
         if len(metrics.encode()) > _MOST_BYTES:
             metrics = ""
-        self._store.record_pass(WorkerRow(self.name, self._started_at, at, metrics))
+        self.store.record_pass(WorkerRow(self.name, self._started_at, at, metrics))
 
 
 LOOK_SECONDS = 3.0
@@ -93,23 +93,22 @@ _LOOKS_TO_LOG = 3
 """A process that has no webhook leaves it to others that have one: up to 29 seconds."""
 
 
+@dataclass(eq=False, repr=False)
 class WorkerMonitor:
-    """Raises ``worker-stopped``, and repeats it every five minutes while it lasts."""
+    """
+    Raises ``worker-stopped``, and repeats it every five minutes while it lasts.
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        alerts: Alerts,
-        clock: Clock,
-        timer: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Watch the workers of *ledger*, whose clock *clock* is."""
-        self._ledger = ledger
-        self._alerts = alerts
-        self._clock = clock
-        self._timer = timer
+    *clock* is that of *ledger*.
+    """
+
+    ledger: Ledger
+    alerts: Alerts
+    clock: Clock
+    timer: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         self._log = structlog.get_logger("workers")
-        self._looks = _LOOKS_TO_SEND if alerts.are_sent else _LOOKS_TO_LOG
+        self._looks = _LOOKS_TO_SEND if self.alerts.are_sent else _LOOKS_TO_LOG
         self._seen: frozenset[WorkerRow] = frozenset()
         self._times_seen = 0
         self._missing_since: float | None = None
@@ -123,7 +122,7 @@ class WorkerMonitor:
 
     def look(self) -> None:
         """Read the rows once, and raise the alert if it is due."""
-        workers, now = self._ledger.workers(), self._clock()
+        workers, now = self.ledger.workers(), self.clock()
         stopped = find_stopped(workers, now)
         missing_for = self._missing_for(workers)
         if missing_for >= STOPPED_AFTER + (self._looks - _LOOKS_TO_SEND) * _LOOK:
@@ -137,8 +136,8 @@ class WorkerMonitor:
         try:
             self.look()
             self._unreachable_since = None
-            self._alerts.resolve(Alert.DATABASE_UNREACHABLE)
-            self._alerts.refresh()
+            self.alerts.resolve(Alert.DATABASE_UNREACHABLE)
+            self.alerts.refresh()
         except HotWalletError as e:
             # Nothing is known of the time in which the ledger did not answer.
             self._times_seen, self._missing_since = 0, None
@@ -147,10 +146,10 @@ class WorkerMonitor:
     def _report_unreachable(self, error: HotWalletError) -> None:
         """Raise the alert about the ledger, once it has not answered for a while."""
         if self._unreachable_since is None:
-            self._unreachable_since = self._timer()
-        lasts = timedelta(seconds=self._timer() - self._unreachable_since)
+            self._unreachable_since = self.timer()
+        lasts = timedelta(seconds=self.timer() - self._unreachable_since)
         if lasts >= STOPPED_AFTER:
-            self._alerts.remind(Alert.DATABASE_UNREACHABLE, code=error.code)
+            self.alerts.remind(Alert.DATABASE_UNREACHABLE, code=error.code)
 
     def _is_lasting(self, stopped: Collection[WorkerRow]) -> bool:
         """Return whether enough looks in a row have found the same workers stopped."""
@@ -165,18 +164,18 @@ class WorkerMonitor:
             self._missing_since = None
             return timedelta(0)
         if self._missing_since is None:
-            self._missing_since = self._timer()
-        return timedelta(seconds=self._timer() - self._missing_since)
+            self._missing_since = self.timer()
+        return timedelta(seconds=self.timer() - self._missing_since)
 
     def _report(self, stopped: Sequence[WorkerRow], since: datetime) -> None:
         """Raise the alert about *stopped*, unless it was raised after *since*."""
         self._is_reported = True
         names = [worker.name for worker in stopped]
-        if not self._alerts.is_due(Alert.WORKER_STOPPED, frozenset(names)):
+        if not self.alerts.is_due(Alert.WORKER_STOPPED, frozenset(names)):
             return
         if self._was_raised(since):
             return
-        self._alerts.sound(
+        self.alerts.sound(
             Alert.WORKER_STOPPED,
             workers=", ".join(names) or None,
             last_pass=str(stopped[-1].passed_at) if stopped else None,
@@ -184,13 +183,13 @@ class WorkerMonitor:
 
     def _was_raised(self, since: datetime) -> bool:
         """Return whether another process has raised the alert lately."""
-        last = self._ledger.last_alert_at(Alert.WORKER_STOPPED)
-        if last is None or self._clock() - last >= _LATELY:
+        last = self.ledger.last_alert_at(Alert.WORKER_STOPPED)
+        if last is None or self.clock() - last >= _LATELY:
             return False
         return last >= since
 
     def _recover(self) -> None:
-        self._alerts.resolve(Alert.WORKER_STOPPED)
+        self.alerts.resolve(Alert.WORKER_STOPPED)
         if self._is_reported:
             self._is_reported = False
             self._log.info("workers-recovered")

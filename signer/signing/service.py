@@ -10,7 +10,7 @@ durable before anything leaves.
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from signer.clear_signing.calls import AddressBook, describe_transaction
@@ -108,6 +108,7 @@ class Requester:
 _NO_NAMES = AddressBook()
 
 
+@dataclass(eq=False, repr=False)
 class SigningService:
     """
     Signs with the key that *open_signer* returns for each request.
@@ -120,47 +121,36 @@ class SigningService:
     if the device did not sign, ``KeyRotatedError`` if the ring does not have the key in
     one of *states*, ``SigningStoppedError`` and ``TenantBlockedError`` if an operator
     forbids it, and ``StoreError`` if the ledger does not answer.
+
+    *blocks* knows which tenants are blocked.  *take_turn* is entered for each signature
+    that the policy allows, and raises an error if the caller has had its share.
     """
 
-    def __init__(
-        self,
-        open_signer: Callable[[], Signer],
-        policy: AnyPolicy,
-        networks: Mapping[str, Network],
-        clock: Clock,
-        *,
-        states: frozenset[KeyState] = SIGNING,
-        known: KnownAddresses = NOTHING_KNOWN,
-        blocks: ControlStore | None = None,
-        take_turn: Callable[[Caller], AbstractContextManager[object]] = (
-            lambda _: nullcontext()
-        ),
-    ) -> None:
-        """
-        Create a service for *networks*; *blocks* knows which tenants are blocked.
+    open_signer: Callable[[], Signer]
+    policy: AnyPolicy
+    networks: Mapping[str, Network]
+    clock: Clock
+    _: KW_ONLY
+    states: frozenset[KeyState] = SIGNING
+    known: KnownAddresses = NOTHING_KNOWN
+    blocks: ControlStore | None = None
+    take_turn: Callable[[Caller], AbstractContextManager[object]] = lambda _: (
+        nullcontext()
+    )
 
-        *take_turn* is entered for each signature that the policy allows, and raises an
-        error if the caller has had its share.
-        """
-        self._open_signer = open_signer
-        self._policy = policy
-        self._clock = clock
-        self._states = states
-        self._known = known
-        self._blocks = blocks
-        self._take_turn = take_turn
-        self._configured = networks
-        self._networks = {
+    def __post_init__(self) -> None:
+        self._by_chain = {
             network.chain_id: KnownNetwork.of(name, network)
-            for name, network in networks.items()
+            for name, network in self.networks.items()
         }
         self._books = {
-            network.chain_id: AddressBook.of(network) for network in networks.values()
+            network.chain_id: AddressBook.of(network)
+            for network in self.networks.values()
         }
 
     def address(self) -> str:
         """Return the address that signs now, with its EIP-55 checksum."""
-        return self._open_signer().address
+        return self.open_signer().address
 
     def sign_transaction(
         self, transaction: AnyTransaction, requester: Requester, sender: str | None
@@ -279,11 +269,11 @@ class SigningService:
     def _admit(self, requester: Requester, sender: str | None = None) -> Signer:
         """Return the signer; raise if it is not *sender*, or the tenant is blocked."""
         tenant = requester.caller.tenant
-        if tenant is not None and self._blocks is not None:
-            block = self._blocks.find_block(tenant)
+        if tenant is not None and self.blocks is not None:
+            block = self.blocks.find_block(tenant)
             if block is not None:
                 raise block.error()
-        signer = self._open_signer()
+        signer = self.open_signer()
         if sender is not None and sender.lower() != signer.address.lower():
             raise ForeignAddressError(
                 f"must be the address that signs here, {signer.address}", field="from"
@@ -333,8 +323,8 @@ class SigningService:
         It is valid on *chain_id*; None means that no contract reads it.  *named* is as
         for ``Signer.announce``.
         """
-        decision, caller = self._policy.require(facts), requester.caller
-        network = None if chain_id is None else self._networks.get(chain_id)
+        decision, caller = self.policy.require(facts), requester.caller
+        network = None if chain_id is None else self._by_chain.get(chain_id)
         purpose = Purpose(
             operation,
             network=None if network is None else network.name,
@@ -348,12 +338,12 @@ class SigningService:
             },
             decision=decision,
         )
-        with self._take_turn(caller):
+        with self.take_turn(caller):
             # A signer without a ledger has no ring to ask.
             signer.announce(
                 facts.digest,
                 purpose,
-                states=self._states,
+                states=self.states,
                 chain_id=chain_id,
                 named=named,
                 spendings=spendings,
@@ -370,20 +360,20 @@ class SigningService:
     ) -> Surroundings:
         """Return the surroundings of a signature, which may use a nonce of a chain."""
         sender = signer.address
-        network = self._networks.get(chain_id or EVERY_CHAIN)
+        network = self._by_chain.get(chain_id or EVERY_CHAIN)
         known = () if network is None else (network,)
         return Surroundings(
             requester.caller,
             sender,
-            self._clock(),
+            self.clock(),
             network,
-            self._known.own_keys(),
+            self.known.own_keys(),
             requester.limits,
-            denied=self._known.denied(),
+            denied=self.known.denied(),
             is_service_wallet=(
-                nonce_on is not None and self._known.is_service_wallet(sender, nonce_on)
+                nonce_on is not None and self.known.is_service_wallet(sender, nonce_on)
             ),
-            networks=known if chain_id else tuple(self._networks.values()),
+            networks=known if chain_id else tuple(self._by_chain.values()),
         )
 
     def _spendings(
@@ -395,7 +385,7 @@ class SigningService:
             return ()
         found = []
         for moved in facts.moved:
-            network = self._configured[moved.network]
+            network = self.networks[moved.network]
             limits = Limits.for_tenant(
                 requester.limits, moved.network, network, moved.token
             )

@@ -58,25 +58,19 @@ class DeadReplay:
     is_complete: bool
 
 
+@dataclass(eq=False, repr=False)
 class DeliveryAdmin:
     """Shows and repeats deliveries; every method may raise ``StoreError``."""
 
-    def __init__(
-        self,
-        store: EventStore,
-        registry: TenantRegistry,
-        admin_audit: AdminAudit,
-        clock: Clock,
-    ) -> None:
-        self._store = store
-        self._registry = registry
-        self._admin_audit = admin_audit
-        self._clock = clock
+    store: EventStore
+    registry: TenantRegistry
+    admin_audit: AdminAudit
+    clock: Clock
 
     def list(
         self, wanted: DeliveryFilter, limit: int, before: int | None = None
     ) -> DeliveryPage:
-        found = self._store.deliveries(limit + 1, wanted, before=before)
+        found = self.store.deliveries(limit + 1, wanted, before=before)
         page = found[:limit]
         return DeliveryPage(page, page[-1][0].sequence if len(found) > limit else None)
 
@@ -89,7 +83,7 @@ class DeliveryAdmin:
         """
         found = None
         if _EVENT_ID.fullmatch(event_id):
-            found = self._store.find_delivery(event_id)
+            found = self.store.find_delivery(event_id)
         if found is None:
             raise NotFoundError("there is no delivery of such an event")
         return found
@@ -110,15 +104,15 @@ class DeliveryAdmin:
                 f"replay at most {MAX_EVENTS} events at a time", field="events"
             )
         known = [each for each in ids if _EVENT_ID.fullmatch(each)]
-        action, webhooks = AuditAction.WEBHOOK_REPLAY, self._registry.webhooks()
-        with self._admin_audit.attempt(action, actor, events=known):
-            done = self._store.replay_deliveries(
-                known, self._clock(), lambda event: event.tenant in webhooks
+        action, webhooks = AuditAction.WEBHOOK_REPLAY, self.registry.webhooks()
+        with self.admin_audit.attempt(action, actor, events=known):
+            done = self.store.replay_deliveries(
+                known, self.clock(), lambda event: event.tenant in webhooks
             )
             missing = [each for each in ids if each not in done]
             if not done:
                 raise NotFoundError(f"{', '.join(map(ascii, missing))}: {NO_EVENT}")
-            self._admin_audit.write(action, actor, events=[*done], count=len(done))
+            self.admin_audit.write(action, actor, events=[*done], count=len(done))
         return Replay(done, missing)
 
     def replay_dead(self, tenant: str, actor: Actor) -> DeadReplay:
@@ -131,9 +125,9 @@ class DeliveryAdmin:
             NotFoundError: The tenants file has no webhook of *tenant*.
         """
         action = AuditAction.WEBHOOK_REPLAY
-        with self._admin_audit.attempt(action, actor, tenant=tenant):
-            if tenant not in self._registry.webhooks():
+        with self.admin_audit.attempt(action, actor, tenant=tenant):
+            if tenant not in self.registry.webhooks():
                 raise NotFoundError("TENANTS_FILE has no webhook for this tenant")
-            count = self._store.replay_dead(tenant, MAX_DEAD, self._clock())
-            self._admin_audit.write(action, actor, tenant=tenant, count=count)
+            count = self.store.replay_dead(tenant, MAX_DEAD, self.clock())
+            self.admin_audit.write(action, actor, tenant=tenant, count=count)
         return DeadReplay(count, is_complete=count < MAX_DEAD)

@@ -13,7 +13,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -103,48 +103,33 @@ class _Outcome:
     problem: str | None
 
 
+@dataclass(eq=False, repr=False)
 class WebhookDispatcher:
     """
     Sequences events, and sends those of tenants that have a webhook.
 
     Any number of processes may do so: one at a time sequences, and each delivery is
     claimed by one of them.
+
+    *clock* dates events, and *timer* measures pauses, in seconds.  *delays* are the
+    seconds after each failure, to which *draw* adds some jitter.
     """
 
-    def __init__(  # noqa: PLR0913  It joins several parts.
-        self,
-        store: EventStore,
-        sender: WebhookSender,
-        endpoints: Endpoints,
-        *,
-        document: EventDocument,
-        alerts: Alerts,
-        clock: Clock,
-        timer: Callable[[], float] = time.monotonic,
-        draw: Callable[[], float] = random.random,
-        delays: Sequence[float] = DELAYS,
-        claim: timedelta = CLAIM,
-        batch: int = _BATCH,
-        retention: EventRetention | None = None,
-    ) -> None:
-        """
-        Store the parts; no thread is started.
+    store: EventStore
+    sender: WebhookSender
+    endpoints: Endpoints
+    _: KW_ONLY
+    document: EventDocument
+    alerts: Alerts
+    clock: Clock
+    timer: Callable[[], float] = time.monotonic
+    draw: Callable[[], float] = random.random
+    delays: Sequence[float] = DELAYS
+    claim: timedelta = CLAIM
+    batch: int = _BATCH
+    retention: EventRetention | None = None
 
-        *clock* dates events, and *timer* measures pauses, in seconds.  *delays* are the
-        seconds after each failure, to which *draw* adds some jitter.
-        """
-        self._store = store
-        self._sender = sender
-        self._endpoints = endpoints
-        self._document = document
-        self._alerts = alerts
-        self._clock = clock
-        self._timer = timer
-        self._draw = draw
-        self._delays = delays
-        self._claim = claim
-        self._batch = batch
-        self._retention = retention
+    def __post_init__(self) -> None:
         self._deadlines = Deadlines(_PER_TENANT, _IN_TOTAL)
         self._running: Counter[str] = Counter()
         self._health: dict[str, _Health] = {}
@@ -156,16 +141,16 @@ class WebhookDispatcher:
     def run(self, is_stopping: Callable[[], bool]) -> None:
         """Work until *is_stopping*, which is asked after five idle seconds at most."""
         log, event = self._log, "webhooks-failed"
-        with self._store.watch(Topic.CHANGED) as watch:
+        with self.store.watch(Topic.CHANGED) as watch:
             work = partial(self._round, watch)
             repeat(work, lambda _: is_stopping(), 0.0, log=log, event=event)
 
     def _round(self, watch: Watch) -> None:
         has_ended = bool(self._unstored) or not self._ended.empty()
         is_idle = not (has_ended or self._running.total())
-        left = self._look_at - self._timer() if is_idle else 0.0
+        left = self._look_at - self.timer() if is_idle else 0.0
         is_news = watch.wait(min(max(0.0, left), IDLE_SECONDS))
-        began = self._timer()
+        began = self.timer()
         is_due = is_news or has_ended or began >= self._look_at
         try:
             if is_due:
@@ -173,7 +158,7 @@ class WebhookDispatcher:
                 self.work()
         finally:
             if is_due or not is_idle:
-                self._wait(LOOK_SECONDS - (self._timer() - began))
+                self._wait(LOOK_SECONDS - (self.timer() - began))
 
     def work(self) -> None:
         """
@@ -183,13 +168,13 @@ class WebhookDispatcher:
         """
         is_done = self._sequence()
         self._store_outcomes()
-        if self._endpoints:
+        if self.endpoints:
             self._start_requests()
-        if self._retention is not None:
-            self._retention.work()
+        if self.retention is not None:
+            self.retention.work()
         if is_done:
-            pause = _DUE_SECONDS if self._endpoints else _QUIET_SECONDS
-            self._look_at = self._timer() + pause
+            pause = _DUE_SECONDS if self.endpoints else _QUIET_SECONDS
+            self._look_at = self.timer() + pause
 
     def _wait(self, seconds: float) -> None:
         """Wait up to *seconds*, or until a request ends."""
@@ -201,23 +186,23 @@ class WebhookDispatcher:
     def _sequence(self) -> bool:
         """Sequence what is new; return False if another process does."""
         while True:
-            now = self._clock()
-            done = self._store.sequence_events(self._batch, now, self._is_wanted)
+            now = self.clock()
+            done = self.store.sequence_events(self.batch, now, self._is_wanted)
             if done is not None and done.forged:
                 self._report_forged(done.forged[0])
-            if done is None or done.count < self._batch:
+            if done is None or done.count < self.batch:
                 return done is not None
 
     def _is_wanted(self, event: Event) -> bool:
-        endpoint = self._endpoints.get(event.tenant)
+        endpoint = self.endpoints.get(event.tenant)
         return endpoint is not None and endpoint.wants(event)
 
     def _start_requests(self) -> None:
-        now = self._clock()
-        expires = self._timer() + self._claim.total_seconds()
+        now = self.clock()
+        expires = self.timer() + self.claim.total_seconds()
         left = _IN_TOTAL - self._running.total()
-        for due in self._store.claim_deliveries(
-            self._free(), left, now, now + self._claim
+        for due in self.store.claim_deliveries(
+            self._free(), left, now, now + self.claim
         ):
             self._running[due.delivery.tenant] += 1
             work = partial(self._send, due, expires)
@@ -228,7 +213,7 @@ class WebhookDispatcher:
 
     def _free(self) -> dict[str, int]:
         """Return how many more requests each tenant may have, in random order."""
-        names = sorted(self._endpoints, key=lambda _: self._draw())
+        names = sorted(self.endpoints, key=lambda _: self.draw())
         free = {name: self._limit(name) - self._running[name] for name in names}
         return {name: count for name, count in free.items() if count > 0}
 
@@ -236,17 +221,17 @@ class WebhookDispatcher:
         health = self._health.get(tenant)
         if health is None or health.failures < _PAUSE_AFTER:
             return _PER_TENANT
-        return int(self._timer() >= health.paused_until)
+        return int(self.timer() >= health.paused_until)
 
     def _send(self, due: DueDelivery, expires: float) -> str | None:
         """Send the event in a thread of its own; return the problem."""
         if due.event is None or due.refund is None:
             return NOT_AUTHENTIC
-        endpoint = self._endpoints[due.event.tenant]
-        if self._timer() > expires:  # The thread started late.
+        endpoint = self.endpoints[due.event.tenant]
+        if self.timer() > expires:  # The thread started late.
             return _EXPIRED
-        document = self._document(due.event, due.refund)
-        return endpoint.send(self._sender, due.event.id, document, self._clock())
+        document = self.document(due.event, due.refund)
+        return endpoint.send(self.sender, due.event.id, document, self.clock())
 
     def _end(self, due: DueDelivery, pending: Pending[str | None]) -> None:
         error = pending.exception()
@@ -264,7 +249,7 @@ class WebhookDispatcher:
         if not self._unstored:
             return
         attempts = [self._attempt(each) for each in self._unstored]
-        self._store.record_attempts(attempts, self._clock())
+        self.store.record_attempts(attempts, self.clock())
         outcomes, self._unstored = self._unstored, []
         for outcome, attempt in zip(outcomes, attempts, strict=True):
             self._running[outcome.due.delivery.tenant] -= 1
@@ -272,10 +257,10 @@ class WebhookDispatcher:
 
     def _attempt(self, outcome: _Outcome) -> DeliveryAttempt:
         delivery, problem = outcome.due.delivery, outcome.problem
-        now = self._clock()
+        now = self.clock()
         if problem is None:
             return DeliveryAttempt(delivery, DeliveryState.DELIVERED, now)
-        delay = next_delay(delivery.attempts + 1, self._draw, self._delays)
+        delay = next_delay(delivery.attempts + 1, self.draw, self.delays)
         if delay is None or problem == NOT_AUTHENTIC:
             return DeliveryAttempt(delivery, DeliveryState.DEAD, now, problem)
         return DeliveryAttempt(delivery, DeliveryState.PENDING, now + delay, problem)
@@ -292,26 +277,26 @@ class WebhookDispatcher:
         health = self._health.setdefault(delivery.tenant, _Health())
         if problem is None:
             health.failures = 0
-            self._alerts.resolve(Alert.WEBHOOK_FAILING, tenant=delivery.tenant)
+            self.alerts.resolve(Alert.WEBHOOK_FAILING, tenant=delivery.tenant)
             self._log.info("webhook-delivered", **facts)
             return
         if problem == NOT_AUTHENTIC:
             self._report_forged(delivery.event_id)
             return
         if health.failures == 0:
-            health.failing_since = self._timer()
+            health.failing_since = self.timer()
         health.failures += 1
         pause = 2.0 ** min(health.failures - _PAUSE_AFTER, 10)
-        health.paused_until = self._timer() + min(pause, _LONGEST_PAUSE)
+        health.paused_until = self.timer() + min(pause, _LONGEST_PAUSE)
         if attempt.state is DeliveryState.DEAD:
             self._log.error("webhook-given-up", problem=problem, **facts)
         else:
             self._log.warning("webhook-refused", problem=problem, **facts)
         if (
             delivery.attempts + 1 >= _ALERT_AFTER
-            or self._timer() - health.failing_since >= _ALERT_SECONDS
+            or self.timer() - health.failing_since >= _ALERT_SECONDS
         ):
-            self._alerts.remind(
+            self.alerts.remind(
                 Alert.WEBHOOK_FAILING,
                 tenant=delivery.tenant,
                 attempts=delivery.attempts + 1,
@@ -321,4 +306,4 @@ class WebhookDispatcher:
     def _report_forged(self, event_id: str) -> None:
         problem = f"another program wrote {event_id[:64]}, or its refund"
         alert = Alert.ROW_CHANGED
-        self._alerts.remind(alert, "events", subject="events", problem=problem)
+        self.alerts.remind(alert, "events", subject="events", problem=problem)

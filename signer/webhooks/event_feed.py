@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from datetime import timedelta
 
 import structlog
@@ -25,47 +25,43 @@ _BETWEEN_BATCHES = 0.5
 _BETWEEN_LOOKS = 600.0
 
 
+@dataclass(eq=False, repr=False)
 class EventRetention:
     """
     Deletes events, with their deliveries, that are older than *keep* and ``GRACE``.
 
     An event stays while its delivery is pending or was given up, and so does the newest
     old one of each tenant, by which ``EventFeed`` knows that a cursor is too old.
+
+    *timer* measures the pauses between batches, in seconds.
     """
 
-    def __init__(
-        self,
-        store: EventStore,
-        keep: timedelta,
-        clock: Clock,
-        *,
-        timer: Callable[[], float] = time.monotonic,
-        batch: int = _BATCH,
-    ) -> None:
-        """Store the parts; *timer* measures the pauses between batches, in seconds."""
-        self._store = store
-        self._keep = keep
-        self._clock = clock
-        self._timer = timer
-        self._batch = batch
+    store: EventStore
+    keep: timedelta
+    clock: Clock
+    _: KW_ONLY
+    timer: Callable[[], float] = time.monotonic
+    batch: int = _BATCH
+
+    def __post_init__(self) -> None:
         self._due = 0.0
         self._after = 0
         self._log = structlog.get_logger("webhooks")
 
     def work(self) -> None:
         """Delete one batch, if one is due; raises ``StoreError``."""
-        if self._timer() < self._due:
+        if self.timer() < self._due:
             return
-        self._due = self._timer() + _BETWEEN_LOOKS
-        before = self._clock() - self._keep - GRACE
-        done = self._store.prune_events(before, self._after, self._batch)
+        self._due = self.timer() + _BETWEEN_LOOKS
+        before = self.clock() - self.keep - GRACE
+        done = self.store.prune_events(before, self._after, self.batch)
         if done is not None and done.count:
             self._log.info("events-pruned", count=done.count)
-        if done is None or done.count < self._batch:
+        if done is None or done.count < self.batch:
             self._after = 0  # Those that stayed may be delivered until the next look.
             return
         self._after = done.last
-        self._due = self._timer() + _BETWEEN_BATCHES
+        self._due = self.timer() + _BETWEEN_BATCHES
 
 
 class EventFeed:

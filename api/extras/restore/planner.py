@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -255,20 +255,14 @@ class WalletPlanner:
         self.problems.append(f"{self._network} {self._address}: {problem}")
 
 
+@dataclass(eq=False, repr=False)
 class RestorePlanner:
     """Compares a restored ledger with the log and with the chains."""
 
-    def __init__(
-        self,
-        store: Ledger,
-        chains: Mapping[str, Chain],
-        tenants: TenantRegistry,
-        clock: Clock,
-    ) -> None:
-        self._store = store
-        self._chains = chains
-        self._tenants = tenants
-        self._clock = clock
+    store: Ledger
+    chains: Mapping[str, Chain]
+    tenants: TenantRegistry
+    clock: Clock
 
     def plan(
         self,
@@ -289,9 +283,9 @@ class RestorePlanner:
             ChainError: A node does not answer.
             StoreError: The ledger does not answer.
         """
-        missing = self._store.missing_records(records)
+        missing = self.store.missing_records(records)
         lost = LostChanges(missing)
-        ring = self._store.keys()
+        ring = self.store.keys()
         changes = find_missing_changes(lost.key_changes, ring)
         problems = [*find_ring_problems(lost, ring, changes, key_ids)]
         problems += _find_unknown_wallets(stated, addresses_of(ring, changes))
@@ -302,9 +296,9 @@ class RestorePlanner:
         }
         refunds, incomplete = self._plan_refunds(lost, revoked)
         wallets = []
-        for name, chain in self._chains.items():
+        for name, chain in self.chains.items():
             for address in addresses_of(ring, changes):
-                each = WalletPlanner(self._store, name, chain, address, lost)
+                each = WalletPlanner(self.store, name, chain, address, lost)
                 each.held = _held(refunds, each.wallet_id)
                 each.revoked = revoked
                 plan = each.plan(stated.get((name, address)), has_log=has_log)
@@ -327,11 +321,11 @@ class RestorePlanner:
         """Return the stops to repeat: of everything, and of networks that exist."""
         in_force = {
             (stop.chain_id, stop.token or None)
-            for stop in self._store.stops()
+            for stop in self.store.stops()
             if stop.in_force
         }
         chain_ids: dict[str | None, int] = {
-            name: chain.network.chain_id for name, chain in self._chains.items()
+            name: chain.network.chain_id for name, chain in self.chains.items()
         }
         chain_ids[None] = EVERYTHING
         return {
@@ -341,7 +335,7 @@ class RestorePlanner:
         }
 
     def _blocked(self) -> AbstractSet[str]:
-        return {block.tenant for block in self._store.blocks()}
+        return {block.tenant for block in self.store.blocks()}
 
     def _plan_refunds(
         self, lost: LostChanges, revoked: Container[str]
@@ -349,7 +343,7 @@ class RestorePlanner:
         """Return the refunds to change, and the ids of those that are incomplete."""
         planned, incomplete = [], []
         for refund_id, known in lost.refunds.items():
-            stored, record = self._store.get(refund_id), None
+            stored, record = self.store.get(refund_id), None
             try:
                 if stored is None:
                     stored, record = self._rebuild(known)
@@ -376,13 +370,13 @@ class RestorePlanner:
             ConflictError: As ``RefundStore.find_earlier``.
         """
         record = known.accepted
-        refund = None if record is None else rebuild(record, self._clock())
+        refund = None if record is None else rebuild(record, self.clock())
         # A worker needs the signed request of such a tenant, which the log has not.
-        if refund is None or self._tenants.request_keys(refund.tenant):
+        if refund is None or self.tenants.request_keys(refund.tenant):
             return None, None
-        if refund.network not in self._chains:
+        if refund.network not in self.chains:
             return None, None
-        earlier = self._store.find_earlier(refund, [refund.tenant])
+        earlier = self.store.find_earlier(refund, [refund.tenant])
         return (refund, record) if earlier is None else (earlier, None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 import structlog
 
@@ -63,6 +63,7 @@ def open_restorer(container: Container) -> Restorer:
     )
 
 
+@dataclass(eq=False, repr=False)
 class Restorer:
     """
     Gives a restored ledger back what it has lost.
@@ -70,29 +71,21 @@ class Restorer:
     Wallets are paused before anything else changes.  So a process that dies between any
     two steps leaves wallets that pay nothing new, and the same command completes the
     restore.  No other process should run meanwhile.
+
+    *rotation*, *revocation* and *failover* must not ask for approvals.
     """
 
-    def __init__(
-        self,
-        store: Ledger,
-        networks: Mapping[str, Network],
-        *,
-        rotation: Rotation,
-        revocation: Revocation,
-        failover: Failover,
-        holds: Holds,
-        admin_audit: AdminAudit,
-        clock: Clock,
-    ) -> None:
-        """*rotation*, *revocation* and *failover* must not ask for approvals."""
-        self._store = store
-        self._networks = networks
-        self._rotation = rotation
-        self._revocation = revocation
-        self._failover = failover
-        self._holds = holds
-        self._admin_audit = admin_audit
-        self._clock = clock
+    store: Ledger
+    networks: Mapping[str, Network]
+    _: KW_ONLY
+    rotation: Rotation
+    revocation: Revocation
+    failover: Failover
+    holds: Holds
+    admin_audit: AdminAudit
+    clock: Clock
+
+    def __post_init__(self) -> None:
         self._log = structlog.get_logger("restore")
 
     def restore(
@@ -117,8 +110,8 @@ class Restorer:
         """
         _require_possible(plan)
         action, facts = AuditAction.LEDGER_RESTORE, plan.facts()
-        with self._admin_audit.attempt(action, actor, **facts):
-            with self._admin_audit.authorize(action, actor, **plan.basis) as use:
+        with self.admin_audit.attempt(action, actor, **facts):
+            with self.admin_audit.authorize(action, actor, **plan.basis) as use:
                 self._pause(plan)
                 for change in plan.key_changes:
                     self._repeat(change, key_ids, actor)
@@ -128,8 +121,8 @@ class Restorer:
                     self._pause(plan)
                 self._complete(plan, actor)
                 if use is not None:
-                    self._store.put_approval(use.approval, use.done, use.record)
-            self._admin_audit.write(action, actor, **facts)
+                    self.store.put_approval(use.approval, use.done, use.record)
+            self.admin_audit.write(action, actor, **facts)
 
     def _pause(self, plan: RestorePlan) -> None:
         for wallet in plan.wallets:
@@ -138,7 +131,7 @@ class Restorer:
     def _complete(self, plan: RestorePlan, actor: Actor) -> None:
         """Do what needs the keys as they are now."""
         for (network, token), reason in plan.stops.items():
-            self._holds.stop(network, reason, actor, token=token)
+            self.holds.stop(network, reason, actor, token=token)
         for refund in plan.refunds:
             self._restore_refund(refund)
         for batch in {each.batch: each for each in plan.refunds if each.batch}.values():
@@ -146,19 +139,19 @@ class Restorer:
         # After the refunds: without a tenants file, a tenant exists by its refunds.
         for tenant in plan.blocked_tenants:
             with suppress(NotFoundError):  # It left the file since.
-                self._holds.block(tenant, actor)
+                self.holds.block(tenant, actor)
         for wallet in plan.wallets:
             self._fill(wallet)
         # First: a register that counts fewer changes than the records is not valid.
-        self._store.raise_hold_changes(max(map(_hold_changes, plan.records), default=0))
-        self._store.append(plan.records)
+        self.store.raise_hold_changes(max(map(_hold_changes, plan.records), default=0))
+        self.store.append(plan.records)
 
     def _pause_wallet(self, plan: WalletPlan) -> None:
         """Pause the wallet until every nonce below its mark is final."""
-        wallet, now = plan.wallet, self._clock()
-        stored = self._store.wallet(wallet.chain_id, wallet.sender)
+        wallet, now = plan.wallet, self.clock()
+        stored = self.store.wallet(wallet.chain_id, wallet.sender)
         if stored is None or not stored.is_authentic:
-            self._store.open_wallet(
+            self.store.open_wallet(
                 replace(
                     wallet,
                     paused_by=Pause.RESTORED,
@@ -168,7 +161,7 @@ class Restorer:
                 )
             )
         else:
-            self._store.pause(wallet, Pause.RESTORED, now, plan.high_water)
+            self.store.pause(wallet, Pause.RESTORED, now, plan.high_water)
         self._log.warning(
             "wallet-paused",
             chain_id=wallet.chain_id,
@@ -181,25 +174,25 @@ class Restorer:
         self, change: KeyChange, key_ids: Collection[str], actor: Actor
     ) -> None:
         if change.action is AuditAction.KEY_REVOKE:
-            self._revocation.revoke(change.address, actor)
+            self.revocation.revoke(change.address, actor)
             return
         # The plan has a problem if none of them fits.
         name = next(each for each in key_ids if key_prefix(each) == change.key)
         if change.action is AuditAction.KEY_FAILOVER:
-            self._failover.fail_over(name, actor)
+            self.failover.fail_over(name, actor)
             return
         options = RotationOptions(
             compromised=change.compromised,
             active_address=change.previous,
             without_funds=change.compromised,
         )
-        self._rotation.rotate(name, actor, options)
+        self.rotation.rotate(name, actor, options)
 
     def _restore_refund(self, planned: PlannedRefund) -> None:
         refund = planned.refund
         if planned.record is not None:
             new = Acceptance(refund, planned.record, is_restored=True)
-            (accepted,) = self._store.accept_all([new])
+            (accepted,) = self.store.accept_all([new])
             refund, _ = require(accepted)
         if refund.status is not Status.QUEUED:
             return
@@ -208,16 +201,14 @@ class Restorer:
         if planned.nonce is not None:
             self._hold(refund, str(planned.sender), planned.nonce)
         elif planned.cancellation is not None:
-            self._store.request_cancellation(
-                refund, self._clock(), planned.cancellation
-            )
+            self.store.request_cancellation(refund, self.clock(), planned.cancellation)
 
     def _hold(self, refund: Refund, sender: str, nonce: int) -> None:
         """Give *refund* the nonce that it had."""
         held = refund.assigned(
             Transaction.draft(
                 [refund],
-                self._clock(),
+                self.clock(),
                 sender=sender,
                 key_id=self._key_id(sender),
                 nonce=nonce,
@@ -225,7 +216,7 @@ class Restorer:
             )
         )
         try:
-            self._store.adopt(refund, held)
+            self.store.adopt(refund, held)
         except StaleStateError:
             # Another row has the nonce, for example a filler of an earlier restore.  A
             # payment of the refund is found by its memo.
@@ -237,14 +228,14 @@ class Restorer:
         if batch is None or nonce is None:
             return
         sender = str(planned.sender)
-        stored = [self._store.get(each) for each in batch.payments]
+        stored = [self.store.get(each) for each in batch.payments]
         payments = [e for e in stored if e is not None and e.status is Status.QUEUED]
         if len(payments) < len(stored):
             return  # A restore that was interrupted gave them the nonce.
         gas_limit = batch_gas(self._max_gas(each) for each in payments)
         draft = Transaction.draft(
             payments,
-            self._clock(),
+            self.clock(),
             sender=sender,
             key_id=self._key_id(sender),
             nonce=nonce,
@@ -252,7 +243,7 @@ class Restorer:
             vault=batch.vault,
         )
         try:
-            self._store.adopt_batch(payments, draft)
+            self.store.adopt_batch(payments, draft)
         except StaleStateError:
             # As for one refund; the chain has how each item ended.
             self._log.warning(
@@ -260,7 +251,7 @@ class Restorer:
             )
 
     def _max_gas(self, refund: Refund) -> int:
-        network = self._networks[refund.network]
+        network = self.networks[refund.network]
         is_call = refund.purpose is PaymentPurpose.CALL
         if is_call or refund.token in network.tokens:
             return max_gas(refund, network)
@@ -269,7 +260,7 @@ class Restorer:
     def _fill(self, plan: WalletPlan) -> None:
         if not plan.fillers:
             return
-        address, now = plan.wallet.sender, self._clock()
+        address, now = plan.wallet.sender, self.clock()
         key_id = self._key_id(address)
         for nonce in plan.fillers:
             filler = Transaction(
@@ -280,17 +271,17 @@ class Restorer:
                 TransactionKind.FILLER,
                 compose(()),
                 key_id,
-                self._networks[plan.network].noop_gas,
+                self.networks[plan.network].noop_gas,
                 now,
                 TransactionStatus.RESERVED,
                 now,
                 due_at=now,
             )
             with suppress(StaleStateError):  # Another process restores it as well.
-                self._store.fill(filler)
+                self.store.fill(filler)
 
     def _key_id(self, address: str) -> str:
-        key = find_key(self._store.keys(), address)
+        key = find_key(self.store.keys(), address)
         if key is None:
             raise StaleStateError(f"the key of {address} left the ring")
         return key.key_id

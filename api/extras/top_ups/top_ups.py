@@ -13,7 +13,7 @@ each token, or not at all; it pays from its own wallet.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -111,30 +111,24 @@ def worker_loops(container: Container) -> Iterator[tuple[str, Callable[..., None
         yield "top-ups", top_ups.run
 
 
+@dataclass(eq=False, repr=False)
 class TopUps:
     """
     Tops up the active key's address, or the vault; raises alerts while that fails.
+
+    It asks while the worker *name* is the one that has run for the longest time.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        chains: Mapping[str, Chain],
-        treasury: Treasury,
-        alerts: Alerts,
-        *,
-        name: str,
-        clock: Clock,
-        meter: Meter,
-    ) -> None:
-        """Ask while the worker *name* is the one that has run for the longest time."""
-        self._ledger = ledger
-        self._chains = chains
-        self._treasury = treasury
-        self._alerts = alerts
-        self._name = name
-        self._clock = clock
-        self._meter = meter
+    ledger: Ledger
+    chains: Mapping[str, Chain]
+    treasury: Treasury
+    alerts: Alerts
+    _: KW_ONLY
+    name: str
+    clock: Clock
+    meter: Meter
+
+    def __post_init__(self) -> None:
         self._asked: dict[tuple[str, str], _Asked] = {}
         self._failed: set[tuple[str, str]] = set()  # At the last look.
         self._low: set[tuple[str, str]] = set()  # Also at the last look.
@@ -155,9 +149,9 @@ class TopUps:
             The seconds until the next look.
         """
         self._low.clear()
-        running = find_running(self._ledger.workers(), self._clock())
-        is_ours = bool(running) and running[0].name == self._name
-        active = self._ledger.active_key() if is_ours else None
+        running = find_running(self.ledger.workers(), self.clock())
+        is_ours = bool(running) and running[0].name == self.name
+        active = self.ledger.active_key() if is_ours else None
         for asset in self._assets():
             problem = None if active is None else self._try(asset, active)
             self._report(asset, problem, is_ours=is_ours)
@@ -166,7 +160,7 @@ class TopUps:
         return AGAIN_SECONDS if self._low or not is_ours else LOOK_SECONDS
 
     def _assets(self) -> Iterator[_Asset]:
-        for network, chain in self._chains.items():
+        for network, chain in self.chains.items():
             for symbol, token in chain.network.tokens.items():
                 if token.top_up is not None:
                     yield _Asset(network, symbol, chain, token, *token.top_up)
@@ -190,14 +184,14 @@ class TopUps:
             self._log.info("top-up-held", code=obstacle, **_fields(asset))
             return None
         asked = self._asked.get(asset.name)
-        is_pause = asked is not None and self._clock() - asked.at < PAUSE
+        is_pause = asked is not None and self.clock() - asked.at < PAUSE
         if asked is not None and is_pause and asked.refusal is not None:
             return asked.refusal
-        newest = self._treasury.newest_top_up(asset.session_id)
+        newest = self.treasury.newest_top_up(asset.session_id)
         if newest is not None and not newest.status.is_final:
-            is_late = self._clock() - newest.created_at >= PAUSE
+            is_late = self.clock() - newest.created_at >= PAUSE
             return str(newest.status) if is_late else None
-        if newest is not None and self._clock() - newest.created_at < PAUSE:
+        if newest is not None and self.clock() - newest.created_at < PAUSE:
             is_paid = newest.status is Status.CONFIRMED
             return None if is_paid else str(newest.status)
         # What the treasury answers about the newest one may be false.
@@ -205,14 +199,14 @@ class TopUps:
 
     def _find_obstacle(self, chain: Chain, active: Key) -> str | None:
         """Return the code of a reason not to bring funds to the address of *active*."""
-        chain_id, now = chain.network.chain_id, self._clock()
-        stop = self._ledger.find_stop(chain_id)
+        chain_id, now = chain.network.chain_id, self.clock()
+        stop = self.ledger.find_stop(chain_id)
         if stop is not None:
             return stop.error().code
-        wallet = self._ledger.wallet(chain_id, active.address)
+        wallet = self.ledger.wallet(chain_id, active.address)
         if wallet is not None and wallet.is_paused:
             return wallet.error().code
-        ring = self._ledger.keys()
+        ring = self.ledger.keys()
         if any(key.state is KeyState.PENDING for key in ring):
             return RotationInProgressError.code  # Another address is active soon.
         proved_at, valid_for = active.proved_at, timedelta(seconds=PROOF_VALID_SECONDS)
@@ -224,7 +218,7 @@ class TopUps:
 
     def _ask(self, asset: _Asset, active: Key, newest: TopUp | None) -> str | None:
         chain_id = asset.chain.network.chain_id
-        known = self._treasury.find_token(chain_id, asset.token.address)
+        known = self.treasury.find_token(chain_id, asset.token.address)
         if known is None:
             return TOKEN_UNKNOWN
         # The balance must contain the newest top-up, or it would be paid again.
@@ -247,12 +241,12 @@ class TopUps:
             reason="automatic top-up",
         )
         try:
-            top_up = self._treasury.request(request, key)
+            top_up = self.treasury.request(request, key)
         except TreasuryError as e:
             if e.is_refusal and e.reason != _RACE:
-                self._asked[asset.name] = _Asked(self._clock(), e.reason)
+                self._asked[asset.name] = _Asked(self.clock(), e.reason)
             raise
-        self._asked[asset.name] = _Asked(self._clock())
+        self._asked[asset.name] = _Asked(self.clock())
         self._log.info(
             "top-up-requested", amount=amount, refund_id=top_up.id, **_fields(asset)
         )
@@ -263,14 +257,14 @@ class TopUps:
         lasts = problem is not None and asset.name in self._failed
         if problem is None:
             self._failed.discard(asset.name)
-            self._alerts.resolve(
+            self.alerts.resolve(
                 Alert.TOP_UP_FAILING, network=asset.network, asset=asset.symbol
             )
         else:
             self._failed.add(asset.name)
         if lasts:
-            self._alerts.remind(Alert.TOP_UP_FAILING, problem=problem, **_fields(asset))
-        self._meter.topped_up(
+            self.alerts.remind(Alert.TOP_UP_FAILING, problem=problem, **_fields(asset))
+        self.meter.topped_up(
             asset.network, asset.symbol, is_failing=lasts if is_ours else None
         )
 

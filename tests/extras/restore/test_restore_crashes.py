@@ -92,4 +92,4 @@ def test_a_restore_survives_a_fault_at_every_call(
 
 def _rotate(world: Restored) -> None:
     options = RotationOptions(active_address=world.signer.address)
-    world.restorer._rotation.rotate(SECOND.address.lower(), OPERATOR, options)
+    world.restorer.rotation.rotate(SECOND.address.lower(), OPERATOR, options)

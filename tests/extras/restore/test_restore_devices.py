@@ -51,7 +51,7 @@ def _rotate(world: Restored, key_id: KeyId, *, compromised: bool = False) -> Non
         active_address=active.address,
         without_funds=compromised,
     )
-    world.restorer._rotation.rotate(key_id, OPERATOR, options)
+    world.restorer.rotation.rotate(key_id, OPERATOR, options)
 
 
 def _paid(world: Restored, name: str) -> Refund:
@@ -82,10 +82,10 @@ def test_all_key_changes_are_repeated(world: Restored, keys: Keys) -> None:
     refunds.append(_paid(world, "of the first"))
     _rotate(world, second)
     refunds.append(_paid(world, "of the second"))
-    world.restorer._failover.fail_over(replica, OPERATOR)
+    world.restorer.failover.fail_over(replica, OPERATOR)
     refunds.append(_paid(world, "of its replica"))
     _rotate(world, third, compromised=True)
-    world.restorer._revocation.revoke(_address(world, first), OPERATOR)
+    world.restorer.revocation.revoke(_address(world, first), OPERATOR)
     refunds.append(world.step(requested(world, "of the third"), times=3))
     ring, records = _ring(world), list(world.log)
     world.store = copy

@@ -347,7 +347,7 @@ def test_rotations_and_revocations_are_repeated(world: Restored) -> None:
     refund = world.step(requested(world, "moved"))
     copy = world.backup()
     _rotate(world)
-    world.restorer._revocation.revoke(world.signer.address, OPERATOR)
+    world.restorer.revocation.revoke(world.signer.address, OPERATOR)
     world.step(world.stored(refund), times=3)
     moved = world.stored(refund)
     records = list(world.log)
@@ -374,7 +374,7 @@ def test_rotations_and_revocations_are_repeated(world: Restored) -> None:
 
 def _rotate(world: Restored) -> None:
     options = RotationOptions(active_address=world.signer.address)
-    world.restorer._rotation.rotate(SECOND.address.lower(), OPERATOR, options)
+    world.restorer.rotation.rotate(SECOND.address.lower(), OPERATOR, options)
 
 
 @pytest.mark.parametrize("fills", [False, True], ids=["refund", "filler"])
@@ -451,7 +451,7 @@ def test_another_administrator_approves_a_restore(world: Restored) -> None:
         world.store, audit, Alerts(world.store), world.clock, required=True
     )
     restorer = world.restorer
-    restorer._admin_audit = AdminAudit(
+    restorer.admin_audit = AdminAudit(
         audit, Operation.ADMINISTRATION, approvals=approvals
     )
     stated = {("local", world.signer.address): 3}

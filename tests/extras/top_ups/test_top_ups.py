@@ -218,7 +218,7 @@ def test_a_false_list_does_not_hurry_it(system: System) -> None:
         return TopUp(refund_id, Status.CONFIRMED, LONG_AGO)
 
     top_ups = system.top_ups()
-    top_ups._treasury = altered(system.treasury, newest_top_up=lie, request=lie)
+    top_ups.treasury = altered(system.treasury, newest_top_up=lie, request=lie)
     for _ in range(18):
         system.look(top_ups)
         system.world.clock.advance(minutes=10)
@@ -247,7 +247,7 @@ def test_a_lost_answer_is_asked_for_again(system: System) -> None:
     system.treasury.loses_replies = True
     system.look()
     again = system.top_ups()
-    again._treasury = altered(system.treasury, newest_top_up=lambda _: None)
+    again.treasury = altered(system.treasury, newest_top_up=lambda _: None)
     system.treasury.loses_replies = False
     system.look(again)
 
@@ -267,7 +267,7 @@ def test_workers_that_race_ask_for_one(system: System) -> None:
     for balance in (LOW, LOW - UNIT):
         answer = balance.to_bytes(32, "big")
         each = system.top_ups("a", call=lambda _, answer=answer: answer)
-        each._treasury = altered(system.treasury, newest_top_up=newest)
+        each.treasury = altered(system.treasury, newest_top_up=newest)
         found.append(each)
     system.record("a")
     threads = [Thread(target=each.look) for each in found]
@@ -367,7 +367,7 @@ def test_a_new_active_key_is_topped_up(system: System) -> None:
 
 def test_an_empty_ring_asks_nothing(system: System) -> None:
     top_ups = system.top_ups()
-    top_ups._ledger = altered(system.world.store, active_key=lambda: None)
+    top_ups.ledger = altered(system.world.store, active_key=lambda: None)
     system.look(top_ups)
 
     assert system.amounts == []
@@ -460,7 +460,7 @@ def test_it_looks_until_it_is_stopped(system: System) -> None:
         return len(waits) == 2
 
     top_ups = system.top_ups()
-    top_ups._ledger = altered(system.world.store, workers=workers)
+    top_ups.ledger = altered(system.world.store, workers=workers)
     with capture_logs() as logs:
         top_ups.run(wait)
 

@@ -214,10 +214,10 @@ def test_the_end_of_a_problem_that_the_ledger_lacks_is_reported(
     both = [Alerts(down, processes.outside, processes.clock) for _ in range(2)]
     for is_written in (False, True):
         for each in both:
-            each._counters = down
+            each.counters = down
             each.sound(Alert.DATABASE_UNREACHABLE, code="store-unavailable")
         for each in both:
-            each._counters = sqlite_store
+            each.counters = sqlite_store
             if is_written:
                 processes.clock.advance(seconds=600)
                 each.sound(Alert.DATABASE_UNREACHABLE, code="store-unavailable")

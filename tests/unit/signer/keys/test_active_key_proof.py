@@ -99,9 +99,9 @@ def test_a_failing_ledger_does_not_stop_the_worker(world: World, method: str) ->
     gone = StoreUnavailableError("gone")
     proof = _proof(world)
     if method == "prove":
-        proof._store = altered(world.store, prove=gone)
+        proof.store = altered(world.store, prove=gone)
     else:
-        proof._ring = altered(world.ring, active=gone)
+        proof.ring = altered(world.ring, active=gone)
 
     with capture_logs() as logs:
         proof()
@@ -117,7 +117,7 @@ def test_the_key_that_is_active_now_is_proved(world: World) -> None:
     begun = world.clock()
     made_active(world.store, key_at(SECOND.address))
     world.clock.advance(seconds=PROVE_EVERY_SECONDS)
-    proof._ring.refresh()
+    proof.ring.refresh()
 
     proof()
 
@@ -152,7 +152,7 @@ def test_an_unreadable_ring_is_no_new_key(world: World) -> None:
     proof = _proof(world)
     proof()
     begun = world.clock()
-    proof._store = altered(world.store, active_key=StoreUnavailableError("gone"))
+    proof.store = altered(world.store, active_key=StoreUnavailableError("gone"))
     world.clock.advance(seconds=1)
 
     with capture_logs() as logs:

@@ -353,7 +353,7 @@ def test_a_database_that_does_not_answer(world: World) -> None:
     _enrol(world)
     previewer = _previewer(world)
     gone = StoreUnavailableError("gone")
-    previewer._store = altered(world.store, find_stop=gone)
+    previewer.store = altered(world.store, find_stop=gone)
 
     with pytest.raises(StoreUnavailableError):
         previewer.preview("gateway", PREVIEWED)

@@ -491,7 +491,7 @@ def test_an_idle_service_looks_less_often(system: System) -> None:
 def test_without_a_key_nothing_is_read(system: System) -> None:
     system.record("a")
     monitor = system.monitor()
-    monitor._ledger = altered(system.world.store, active_key=lambda: None)
+    monitor.ledger = altered(system.world.store, active_key=lambda: None)
 
     assert monitor.look() == LOOK_SECONDS
     assert system.views.seen == [None]
@@ -515,7 +515,7 @@ def test_it_looks_until_it_is_stopped(system: System) -> None:
         return len(waits) == 6
 
     monitor = system.monitor()
-    monitor._ledger = altered(system.world.store, workers=workers)
+    monitor.ledger = altered(system.world.store, workers=workers)
     with capture_logs() as logs:
         monitor.run(wait)
 
@@ -567,7 +567,7 @@ def test_a_network_that_is_not_as_configured_is_a_problem(system: System) -> Non
         if answer is not None:
             raise answer
 
-    monitor._check = check
+    monitor.check = check
     found = [_problem(system, monitor) for _ in range(3)]
     system.world.clock.advance(hours=1)
     found += [_problem(system, monitor) for _ in range(2)]
@@ -722,6 +722,6 @@ def test_the_end_of_a_problem_is_reported() -> None:
 
 def test_a_process_that_stops_at_once_does_not_look(system: System) -> None:
     monitor = system.monitor()
-    monitor._ledger = altered(system.world.store)  # It has no workers.
+    monitor.ledger = altered(system.world.store)  # It has no workers.
 
     monitor.run(lambda seconds: True)
