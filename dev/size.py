@@ -30,7 +30,7 @@ _FEATURES: Mapping[str, tuple[str, str]] = {
     "signer/webhooks/": ("operation", "webhooks"),
     "signer/signing/": ("extra", "signing api"),
     "signer/clear_signing/": ("extra", "signing api"),
-    "signer/crypto/typed_data/": ("extra", "signing api"),
+    "signer/crypto/typed_data": ("extra", "signing api"),
     "signer/crypto/transaction_json/": ("extra", "signing api"),
     "signer/account.py": ("extra", "library account"),
     "backends/": ("core", "clients"),

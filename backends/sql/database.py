@@ -25,15 +25,18 @@ from backends.sql.group_commit import (
     alone,
     run_each,
 )
-from backends.sql.postgresql import postgresql_engine, postgresql_migration_engine
-from backends.sql.postgresql_watch import PostgreSQLWatches
+from backends.sql.postgresql import (
+    PostgreSQLWatches,
+    postgresql_engine,
+    postgresql_migration_engine,
+)
 from backends.sql.sqlite import (
     SQLiteFile,
+    SQLiteWatches,
     create_file,
     sqlite_engine,
     sqlite_migration_engine,
 )
-from backends.sql.sqlite_watch import SQLiteWatches
 from backends.sql.urls import SQLITE, parse_url
 from signer.errors import ConfigurationError, HotWalletError, Refusal
 from signer.model.spending_limits import hour_number

@@ -22,8 +22,7 @@ from signer.clear_signing.calls import (
     write_time,
 )
 from signer.crypto.messages import PersonalMessage
-from signer.crypto.typed_data import USER_OPERATION, Member, TypedData
-from signer.crypto.typed_data.struct_types import encode_type
+from signer.crypto.typed_data import USER_OPERATION, Member, TypedData, encode_type
 from signer.errors import EncodingError
 
 

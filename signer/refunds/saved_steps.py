@@ -56,7 +56,7 @@ CHECKS_VALID_FOR = timedelta(seconds=0.5)
 How long after a commit a transaction is signed, or sent, without new checks.
 
 The commit itself checks that the key may sign, and that no stop forbids it.  A batch
-that takes longer reads both again (``intent_checks``).
+that takes longer reads both again (``IntentChecks``).
 """
 
 

@@ -14,10 +14,10 @@ import psycopg
 import pytest
 from sqlalchemy import Connection
 
-from backends.sql import SQLStore, postgresql_watch
+from backends.sql import SQLStore
 from backends.sql import postgresql as postgresql_engines
 from backends.sql.advisory_locks import lock_chain
-from backends.sql.postgresql_watch import UNHEARD_SECONDS
+from backends.sql.postgresql import UNHEARD_SECONDS
 from signer.errors import ConfigurationError, StoreError, StoreUnavailableError
 from signer.model.refund import Status
 from signer.model.wallet import Pause
@@ -441,7 +441,7 @@ def test_a_frozen_server_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """R29: a connection that is silent is tested, with the limit of a statement."""
-    monkeypatch.setattr(postgresql_watch, "_PING_SECONDS", 0.1)
+    monkeypatch.setattr(postgresql_engines, "_PING_SECONDS", 0.1)
     with watching.watch(Topic.ACCEPTED) as watch:
         assert _sees(watch, postgresql_url)  # From now on it is tested often.
         with postgresql.frozen():

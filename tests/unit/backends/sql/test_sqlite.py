@@ -20,18 +20,16 @@ from typing import NoReturn
 import pytest
 from sqlalchemy import Connection
 
-from backends.sql import SQLStore, sqlite_dbapi, sqlite_watch
+from backends.sql import SQLStore, sqlite, sqlite_dbapi
 from backends.sql.sqlite import (
-    WAL_BYTES,
-    SQLiteFile,
-    has_wal_reset_bug,
-    network_file_system,
-)
-from backends.sql.sqlite_watch import (
     UNREADABLE_SECONDS,
+    WAL_BYTES,
     FileEvents,
+    SQLiteFile,
     SQLiteWatches,
     Version,
+    has_wal_reset_bug,
+    network_file_system,
 )
 from signer.errors import StoreError, StoreUnavailableError
 from signer.ports.refund_store import Topic
@@ -546,7 +544,7 @@ def test_without_events_of_the_system_it_polls(
     sqlite_store: SQLStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another system than Linux has no inotify, and a user only so many watches."""
-    monkeypatch.setattr(sqlite_watch, "FileEvents", _no_events)
+    monkeypatch.setattr(sqlite, "FileEvents", _no_events)
     with sqlite_store.watch(Topic.ACCEPTED) as watch:
         assert not watch.wait(0.2)
         accepted(sqlite_store)

@@ -11,12 +11,15 @@ from eth_account.messages import encode_typed_data
 from eth_utils.crypto import keccak
 
 from signer.crypto.messages import message_digest
-from signer.crypto.typed_data import MAX_SIZE, USER_OPERATION, Member, TypedData
-from signer.crypto.typed_data.struct_types import (
+from signer.crypto.typed_data import (
     MAX_DEPTH,
     MAX_MEMBERS,
+    MAX_SIZE,
     MAX_TYPES,
     MAX_VALUES,
+    USER_OPERATION,
+    Member,
+    TypedData,
     encode_type,
 )
 from signer.errors import InvalidInputError

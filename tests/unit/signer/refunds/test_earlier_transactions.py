@@ -20,7 +20,7 @@ from signer.model.transaction import (
     TransactionStatus,
 )
 from signer.ports.chain import Receipt
-from signer.refunds import earlier_transactions
+from signer.refunds import nonce_checks
 from tests.fixtures.batches import BLOCK, CAPPED, VAULT, batch_of
 from tests.fixtures.ledger import forge, save
 from tests.fixtures.scripted_chain import CHAIN_ID, TOKEN, Sent
@@ -165,7 +165,7 @@ def test_the_chain_is_asked_once_for_a_batch(
 
     assert nonces.count_earlier(capped, chain) == 1
     assert world.chain.calls == asked
-    monkeypatch.setattr(earlier_transactions, "_REMEMBERED", 0)
+    monkeypatch.setattr(nonce_checks, "_REMEMBERED", 0)
     fresh = world.nonces
     assert fresh.count_earlier(capped, chain) == 1
 

@@ -23,8 +23,8 @@ from signer.model.refund import Refund, Status
 from signer.model.transaction import CLAIM_TIME
 from signer.model.wallet import NOOP_MEMO, PAID, Pause
 from signer.ports.chain import Log, MinedTransaction, Receipt
-from signer.refunds import lost_batches, wallet_reconciliation
-from signer.refunds.lost_batches import LostItem, read_lost_items
+from signer.refunds import wallet_reconciliation
+from signer.refunds.wallet_reconciliation import LostItem, read_lost_items
 from tests.fixtures.ledger import forge
 from tests.fixtures.scripted_chain import TOKEN
 from tests.support.refunds import ACTOR, SECOND, VAULT, World, altered_chain
@@ -438,12 +438,12 @@ def _first_alone(mined: MinedTransaction, chain: Chain) -> Sequence[LostItem]:
 
 PLANTED: dict[str, tuple[object, str, Callable[..., object]]] = {
     "what was skipped counts as paid": (
-        lost_batches,
+        wallet_reconciliation,
         "_as_lost",
         lambda mark, _: (mark, PAID),
     ),
     "what was paid counts as skipped": (
-        lost_batches,
+        wallet_reconciliation,
         "_as_lost",
         lambda *_: (NOOP_MEMO, None),
     ),
