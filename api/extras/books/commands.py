@@ -151,7 +151,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     "--camt053",
     "camt053_file",
     type=_FILE,
-    help="Write bank statements of one day (ISO 20022), if all networks were compared.",
+    help="Write a day's bank statements (ISO 20022), if all networks were compared.",
 )
 @click.option(
     "--currency",
@@ -159,8 +159,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     metavar="TOKEN=CODE",
     multiple=True,
     callback=_read_currencies,
-    help="Of --camt053: a token, and the currency (ISO 4217) for which it stands, such"
-    " as USDC=USD; repeat it.",
+    help="A token of --camt053, and its currency (ISO 4217); repeat it.",
 )
 @click.option(
     "--previous",

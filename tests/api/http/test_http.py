@@ -26,6 +26,8 @@ _HEADERS = {
     "cache-control": "no-store",
     "strict-transport-security": "max-age=63072000; includeSubDomains",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
 }
 
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import socket
+import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -94,6 +95,23 @@ def test_problems_of_the_proxy_look_like_those_of_the_service(
     # Where the line alone is too long, or none, the proxy reads no header.
     known = answer.json["request_id"] == "mine-1"
     assert known == (case not in {"a huge line", "no HTTP"})
+
+
+@pytest.mark.parametrize(
+    ("cipher", "is_strong"),
+    [("ECDHE-ECDSA-AES128-GCM-SHA256", True), ("ECDHE-ECDSA-AES128-SHA256", False)],
+)
+def test_only_strong_ciphers_of_tls_1_2(
+    nginx: Nginx, cipher: str, is_strong: bool
+) -> None:
+    """Those with forward secrecy and authenticated encryption."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(cipher)
+    refused = contextlib.nullcontext() if is_strong else pytest.raises(ssl.SSLError)
+    with nginx.connect("127.0.0.1") as client, refused:
+        context.wrap_socket(client).close()
 
 
 def test_plain_http_is_refused(nginx: Nginx) -> None:

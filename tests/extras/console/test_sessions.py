@@ -1,12 +1,15 @@
 """Sessions: who gets one, what it allows, and for how long."""
 
 import base64
+import itertools
 import json
+from typing import get_args
 
 from falcon.inspect import inspect_routes
 from falcon.testing import TestClient
 
 from api.actions import catalogue
+from api.auth.jwt_verifier import Role as TokenRole
 from api.container import Container
 from api.extras.console import is_console
 from api.extras.console.sessions import (
@@ -83,6 +86,22 @@ def test_a_token_starts_a_session(client: TestClient) -> None:
     assert (cookie.same_site, cookie.domain or None) == ("Strict", None)
     assert cookie.max_age == SESSION_LIFETIME.total_seconds()
     assert browser.get("/console").status_code == 200
+
+
+def test_the_longest_session_fits_in_a_cookie(client: TestClient) -> None:
+    """A browser drops more than 4,096 octets; a token's claims have their lengths."""
+    characters = [chr(each) for each in range(33, 127) if chr(each) not in '"\\']
+    pairs = (a + b for a in characters for b in characters)
+    shortest = itertools.chain(characters, pairs)  # The most quotes and commas.
+    scopes = [READ, *itertools.islice(shortest, 368)]
+    longest = {"sub": "s" * 128, "roles": [*get_args(TokenRole)]}
+    browser = Browser(client)
+
+    refused = browser.log_in(scope=" ".join([*scopes, "last"]), **longest)
+    cookie = browser.log_in(scope=" ".join(scopes), **longest).cookies[SECURE_NAME]
+
+    assert refused.status_code == 401
+    assert 3_000 < len(SECURE_NAME) + len(cookie.value) <= 4_096
 
 
 def test_a_login_is_on_record(browser: Browser, sqlite_store: SQLStore) -> None:
