@@ -159,7 +159,14 @@ def log_ends(log: structlog.stdlib.BoundLogger, transaction: Transaction) -> Non
     """Log that *transaction* is final if it is, with what it has or has not paid."""
     if TRANSACTION_MOVES[transaction.status]:
         return
-    for payment in transaction.payments:
+    shown = transaction.payments
+    if transaction.kind is TransactionKind.BATCH:
+        paid = [each.id for each in shown if each.status is Status.CONFIRMED]
+        shown = tuple(each for each in shown if each.status is not Status.CONFIRMED)
+        if paid:  # One line for all: lines take longer than the statements.
+            names = {"transaction": transaction.id, "refund_ids": paid}
+            log.info("refund-ended", **names, status=str(Status.CONFIRMED), code=None)
+    for payment in shown:
         if payment.status.is_final:
             log_final_status(log, payment)
         else:

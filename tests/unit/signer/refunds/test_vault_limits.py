@@ -135,6 +135,27 @@ def test_the_alert_lasts_as_long_as_a_refund_waits(
     assert [each["alert"] for each in logs if each["event"] == "alert-resolved"]
 
 
+def test_one_line_says_what_a_batch_has_paid(
+    world: World, vault: ScriptedVault
+) -> None:
+    """What it has not paid has a line of its own."""
+    refunds = [world.accepted() for _ in range(3)]
+    vault.per_day, vault.shown_per_day = 2 * AMOUNT, 3 * AMOUNT
+    world.work()
+    with capture_logs() as logs:
+        world.settle()
+
+    paid, unpaid = (each for each in logs if each["event"].startswith("refund-"))
+    assert (paid["event"], paid["log_level"]) == ("refund-ended", "info")
+    assert (paid["status"], paid["code"]) == ("confirmed", None)
+    assert paid["refund_ids"] == [each.id for each in refunds[:2]]
+    assert paid["transaction"] == unpaid["transaction"]
+    assert (unpaid["event"], unpaid["refund_id"]) == (
+        "refund-queued-again",
+        refunds[2].id,
+    )
+
+
 def test_the_day_is_that_of_the_chain(world: World, vault: ScriptedVault) -> None:
     """The clock of this host is ahead, and the vault would skip all of them."""
     vault.per_day = AMOUNT
