@@ -149,6 +149,17 @@ def test_a_coin_has_its_fees_and_what_came_without_events(
     assert b"Fees in coin are not in this statement" in write(books, TUSD="USD")
 
 
+def test_two_tokens_of_one_name_are_refused(books: Books) -> None:
+    """Such as one that the networks file had before, or that another program wrote."""
+    former = "0x" + "9" * 40
+    books.top_up()
+    books.paid(amount=10, token_address=former)
+    books.chain.top_up(WALLET, former, 10)
+
+    with pytest.raises(InvalidInputError, match="two accounts would have the name"):
+        write(books, TUSD="USD")
+
+
 def test_names_are_of_the_day_and_the_account(books: Books) -> None:
     """So that a message that is made again is known; only its own name is new."""
     books.top_up()
