@@ -14,7 +14,7 @@ below it.
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from datetime import timedelta
 from functools import cache, partial
 
@@ -75,26 +75,20 @@ _SENT_LATELY = REBROADCAST_AFTER - timedelta(seconds=1)
 """What is due later than in this time was sent a moment ago."""
 
 
+@dataclass(eq=False, repr=False)
 class ConfirmationTracker:
     """Tracks transactions that were broadcast until they are final."""
 
-    def __init__(
-        self,
-        store: Ledger,
-        chains: Mapping[str, Chain],
-        clock: Clock,
-        alarm: Alerts,
-        batch: int = _BATCH,
-        *,
-        meter: Meter = NO_METER,
-    ) -> None:
-        self._store = store
-        self._chains = chains
-        self._clock = clock
-        self._looks = HeadLooks(store, clock)
-        self._alarm = alarm
-        self._batch = batch
-        self._meter = meter
+    store: Ledger
+    chains: Mapping[str, Chain]
+    clock: Clock
+    alarm: Alerts
+    batch: int = _BATCH
+    _: KW_ONLY
+    meter: Meter = NO_METER
+
+    def __post_init__(self) -> None:
+        self._looks = HeadLooks(self.store, self.clock)
         self._log = structlog.get_logger("refunds")
 
     def track(self) -> int:
@@ -102,13 +96,13 @@ class ConfirmationTracker:
         in_flight: dict[str, list[InFlight]] = defaultdict(list)
         last, is_full = None, True
         while is_full:
-            batch = self._store.in_flight(self._batch, after=last)
+            batch = self.store.in_flight(self.batch, after=last)
             for each in batch:
                 last = each.transaction
                 in_flight[last.network].append(each)
-            is_full = len(batch) == self._batch
-        busy = sorted(in_flight.keys() & self._chains.keys())
-        self._looks.note_busy(self._chains[name] for name in busy)
+            is_full = len(batch) == self.batch
+        busy = sorted(in_flight.keys() & self.chains.keys())
+        self._looks.note_busy(self.chains[name] for name in busy)
         return sum(self._track_network(name, in_flight[name]) for name in busy)
 
     def rest(self) -> None:
@@ -116,7 +110,7 @@ class ConfirmationTracker:
         self._looks.note_busy(())
 
     def _track_network(self, name: str, in_flight: Sequence[InFlight]) -> int:
-        chain = self._chains[name]
+        chain = self.chains[name]
         look = self._looks.begin(chain, [each.transaction for each in in_flight])
         if look is None:
             return 0
@@ -192,11 +186,11 @@ class ConfirmationTracker:
         Those that another worker has changed meanwhile are left out.
         """
         whole: dict[tuple[str, int], Transaction] = {}
-        for start in range(0, len(asked), self._batch):
-            part = [each.transaction for each in asked[start : start + self._batch]]
-            found = self._store.with_payments(part)
+        for start in range(0, len(asked), self.batch):
+            part = [each.transaction for each in asked[start : start + self.batch]]
+            found = self.store.with_payments(part)
             whole |= {(each.id, each.version): each for each in found}
-        report_strangers(self._alarm, whole.values())
+        report_strangers(self.alarm, whole.values())
         keys = [(each.transaction.id, each.transaction.version) for each in asked]
         return [
             replace(each, transaction=whole[key])
@@ -213,7 +207,7 @@ class ConfirmationTracker:
         A block has come without *waiting*, which were sent before.  A pool that is full
         drops the highest nonces of an address, so only the lowest of them fit again.
         """
-        now = self._clock()
+        now = self.clock()
         senders = {each.sender for each in waiting}
         first = {each: view.pending_count(each) for each in sorted(senders)}
         dropped = [
@@ -225,7 +219,7 @@ class ConfirmationTracker:
         ]
         changes = [Change(each, each.with_due_at(now)) for each in dropped]
         if changes:
-            self._store.save_all(changes[:_MOST_RESENT])
+            self.store.save_all(changes[:_MOST_RESENT])
 
     def _look(
         self, in_flight: InFlight, receipts: Mapping[str, Receipt], view: "_ChainView"
@@ -233,7 +227,7 @@ class ConfirmationTracker:
         """Return the change that the chain shows; None if there is none."""
         mined = [receipts[each] for each in in_flight.tx_hashes if each in receipts]
         receipt = mined[0] if mined else None
-        transaction, now = in_flight.transaction, self._clock()
+        transaction, now = in_flight.transaction, self.clock()
         if transaction.status is TransactionStatus.BROADCAST:
             if receipt is None:
                 return None  # A missing receipt is not evidence of anything.
@@ -269,22 +263,22 @@ class ConfirmationTracker:
         signed = {each.transaction.id: len(each.tx_hashes) for each in in_flight}
         saved = 0
         errors: list[HotWalletError | None] = []
-        for start in range(0, len(changes), self._batch):
-            errors += self._store.save_all(changes[start : start + self._batch])
+        for start in range(0, len(changes), self.batch):
+            errors += self.store.save_all(changes[start : start + self.batch])
         for change, error in zip(changes, errors, strict=True):
             before, after = change.transactions
             if error is None:
                 saved += 1
                 paid = {each.id: each for each in before.payments}
-                count_moves(self._meter, paid, after)
+                count_moves(self.meter, paid, after)
                 if not TRANSACTION_MOVES[after.status]:
                     self._count_fee(network, after, receipts)
-                    self._meter.ended(network, signatures=signed[after.id])
+                    self.meter.ended(network, signatures=signed[after.id])
                     self._count_batch(after)
                     log_ends(self._log, after)
             elif isinstance(error, RowNotAuthenticError):
                 # What the chain shows cannot be compared with a changed row.
-                self._alarm.report_row(error, *before.names.values())
+                self.alarm.report_row(error, *before.names.values())
             elif not isinstance(error, StaleStateError):
                 raise error  # A stale one was saved by another process first.
         return saved
@@ -297,17 +291,17 @@ class ConfirmationTracker:
             for each in after.payments
             if each.state is not PaymentState.CONFIRMED
         ]
-        self._meter.ended_batch(after.network, len(after.payment_ids), unpaid)
+        self.meter.ended_batch(after.network, len(after.payment_ids), unpaid)
 
     def _count_fee(
         self, network: str, after: Transaction, receipts: Mapping[str, Receipt]
     ) -> None:
         receipt = receipts.get(after.tx_hash or "")
         if receipt is not None and receipt.fee is not None:
-            self._meter.paid_fee(network, receipt.fee)
+            self.meter.paid_fee(network, receipt.fee)
 
     def _as_final(self, in_flight: InFlight, receipt: Receipt) -> Transaction:
-        transaction, now = in_flight.transaction, self._clock()
+        transaction, now = in_flight.transaction, self.clock()
         if transaction.kind is TransactionKind.BATCH:
             return self._end_batch(in_flight, receipt)
         is_filler = transaction.kind is TransactionKind.FILLER
@@ -336,7 +330,7 @@ class ConfirmationTracker:
         return transaction.with_status(failed, now, failure=objection)
 
     def _end_batch(self, in_flight: InFlight, receipt: Receipt) -> Transaction:
-        batch, now = in_flight.transaction, self._clock()
+        batch, now = in_flight.transaction, self.clock()
         if receipt.tx_hash in in_flight.noops:
             ends, status = queue_again(batch, now), TransactionStatus.FAILED
         elif receipt.succeeded:
@@ -347,7 +341,7 @@ class ConfirmationTracker:
             status = TransactionStatus.FAILED
         if any(each.blocked_by for each in ends.values()):
             problem = f"transaction {receipt.tx_hash} skipped refunds or reverted"
-            report_limit(self._alarm, batch.payments[0], problem)
+            report_limit(self.alarm, batch.payments[0], problem)
         return batch.with_status(status, now, ends=ends)
 
 

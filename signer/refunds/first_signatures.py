@@ -7,6 +7,7 @@ must not pay any more: otherwise all higher nonces would wait without end.
 """
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 
 from signer.chain.chain import Chain
@@ -28,25 +29,17 @@ SIMULATION_VALID_FOR = timedelta(seconds=10)
 """How long a successful simulation of a transfer is trusted."""
 
 
+@dataclass(eq=False, repr=False)
 class FirstSignatures:
     """Signs and records the first attempt of transactions."""
 
-    def __init__(
-        self,
-        nonces: NonceManager,
-        approvals: PaymentApprovals,
-        *,
-        attempts: Attempts,
-        pending: PendingTransactions,
-        signed_requests: SignedRequests,
-        clock: Clock,
-    ) -> None:
-        self._nonces = nonces
-        self._approvals = approvals
-        self._attempts = attempts
-        self._pending = pending
-        self._signed_requests = signed_requests
-        self._clock = clock
+    nonces: NonceManager
+    approvals: PaymentApprovals
+    _: KW_ONLY
+    attempts: Attempts
+    pending: PendingTransactions
+    signed_requests: SignedRequests
+    clock: Clock
 
     def sign(
         self, transactions: Sequence[Transaction], chain: Chain, outcomes: Outcomes
@@ -54,10 +47,10 @@ class FirstSignatures:
         """Sign *transactions*; raises an error if the step failed for every one."""
         just_reserved = []
         for transaction in transactions:
-            age = self._clock() - transaction.updated_at
+            age = self.clock() - transaction.updated_at
             is_fresh = timedelta(0) <= age <= SIMULATION_VALID_FOR
             is_checked = transaction.intent is not None or not any(
-                self._approvals.find_need(each, chain.network)
+                self.approvals.find_need(each, chain.network)
                 for each in transaction.payments
             )
             is_requested = self._find_unrequested(transaction) is None
@@ -69,41 +62,41 @@ class FirstSignatures:
             else:
                 with outcomes.capture(transaction):
                     outcomes[transaction.id] = self._sign_late(transaction, chain)
-        self._attempts.start_all(just_reserved, chain, outcomes)
+        self.attempts.start_all(just_reserved, chain, outcomes)
 
     def _fill(self, filler: Transaction, chain: Chain) -> Transaction:
         """Sign a no-op for the nonce of *filler*, unless the nonce is used."""
-        settled = self._pending.handle_used_nonce(filler, chain)
-        return settled or self._attempts.start(filler, chain)
+        settled = self.pending.handle_used_nonce(filler, chain)
+        return settled or self.attempts.start(filler, chain)
 
     def _sign_late(self, transaction: Transaction, chain: Chain) -> Transaction:
         # Nonce, token and key may have changed since.  The key may have been revoked
         # after its intent to sign was recorded, so record a new one.
         transaction = changed(transaction, intent=None)
-        settled = self._pending.handle_used_nonce(transaction, chain)
+        settled = self.pending.handle_used_nonce(transaction, chain)
         if settled is not None:
             return settled
         # A ledger that was restored from before the key was revoked has lost that its
         # payments got another nonce.
         sender = transaction.sender
-        self._nonces.require_other_wallets_known(chain, sender, if_restored=True)
+        self.nonces.require_other_wallets_known(chain, sender, if_restored=True)
         objection = self._find_objection(transaction, chain)
         if objection is not None:
-            return self._attempts.start(transaction, chain, objection)
+            return self.attempts.start(transaction, chain, objection)
         if transaction.kind is TransactionKind.BATCH:
             # A vault skips an item that the token would refuse, and pays the others.
-            return self._attempts.start(transaction, chain)
+            return self.attempts.start(transaction, chain)
         payment = transaction.payment
         try:
             estimate = estimate_gas(payment, chain, sender)
         except ExecutionRevertedError as e:
             reason = build_objection(e.code, str(e))
-            return self._attempts.start(transaction, chain, reason)
+            return self.attempts.start(transaction, chain, reason)
         if transaction.kind is TransactionKind.CALL:
             # After a restore, the reserved limit is the largest one of any call.
             gas = bound_gas(estimate, payment, chain)
-            return self._attempts.start(transaction, chain, largest_gas=gas)
-        return self._attempts.start(transaction, chain)
+            return self.attempts.start(transaction, chain, largest_gas=gas)
+        return self.attempts.start(transaction, chain)
 
     def _find_objection(
         self, transaction: Transaction, chain: Chain
@@ -111,16 +104,16 @@ class FirstSignatures:
         # A stop of the token comes before the policy: it is how an operator frees the
         # nonce of a payment that a rule refuses.
         objection = (
-            self._nonces.find_other_payment(transaction, chain)
-            or self._nonces.find_token_objection(transaction)
+            self.nonces.find_other_payment(transaction, chain)
+            or self.nonces.find_token_objection(transaction)
             or self._find_unrequested(transaction)
         )
         if objection is not None:
             return objection
         for payment in transaction.payments:
-            need = self._approvals.find_need(payment, chain.network)
+            need = self.approvals.find_need(payment, chain.network)
             # Its approval became necessary, or was decided, after the reservation.
-            found = need and find_objection(self._approvals.settle(payment, need))
+            found = need and find_objection(self.approvals.settle(payment, need))
             if found:
                 return found
         return None
@@ -131,7 +124,7 @@ class FirstSignatures:
             return None  # It waits, and holds up no other refund's payment.
         try:
             for payment in transaction.payments:
-                self._signed_requests.require(payment)
+                self.signed_requests.require(payment)
         except RowNotAuthenticError as e:
             return build_objection(e.code, str(e))
         return None

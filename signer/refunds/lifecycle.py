@@ -3,7 +3,7 @@ The life of a refund, from its acceptance to its confirmation.
 
 1. *Accept*: the API stores the refund (``acceptance``), perhaps with a proposal for an
    administrator.  From here on only workers move it.
-2. *Approve*: people decide about those that need it (``steps``).
+2. *Approve*: people decide about those that need it (``AwaitingRefunds``).
 3. *Reserve*: a refund gets its place in a transaction of the active key, under the
    limits, with the audit record of the intent to sign (``queued_refunds``).
 4. *Sign*, *record*: the device signs, and the bytes are stored before any node sees
@@ -40,27 +40,32 @@ from signer.errors import (
     RowNotAuthenticError,
     TooManyInFlightError,
 )
+from signer.model.approval import ApprovalState
+from signer.model.decision import ApprovalNeed
 from signer.model.payment import PaymentState
 from signer.model.refund import UNSIGNED, Refund
-from signer.model.transaction import (
-    Transaction,
-    TransactionKind,
-    TransactionStatus,
-)
+from signer.model.transaction import Transaction, TransactionKind, TransactionStatus
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Change
+from signer.refunds.attempts import Attempts
+from signer.refunds.broadcasts import Broadcasts
+from signer.refunds.first_signatures import FirstSignatures
+from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.nonce_checks import NonceManager
+from signer.refunds.payment_approvals import PaymentApprovals, find_objection
 from signer.refunds.payment_checks import find_violation
+from signer.refunds.pending_transactions import PendingTransactions
+from signer.refunds.queued_refunds import Ending, Endings, QueuedRefunds
 from signer.refunds.saved_steps import (
     MAX_RETRY_DELAY,
     Moving,
     Outcome,
     Outcomes,
+    SavedSteps,
     delay_after,
 )
 from signer.refunds.signed_requests import SignedRequests
-from signer.refunds.steps import build_steps
 from signer.refunds.transaction_signer import TransactionSigner
 
 
@@ -69,6 +74,52 @@ MAX_OUTAGE_DELAY = timedelta(seconds=5)
 
 
 _T = TypeVar("_T", Refund, Transaction)
+
+_Step = Callable[[Sequence[_T], Chain, Outcomes], None]
+
+
+class AwaitingRefunds:
+    """Follows what administrators decided about refunds."""
+
+    def __init__(
+        self,
+        store: Ledger,
+        approvals: PaymentApprovals,
+        endings: Endings,
+        clock: Clock,
+    ) -> None:
+        self._approvals = approvals
+        self._endings = endings
+        self._saved_steps = SavedSteps(store, clock)
+
+    def take_step(
+        self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes
+    ) -> None:
+        """
+        Queue or end each of *refunds*, which are of one chain, or leave it waiting.
+
+        Raises an error if the step failed for every refund.
+        """
+        endings: list[Ending] = []
+        for refund in refunds:
+            with outcomes.capture(refund):
+                if refund.cancel_requested_at is not None:
+                    self._approvals.withdraw(refund)
+                    endings.append((refund, None))
+                    continue
+                need = self._approvals.find_need(refund, chain.network)
+                # What waits is decided by people, also if nothing demands it now.
+                approval = self._approvals.settle(refund, need or ApprovalNeed())
+                objection = find_objection(approval)
+                if objection is not None:
+                    endings.append((refund, objection))
+                elif approval.state is ApprovalState.DONE:
+                    outcomes[refund.id] = self._saved_steps.move(
+                        refund, PaymentState.QUEUED
+                    )
+                else:
+                    outcomes[refund.id] = refund
+        self._endings.end_all(endings, chain, outcomes)
 
 
 class Lifecycle:
@@ -86,20 +137,50 @@ class Lifecycle:
         tenants: TenantRegistry,
         alerts: Alerts | None = None,
     ) -> None:
-        """Take steps of what is in *store*."""
         self._store = store
         self._chains = chains
         self._clock = clock
         self._signed_requests = SignedRequests(store, tenants)
-        self._steps = build_steps(
+        alerts = alerts or Alerts(clock=clock)
+        policy, prices = transaction_signer.policy, GasPriceCheck(store, alerts, clock)
+        approvals = PaymentApprovals(store, audit, alerts, clock, policy)
+        attempts = Attempts(store, transaction_signer, prices, clock, approvals)
+        endings = Endings(store, nonces, audit, clock)
+        queued = QueuedRefunds(
             store,
-            transaction_signer,
             nonces,
-            clock,
-            audit=audit,
-            alerts=alerts or Alerts(clock=clock),
-            signed_requests=self._signed_requests,
+            transaction_signer,
+            attempts=attempts,
+            approvals=approvals,
+            endings=endings,
+            alerts=alerts,
+            clock=clock,
         )
+        pending = PendingTransactions(
+            store, transaction_signer, attempts, nonces, clock
+        )
+        signatures = FirstSignatures(
+            nonces,
+            approvals,
+            attempts=attempts,
+            pending=pending,
+            signed_requests=self._signed_requests,
+            clock=clock,
+        )
+        broadcasts = Broadcasts(
+            store, nonces, transaction_signer, attempts=attempts, clock=clock
+        )
+        self._payment_steps: Mapping[PaymentState, _Step[Refund]] = {
+            PaymentState.AWAITING_APPROVAL: AwaitingRefunds(
+                store, approvals, endings, clock
+            ).take_step,
+            PaymentState.QUEUED: queued.take_step,
+        }
+        self._transaction_steps: Mapping[TransactionStatus, _Step[Transaction]] = {
+            TransactionStatus.RESERVED: signatures.sign,
+            TransactionStatus.SIGNED: broadcasts.send,
+            TransactionStatus.BROADCAST: pending.take_step,
+        }
 
     def step_all(self, moving: Sequence[Moving]) -> Sequence[Outcome]:
         """
@@ -123,12 +204,12 @@ class Lifecycle:
         queues, flights = defaultdict(list), defaultdict(list)
         for each in moving:
             with outcomes.capture(each):
-                if isinstance(each, Refund) and each.state in self._steps.payments:
+                if isinstance(each, Refund) and each.state in self._payment_steps:
                     self._require_payable(each)
                     queues[each.state, each.network, each.bound_sender].append(each)
                 elif (
                     isinstance(each, Transaction)
-                    and each.status in self._steps.transactions
+                    and each.status in self._transaction_steps
                 ):
                     self._require_movable(each)
                     flights[each.status, each.network].append(each)
@@ -136,14 +217,14 @@ class Lifecycle:
                     outcomes[each.id] = each
         for (status, network), flight in flights.items():
             _step_group(
-                self._steps.transactions[status],
+                self._transaction_steps[status],
                 flight,
                 self._chains[network],
                 outcomes,
                 is_signing=status is TransactionStatus.RESERVED,
             )
         for (state, network, _), queue in queues.items():
-            step, chain = self._steps.payments[state], self._chains[network]
+            step, chain = self._payment_steps[state], self._chains[network]
             _step_group(step, queue, chain, outcomes)
         return [outcomes[each.id] for each in moving]
 
@@ -209,7 +290,7 @@ class Lifecycle:
 
 
 def _step_group(
-    step: Callable[[Sequence[_T], Chain, Outcomes], None],
+    step: _Step[_T],
     group: Sequence[_T],
     chain: Chain,
     outcomes: Outcomes,

@@ -1,7 +1,7 @@
 """Asks the policy about transactions of refunds, sweeps and no-ops: new and signed."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from itertools import chain, islice
 
@@ -52,35 +52,27 @@ _OF_TENANTS = frozenset({Path.REFUND, Path.CALL})
 """The paths on which people can approve what rules demand."""
 
 
+@dataclass(eq=False, repr=False)
 class PaymentPolicy:
-    """The policy, and what a worker knows about its own transactions."""
+    """
+    The policy, and what a worker knows about its own transactions.
 
-    def __init__(
-        self,
-        policy: AnyPolicy,
-        ring: KeyRing,
-        clock: Clock,
-        tenants: TenantRegistry,
-        *,
-        deny_list: DenyList | None = None,
-        totals: Callable[[Refund], PaymentTotals] | None = None,
-        screening: ScreeningService | None = None,
-        approvers: Approvers | None = None,
-    ) -> None:
-        """
-        Ask *policy*; *totals* reads what was paid before.
+    *totals* reads what was paid before: without it, rules do not know that, and
+    *screening* is asked about each refund.  With *approvers* an approval needs their
+    signatures.
+    """
 
-        Without it, rules do not know that, and *screening* is asked about each refund.
-        With *approvers* an approval needs their signatures.
-        """
-        self.policy = policy
-        self.approvers = approvers
-        self._totals = totals
-        self._screening = screening
-        self._deny_list = deny_list
-        self._clock = clock
-        self._tenants = tenants
-        self._ring = ring
+    policy: AnyPolicy
+    ring: KeyRing
+    clock: Clock
+    tenants: TenantRegistry
+    _: KW_ONLY
+    deny_list: DenyList | None = None
+    totals: Callable[[Refund], PaymentTotals] | None = None
+    screening: ScreeningService | None = None
+    approvers: Approvers | None = None
+
+    def __post_init__(self) -> None:
         self._networks: dict[str, tuple[Network, KnownNetwork]] = {}
         self._own: tuple[Sequence[Key], OwnKeys] = ((), NO_KEYS)
 
@@ -178,7 +170,7 @@ class PaymentPolicy:
     @property
     def screens(self) -> bool:
         """Whether there is a screening service."""
-        return self._screening is not None
+        return self.screening is not None
 
     def screen_ahead(self, refunds: Iterable[Refund], tenant: str) -> Answers:
         """
@@ -196,9 +188,9 @@ class PaymentPolicy:
             for refund in refunds
             if refund.recipient.lower() not in denied and self._needs_screening(refund)
         )
-        if self._screening is None or not asked:
+        if self.screening is None or not asked:
             return {}
-        return self._screening.answers(asked, tenant)
+        return self.screening.answers(asked, tenant)
 
     def screen(self, refund: Refund, answers: Answers | None = None) -> bool:
         """
@@ -219,9 +211,9 @@ class PaymentPolicy:
             is_asked = not is_denied and self._needs_screening(refund)
         else:
             is_asked = not is_denied and question in answers
-        if is_asked and self._screening is not None:
+        if is_asked and self.screening is not None:
             is_denied = not (
-                self._screening.allows(*question, refund.tenant)
+                self.screening.allows(*question, refund.tenant)
                 if answers is None
                 else _require_answer(answers[question])
             )
@@ -232,9 +224,9 @@ class PaymentPolicy:
         return is_asked
 
     def _needs_screening(self, refund: Refund) -> bool:
-        if self._screening is None:
+        if self.screening is None:
             return False
-        read = self._totals
+        read = self.totals
         return read is None or read(refund).is_first_payment
 
     def denied(self) -> Collection[str]:
@@ -244,12 +236,12 @@ class PaymentPolicy:
         Raises:
             ScreeningUnavailableError: The list cannot be read.
         """
-        return () if self._deny_list is None else self._deny_list.addresses()
+        return () if self.deny_list is None else self.deny_list.addresses()
 
     @property
     def active_address(self) -> str | None:
         """The address that new refunds are paid from, at most a minute old."""
-        keys = self._ring.cached_keys()
+        keys = self.ring.cached_keys()
         return next((k.address for k in keys if k.state is KeyState.ACTIVE), None)
 
     def _counts(self, refund: Refund) -> bool:
@@ -259,13 +251,13 @@ class PaymentPolicy:
         None knows it about a call without coin, which may move anything.
         """
         sends = refund.amount > 0 or refund.purpose is not PaymentPurpose.CALL
-        return self._totals is not None and self.policy.reads_totals and sends
+        return self.totals is not None and self.policy.reads_totals and sends
 
     def _with_totals(self, facts: TransactionFacts, refund: Refund) -> TransactionFacts:
         """Return *facts* with what was paid until now, if a rule reads it."""
-        if self._totals is None or not self._counts(refund):
+        if self.totals is None or not self._counts(refund):
             return facts
-        return replace(facts, totals=self._totals(refund))
+        return replace(facts, totals=self.totals(refund))
 
     def _facts(
         self,
@@ -281,10 +273,10 @@ class PaymentPolicy:
         surroundings = Surroundings(
             caller,
             paid.sender,
-            self._clock(),
+            self.clock(),
             self._known(paid.network, network),
             self._own_keys(payment),
-            self._tenants.limits(caller.tenant or "") if is_refund else NO_LIMITS,
+            self.tenants.limits(caller.tenant or "") if is_refund else NO_LIMITS,
             denied=self.denied(),
         )
         memo = None if payment is None else memo_of(transaction, payment)
@@ -300,7 +292,7 @@ class PaymentPolicy:
         # A sweep pays the key that is active now; others do not pay our own keys.
         is_sweep = payment is not None and payment.purpose is PaymentPurpose.SWEEP
         read: Callable[[], Sequence[Key]] = (
-            self._ring.current_keys if is_sweep else self._ring.cached_keys
+            self.ring.current_keys if is_sweep else self.ring.cached_keys
         )
         keys, (seen, own) = read(), self._own
         if keys is not seen:

@@ -8,6 +8,7 @@ It also detects that a transaction of another origin used the nonce.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 from signer.chain.chain import Chain
@@ -52,24 +53,19 @@ _NOT_NOW: tuple[type[HotWalletError], ...] = (
 """The errors that keep the fees of a transaction as they are."""
 
 
+@dataclass(eq=False, repr=False)
 class PendingTransactions:
     """Rebroadcasts and replaces transactions that were broadcast."""
 
-    def __init__(
-        self,
-        store: Ledger,
-        transaction_signer: TransactionSigner,
-        attempts: Attempts,
-        nonces: NonceManager,
-        clock: Clock,
-    ) -> None:
-        self._store = store
-        self._transaction_signer = transaction_signer
-        self._attempts = attempts
-        self._pricing = attempts.pricing
-        self._nonces = nonces
-        self._clock = clock
-        self._saved_steps = SavedSteps(store, clock)
+    store: Ledger
+    transaction_signer: TransactionSigner
+    attempts: Attempts
+    nonces: NonceManager
+    clock: Clock
+
+    def __post_init__(self) -> None:
+        self._pricing = self.attempts.pricing
+        self._saved_steps = SavedSteps(self.store, self.clock)
 
     def take_step(
         self, transactions: Sequence[Transaction], chain: Chain, outcomes: Outcomes
@@ -106,7 +102,7 @@ class PendingTransactions:
             counted = chain.client.transaction_count(sender)
         if counted <= nonce:
             return None
-        ours = {signed.tx_hash for signed in self._store.attempts(transaction)}
+        ours = {signed.tx_hash for signed in self.store.attempts(transaction)}
         mined = chain.client.find_transaction(sender, nonce)
         if mined is None or mined.tx_hash in ours:
             return self._saved_steps.recheck_later(transaction)
@@ -120,7 +116,7 @@ class PendingTransactions:
         self, transaction: Transaction, mined: MinedTransaction, chain: Chain
     ) -> Transaction:
         """Save that *mined*, which is final, has the nonce of *transaction*."""
-        found = self._nonces.wallets.record_nonce_taken(transaction, mined, chain)
+        found = self.nonces.wallets.record_nonce_taken(transaction, mined, chain)
         # A batch that a restored ledger has lost may have paid some of the refunds.
         items = {each.memo: each for each in found if each.item_end is not None}
         detail = f"transaction {mined.tx_hash} has the refund's nonce"
@@ -135,7 +131,7 @@ class PendingTransactions:
             # The others were not paid, which is read from the chain once more before
             # their next nonce.
             ends = {
-                **queue_again(transaction, self._clock()),
+                **queue_again(transaction, self.clock()),
                 **{
                     id_: PaymentEnd(PaymentState.FAILED, each)
                     for id_, each in failures.items()
@@ -156,20 +152,20 @@ class PendingTransactions:
         settled = self.handle_used_nonce(transaction, chain, counted)
         if settled is not None:
             return settled
-        signed = self._store.attempts(transaction)
+        signed = self.store.attempts(transaction)
         if not signed:
             # Adopted after a restore from a backup, and removed by a reorganisation.
-            return self._attempts.start(transaction, chain)
+            return self.attempts.start(transaction, chain)
         latest = signed[-1]
         is_transfer = latest.kind is Kind.TRANSFER
         objection = self._find_objection(transaction, chain) if is_transfer else None
         if objection is not None:
             # The no-op competes with the transfer, which is not broadcast again.
             plan = self._pricing.plan_noop(transaction, chain, latest, objection)
-            return self._attempts.record(plan, chain)
+            return self.attempts.record(plan, chain)
         stuck_after = timedelta(seconds=chain.network.stuck_after_seconds)
         # The absolute value, since a clock may have been set back.
-        if abs(self._clock() - transaction.updated_at) < stuck_after:
+        if abs(self.clock() - transaction.updated_at) < stuck_after:
             return latest
         is_next = counted == latest.nonce
         replaced = self._replace_stuck(transaction, chain, latest, is_next=is_next)
@@ -190,7 +186,7 @@ class PendingTransactions:
             with outcomes.capture(transaction):
                 plan = self._pricing.plan_rejected(transaction, chain, latest, error)
                 if plan is not None:
-                    outcomes[transaction.id] = self._attempts.record(plan, chain)
+                    outcomes[transaction.id] = self.attempts.record(plan, chain)
                 elif error is not None:
                     raise error
                 else:
@@ -201,9 +197,9 @@ class PendingTransactions:
         self, transaction: Transaction, chain: Chain
     ) -> Objection | None:
         return (
-            self._nonces.find_other_payment(transaction, chain)
-            or self._transaction_signer.find_ring_objection(transaction)
-            or self._nonces.find_token_objection(transaction)
+            self.nonces.find_other_payment(transaction, chain)
+            or self.transaction_signer.find_ring_objection(transaction)
+            or self.nonces.find_token_objection(transaction)
             or _find_vault_objection(transaction, chain)
         )
 
@@ -222,26 +218,26 @@ class PendingTransactions:
             return None  # It waits for lower nonces, not for higher fees.
         # A node that reports success may hide that the others reject it for good.
         try:
-            self._nonces.require_running(transaction)
+            self.nonces.require_running(transaction)
             plan = self._pricing.plan_repricing(
                 transaction, chain, latest
             ) or self._pricing.plan_higher_fees(transaction, chain, latest)
-            return None if plan is None else self._attempts.record(plan, chain)
+            return None if plan is None else self.attempts.record(plan, chain)
         except _NOT_NOW:
             return None  # The same bytes are sent again until a signature may follow.
 
     def _became_next_lately(self, latest: SignedTransaction, chain: Chain) -> bool:
         """Return whether the nonce below was mined so lately that *latest* may be."""
         wallet = latest.chain_id, latest.sender
-        below = self._store.find_transaction(*wallet, latest.nonce - 1)
+        below = self.store.find_transaction(*wallet, latest.nonce - 1)
         if below is None:
             return False
-        moves = (self._store.history(each.id) for each in below.payments[:1])
+        moves = (self.store.history(each.id) for each in below.payments[:1])
         mined = [m.at for each in moves for m in each if m.status is Status.MINED]
         if not below.payments and below.status is TransactionStatus.MINED:
             mined.append(below.updated_at)  # It has no history.
         stuck_after = timedelta(seconds=chain.network.stuck_after_seconds)
-        return any(abs(self._clock() - at) < stuck_after for at in mined)
+        return any(abs(self.clock() - at) < stuck_after for at in mined)
 
     def _adopt(self, transaction: Transaction, mined: MinedTransaction) -> Transaction:
         """Return the transaction as mined by an attempt that the ledger has lost."""

@@ -1,7 +1,7 @@
 """Takes queued refunds to their nonce, or ends them before they use one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from datetime import timedelta
 
 from signer.alerts import Alerts
@@ -173,31 +173,23 @@ def pause_after(earlier: int) -> timedelta:
     return min(_FIRST_PAUSE * (doubled // 2 - 1), _LONGEST_PAUSE)
 
 
+@dataclass(eq=False, repr=False)
 class QueuedRefunds:
     """Assigns nonces to queued refunds."""
 
-    def __init__(
-        self,
-        store: Ledger,
-        nonces: NonceManager,
-        transaction_signer: TransactionSigner,
-        *,
-        attempts: Attempts,
-        approvals: PaymentApprovals,
-        endings: Endings,
-        alerts: Alerts,
-        clock: Clock,
-    ) -> None:
-        self._alerts = alerts
-        self._clock = clock
-        self._store = store
-        self._nonces = nonces
-        self._transaction_signer = transaction_signer
-        self._attempts = attempts
-        self._approvals = approvals
-        self._endings = endings
-        self._gas = GasMemory(clock)
-        self._saved_steps = SavedSteps(store, clock)
+    store: Ledger
+    nonces: NonceManager
+    transaction_signer: TransactionSigner
+    _: KW_ONLY
+    attempts: Attempts
+    approvals: PaymentApprovals
+    endings: Endings
+    alerts: Alerts
+    clock: Clock
+
+    def __post_init__(self) -> None:
+        self._gas = GasMemory(self.clock)
+        self._saved_steps = SavedSteps(self.store, self.clock)
 
     def take_step(
         self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes
@@ -235,7 +227,7 @@ class QueuedRefunds:
         if waiting:
             self._assign(waiting, chain, outcomes, approved)
         # Last, so that they delay no payment.
-        self._endings.end_all([(each, None) for each in cancelled], chain, outcomes)
+        self.endings.end_all([(each, None) for each in cancelled], chain, outcomes)
 
     def _hold_back(
         self, refund: Refund, chain: Chain, approved: dict[str, frozenset[str]]
@@ -246,10 +238,10 @@ class QueuedRefunds:
         The configuration was changed since it was accepted, or its row was.  If it has
         one, add its digest to *approved*, by refund id.
         """
-        need = self._approvals.find_need(refund, chain.network)
+        need = self.approvals.find_need(refund, chain.network)
         if need is None:
             return None
-        approval = self._approvals.settle(refund, need)
+        approval = self.approvals.settle(refund, need)
         if approval.state is ApprovalState.DONE:
             approved[refund.id] = frozenset({approval.digest})
             return None
@@ -257,12 +249,12 @@ class QueuedRefunds:
 
     def _end_outdated(self, refund: Refund, chain: Chain) -> Refund | None:
         """Return an outdated sweep, after it was refused; None for others."""
-        objection = self._transaction_signer.find_sweep_objection(refund)
+        objection = self.transaction_signer.find_sweep_objection(refund)
         if objection is None:
             return None
         # Refuse an outdated sweep even while its wallet or network is paused.
-        adopted = self._nonces.adopt_earlier_payment(refund, chain)
-        return adopted or self._endings.refuse(refund, objection)
+        adopted = self.nonces.adopt_earlier_payment(refund, chain)
+        return adopted or self.endings.refuse(refund, objection)
 
     def _assign(
         self,
@@ -271,7 +263,7 @@ class QueuedRefunds:
         outcomes: Outcomes,
         approved: Mapping[str, frozenset[str]],
     ) -> None:
-        active = self._nonces.select_key(refunds[0])
+        active = self.nonces.select_key(refunds[0])
         sender = active.key.address
         refunds = self._take_places(refunds, chain, sender, outcomes)
         if not refunds:
@@ -280,15 +272,15 @@ class QueuedRefunds:
         estimated = [r for r in refunds if r.kind is not TransactionKind.COIN]
         preflight = self._gas.preflight(estimated, chain, sender)
         counted = preflight.pending_count
-        self._nonces.check_against_chain(chain, sender, counted)
-        self._attempts.pricing.remember_fees(chain, preflight.fees)
+        self.nonces.check_against_chain(chain, sender, counted)
+        self.attempts.pricing.remember_fees(chain, preflight.fees)
         memos = [refund.memo for refund in refunds]
-        payments = self._store.find_unrecorded(chain.network.chain_id, memos)
+        payments = self.store.find_unrecorded(chain.network.chain_id, memos)
         estimates = iter(preflight.estimates)
         max_fee, _ = quote_fees(preflight.fees, chain.network)
-        coin = _Coin(self._store, chain, sender)
-        vault = VaultLimits(self._store, chain, sender, alerts=self._alerts)
-        adopted = self._nonces.adopt_batches(refunds, chain, payments)
+        coin = _Coin(self.store, chain, sender)
+        vault = VaultLimits(self.store, chain, sender, alerts=self.alerts)
+        adopted = self.nonces.adopt_batches(refunds, chain, payments)
         outcomes.update(adopted)
         reservations = []
         for refund, memo in zip(refunds, memos, strict=True):
@@ -302,7 +294,7 @@ class QueuedRefunds:
                 )
                 if isinstance(prepared, Reservation):
                     # A refund that has to wait takes no nonce, and may be cancelled.
-                    self._attempts.pricing.gas_price_check.require_normal(
+                    self.attempts.pricing.gas_price_check.require_normal(
                         refund, chain, sender, max_fee
                     )
                     digests = approved.get(refund.id, frozenset())
@@ -315,8 +307,8 @@ class QueuedRefunds:
                 else:
                     outcomes[refund.id] = prepared
         reserving = (each.refund for each in reservations)
-        vault.resolve_alerts(reserving, self._alerts)
-        reserved = self._nonces.assign_nonces(
+        vault.resolve_alerts(reserving, self.alerts)
+        reserved = self.nonces.assign_nonces(
             reservations,
             counted=counted,
             active=active,
@@ -328,7 +320,7 @@ class QueuedRefunds:
     def _require_pause(self, refund: Refund, earlier: int, network: Network) -> None:
         """Require that *refund* has waited since the *earlier* tries of a vault."""
         pause = pause_after(earlier)
-        waited = self._clock() - refund.updated_at
+        waited = self.clock() - refund.updated_at
         if find_vault(refund, network) and timedelta(0) <= waited < pause:
             raise VaultLimitError(
                 f"{earlier} transactions did not pay the refund: it waits for {pause}"
@@ -349,7 +341,7 @@ class QueuedRefunds:
         window = chain.network.window
         if window is None:
             return refunds
-        used = self._store.count_in_flight(sender).get(chain.network.chain_id, 0)
+        used = self.store.count_in_flight(sender).get(chain.network.chain_id, 0)
         places = max(0, window - used) * chain.network.per_batch
         error = TooManyInFlightError(f"{used} transactions of {sender} have no receipt")
         outcomes.update(dict.fromkeys((each.id for each in refunds[places:]), error))
@@ -367,10 +359,10 @@ class QueuedRefunds:
         refund, digests = prepared.refund, set(prepared.approvals)
 
         def approve(need: ApprovalNeed) -> None:
-            digests.add(self._approvals.require_approved(refund, need).digest)
+            digests.add(self.approvals.require_approved(refund, need).digest)
 
         try:
-            permit = self._transaction_signer.require_permitted(
+            permit = self.transaction_signer.require_permitted(
                 prepared, sender, max_fee, chain.network, approve
             )
         except ApprovalRequiredError:
@@ -387,7 +379,7 @@ class QueuedRefunds:
     ) -> Reservation | Refund:
         """Return the reservation for *refund*, or the refund if it has ended."""
         if payment is not None:
-            return self._nonces.adopt(refund, payment, chain)
+            return self.nonces.adopt(refund, payment, chain)
         holder = find_holder(refund, chain, active.key.address)
         if refund.purpose is PaymentPurpose.CALL:
             # Nodes do not estimate what the address cannot pay.
@@ -396,29 +388,29 @@ class QueuedRefunds:
             require_funds(refund, chain, holder)
             # Do not use a nonce for a transfer that the token would refuse.
             reason = build_objection(estimate.code, str(estimate))
-            return self._endings.refuse(refund, reason)
+            return self.endings.refuse(refund, reason)
         if isinstance(estimate, ChainError):
             raise estimate
-        earlier = self._nonces.count_earlier(refund, chain)
+        earlier = self.nonces.count_earlier(refund, chain)
         self._require_pause(refund, earlier, chain.network)
         gas = bound_gas(estimate, refund, chain)
-        if earlier and self._store.find_reverted([refund.id]):
+        if earlier and self.store.find_reverted([refund.id]):
             # Another item of its batch may have used too much.
             gas = max_gas(refund, chain.network)
         objection = _find_fee_objection(refund, chain, gas)
         if objection is not None:
-            return self._endings.refuse(refund, objection)
+            return self.endings.refuse(refund, objection)
 
         def draft_intent(reserved: Transaction) -> Record:
             epoch = active.key.epoch or 0
-            policy = self._transaction_signer.policy_hash
+            policy = self.transaction_signer.policy_hash
             purpose = purpose_of(reserved, epoch=epoch, policy=policy)
             return active.signer.intent(purpose)
 
         # A sweep records its intent when it is signed: until then, the ring may not
         # change, which is checked with that record.
         is_sweep = refund.purpose is PaymentPurpose.SWEEP
-        limits = self._nonces.limits(refund, chain)
+        limits = self.nonces.limits(refund, chain)
         draft = None if is_sweep else draft_intent
         return Reservation(
             refund,

@@ -172,25 +172,18 @@ def purpose_of(
     )
 
 
+@dataclass(eq=False, repr=False)
 class TransactionSigner:
-    """Signs transactions with the key that their nonce belongs to."""
+    """
+    Signs transactions that *policy* permits, with the key that their nonce belongs to.
 
-    def __init__(
-        self,
-        ring: KeyRing,
-        clock: Clock,
-        policy: PaymentPolicy,
-        concurrency: Callable[[], int] = lambda: 1,
-    ) -> None:
-        """
-        Sign what *policy* permits.
+    *concurrency* returns how many threads should sign at once.
+    """
 
-        *concurrency* returns how many threads should sign at once.
-        """
-        self._ring = ring
-        self._clock = clock
-        self.policy = policy
-        self.concurrency = concurrency
+    ring: KeyRing
+    clock: Clock
+    policy: PaymentPolicy
+    concurrency: Callable[[], int] = lambda: 1
 
     @property
     def policy_hash(self) -> str:
@@ -242,7 +235,7 @@ class TransactionSigner:
         """Return why the current key ring forbids a sweep; None for other refunds."""
         if refund.purpose is not PaymentPurpose.SWEEP:
             return None  # Its recipient is not one of our keys: do not read the ring.
-        return find_ring_objection(refund, self._ring.refresh())
+        return find_ring_objection(refund, self.ring.refresh())
 
     def find_ring_objection(self, transaction: Transaction) -> Objection | None:
         """Return why the current key ring forbids a sweep in *transaction*, or None."""
@@ -301,7 +294,7 @@ class TransactionSigner:
         sender = transaction.sender
         if transaction.intent is None:
             paid = () if kind is Kind.NOOP else transaction.payments
-            return self._ring.announce(
+            return self.ring.announce(
                 sender,
                 digest,
                 purpose,
@@ -310,8 +303,8 @@ class TransactionSigner:
                 pays=self._find_paid_key(paid),
             )
         # The reservation recorded the intent of this key, which was active then.
-        known = self._ring.cached_signer(sender, transaction.key_id)
-        return known or self._ring.signer(sender)
+        known = self.ring.cached_signer(sender, transaction.key_id)
+        return known or self.ring.signer(sender)
 
     def _find_paid_key(self, paid: Iterable[Refund]) -> str | None:
         """Return the address that must be the active key's, for a sweep."""
@@ -333,7 +326,7 @@ class TransactionSigner:
             max_priority_fee_per_gas=built.max_priority_fee_per_gas,
             gas_limit=built.gas,
             raw=signed.raw,
-            signed_at=self._clock(),
+            signed_at=self.clock(),
         )
 
 

@@ -174,11 +174,11 @@ class EarlyBroadcastLifecycle(Lifecycle):
     def __init__(self, *components: Any, **named: Any) -> None:
         super().__init__(*components, **named)
         store, _, transaction_signer, _, clock = components
-        sign: Any = self._steps.transactions[TransactionStatus.RESERVED]
+        sign: Any = self._transaction_steps[TransactionStatus.RESERVED]
         first = sign.__self__
-        gas_price_check = first._attempts.pricing.gas_price_check
-        first._attempts = EarlyBroadcasts(
-            store, transaction_signer, gas_price_check, clock, first._approvals
+        gas_price_check = first.attempts.pricing.gas_price_check
+        first.attempts = EarlyBroadcasts(
+            store, transaction_signer, gas_price_check, clock, first.approvals
         )
 
 
@@ -254,7 +254,7 @@ class OneReceiptForAll(ConfirmationTracker):
     """Confirms all payments of a batch that succeeded."""
 
     def _end_batch(self, in_flight: InFlight, receipt: Receipt) -> Transaction:
-        batch, now = in_flight.transaction, self._clock()
+        batch, now = in_flight.transaction, self.clock()
         return batch.with_status(TransactionStatus.CONFIRMED, now)
 
 
@@ -262,7 +262,7 @@ class QueuesAllAgain(ConfirmationTracker):
     """Queues all payments of a batch again, as if it had reverted."""
 
     def _end_batch(self, in_flight: InFlight, receipt: Receipt) -> Transaction:
-        batch, now = in_flight.transaction, self._clock()
+        batch, now = in_flight.transaction, self.clock()
         again = PaymentEnd(PaymentState.QUEUED, due_at=now)
         ends = dict.fromkeys(batch.payment_ids, again)
         return batch.with_status(TransactionStatus.FAILED, now, ends=ends)
@@ -272,7 +272,7 @@ class FailsWhatIsSkipped(ConfirmationTracker):
     """Fails a payment that is above the cap of the day."""
 
     def _end_batch(self, in_flight: InFlight, receipt: Receipt) -> Transaction:
-        batch, now = in_flight.transaction, self._clock()
+        batch, now = in_flight.transaction, self.clock()
         after = super()._end_batch(in_flight, receipt)
         failed = PaymentEnd(PaymentState.FAILED, {"failure_code": "reverted"})
         ends = {

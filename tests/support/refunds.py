@@ -378,7 +378,7 @@ class World:
     @property
     def signatures(self) -> Any:
         """What makes the first signatures in a process that starts now."""
-        sign: Any = self.lifecycle._steps.transactions[TransactionStatus.RESERVED]
+        sign: Any = self.lifecycle._transaction_steps[TransactionStatus.RESERVED]
         return sign.__self__
 
     @property

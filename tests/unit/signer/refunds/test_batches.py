@@ -307,8 +307,8 @@ def test_threads_sign_a_batch_at_the_same_time(world: World) -> None:
             return super()._open_signer(*given)  # type: ignore[arg-type]
 
     lifecycle = world.lifecycle
-    sign: Any = lifecycle._steps.transactions[TransactionStatus.RESERVED]
-    sign.__self__._attempts._transaction_signer = Waiting(
+    sign: Any = lifecycle._transaction_steps[TransactionStatus.RESERVED]
+    sign.__self__.attempts._transaction_signer = Waiting(
         world.ring, world.clock, world.payment_policy, lambda: 2
     )
     outcomes = lifecycle.step_all(refunds)

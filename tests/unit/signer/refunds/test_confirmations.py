@@ -110,7 +110,7 @@ def test_what_another_worker_looks_at_is_left_to_it(world: World) -> None:
     world.client = altered_chain(
         world.chain, latest_block=latest_block, receipts=AssertionError()
     )
-    tracker._chains = world.chains
+    tracker.chains = world.chains
 
     assert tracker.track() == 0
     assert world.stored(refund).status is Status.BROADCAST

@@ -574,8 +574,8 @@ def test_two_workers_cancel_once(world: World) -> None:
     """The second one's step is stale, and only one record is written (R6, R26)."""
     refund = _asked(world, world.accepted())
     lifecycle = world.lifecycle
-    step_of_queued: Any = lifecycle._steps.payments[PaymentState.QUEUED]
-    step_of_queued.__self__._endings._audit, events = recording()
+    step_of_queued: Any = lifecycle._payment_steps[PaymentState.QUEUED]
+    step_of_queued.__self__.endings._audit, events = recording()
 
     def step(each: Refund) -> Refund:
         world.worker.advance()
