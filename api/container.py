@@ -359,7 +359,6 @@ class Container:
     def build_limits_guard(self, configuration: Configuration) -> LimitsGuard:
         return LimitsGuard(
             self.store,
-            self.store,
             self.approvals,
             self.audit,
             configuration,
@@ -518,7 +517,6 @@ class Container:
 
         return Sweeper(
             self.store,
-            self.store,
             self.ring,
             self.chains,
             audit=self.audit,
@@ -577,8 +575,8 @@ class Container:
     def explainer(self) -> Explainer:
         from signer.refunds.explanation import Explainer
 
-        store, chains, clock = self.store, self.tenants_chains, self.ledger_clock
-        return Explainer(store, store, chains, clock, self.tenants)
+        chains, clock = self.tenants_chains, self.ledger_clock
+        return Explainer(self.store, chains, clock, self.tenants)
 
     @cached_property
     def readiness(self) -> Callable[[], Readiness]:

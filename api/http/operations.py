@@ -66,7 +66,6 @@ class Parts:
         clock = container.ledger_clock
         return Previewer(
             store,
-            store,
             container.tenants_chains,
             wallets=container.wallets,
             clock=clock,

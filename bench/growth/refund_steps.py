@@ -91,7 +91,7 @@ def _filled(url: str, size: int) -> Iterator[SQLStore]:
 def _refunds(database: str, store: SQLStore) -> Measure:
     """Return what takes one refund through all its steps, on the real clock."""
     tracker = ConfirmationTracker(store, {}, utc_now, Alerts())
-    explainer = Explainer(store, store, {}, utc_now, TenantRegistry())
+    explainer = Explainer(store, {}, utc_now, TenantRegistry())
     numbers = count(1)
 
     def measure() -> Durations:

@@ -28,7 +28,6 @@ from signer.model.refund import AS_REQUESTED, Move, Refund, RefundRequest, Statu
 from signer.model.transaction import SignedTransaction, Transaction
 from signer.ports.chain import NodeStatus
 from signer.ports.clock import Clock
-from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
 from signer.refunds.payment_checks import admit
 from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
@@ -330,7 +329,6 @@ class Explainer:
     """Explains refunds.  Needs no key, so it works while the device is down."""
 
     store: Ledger
-    keys: KeyStore
     chains: Mapping[str, Chain]
     clock: Clock
     tenants: TenantRegistry
@@ -349,7 +347,7 @@ class Explainer:
             history=self.store.history(refund.id),
             transactions=self.store.transactions(refund.id),
             stopped_at=stop.at if stop else None,
-            is_key_revoked=is_blocked(self.keys.keys(), refund.sender),
+            is_key_revoked=is_blocked(self.store.keys(), refund.sender),
             ahead=self._find_ahead(refund),
             tenant_blocked_at=None if blocked is None else blocked.at,
             decision=self._find_decision(refund),
@@ -400,7 +398,7 @@ class Explainer:
                 unanswered[name] = e.code
                 return None
 
-        active = self.keys.active_key()
+        active = self.store.active_key()
         # The address that pays, or will pay, the refund.
         sender = (
             refund.sender or refund.bound_sender or (active.address if active else "")

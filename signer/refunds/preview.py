@@ -48,7 +48,6 @@ from signer.model.spending_limits import (
 )
 from signer.ports.chain import Fees
 from signer.ports.clock import Clock
-from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
 from signer.refunds.acceptance import require_gas
 from signer.refunds.gas import bound_gas, build_call, find_holder, require_funds
@@ -189,7 +188,6 @@ class Previewer:
     """Makes previews.  Needs no key."""
 
     store: Ledger
-    keys: KeyStore
     chains: Mapping[str, Chain]
     _: KW_ONLY
     wallets: Callable[[], Collection[str]]
@@ -224,7 +222,7 @@ class Previewer:
             stop = self.store.find_stop(refund.chain_id, refund.named)
             if stop is not None:
                 raise stop.error()
-        active = self.keys.active_key()
+        active = self.store.active_key()
         if active is None:
             facts.note(KeyNotFoundError.code)
         else:

@@ -35,7 +35,6 @@ from signer.model.refund import (
     new_refund_id,
 )
 from signer.ports.clock import Clock
-from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
 from signer.refunds.transaction_signer import describe_acceptance
 
@@ -70,28 +69,68 @@ class SweepItem:
         return format_units(self.amount, self.decimals)
 
 
-class SweepPlanner:
-    """Reads what the addresses of former keys hold."""
+def _build_item(row: Refund) -> SweepItem:
+    return SweepItem(
+        row.network, row.token, row.token_address, row.decimals, row.amount, refund=row
+    )
+
+
+class Sweeper:
+    """Plans sweeps and stores them in the ledger, from which workers process them."""
 
     def __init__(
-        self, store: Ledger, keys: KeyStore, ring: KeyRing, chains: Mapping[str, Chain]
+        self,
+        store: Ledger,
+        ring: KeyRing,
+        chains: Mapping[str, Chain],
+        *,
+        audit: AuditLog,
+        clock: Clock,
     ) -> None:
         self._store = store
-        self._keys = keys
         self._ring = ring
         self._chains = chains
+        self._admin_audit = AdminAudit(audit, Operation.KEY_SWEEP)
+        self._clock = clock
 
-    def plan(self, address: str) -> tuple[Sequence[SweepItem], Sequence[Refund]]:
+    def plan(self, address: str) -> Sequence[SweepItem]:
         """
-        Return the assets to move, in this order, and all earlier sweeps of *address*.
+        Return what *address* holds, in the order in which it is moved.
+
+        An asset that a sweep already moves has that sweep's refund.
 
         Raises:
+            InvalidInputError: *address* is malformed.
             ConflictError: *address* is not that of a former key, or refunds with its
                 nonces are still open.
             SigningError: As ``KeyRing.former``.
             ChainError: A network's nodes do not answer.
         """
-        key = find_key(self._keys.keys(), address)
+        items, _ = self._read(parse_address(address, field="address"))
+        return items
+
+    def sweep(self, address: str, actor: Actor) -> Sequence[SweepItem]:
+        """
+        Accept a sweep of each asset that can be moved now, and return the plan.
+
+        The plan has the refunds of the accepted sweeps.  Repeating the call is safe.
+        It raises as ``plan``; sweeps accepted before the error stay accepted.
+        """
+        asked: Facts = {"address": redact_address(address)}
+        with self._admin_audit.attempt(AuditAction.KEY_SWEEP, actor, **asked):
+            address = parse_address(address, field="address")
+            recipient = self._ring.active().key.address
+            items, past_sweeps = self._read(address)
+            return [
+                item
+                if item.waits_for
+                else self._accept(item, address, recipient, past_sweeps, actor)
+                for item in items
+            ]
+
+    def _read(self, address: str) -> tuple[Sequence[SweepItem], Sequence[Refund]]:
+        """Return the assets to move, in this order, and all earlier sweeps."""
+        key = find_key(self._store.keys(), address)
         if key is None or key.state not in FORMER:
             raise ConflictError(
                 "only a draining or retired key's address is swept: see `hotwallet keys"
@@ -100,7 +139,7 @@ class SweepPlanner:
         self._ring.former(address)
         past_sweeps = tuple(self._past_sweeps(address))
         open_sweeps = {row.id for row in past_sweeps if not row.status.is_final}
-        for refund_id in self._keys.stranded(address, len(open_sweeps) + 1):
+        for refund_id in self._store.stranded(address, len(open_sweeps) + 1):
             if refund_id not in open_sweeps:
                 raise ConflictError(
                     f"refund {refund_id} of the address is open: sweep when it is final"
@@ -170,65 +209,6 @@ class SweepPlanner:
         if held >= unit:  # Otherwise the fee would exceed it.
             waits_for = "its tokens, which need it for gas" if has_tokens else None
             yield SweepItem(name, *asset, held // unit, waits_for)
-
-
-def _build_item(row: Refund) -> SweepItem:
-    return SweepItem(
-        row.network, row.token, row.token_address, row.decimals, row.amount, refund=row
-    )
-
-
-class Sweeper:
-    """Plans sweeps and stores them in the ledger, from which workers process them."""
-
-    def __init__(
-        self,
-        store: Ledger,
-        keys: KeyStore,
-        ring: KeyRing,
-        chains: Mapping[str, Chain],
-        *,
-        audit: AuditLog,
-        clock: Clock,
-    ) -> None:
-        self._store = store
-        self._ring = ring
-        self._planner = SweepPlanner(store, keys, ring, chains)
-        self._chains = chains
-        self._admin_audit = AdminAudit(audit, Operation.KEY_SWEEP)
-        self._clock = clock
-
-    def plan(self, address: str) -> Sequence[SweepItem]:
-        """
-        Return what *address* holds, in the order in which it is moved.
-
-        An asset that a sweep already moves has that sweep's refund.
-
-        Raises:
-            InvalidInputError: *address* is malformed.
-            ConflictError, SigningError, ChainError: As ``SweepPlanner.plan``.
-        """
-        items, _ = self._planner.plan(parse_address(address, field="address"))
-        return items
-
-    def sweep(self, address: str, actor: Actor) -> Sequence[SweepItem]:
-        """
-        Accept a sweep of each asset that can be moved now, and return the plan.
-
-        The plan has the refunds of the accepted sweeps.  Repeating the call is safe.
-        It raises as ``plan``; sweeps accepted before the error stay accepted.
-        """
-        asked: Facts = {"address": redact_address(address)}
-        with self._admin_audit.attempt(AuditAction.KEY_SWEEP, actor, **asked):
-            address = parse_address(address, field="address")
-            recipient = self._ring.active().key.address
-            items, past_sweeps = self._planner.plan(address)
-            return [
-                item
-                if item.waits_for
-                else self._accept(item, address, recipient, past_sweeps, actor)
-                for item in items
-            ]
 
     def _accept(
         self,

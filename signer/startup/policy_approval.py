@@ -33,9 +33,8 @@ from signer.model.approval import ApprovalUse, Proposal
 from signer.model.approvers import Approvers
 from signer.model.audit_record import Actor, Record
 from signer.model.worker_row import THE_ROW, AcceptedLimits
-from signer.ports.audit_journal import Journal
 from signer.ports.clock import Clock
-from signer.ports.control_store import ControlStore
+from signer.ports.ledger import Ledger
 
 
 _TRIES = 5
@@ -127,8 +126,7 @@ class LimitsGuard:
 
     def __init__(
         self,
-        store: ControlStore,
-        journal: Journal,
+        store: Ledger,
         approvals: Approvals,
         audit: AuditLog,
         configuration: Configuration,
@@ -136,7 +134,6 @@ class LimitsGuard:
         clock: Clock,
     ) -> None:
         self._store = store
-        self._journal = journal
         self._approvals = approvals
         self._audit = audit
         self._limits = read_limits(configuration.document)
@@ -227,11 +224,11 @@ class LimitsGuard:
 
     def _recorded(self) -> FileLimits | None:
         """Return the limits of the last start, as an audit record has them."""
-        document = configurations.last_document(self._journal)
+        document = configurations.last_document(self._store)
         if document is not None:
             return read_limits(document)
         # Every process records its start before the first record is sealed.
-        size, _ = self._journal.head()
+        size, _ = self._store.head()
         return {} if size else None
 
     def _accept(self, difference: LimitsDifference, actor: Actor) -> None:

@@ -132,7 +132,7 @@ class Components:
         self.ring = KeyRing(self.store, open_signer, process.timer)
         self.wallets = WalletReconciler(self.store, clock)
         self.sweeper = Sweeper(
-            self.store, self.store, self.ring, self.chains, audit=audit, clock=clock
+            self.store, self.ring, self.chains, audit=audit, clock=clock
         )
         self.retirement = KeyRetirement(self.store, audit, clock)
         networks = {"local": build.network}  # Without rules that stop it.

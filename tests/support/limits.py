@@ -87,7 +87,6 @@ class Hosts:
         store = store or self.store
         return LimitsGuard(
             store,
-            store,
             self.approvals(),
             self.audit,
             configuration(amount, rules, self.approvers),

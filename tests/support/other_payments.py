@@ -116,7 +116,6 @@ def rolled_back(world: World) -> None:
 def sweeper(world: World, audit: AuditLog | None = None) -> Sweeper:
     return Sweeper(
         world.store,
-        world.store,
         world.ring,
         world.chains,
         audit=audit or recording()[0],

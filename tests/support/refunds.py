@@ -388,7 +388,7 @@ class World:
 
     @property
     def explainer(self) -> Explainer:
-        return Explainer(self.store, self.store, self.chains, self.clock, self.tenants)
+        return Explainer(self.store, self.chains, self.clock, self.tenants)
 
     @property
     def service(self) -> RefundService:

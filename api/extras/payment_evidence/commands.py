@@ -40,7 +40,7 @@ def payment(refund_id: str, out: Path) -> None:
     if ledger.get(refund_id) is None:
         raise NotFoundError("there is no such refund")
     with open_atomic(out) as file:
-        file.writelines(collect(ledger, ledger, refund_id))
+        file.writelines(collect(ledger, refund_id))
 
 
 @click.command("verify-payment")

@@ -42,7 +42,6 @@ from signer.model.approvers import Approvers
 from signer.model.audit_record import Record, Sealed
 from signer.model.refund import make_memo
 from signer.model.transaction import compose
-from signer.ports.audit_journal import Journal
 from signer.ports.ledger import Ledger
 
 
@@ -51,7 +50,7 @@ FORMAT = "hotwallet-payment-evidence/1"
 _ACCEPTED = AuditAction.REFUND_ACCEPT.event_for(SUCCESS)
 
 
-def collect(store: Ledger, journal: Journal, refund_id: str) -> Iterator[bytes]:
+def collect(store: Ledger, refund_id: str) -> Iterator[bytes]:
     """
     Yield the lines of the evidence of a refund.
 
@@ -60,7 +59,7 @@ def collect(store: Ledger, journal: Journal, refund_id: str) -> Iterator[bytes]:
     """
     yield rfc8785.dumps({"format": FORMAT, "refund_id": refund_id}) + b"\n"
     nonces: dict[tuple[int, str, int], None] = {}
-    for batch in batches(journal):
+    for batch in batches(store):
         for each in batch:
             if refund_id not in each.record.body:
                 continue

@@ -41,7 +41,7 @@ def paid(world: World, count: int) -> list[Refund]:
 
 
 def evidence_of(world: World, refund: Refund) -> Lines:
-    return [*collect(world.store, cast("SQLStore", world.store), refund.id)]
+    return [*collect(world.store, refund.id)]
 
 
 def test_an_item_of_a_batch_is_proved_without_the_others(vault_world: World) -> None:

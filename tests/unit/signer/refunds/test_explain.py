@@ -399,7 +399,7 @@ def test_a_network_that_was_removed(world: World) -> None:
     """The ledger's facts are reported, and the objection names the network."""
     refund = world.broadcast()
 
-    explainer = Explainer(world.store, world.store, {}, world.clock, world.tenants)
+    explainer = Explainer(world.store, {}, world.clock, world.tenants)
     found = explainer.explain(refund)
 
     assert found.policy == "the network is not configured"

@@ -51,7 +51,6 @@ def _previewer(world: World) -> Previewer:
     alerts = Alerts(world.store, clock=world.clock)
     return Previewer(
         world.store,
-        world.store,
         world.chains,
         wallets=lambda: [world.signer.address],
         clock=world.clock,

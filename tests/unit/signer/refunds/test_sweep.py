@@ -73,7 +73,7 @@ def test_earlier_sweeps_of_an_address_are_found_on_every_page(
     world.settle()
     left.tokens = 5
     (later,) = swept(world)  # What comes in later has a sweep of its own.
-    planner = sweeper(world)._planner
+    planner = sweeper(world)
 
     found = {each.id for each in planner._past_sweeps(world.signer.address)}
     assert found == {tokens.id, later.id}
