@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Boolean, Connection, Integer, bindparam, exists, select, text
+import sqlalchemy as sa
 
 from backends.sql.advisory_locks import lock_chain_and_keys
 from backends.sql.approvals import find_approved
@@ -71,29 +71,31 @@ def _may_reserve() -> tuple[Any, ...]:
     have changed.
     """
     chain_id, sender = parameter(refunds, "chain_id"), parameter(refunds, "sender")
-    memo = bindparam("memo", type_=unrecorded.c.memo.type)
-    not_paused = exists().where(
+    memo = sa.bindparam("memo", type_=unrecorded.c.memo.type)
+    not_paused = sa.exists().where(
         wallets.c.chain_id == chain_id,
         wallets.c.sender == sender,
         wallets.c.paused_by.is_(None),
     )
-    paid = exists().where(unrecorded.c.chain_id == chain_id, unrecorded.c.memo == memo)
+    paid = sa.exists().where(
+        unrecorded.c.chain_id == chain_id, unrecorded.c.memo == memo
+    )
     tenant = parameter(refunds, "tenant")
     # A refund is paid by the active key, a sweep by a former one.
     current = "keys.state = 'active' AND NOT :sweeps"
     former = "keys.state IN ('draining', 'retired') AND :sweeps"
-    sweeps = bindparam("sweeps", type_=Boolean)
-    may_pay = text(f"({current} OR {former})").bindparams(sweeps)
+    sweeps = sa.bindparam("sweeps", type_=sa.Boolean)
+    may_pay = sa.text(f"({current} OR {former})").bindparams(sweeps)
     # A failover may have pinned the same address to another key id.
     pinned = keys.c.key_id == parameter(transactions, "key_id")
-    active = exists().where(keys.c.address == sender, pinned, may_pay)
+    active = sa.exists().where(keys.c.address == sender, pinned, may_pay)
     # A sweep is reserved only while its recipient is still the active key.
     recipients = keys.alias("recipients")
     is_active = (
         recipients.c.address == parameter(refunds, "recipient"),
-        text("recipients.state = 'active'"),
+        sa.text("recipients.state = 'active'"),
     )
-    pays_active = exists().where(*is_active) | ~sweeps
+    pays_active = sa.exists().where(*is_active) | ~sweeps
     return (
         active,
         pays_active,
@@ -103,7 +105,7 @@ def _may_reserve() -> tuple[Any, ...]:
         ~is_blocked(tenant),
         ~paid,
         refunds.c.cancel_requested_at.is_(None),
-        ~had_others_than(bindparam("earlier", type_=Integer)),
+        ~had_others_than(sa.bindparam("earlier", type_=sa.Integer)),
     )
 
 
@@ -111,10 +113,10 @@ _RESERVE = UNCHANGED.where(
     refunds.c.state == PaymentState.QUEUED, *_may_reserve()
 ).values(parameters(refunds, (*ASSIGNED, "nonce")))
 
-_RESERVED = select(refunds.c.id).where(
+_RESERVED = sa.select(refunds.c.id).where(
     refunds.c.chain_id == parameter(refunds, "chain_id"),
     refunds.c.sender == parameter(refunds, "sender"),
-    refunds.c.nonce >= bindparam("first", type_=refunds.c.nonce.type),
+    refunds.c.nonce >= sa.bindparam("first", type_=refunds.c.nonce.type),
 )
 
 
@@ -127,7 +129,7 @@ class _UnreservedError(StaleStateError):
 
 
 def reserve_together(
-    connection: Connection,
+    connection: sa.Connection,
     macs: RowMACs,
     reservations: Sequence[Reservation],
     draft: Callable[[Sequence[Reservation], int], Transaction],

@@ -11,7 +11,7 @@ from itertools import chain, groupby
 from operator import attrgetter, itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, Executable, Select, bindparam, text, update
+import sqlalchemy as sa
 
 from backends.sql import queries
 from backends.sql.advisory_locks import lock_chain, lock_tenants
@@ -108,20 +108,20 @@ _IS_CANCELLABLE = state_in(*(each.state for each in UNRESERVED))
 
 REQUESTED = (
     REFUNDS.where(
-        text(f"{_IS_CANCELLABLE} AND cancel_requested_at IS NOT NULL"),
-        refunds.c.id > bindparam("after"),
+        sa.text(f"{_IS_CANCELLABLE} AND cancel_requested_at IS NOT NULL"),
+        refunds.c.id > sa.bindparam("after"),
     )
     .order_by(refunds.c.id)
-    .limit(bindparam("at_most"))
+    .limit(sa.bindparam("at_most"))
 )
 
 _REQUEST = (
-    update(refunds)
+    sa.update(refunds)
     .where(
-        refunds.c.id == bindparam("refund_id"),
-        text(f"{_IS_CANCELLABLE} AND cancel_requested_at IS NULL"),
+        refunds.c.id == sa.bindparam("refund_id"),
+        sa.text(f"{_IS_CANCELLABLE} AND cancel_requested_at IS NULL"),
     )
-    .values(cancel_requested_at=bindparam("at", type_=UTCDateTime))
+    .values(cancel_requested_at=sa.bindparam("at", type_=UTCDateTime))
 )
 
 
@@ -175,7 +175,7 @@ class RefundTables(Tables):
     ) -> Transaction | None:
         key = {"chain_id": chain_id, "sender": sender, "nonce": nonce}
 
-        def read(connection: Connection) -> Sequence[Transaction]:
+        def read(connection: sa.Connection) -> Sequence[Transaction]:
             found = read_transactions(connection.execute(queries.BY_NONCE, key))
             return with_members(connection, found)
 
@@ -263,7 +263,7 @@ class RefundTables(Tables):
         self, now: datetime, limit: int, places: Places
     ) -> tuple[list[str], list[Nonce]]:
         """Return the ids of due refunds, and the nonces of due transactions."""
-        statement: Executable = DUE
+        statement: sa.Executable = DUE
         queued = limit if places.free is None else min(limit, places.free)
         params: dict[str, Any] = {"at_most": limit, "ahead": limit // 2}
         if places.free == 0:
@@ -282,7 +282,7 @@ class RefundTables(Tables):
         last: Nonce = (0, "", 0) if after is None else nonce_of(after)
         params = {**dict(zip(NONCE, last, strict=True)), "at_most": limit}
 
-        def read(connection: Connection) -> Sequence[InFlight]:
+        def read(connection: sa.Connection) -> Sequence[InFlight]:
             rows = connection.execute(queries.FLYING, params)
             flying = [from_row(Transaction, row) for row in rows]
             sent: dict[Nonce, dict[str, Kind]]
@@ -366,7 +366,7 @@ class RefundTables(Tables):
     def fill(self, transaction: Transaction) -> None:
         values = fields_of(transactions, self._macs.sealed(transaction))
 
-        def work(connection: Connection) -> None:
+        def work(connection: sa.Connection) -> None:
             # Without it, two processes could both find the nonce free.
             lock_chain(connection, transaction.chain_id)
             nonce = dict(zip(NONCE, nonce_of(transaction), strict=True))
@@ -443,7 +443,7 @@ class RefundTables(Tables):
         self._macs.require(refund)
         params = {"refund_id": refund.id, "at": at}
 
-        def work(connection: Connection) -> bool:
+        def work(connection: sa.Connection) -> bool:
             if connection.execute(_REQUEST, params).rowcount != 1:
                 return False
             write(connection, self._macs, record)
@@ -465,7 +465,7 @@ class RefundTables(Tables):
         return _New(given, refund, values, self._may_exceed(given))
 
     def _accept(
-        self, connection: Connection, new: Sequence[_New]
+        self, connection: sa.Connection, new: Sequence[_New]
     ) -> Sequence[tuple[Refund, bool] | HotWalletError]:
         """Accept refunds of any tenants, in the transaction of *connection*."""
         if not all(each.is_one_statement for each in new):
@@ -494,7 +494,9 @@ class RefundTables(Tables):
         is_recent = time.monotonic() - at < _COUNTED_FOR_SECONDS
         return not is_recent or count + _NEW_REFUNDS > given.max_open
 
-    def _find_room(self, connection: Connection, new: Sequence[_New]) -> dict[str, int]:
+    def _find_room(
+        self, connection: sa.Connection, new: Sequence[_New]
+    ) -> dict[str, int]:
         """Return how many more refunds a tenant may have, if *new* could exceed it."""
         limits: dict[str, int] = {}
         for each in new:
@@ -511,7 +513,7 @@ class RefundTables(Tables):
         return room
 
     def _insert(
-        self, connection: Connection, new: Sequence[_New]
+        self, connection: sa.Connection, new: Sequence[_New]
     ) -> Sequence[tuple[Refund, bool] | HotWalletError]:
         if not new:
             return ()
@@ -533,7 +535,7 @@ class RefundTables(Tables):
         return results
 
     def _insert_within(
-        self, connection: Connection, new: _New, room: dict[str, int]
+        self, connection: sa.Connection, new: _New, room: dict[str, int]
     ) -> tuple[Refund, bool] | HotWalletError:
         """Insert *new* if its tenant has *room*: a repeated request needs none."""
         tenant, max_open = new.refund.tenant, new.given.max_open
@@ -565,14 +567,14 @@ class RefundTables(Tables):
             require_authentic(self._macs, change.before)
         return writes_of(self._macs, change)
 
-    def _rows(self, statement: Select[Any], refund_id: str) -> Sequence[Any]:
+    def _rows(self, statement: sa.Select[Any], refund_id: str) -> Sequence[Any]:
         if not is_storable(refund_id):
             return ()
         return self._database.rows(statement, refund_id=refund_id)
 
 
 def _claim(
-    connection: Connection, params: Mapping[str, Any]
+    connection: sa.Connection, params: Mapping[str, Any]
 ) -> Sequence[Refund | Transaction]:
     """Claim what no other process claims of the ids and nonces, and return it."""
     claimed: list[Refund | Transaction] = []

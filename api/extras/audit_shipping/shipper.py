@@ -16,7 +16,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -74,35 +74,26 @@ class DifferentError(HotWalletError, code="audit-shipping-differs"):
         self.name = name
 
 
+@dataclass(eq=False, repr=False)
 class Shipper:
-    """Ships what a *journal* has to a *place*."""
+    """
+    Ships what a *journal* has to a *place*: *checkpoints*, and records of their origin.
 
-    def __init__(
-        self,
-        journal: Journal,
-        place: Place,
-        checkpoints: CheckpointSettings,
-        alerts: Alerts,
-        clock: Clock,
-        *,
-        sealed_at: Callable[[], float | None],
-        patience: Callable[[], timedelta] = timedelta,
-        timer: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """
-        Ship *checkpoints* of their key, and records with their origin.
+    *clock* is the ledger's.  *sealed_at* is ``Sealer.sealed_at`` of this process.
+    While *patience* returns a time, another process leads.
+    """
 
-        *clock* is the ledger's.  *sealed_at* is ``Sealer.sealed_at`` of this process.
-        While *patience* returns a time, another process leads.
-        """
-        self._journal = journal
-        self._place = place
-        self._alerts = alerts
-        self._clock = clock
-        self._checkpoints = checkpoints
-        self._sealed_at = sealed_at
-        self._patience = patience
-        self._timer = timer
+    journal: Journal
+    place: Place
+    checkpoints: CheckpointSettings
+    alerts: Alerts
+    clock: Clock
+    _: KW_ONLY
+    sealed_at: Callable[[], float | None]
+    patience: Callable[[], timedelta] = timedelta
+    timer: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         self._checkpointed: int | None = None  # The size of the last one shipped.
         self._complete_at = NEVER
         self._began_at: datetime | None = None
@@ -115,22 +106,22 @@ class Shipper:
         repeat(work, wait, SHIP_SECONDS, log=self._log, event=event, at_once=True)
 
     def _round(self) -> None:
-        if self._patience() and not self._is_left():
+        if self.patience() and not self._is_left():
             self._checkpointed = None  # The process that leads ships them.
             return
         try:
             self.ship()
         except DifferentError as e:
-            self._alerts.remind(Alert.SHIPPING_DIFFERS, problem=str(e))
+            self.alerts.remind(Alert.SHIPPING_DIFFERS, problem=str(e))
             raise
         finally:
             self._report()
 
     def _is_left(self) -> bool:
         """Return whether the process that leads has left what is to be shipped."""
-        row = self._journal.shipping()
+        row = self.journal.shipping()
         # Two may ship at once.  One that was killed seems to lead for 20 seconds.
-        now = self._clock()
+        now = self.clock()
         return row is None or now - trusted(row.complete_at, now) > _PATIENCE
 
     def ship(self) -> AuditShipping:
@@ -141,10 +132,10 @@ class Shipper:
             DifferentError: The place has something else.
             PlaceError: The place does not answer, or refuses.
         """
-        row = self._journal.shipping()
+        row = self.journal.shipping()
         # Before the head is read: what was committed before this time is below it.
         complete_at = self._find_complete()
-        size, _ = self._journal.head()
+        size, _ = self.journal.head()
         shipped = self._begin(row)
         if self._checkpointed is None:
             self._checkpointed = max(0, shipped.sequence - MAX_RECORDS)
@@ -156,14 +147,14 @@ class Shipper:
         finally:
             # Also if the place has a forged segment: they show that it is forged.
             self._ship_checkpoints(size)
-        before = trusted(shipped.complete_at, self._clock())
+        before = trusted(shipped.complete_at, self.clock())
         complete_at = max(before, complete_at or before)
         return self._keep(row, replace(shipped, complete_at=complete_at))
 
     def _find_complete(self) -> datetime | None:
         """Return a time before which all that was committed is sealed, if known."""
-        now, began, sealed_at = self._clock(), self._timer(), self._sealed_at()
-        if self._journal.oldest_unsealed() is None:
+        now, began, sealed_at = self.clock(), self.timer(), self.sealed_at()
+        if self.journal.oldest_unsealed() is None:
             return now
         if sealed_at is None:
             return None
@@ -173,22 +164,22 @@ class Shipper:
         """Return *row* if it counts for this place and this chain, or its beginning."""
         if row is not None and not row.is_authentic:
             error = RowNotAuthenticError(_FORGED)
-            self._alerts.report_row(error, "audit_shipping")
-        elif row is not None and row.place == self._place.url:
-            found = self._journal.sealed(row.sequence - 1, 1) if row.sequence else ()
+            self.alerts.report_row(error, "audit_shipping")
+        elif row is not None and row.place == self.place.url:
+            found = self.journal.sealed(row.sequence - 1, 1) if row.sequence else ()
             if row.sequence and [each.hash for each in found] != [row.hash]:
                 raise DifferentError(f"record {row.sequence}")
             return row
-        return AuditShipping(THE_ROW, self._place.url, 0, GENESIS, NEVER)
+        return AuditShipping(THE_ROW, self.place.url, 0, GENESIS, NEVER)
 
     def _ship_segment(self, shipped: AuditShipping) -> AuditShipping:
         """Ship the next records; return how much is shipped with them."""
         after = shipped.sequence
         name = segment_name(after + 1)
         content, last = self._segment(after, BATCH)
-        if not self._place.put(name, content):
+        if not self.place.put(name, content):
             longest = max(len(content), _MOST_BYTES)
-            existing = self._place.get(Stored(name), longest + 1)
+            existing = self.place.get(Stored(name), longest + 1)
             content, last = self._segment(after, _last_sequence(existing) - after)
             if content != existing:
                 raise DifferentError(name)
@@ -196,9 +187,9 @@ class Shipper:
 
     def _segment(self, after: int, count: int) -> tuple[bytes, Sealed]:
         """Return the lines of up to *count* records, and the last of these."""
-        lines = [] if after else [header_line(self._checkpoints.origin)]
+        lines = [] if after else [header_line(self.checkpoints.origin)]
         size, last = 0, None
-        for each in self._journal.sealed(after, max(1, min(count, _MOST_RECORDS))):
+        for each in self.journal.sealed(after, max(1, min(count, _MOST_RECORDS))):
             of_record = record_lines(each)
             size += sum(map(len, of_record))
             if last is not None and size > _MOST_BYTES:
@@ -212,35 +203,35 @@ class Shipper:
     def _ship_checkpoints(self, size: int) -> None:
         """Ship the newest checkpoints of at most *size* records."""
         after = self._checkpointed or 0
-        found = self._journal.newest_checkpoints(after, size, MAX_READ)
+        found = self.journal.newest_checkpoints(after, size, MAX_READ)
         for each in reversed(found):
-            if self._checkpoints.verify(each) is None:
+            if self.checkpoints.verify(each) is None:
                 continue  # Another program stored it.
             line = checkpoint_line(each.note)
             digest = hashlib.sha256(line).hexdigest()[:16]
             name = f"{CHECKPOINTS}{each.size:020}-{digest}"
-            is_new = self._place.put(name, line)
+            is_new = self.place.put(name, line)
             limit = len(line) + 1
-            if not is_new and self._place.get(Stored(name), limit) != line:
+            if not is_new and self.place.get(Stored(name), limit) != line:
                 raise DifferentError(name)
             self._checkpointed = each.size
 
     def _keep(self, row: AuditShipping | None, shipped: AuditShipping) -> AuditShipping:
         self._complete_at = shipped.complete_at
-        return self._journal.keep_shipping(row, shipped)
+        return self.journal.keep_shipping(row, shipped)
 
     def _report(self) -> None:
         """Raise the alert while records wait for too long."""
-        now = self._clock()
+        now = self.clock()
         self._began_at = self._began_at or now
         # A process that has just begun to ship a long chain is not late.
         complete_at = trusted(self._complete_at, now)
         waited = now - max(complete_at, min(self._began_at, now))
         if waited < LATE:
-            self._alerts.resolve(Alert.SHIPPING_LATE)
+            self.alerts.resolve(Alert.SHIPPING_LATE)
         else:
             seconds = int(waited.total_seconds())
-            self._alerts.remind(Alert.SHIPPING_LATE, seconds=seconds)
+            self.alerts.remind(Alert.SHIPPING_LATE, seconds=seconds)
 
 
 def _last_sequence(content: bytes) -> int:

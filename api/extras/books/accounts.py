@@ -67,6 +67,7 @@ class Openings:
     balances: Mapping[tuple[str, str], int | None]
 
 
+@dataclass(eq=False, repr=False)
 class Accounts:
     """
     All accounts of one network, by wallet and asset.
@@ -76,17 +77,12 @@ class Accounts:
     range.  *openings* replace opening balances.
     """
 
-    def __init__(
-        self,
-        history: ChainHistory,
-        blocks: BlockRange,
-        assets: Assets,
-        openings: Openings | None,
-    ) -> None:
-        self._history = history
-        self._blocks = blocks
-        self._assets = assets
-        self._openings = openings
+    history: ChainHistory
+    blocks: BlockRange
+    assets: Assets
+    openings: Openings | None
+
+    def __post_init__(self) -> None:
         self._accounts: dict[tuple[str, str], Account] = {}
 
     def __iter__(self) -> Iterator[Account]:
@@ -126,7 +122,7 @@ class Accounts:
             )
             if opening is None or closing is None or received is None:
                 continue
-            asset = self._assets[account.asset]
+            asset = self.assets[account.asset]
             expected = opening + max(received, 0) - account.spent
             if expected != closing:
                 yield Difference(
@@ -142,20 +138,20 @@ class Accounts:
 
     def fill(self, wallets: Sequence[str]) -> Sequence[str]:
         """Fill the balances of *wallets*; return the symbols that have gaps."""
-        first, last = self._blocks.numbers
+        first, last = self.blocks.numbers
         for wallet in wallets:
-            for asset in self._assets.held:
+            for asset in self.assets.held:
                 account = self.of(wallet, asset.address)
                 account.opening = self._opening(wallet, asset.address, first - 1)
                 account.closing = self._read(wallet, asset.address, last)
         self._compute_closings(wallets)
         gaps = {each.asset for each in self if not each.is_checked}
-        return sorted(self._assets[address].symbol for address in gaps)
+        return sorted(self.assets[address].symbol for address in gaps)
 
     def _opening(self, wallet: str, asset: str, block: int) -> int | None:
         read = self._read(wallet, asset, block)
-        if read is None and self._openings and self._openings.block == block:
-            return self._openings.balances.get((wallet, asset), 0)
+        if read is None and self.openings and self.openings.block == block:
+            return self.openings.balances.get((wallet, asset), 0)
         return read
 
     def _compute_closings(self, wallets: Sequence[str]) -> None:
@@ -164,8 +160,8 @@ class Accounts:
         ]
         if not missing:
             return
-        final = self._blocks.final
-        since = self._moved_since(self._blocks.numbers[1], wallets)
+        final = self.blocks.final
+        since = self._moved_since(self.blocks.numbers[1], wallets)
         for account in missing:
             newest = self._read(account.wallet, account.asset, final)
             if newest is not None:
@@ -176,10 +172,8 @@ class Accounts:
     ) -> Mapping[tuple[str, str], int]:
         """Return what each wallet received, less what it sent, after block *last*."""
         moved = Counter[tuple[str, str]]()
-        for start, end in windows(last + 1, self._blocks.final):
-            for each in self._history.transfers(
-                self._assets.tokens, wallets, start, end
-            ):
+        for start, end in windows(last + 1, self.blocks.final):
+            for each in self.history.transfers(self.assets.tokens, wallets, start, end):
                 moved[each.recipient, each.token] += each.amount
                 moved[each.sender, each.token] -= each.amount
         return moved
@@ -188,7 +182,7 @@ class Accounts:
         """Return a balance after *block*; None if the nodes do not have its state."""
         try:
             if asset == COIN_ADDRESS:
-                return self._history.coin_balance(wallet, block)
-            return self._history.token_balance(asset, wallet, block)
+                return self.history.coin_balance(wallet, block)
+            return self.history.token_balance(asset, wallet, block)
         except ChainUnavailableError:
             return None

@@ -1,7 +1,7 @@
 """Compares one used nonce of a wallet with its rows: pure rules."""
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 from api.extras.books.entries import (
@@ -22,6 +22,7 @@ from signer.refunds.nonce_checks import paid_earlier
 from signer.refunds.sweep_policy import build_objection
 
 
+@dataclass(eq=False, repr=False)
 class Matcher:
     """
     Finds the differences of the used nonces of one network, which may have *vaults*.
@@ -30,26 +31,18 @@ class Matcher:
     *is_authentic* whether the row of a refund or a filler is what this service stored.
     """
 
-    def __init__(
-        self,
-        network: str,
-        assets: Assets,
-        vaults: Collection[str],
-        *,
-        is_late: Callable[[int], bool],
-        is_authentic: Callable[[Refund | Transaction], bool],
-    ) -> None:
-        self._network = network
-        self._assets = assets
-        self._vaults = vaults
-        self._is_late = is_late
-        self._is_authentic = is_authentic
+    network: str
+    assets: Assets
+    vaults: Collection[str]
+    _: KW_ONLY
+    is_late: Callable[[int], bool]
+    is_authentic: Callable[[Refund | Transaction], bool]
 
     def compare(self, used: UsedNonce) -> Iterator[Difference]:
         """Yield the differences, but not those that ``explain_memo`` decides."""
         entry = used.entry
         row = entry.batch or entry.row
-        if row is not None and not self._is_authentic(row):
+        if row is not None and not self.is_authentic(row):
             # What a changed row says is not compared.
             yield self._changed(used, _name(entry))
         elif used.is_own and used.settled is not None:
@@ -70,7 +63,7 @@ class Matcher:
         if refund and settled and _ended_as_paid_by(settled.tx_hash, refund):
             # A restored ledger had no refund at the nonce, but perhaps a filler.
             used = replace(used, entry=replace(used.entry, refund=refund))
-            if self._is_authentic(refund):
+            if self.is_authentic(refund):
                 yield from self._compare_payments(used, refund, is_noop=False)
             else:
                 yield self._changed(used, "refund")
@@ -110,7 +103,7 @@ class Matcher:
         self, used: UsedNonce, refund: Refund, settled: Settled
     ) -> Iterator[Difference]:
         attempt = used.attempt
-        if not (refund.status.is_final or self._is_late(settled.block.number)):
+        if not (refund.status.is_final or self.is_late(settled.block.number)):
             return  # A worker will decide it.
         is_noop = attempt is not None and attempt.kind is Kind.NOOP
         is_call = refund.purpose is PaymentPurpose.CALL
@@ -125,7 +118,7 @@ class Matcher:
         yield from (self._without_refund(used, each) for each in used.payments)
         status = used.entry.status
         is_open = status is not None and not status.is_final
-        if is_open and self._is_late(settled.block.number):
+        if is_open and self.is_late(settled.block.number):
             yield self._open(used)
 
     def _compare_call(
@@ -205,7 +198,7 @@ class Matcher:
         if status is Status.CONFIRMED:
             yield self._missing(used, row)
         elif not status.is_final and (
-            settled is None or self._is_late(settled.block.number)
+            settled is None or self.is_late(settled.block.number)
         ):
             yield self._open(used)
 
@@ -235,7 +228,7 @@ class Matcher:
         code = Code.COIN_WITHOUT_REFUND if is_coin else Code.TRANSFER_WITHOUT_REFUND
         detail = "no refund, sweep or accepted transaction explains this payment"
         settled = used.settled
-        if used.wallet in self._vaults and settled is not None:
+        if used.wallet in self.vaults and settled is not None:
             code, detail = _explain_vault(settled, used.wallet)
         return self._build(code, used, detail, found=payment)
 
@@ -272,12 +265,12 @@ class Matcher:
         }
         for name, value in given.items():
             if isinstance(value, Outflow):
-                amount = self._assets.format(value.asset, value.amount)
+                amount = self.assets.format(value.asset, value.amount)
                 fields[name] = f"{amount} to {value.recipient}"
-                fields["asset"] = self._assets[value.asset].symbol
+                fields["asset"] = self.assets[value.asset].symbol
             else:
                 fields[name] = value
-        return Difference(code, self._network, used.wallet, detail, **fields)
+        return Difference(code, self.network, used.wallet, detail, **fields)
 
 
 def _name(entry: NonceEntry) -> str:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import sqlalchemy as sa
 from eth_utils.address import is_checksum_address
-from sqlalchemy import Connection, Integer, bindparam, func, or_, select, text, union
 
 from backends.sql.columns import UTCDateTime
 from backends.sql.refund_rows import (
@@ -83,9 +83,9 @@ class BookToken:
     decimals: int
 
 
-_first = bindparam("first", type_=refunds.c.nonce.type)
-_last = bindparam("last", type_=refunds.c.nonce.type)
-_at_most = bindparam("at_most", type_=Integer)
+_first = sa.bindparam("first", type_=refunds.c.nonce.type)
+_last = sa.bindparam("last", type_=refunds.c.nonce.type)
+_at_most = sa.bindparam("at_most", type_=sa.Integer)
 
 
 _IS_BATCH = "kind = 'batch'"
@@ -96,7 +96,7 @@ _in_page = transactions.c.nonce < _first + _at_most
 
 def _nonces(table: Any, *conditions: Any) -> Any:
     return (
-        select(table.c.nonce)
+        sa.select(table.c.nonce)
         .distinct()  # All refunds of a batch, and all items of one, have the same.
         .where(of_wallet(table), table.c.nonce >= _first, *conditions)
         .order_by(table.c.nonce)
@@ -105,43 +105,43 @@ def _nonces(table: Any, *conditions: Any) -> Any:
     )
 
 
-_page = union(
-    *(select(_nonces(table).c.nonce) for table in (refunds, unrecorded)),
-    select(_nonces(transactions, text(IS_FILLER)).c.nonce),
+_page = sa.union(
+    *(sa.select(_nonces(table).c.nonce) for table in (refunds, unrecorded)),
+    sa.select(_nonces(transactions, sa.text(IS_FILLER)).c.nonce),
     # All of its refunds may be queued again.
-    select(_nonces(transactions, text(_IS_BATCH), _in_page).c.nonce),
+    sa.select(_nonces(transactions, sa.text(_IS_BATCH), _in_page).c.nonce),
 )
-NONCES = select(_page.subquery().c.nonce).order_by("nonce").limit(_at_most)
+NONCES = sa.select(_page.subquery().c.nonce).order_by("nonce").limit(_at_most)
 
 _REFUNDS = REFUNDS.where(
     of_wallet(refunds), refunds.c.nonce >= _first, refunds.c.nonce <= _last
 )
 
 _BATCHES = PAYING.where(
-    text("transactions.kind = 'batch'"),
+    sa.text("transactions.kind = 'batch'"),
     of_wallet(transactions),
     transactions.c.nonce >= _first,
     transactions.c.nonce <= _last,
 )
 
 _VAULTS = (
-    select(transactions.c.vault)
+    sa.select(transactions.c.vault)
     .where(
-        transactions.c.chain_id == bindparam("of_chain"),
+        transactions.c.chain_id == sa.bindparam("of_chain"),
         transactions.c.vault.is_not(None),
     )
     .distinct()
 )
 
-_FILLERS = select(transactions).where(
-    text(IS_FILLER),
+_FILLERS = sa.select(transactions).where(
+    sa.text(IS_FILLER),
     of_wallet(transactions),
     transactions.c.nonce >= _first,
     transactions.c.nonce <= _last,
 )
 
 ATTEMPTS = (
-    select(
+    sa.select(
         attempts.c.nonce,
         attempts.c.tx_hash,
         attempts.c.kind,
@@ -152,35 +152,35 @@ ATTEMPTS = (
     .order_by(attempts.c.nonce, attempts.c.attempt.desc())
 )
 
-UNRECORDED = select(unrecorded).where(
+UNRECORDED = sa.select(unrecorded).where(
     of_wallet(unrecorded), unrecorded.c.nonce >= _first, unrecorded.c.nonce <= _last
 )
 
 IN_BLOCKS = (
     PAYING.where(
-        or_(refunds.c.id.is_not(None), text(IS_FILLER)),
+        sa.or_(refunds.c.id.is_not(None), sa.text(IS_FILLER)),
         of_wallet(transactions),
-        transactions.c.nonce > bindparam("after"),
-        transactions.c.block_number >= bindparam("first_block"),
-        transactions.c.block_number <= bindparam("last_block"),
+        transactions.c.nonce > sa.bindparam("after"),
+        transactions.c.block_number >= sa.bindparam("first_block"),
+        transactions.c.block_number <= sa.bindparam("last_block"),
     )
     .order_by(transactions.c.nonce)
     .limit(_at_most)
 )
 
 SENDERS = (
-    select(transactions.c.sender, func.count(transaction_payments.c.payment_id))
+    sa.select(transactions.c.sender, sa.func.count(transaction_payments.c.payment_id))
     .outerjoin_from(
         transactions,
         transaction_payments,
         same_nonce(transactions, transaction_payments),
     )
     .where(
-        transactions.c.chain_id == bindparam("of_chain"),
-        or_(
+        transactions.c.chain_id == sa.bindparam("of_chain"),
+        sa.or_(
             transactions.c.block_number.is_(None),
             transactions.c.block_number.between(
-                bindparam("first_block"), bindparam("last_block")
+                sa.bindparam("first_block"), sa.bindparam("last_block")
             ),
         ),
     )
@@ -189,11 +189,11 @@ SENDERS = (
 )
 
 BY_CHAIN = (
-    select(refunds.c.chain_id, func.max(refunds.c.network), func.count())
+    sa.select(refunds.c.chain_id, sa.func.max(refunds.c.network), sa.func.count())
     .where(
-        text(state_in(PaymentState.CONFIRMED, PaymentState.FAILED)),
-        refunds.c.updated_at >= bindparam("since", type_=UTCDateTime),
-        refunds.c.updated_at < bindparam("until", type_=UTCDateTime),
+        sa.text(state_in(PaymentState.CONFIRMED, PaymentState.FAILED)),
+        refunds.c.updated_at >= sa.bindparam("since", type_=UTCDateTime),
+        refunds.c.updated_at < sa.bindparam("until", type_=UTCDateTime),
     )
     .group_by(refunds.c.chain_id)
     .order_by(refunds.c.chain_id)
@@ -202,18 +202,20 @@ BY_CHAIN = (
 OF_CHAIN = (
     REFUNDS.where(
         # The expression keeps SQLite from the index of nonces, which has another order.
-        refunds.c.chain_id + 0 == bindparam("of_chain"),
-        refunds.c.id > bindparam("after"),
+        refunds.c.chain_id + 0 == sa.bindparam("of_chain"),
+        refunds.c.id > sa.bindparam("after"),
     )
     .order_by(refunds.c.id)
     .limit(_at_most)
 )
 
 _TOKENS = (
-    select(
-        refunds.c.token_address, func.max(refunds.c.token), func.max(refunds.c.decimals)
+    sa.select(
+        refunds.c.token_address,
+        sa.func.max(refunds.c.token),
+        sa.func.max(refunds.c.decimals),
     )
-    .where(refunds.c.chain_id == bindparam("of_chain"))
+    .where(refunds.c.chain_id == sa.bindparam("of_chain"))
     .group_by(refunds.c.token_address)
     .order_by(refunds.c.token_address)
 )
@@ -225,9 +227,9 @@ _ACTIVATIONS = tuple(
     for name in (AuditAction.KEY_ROTATE.event_for(SUCCESS), "rotation")
 )
 
-_ROTATIONS = select(audit_records.c.id, audit_records.c.body).where(
-    or_(
-        *(audit_records.c.body.contains(text, autoescape=True) for text in _ACTIVATIONS)
+_ROTATIONS = sa.select(audit_records.c.id, audit_records.c.body).where(
+    sa.or_(
+        *(audit_records.c.body.contains(each, autoescape=True) for each in _ACTIVATIONS)
     )
 )
 
@@ -269,7 +271,7 @@ class BookTables(RefundTables, WalletTables):
         """
         wallet = wallet_key(chain_id, sender)
 
-        def read(connection: Connection) -> Sequence[NonceEntry]:
+        def read(connection: sa.Connection) -> Sequence[NonceEntry]:
             page = {**wallet, "first": first, "at_most": limit}
             nonces = connection.execute(NONCES, page).scalars().all()
             if not nonces:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
@@ -36,6 +37,7 @@ class CheckFailedError(Exception):
     """A step did not have its effect."""
 
 
+@dataclass(eq=False, repr=False)
 class Scene:
     """
     The service that a drill is played on, as its clients, ledger and nodes show it.
@@ -44,26 +46,18 @@ class Scene:
     the variables of the operator.  A check waits up to *patience* seconds.
     """
 
-    def __init__(
-        self,
-        container: Container,
-        deployment: Deployment,
-        facts: dict[str, str],
-        given: Mapping[str, str],
-        patience: float,
-    ) -> None:
-        self.container = container
-        self.deployment = deployment
-        self.facts = facts
-        self.given = given
-        self._patience = patience
+    container: Container
+    deployment: Deployment
+    facts: dict[str, str]
+    given: Mapping[str, str]
+    patience: float
 
     def until(self, look: Callable[[], T], problem: str) -> T:
         """Return the first true value of *look*; fail with *problem* without one."""
-        until = time.monotonic() + self._patience
+        until = time.monotonic() + self.patience
         while not (found := look()):
             if time.monotonic() > until:
-                raise CheckFailedError(f"{problem}, after {self._patience:g} seconds")
+                raise CheckFailedError(f"{problem}, after {self.patience:g} seconds")
             time.sleep(_PAUSE)
         return found
 
