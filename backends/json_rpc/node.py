@@ -51,6 +51,7 @@ from signer.errors import (
 MAX_RESPONSE_BYTES = 16 * 1024 * 1024
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
+_UNAVAILABLE = 503
 _HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate"}
 
 _PROBLEMS = {
@@ -113,8 +114,18 @@ class NodeConnection:
         return status, response
 
     def _post(self, body: bytes) -> Response:
-        client = self._get_client()
+        """Post *body*, and again once after the pause that a busy node asks for."""
         deadline = time.monotonic() + self._timeout
+        response = self._post_now(body, deadline)
+        pause = _read_pause(response)
+        if pause is None or pause > (deadline - time.monotonic()) / 2:
+            return response
+        time.sleep(pause)
+        remaining = deadline - time.monotonic()
+        return self._get_client().exchange("POST", body, timeout=remaining)
+
+    def _post_now(self, body: bytes, deadline: float) -> Response:
+        client = self._get_client()
         try:
             return client.exchange("POST", body)
         except ExchangeError as e:
@@ -153,6 +164,13 @@ class NodeConnection:
     def _environment(self) -> tuple[ssl.SSLContext | None, str | None]:
         """The certificate authorities and the proxy; reading them takes long."""
         return _read_environment(self._url.get_secret_value())
+
+
+def _read_pause(response: Response) -> float | None:
+    """Return the seconds until a node that refused a request takes it, if it says."""
+    said = response.retry_after or ""
+    is_busy = response.status in (_TOO_MANY_REQUESTS, _UNAVAILABLE)
+    return float(said) if is_busy and said.isdecimal() else None
 
 
 def _check_proxy(url: str) -> None:
@@ -268,7 +286,8 @@ class Node:
     Sends JSON-RPC requests to the node at *url*; no connection is opened yet.
 
     There is one deadline for the whole exchange, a request is repeated only after a
-    broken connection, and the id of the response is checked.
+    broken connection or the pause that a busy node asks for, and the id of the response
+    is checked.
 
     Threads share it, processes do not.  *timeout* is in seconds, for one exchange.
     *observe* is called with what was asked, and the seconds that it took.

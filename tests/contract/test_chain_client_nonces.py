@@ -1,6 +1,6 @@
 """Contract of chain clients, real and in memory: nonces, receipts and the pool."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,6 +15,7 @@ from dev.chain import CHAIN_ID
 from signer.errors import BroadcastRejectedError, ExecutionRevertedError
 from signer.ports.chain import Call, ChainClient, MinedTransaction, NodeStatus, Receipt
 from tests.fixtures.chain import ON_GETH, ON_HARDHAT, DevChain
+from tests.fixtures.provider import Provider
 from tests.fixtures.scripted_chain import TOKEN, ScriptedChain
 from tests.support.payments import RECIPIENT, hash_of, mined, transfer
 from tests.support.rpc import broadcast, receipt_of
@@ -59,6 +60,24 @@ def anvil_stage(fresh_anvil: DevChain) -> Stage:
 
 
 @pytest.fixture
+def provider_stage(fresh_anvil: DevChain) -> Iterator[Stage]:
+    """A provider of anvil, with limits."""
+    with Provider(fresh_anvil.url) as provider:
+        stage = _real(fresh_anvil, fresh_anvil.mine, provider.url)
+        fresh_anvil.mine_on_request()
+        yield stage
+
+
+@pytest.fixture
+def geth_provider_stage(geth: DevChain) -> Iterator[Stage]:
+    """A provider of geth, with limits."""
+    with Provider(geth.url) as provider:
+        stage = _real(geth, geth.mine, provider.url)
+        geth.mine_on_request()
+        yield stage
+
+
+@pytest.fixture
 def geth_stage(geth: DevChain) -> Stage:
     """geth that mines on request."""
     stage = _real(geth, geth.mine)
@@ -88,22 +107,27 @@ def scripted_stage() -> Stage:
     return Stage(chain, TOKEN, Account.create(), chain.mine)
 
 
-@pytest.fixture(params=["anvil", "eth_tester", "scripted", ON_GETH, ON_HARDHAT])
+ON_PROVIDERS = ["provider", pytest.param("geth_provider", marks=pytest.mark.nodes)]
+
+
+@pytest.fixture(
+    params=["anvil", "eth_tester", "scripted", ON_GETH, ON_HARDHAT, *ON_PROVIDERS]
+)
 def stage(request: pytest.FixtureRequest) -> Stage:
     """Each chain in turn."""
     return cast("Stage", request.getfixturevalue(f"{request.param}_stage"))
 
 
-@pytest.fixture(params=["anvil", "scripted", ON_GETH, ON_HARDHAT])
+@pytest.fixture(params=["anvil", "scripted", ON_GETH, ON_HARDHAT, *ON_PROVIDERS])
 def pool(request: pytest.FixtureRequest) -> Stage:
     """Each chain that has a pool."""
     return cast("Stage", request.getfixturevalue(f"{request.param}_stage"))
 
 
-def _real(chain: DevChain, mine: Callable[[], object]) -> Stage:
+def _real(chain: DevChain, mine: Callable[[], object], url: str | None = None) -> Stage:
     payer: LocalAccount = Account.create()
     coin.fund(chain.url, payer.address, token=chain.token, amount=FUNDS)
-    client = JSONRPCChain([chain.url], timeout=10, chain_id=CHAIN_ID)
+    client = JSONRPCChain([url or chain.url], timeout=10, chain_id=CHAIN_ID)
     return Stage(client, chain.token, payer, mine)
 
 

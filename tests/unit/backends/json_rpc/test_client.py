@@ -196,6 +196,39 @@ def test_retries_once_after_a_broken_connection(
     assert client(fake_node).chain_id() == 1
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_node_is_asked_again_after_its_pause(
+    fake_node: FakeNode, status: int
+) -> None:
+    busy = Body(status=status, headers={"Retry-After": "0"})
+    fake_node.script("eth_chainId", busy, Result("0x1"))
+
+    assert client(fake_node).chain_id() == 1
+
+
+@pytest.mark.parametrize(
+    "pause", ["3600", "-1", "soon", "Wed, 21 Oct 2026 07:28:00 GMT"]
+)
+def test_a_long_or_unknown_pause_is_not_waited_for(
+    fake_node: FakeNode, pause: str
+) -> None:
+    """The refund is tried again later."""
+    busy = Body(status=429, headers={"Retry-After": pause})
+    fake_node.script("eth_chainId", busy, Result("0x1"))
+
+    with pytest.raises(ChainUnavailableError):
+        client(fake_node).chain_id()
+    assert len(fake_node.requests) == 1
+
+
+def test_a_node_that_stays_busy_is_asked_twice(fake_node: FakeNode) -> None:
+    fake_node.script("eth_chainId", Body(status=429, headers={"Retry-After": "0"}))
+
+    with pytest.raises(ChainUnavailableError):
+        client(fake_node).chain_id()
+    assert len(fake_node.requests) == 2
+
+
 def test_a_thread_keeps_its_connection(fake_node: FakeNode) -> None:
     """One thread's calls share a connection; another thread has its own."""
     fake_node.script("eth_chainId", Result("0x1"))
