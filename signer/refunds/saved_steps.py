@@ -163,7 +163,7 @@ def log_ends(log: structlog.stdlib.BoundLogger, transaction: Transaction) -> Non
     if transaction.kind is TransactionKind.BATCH:
         paid = [each.id for each in shown if each.status is Status.CONFIRMED]
         shown = tuple(each for each in shown if each.status is not Status.CONFIRMED)
-        if paid:  # One line for all: lines take longer than the statements.
+        if paid:  # One line for all, as they have one transaction.
             names = {"transaction": transaction.id, "refund_ids": paid}
             log.info("refund-ended", **names, status=str(Status.CONFIRMED), code=None)
     for payment in shown:
