@@ -42,14 +42,16 @@ class Process:
 
 @dataclass
 class Fleet:
-    """Worker processes, beside a chain with a block every ``BLOCK_SECONDS``."""
+    """Worker processes, beside a chain with a block every *block_seconds*."""
 
     world: World
     chain: DevChain
     nodes: Sequence[FakeNode]
+    block_seconds: float = BLOCK_SECONDS
     processes: list[Process] = field(default_factory=list)
     refunds: list[Refund] = field(default_factory=list)
     seconds: int = 0
+    _blocks: int = 0
 
     def start(self, count: int) -> None:
         """Start *count* workers."""
@@ -83,8 +85,10 @@ class Fleet:
             self.seconds += step
             if every is not None and self.seconds % every == 0:
                 self.refunds.append(self.world.accepted(amount="0.01"))
-            if self.seconds % BLOCK_SECONDS == 0:
-                self.chain.mine()
+            due = int(self.seconds // self.block_seconds) - self._blocks
+            if due:
+                self.chain.mine(due)
+                self._blocks += due
             for process in self.processes:
                 self._pass(process)
 

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from api.health.readiness import _SELF_TEST_SECONDS
 from bench.scale import TRANSFER_GAS
+from signer.config.networks import KINDS
+from tests.integration.test_calls_by_kind import CALLS as CALLS_OF_KINDS
+from tests.integration.test_calls_by_kind import CALLS_OF_BATCH
 from tests.integration.test_calls_to_nodes import (
     IDLE_PER_MINUTE,
     IDLE_STATEMENTS_PER_MINUTE,
@@ -58,3 +61,21 @@ def test_the_counts_are_within_what_tests_hold() -> None:
     assert f"bounds them by {bounds}" in text
     assert f"at most {PER_REFUND_OF_FULL_BLOCKS} a refund" in text
     assert f"bounds them by {IDLE_STATEMENTS_PER_MINUTE * 60:,}" in text
+
+
+def test_the_table_of_kinds_follows_from_their_counts() -> None:
+    """Each kind without a vault, and a million refunds with one."""
+    rows = [
+        f"| `{kind}` | {_day(few * 100)} | {_day(many * 10_000)} |"
+        for kind, (few, many) in CALLS_OF_KINDS.items()
+    ]
+    text = PAGE.read_text("utf-8")
+
+    assert "\n".join(rows) in text
+    assert set(CALLS_OF_KINDS) == set(KINDS) - {"local"}
+    assert f"{CALLS_OF_BATCH} calls: {_day(CALLS_OF_BATCH * 10_000)}" in text
+
+
+def _day(calls: int) -> str:
+    """Return the calls of a node in a day, and what they cost in a month."""
+    return f"{calls:,}, ${calls * DAYS * UNITS_PER_CALL * UNIT_PRICE:.0f}"
