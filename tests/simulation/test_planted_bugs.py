@@ -400,11 +400,11 @@ _FEW: dict[str, Any] = {"requests": 2}
     [
         (Build(tracker=OneReceiptForAll), "I1", 1, {}),
         (Build(tracker=FailsWhatIsSkipped), "I1: .* was not refused", 1, {}),
-        (Build(store=_overwriting), "I3|I4", 5, {"stall": 0.01, "store": 0.1}),
+        (Build(store=_overwriting), "I3|I4", 1, {"stall": 0.01, "store": 0.1}),
         (
             Build(network=_ONE_CONFIRMATION),
             "I1: .* was paid",
-            2,
+            58,
             {"reorg": 0.5, "drop": 0.5, "calm_at": 120.0},
         ),
         (

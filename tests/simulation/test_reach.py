@@ -132,7 +132,7 @@ def _count_batches(ledger: Ledger, outcome: Outcome) -> Counter[str]:
     [
         (_SITUATIONS, _count_events, (194, 59, 34, 8, 32, 4, 41, 60), {}),
         (_AFTER_RESTORES, _count_after_restore, (11, 46, 31, 0), SHORT),
-        (_WITH_VAULT, _count_batches, (34, 30, 28, 8, 12), WITH_VAULT),
+        (_WITH_VAULT, _count_batches, (28, 30, 59, 4, 46, 20), WITH_VAULT),
     ],
     ids=["plain", "restores", "vaults"],
 )
