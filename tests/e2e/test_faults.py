@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -421,19 +422,14 @@ def _shows_outage(operator: Operator, alert: Alert) -> bool:
     return max(ages, default=0) > STALLED_SECONDS
 
 
-@pytest.mark.parametrize(
-    ("alert", "outage"),
-    [
-        (Alert.QUORUM_LOST, _nodes_down),
-        (Alert.CHAIN_STALLED, _no_blocks),
-        (Alert.DATABASE_UNREACHABLE, _database_down),
-    ],
-)
-def test_an_outage_is_visible_everywhere(
-    system: System,
-    alert: Alert,
-    outage: Callable[[System], AbstractContextManager[None]],
-) -> None:
+_OUTAGES: Mapping[Alert, Callable[[System], AbstractContextManager[None]]] = {
+    Alert.DATABASE_UNREACHABLE: _database_down,
+    Alert.QUORUM_LOST: _nodes_down,
+    Alert.CHAIN_STALLED: _no_blocks,
+}
+
+
+def test_each_outage_is_visible_everywhere(system: System) -> None:
     """
     In metrics, alerts and doctor; then its end is reported.
 
@@ -442,22 +438,32 @@ def test_an_outage_is_visible_everywhere(
     """
     operator = Operator.of(system.stack)  # The token of the first test has expired.
 
-    def reports(status: str) -> list[Any]:
+    def reports(alert: Alert, status: str) -> list[Any]:
         return [
             each
             for each in system.alerts.bodies
             if (each["alert"], each["status"]) == (alert, status)
         ]
 
-    assert eventually(lambda: not _shows_outage(operator, alert), 30, pause=1)
-    with outage(system):
-        assert eventually(lambda: reports("firing"), OUTAGE_SECONDS, pause=1)
-        assert eventually(lambda: _shows_outage(operator, alert), 30, pause=1)
-        results = operator.doctor()
-    assert eventually(lambda: reports("resolved"), OUTAGE_SECONDS, pause=1)
-    assert eventually(lambda: not _shows_outage(operator, alert), 30, pause=1)
+    def becomes(alert: Alert, *, is_shown: bool) -> bool:
+        return eventually(
+            lambda: _shows_outage(operator, alert) is is_shown, 30, pause=1
+        )
 
-    assert alert in {each.get("code") for each in results.values()}
-    fired = reports("firing")
-    assert len({each["key"] for each in fired}) == 1
-    assert len(fired) == 1 or alert is Alert.DATABASE_UNREACHABLE
+    for alert, outage in _OUTAGES.items():
+        assert becomes(alert, is_shown=False)
+        with outage(system):
+            firing = partial(reports, alert, "firing")
+            assert eventually(firing, OUTAGE_SECONDS, pause=1), alert
+            assert becomes(alert, is_shown=True)
+            results = operator.doctor()
+        assert alert in {each.get("code") for each in results.values()}
+        assert becomes(alert, is_shown=False)
+
+    # Together, since each is reported when all has been fine for a minute.
+    for alert in _OUTAGES:
+        resolved = partial(reports, alert, "resolved")
+        assert eventually(resolved, OUTAGE_SECONDS, pause=1), alert
+        fired = reports(alert, "firing")
+        assert len({each["key"] for each in fired}) == 1
+        assert len(fired) == 1 or alert is Alert.DATABASE_UNREACHABLE
