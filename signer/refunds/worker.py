@@ -79,15 +79,6 @@ _ADVANCE_SECONDS = 1.0
 _SHARING = frozenset({Status.QUEUED, Status.SIGNED})
 """Statuses in which what was claimed shares its requests."""
 
-_FEW, _FILLING_SHARE, _FILLING_SECONDS = 0.1, 0.5, 0.25
-"""
-When a worker waits while the next batch of a vault fills, and how long.
-
-Each batch has a signature, however few it pays.  After one with more than this share of
-the largest and room for others, it waits for this share of the time that it took, up to
-so many seconds.
-"""
-
 _CANCELLATIONS = 100
 
 _CANCEL_SECONDS = 0.2
@@ -282,17 +273,14 @@ class Worker:
             self._check_signing()
             patience = self._patience()
             self._is_waiting = bool(patience)
-            now, started, size = self._clock(), self._timer(), self._claim_size
+            now, started = self._clock(), self._timer()
             claimed = self._claim(now, patience, lone=not has_more)
             # A claim that is not full may have left refunds of tenants with many.
             self._has_more = bool(claimed) and not _is_unclaimed(claimed)
             report_strangers(self._alarm, claimed)
             yield claimed
             if claimed:
-                seconds = self._timer() - started
-                self._adapt_claims(claimed, seconds)
-                if _FEW * self._per_batch < len(claimed) < min(size, self._per_batch):
-                    time.sleep(min(seconds * _FILLING_SHARE, _FILLING_SECONDS))
+                self._adapt_claims(claimed, self._timer() - started)
             if not self._has_more or self._timer() >= until:
                 return
 

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import count
 from typing import Any
 
 import pytest
@@ -349,33 +348,6 @@ def test_a_slow_batch_makes_the_next_claims_small(world: World) -> None:
         worker.advance()
 
     assert sizes == [128, 20, 20]
-
-
-@pytest.mark.parametrize(
-    ("size", "is_waiting"), [(2, False), (3, True), (19, True), (20, False)]
-)
-def test_the_batch_of_a_vault_after_a_large_one_fills(
-    world: World, monkeypatch: pytest.MonkeyPatch, size: int, is_waiting: bool
-) -> None:
-    """What is accepted while the worker waits has one signature."""
-    refunds = [world.accepted() for _ in range(size)]
-    waits = []
-
-    def sleep(seconds: float) -> None:
-        waits.append(seconds)
-        refunds.extend(world.accepted() for _ in range(2))
-
-    monkeypatch.setattr("signer.refunds.worker.time.sleep", sleep)
-    world.use_vault(max_batch=20)
-    world.compile_policy()
-    worker = world.worker
-    worker._timer = count(step=3).__next__
-    worker.advance()
-    worker.advance()
-
-    assert waits == [0.25] * is_waiting
-    nonces = [world.stored(each).nonce for each in refunds]
-    assert nonces == [0] * size + [1, 1] * is_waiting
 
 
 def test_batches_are_short_while_tenants_share_the_worker(world: World) -> None:
