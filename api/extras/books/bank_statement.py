@@ -2,7 +2,11 @@
 A day of the books as a bank statement: camt.053.001.08 of ISO 20022.
 
 Each account of a token is a statement of the message.  A person says for which currency
-a token stands; nothing is converted or rounded.
+a token stands; nothing is converted.
+
+The schema has five decimals, and anyone can send a wallet less than that.  So balances
+are rounded down, and an entry is the change of the balance so stated.  An amount of at
+most five decimals is always exact, and entries always add up to the balances.
 """
 
 import hashlib
@@ -129,26 +133,32 @@ def _balances_and_entries(
         raise _refusal(problem, "wait")
     if opening is None or closing is None:
         raise _refusal(f"the balance of {what} is not known")
-    if opening + sum(_change(each) for each in entries) != closing:
+    if opening + sum(map(_change, entries)) != closing:
         raise _refusal(f"the movements of {what} do not add up to its balance")
     date = {"Dt": period.start.date().isoformat()}
+    notes, booked, held = [], [], opening
+    step = 10 ** max(0, asset.decimals - _MOST_DECIMALS)
+    for each in entries:
+        before, held = held, held + _change(each)
+        if stated := abs(held // step - before // step) * step:
+            booked.append(_entry(each, stated, asset, date))
+    if any(each % step for each in (opening, *(each.amount for each in entries))):
+        notes.append("Balances are rounded down to five decimals: see the ledger.")
     coin = books.assets[COIN_ADDRESS]
+    if asset is not coin:
+        notes.append(f"Fees in {coin.symbol} are in the ledger only.")
     return {
         "Bal": [
             {
                 "Tp": {"CdOrPrtry": {"Cd": code}},
-                "Amt": _amount(asset, units),
+                "Amt": _amount(asset, units - units % step),
                 "CdtDbtInd": "CRDT",
                 "Dt": date,
             }
             for code, units in (("OPBD", opening), ("CLBD", closing))
         ],
-        "Ntry": [_entry(each, asset, date) for each in entries],
-        "AddtlStmtInf": (
-            None
-            if asset is coin
-            else f"Fees in {coin.symbol} are not in this statement: see the ledger."
-        ),
+        "Ntry": booked,
+        "AddtlStmtInf": " ".join(notes) or None,
     }
 
 
@@ -166,7 +176,7 @@ def _change(movement: Movement) -> int:
     return movement.amount if movement.name == "received" else -movement.amount
 
 
-def _entry(movement: Movement, asset: Asset, date: _Tree) -> _Tree:
+def _entry(movement: Movement, stated: int, asset: Asset, date: _Tree) -> _Tree:
     is_credit, refund = movement.name == "received", movement.refund
     family, sub_family = _CODES[movement.name]
     reference = None if refund is None else refund.reference
@@ -174,7 +184,7 @@ def _entry(movement: Movement, asset: Asset, date: _Tree) -> _Tree:
     party = movement.party and {"Pty": {"Nm": movement.party}}
     paid_by = movement.tx_hash and f"transaction {movement.tx_hash}"
     return {
-        "Amt": _amount(asset, movement.amount),
+        "Amt": _amount(asset, stated),
         "CdtDbtInd": "CRDT" if is_credit else "DBIT",
         "Sts": {"Cd": "BOOK"},
         "BookgDt": date,
@@ -199,11 +209,10 @@ def _entry(movement: Movement, asset: Asset, date: _Tree) -> _Tree:
 
 
 def _amount(asset: Asset, units: int) -> str:
-    """Return *units* as the schema has amounts; nothing is rounded."""
+    """Return *units*, of at most five decimals, as the schema has amounts."""
     whole, _, decimals = asset.format(units).partition(".")
     decimals = decimals.rstrip("0")
-    too_many = len(decimals) > _MOST_DECIMALS
-    if too_many or len(whole) + len(decimals) > _MOST_DIGITS:
+    if len(whole) + len(decimals) > _MOST_DIGITS:
         raise _refusal(f"{asset.format(units)} {asset.symbol} has too many digits")
     return f"{whole}.{decimals:0<2}"
 
