@@ -1,4 +1,4 @@
-"""Engines for PostgreSQL, with a limit on every wait."""
+"""PostgreSQL: engines with a limit on every wait, and NOTIFY to those that wait."""
 
 import os
 import selectors

@@ -1,4 +1,8 @@
-"""SQLite as a ledger: durable, readable by its owner only, shared by processes."""
+"""
+SQLite as a ledger: durable, readable by its owner only, shared by processes.
+
+``SQLiteWatches`` wakes those that wait for a change of the file.
+"""
 
 import ctypes
 import os

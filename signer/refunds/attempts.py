@@ -3,7 +3,8 @@ Signs and records each attempt of a transaction before it is broadcast.
 
 The attempts of one nonce are the first one, replacements with higher fees or with
 another gas limit, and a no-op in place of a transfer that must not be made.
-``pricing`` decides what each of them is.
+``pricing`` decides what each of them is, and ``IntentChecks`` which recorded intent may
+still be signed.
 """
 
 from collections import deque

@@ -1,8 +1,9 @@
 """
 Checks that the ledger matches the chain before refunds get nonces, which SQL assigns.
 
-It also recognises refunds that were paid already, by transactions that a restored
-ledger has lost.  ``wallet_reconciliation`` finds those transactions.
+It also recognises refunds that were paid already: by transactions that a restored
+ledger has lost, which ``wallet_reconciliation`` finds, and by earlier transactions of a
+refund that is queued again (``EarlierTransactions``).
 """
 
 from collections import defaultdict
