@@ -138,24 +138,31 @@ class Service:
             finally:
                 generator.kill()
 
-    def post_batch(self, size: int) -> None:
+    def post_batches(
+        self, size: int, *, seconds: float, count: int | None = None
+    ) -> int:
         """
-        Post one batch of *size* refunds.
+        Post batches of *size* refunds one after another; return how many refunds.
+
+        It ends after *seconds*, or after *count* batches.
 
         Raises:
-            RuntimeError: It was not accepted.
+            RuntimeError: One was not accepted, or the load generator failed.
         """
-        first = self._next_number
-        self._next_number += size
-        names = [f"{number:08d}" for number in range(first, first + size)]
+        names = [f"%08d-{place}" for place in range(size)]
         refunds = [
             {"idempotency_key": f"bench-{name}", **refund_body(name)} for name in names
         ]
-        body = json.dumps({"refunds": refunds})
-        raw = self.request(_BATCH_PATH, body)
-        (sample,) = _run(self._plan(raw, 1, 60.0, None, count=1)).samples
-        if sample.status >= BAD_REQUEST:
-            raise RuntimeError(f"POST {_BATCH_PATH} answered {sample.status}")
+        raw = self.request(_BATCH_PATH, json.dumps({"refunds": refunds}))
+        samples = self.send(raw, 1, seconds, count=count).samples
+        for sample in samples:
+            if sample.status >= BAD_REQUEST:
+                raise RuntimeError(f"POST {_BATCH_PATH} answered {sample.status}")
+        return size * len(samples)
+
+    def post_batch(self, size: int) -> None:
+        """Post one batch of *size* refunds; raises as ``post_batches``."""
+        self.post_batches(size, seconds=60.0, count=1)
 
     def stop(self, *kinds: str) -> None:
         """End what the stack started of these: ``serve``, ``worker``."""
