@@ -6,7 +6,6 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import apsw
@@ -14,20 +13,12 @@ import apsw
 from dev.anvil import ROOT, find_anvil
 
 
-_PACKAGES = (
-    "python-pkcs11",
-    "boto3",
-    "btclib-secp256k1",
-    "cryptography",
-    "falcon",
-    "gunicorn",
-    "sqlalchemy",
-    "psycopg",
-)
-
-
 def describe_machine() -> Mapping[str, str]:
-    """Return facts about the machine, without its name or its paths."""
+    """
+    Return facts about the machine, without its name or its paths.
+
+    ``requirements/dev.txt`` of a figure's commit has the versions of the libraries.
+    """
     return {
         "cores": str(os.cpu_count()),
         "processor": _processor(),
@@ -37,7 +28,6 @@ def describe_machine() -> Mapping[str, str]:
         "SQLite": apsw.sqlite_lib_version(),
         "anvil": _output(str(find_anvil(ROOT) or "anvil"), "--version").split()[-1],
         "node": _output("node", "--version"),
-        **{name: version(name) for name in _PACKAGES},
     }
 
 
