@@ -42,6 +42,14 @@ from signer.refunds.transaction_signer import describe_acceptance
 _FEE_MARGIN = 3
 """How many times the current fee a coin sweep leaves, so that its fee can be raised."""
 
+_FEES_WORTH_MOVING = 10
+"""
+How many times the current fee a coin sweep moves at least.
+
+It is more than ``_FEE_MARGIN``: otherwise what a sweep leaves could be moved again
+after each fall of the fees, and the address would never count as empty.
+"""
+
 _PAGE = 1000
 
 
@@ -205,10 +213,11 @@ class Sweeper:
             asset = str(chain.network.coin_is), token.address, token.decimals
             gas, unit = token.max_gas, token.in_coin(1)
         max_fee, _ = quote_fees(chain.client.fees(), chain.network)
-        held = chain.client.balance(address) - gas * max_fee * _FEE_MARGIN
-        if held >= unit:  # Otherwise the fee would exceed it.
+        fee = gas * max_fee
+        amount = chain.client.balance(address) - fee * _FEE_MARGIN
+        if amount >= max(fee * _FEES_WORTH_MOVING, unit):
             waits_for = "its tokens, which need it for gas" if has_tokens else None
-            yield SweepItem(name, *asset, held // unit, waits_for)
+            yield SweepItem(name, *asset, amount // unit, waits_for)
 
     def _accept(
         self,

@@ -24,10 +24,13 @@ from dev.rpc import RPC
 from dev.stack import Stack, exports, request, running_stack
 from signer.config.settings import Settings
 from signer.redact import key_prefix
+from tests.e2e.conftest import chain_options
 from tests.e2e.console import Console, Guide
 from tests.e2e.gateway import RECIPIENT, Gateway
 from tests.extras.drills.people import Act
 from tests.extras.drills.playing import Staging
+from tests.fixtures.chain import ON_GETH
+from tests.fixtures.geth import Geth
 from tests.support.cloudtrail import sign_event, trail_file
 from tests.support.forked_processes import ForkedHotWallet, command_for_shells
 from tests.support.servers import LocalHandler, LocalServer
@@ -60,12 +63,14 @@ for nonce in range(3):
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["anvil", ON_GETH])
 def stack(
-    tmp_path_factory: pytest.TempPathFactory, kms_emulator: KMSEmulator
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    kms_emulator: KMSEmulator,
 ) -> Iterator[Stack]:
     """
-    A stack with the API of AWS KMS.
+    A stack with the API of AWS KMS, on each chain in turn.
 
     Its tenant "developer" has a webhook, and "gateway" has none.
     """
@@ -80,6 +85,7 @@ def stack(
             "KMS_TIMEOUT_MS": "8000",  # The emulator is a thread of a busy process.
         },
         program=ForkedHotWallet(),
+        **chain_options(request.param),
     ) as running:
         yield running
 
@@ -188,7 +194,7 @@ def test_a_compromised_key_is_revoked(
         guide.follow("hotwallet keys list")
         guide.follow("hotwallet keys reinstate")
         guide.follow("hotwallet nonce abandon")
-        RPC(stack.chain_url)("anvil_dropTransaction", sent)  # The books stay right.
+        _drop(stack, sent)  # The books stay right.
     finally:
         stack.chain.mine_every(1)
 
@@ -213,6 +219,15 @@ def _send_as_intruder(stack: Stack, kms: KMSEmulator) -> str:
         kms.steal(stack.key_id).to_bytes(32, "big"),
     )
     return str(rpc("eth_sendRawTransaction", signed.raw_transaction.to_0x_hex()))
+
+
+def _drop(stack: Stack, transaction: str) -> None:
+    """Remove *transaction* from the node's pool; geth forgets the others as well."""
+    if isinstance(stack.chain, Geth):
+        stack.chain.stop()
+        stack.chain.start()
+    else:
+        RPC(stack.chain_url)("anvil_dropTransaction", transaction)
 
 
 def test_a_key_fails_over_to_its_replica(
@@ -430,7 +445,8 @@ def _write_trail(folder: Path, kms: KMSEmulator) -> None:
     trail_file(folder / "trail" / "events.json.gz", events)
 
 
-def test_changes_are_approved(tmp_path: Path) -> None:
+@pytest.mark.parametrize("chain", ["anvil", ON_GETH])
+def test_changes_are_approved(chain: str, tmp_path: Path) -> None:
     """
     *Approve a change* and *Migrate to hotwallet*, with the same key.
 
@@ -450,6 +466,7 @@ def test_changes_are_approved(tmp_path: Path) -> None:
             edit_networks=networks,
             settings={"REQUIRE_APPROVALS": "true"},
             program=ForkedHotWallet(),
+            **chain_options(chain),
         ) as stack,
         _shell(stack, tmp_path) as console,
     ):

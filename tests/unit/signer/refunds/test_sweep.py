@@ -285,6 +285,24 @@ def test_dust_is_not_swept(world: World, left: Left) -> None:
     assert swept(world) == []
 
 
+def test_what_a_sweep_leaves_is_not_swept_at_lower_fees(
+    world: World, left: Left
+) -> None:
+    """At a quarter of the fees; at a fifth it is worth ten times its own fee."""
+    left.tokens = 0
+    (row,) = swept(world)
+    world.step(row, times=3)
+    world.settle()
+    left.coins -= row.amount  # Before its own fee.
+    plans = []
+    for part in (1, 4, 5):
+        world.chain.answers = Fees(10**9 // part, 10**8 // part)
+        plans.append(sweeper(world).plan(world.signer.address))
+
+    assert plans[:2] == [[], []]
+    assert [each.symbol for each in plans[2]] == [COIN]
+
+
 def test_a_retired_key_may_be_swept(world: World, left: Left) -> None:
     """It signs nothing else, and its last nonce is final."""
     world.worker.work()
