@@ -17,6 +17,7 @@ from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonce_checks import NonceManager
+from signer.refunds.payment_parts import PaymentParts
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.worker import Worker
 from signer.webhooks.dispatcher import WebhookDispatcher
@@ -25,24 +26,22 @@ from signer.webhooks.event_feed import EventRetention
 
 def open_worker(container: Container) -> Worker:
     store, ring, clock = container.store, container.ring, container.ledger_clock
-    chains, alerts, tenants = container.chains, container.alerts, container.tenants
-    alarm, meter = alerts, container.with_traces(container.meter)
-    policy = container.payment_policy
-    signer = TransactionSigner(
-        ring, clock, policy, lambda: container.backend.concurrency
+    chains, alarm, tenants = container.chains, container.alerts, container.tenants
+    meter = container.with_traces(container.meter)
+    parts = PaymentParts(
+        store,
+        TransactionSigner(
+            ring, clock, container.payment_policy, lambda: container.backend.concurrency
+        ),
+        NonceManager(store, ring, clock, tenants),
+        clock,
+        audit=container.audit,
+        tenants=tenants,
+        alerts=alarm,
     )
     return Worker(
         store,
-        Lifecycle(
-            store,
-            chains,
-            signer,
-            NonceManager(store, ring, clock, tenants),
-            clock,
-            audit=container.audit,
-            alerts=alerts,
-            tenants=tenants,
-        ),
+        Lifecycle(parts, chains),
         confirmation_tracker=ConfirmationTracker(
             store, chains, clock, alarm, meter=meter
         ),

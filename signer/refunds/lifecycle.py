@@ -3,7 +3,7 @@ The life of a refund, from its acceptance to its confirmation.
 
 1. *Accept*: the API stores the refund (``acceptance``), perhaps with a proposal for an
    administrator.  From here on only workers move it.
-2. *Approve*: people decide about those that need it (``AwaitingRefunds``).
+2. *Approve*: people decide about those that need it (``follow_decisions``).
 3. *Reserve*: a refund gets its place in a transaction of the active key, under the
    limits, with the audit record of the intent to sign (``queued_refunds``).
 4. *Sign*, *record*: the device signs, and the bytes are stored before any node sees
@@ -25,11 +25,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
-from signer.alerts import Alerts
-from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.config.networks import Network
-from signer.config.tenants import TenantRegistry
 from signer.errors import (
     AuditLogUnwritableError,
     BackendUnavailableError,
@@ -45,28 +42,23 @@ from signer.model.decision import ApprovalNeed
 from signer.model.payment import PaymentState
 from signer.model.refund import UNSIGNED, Refund
 from signer.model.transaction import Transaction, TransactionKind, TransactionStatus
-from signer.ports.clock import Clock
-from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Change
-from signer.refunds.attempts import Attempts
-from signer.refunds.broadcasts import Broadcasts
-from signer.refunds.first_signatures import FirstSignatures
-from signer.refunds.gas_price_check import GasPriceCheck
-from signer.refunds.nonce_checks import NonceManager
-from signer.refunds.payment_approvals import PaymentApprovals, find_objection
+from signer.refunds import (
+    broadcasts,
+    first_signatures,
+    pending_transactions,
+    queued_refunds,
+)
+from signer.refunds.payment_approvals import find_objection
 from signer.refunds.payment_checks import find_violation
-from signer.refunds.pending_transactions import PendingTransactions
-from signer.refunds.queued_refunds import Ending, Endings, QueuedRefunds
+from signer.refunds.payment_parts import PaymentParts
 from signer.refunds.saved_steps import (
     MAX_RETRY_DELAY,
     Moving,
     Outcome,
     Outcomes,
-    SavedSteps,
     delay_after,
 )
-from signer.refunds.signed_requests import SignedRequests
-from signer.refunds.transaction_signer import TransactionSigner
 
 
 MAX_OUTAGE_DELAY = timedelta(seconds=5)
@@ -75,112 +67,57 @@ MAX_OUTAGE_DELAY = timedelta(seconds=5)
 
 _T = TypeVar("_T", Refund, Transaction)
 
-_Step = Callable[[Sequence[_T], Chain, Outcomes], None]
+_Step = Callable[[PaymentParts, Sequence[_T], Chain, Outcomes], None]
 
 
-class AwaitingRefunds:
-    """Follows what administrators decided about refunds."""
+def follow_decisions(
+    parts: PaymentParts, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes
+) -> None:
+    """
+    Queue or end each of *refunds*, which are of one chain, or leave it waiting.
 
-    def __init__(
-        self,
-        store: Ledger,
-        approvals: PaymentApprovals,
-        endings: Endings,
-        clock: Clock,
-    ) -> None:
-        self._approvals = approvals
-        self._endings = endings
-        self._saved_steps = SavedSteps(store, clock)
+    Raises an error if the step failed for every refund.
+    """
+    endings: list[queued_refunds.Ending] = []
+    for refund in refunds:
+        with outcomes.capture(refund):
+            if refund.cancel_requested_at is not None:
+                parts.approvals.withdraw(refund)
+                endings.append((refund, None))
+                continue
+            need = parts.approvals.find_need(refund, chain.network)
+            # What waits is decided by people, also if nothing demands it now.
+            approval = parts.approvals.settle(refund, need or ApprovalNeed())
+            objection = find_objection(approval)
+            if objection is not None:
+                endings.append((refund, objection))
+            elif approval.state is ApprovalState.DONE:
+                outcomes[refund.id] = parts.saved_steps.move(
+                    refund, PaymentState.QUEUED
+                )
+            else:
+                outcomes[refund.id] = refund
+    queued_refunds.end_all(parts, endings, chain, outcomes)
 
-    def take_step(
-        self, refunds: Sequence[Refund], chain: Chain, outcomes: Outcomes
-    ) -> None:
-        """
-        Queue or end each of *refunds*, which are of one chain, or leave it waiting.
 
-        Raises an error if the step failed for every refund.
-        """
-        endings: list[Ending] = []
-        for refund in refunds:
-            with outcomes.capture(refund):
-                if refund.cancel_requested_at is not None:
-                    self._approvals.withdraw(refund)
-                    endings.append((refund, None))
-                    continue
-                need = self._approvals.find_need(refund, chain.network)
-                # What waits is decided by people, also if nothing demands it now.
-                approval = self._approvals.settle(refund, need or ApprovalNeed())
-                objection = find_objection(approval)
-                if objection is not None:
-                    endings.append((refund, objection))
-                elif approval.state is ApprovalState.DONE:
-                    outcomes[refund.id] = self._saved_steps.move(
-                        refund, PaymentState.QUEUED
-                    )
-                else:
-                    outcomes[refund.id] = refund
-        self._endings.end_all(endings, chain, outcomes)
+_PAYMENT_STEPS: Mapping[PaymentState, _Step[Refund]] = {
+    PaymentState.AWAITING_APPROVAL: follow_decisions,
+    PaymentState.QUEUED: queued_refunds.reserve,
+}
+
+_TRANSACTION_STEPS: Mapping[TransactionStatus, _Step[Transaction]] = {
+    TransactionStatus.RESERVED: first_signatures.sign,
+    TransactionStatus.SIGNED: broadcasts.send,
+    TransactionStatus.BROADCAST: pending_transactions.follow,
+}
 
 
 class Lifecycle:
     """Takes refunds, and the transactions that pay them, to their next status."""
 
-    def __init__(
-        self,
-        store: Ledger,
-        chains: Mapping[str, Chain],
-        transaction_signer: TransactionSigner,
-        nonces: NonceManager,
-        clock: Clock,
-        *,
-        audit: AuditLog,
-        tenants: TenantRegistry,
-        alerts: Alerts | None = None,
-    ) -> None:
-        self._store = store
+    def __init__(self, parts: PaymentParts, chains: Mapping[str, Chain]) -> None:
+        self.parts = parts
         self._chains = chains
-        self._clock = clock
-        self._signed_requests = SignedRequests(store, tenants)
-        alerts = alerts or Alerts(clock=clock)
-        policy, prices = transaction_signer.policy, GasPriceCheck(store, alerts, clock)
-        approvals = PaymentApprovals(store, audit, alerts, clock, policy)
-        attempts = Attempts(store, transaction_signer, prices, clock, approvals)
-        endings = Endings(store, nonces, audit, clock)
-        queued = QueuedRefunds(
-            store,
-            nonces,
-            transaction_signer,
-            attempts=attempts,
-            approvals=approvals,
-            endings=endings,
-            alerts=alerts,
-            clock=clock,
-        )
-        pending = PendingTransactions(
-            store, transaction_signer, attempts, nonces, clock
-        )
-        signatures = FirstSignatures(
-            nonces,
-            approvals,
-            attempts=attempts,
-            pending=pending,
-            signed_requests=self._signed_requests,
-            clock=clock,
-        )
-        broadcasts = Broadcasts(
-            store, nonces, transaction_signer, attempts=attempts, clock=clock
-        )
-        self._payment_steps: Mapping[PaymentState, _Step[Refund]] = {
-            PaymentState.AWAITING_APPROVAL: AwaitingRefunds(
-                store, approvals, endings, clock
-            ).take_step,
-            PaymentState.QUEUED: queued.take_step,
-        }
-        self._transaction_steps: Mapping[TransactionStatus, _Step[Transaction]] = {
-            TransactionStatus.RESERVED: signatures.sign,
-            TransactionStatus.SIGNED: broadcasts.send,
-            TransactionStatus.BROADCAST: pending.take_step,
-        }
 
     def step_all(self, moving: Sequence[Moving]) -> Sequence[Outcome]:
         """
@@ -204,28 +141,27 @@ class Lifecycle:
         queues, flights = defaultdict(list), defaultdict(list)
         for each in moving:
             with outcomes.capture(each):
-                if isinstance(each, Refund) and each.state in self._payment_steps:
+                if isinstance(each, Refund) and each.state in _PAYMENT_STEPS:
                     self._require_payable(each)
                     queues[each.state, each.network, each.bound_sender].append(each)
                 elif (
-                    isinstance(each, Transaction)
-                    and each.status in self._transaction_steps
+                    isinstance(each, Transaction) and each.status in _TRANSACTION_STEPS
                 ):
                     self._require_movable(each)
                     flights[each.status, each.network].append(each)
                 else:
                     outcomes[each.id] = each
         for (status, network), flight in flights.items():
-            _step_group(
-                self._transaction_steps[status],
+            self._step_group(
+                _TRANSACTION_STEPS[status],
                 flight,
                 self._chains[network],
                 outcomes,
                 is_signing=status is TransactionStatus.RESERVED,
             )
         for (state, network, _), queue in queues.items():
-            step, chain = self._payment_steps[state], self._chains[network]
-            _step_group(step, queue, chain, outcomes)
+            step, chain = _PAYMENT_STEPS[state], self._chains[network]
+            self._step_group(step, queue, chain, outcomes)
         return [outcomes[each.id] for each in moving]
 
     def postpone(
@@ -242,29 +178,50 @@ class Lifecycle:
         for moving, error in failed:
             delay = delay_after(moving.attempts, _longest_delay(error))
             after = moving.with_due_at(
-                self._clock() + delay,
+                self.parts.clock() + delay,
                 attempts=moving.attempts + 1,
                 blocked_by=error.code,
             )
             changes.append(Change(moving, after))
-        return self._store.save_all(changes)
+        return self.parts.store.save_all(changes)
+
+    def _step_group(
+        self,
+        step: _Step[_T],
+        group: Sequence[_T],
+        chain: Chain,
+        outcomes: Outcomes,
+        *,
+        is_signing: bool = False,
+    ) -> None:
+        try:
+            step(self.parts, group, chain, outcomes)
+        except Exception as e:  # noqa: BLE001 - it is the outcome of the others.
+            others = [each for each in group if each.id not in outcomes]
+            is_bug = not isinstance(e, HotWalletError)
+            if is_bug and len(group) > 1 and not is_signing:
+                # A bug about one must not stop the others, nor sign them twice.
+                for each in others:
+                    self._step_group(step, [each], chain, outcomes)
+            else:
+                outcomes.update(dict.fromkeys((each.id for each in others), e))
 
     def _require_payable(self, refund: Refund) -> None:
         """Require that the row is authentic, and that the configuration allows it."""
-        self._store.require_authentic(refund)
+        self.parts.store.require_authentic(refund)
         network = self._network(refund)
         if refund.state is PaymentState.AWAITING_APPROVAL:
             return  # Only a queued refund is paid, which is checked then.
         if refund.cancel_requested_at is not None:
             return  # It will be cancelled.
-        self._signed_requests.require(refund)
+        self.parts.signed_requests.require(refund)
         violation = find_violation(refund, network)
         if violation is not None:
             raise violation
 
     def _require_movable(self, transaction: Transaction) -> None:
         """Require the same of a transaction, and of each refund that it pays."""
-        self._store.require_authentic(transaction)
+        self.parts.store.require_authentic(transaction)
         network = self._network(transaction)
         for payment in transaction.payments:
             if payment.state is not PaymentState.ASSIGNED:
@@ -274,7 +231,7 @@ class Lifecycle:
                 )
             if transaction.kind is TransactionKind.BATCH:
                 continue  # One refund must not hold up the others: see the signature.
-            self._signed_requests.require(payment)
+            self.parts.signed_requests.require(payment)
             violation = find_violation(payment, network)
             # A no-op, which has the reason of the failure, pays nothing.
             is_noop = payment.failure_code and payment.status not in UNSIGNED
@@ -287,27 +244,6 @@ class Lifecycle:
             detail = f"a refund needs the network {moving.network}: put it back"
             raise ConfigurationError(Refusal("networks-misconfigured", detail))
         return chain.network
-
-
-def _step_group(
-    step: _Step[_T],
-    group: Sequence[_T],
-    chain: Chain,
-    outcomes: Outcomes,
-    *,
-    is_signing: bool = False,
-) -> None:
-    try:
-        step(group, chain, outcomes)
-    except Exception as e:  # noqa: BLE001 - it is the outcome of the others.
-        others = [each for each in group if each.id not in outcomes]
-        is_bug = not isinstance(e, HotWalletError)
-        if is_bug and len(group) > 1 and not is_signing:
-            # A bug about one must not stop the others, nor sign them twice.
-            for each in others:
-                _step_group(step, [each], chain, outcomes)
-        else:
-            outcomes.update(dict.fromkeys((each.id for each in others), e))
 
 
 def _longest_delay(error: HotWalletError) -> timedelta:

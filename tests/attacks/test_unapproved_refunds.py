@@ -181,7 +181,7 @@ class Host:
         """Store *refund*, with a proposal that *actor* seems to have requested."""
         proposed = None
         if actor is not None:
-            approvals: PaymentApprovals = self.world.signatures.approvals
+            approvals: PaymentApprovals = self.world.lifecycle.parts.approvals
             proposed = approvals.propose(
                 refund, actor, self.world.clock(), APPROVE_ABOVE
             )
@@ -255,7 +255,7 @@ def test_a_host_of_the_api_cannot_show_another_payment(
     """What administrators see is what its digest, and so the worker, stands for."""
     refund = _invented(processes.refunds, Status.AWAITING_APPROVAL)
     seen = proposal_of(replace(refund, amount=1)).text
-    approvals = host.world.signatures.approvals
+    approvals = host.world.lifecycle.parts.approvals
     proposed = approvals.propose(
         refund, Actor("token:eve"), host.world.clock(), APPROVE_ABOVE
     )
@@ -276,7 +276,7 @@ def test_a_host_of_the_api_cannot_ask_for_another_change(
     """It inserts the proposal of a change, so that one administrator is enough."""
     change = Proposal("signing-resume", {"chain_id": "0"})
     refund = _invented(processes.refunds, Status.AWAITING_APPROVAL)
-    approvals = host.world.signatures.approvals
+    approvals = host.world.lifecycle.parts.approvals
     proposed = approvals.propose(
         refund, Actor("token:eve"), host.world.clock(), APPROVE_ABOVE
     )

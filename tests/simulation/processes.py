@@ -28,6 +28,7 @@ from signer.refunds.hold_admin import Holds
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.nonce_checks import NonceManager
+from signer.refunds.payment_parts import PaymentParts
 from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.service import RefundService
 from signer.refunds.sweep import Sweeper
@@ -154,15 +155,16 @@ class Components:
         tenants = TenantRegistry()
         self._policy = PaymentPolicy(SERVICE_POLICY, self.ring, clock, tenants)
         signer = build.transaction_signer(self.ring, clock, self._policy)
-        self.lifecycle = build.lifecycle(
+        parts = PaymentParts(
             self.store,
-            self.chains,
             signer,
             nonces,
             clock,
             audit=audit,
-            tenants=TenantRegistry(),
+            tenants=tenants,
+            alerts=Alerts(clock=clock),
         )
+        self.lifecycle = build.lifecycle(parts, self.chains)
         self.audit = audit
         self.may_mine = environment.chain.may_mine
         self.nonce_admin = NonceAdmin(self.store, self.chains, admin_audit, clock)

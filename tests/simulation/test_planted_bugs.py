@@ -34,6 +34,7 @@ from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonce_checks import NonceManager
+from signer.refunds.payment_parts import PaymentParts
 from signer.refunds.saved_steps import Moving, Outcome, Outcomes
 from signer.refunds.sweep_policy import Objection
 from signer.refunds.transaction_signer import SignedAttempt, TransactionSigner
@@ -171,14 +172,14 @@ class EarlyBroadcasts(Attempts):
 class EarlyBroadcastLifecycle(Lifecycle):
     """Uses ``EarlyBroadcasts``."""
 
-    def __init__(self, *components: Any, **named: Any) -> None:
-        super().__init__(*components, **named)
-        store, _, transaction_signer, _, clock = components
-        sign: Any = self._transaction_steps[TransactionStatus.RESERVED]
-        first = sign.__self__
-        gas_price_check = first.attempts.pricing.gas_price_check
-        first.attempts = EarlyBroadcasts(
-            store, transaction_signer, gas_price_check, clock, first.approvals
+    def __init__(self, parts: PaymentParts, chains: Mapping[str, Chain]) -> None:
+        super().__init__(parts, chains)
+        parts.attempts = EarlyBroadcasts(
+            parts.store,
+            parts.transaction_signer,
+            parts.attempts.pricing.gas_price_check,
+            parts.clock,
+            parts.approvals,
         )
 
 
@@ -240,7 +241,7 @@ def _plant_new_nonce(ledger: Ledger) -> Build:
             return [outcomes[each.id] for each in moving]
 
         def _send(self, moving: Any, chain: Chain) -> None:
-            for latest in self._store.attempts(moving)[-1:]:
+            for latest in self.parts.store.attempts(moving)[-1:]:
                 (error,) = chain.client.broadcast_all([latest.raw])
                 if isinstance(error, BroadcastRejectedError):
                     if error.reason == "nonce-too-low":

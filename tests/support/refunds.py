@@ -64,6 +64,7 @@ from signer.refunds.hold_admin import Holds
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonce_checks import NonceManager
 from signer.refunds.payment_checks import admit
+from signer.refunds.payment_parts import PaymentParts
 from signer.refunds.payment_policy import PaymentPolicy
 from signer.refunds.saved_steps import Moving, Outcome, Outcomes
 from signer.refunds.service import RefundService
@@ -364,22 +365,16 @@ class World:
     def lifecycle(self) -> SteppingLifecycle:
         """The lifecycle of a process that starts now."""
         ring = self.ring
-        return SteppingLifecycle(
+        parts = PaymentParts(
             self.store,
-            self.chains,
             TransactionSigner(ring, self.clock, self.payment_policy),
             NonceManager(self.store, ring, self.clock, self.tenants),
             self.clock,
             audit=self._audit(),
             tenants=self.tenants,
-            known=self._known,
+            alerts=Alerts(clock=self.clock),
         )
-
-    @property
-    def signatures(self) -> Any:
-        """What makes the first signatures in a process that starts now."""
-        sign: Any = self.lifecycle._transaction_steps[TransactionStatus.RESERVED]
-        return sign.__self__
+        return SteppingLifecycle(parts, self.chains, known=self._known)
 
     @property
     def confirmation_tracker(self) -> ConfirmationTracker:

@@ -20,7 +20,7 @@ from signer.keys.signer import Signer
 from signer.model.audit_record import Record
 from signer.model.key import SigningCondition
 from signer.model.refund import Refund, Status
-from signer.model.transaction import CLAIM_TIME, TransactionStatus
+from signer.model.transaction import CLAIM_TIME
 from signer.ports.chain import Call
 from signer.ports.key_backend import DeviceSignature, KeyId
 from signer.refunds.saved_steps import Moving
@@ -306,8 +306,7 @@ def test_threads_sign_a_batch_at_the_same_time(world: World) -> None:
             return super()._open_signer(*given)  # type: ignore[arg-type]
 
     lifecycle = world.lifecycle
-    sign: Any = lifecycle._transaction_steps[TransactionStatus.RESERVED]
-    sign.__self__.attempts._transaction_signer = Waiting(
+    lifecycle.parts.attempts._transaction_signer = Waiting(
         world.ring, world.clock, world.payment_policy, lambda: 2
     )
     outcomes = lifecycle.step_all(refunds)

@@ -656,7 +656,7 @@ def test_the_digest_must_be_that_of_the_refund(world: World) -> None:
     refund, lesser = requested(ruled(world, ONE)), requested(world, amount="1")
     need = waiting(world, refund).need
     assert need is not None
-    approvals = world.signatures.approvals
+    approvals = world.lifecycle.parts.approvals
     wider = replace(need, rules=need.rules | {"more@1"})
     lie = approvals.propose(lesser, ASKING, world.clock(), wider)
     lie = replace(lie, approval=replace(lie.approval, refund_id=refund.id))

@@ -23,7 +23,6 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.model.network_view import Look
-from signer.model.payment import PaymentState
 from signer.model.refund import Refund, Status
 from signer.model.transaction import CLAIM_TIME
 from signer.model.wallet import Pause
@@ -574,8 +573,7 @@ def test_two_workers_cancel_once(world: World) -> None:
     """The second one's step is stale, and only one record is written (R6, R26)."""
     refund = _asked(world, world.accepted())
     lifecycle = world.lifecycle
-    step_of_queued: Any = lifecycle._payment_steps[PaymentState.QUEUED]
-    step_of_queued.__self__.endings._audit, events = recording()
+    lifecycle.parts.audit, events = recording()
 
     def step(each: Refund) -> Refund:
         world.worker.advance()
