@@ -36,9 +36,9 @@ from signer.keys.signing_alarm import WINDOW_SECONDS
 from signer.model.network_view import LAGGING_BLOCKS
 from tests.e2e.conftest import LONG_CHAINS, chain_options
 from tests.e2e.gateway import Gateway
-from tests.e2e.lagging_node import LaggingNode
 from tests.e2e.operator import Operator, values_of
 from tests.fixtures.postgresql import PostgreSQL
+from tests.fixtures.replica import Replica
 from tests.support.conditions import CONDITIONS
 from tests.support.forked_processes import ForkedHotWallet
 from tests.support.servers import LocalHandler, LocalServer
@@ -136,7 +136,7 @@ class System:
 
     stack: Stack
     kms: KMSEmulator
-    nodes: Sequence[LaggingNode]
+    nodes: Sequence[Replica]
     alerts: Receiver
     events: Receiver
     traces: Collector
@@ -176,7 +176,7 @@ def system(
         alerts = cleanup.enter_context(Receiver())
         traces = cleanup.enter_context(Collector())
         kms = cleanup.enter_context(KMSEmulator())
-        nodes = [cleanup.enter_context(LaggingNode()) for _ in range(2)]
+        nodes = [cleanup.enter_context(Replica()) for _ in range(2)]
 
         def urls(chain: str) -> list[str]:
             for node in nodes:
