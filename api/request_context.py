@@ -3,7 +3,6 @@
 import re
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from falcon import Request
 
@@ -60,7 +59,7 @@ def actor(req: Request, reason: str = "") -> Actor:
     """Return the caller, who acts for *reason*, as the actor of audit records."""
     caller = principal(req)
     known = Actor.from_token(caller.sub, request_id(req), caller.jti, caller.scopes)
-    return replace(known, reason=reason)
+    return known.because(reason)
 
 
 def peer_address(

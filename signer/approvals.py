@@ -172,11 +172,10 @@ class ApprovalChanges:
         action: AuditAction,
         approval: Approval,
         actor: Actor,
-        reason: str = "",
         signed: Signed | None = None,
     ) -> Record:
         """
-        Draft the record that *actor* makes *approval* what it is, for *reason*.
+        Draft the record that *actor* makes *approval* what it is.
 
         With all that was *signed*, an auditor verifies it without the ledger.
         """
@@ -189,14 +188,12 @@ class ApprovalChanges:
             digest=approval.digest,
             state=str(approval.state),
             requested_by=approval.requested_by,
-            reason=reason,
+            reason=actor.reason,
         )
 
-    def ask(
-        self, before: Approval | None, new: Approval, actor: Actor, reason: str
-    ) -> Approval:
+    def ask(self, before: Approval | None, new: Approval, actor: Actor) -> Approval:
         """Store *new*, which *actor* asks for, in place of *before*; return it."""
-        return self._put(before, new, AuditAction.APPROVAL_REQUEST, actor, reason)
+        return self._put(before, new, AuditAction.APPROVAL_REQUEST, actor)
 
     def move(
         self,
@@ -204,7 +201,6 @@ class ApprovalChanges:
         state: ApprovalState,
         action: AuditAction,
         actor: Actor,
-        reason: str = "",
         *,
         decided_by: str | None = None,
     ) -> Approval:
@@ -217,7 +213,7 @@ class ApprovalChanges:
         if state in _DECIDED or decided_by is not None:
             name = decided_by or actor.name
             after = replace(after, decided_by=name, decided_at=self._clock())
-        return self._put(before, after, action, actor, reason)
+        return self._put(before, after, action, actor)
 
     def sign(
         self, before: Approval, after: Approval, signed: Signed, actor: Actor
@@ -225,7 +221,7 @@ class ApprovalChanges:
         """Store *after*, which has what was *signed*, in place of *before*."""
         after = replace(after, decided_at=self._clock())
         action = _ACTIONS[signed.consent]
-        return self._put(before, after, action, actor, actor.reason, signed=signed)
+        return self._put(before, after, action, actor, signed)
 
     def expire(self, found: Approval) -> bool:
         """Return whether the time of *found* is over, after this was recorded."""
@@ -242,11 +238,9 @@ class ApprovalChanges:
         after: Approval,
         action: AuditAction,
         actor: Actor,
-        reason: str,
-        *,
         signed: Signed | None = None,
     ) -> Approval:
-        record = self.draft(action, after, actor, reason, signed)
+        record = self.draft(action, after, actor, signed)
         self._store.put_approval(before, after, record)
         self._audit.log(record)
         return replace(after, version=0 if before is None else before.version + 1)
@@ -306,7 +300,7 @@ class Approvals:
 
     @contextmanager
     def authorize(
-        self, proposal: Proposal, actor: Actor, reason: str = "", *, asks: bool = True
+        self, proposal: Proposal, actor: Actor, *, asks: bool = True
     ) -> Iterator[ApprovalUse | None]:
         """
         Run the block, which makes the change, if *proposal* is approved.
@@ -314,7 +308,7 @@ class Approvals:
         The block passes what this yields to the store, which ends the approval in the
         transaction of the change.  If the block fails or its process dies before that,
         the same request can be repeated.  Without an approval, store the proposal with
-        the *reason* of *actor*, unless *asks* is false.
+        the reason of *actor*, unless *asks* is false.
 
         Raises:
             ApprovalRequiredError: It is not approved.
@@ -322,14 +316,14 @@ class Approvals:
             UnidentifiedOperatorError: The same, and no second administrator could
                 approve it, because the operator shows no token.  Only ``break_glass``
                 completes it.
-            InvalidInputError: *reason* is too long or not printable.
+            InvalidInputError: The reason is too long or not printable.
         """
-        if reason:
-            require_reason(reason)
+        if actor.reason:
+            require_reason(actor.reason)
         if not self.required:
             yield None
             return
-        use = self._require(proposal, actor, reason if asks else None)
+        use = self._require(proposal, actor, asks=asks)
         yield use
         with suppress(StoreError):  # The change is made.
             found = self._store.find_approval(proposal.digest)
@@ -361,7 +355,7 @@ class Approvals:
         return find_approval(self._store, digest)
 
     def approve(
-        self, digest: str, actor: Actor, reason: str, signature: str | None = None
+        self, digest: str, actor: Actor, signature: str | None = None
     ) -> Approval:
         """
         Let the proposal with *digest* be executed.
@@ -378,19 +372,19 @@ class Approvals:
             SamePersonError: *actor* asked for it, or has approved it already.
             UnidentifiedOperatorError: *actor* or the one who asked showed no token.
             ConflictError: It was decided before, or its time is over.
-            InvalidInputError: *reason* is empty, too long, or not printable; or
+            InvalidInputError: The reason is empty, too long, or not printable; or
                 there is no *signature*, or no file to verify it.
         """
-        found = self._find(digest, reason)
+        found = self._find(digest, actor)
         if approvers := self._approvers_for(signature):
             signed = approvers.require(found, str(signature), Consent.APPROVE)
-            return self._sign(approvers, found, signed, replace(actor, reason=reason))
+            return self._sign(approvers, found, signed, actor)
         _require_groups(found, actor)
         if found.requested_by == WORKER.name and _is_better_asked(found, actor):
             # A worker asks for a refund that was accepted before it needed an approval.
             # No person is known to have asked, so two must agree: this is the first.
-            new = replace(found, requested_by=actor.name, reason=reason)
-            return self._changes.ask(found, new, actor, reason)
+            new = replace(found, requested_by=actor.name, reason=actor.reason)
+            return self._changes.ask(found, new, actor)
         for name in (actor.name, found.requested_by):
             if not is_identified(name):
                 raise _unidentified(found)
@@ -399,18 +393,18 @@ class Approvals:
                 "another administrator must approve it: you asked for the change"
             )
         if found.needed > 1:
-            return self._approve_together(found, actor, reason)
-        return self._approve(found, AuditAction.APPROVAL_GRANT, actor, reason)
+            return self._approve_together(found, actor)
+        return self._approve(found, AuditAction.APPROVAL_GRANT, actor)
 
     def break_glass(
-        self, digest: str, actor: Actor, reason: str, signature: str | None = None
+        self, digest: str, actor: Actor, signature: str | None = None
     ) -> Approval:
         """
         Approve the proposal with *digest* alone, in an emergency; sounds an alert.
 
         Raises as ``approve``, except for who *actor* is.
         """
-        found = self._find(digest, reason)
+        found = self._find(digest, actor)
         signed = None
         if approvers := self._approvers_for(signature):
             signed = approvers.require(found, str(signature), Consent.BREAK_GLASS)
@@ -419,32 +413,30 @@ class Approvals:
             Alert.BREAK_GLASS,
             action=found.action,
             actor=identify(signed.approver) if signed else actor.name,
-            reason=reason,
+            reason=actor.reason,
         )
         if approvers and signed:
-            return self._sign(approvers, found, signed, replace(actor, reason=reason))
-        return self._approve(found, AuditAction.APPROVAL_BREAK_GLASS, actor, reason)
+            return self._sign(approvers, found, signed, actor)
+        return self._approve(found, AuditAction.APPROVAL_BREAK_GLASS, actor)
 
-    def reject(self, digest: str, actor: Actor, reason: str) -> Approval:
+    def reject(self, digest: str, actor: Actor) -> Approval:
         """
         Refuse the proposal with *digest*, also if it was approved and is not used yet.
 
         The administrator who asked may withdraw it in this way.  Raises as ``approve``,
         except for who *actor* is.
         """
-        found = self._find(digest, reason)
+        found = self._find(digest, actor)
         action = AuditAction.APPROVAL_REJECT
         rejected = ApprovalState.REJECTED
-        return self._changes.move(found, rejected, action, actor, reason)
+        return self._changes.move(found, rejected, action, actor)
 
-    def _require(
-        self, proposal: Proposal, actor: Actor, reason: str | None
-    ) -> ApprovalUse:
+    def _require(self, proposal: Proposal, actor: Actor, *, asks: bool) -> ApprovalUse:
         """Return the use of the approval of *proposal*, or ask for one."""
         for _ in range(_TRIES):
             found = self._store.find_approval(proposal.digest)
             with suppress(StaleStateError):
-                return self._use_or_ask(found, proposal, actor, reason)
+                return self._use_or_ask(found, proposal, actor, asks=asks)
         raise StaleStateError("other processes keep changing the approval: try again")
 
     def _use_or_ask(
@@ -452,15 +444,16 @@ class Approvals:
         found: Approval | None,
         proposal: Proposal,
         actor: Actor,
-        reason: str | None,
+        *,
+        asks: bool,
     ) -> ApprovalUse:
         now = self._clock()
         if found is not None and self._is_usable(found, now):
             return self._use(found, actor)
-        if reason is None:
+        if not asks:
             raise ConflictError("nothing was changed: the change is not approved")
         if found is None or not found.is_unused(now) or self._is_void(found, actor):
-            found = self._ask(found, proposal, actor, reason, now)
+            found = self._ask(found, proposal, actor, now)
         if not self._can_be_approved(found):
             raise _unidentified(found)
         raise ApprovalRequiredError(
@@ -551,17 +544,16 @@ class Approvals:
         before: Approval | None,
         proposal: Proposal,
         actor: Actor,
-        reason: str,
         now: datetime,
     ) -> Approval:
         new = Approval.of(
             proposal,
-            reason=reason,
+            reason=actor.reason,
             requested_by=actor.name,
             at=now,
             expires_at=now + VALID_FOR,
         )
-        new = self._changes.ask(before, new, actor, reason)
+        new = self._changes.ask(before, new, actor)
         if not self._can_be_approved(new):
             return new
         self._alerts.sound(
@@ -572,9 +564,9 @@ class Approvals:
         )
         return new
 
-    def _find(self, digest: str, reason: str) -> Approval:
+    def _find(self, digest: str, actor: Actor) -> Approval:
         """Return the proposal with *digest*, which can be decided."""
-        require_reason(reason)
+        require_reason(actor.reason)
         found = self.find(digest)
         if self._changes.expire(found):
             raise ConflictError("nothing was changed: the time for a decision is over")
@@ -582,7 +574,7 @@ class Approvals:
             raise ConflictError(f"nothing was changed: the proposal is {found.state}")
         return found
 
-    def _approve_together(self, found: Approval, actor: Actor, reason: str) -> Approval:
+    def _approve_together(self, found: Approval, actor: Actor) -> Approval:
         """Add the approval of *actor*: *found* is approved with the last of them."""
         if found.state is ApprovalState.APPROVED:
             raise ConflictError("nothing was changed: the proposal is approved")
@@ -602,17 +594,14 @@ class Approvals:
             ApprovalState.APPROVED if is_last else ApprovalState.WAITING,
             AuditAction.APPROVAL_GRANT,
             actor,
-            reason,
             decided_by=BETWEEN_NAMES.join(names),
         )
 
-    def _approve(
-        self, found: Approval, action: AuditAction, actor: Actor, reason: str
-    ) -> Approval:
+    def _approve(self, found: Approval, action: AuditAction, actor: Actor) -> Approval:
         if found.state is ApprovalState.APPROVED:
             raise ConflictError("nothing was changed: the proposal is approved")
         approved = ApprovalState.APPROVED
-        return self._changes.move(found, approved, action, actor, reason)
+        return self._changes.move(found, approved, action, actor)
 
 
 def _require_groups(found: Approval, actor: Actor) -> None:

@@ -71,7 +71,7 @@ def _make(decide: Decide, container: Container, values: Values, actor: Actor) ->
     from api.views.administration import ApprovalDocument, approval_lines
 
     signed = [values["signature"]] if "signature" in values else []
-    found = decide(container.approvals)(values["digest"], actor, actor.reason, *signed)
+    found = decide(container.approvals)(values["digest"], actor, *signed)
     return Answer(
         ApprovalDocument.of(found).dump(),
         [*approval_lines([found])],

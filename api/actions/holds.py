@@ -132,13 +132,13 @@ def _plan_resume(container: Container, values: Values) -> Plan:
 
 
 def _stop(container: Container, values: Values, actor: Actor) -> Answer:
-    result = container.holds.stop(reason=actor.reason, actor=actor, **_target(values))
+    result = container.holds.stop(actor=actor, **_target(values))
     return _stop_status(container, values, result, ("stopped", "already-stopped"))
 
 
 def _resume(container: Container, values: Values, actor: Actor) -> Answer:
     target = _target(values)
-    result = container.holds.resume(reason=actor.reason, actor=actor, **target)
+    result = container.holds.resume(actor=actor, **target)
     return _stop_status(container, values, result, ("resumed", "not-stopped"))
 
 

@@ -358,7 +358,7 @@ def _reinstate(container: Container, values: Values, actor: Actor) -> Answer:
         key, signed = revocation.preview_reinstatement(address)
         status = "would be reinstated"
     else:
-        key, signed = revocation.reinstate(address, actor.reason, actor)
+        key, signed = revocation.reinstate(address, actor)
         status = str(key.state)
     lines = [f"  signed by it, and still open: {each}" for each in signed]
     document = ReinstatedKeyDocument.of(key, openRefunds=signed).dump()

@@ -42,8 +42,8 @@ def raise_limits(container: Container, reason: str) -> Result:
     guard = container.limits_guard
     if guard.is_approved(guard.compare()):
         return _report(container, guard.compare())
-    operator = identified_operator(container, "limits:raise")
-    return _report(container, guard.request(operator, reason))
+    operator = identified_operator(container, "limits:raise", reason)
+    return _report(container, guard.request(operator))
 
 
 def _report(container: Container, difference: LimitsDifference) -> Result:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import os
 import secrets
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,7 +93,7 @@ def identified_operator(container: Container, scope: str, reason: str = "") -> A
         except type(e):
             raise PermissionDeniedError(reason) from None
     known = Actor.from_token(caller.sub, request_id, caller.jti, caller.scopes)
-    return replace(known, reason=reason)
+    return known.because(reason)
 
 
 def _read_token(path: str) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -70,20 +70,18 @@ class AdminAudit:
 
     @contextmanager
     def authorize(
-        self, action: AuditAction, actor: Actor, reason: str = "", **facts: Any
+        self, action: AuditAction, actor: Actor, **facts: Any
     ) -> Iterator[ApprovalUse | None]:
         """
         Run the block if another administrator approved it, as ``Approvals.authorize``.
 
         *facts* say exactly what the block changes, and which state it ends.  The other
-        administrator sees *reason*, or else that of *actor*.
+        administrator sees the reason of *actor*.
         """
         if self.approvals is None:
             yield None
             return
-        proposal = Proposal(action, facts)
-        by = replace(actor, reason=reason or actor.reason)
-        with self.approvals.authorize(proposal, by, by.reason) as use:
+        with self.approvals.authorize(Proposal(action, facts), actor) as use:
             yield use
 
     def request(self, action: AuditAction, actor: Actor, **facts: Any) -> None:

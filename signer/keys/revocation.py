@@ -138,29 +138,27 @@ class Revocation:
         self._audit.log(record)
         return blocked
 
-    def reinstate(
-        self, address: str, reason: str, actor: Actor
-    ) -> tuple[Key, Sequence[str]]:
+    def reinstate(self, address: str, actor: Actor) -> tuple[Key, Sequence[str]]:
         """
         Make the revoked key with *address* a former key again; idempotent.
 
         Return the key, and the ids of open refunds that it has signed.
 
         Raises:
-            InvalidInputError: *address* is malformed, or *reason* is empty, too long or
-                not printable.
+            InvalidInputError: *address* is malformed, or the reason is empty, too long
+                or not printable.
             NotFoundError: The ring has no key with this address.
             ConflictError: The key is neither revoked nor a former key, or it was
                 revoked more than ``REINSTATABLE_FOR`` ago.
             ApprovalRequiredError: Another administrator must approve it first.
             StoreError: The ledger does not answer; a repeated call continues.
         """
-        require_reason(reason)
+        require_reason(actor.reason)
         action = AuditAction.KEY_REINSTATE
-        facts: Facts = {"key_address": redact_address(address), "reason": reason}
+        facts: Facts = {"key_address": redact_address(address), "reason": actor.reason}
         with self._admin_audit.attempt(action, actor, **facts):
             return self._repeat(
-                lambda: self._reinstate(self._find_revoked(address), reason, actor)
+                lambda: self._reinstate(self._find_revoked(address), actor)
             )
 
     def preview_reinstatement(self, address: str) -> tuple[Key, Sequence[str]]:
@@ -182,7 +180,7 @@ class Revocation:
             raise ConflictError(f"the key is {key.state}, and not revoked")
         return key
 
-    def _reinstate(self, key: Key, reason: str, actor: Actor) -> Key:
+    def _reinstate(self, key: Key, actor: Actor) -> Key:
         if key.revoked_at is None:
             return key
         revocation: Facts = {
@@ -192,9 +190,9 @@ class Revocation:
             "version": key.version,
         }
         action = AuditAction.KEY_REINSTATE
-        with self._admin_audit.authorize(action, actor, reason, **revocation) as use:
+        with self._admin_audit.authorize(action, actor, **revocation) as use:
             record = self._audit.result(
-                action, _OPERATION, actor, **key_facts("key", key), reason=reason
+                action, _OPERATION, actor, **key_facts("key", key), reason=actor.reason
             )
             reinstated = self._store.reinstate(key, self._clock(), record, use)
             self._audit.log(record)

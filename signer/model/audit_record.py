@@ -8,7 +8,7 @@ its content.
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
@@ -108,6 +108,10 @@ class Actor:
             if each.startswith(_APPROVER)
         )
         return cls(identify(subject), request_id, token_id, groups=groups)
+
+    def because(self, reason: str) -> Self:
+        """Return the same actor, who acts for *reason*."""
+        return replace(self, reason=reason)
 
 
 def identify(subject: str) -> str:

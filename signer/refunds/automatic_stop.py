@@ -10,7 +10,7 @@ the last resume, or after the tenant was unblocked: an operator has judged the r
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from signer.alerts import Alerts
@@ -121,9 +121,9 @@ class AutomaticStop:
             "tenants": {each: str(rule.shares[each]) for each in largest},
         }
         if rule.total - tenants.get(tenant, 0) > rule.largest:
-            self._holds.stop(name, reason, WORKER, evidence=evidence)
+            self._holds.stop(name, WORKER.because(reason), evidence=evidence)
         else:
-            self._holds.block(tenant, replace(WORKER, reason=reason), evidence)
+            self._holds.block(tenant, WORKER.because(reason), evidence)
 
     def _rules(self, network: Network, resumed_at: datetime) -> Iterator[_Rule]:
         """Yield each rule that *network* has, with the shares of the tenants."""

@@ -9,7 +9,7 @@ intent is durable before anything changes, and the outcome is recorded afterward
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from eth_utils.address import is_checksum_address
@@ -78,7 +78,6 @@ class Holds:
     def stop(
         self,
         network: str | None,
-        reason: str,
         actor: Actor,
         *,
         chain_id: int | None = None,
@@ -101,25 +100,24 @@ class Holds:
         that a device signs at this moment are neither recorded nor sent.
 
         Raises:
-            InvalidInputError: *reason* is empty, too long, or not printable; or *token*
-                is given without a network.
+            InvalidInputError: The reason is empty, too long, or not printable; or
+                *token* is given without a network.
             NotFoundError: The networks file has no such network or token, and
                 *chain_id* is of no network and no stop.
         """
-        require_reason(reason)
+        require_reason(actor.reason)
         changed = self._begin(
             AuditAction.SIGNING_STOP,
-            replace(actor, reason=reason),
+            actor,
             lambda: self.name_of(network, chain_id, token),
             evidence,
-            **_facts(network, chain_id, token, reason),
+            **_facts(network, chain_id, token, actor),
         )
         return StopResult(changed, self.stops())
 
     def resume(
         self,
         network: str | None,
-        reason: str,
         actor: Actor,
         *,
         chain_id: int | None = None,
@@ -135,12 +133,12 @@ class Holds:
             RowNotAuthenticError: Another program changed the stop: ``stop`` first.
             ApprovalRequiredError: Another administrator must approve it first.
         """
-        require_reason(reason)
+        require_reason(actor.reason)
         changed = self._end(
             AuditAction.SIGNING_RESUME,
-            replace(actor, reason=reason),
+            actor,
             lambda: self.name_of(network, chain_id, token),
-            **_facts(network, chain_id, token, reason),
+            **_facts(network, chain_id, token, actor),
         )
         if changed:
             alert = Alert.SIGNING_STOPPED
@@ -335,13 +333,13 @@ def _state(hold: Hold) -> Facts:
 
 
 def _facts(
-    network: str | None, chain_id: int | None, token: str | None, reason: str
+    network: str | None, chain_id: int | None, token: str | None, actor: Actor
 ) -> Facts:
     # As text: JSON has no integers of 64 bits.
     chain = None if chain_id is None else str(chain_id)
     # Not as "token": the audit log redacts what may be a secret by its name.
     given = _given(chain_id=chain, asset=token)
-    return {"network": network, "reason": reason, **given}
+    return {"network": network, "reason": actor.reason, **given}
 
 
 def _given(**facts: Any) -> Facts:

@@ -208,7 +208,7 @@ class PaymentApprovals:
             if found.is_unused(self.clock()):
                 rejected, action = ApprovalState.REJECTED, AuditAction.APPROVAL_REJECT
                 why = "the refund ended meanwhile"
-                self._changes.move(found, rejected, action, WORKER, why)
+                self._changes.move(found, rejected, action, WORKER.because(why))
 
     def require_signable(
         self, transaction: Transaction, payment: Refund, need: ApprovalNeed
@@ -264,7 +264,7 @@ class PaymentApprovals:
             if each.is_unused(now):
                 expired, action = ApprovalState.EXPIRED, AuditAction.APPROVAL_EXPIRE
                 why = "other rules demand an approval now"
-                self._changes.move(each, expired, action, WORKER, why)
+                self._changes.move(each, expired, action, WORKER.because(why))
         proposed = self.propose(refund, WORKER, now, need)
         self.store.put_approval(None, proposed.approval, proposed.record)
         self.announce(proposed, refund.tenant)
@@ -285,7 +285,7 @@ class PaymentApprovals:
             decided_at=None,
             expires_at=now + VALID_FOR,
         )
-        asked = self._changes.ask(before, new, WORKER, why)
+        asked = self._changes.ask(before, new, WORKER.because(why))
         self._alert(asked, tenant)
         return asked
 

@@ -208,7 +208,7 @@ class LimitsGuard:
                 return
         raise StaleStateError("other processes keep changing the limits: try again")
 
-    def request(self, actor: Actor, reason: str) -> LimitsDifference:
+    def request(self, actor: Actor) -> LimitsDifference:
         """
         Ask for an approval of what is raised, unless it is approved.
 
@@ -218,7 +218,7 @@ class LimitsGuard:
         difference = self.compare()
         if not self.is_approved(difference):
             proposal = difference.proposal
-            with self.approvals_of(difference).authorize(proposal, actor, reason):
+            with self.approvals_of(difference).authorize(proposal, actor):
                 pass  # Approved a moment ago: a worker that starts uses it.
         return difference
 

@@ -144,6 +144,6 @@ def test_approvals_that_the_thief_inserts(processes: Processes, thief: Thief) ->
 
     assert [each.digest for each in listed.approvals] == [CHANGE_OF.digest]
     assert (listed.changed, listed.is_complete) == (3000, True)
-    approvals.approve(CHANGE_OF.digest[:SHOWN_DIGITS], bob, "checked")
+    approvals.approve(CHANGE_OF.digest[:SHOWN_DIGITS], bob.because("checked"))
     with approvals.authorize(CHANGE_OF, alice):
         assert store.alert_counts()[str(Alert.ROW_CHANGED)] == 1

@@ -190,7 +190,7 @@ def _mint_tokens(world: World, refund: Refund, _: Steal) -> None:
             for decide in ("approve", "break_glass"):
                 with pytest.raises(HotWalletError):
                     getattr(administrators(world), decide)(
-                        digest, actor, WHY, signature
+                        digest, actor.because(WHY), signature
                     )
 
 
@@ -199,7 +199,7 @@ def _own_the_api(world: World, refund: Refund, _: Steal) -> None:
     thief = World(world.store, chain=world.chain, clock=world.clock)
     row = waiting(world, refund)
     world.store.put_approval(row, replace(row, signatures=None), record())
-    approved = administrators(thief).approve(row.digest, BOB, WHY)
+    approved = administrators(thief).approve(row.digest, BOB.because(WHY))
     assert approved.state is ApprovalState.APPROVED
 
 
@@ -209,7 +209,7 @@ def _show_another_text(world: World, refund: Refund, _: Steal) -> None:
     harmless = re.sub(r'"amount":"[^"]*"', '"amount":"0.010000"', row.proposal)
     signed = KEYS["bob"].sign(_text(world, replace(row, proposal=harmless)))
     with pytest.raises(HotWalletError):
-        administrators(world).approve(row.digest, BOB, WHY, signed)
+        administrators(world).approve(row.digest, BOB.because(WHY), signed)
     assert world.approvers is not None
     text = world.approvers.text("bob", Consent.APPROVE, Statement.of(row))
     amount = json.loads(row.proposal)["amount"]

@@ -215,9 +215,9 @@ def test_a_forged_stop(world: World, steal: Attack) -> None:
 
     assert world.stored(refund).status is Status.CONFIRMED
     assert [stop.is_authentic for stop in switch.stops()] == [False]
-    stops = switch.stop(None, "forged", OPERATOR, chain_id=999_999).stops
+    stops = switch.stop(None, OPERATOR.because("forged"), chain_id=999_999).stops
     assert [stop.is_authentic for stop in stops] == [True]
-    assert switch.resume(None, "forged", OPERATOR, chain_id=999_999).stops == []
+    assert switch.resume(None, OPERATOR.because("forged"), chain_id=999_999).stops == []
 
 
 @pytest.mark.parametrize("chain_id", [0, CHAIN_ID])
@@ -227,7 +227,7 @@ def test_a_forged_end_of_a_stop(world: World, steal: Attack, chain_id: int) -> N
     world.network = world.network.model_copy(update={"automatic_stop": rules})
     refund, worker, switch = world.accepted(), world.worker, world.holds
     network = None if chain_id == 0 else "local"
-    switch.stop(network, "odd refunds", OPERATOR)
+    switch.stop(network, OPERATOR.because("odd refunds"))
 
     steal(END_OF_HOLDS)
     let_work(world, worker)
@@ -236,9 +236,9 @@ def test_a_forged_end_of_a_stop(world: World, steal: Attack, chain_id: int) -> N
     assert world.store.alert_counts()[str(Alert.ROW_CHANGED)] >= 1
     assert [stop.is_authentic for stop in switch.stops()] == [False]
     with pytest.raises(RowNotAuthenticError):
-        switch.resume(network, "explained", OPERATOR)
-    assert switch.stop(network, "again", OPERATOR).changed
-    assert switch.resume(network, "explained", OPERATOR).stops == []
+        switch.resume(network, OPERATOR.because("explained"))
+    assert switch.stop(network, OPERATOR.because("again")).changed
+    assert switch.resume(network, OPERATOR.because("explained")).stops == []
     let_work(world, worker)
     assert world.stored(refund).status is Status.CONFIRMED
 
@@ -309,8 +309,8 @@ def test_a_stop_that_is_put_back_at_once(
     The audit log counts the change, so the worker stops soon; the command shows it.
     """
     refund, worker, switch = world.accepted(), world.worker, world.holds
-    assert switch.stop("local", "a test", OPERATOR).changed
-    assert switch.resume("local", "a test", OPERATOR).changed
+    assert switch.stop("local", OPERATOR.because("a test")).changed
+    assert switch.resume("local", OPERATOR.because("a test")).changed
     steal("CREATE TABLE kept_holds AS SELECT * FROM holds")
 
     with closing(open_ledger(writable_url)) as store:
@@ -322,7 +322,7 @@ def test_a_stop_that_is_put_back_at_once(
 
         other = World(store)
         other.store = altered(store, begin_hold=hold)
-        shown = other.holds.stop("local", "odd refunds", OPERATOR).stops
+        shown = other.holds.stop("local", OPERATOR.because("odd refunds")).stops
     monkeypatch.setattr(holds, "_READ_AGAIN_SECONDS", 0)
     let_work(world, worker)
 
@@ -342,17 +342,17 @@ def test_a_hold_that_is_deleted_or_older(
     refund, switch = world.accepted(), world.holds
     admin = world.holds
     token = "TUSD" if "token" in lift else None
-    switch.stop("local", "odd refunds", OPERATOR, token=token)
+    switch.stop("local", OPERATOR.because("odd refunds"), token=token)
     admin.block("gateway", OPERATOR)
-    switch.resume("local", "explained", OPERATOR, token=token)
+    switch.resume("local", OPERATOR.because("explained"), token=token)
     admin.unblock("gateway", OPERATOR)
     steal("CREATE TABLE kept_holds AS SELECT * FROM holds")
     if "stop" in lift:
-        switch.stop("local", "again", OPERATOR, token=token)
+        switch.stop("local", OPERATOR.because("again"), token=token)
     elif "block" in lift:
         admin.block("gateway", OPERATOR)
     else:
-        switch.stop("local", "again", OPERATOR)
+        switch.stop("local", OPERATOR.because("again"))
         admin.block("gateway", OPERATOR)
 
     steal(*LIFTS[lift], "DROP TABLE kept_holds")
@@ -375,11 +375,13 @@ def test_a_new_register(world: World, steal: Attack) -> None:
     assert [stop.chain_id for stop in switch.stops()] == [EVERYTHING]
     with pytest.raises(RowNotAuthenticError, match="`hotwallet stop` begins a new one"):
         admin.block("gateway", OPERATOR)
-    switch.stop(None, "the register was deleted", OPERATOR)
+    switch.stop(None, OPERATOR.because("the register was deleted"))
     with pytest.raises(RowNotAuthenticError):
         admin.unblock("gateway", OPERATOR)
     assert admin.block("gateway", OPERATOR)
-    assert switch.resume(None, "compared with the audit log", OPERATOR).stops == []
+    assert (
+        switch.resume(None, OPERATOR.because("compared with the audit log")).stops == []
+    )
     assert admin.unblock("gateway", OPERATOR)
     let_work(world, worker)
     assert world.stored(refund).status is Status.CONFIRMED

@@ -111,7 +111,7 @@ def test_the_group_is_part_of_what_is_approved(world: World, steal: Steal) -> No
     )
     digest = world.store.approvals_of(refund.id)[0].digest
     with pytest.raises(NotFoundError):
-        administrators(world).approve(digest, BOB, WHY)
+        administrators(world).approve(digest, BOB.because(WHY))
     let_work(world, world.worker)
 
     assert world.chain.payouts() == []

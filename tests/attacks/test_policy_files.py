@@ -119,6 +119,8 @@ def test_by_one_administrator(processes: list[Process], folder: Path) -> None:
     write(folder, own=LAX)
     for _ in range(2):
         with pytest.raises(ApprovalRequiredError):
-            processes[0].hosts.guard(rules={"own.cedar": LAX}).request(ALICE, WHY)
+            processes[0].hosts.guard(rules={"own.cedar": LAX}).request(
+                ALICE.because(WHY)
+            )
 
     assert _are_strict(processes)

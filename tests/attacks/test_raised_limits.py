@@ -294,6 +294,6 @@ def test_a_raise_is_asked_for_again_and_again(
     for _ in range(3):
         assert _is_refused(Hosts(other_ledger))
         with pytest.raises(ApprovalRequiredError):
-            hosts.guard(HIGHER).request(ALICE, WHY)
+            hosts.guard(HIGHER).request(ALICE.because(WHY))
 
     assert len(hosts.approvals().list().approvals) == 1

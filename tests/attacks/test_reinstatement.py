@@ -57,7 +57,7 @@ def _reinstatement(system: System) -> Revocation:
 
 def _is_refused(system: System) -> bool:
     with pytest.raises(ApprovalRequiredError):
-        _reinstatement(system).reinstate(system.address(OLD), WHY, CAROL)
+        _reinstatement(system).reinstate(system.address(OLD), CAROL.because(WHY))
     return system.states[OLD] == "blocked"
 
 
@@ -75,7 +75,7 @@ def test_as_two_people_with_one_name(system: System) -> None:
     (asked,) = system.approvals().list().approvals
     for other in (CAROL, Actor("token:Carol"), Actor("cli:bob")):
         with pytest.raises(Exception, match=r"another administrator|OPERATOR_TOKEN"):
-            system.approvals().approve(asked.digest, other, WHY)
+            system.approvals().approve(asked.digest, other.because(WHY))
 
     assert _is_refused(system)
 
@@ -83,8 +83,8 @@ def test_as_two_people_with_one_name(system: System) -> None:
 def test_with_the_approval_of_an_earlier_reinstatement(system: System) -> None:
     _is_refused(system)
     (asked,) = system.approvals().list().approvals
-    system.approvals().approve(asked.digest, BOB, WHY)
-    _reinstatement(system).reinstate(system.address(OLD), WHY, CAROL)
+    system.approvals().approve(asked.digest, BOB.because(WHY))
+    _reinstatement(system).reinstate(system.address(OLD), CAROL.because(WHY))
     system.revocation().revoke(system.address(OLD), ALICE)
 
     assert _is_refused(system)
@@ -95,10 +95,12 @@ def test_after_the_day(system: System) -> None:
     _is_refused(system)
     (asked,) = system.approvals().list().approvals
     system.clock.advance(hours=23)
-    system.approvals().approve(asked.digest, BOB, WHY)
+    system.approvals().approve(asked.digest, BOB.because(WHY))
     system.clock.advance(hours=1)
     for change in (
-        lambda: _reinstatement(system).reinstate(system.address(OLD), WHY, CAROL),
+        lambda: _reinstatement(system).reinstate(
+            system.address(OLD), CAROL.because(WHY)
+        ),
         lambda: system.rotation().rotate(OLD, CAROL),
         lambda: system.failover().fail_over(OLD, CAROL),
     ):
@@ -122,7 +124,7 @@ def test_by_a_change_of_the_row(system: System, steal: Attack, change: str) -> N
     old = _old(system)
     steal(f"UPDATE keys SET {change} WHERE address = '{old.address}'")
     with pytest.raises(RowNotAuthenticError):
-        _reinstatement(system).reinstate(old.address, WHY, CAROL)
+        _reinstatement(system).reinstate(old.address, CAROL.because(WHY))
     with pytest.raises(RowNotAuthenticError):
         system.store.append([record()], condition=signing_condition(old, SIGNING))
 
@@ -167,7 +169,7 @@ def test_the_administrators_role_suffices(processes: Processes) -> None:
     pending = store.begin_rotation(system.key(NEW), now())
     store.activate(pending, now(), record(), replacing=before, block=True)
     system.clock.now = now()
-    done, _ = system.revocation().reinstate(before.address, WHY, ALICE)
+    done, _ = system.revocation().reinstate(before.address, ALICE.because(WHY))
 
     assert done.state is KeyState.DRAINING
 
@@ -180,7 +182,7 @@ def test_a_process_that_knew_the_key_before(
     condition = signing_condition(old, SIGNING)
     with pytest.raises(KeyRotatedError):
         other_ledger.append([record()], condition=condition)
-    system.revocation().reinstate(old.address, WHY, ALICE)
+    system.revocation().reinstate(old.address, ALICE.because(WHY))
     other_ledger.append([record()], condition=condition)
     system.revocation().revoke(old.address, ALICE)
     with pytest.raises(KeyRotatedError):

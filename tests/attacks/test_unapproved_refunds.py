@@ -291,11 +291,11 @@ def test_a_host_of_the_api_cannot_ask_for_another_change(
     admins = administrators(processes.admin)
 
     with pytest.raises(NotFoundError):
-        admins.approve(change.digest, BOB, "looks right")
+        admins.approve(change.digest, BOB.because("looks right"))
     with pytest.raises(ApprovalRequiredError), admins.authorize(change, BOB):
         pass
     with pytest.raises(SamePersonError):
-        admins.approve(change.digest, BOB, "looks right")
+        admins.approve(change.digest, BOB.because("looks right"))
 
 
 @pytest.mark.parametrize("role", ["worker", "admin"])
@@ -318,7 +318,7 @@ def test_a_thief_of_another_role(
     assert thief.steal("DELETE FROM approvals") == DENIED
     with pytest.raises(NotFoundError):
         administrators(processes.admin).approve(
-            proposal_of(refund).digest, BOB, "looks right"
+            proposal_of(refund).digest, BOB.because("looks right")
         )
 
 

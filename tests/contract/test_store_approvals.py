@@ -204,9 +204,9 @@ def _move(proposal: Proposal, store: SQLStore, index: int) -> bool:
     with suppress(HotWalletError):
         match index % 4:
             case 0:
-                approvals.approve(proposal.digest, BOB, "a test")
+                approvals.approve(proposal.digest, BOB.because("a test"))
             case 1:
-                approvals.reject(proposal.digest, BOB, "a test")
+                approvals.reject(proposal.digest, BOB.because("a test"))
             case 2:
                 with approvals.authorize(proposal, ALICE) as use:
                     return store.end_hold(name_of_chain(CHAIN), now(), use=use)
@@ -225,7 +225,7 @@ def test_a_race_has_one_outcome(
     with pytest.raises(ApprovalRequiredError), approvals.authorize(PROPOSAL, ALICE):
         pass
     if is_approved:
-        approvals.approve(PROPOSAL.digest, BOB, "a test")
+        approvals.approve(PROPOSAL.digest, BOB.because("a test"))
     executed = race(partial(_move, PROPOSAL), database_url, PROCESSES)
     found = store.find_approval(PROPOSAL.digest)
     finals = [state for state in _states(store) if state in _FINAL]

@@ -81,7 +81,9 @@ class EndOfStop:
 
     def request(self, approvals: Approvals) -> object:
         audit = _admin_audit(self.store, approvals)
-        return _holds(self.store, audit, self.clock).resume(None, "explained", ALICE)
+        return _holds(self.store, audit, self.clock).resume(
+            None, ALICE.because("explained")
+        )
 
     def is_made(self) -> bool:
         """Whether nothing is stopped."""
@@ -308,8 +310,8 @@ class _Laboratory:
         """Take *step*, and die at *point* of it if there is one; return whether."""
         digest = "" if self._found is None else self._found.digest
         steps: Mapping[str, Callable[[], object]] = {
-            "approve": lambda: self._approvals.approve(digest, BOB, "checked"),
-            "reject": lambda: self._approvals.reject(digest, BOB, "checked"),
+            "approve": lambda: self._approvals.approve(digest, BOB.because("checked")),
+            "reject": lambda: self._approvals.reject(digest, BOB.because("checked")),
         }
         work = steps.get(step, lambda: self._change.request(self._approvals))
         # What a dead process held is free again.

@@ -93,11 +93,11 @@ def approval_of(world: World, refund: Refund) -> Approval:
 
 
 def approve(world: World, refund: Refund, actor: Actor = BOB) -> Approval:
-    return administrators(world).approve(proposal_of(refund).digest, actor, WHY)
+    return administrators(world).approve(proposal_of(refund).digest, actor.because(WHY))
 
 
 def reject(world: World, refund: Refund, actor: Actor = BOB) -> Approval:
-    return administrators(world).reject(proposal_of(refund).digest, actor, WHY)
+    return administrators(world).reject(proposal_of(refund).digest, actor.because(WHY))
 
 
 def approve_signed(
@@ -107,7 +107,7 @@ def approve_signed(
     row = waiting(world, refund)
     assert world.approvers is not None
     signature = key.sign(text_of(world.approvers, row, name))
-    return administrators(world).approve(row.digest, actor, WHY, signature)
+    return administrators(world).approve(row.digest, actor.because(WHY), signature)
 
 
 def rule(
@@ -148,6 +148,6 @@ def waiting(world: World, refund: Refund) -> Approval:
 def approve_waiting(world: World, refund: Refund, *actors: Actor) -> Approval:
     for actor in actors:
         approved = administrators(world).approve(
-            waiting(world, refund).digest, actor, WHY
+            waiting(world, refund).digest, actor.because(WHY)
         )
     return approved

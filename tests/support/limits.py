@@ -117,13 +117,13 @@ class Hosts:
     def ask(self, amount: str, rules: Mapping[str, str] = NO_FILES) -> str:
         """Ask for a raise to *amount*; return the digest of the proposal."""
         with pytest.raises(ApprovalRequiredError) as refused:
-            self.guard(amount, rules=rules).request(ALICE, WHY)
+            self.guard(amount, rules=rules).request(ALICE.because(WHY))
         return refused.value.digest
 
     def approve(self, amount: str, rules: Mapping[str, str] = NO_FILES) -> str:
         """Have a raise to *amount* approved; return the digest."""
         digest = self.ask(amount, rules)
-        self.approvals().approve(digest, BOB, WHY)
+        self.approvals().approve(digest, BOB.because(WHY))
         return digest
 
     def details(self, event: str) -> Sequence[dict[str, Any]]:

@@ -131,7 +131,7 @@ class Restorer:
     def _complete(self, plan: RestorePlan, actor: Actor) -> None:
         """Do what needs the keys as they are now."""
         for (network, token), reason in plan.stops.items():
-            self.holds.stop(network, reason, actor, token=token)
+            self.holds.stop(network, actor.because(reason), token=token)
         for refund in plan.refunds:
             self._restore_refund(refund)
         for batch in {each.batch: each for each in plan.refunds if each.batch}.values():

@@ -25,7 +25,9 @@ class Case:
 
 
 def _stopped(world: World) -> Texts:
-    world.container.holds.stop("local", "odd <i>refunds</i>", CAROL, token="TUSD")
+    world.container.holds.stop(
+        "local", CAROL.because("odd <i>refunds</i>"), token="TUSD"
+    )
     return {"network": "local", "asset": "TUSD"}
 
 

@@ -322,7 +322,7 @@ def test_a_repair(world: World, take: Take) -> None:
     world.paused(address)
     world.node.mine_foreign(address)
     unseen = take("repair-nonces", dry_run=True)
-    world.container.holds.stop(None, "odd", CAROL)
+    world.container.holds.stop(None, CAROL.because("odd"))
     early = take("repair-nonces")
     world.node.mine_empty(20)
     done = take("repair-nonces", network="local")

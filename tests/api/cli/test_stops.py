@@ -65,7 +65,7 @@ def test_stops_are_listed(run: Run) -> None:
 def test_a_stop_by_a_rule(run: Run, world: World, sqlite_store: SQLStore) -> None:
     """What the rule counted is listed, unless another program changed the row."""
     evidence = {"network": "local", "rule": "max_refunds", "tenants": {"shop": "7"}}
-    world.holds.stop("local", "automatic: many", WORKER, evidence=evidence)
+    world.holds.stop("local", WORKER.because("automatic: many"), evidence=evidence)
     listed, document = run("stops"), run("stops", "--json").json
     change = "evidence = '{}', version = version + 1 WHERE name <> 'register'"
     forge(sqlite_store, f"UPDATE holds SET {change}")

@@ -350,7 +350,7 @@ class Month:
         if difference.raised:
             alice = Actor.from_token("alice", "req", "jti")
             with pytest.raises(ApprovalRequiredError) as asked:
-                container.limits_guard.request(alice, "planted")
+                container.limits_guard.request(alice.because("planted"))
             self._note("approval-request-succeeded")
             self._decide("approve", asked.value.digest, "bob")
             self._wait()

@@ -39,10 +39,10 @@ def world(sqlite_store: SQLStore) -> World:
     store.begin_hold(Hold.of_tenant(EVIL_TEXT, made.clock(), "", EVIL_TEXT))
     made.refund(reference=EVIL)
     made.given_up(problem=EVIL_TEXT, reference="another")
-    container.holds.stop("local", EVIL, MALLORY)
+    container.holds.stop("local", MALLORY.because(EVIL))
     container.holds.block(SHOP, MALLORY)
     for ask in (
-        lambda: container.holds.resume("local", EVIL, MALLORY),
+        lambda: container.holds.resume("local", MALLORY.because(EVIL)),
         lambda: container.holds.unblock(SHOP, replace(MALLORY, reason=EVIL)),
     ):
         with pytest.raises(ApprovalRequiredError):

@@ -65,11 +65,11 @@ def test_a_stopped_wallet_does_not_look_as_if_it_paid(world: World) -> None:
 def test_another_stop_is_not_ended_by_an_old_page(world: World) -> None:
     """Bob's stop came after the page was shown: alice looks at it first."""
     switch = world.container.holds
-    switch.stop("local", "the first", CAROL)
+    switch.stop("local", CAROL.because("the first"))
     fields = world.confirm(RESUME, {"network": "local", "asset": "*", "reason": WHY})
     (stop,) = switch.stops()
     world.store.end_hold(name_of_chain(stop.chain_id), world.clock(), stop.version)
-    switch.stop("local", "the second", BOB)
+    switch.stop("local", BOB.because("the second"))
     answer = world.submit(RESUME, {**fields, "token": world.token(RESUME)})
 
     assert answer.status_code == 409
@@ -80,7 +80,7 @@ def test_another_stop_is_not_ended_by_an_old_page(world: World) -> None:
 
 def test_a_faster_stop_does_not_prevent_a_stop(world: World) -> None:
     fields = world.confirm(STOP, {"network": "local", "asset": "*", "reason": WHY})
-    world.container.holds.stop("local", "faster", BOB)
+    world.container.holds.stop("local", BOB.because("faster"))
     answer = world.submit(STOP, {**fields, "token": world.token(STOP)})
 
     assert answer.status_code == 200
@@ -102,7 +102,7 @@ def test_a_chain_of_no_network_can_be_resumed(world: World) -> None:
 
 def test_a_stop_that_another_program_changed(world: World) -> None:
     """The page says what to do, and the change is refused with its code."""
-    world.container.holds.stop("local", "odd", CAROL)
+    world.container.holds.stop("local", CAROL.because("odd"))
     forge(world.store, "UPDATE holds SET reason = '<b>no</b>', version = version + 1")
     page = world.browser.get("/console/stops").text
     answer = world.make(RESUME, {"network": "local", "asset": "*", "reason": WHY})
@@ -122,7 +122,7 @@ def test_nothing_to_end(world: World) -> None:
 
 def test_what_a_rule_counted_is_shown(world: World) -> None:
     evidence = {"network": "local", "rule": "max_refunds", "tenants": {"<i>": "7"}}
-    world.container.holds.stop("local", "automatic", WORKER, evidence=evidence)
+    world.container.holds.stop("local", WORKER.because("automatic"), evidence=evidence)
     world.container.holds.block(SHOP, replace(WORKER, reason="many"), evidence)
     page = world.browser.get("/console/stops").text
 

@@ -108,9 +108,9 @@ class World:
     def proposed(self, reason: str = "a stop", why: str = WHY) -> str:
         """Return the digest of carol's proposal to resume signing."""
         switch = self.container.holds
-        switch.stop(None, reason, CAROL)
+        switch.stop(None, CAROL.because(reason))
         with pytest.raises(ApprovalRequiredError) as refused:
-            switch.resume(None, why, CAROL)
+            switch.resume(None, CAROL.because(why))
         return refused.value.digest
 
     def refund(self, **changes: Any) -> Refund:
@@ -164,7 +164,7 @@ class World:
     def approve_all(self) -> None:
         """Let bob approve everything that waits."""
         for each in self.container.approvals.list().approvals:
-            self.container.approvals.approve(each.digest, BOB, "looked at it")
+            self.container.approvals.approve(each.digest, BOB.because("looked at it"))
 
 
 def pages_of(browser: Browser, path: str) -> Iterator[str]:

@@ -50,7 +50,7 @@ def test_a_restore_survives_a_fault_at_every_call(
     _rotate(world)
     world.step(lost, times=3)
     unknown = world.step(requested(world, "unknown"), times=3)
-    world.holds.stop("local", "drill", OPERATOR)
+    world.holds.stop("local", OPERATOR.because("drill"))
     records = [each for each in world.log if unknown.reference not in each.body]
     chain, numbers = world.chain, count()
 
@@ -70,7 +70,9 @@ def test_a_restore_survives_a_fault_at_every_call(
         keys = {key.address: key.state for key in world.ring.refresh()}
         assert keys[world.signer.address] is KeyState.DRAINING, fault.place
         assert keys[SECOND.address] is KeyState.ACTIVE, fault.place
-        assert world.holds.resume("local", "done", OPERATOR).changed, fault.place
+        assert world.holds.resume("local", OPERATOR.because("done")).changed, (
+            fault.place
+        )
         new = requested(world, "new")
         ended = world.finish(moved, cancelled, refused, lost, new)
         assert [(each.status, each.nonce) for each in ended] == [

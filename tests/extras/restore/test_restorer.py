@@ -150,7 +150,7 @@ def test_stops_and_blocks_are_repeated(world: Restored) -> None:
     lost = requested(world, "lost")
     world.holds.block("gateway", OPERATOR)
     for name in (None, "local"):
-        world.holds.stop(name, "drill", OPERATOR)
+        world.holds.stop(name, OPERATOR.because("drill"))
     gone = {"network": "gone", "reason": "drill"}
     log = [*world.log, _record("signing-stop-succeeded", gone)]
 
@@ -187,10 +187,10 @@ def test_a_stop_that_was_ended_later_is_not_repeated(world: Restored) -> None:
     """A second restore with the same log knows that the first one repeated it."""
     requested(world, "before")
     copy = world.backup()
-    world.holds.stop(None, "drill", OPERATOR)
+    world.holds.stop(None, OPERATOR.because("drill"))
     records = list(world.log)
     _restore(world, copy, records)
-    world.holds.resume(None, "done", OPERATOR)
+    world.holds.resume(None, OPERATOR.because("done"))
 
     world.restore(records)
 
@@ -203,8 +203,8 @@ def test_lost_changes_of_stops_and_blocks_leave_no_stop(
     """Although the audit log of the restored ledger counts more than its backup."""
     requested(world, "before")
     path = copy_ledger(tmp_path / "0.db", tmp_path / "backup.db")
-    world.holds.stop(None, "drill", OPERATOR)
-    world.holds.resume(None, "done", OPERATOR)
+    world.holds.stop(None, OPERATOR.because("drill"))
+    world.holds.resume(None, OPERATOR.because("done"))
     world.holds.block("gateway", OPERATOR)
     world.holds.unblock("gateway", OPERATOR)
 
@@ -460,7 +460,9 @@ def test_another_administrator_approves_a_restore(world: Restored) -> None:
     with pytest.raises(ApprovalRequiredError) as required:
         restorer.restore(plan, (), Actor("token:alice"), lambda: plan)
     before = world.wallet
-    approvals.approve(required.value.digest, Actor("token:bob"), "the disk failed")
+    approvals.approve(
+        required.value.digest, Actor("token:bob").because("the disk failed")
+    )
     restorer.restore(plan, (), Actor("token:alice"), lambda: plan)
 
     used = world.store.find_approval(required.value.digest)

@@ -293,7 +293,7 @@ def test_a_worker_waits_for_its_turn(system: System) -> None:
 
 
 def _stop(system: System) -> None:
-    system.world.holds.stop("local", "a test", OPERATOR)
+    system.world.holds.stop("local", OPERATOR.because("a test"))
 
 
 def _pause(system: System) -> None:

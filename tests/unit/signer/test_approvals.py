@@ -84,7 +84,7 @@ class System:
         at = self.clock()
         self.store.begin_hold(Hold.of_chain(CHAIN, at, "a test", "cli:tests"))
         approvals = self.approvals(store)
-        with approvals.authorize(proposal, actor, "odd refunds") as use:
+        with approvals.authorize(proposal, actor.because("odd refunds")) as use:
             assert self.store.end_hold(name_of_chain(CHAIN), at, use=use)
         self.done.append(actor.name)
 
@@ -127,7 +127,7 @@ def test_a_change_is_made_after_another_administrator_approved(system: System) -
     with capture_logs() as logs:
         digest = system.ask()
     (listed,) = system.listed
-    system.approvals().approve(digest, BOB, WHY)
+    system.approvals().approve(digest, BOB.because(WHY))
     assert system.done == []
     system.make()
 
@@ -148,7 +148,7 @@ def test_a_change_is_made_after_another_administrator_approved(system: System) -
 
 def test_the_audit_says_what_was_approved_and_why(system: System) -> None:
     digest = system.ask()
-    system.approvals().approve(digest, BOB, WHY)
+    system.approvals().approve(digest, BOB.because(WHY))
     seal(system.store)
     details = [each.record.fields["details"] for each in system.store.sealed(0, 9)]
 
@@ -166,7 +166,7 @@ def test_the_audit_says_what_was_approved_and_why(system: System) -> None:
 
 def test_an_approval_fits_one_change(system: System) -> None:
     """A later stop is another change, although all commands are the same."""
-    system.approvals().approve(system.ask(), BOB, WHY)
+    system.approvals().approve(system.ask(), BOB.because(WHY))
     system.ask(LATER)
     system.make()
     system.ask(LATER)
@@ -194,7 +194,7 @@ def test_who_asked_cannot_approve(system: System) -> None:
 
     for same in (again, Actor("token:ALICE")):
         with pytest.raises(SamePersonError):
-            system.approvals().approve(digest, same, WHY)
+            system.approvals().approve(digest, same.because(WHY))
     with pytest.raises(ApprovalRequiredError):
         system.make(actor=again)
     assert system.state is ApprovalState.WAITING
@@ -227,7 +227,7 @@ def test_a_user_name_of_a_host_proves_nothing(
     digest = system.ask(actor=asks)
 
     with pytest.raises(UnidentifiedOperatorError):
-        system.approvals().approve(digest, approves, WHY)
+        system.approvals().approve(digest, approves.because(WHY))
     assert system.state is ApprovalState.WAITING
 
 
@@ -236,7 +236,7 @@ def test_a_request_with_a_token_replaces_one_without(system: System) -> None:
     system.ask(actor=OPERATOR)
     digest = system.ask(actor=ALICE)
     system.ask(actor=OPERATOR)
-    system.approvals().approve(digest, BOB, WHY)
+    system.approvals().approve(digest, BOB.because(WHY))
     system.make()
 
     assert system.done == ["token:alice"]
@@ -248,7 +248,7 @@ def test_an_emergency_needs_one_person_and_is_loud(
 ) -> None:
     digest = system.ask(actor=actor)
     with capture_logs() as logs:
-        system.approvals().break_glass(digest, actor, WHY)
+        system.approvals().break_glass(digest, actor.because(WHY))
     system.make(actor=actor)
 
     assert system.done == [actor.name]
@@ -260,11 +260,11 @@ def test_an_emergency_needs_one_person_and_is_loud(
 
 def test_a_rejected_change_is_not_made(system: System) -> None:
     digest = system.ask()
-    rejected = system.approvals().reject(digest, BOB, WHY)
+    rejected = system.approvals().reject(digest, BOB.because(WHY))
 
     assert (rejected.state, rejected.decided_by) == (ApprovalState.REJECTED, BOB.name)
     with pytest.raises(ConflictError):
-        system.approvals().approve(digest, BOB, WHY)
+        system.approvals().approve(digest, BOB.because(WHY))
     system.ask()
     assert system.state is ApprovalState.WAITING
     assert system.done == []
@@ -278,19 +278,19 @@ def test_an_approval_ends_with_its_time(
     """Its end is in the audit, once, whether a list or a decision finds it."""
     digest = system.ask()
     if is_approved:
-        system.approvals().approve(digest, BOB, WHY)
+        system.approvals().approve(digest, BOB.because(WHY))
     system.clock.now += VALID_FOR
     if is_listed:
         assert [system.listed for _ in range(2)] == [[], []]
     else:
         with pytest.raises(ConflictError, match="time"):
-            system.approvals().approve(digest, BOB, WHY)
+            system.approvals().approve(digest, BOB.because(WHY))
     assert system.state is ApprovalState.EXPIRED
     assert [event for event, actor in system.events if actor == "clock"] == [
         "approval-expire-succeeded"
     ]
     with pytest.raises(ConflictError):
-        system.approvals().approve(digest, BOB, WHY)
+        system.approvals().approve(digest, BOB.because(WHY))
     system.ask()
     assert system.done == []
 
@@ -298,14 +298,14 @@ def test_an_approval_ends_with_its_time(
 def test_a_change_whose_process_died_can_be_repeated(system: System) -> None:
     """Nothing was changed, so it can be rejected as well."""
     digest = system.ask()
-    system.approvals().approve(digest, BOB, WHY)
+    system.approvals().approve(digest, BOB.because(WHY))
     for _ in range(2):
         with suppress(RuntimeError), system.approvals().authorize(RESUME, ALICE):
             raise RuntimeError("killed")
         assert system.state is ApprovalState.APPROVED
     system.make(actor=BOB)
     with pytest.raises(ConflictError, match="done"):
-        system.approvals().reject(digest, BOB, WHY)
+        system.approvals().reject(digest, BOB.because(WHY))
 
     assert system.done == ["token:bob"]
     assert system.state is ApprovalState.DONE
@@ -313,7 +313,7 @@ def test_a_change_whose_process_died_can_be_repeated(system: System) -> None:
 
 def test_an_approval_of_a_failed_change_ends(system: System) -> None:
     """It cannot be used months later, and a failed try does not extend its time."""
-    system.approvals().approve(system.ask(), BOB, WHY)
+    system.approvals().approve(system.ask(), BOB.because(WHY))
     system.clock.now += VALID_FOR - timedelta(seconds=1)
     with suppress(RuntimeError), system.approvals().authorize(RESUME, ALICE):
         raise RuntimeError("failed")
@@ -328,12 +328,12 @@ def test_an_approval_of_a_failed_change_ends(system: System) -> None:
 def test_what_comes_first_excludes_the_other(system: System, decide: str) -> None:
     """The change is rolled back if its approval was rejected or used meanwhile."""
     digest = system.ask()
-    system.approvals().approve(digest, BOB, WHY)
+    system.approvals().approve(digest, BOB.because(WHY))
 
     def change() -> None:
         with system.approvals().authorize(RESUME, ALICE) as use:
             if decide == "reject":
-                system.approvals().reject(digest, BOB, WHY)
+                system.approvals().reject(digest, BOB.because(WHY))
             else:
                 system.make(actor=BOB)
             system.store.begin_hold(
@@ -351,7 +351,7 @@ def test_what_comes_first_excludes_the_other(system: System, decide: str) -> Non
 
 def test_a_change_that_is_made_does_not_fail_afterwards(system: System) -> None:
     """The line for the log cannot be looked up; the caller must not repeat it."""
-    system.approvals().approve(system.ask(), BOB, WHY)
+    system.approvals().approve(system.ask(), BOB.because(WHY))
     finds = iter([system.store.find_approval])
 
     def find(digest: str) -> Any:
@@ -370,7 +370,7 @@ def _fail(*_: Any) -> None:
 @pytest.mark.parametrize("is_used", [True, False])
 def test_a_use_is_logged_once_it_is_stored(system: System, *, is_used: bool) -> None:
     """A rotation may have to wait for funds, and keeps its approval."""
-    system.approvals().approve(system.ask(), BOB, WHY)
+    system.approvals().approve(system.ask(), BOB.because(WHY))
     audit, events = recording(clock=system.clock, journal=system.store)
     alerts = Alerts(system.store)
     approvals = Approvals(system.store, audit, alerts, system.clock, required=True)
@@ -388,7 +388,7 @@ def test_a_decision_needs_a_reason(system: System, decide: str, reason: str) -> 
     digest = system.ask()
 
     with pytest.raises(InvalidInputError):
-        getattr(system.approvals(), decide)(digest, BOB, reason)
+        getattr(system.approvals(), decide)(digest, BOB.because(reason))
     assert system.state is ApprovalState.WAITING
 
 
@@ -400,8 +400,8 @@ def test_inserted_rows_with_its_first_digits_hide_no_proposal(system: System) ->
         forge(system.store, FORGED_APPROVAL.format(digest=inserted))
 
     with pytest.raises(InvalidInputError, match="all 64 digits"):
-        system.approvals().approve(digest[:SHOWN_DIGITS], BOB, WHY)
-    system.approvals().approve(digest, BOB, WHY)
+        system.approvals().approve(digest[:SHOWN_DIGITS], BOB.because(WHY))
+    system.approvals().approve(digest, BOB.because(WHY))
     system.make()
     assert system.done == ["token:alice"]
 
@@ -436,21 +436,21 @@ def test_a_row_shows_its_own_proposal(system: System, changes: dict[str, str]) -
 
     assert (listed.approvals, listed.changed) == ([], 1)
     with pytest.raises(NotFoundError):
-        system.approvals().approve(shown.digest, BOB, WHY)
+        system.approvals().approve(shown.digest, BOB.because(WHY))
 
 
 def test_a_digest_may_be_cut(system: System) -> None:
     digest = system.ask()
     system.ask(LATER)
-    approved = system.approvals().approve(digest[:SHOWN_DIGITS], BOB, WHY)
+    approved = system.approvals().approve(digest[:SHOWN_DIGITS], BOB.because(WHY))
 
     assert approved.digest == digest
     with pytest.raises(InvalidInputError):
-        system.approvals().approve(digest[: SHOWN_DIGITS - 1], BOB, WHY)
+        system.approvals().approve(digest[: SHOWN_DIGITS - 1], BOB.because(WHY))
     with pytest.raises(NotFoundError):
-        system.approvals().approve("f" * SHOWN_DIGITS, BOB, WHY)
+        system.approvals().approve("f" * SHOWN_DIGITS, BOB.because(WHY))
     with pytest.raises(ConflictError):
-        system.approvals().approve(digest, BOB, WHY)
+        system.approvals().approve(digest, BOB.because(WHY))
 
 
 FORGERIES = {
@@ -483,10 +483,10 @@ def test_a_changed_row_approves_nothing(system: System, statement: str) -> None:
     assert listed == OpenApprovals([], 1)
     assert [each["alert"] for each in logs] == ["row-not-authentic"]
     with pytest.raises(NotFoundError):
-        system.approvals().approve(digest, ALICE, WHY)
+        system.approvals().approve(digest, ALICE.because(WHY))
     system.ask()
     (waiting,) = system.listed
-    system.approvals().approve(digest, BOB, WHY)
+    system.approvals().approve(digest, BOB.because(WHY))
     system.make()
     assert (waiting.requested_by, waiting.proposal) == ("token:alice", RESUME.text)
     assert system.done == ["token:alice"]
@@ -494,7 +494,7 @@ def test_a_changed_row_approves_nothing(system: System, statement: str) -> None:
 
 def test_an_old_approval_cannot_be_put_back(system: System) -> None:
     """A used row had a valid MAC: the version in it is too low."""
-    system.approvals().approve(system.ask(), BOB, WHY)
+    system.approvals().approve(system.ask(), BOB.because(WHY))
     approved = system.store.find_approval(RESUME.digest)
     assert approved is not None
     system.make()
@@ -520,7 +520,7 @@ def test_a_failed_commit_changes_nothing(system: System, move: str) -> None:
         return
     digest = system.ask()
     with pytest.raises(StoreUnavailableError):
-        system.approvals(broken).approve(digest, BOB, WHY)
+        system.approvals(broken).approve(digest, BOB.because(WHY))
     assert system.state is ApprovalState.WAITING
 
 

@@ -70,7 +70,7 @@ class Signing(System):
         approvals = self.approvals()
         is_alone = consent is Consent.BREAK_GLASS
         decide = approvals.break_glass if is_alone else approvals.approve
-        return decide(self.proposal.digest, COURIER, WHY, signature)
+        return decide(self.proposal.digest, COURIER.because(WHY), signature)
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_a_token_alone_approves_nothing(system: Signing, consent: Consent) -> No
         Consent.BREAK_GLASS: approvals.break_glass,
     }[consent]
     with pytest.raises(InvalidInputError, match="is required: people approve with"):
-        decide(digest, Actor("token:bob"), WHY)
+        decide(digest, Actor("token:bob").because(WHY))
 
 
 @CONSENTS

@@ -395,13 +395,15 @@ def work_on_stops(processes: Processes) -> None:
         for tenant in ("gateway", "shop", "gateway", "shop"):
             worker.step(processes.refunds.accepted(tenant=tenant), times=3)
         worker.automatic_stop.check()
-        assert admin.holds.resume("local", "explained", ALICE).changed
+        assert admin.holds.resume("local", ALICE.because("explained")).changed
         worker.clock.advance(seconds=1)
-        assert admin.holds.stop("local", f"asked by {actor.name}", actor).changed
-        assert admin.holds.resume("local", "explained", ALICE).changed
+        assert admin.holds.stop(
+            "local", actor.because(f"asked by {actor.name}")
+        ).changed
+        assert admin.holds.resume("local", ALICE.because("explained")).changed
         worker.clock.advance(seconds=1)
-    assert admin.holds.stop(None, "a test", ALICE).changed
-    assert admin.holds.resume(None, "a test", ALICE).changed
+    assert admin.holds.stop(None, ALICE.because("a test")).changed
+    assert admin.holds.resume(None, ALICE.because("a test")).changed
     tenants = admin.holds
     assert tenants.block("shop", ALICE)
     for actor in (ALICE, BOB):
@@ -429,7 +431,7 @@ def _decide(store: Ledger, clock: Clock) -> None:
         for decide in (approvals.reject, approvals.approve):
             with suppress(ApprovalRequiredError), approvals.authorize(proposal, dave):
                 raise AssertionError("made without an approval")
-            decide(proposal.digest, carol, "a test")
+            decide(proposal.digest, carol.because("a test"))
         assert store.begin_hold(Hold.of_chain(EVERYTHING, clock(), "a test", dave.name))
         with approvals.authorize(proposal, dave) as use:
             assert store.end_hold(name_of_chain(EVERYTHING), clock(), use=use)

@@ -80,7 +80,7 @@ def test_tokens_approved_until_the_first_signature(system: Signing) -> None:
     """After it, a use without signatures is one of a host that made it up."""
     system.approvers = None
     system.ask()
-    system.approvals().approve(system.proposal.digest, SIGNER, "checked")
+    system.approvals().approve(system.proposal.digest, SIGNER.because("checked"))
     system.make()
     assert _verdict(system) == ApprovalsVerdict(0, [])
     system.approvers = system.file
@@ -88,7 +88,7 @@ def test_tokens_approved_until_the_first_signature(system: Signing) -> None:
     system.ask()
     system.give("alice")
     system.approvers = None
-    system.approvals().approve(system.proposal.digest, SIGNER, "checked")
+    system.approvals().approve(system.proposal.digest, SIGNER.because("checked"))
     system.make()
 
     (problem,) = _verdict(system).problems

@@ -35,7 +35,7 @@ def system(system: System) -> System:
 
 def _reinstate(system: System, name: str = OLD, store: Any = None) -> Key:
     address = system.address(name)
-    return system.revocation(store).reinstate(address, WHY, ALICE)[0]
+    return system.revocation(store).reinstate(address, ALICE.because(WHY))[0]
 
 
 def test_a_revoked_key_drains_again(system: System) -> None:
@@ -122,7 +122,7 @@ def test_a_malformed_request(
     """The audit record does not contain the text, which may be a key id."""
     given = system.address(OLD) if address is None else address
     with pytest.raises(InvalidInputError) as raised:
-        system.revocation().reinstate(given, reason, ALICE)
+        system.revocation().reinstate(given, ALICE.because(reason))
 
     assert raised.value.field == field
     assert OLD not in str(system.records)
@@ -131,20 +131,20 @@ def test_a_malformed_request(
 def _ask(system: System) -> str:
     reinstatement = system.revocation(approvals=system.approvals())
     with pytest.raises(ApprovalRequiredError) as refused:
-        reinstatement.reinstate(system.address(OLD), WHY, CAROL)
+        reinstatement.reinstate(system.address(OLD), CAROL.because(WHY))
     return refused.value.digest
 
 
 def _reinstate_with_approval(system: System) -> None:
     reinstatement = system.revocation(approvals=system.approvals())
-    reinstatement.reinstate(system.address(OLD), WHY, CAROL)
+    reinstatement.reinstate(system.address(OLD), CAROL.because(WHY))
 
 
 def test_two_administrators(system: System) -> None:
     """The approval names this revocation, and is used once."""
     digest = _ask(system)
     (asked,) = system.approvals().list().approvals
-    system.approvals().approve(digest, BOB, WHY)
+    system.approvals().approve(digest, BOB.because(WHY))
     _reinstate_with_approval(system)
     system.revocation().revoke(system.address(OLD), ALICE)
     system.clock.advance(seconds=1)
@@ -159,7 +159,7 @@ def test_two_administrators(system: System) -> None:
 def test_the_approval_comes_too_late(system: System) -> None:
     """The day counts from the revocation, also for an approval."""
     system.clock.advance(hours=23)
-    system.approvals().approve(_ask(system), BOB, WHY)
+    system.approvals().approve(_ask(system), BOB.because(WHY))
     system.clock.advance(hours=2)
     with pytest.raises(ConflictError, match="24 hours"):
         _reinstate_with_approval(system)

@@ -55,7 +55,7 @@ def test_a_key_is_revoked_after_an_approval(system: System) -> None:
     options = _compromised(system)
     digest = _ask(system, options)
     assert list(system.store.keys()) == [system.old]
-    system.approvals().approve(digest, BOB, WHY)
+    system.approvals().approve(digest, BOB.because(WHY))
 
     assert _rotate(system, options) == "rotated"
     assert _state(system, OLD) is KeyState.BLOCKED
@@ -65,7 +65,7 @@ def test_a_key_is_revoked_after_an_approval(system: System) -> None:
 def test_an_approval_is_for_one_new_key(system: System) -> None:
     """A thief of one token cannot use it to rotate to another key."""
     options = _compromised(system)
-    system.approvals().approve(_ask(system, options), BOB, WHY)
+    system.approvals().approve(_ask(system, options), BOB.because(WHY))
 
     _ask(system, options, OTHER)
     assert system.store.active_key() == system.old
@@ -73,7 +73,7 @@ def test_an_approval_is_for_one_new_key(system: System) -> None:
 
 def test_a_rotation_that_waits_for_funds_keeps_its_approval(system: System) -> None:
     options = _compromised(system, without_funds=False)
-    system.approvals().approve(_ask(system, options), BOB, WHY)
+    system.approvals().approve(_ask(system, options), BOB.because(WHY))
     rich, system.holdings = system.holdings, (POOR,)
     waiting = _rotate(system, options)
     system.holdings = rich
@@ -85,7 +85,7 @@ def test_a_rotation_that_waits_for_funds_keeps_its_approval(system: System) -> N
 
 def test_a_rotation_that_fails_keeps_its_approval(system: System) -> None:
     options = _compromised(system)
-    system.approvals().approve(_ask(system, options), BOB, WHY)
+    system.approvals().approve(_ask(system, options), BOB.because(WHY))
     device = system.directory.devices.pop(NEW)
     with pytest.raises(NewKeyUnhealthyError):
         _rotate(system, options)
@@ -102,7 +102,7 @@ def test_the_key_that_a_rotation_replaced_is_revoked_after_an_approval(
     options = _compromised(system)
     digest = _ask(system, options)
     assert _state(system, OLD) is KeyState.DRAINING
-    system.approvals().approve(digest, BOB, WHY)
+    system.approvals().approve(digest, BOB.because(WHY))
 
     assert _rotate(system, options) == "rotated"
     assert _state(system, OLD) is KeyState.BLOCKED
@@ -115,7 +115,7 @@ def test_a_former_key_is_revoked_after_an_approval(system: System) -> None:
     with pytest.raises(ApprovalRequiredError) as refused:
         revocation.revoke(system.address(OLD), ADMIN)
     assert _state(system, OLD) is KeyState.DRAINING
-    system.approvals().approve(refused.value.digest, BOB, WHY)
+    system.approvals().approve(refused.value.digest, BOB.because(WHY))
     revocation.revoke(system.address(OLD), ADMIN)
     revocation.revoke(system.address(OLD), ADMIN)  # Nothing is left to approve.
 

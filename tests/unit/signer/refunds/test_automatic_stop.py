@@ -181,7 +181,7 @@ def test_nothing_resumes_by_itself(sqlite_store: SQLStore) -> None:
     for _ in range(3):
         world.work(after=timedelta(hours=3))
     blocked = world.stored(waiting)
-    world.holds.resume("local", "explained", ALICE)
+    world.holds.resume("local", ALICE.because("explained"))
     world.work(after=timedelta(seconds=60))
 
     assert (blocked.status, blocked.moving.blocked_by) == (

@@ -45,7 +45,7 @@ def _stop(world: World) -> None:
 
 
 def _stop_token(world: World) -> None:
-    world.holds.stop("local", "odd mints", Actor("cli:tests"), token="TUSD")
+    world.holds.stop("local", Actor("cli:tests").because("odd mints"), token="TUSD")
 
 
 def _block(world: World) -> None:

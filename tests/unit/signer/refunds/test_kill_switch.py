@@ -85,8 +85,8 @@ def system(sqlite_store: SQLStore) -> System:
 def test_stop_and_resume_are_audited(system: System) -> None:
     """Intent and outcome, who, why, and whether anything changed."""
     switch = system.switch()
-    stops = [switch.stop("local", "odd refunds", ALICE) for _ in range(2)]
-    resumed = [switch.resume("local", "explained", ALICE) for _ in range(2)]
+    stops = [switch.stop("local", ALICE.because("odd refunds")) for _ in range(2)]
+    resumed = [switch.resume("local", ALICE.because("explained")) for _ in range(2)]
     assert system.store.alert_counts() == {"signing-stopped": 1}
     why = {"network": "local", "reason": "odd refunds"}
     explained = {"network": "local", "reason": "explained"}
@@ -121,7 +121,7 @@ def test_a_stop_of_everything_needs_no_networks_file(system: System) -> None:
         raise ConfigurationError
 
     switch = system.switch(networks=unusable)
-    (stop,) = switch.stop(None, "stolen key", ALICE).stops
+    (stop,) = switch.stop(None, ALICE.because("stolen key")).stops
 
     assert (stop.chain_id, stop.requested_by) == (EVERYTHING, "token:alice")
     assert switch.names() == {}
@@ -131,12 +131,12 @@ def test_a_stop_of_everything_needs_no_networks_file(system: System) -> None:
 def test_stops_are_ended_separately(system: System) -> None:
     """Resuming everything leaves the stop of a network in force, and shows it."""
     switch = system.switch()
-    switch.stop("local", "odd refunds", ALICE)
-    switch.stop(None, "stolen key", ALICE)
-    left = switch.resume(None, "explained", ALICE)
+    switch.stop("local", ALICE.because("odd refunds"))
+    switch.stop(None, ALICE.because("stolen key"))
+    left = switch.resume(None, ALICE.because("explained"))
 
     assert [stop.chain_id for stop in left.stops] == [NETWORK.chain_id]
-    assert not switch.resume(None, "explained", ALICE).changed
+    assert not switch.resume(None, ALICE.because("explained")).changed
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "x" * 201, "two\nlines", "bell\a"])
@@ -144,7 +144,7 @@ def test_a_reason_is_required(system: System, reason: str) -> None:
     """Nothing is changed or recorded without one."""
     for command in (system.switch().stop, system.switch().resume):
         with pytest.raises(InvalidInputError) as raised:
-            command(None, reason, ALICE)
+            command(None, ALICE.because(reason))
         assert raised.value.field == "reason"
 
     assert (system.store.stops(), system.records) == ((), [])
@@ -152,7 +152,7 @@ def test_a_reason_is_required(system: System, reason: str) -> None:
 
 def test_an_unknown_network_is_audited(system: System) -> None:
     with pytest.raises(NotFoundError):
-        system.switch().stop("mainnet", "odd refunds", ALICE)
+        system.switch().stop("mainnet", ALICE.because("odd refunds"))
 
     assert [(event, outcome) for event, outcome, *_ in system.records] == [
         ("signing-stop-requested", "success"),
@@ -163,15 +163,15 @@ def test_an_unknown_network_is_audited(system: System) -> None:
 def test_a_changed_stop_is_replaced(system: System) -> None:
     """It cannot be resumed before an operator has stopped again."""
     switch = system.switch()
-    switch.stop("local", "odd refunds", ALICE)
+    switch.stop("local", ALICE.because("odd refunds"))
     forged_end(system.store)
 
     assert [stop.is_authentic for stop in switch.stops()] == [False]
     with pytest.raises(RowNotAuthenticError, match="hotwallet stop"):
-        switch.resume("local", "explained", ALICE)
-    (stop,) = switch.stop("local", "again", ALICE).stops
+        switch.resume("local", ALICE.because("explained"))
+    (stop,) = switch.stop("local", ALICE.because("again")).stops
     assert (stop.is_authentic, stop.reason) == (True, "again")
-    assert switch.resume("local", "explained", ALICE).stops == []
+    assert switch.resume("local", ALICE.because("explained")).stops == []
 
 
 def test_a_stop_of_a_chain_without_a_network(system: System) -> None:
@@ -185,9 +185,9 @@ def test_a_stop_of_a_chain_without_a_network(system: System) -> None:
     )
 
     with pytest.raises(NotFoundError, match="chain id"):
-        switch.stop(None, "forged", ALICE, chain_id=999_998)
-    assert switch.stop(None, "forged", ALICE, chain_id=999_999).changed
-    assert switch.resume(None, "forged", ALICE, chain_id=999_999).stops == []
+        switch.stop(None, ALICE.because("forged"), chain_id=999_998)
+    assert switch.stop(None, ALICE.because("forged"), chain_id=999_999).changed
+    assert switch.resume(None, ALICE.because("forged"), chain_id=999_999).stops == []
     assert system.records[-1][3] == {
         "network": None,
         "chain_id": "999999",
@@ -200,7 +200,7 @@ def test_a_stop_of_a_chain_without_a_network(system: System) -> None:
 @pytest.mark.parametrize("chain_id", [EVERYTHING, NETWORK.chain_id])
 def test_a_stop_by_chain_id(system: System, chain_id: int) -> None:
     """A chain id of the networks file, and that of everything, need no stored stop."""
-    (stop,) = system.switch().stop(None, "odd", ALICE, chain_id=chain_id).stops
+    (stop,) = system.switch().stop(None, ALICE.because("odd"), chain_id=chain_id).stops
 
     assert stop.chain_id == chain_id
 
@@ -208,7 +208,7 @@ def test_a_stop_by_chain_id(system: System, chain_id: int) -> None:
 def test_nothing_changes_without_an_audit_record(system: System) -> None:
     broken = altered(system.store, append=StoreUnavailableError("gone"))
     with pytest.raises(StoreUnavailableError):
-        system.switch(broken).stop(None, "stolen key", ALICE)
+        system.switch(broken).stop(None, ALICE.because("stolen key"))
 
     assert system.store.stops() == ()
 
@@ -226,13 +226,13 @@ def test_refunds_wait_in_every_status(
     world = system.world
     refund = world.step(world.accepted(), times=steps)
     sent = len(world.chain.broadcasts)
-    system.switch().stop(network, "odd refunds", ALICE)
+    system.switch().stop(network, ALICE.because("odd refunds"))
     sends = []
     for _ in range(5):
         world.work(after=timedelta(seconds=60))
         sends.append(len(world.chain.broadcasts) - sent)
     waiting, resent = world.stored(refund), set(world.chain.broadcasts)
-    system.switch().resume(network, "explained", ALICE)
+    system.switch().resume(network, ALICE.because("explained"))
     world.work(after=timedelta(seconds=60))
 
     assert (waiting.status, waiting.nonce) == (refund.status, refund.nonce)
@@ -256,14 +256,14 @@ def test_other_tokens_go_on(system: System, steps: int) -> None:
     world = system.world
     refund = world.step(world.accepted(), times=steps)
     earlier = len(world.chain.broadcasts)
-    system.switch().stop("local", "odd mints", ALICE, token="TUSD")
+    system.switch().stop("local", ALICE.because("odd mints"), token="TUSD")
     for _ in range(3):
         world.work(after=timedelta(seconds=60))
     sent = [Sent.read(raw) for raw in world.chain.broadcasts[earlier:]]
     world.mine_deep()
     world.confirmation_tracker.track()
     after = world.tracked(refund)
-    system.switch().resume("local", "explained", ALICE, token="TUSD")
+    system.switch().resume("local", ALICE.because("explained"), token="TUSD")
     world.work(after=timedelta(seconds=60))
 
     if steps == 0:
@@ -287,7 +287,7 @@ def test_a_stop_of_a_token_frees_a_refused_nonce(
     world.work(after=timedelta(seconds=60))
     blocked = world.blocked(refund)
 
-    system.switch().stop("local", "a denied recipient", ALICE, token="TUSD")
+    system.switch().stop("local", ALICE.because("a denied recipient"), token="TUSD")
     for _ in range(3):
         world.work(after=timedelta(seconds=60))
     world.mine_deep()
@@ -328,7 +328,7 @@ def test_a_stop_between_device_and_commit_of_a_token(system: System) -> None:
     device = world.signer._backend
 
     def sign(*arguments: Any) -> Any:
-        system.switch().stop("local", "odd mints", ALICE, token="TUSD")
+        system.switch().stop("local", ALICE.because("odd mints"), token="TUSD")
         return device.sign_digest(*arguments)
 
     world.signer._backend = altered(device, sign_digest=sign)
@@ -356,7 +356,7 @@ def test_a_token_must_be_known_or_an_address(
 ) -> None:
     """A mistyped address would stop another contract."""
     with pytest.raises(error):
-        system.switch().stop(network, "odd mints", ALICE, token=token)
+        system.switch().stop(network, ALICE.because("odd mints"), token=token)
 
     assert system.store.stops() == ()
 
@@ -373,13 +373,13 @@ def test_a_token_must_be_known_or_an_address(
 def test_a_token_in_each_spelling(system: System, token: str, address: str) -> None:
     """They are one stop, which each ends; the records have the address."""
     switch = system.switch()
-    (stop,) = switch.stop("local", "odd mints", ALICE, token=token).stops
-    (alone,) = switch.stop("local", "odd mints", ALICE, token=address).stops
+    (stop,) = switch.stop("local", ALICE.because("odd mints"), token=token).stops
+    (alone,) = switch.stop("local", ALICE.because("odd mints"), token=address).stops
 
     assert stop == alone
     assert (stop.chain_id, stop.token) == (NETWORK.chain_id, address)
     chain_id = NETWORK.chain_id
-    resumed = switch.resume(None, "ok", ALICE, chain_id=chain_id, token=address)
+    resumed = switch.resume(None, ALICE.because("ok"), chain_id=chain_id, token=address)
     assert resumed.changed
     done = [each for each in system.records if each[0].endswith("succeeded")]
     assert [each[3]["contract"] for each in done] == [address] * 3
@@ -389,9 +389,9 @@ def test_messages_are_stopped_with_everything_only(system: System) -> None:
     """A message belongs to no network."""
     ring = system.world.ring
     message = Unchecked(Operation.MESSAGE_SIGNING)
-    system.switch().stop("local", "odd refunds", ALICE)
+    system.switch().stop("local", ALICE.because("odd refunds"))
     signature, _ = ring.sign_digest(DIGEST, message)
-    system.switch().stop(None, "stolen key", ALICE)
+    system.switch().stop(None, ALICE.because("stolen key"))
 
     assert signature.r
     with pytest.raises(SigningStoppedError):
@@ -403,7 +403,7 @@ def test_a_stolen_key_can_be_replaced_while_everything_is_stopped(
 ) -> None:
     """Self-tests sign nothing of value, and a rotation needs one."""
     ring = system.world.ring
-    system.switch().stop(None, "stolen key", ALICE)
+    system.switch().stop(None, ALICE.because("stolen key"))
     ring.self_test()
     system.world.signer.self_test(while_active=True)
     system.world.rotate(block=True)

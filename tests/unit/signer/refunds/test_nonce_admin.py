@@ -271,7 +271,7 @@ def test_abandoning_nonces_takes_two(system: System) -> None:
     address, _ = _with_a_pending_transaction(system)
     with pytest.raises(ApprovalRequiredError) as refused:
         system.admin(approvals=system.approvals()).abandon(address, "local", ADMIN)
-    system.approvals().approve(refused.value.digest, BOB, "not ours")
+    system.approvals().approve(refused.value.digest, BOB.because("not ours"))
     done = system.admin(approvals=system.approvals()).abandon(address, "local", ADMIN)
 
     assert done == {"local": True}
@@ -282,13 +282,13 @@ def test_foreign_transactions_are_accepted_by_two(system: System) -> None:
     system.world.use_key_elsewhere(2)
     (asked,) = system.admin(approvals=system.approvals()).repair("local", ADMIN)
     (proposal,) = system.approvals().list().approvals
-    system.approvals().approve(proposal.digest, BOB, "ours, by hand")
+    system.approvals().approve(proposal.digest, BOB.because("ours, by hand"))
     system.world.chain.mine_foreign(system.world.signer.address)
     system.world.chain.mine_empty(2)
     system.world.work()
     (again,) = system.admin(approvals=system.approvals()).repair("local", ADMIN)
     _, second = system.approvals().list().approvals
-    system.approvals().approve(second.digest, BOB, "ours, by hand")
+    system.approvals().approve(second.digest, BOB.because("ours, by hand"))
     (done,) = system.admin(approvals=system.approvals()).repair("local", ADMIN)
 
     assert (asked.code, again.code) == ("approval-required", "approval-required")

@@ -301,7 +301,7 @@ def test_a_lowered_amount_counts_for_queued_refunds(world: World) -> None:
 def test_one_person_may_approve_in_an_emergency(world: World) -> None:
     refund = requested(limited(world))
     digest = proposal_of(refund).digest
-    administrators(world).break_glass(digest, Actor("cli:root"), "no time")
+    administrators(world).break_glass(digest, Actor("cli:root").because("no time"))
     (paid,) = world.finish(refund)
 
     assert paid.status is Status.CONFIRMED
@@ -489,7 +489,7 @@ def test_administrators_of_no_group_reject_it_and_break_the_glass(
 ) -> None:
     refund = requested(ruled(world, rule("one", 1, group="finance")))
     digest = waiting(world, refund).digest
-    getattr(administrators(world), decide)(digest, BOB, "an emergency")
+    getattr(administrators(world), decide)(digest, BOB.because("an emergency"))
     (ended,) = world.finish(refund)
 
     assert ended.status is status
@@ -577,7 +577,7 @@ def test_fewer_rules_need_no_new_approval(world: World) -> None:
 def test_a_rejection_is_not_forgotten(world: World) -> None:
     """Other rules do not ask again about a refund that a person rejected."""
     refund = requested(ruled(world, ONE))
-    administrators(world).reject(waiting(world, refund).digest, BOB, WHY)
+    administrators(world).reject(waiting(world, refund).digest, BOB.because(WHY))
     _let_work(ruled(world, OTHER))
 
     assert world.stored(refund).failure_code == "approval-rejected"
@@ -661,7 +661,7 @@ def test_the_digest_must_be_that_of_the_refund(world: World) -> None:
     lie = approvals.propose(lesser, ASKING, world.clock(), wider)
     lie = replace(lie, approval=replace(lie.approval, refund_id=refund.id))
     world.store.put_approval(None, lie.approval, lie.record)
-    administrators(world).approve(lie.approval.digest, BOB, WHY)
+    administrators(world).approve(lie.approval.digest, BOB.because(WHY))
     _let_work(world)
 
     assert world.stored(refund).status is Status.AWAITING_APPROVAL

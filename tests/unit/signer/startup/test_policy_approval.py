@@ -116,12 +116,12 @@ def test_a_lower_limit_needs_no_approval(hosts: Hosts) -> None:
 def test_an_approved_raise(hosts: Hosts) -> None:
     """A worker that starts uses the approval up, once; then every process starts."""
     hosts.start("1000")
-    assert hosts.guard("900").request(ALICE, WHY).raised == {}
-    hosts.approvals().reject(hosts.ask("5000"), BOB, WHY)
+    assert hosts.guard("900").request(ALICE.because(WHY)).raised == {}
+    hosts.approvals().reject(hosts.ask("5000"), BOB.because(WHY))
     _refused(hosts, "5000")
     digest = hosts.approve("5000")
     hosts.start("1000")  # The old file is the accepted one; the approval stays.
-    assert list(hosts.guard("5000").request(ALICE, WHY).raised) == [MAX_AMOUNT]
+    assert list(hosts.guard("5000").request(ALICE.because(WHY)).raised) == [MAX_AMOUNT]
     hosts.start("5000", "api")
     open_before = [each.state for each in hosts.approvals().list().approvals]
     hosts.start("5000")
@@ -174,8 +174,8 @@ def test_it_is_approved_while_it_is_asked_for(hosts: Hosts) -> None:
     approvals: Any = guard._approvals  # To answer as it was a moment before.
     is_approved = approvals.is_approved
     approvals.is_approved = lambda proposal: next(answers, is_approved(proposal))
-    hosts.approvals().approve(digest, BOB, WHY)
-    guard.request(ALICE, WHY)
+    hosts.approvals().approve(digest, BOB.because(WHY))
+    guard.request(ALICE.because(WHY))
     hosts.start("5000")
 
     assert _accepted(hosts).version == 1
@@ -186,7 +186,7 @@ def test_without_approvals_every_start_is_accepted(sqlite_store: SQLStore) -> No
     free = Hosts(sqlite_store, required=False)
     for amount in ("1000", "5000"):
         free.start(amount)
-    free.guard("9000").request(ALICE, WHY)
+    free.guard("9000").request(ALICE.because(WHY))
 
     assert _accepted(free).version == 1
     _refused(Hosts(sqlite_store), "9000")
@@ -239,7 +239,7 @@ def test_the_approval_ends_before_it_is_used(hosts: Hosts) -> None:
     def end(proposal: Any) -> bool:
         answer: bool = is_approved(proposal)
         if rejects:
-            hosts.approvals().reject(rejects.pop(), BOB, WHY)
+            hosts.approvals().reject(rejects.pop(), BOB.because(WHY))
         return answer
 
     approvals.is_approved = end
@@ -352,7 +352,7 @@ def test_another_program_changed_the_row(hosts: Hosts) -> None:
 
     assert difference.refusal().message.startswith("another program changed the row")
     with pytest.raises(ApprovalRequiredError):
-        hosts.guard("1", forged).request(ALICE, WHY)
+        hosts.guard("1", forged).request(ALICE.because(WHY))
 
 
 def test_accepted_limits_are_kept(hosts: Hosts) -> None:
@@ -392,7 +392,7 @@ def _with_approvers(hosts: Hosts, *files: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="limits-raised"):
         hosts.start("1000")
     digest, hosts.approvers = hosts.ask("1000"), {}
-    hosts.approvals().approve(digest, BOB, WHY)  # No key is accepted yet.
+    hosts.approvals().approve(digest, BOB.because(WHY))  # No key is accepted yet.
     hosts.approvers = files[0]
     hosts.start("1000")
     for file in files[1:]:
@@ -409,7 +409,7 @@ def _sign(hosts: Hosts, file: dict[str, Any], *names: str) -> None:
         approvals = hosts.approvals()
         assert approvals.approvers is not None
         text = text_of(approvals.approvers, approvals.find(digest), name)
-        approvals.approve(digest, BOB, WHY, KEYS[name].sign(text))
+        approvals.approve(digest, BOB.because(WHY), KEYS[name].sign(text))
     hosts.approvers = file
 
 
@@ -428,7 +428,7 @@ def test_another_file_of_approvers_needs_the_keys_of_before(
     row = hosts.approvals().list().approvals[0]
     text = text_of(Approvers.parse(WITH_MALLORY), row, "mallory")
     signature = KEYS["mallory"].sign(text)
-    approved = hosts.approvals().approve(row.digest, BOB, WHY, signature)
+    approved = hosts.approvals().approve(row.digest, BOB.because(WHY), signature)
     assert approved.state is ApprovalState.APPROVED
     hosts.approvers = file
     with pytest.raises(ConfigurationError, match="limits-raised"):
@@ -465,7 +465,7 @@ def test_a_changed_row_of_the_limits_does_not_end_the_signatures(hosts: Hosts) -
         hosts.start("1000")
     digest = hosts.ask("1000")
     with pytest.raises(InvalidInputError, match="people approve with keys"):
-        hosts.approvals().approve(digest, BOB, WHY)
+        hosts.approvals().approve(digest, BOB.because(WHY))
     _sign(hosts, FILE, "alice", "bob")
     hosts.start("1000")
 
