@@ -557,9 +557,10 @@ class Container:
 
     @cached_property
     def refunds(self) -> RefundService:
+        from signer.refunds.acceptance import RefundAcceptor
         from signer.refunds.service import RefundService
 
-        return RefundService(
+        acceptor = RefundAcceptor(
             self.store,
             self.networks,
             audit=self.audit,
@@ -570,6 +571,7 @@ class Container:
             policy=self.payment_policy,
             meter=self.with_traces(self.shared_meter),
         )
+        return RefundService(acceptor)
 
     @cached_property
     def explainer(self) -> Explainer:

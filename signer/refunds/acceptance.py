@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import TypeGuard
@@ -110,6 +110,7 @@ def require_gas(store: Ledger, refund: Refund, limits: Tenant) -> None:
         )
 
 
+@dataclass(eq=False, repr=False)
 class RefundAcceptor:
     """
     Stores the refunds that the policy admits.
@@ -117,29 +118,22 @@ class RefundAcceptor:
     One refused refund does not affect the others.
     """
 
-    def __init__(  # noqa: PLR0913  It joins several parts.
-        self,
-        store: Ledger,
-        networks: Mapping[str, Network],
-        *,
-        audit: AuditLog,
-        wallets: Callable[[], Collection[str]],
-        clock: Clock,
-        tenants: TenantRegistry,
-        alerts: Alerts,
-        policy: PaymentPolicy,
-        meter: Meter = NO_METER,
-    ) -> None:
-        self._meter = meter
-        self._store = store
-        self._policy = policy
-        self._approvals = PaymentApprovals(store, audit, alerts, clock, policy)
-        self._networks = networks
-        self._audit = audit
-        self._wallets = wallets
-        self._clock = clock
-        self._tenants = tenants
-        self._signed_requests = SignedRequests(store, tenants)
+    store: Ledger
+    networks: Mapping[str, Network]
+    _: KW_ONLY
+    audit: AuditLog
+    wallets: Callable[[], Collection[str]]
+    clock: Clock
+    tenants: TenantRegistry
+    alerts: Alerts
+    policy: PaymentPolicy
+    meter: Meter = NO_METER
+
+    def __post_init__(self) -> None:
+        self._approvals = PaymentApprovals(
+            self.store, self.audit, self.alerts, self.clock, self.policy
+        )
+        self._signed_requests = SignedRequests(self.store, self.tenants)
 
     def accept_all(
         self,
@@ -159,11 +153,11 @@ class RefundAcceptor:
         """
         terms = _Terms(
             tenant=tenant,
-            owners=self._tenants.owners(tenant),
-            limits=self._tenants.limits(tenant),
-            wallets=self._wallets(),
+            owners=self.tenants.owners(tenant),
+            limits=self.tenants.limits(tenant),
+            wallets=self.wallets(),
             actor=actor,
-            now=self._clock(),
+            now=self.clock(),
         )
         terms = self._screen_ahead(requests, terms)
         prepared = [self._prepare(each, terms) for each in requests]
@@ -192,7 +186,7 @@ class RefundAcceptor:
         """Store each of *new*, as ``accept_all`` does; a failure ends it."""
         stored: list[AcceptResult] = []
         for start in range(0, len(new), TRANSACTION_SIZE):
-            part = self._store.accept_all(new[start : start + TRANSACTION_SIZE])
+            part = self.store.accept_all(new[start : start + TRANSACTION_SIZE])
             stored += part
             if _all_failed(part):
                 # The next part would wait for the database again.
@@ -210,13 +204,13 @@ class RefundAcceptor:
             if isinstance(result, tuple) and result[1]
         ]
         for each in created:
-            self._audit.log(*filter(None, [each.record]))
+            self.audit.log(*filter(None, [each.record]))
             if each.proposed is not None:
                 self._approvals.announce(each.proposed, each.refund.tenant)
                 self._count(each.proposed.approval.need or ApprovalNeed(), each.refund)
 
     def _count(self, need: ApprovalNeed, refund: Refund) -> None:
-        self._meter.decided(path_of(refund), Verdict.NEEDS_APPROVAL, need.rule)
+        self.meter.decided(path_of(refund), Verdict.NEEDS_APPROVAL, need.rule)
 
     def _admit(
         self, new: SubmittedRequest, terms: _Terms
@@ -227,24 +221,24 @@ class RefundAcceptor:
             refund = self._draft(new, terms)
             is_screened = self._screen(refund, terms)
         except (RequestError, LimitReachedError) as e:
-            require_tenant_unblocked(self._store, terms.tenant)
+            require_tenant_unblocked(self.store, terms.tenant)
             # An accepted refund stays accepted when the rules change.
             for owner in terms.owners:
-                earlier = self._store.find(owner, key)
+                earlier = self.store.find(owner, key)
                 if earlier and earlier.fingerprint == request.fingerprint():
                     return AcceptedRefund(earlier, created=False)
             self._record_denied(e, request, terms)
             raise
         # With one owner, acceptance finds an earlier refund by itself.
         if len(terms.owners) > 1:
-            require_tenant_unblocked(self._store, terms.tenant)
-            earlier = self._store.find_earlier(refund, terms.owners)
+            require_tenant_unblocked(self.store, terms.tenant)
+            earlier = self.store.find_earlier(refund, terms.owners)
             if earlier is not None:
                 return AcceptedRefund(earlier, created=False)
-        need = self._approvals.find_need(refund, self._networks[refund.network])
+        need = self._approvals.find_need(refund, self.networks[refund.network])
         if need is not None:
             refund = replace(refund, state=PaymentState.AWAITING_APPROVAL)
-        record = self._audit.result(
+        record = self.audit.result(
             AuditAction.REFUND_ACCEPT,
             Operation.REFUND,
             terms.actor,
@@ -264,7 +258,7 @@ class RefundAcceptor:
             refund_id=new_refund_id(terms.now),
             tenant=terms.tenant,
             idempotency_key=new.idempotency_key,
-            networks=self._networks,
+            networks=self.networks,
             wallets=terms.wallets,
             now=terms.now,
             limits=terms.limits,
@@ -274,14 +268,14 @@ class RefundAcceptor:
         self, requests: Sequence[SubmittedRequest], terms: _Terms
     ) -> _Terms:
         """Return *terms* with what the screening service answers about a batch."""
-        if not self._policy.screens or len(requests) == 1:
+        if not self.policy.screens or len(requests) == 1:
             return terms
         drafts = []
         for each in requests:
             with suppress(RequestError):  # Its own answer will say why.
                 drafts.append(self._draft(each, terms))
         try:
-            answers = self._policy.screen_ahead(drafts, terms.tenant)
+            answers = self.policy.screen_ahead(drafts, terms.tenant)
         except ScreeningUnavailableError:
             return terms  # The list cannot be read, which each answer will say.
         return replace(terms, screened=answers)
@@ -289,11 +283,11 @@ class RefundAcceptor:
     def _screen(self, refund: Refund, terms: _Terms) -> bool:
         """Return whether the screening service was asked, after all other rules."""
         if refund.network not in terms.gas_networks:
-            require_gas(self._store, refund, terms.limits)
+            require_gas(self.store, refund, terms.limits)
             terms.gas_networks.add(refund.network)
         if refund.purpose is PaymentPurpose.CALL:
             self._require_permitted(refund)
-        return self._policy.screen(refund, terms.screened)
+        return self.policy.screen(refund, terms.screened)
 
     def _require_permitted(self, call: Refund) -> None:
         """
@@ -302,7 +296,7 @@ class RefundAcceptor:
         Raises:
             PolicyViolationError: It does not; by default, it permits none.
         """
-        decision = decide(self._policy, call, self._networks[call.network])
+        decision = decide(self.policy, call, self.networks[call.network])
         if decision.verdict is Verdict.REFUSE:
             raise PolicyViolationError(decision.message, rule=decision.rule)
 
@@ -314,10 +308,10 @@ class RefundAcceptor:
             # No record can be deleted, so a tenant must not decide how many there are.
             name = sha256(terms.tenant.encode()).hexdigest()[:32]
             minute = int(terms.now.timestamp()) // 60
-            denied = self._store.count(f"denied:{name}", minute)
+            denied = self.store.count(f"denied:{name}", minute)
             if denied > DENIALS:
                 return
-            record = self._audit.result(
+            record = self.audit.result(
                 AuditAction.REFUND_ACCEPT,
                 Operation.REFUND,
                 terms.actor,
@@ -329,7 +323,7 @@ class RefundAcceptor:
                 amount=request.amount,
                 reference=request.reference,
             )
-            self._audit.write(record)
+            self.audit.write(record)
 
 
 def _result(stored: AcceptResult) -> SubmissionResult:

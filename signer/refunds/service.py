@@ -1,14 +1,10 @@
 """The gateway's requests: submit a refund, wait for it, cancel it, list refunds."""
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from signer.alerts import Alerts
 from signer.audit.actions import AuditAction
-from signer.audit.log import AuditLog
-from signer.config.networks import Network
-from signer.config.tenants import TenantRegistry
 from signer.errors import (
     HotWalletError,
     NotCancellableError,
@@ -21,9 +17,6 @@ from signer.model.acceptance import NO_SIGNATURE, SignedRequest
 from signer.model.audit_record import Actor, Operation
 from signer.model.decision import Verdict
 from signer.model.refund import UNRESERVED, Refund, RefundRequest, Status
-from signer.ports.clock import Clock
-from signer.ports.ledger import Ledger
-from signer.ports.meter import NO_METER, Meter
 from signer.refunds.acceptance import (
     AcceptedRefund,
     RefundAcceptor,
@@ -31,7 +24,7 @@ from signer.refunds.acceptance import (
     SubmittedRequest,
 )
 from signer.refunds.hold_admin import require_tenant_unblocked
-from signer.refunds.payment_policy import PaymentPolicy, path_of
+from signer.refunds.payment_policy import path_of
 from signer.refunds.refund_waits import (
     BROADCAST_TRIED,
     DEQUEUED,
@@ -69,38 +62,17 @@ class RefundService:
     after acceptance delays the refund and is not an error of the request.
     """
 
-    def __init__(  # noqa: PLR0913  It joins several parts.
-        self,
-        store: Ledger,
-        networks: Mapping[str, Network],
-        *,
-        audit: AuditLog,
-        wallets: Callable[[], Collection[str]],
-        clock: Clock,
-        tenants: TenantRegistry,
-        policy: PaymentPolicy,
-        alerts: Alerts | None = None,
-        meter: Meter = NO_METER,
-        timer: Callable[[], float] = time.monotonic,
+    def __init__(
+        self, acceptor: RefundAcceptor, timer: Callable[[], float] = time.monotonic
     ) -> None:
-        self._store = store
-        self._audit = audit
-        self._clock = clock
-        self._tenants = tenants
-        self._acceptor = RefundAcceptor(
-            store,
-            networks,
-            audit=audit,
-            wallets=wallets,
-            clock=clock,
-            tenants=tenants,
-            alerts=alerts or Alerts(clock=clock),
-            policy=policy,
-            meter=meter,
-        )
-        self._meter = meter
+        self._acceptor = acceptor
+        self._store = acceptor.store
+        self._audit = acceptor.audit
+        self._clock = acceptor.clock
+        self._tenants = acceptor.tenants
+        self._meter = acceptor.meter
         self._timer = timer
-        self._waits = RefundWaits(store, timer)
+        self._waits = RefundWaits(self._store, timer)
         self._silent_until = float("-inf")  # Until then, no worker seems to run.
 
     def submit(

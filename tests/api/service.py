@@ -13,6 +13,7 @@ from api.auth.jwt_verifier import JWTVerifier
 from api.auth.verification_keys import KeySet, bind
 from api.container import Container
 from api.health.readiness import Readiness
+from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.config.networks import Network
@@ -25,6 +26,7 @@ from signer.ports.clock import Clock, utc_now
 from signer.ports.key_backend import KeyDirectory
 from signer.ports.ledger import Ledger
 from signer.ports.outside_services import Notifier, ScreeningService
+from signer.refunds.acceptance import RefundAcceptor
 from signer.refunds.service import RefundService
 from tests.api.support import AUDIENCE, ES256_KEY, ISSUER
 from tests.support.devices import KEY_ID, Device, honest, recording
@@ -130,7 +132,7 @@ def build_container(
         if not container.worker.advance():
             pace.sleep(min(seconds, 0.2))
 
-    container.refunds = RefundService(
+    acceptor = RefundAcceptor(
         watched(store, wait),
         NETWORKS,
         audit=audit,
@@ -138,8 +140,9 @@ def build_container(
         clock=clock,
         tenants=container.tenants,
         policy=container.payment_policy,
-        timer=pace.timer,
+        alerts=Alerts(clock=clock),
     )
+    container.refunds = RefundService(acceptor, pace.timer)
     container.access = AccessPolicy(
         store,
         RateLimits.shared(

@@ -22,6 +22,7 @@ from signer.model.key import FORMER, Key, KeyState
 from signer.ports.chain import ChainClient
 from signer.ports.key_backend import KeyBackend, KeyId
 from signer.ports.ledger import Ledger
+from signer.refunds.acceptance import RefundAcceptor
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.hold_admin import Holds
@@ -173,7 +174,7 @@ class Components:
     @property
     def service(self) -> RefundService:
         """The refund service of an API process."""
-        return RefundService(
+        acceptor = RefundAcceptor(
             self.store,
             {"local": self.chains["local"].network},
             audit=self.audit,
@@ -181,8 +182,9 @@ class Components:
             clock=self._process.clock,
             tenants=TenantRegistry(),
             policy=self._policy,
-            timer=self._process.timer,
+            alerts=Alerts(clock=self._process.clock),
         )
+        return RefundService(acceptor, self._process.timer)
 
     @property
     def worker(self) -> Worker:

@@ -56,7 +56,7 @@ from signer.ports.ledger import Ledger
 from signer.ports.meter import NO_METER, Meter
 from signer.ports.outside_services import ScreeningService
 from signer.ports.refund_store import Topic, Watch
-from signer.refunds.acceptance import AcceptedRefund
+from signer.refunds.acceptance import AcceptedRefund, RefundAcceptor
 from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explanation import Explainer
@@ -394,7 +394,7 @@ class World:
         self, store: Ledger, audit: AuditLog | None = None, meter: Meter = NO_METER
     ) -> RefundService:
         """Return a service that starts now, over *store*, which logs to *audit*."""
-        return RefundService(
+        acceptor = RefundAcceptor(
             store,
             {"local": self.network},
             audit=audit or self._audit(),
@@ -403,8 +403,9 @@ class World:
             tenants=self.tenants,
             policy=self.payment_policy,
             meter=meter,
-            timer=self._timer,
+            alerts=Alerts(clock=self.clock),
         )
+        return RefundService(acceptor, self._timer)
 
     def _audit(self) -> AuditLog:
         return self.audit or recording()[0]
