@@ -9,7 +9,7 @@ ends, so an approval fits one change.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Self
 
@@ -255,48 +255,33 @@ def _unidentified(approval: Approval) -> UnidentifiedOperatorError:
     )
 
 
+@dataclass(eq=False, repr=False)
 class Approvals:
     """
     Requires, gives and refuses approvals.
 
+    Without *required*, one administrator may make every change.  With *approvers* it is
+    required, and only their signatures approve.
+
     Every method raises ``StoreError`` if the ledger does not answer.
     """
 
-    def __init__(
-        self,
-        store: ControlStore,
-        audit: AuditLog,
-        alerts: Alerts,
-        clock: Clock,
-        *,
-        required: bool,
-        approvers: Approvers | None = None,
-    ) -> None:
-        """
-        Without *required*, one administrator may make every change.
+    store: ControlStore
+    audit: AuditLog
+    alerts: Alerts
+    clock: Clock
+    _: KW_ONLY
+    required: bool
+    approvers: Approvers | None = None
 
-        With *approvers* it is required, and only their signatures approve.
-        """
-        self._store = store
-        self._audit = audit
-        self._alerts = alerts
-        self._clock = clock
-        self._changes = ApprovalChanges(store, audit, clock)
-        self.required = required or approvers is not None
-        self.approvers = approvers
+    def __post_init__(self) -> None:
+        self.required = self.required or self.approvers is not None
+        self._changes = ApprovalChanges(self.store, self.audit, self.clock)
 
     def verified_by(self, approvers: Approvers | None) -> Self:
         """Return the same, for signatures of *approvers*."""
-        if approvers == self.approvers:
-            return self
-        return type(self)(
-            self._store,
-            self._audit,
-            self._alerts,
-            self._clock,
-            required=self.required,
-            approvers=approvers,
-        )
+        same = approvers == self.approvers
+        return self if same else replace(self, approvers=approvers)
 
     @contextmanager
     def authorize(
@@ -326,21 +311,21 @@ class Approvals:
         use = self._require(proposal, actor, asks=asks)
         yield use
         with suppress(StoreError):  # The change is made.
-            found = self._store.find_approval(proposal.digest)
+            found = self.store.find_approval(proposal.digest)
             if found == replace(use.done, version=use.approval.version + 1):
-                self._audit.log(use.record)
+                self.audit.log(use.record)
 
     def is_approved(self, proposal: Proposal) -> bool:
         """Return whether ``authorize`` would run its block now."""
-        found = self._store.find_approval(proposal.digest)
-        is_usable = found is not None and self._is_usable(found, self._clock())
+        found = self.store.find_approval(proposal.digest)
+        is_usable = found is not None and self._is_usable(found, self.clock())
         return is_usable or not self.required
 
     def list(self, start: int = 0) -> OpenApprovals:
         """Return a page of what waits, as ``read_open_approvals``."""
-        found = read_open_approvals(self._store, start)
+        found = read_open_approvals(self.store, start)
         if found.changed:
-            self._alerts.remind(
+            self.alerts.remind(
                 Alert.ROW_CHANGED,
                 "approvals",
                 subject="approvals",
@@ -352,7 +337,7 @@ class Approvals:
 
     def find(self, digest: str) -> Approval:
         """Return the proposal with *digest*; as ``find_approval``."""
-        return find_approval(self._store, digest)
+        return find_approval(self.store, digest)
 
     def approve(
         self, digest: str, actor: Actor, signature: str | None = None
@@ -409,7 +394,7 @@ class Approvals:
         if approvers := self._approvers_for(signature):
             signed = approvers.require(found, str(signature), Consent.BREAK_GLASS)
         # First, so that a process that dies in between was not silent.
-        self._alerts.sound(
+        self.alerts.sound(
             Alert.BREAK_GLASS,
             action=found.action,
             actor=identify(signed.approver) if signed else actor.name,
@@ -434,7 +419,7 @@ class Approvals:
     def _require(self, proposal: Proposal, actor: Actor, *, asks: bool) -> ApprovalUse:
         """Return the use of the approval of *proposal*, or ask for one."""
         for _ in range(_TRIES):
-            found = self._store.find_approval(proposal.digest)
+            found = self.store.find_approval(proposal.digest)
             with suppress(StaleStateError):
                 return self._use_or_ask(found, proposal, actor, asks=asks)
         raise StaleStateError("other processes keep changing the approval: try again")
@@ -447,7 +432,7 @@ class Approvals:
         *,
         asks: bool,
     ) -> ApprovalUse:
-        now = self._clock()
+        now = self.clock()
         if found is not None and self._is_usable(found, now):
             return self._use(found, actor)
         if not asks:
@@ -519,14 +504,14 @@ class Approvals:
         name = identify(signed.approver)
         counters = [
             each.counter
-            for approval in self._store.signed_approvals(name, _MAX_ALIKE)
+            for approval in self.store.signed_approvals(name, _MAX_ALIKE)
             if approval.is_authentic
             for _, each in read_signatures(approval)
             if each.key_id == new.key_id
         ]
         greatest = max(counters, default=0)
         if new.counter <= greatest and greatest:
-            self._alerts.sound(
+            self.alerts.sound(
                 Alert.APPROVER_KEY_COPIED, approver=signed.approver, key=signed.key
             )
             raise PermissionDeniedError(
@@ -556,7 +541,7 @@ class Approvals:
         new = self._changes.ask(before, new, actor)
         if not self._can_be_approved(new):
             return new
-        self._alerts.sound(
+        self.alerts.sound(
             Alert.APPROVAL_REQUESTED,
             action=new.action,
             actor=actor.name,
@@ -570,7 +555,7 @@ class Approvals:
         found = self.find(digest)
         if self._changes.expire(found):
             raise ConflictError("nothing was changed: the time for a decision is over")
-        if not found.is_unused(self._clock()):
+        if not found.is_unused(self.clock()):
             raise ConflictError(f"nothing was changed: the proposal is {found.state}")
         return found
 

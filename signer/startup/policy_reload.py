@@ -7,6 +7,7 @@ force, and an alert is raised.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass
 
 import structlog
 
@@ -28,6 +29,7 @@ _Problem = tuple[str, Rules]
 """A refusal's code, and the rules that the files had last."""
 
 
+@dataclass(eq=False, repr=False)
 class PolicyReload:
     """
     Replaces the rules of *policy*; one thread calls ``look``.
@@ -39,24 +41,17 @@ class PolicyReload:
     ``ConfigurationError`` if the rules cannot be used.
     """
 
-    def __init__(
-        self,
-        policy: LivePolicy,
-        in_force: Rules,
-        *,
-        read: Callable[[], Rules],
-        prepare: Callable[[Rules], Policy],
-        accept: Callable[[Rules], Configuration],
-        audit: AuditLog,
-        alerts: Alerts,
-    ) -> None:
-        self._policy = policy
-        self._in_force = self._seen = in_force
-        self._read = read
-        self._prepare = prepare
-        self._accept = accept
-        self._audit = audit
-        self._alerts = alerts
+    policy: LivePolicy
+    in_force: Rules
+    _: KW_ONLY
+    read: Callable[[], Rules]
+    prepare: Callable[[Rules], Policy]
+    accept: Callable[[Rules], Configuration]
+    audit: AuditLog
+    alerts: Alerts
+
+    def __post_init__(self) -> None:
+        self._seen = self.in_force
         self._found: _Problem | None = None
         self._log = structlog.get_logger("policy")
 
@@ -74,10 +69,10 @@ class PolicyReload:
             StoreError: The ledger does not answer; nothing was replaced.
         """
         try:
-            rules = self._read()
+            rules = self.read()
             # A program may have written only some of the files yet.
             is_settled, self._seen = rules == self._seen, rules
-            if rules == self._in_force:
+            if rules == self.in_force:
                 self._end_problem()
             elif is_settled:
                 self._apply(rules)
@@ -85,13 +80,13 @@ class PolicyReload:
             self._report(str(e), e.refusals[0].code)
 
     def _apply(self, rules: Rules) -> None:
-        policy = self._prepare(rules)
+        policy = self.prepare(rules)
         # A process that dies after this has recorded rules under which it signed
         # nothing.  In the other order, a signature could lack the record of its rules.
-        configuration = self._accept(rules)
-        self._policy.replace(policy)
-        self._audit.use_configuration(configuration.short)
-        self._in_force = rules
+        configuration = self.accept(rules)
+        self.policy.replace(policy)
+        self.audit.use_configuration(configuration.short)
+        self.in_force = rules
         self._log.info(
             "policy-reloaded",
             policy=policy.hash,
@@ -107,14 +102,14 @@ class PolicyReload:
         is_lasting, self._found = found == self._found, found
         if not is_lasting:
             return
-        self._policy.problem = problem
+        self.policy.problem = problem
         alert = Alert.POLICY_NOT_RELOADED
         about = code, *sorted((self._seen or {}).items())
-        self._alerts.remind(alert, about, code=code, problem=problem)
+        self.alerts.remind(alert, about, code=code, problem=problem)
 
     def _end_problem(self) -> None:
         self._found = None
-        if self._policy.problem is not None:
-            self._policy.problem = None
-            self._alerts.resolve(Alert.POLICY_NOT_RELOADED)
+        if self.policy.problem is not None:
+            self.policy.problem = None
+            self.alerts.resolve(Alert.POLICY_NOT_RELOADED)
             self._log.info("policy-in-force")

@@ -217,14 +217,14 @@ def _broken(*_: object) -> Any:
 def test_without_the_ledger_nothing_is_applied(process: Process, folder: Path) -> None:
     """The process tries again at the next look."""
     old = process.policy.hash
-    accept = process.reload._accept
-    process.reload._accept = _broken
+    accept = process.reload.accept
+    process.reload.accept = _broken
     write(folder, own=NEW)
     process.look(1)
     with pytest.raises(StoreError):
         process.look(1)
     assert process.policy.hash == old
-    process.reload._accept = accept
+    process.reload.accept = accept
 
     assert process.look(1) == compiled({"own.cedar": NEW}).hash
 
@@ -248,7 +248,7 @@ def _run(process: Process, looks: int) -> list[Any]:
     ids=["no ledger", "a bug"],
 )
 def test_the_thread_goes_on(process: Process, fail: Any, event: str) -> None:
-    process.reload._read = fail
+    process.reload.read = fail
 
     logs = _run(process, 2)
     assert [each["event"] for each in logs] == [event] * 2
