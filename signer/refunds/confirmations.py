@@ -7,15 +7,15 @@ so any number of workers may track at once.  They claim blocks, to save the requ
 Nodes are asked when the answer can have changed (``head_looks``), for all transactions
 of a network together.  When the head has moved, the next nonce of each sender says
 which are mined: only their receipts are requested.  They are requested again at their
-depth, and when the newest block with one of them has left the chain: all others are
-below it.
+depth, and when the newest block with one of them has left the chain, which is checked
+from time to time: all others are below it.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache, partial
 
 import structlog
@@ -69,6 +69,13 @@ _MOST_RESENT = 256
 """How many dropped transactions are sent again after a block: more than a full pool
 takes of one address."""
 
+_WATCH_EVERY = timedelta(seconds=12)
+"""
+How often it is checked whether the newest mined block has left the chain.
+
+Only to send what it had again sooner: at its depth each is requested in any case.
+"""
+
 _WITHOUT_EVENTS = frozenset({TransactionKind.CALL, TransactionKind.COIN})
 
 _SENT_LATELY = REBROADCAST_AFTER - timedelta(seconds=1)
@@ -89,6 +96,7 @@ class ConfirmationTracker:
 
     def __post_init__(self) -> None:
         self._looks = HeadLooks(self.store, self.clock)
+        self._watched: dict[str, datetime] = {}  # When it was fine, by network.
         self._log = structlog.get_logger("refunds")
 
     def track(self) -> int:
@@ -175,9 +183,24 @@ class ConfirmationTracker:
                     self._resend_dropped([t for t in old if not is_used(t)], view)
             deep = [each for each in mined if view.is_deep(each.transaction)]
             # All deep ones are requested: only the others need to be watched.
-            has_lost = len(deep) < len(mined) and view.has_lost_newest(mined)
+            has_others = len(deep) < len(mined)
+            has_lost = has_others and self._is_lost(look, mined, view)
             asked += mined if has_lost else deep
         return asked
+
+    def _is_lost(
+        self, look: HeadLook, mined: Sequence[InFlight], view: "_ChainView"
+    ) -> bool:
+        """Return whether *mined* have lost their newest block, if that is asked now."""
+        now = self.clock()
+        last = self._watched.get(look.name)
+        if last is not None and abs(now - last) < _WATCH_EVERY:
+            return False
+        with suppress(ChainError):  # The next head shows it again.
+            if view.has_lost_newest(mined):
+                return True
+            self._watched[look.name] = now
+        return False
 
     def _with_payments(self, asked: Sequence[InFlight]) -> Sequence[InFlight]:
         """
@@ -387,9 +410,7 @@ class _ChainView:
         """Return whether the newest block of *mined* ones has left the chain."""
         found = (each.transaction for each in mined)
         newest = max(found, key=lambda each: each.block_number or 0)
-        with suppress(ChainError):  # The next head shows it again.
-            return self.has_lost_block(newest, None)
-        return False
+        return self.has_lost_block(newest, None)
 
     def find_shared(self, asked: Sequence[InFlight], head: Block) -> Mapping[str, int]:
         """

@@ -20,9 +20,9 @@ pytestmark = pytest.mark.soak
 
 CALLS = {
     "ethereum": (90, 12),
-    "op-stack": (84, 16),
-    "arbitrum": (76, 13),
-    "polygon": (81, 16),
+    "op-stack": (84, 14),
+    "arbitrum": (76, 12),
+    "polygon": (81, 15),
     "instant": (57, 12),
     "arc": (58, 13),
     "tempo": (58, 13),

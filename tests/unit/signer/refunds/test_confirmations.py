@@ -599,6 +599,46 @@ def test_a_newest_block_without_a_quorum_is_looked_at_with_the_next_head(
     assert world.stored(mined).status is Status.BROADCAST
 
 
+def test_the_newest_block_is_looked_at_every_twelve_seconds(world: World) -> None:
+    """Fast blocks cost no more requests."""
+    world.network = world.network.model_copy(update={"confirmations": 20})
+    _mined(world)
+    world.broadcast()  # Each block may have it.
+    tracker = world.confirmation_tracker
+    before = world.chain.calls["block"]
+    asked = []
+    for _ in range(13):
+        world.chain.mine_empty(1)
+        tracker.track()
+        asked.append(world.chain.calls["block"] - before)
+        world.clock.advance(seconds=1)
+
+    assert asked == [1] * 12 + [2]
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 6])
+def test_a_block_that_is_lost_between_is_never_final(world: World, blocks: int) -> None:
+    """It is found at its depth, or after twelve seconds, and pays once (R19)."""
+    mined = _mined(world)
+    tracker = world.confirmation_tracker
+    world.chain.mine_empty(1)
+    tracker.track()  # The block is there.
+    world.chain.reorganise(keep=True)
+    for _ in range(blocks):
+        world.chain.mine_empty(1)
+        world.clock.advance(seconds=1)
+        tracker.track()
+        assert world.stored(mined).status is not Status.CONFIRMED
+    world.clock.advance(seconds=12)
+    world.chain.mine_empty(1)
+    tracker.track()
+
+    assert world.stored(mined).status is Status.BROADCAST
+    world.finish(mined)
+    assert world.stored(mined).status is Status.CONFIRMED
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
 def test_dropped_transactions_are_sent_again_when_a_block_shows_it(
     world: World,
 ) -> None:
