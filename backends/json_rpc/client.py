@@ -47,9 +47,6 @@ T = TypeVar("T")
 # A search sends many requests, one after another.
 _SEARCH_TIMEOUTS = 4
 
-# The first batch of a preflight also has the pending count, the block and the tip.
-_FIRST_ESTIMATES = LARGEST_BATCH - 3
-
 
 class JSONRPCChain:
     """
@@ -106,6 +103,9 @@ class JSONRPCChain:
     def estimate_gas(self, call: Call) -> int:
         return self._ask(quorum.UPPER_MEDIAN, requests.estimate_gas, call)
 
+    def estimate_all(self, calls: Sequence[Call]) -> Sequence[int | ChainError]:
+        return self._ask_each(quorum.UPPER_MEDIAN, requests.estimates, calls)
+
     def transaction_count(self, address: str, block: int | None = None) -> int:
         if block is None:
             return self._ask(quorum.COUNT, requests.transaction_count, address)
@@ -120,17 +120,15 @@ class JSONRPCChain:
         return require_agreement(self._ask(quorum.FEES, requests.fees), "a base fee")
 
     def preflight(self, sender: str, calls: Sequence[Call]) -> Preflight:
-        first, rest = calls[:_FIRST_ESTIMATES], calls[_FIRST_ESTIMATES:]
         rules: list[QuorumRule[Any]] = [
             quorum.PENDING_COUNT,
             quorum.FEES,
-            *[quorum.UPPER_MEDIAN] * len(first),
+            *[quorum.UPPER_MEDIAN] * len(calls),
         ]
         count, fees, *estimates = self._get_pool().decide_all(
-            partial(requests.preflight, sender=sender, calls=first), rules
+            partial(requests.preflight, sender=sender, calls=calls), rules
         )
         count, fees = require(count), require_agreement(require(fees), "a base fee")
-        estimates += self._ask_each(quorum.UPPER_MEDIAN, requests.estimates, rest)
         return Preflight(count, fees, tuple(estimates))
 
     def broadcast_all(self, raws: Sequence[bytes]) -> Sequence[ChainError | None]:

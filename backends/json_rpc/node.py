@@ -275,6 +275,7 @@ _RESULT_TYPES: dict[str, tuple[type, ...]] = {
     "eth_getLogs": (list,),
     "eth_getTransactionByHash": (dict, NoneType),
     "eth_getTransactionReceipt": (dict, NoneType),
+    "eth_simulateV1": (list,),
 }
 
 

@@ -19,7 +19,12 @@ from backends.json_rpc.error_mapping import AlreadyKnownError, CannotAnswerError
 from backends.json_rpc.node import MethodCall, Node
 from backends.json_rpc.parsing import Result, attempt, data, digest, quantity
 from signer.chain.erc20 import encode_balance_of
-from signer.errors import ChainError, ChainUnavailableError, require
+from signer.errors import (
+    ChainError,
+    ChainUnavailableError,
+    ExecutionRevertedError,
+    require,
+)
 from signer.ports.chain import Block, Call, Fees, FinalityTag, MinedTransaction, Receipt
 
 
@@ -33,6 +38,13 @@ _FEES: Sequence[MethodCall] = (
     ("eth_maxPriorityFeePerGas", []),
 )
 _GAS_PRICE: Sequence[MethodCall] = (("eth_gasPrice", []),)
+
+
+_SIMULATE = "eth_simulateV1"
+_FAILED = "the call failed in one block with others"
+
+_FEWEST_SIMULATED = 4
+"""A simulation is an exchange more, and some providers bill it as several calls."""
 
 
 class ImpossibleResponseError(ChainUnavailableError):
@@ -102,25 +114,66 @@ def transaction_count_at(node: Node, address: str, block: int) -> int:
 
 def preflight(node: Node, sender: str, calls: Sequence[Call]) -> Sequence[Any]:
     """Return the pending count, the fees and an estimate per call, or their errors."""
-    asked = _fee_calls(node)
-    count, *results = node.request_all(
-        [
-            ("eth_getTransactionCount", [sender, node.rules.pending]),
-            *asked,
-            *map(_try, calls),
-        ]
+    count = ("eth_getTransactionCount", [sender, node.rules.pending])
+    (counted, first, *prices), estimates = _try_all(
+        node, calls, [count, *_fee_calls(node)]
     )
-    prices, estimates = results[: len(asked)], results[len(asked) :]
     return [
-        _parse(quantity, count),
-        _parse(lambda first: _parse_fees(node, first, *prices[1:]), prices[0]),
-        *map(_parse_gas, calls, estimates),
+        _parse(quantity, counted),
+        _parse(lambda block: _parse_fees(node, block, *prices), first),
+        *estimates,
     ]
 
 
 def estimates(node: Node, calls: Sequence[Call]) -> Sequence[int | ChainError]:
     """Return an estimate per call, or its gas limit if it suffices, or its error."""
-    return [*map(_parse_gas, calls, node.request_all([*map(_try, calls)]))]
+    return _try_all(node, calls)[1]
+
+
+def _try_all(
+    node: Node, calls: Sequence[Call], others: Sequence[MethodCall] = ()
+) -> tuple[list[Any], Sequence[int | ChainError]]:
+    """Return the results of *others*, and what ``estimates`` has for *calls*."""
+    limited = [call for call in calls if call.gas is not None]
+    simulates = len(limited) >= _FEWEST_SIMULATED and node.serves(_SIMULATE)
+    alone = [call for call in calls if call.gas is None] if simulates else calls
+    results = node.request_all([*others, *map(_try, alone)])
+    found = map(_parse_gas, alone, results[len(others) :])
+    ran = iter(_simulate(node, limited) if simulates else ())
+    return results[: len(others)], [
+        next(found if call.gas is None or not simulates else ran) for call in calls
+    ]
+
+
+def _simulate(node: Node, calls: Sequence[Call]) -> Sequence[int | ChainError]:
+    """
+    Run *calls* as the transactions of one block, and return the limit of each.
+
+    One that fails has an error, which the transactions before it may have caused.  A
+    node that fails to respond so is asked for single calls for a while.
+    """
+    found = attempt(lambda: send(partial(_run_block, calls=calls), node))
+    if isinstance(found, ChainError):
+        node.avoid(_SIMULATE)
+        return [*map(_parse_gas, calls, node.request_all([*map(_run, calls)]))]
+    return found
+
+
+def _run_block(node: Node, calls: Sequence[Call]) -> Sequence[int | ChainError]:
+    block = {"calls": [*map(_build_transaction, calls)]}
+    (simulated,) = node.request(_SIMULATE, [{"blockStateCalls": [block]}, "latest"])
+    return [
+        _parse_gas(call, _read_run(result))
+        for call, result in zip(calls, simulated["calls"], strict=True)
+    ]
+
+
+def _read_run(result: Result) -> Any:
+    """Return what a simulated call returned, or an error if it failed."""
+    status = quantity(result["status"])
+    if status > 1:
+        raise ValueError("not a status")
+    return result["returnData"] if status else ExecutionRevertedError(_FAILED)
 
 
 def _try(call: Call) -> MethodCall:

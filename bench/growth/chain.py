@@ -67,6 +67,9 @@ class InstantChain:
     def preflight(self, sender: str, calls: Sequence[Call]) -> Preflight:
         return Preflight(self._nonces[sender], _FEES, (_GAS,) * len(calls))
 
+    def estimate_all(self, calls: Sequence[Call]) -> Sequence[int | ChainError]:
+        return (_GAS,) * len(calls)
+
     def broadcast_all(self, raws: Sequence[bytes]) -> Sequence[ChainError | None]:
         for raw in raws:
             signed = SignedBytes.decode(raw)

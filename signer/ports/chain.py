@@ -53,7 +53,8 @@ class Preflight:
 
     ``estimates`` has an entry for each call: the gas that it would use, or the error
     that ``ChainClient.estimate_gas`` would raise for it.  A call with a gas limit is
-    only run, and its entry is the limit, which suffices.
+    only run, and its entry is the limit, which suffices.  Nodes may run such calls one
+    after another: an error of one proves nothing, since those before it may be why.
     """
 
     pending_count: int
@@ -179,6 +180,9 @@ class ChainClient(Protocol):
 
     def estimate_gas(self, call: Call) -> int:
         """Return the gas that *call* would use; raises as ``call``."""
+
+    def estimate_all(self, calls: Sequence[Call]) -> Sequence[int | ChainError]:
+        """Return an entry for each of *calls*, as ``Preflight.estimates`` has them."""
 
     def transaction_count(self, address: str, block: int | None = None) -> int:
         """

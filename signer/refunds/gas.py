@@ -1,5 +1,6 @@
 """Estimates the gas of what pays a refund, and bounds the gas limit that is signed."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -28,7 +29,7 @@ _REMEMBERED = timedelta(minutes=1)
 _CHANGED_ITEM = 20_000
 """What an item may need more than estimated: its payee holds nothing any more."""
 
-_Kind = tuple[int, str, str]
+_Kind = tuple[int, str, str] | None
 """Chain id, holder and token of transfers that need nearly the same gas."""
 
 
@@ -38,7 +39,11 @@ class GasMemory:
 
     To run a transfer costs a node a fraction of what an estimate does.  It is run with
     less gas than will be signed, which shows that the signed gas limit suffices.  What
-    fails is estimated: the token refuses it, or has become more expensive.
+    fails is estimated alone: the token refuses it or has become more expensive, or the
+    transfers that were run before it left too little for it.
+
+    Transfers of one kind have one limit.  So none succeeds only because one before it
+    paid for something, like the entry of a new holder: that one fails as well.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -50,14 +55,18 @@ class GasMemory:
     ) -> Preflight:
         """Return the preflight of *sender* with an estimate for each of *refunds*."""
         self._forget()
-        chain_id = chain.network.chain_id
         holders = [find_holder(refund, chain, sender) for refund in refunds]
         calls = [*map(build_call, refunds, holders)]
-        tokens = [refund.token_address for refund in refunds]
-        kinds = [(chain_id, *held) for held in zip(holders, tokens, strict=True)]
+        kinds = [
+            (chain.network.chain_id, holder, refund.token_address)
+            if refund.kind is TransactionKind.TRANSFER
+            else None
+            for refund, holder in zip(refunds, holders, strict=True)
+        ]
+        self._learn(refunds, kinds, calls, chain)
         known: dict[int, int] = {}  # By place.
         for place, (kind, refund) in enumerate(zip(kinds, refunds, strict=True)):
-            if kind in self._known and refund.kind is TransactionKind.TRANSFER:
+            if kind in self._known:
                 _, known[place] = self._known[kind]
                 calls[place] = _limit(calls[place], known[place], refund, chain)
         preflight = chain.client.preflight(sender, calls)
@@ -65,20 +74,39 @@ class GasMemory:
         failed = [each for each in known if isinstance(estimates[each], ChainError)]
         for place in known.keys() - failed:
             estimates[place] = known[place]
-        if failed:
-            unlimited = [replace(calls[place], gas=None) for place in failed]
-            again = chain.client.preflight(sender, unlimited)
-            for place, estimate in zip(failed, again.estimates, strict=True):
-                estimates[place] = estimate
+        unlimited = [replace(calls[place], gas=None) for place in failed]
+        again = chain.client.estimate_all(unlimited)
+        for place, estimate in zip(failed, again, strict=True):
+            estimates[place] = estimate
         for kind, refund, estimate in zip(kinds, refunds, estimates, strict=True):
-            if refund.kind is TransactionKind.TRANSFER and isinstance(estimate, int):
-                self._remember(kind, estimate, max_gas(refund, chain.network))
+            self._remember(kind, refund, estimate, chain)
         return replace(preflight, estimates=tuple(estimates))
 
-    def _remember(self, kind: _Kind, estimate: int, largest: int) -> None:
+    def _learn(
+        self,
+        refunds: Sequence[Refund],
+        kinds: Sequence[_Kind],
+        calls: Sequence[Call],
+        chain: Chain,
+    ) -> None:
+        """Estimate one of several transfers of an unknown kind, for all of them."""
+        unknown: dict[_Kind, list[int]] = defaultdict(list)
+        for place, kind in enumerate(kinds):
+            if kind is not None and kind not in self._known:
+                unknown[kind].append(place)
+        places = [first for first, *others in unknown.values() if others]
+        found = chain.client.estimate_all([calls[place] for place in places])
+        for place, estimate in zip(places, found, strict=True):
+            self._remember(kinds[place], refunds[place], estimate, chain)
+
+    def _remember(
+        self, kind: _Kind, refund: Refund, estimate: int | ChainError, chain: Chain
+    ) -> None:
         """Remember *estimate*, if it is possible and no other is higher."""
+        if kind is None or isinstance(estimate, ChainError):
+            return
         _, known = self._known.get(kind, (None, 0))
-        if known < estimate <= largest:
+        if known < estimate <= max_gas(refund, chain.network):
             self._known[kind] = self._clock(), estimate
 
     def _forget(self) -> None:
@@ -187,7 +215,7 @@ def estimate_batches(batches: Sequence[Transaction], chain: Chain) -> Mapping[st
         for each, payload in zip(batches, payloads, strict=True)
     ]
     try:
-        estimates = chain.client.preflight(batches[0].sender, calls).estimates
+        estimates = chain.client.estimate_all(calls)
     except ChainError:
         return {}  # What was reserved is enough.
     return {

@@ -27,7 +27,7 @@ from signer.errors import (
 )
 from signer.model.audit_record import Operation
 from signer.ports.chain import Call, ChainClient, Fees, FinalityTag
-from tests.fixtures.chain import DevChain
+from tests.fixtures.chain import ON_GETH, ON_HARDHAT, DevChain
 from tests.support.devices import honest, signer_over
 from tests.support.payments import RECIPIENT, hash_of, mined, signed
 from tests.support.rpc import broadcast
@@ -120,6 +120,37 @@ def test_a_preflight_runs_calls_that_have_a_gas_limit(
     assert all(isinstance(each, ChainError) for each in found.estimates[2:])
     for without_gas in (found.estimates[2], found.estimates[5]):
         assert isinstance(without_gas, ExecutionRevertedError)
+
+
+@pytest.mark.parametrize(
+    "dev_chain", ["fresh_anvil", ON_GETH, ON_HARDHAT], indirect=True
+)
+def test_calls_that_share_a_block_leave_too_little_for_the_last(
+    client: ChainClient, dev_chain: DevChain, payer: LocalAccount
+) -> None:
+    """
+    Several calls with a gas limit may be run one after another, from a contract too.
+
+    So only their success counts.  One that runs out of gas or reverts changes nothing
+    for the others.
+    """
+    holder = coin.deploy(dev_chain.url)  # A contract, as a vault is.
+    mint = "mint(address,uint256)"
+    coin.administer(dev_chain.url, dev_chain.token, mint, holder, 10)
+    data = encode_transfer(RECIPIENT, 3)
+    call = Call(holder, dev_chain.token, data, gas=100_000)
+    burning = replace(call, gas=22_000)
+    reverting = replace(call, data=encode_transfer(RECIPIENT, 10**9))
+    asked = [call, burning, reverting, call, call, call]
+
+    *found, last = client.preflight(payer.address, asked).estimates
+
+    assert (found[0], *found[3:]) == (100_000, 100_000, 100_000)
+    assert all(isinstance(each, ExecutionRevertedError) for each in found[1:3])
+    if not isinstance(last, ExecutionRevertedError):
+        assert last == 100_000  # A node without ``eth_simulateV1``.
+    (alone,) = client.estimate_all([replace(call, gas=None)])
+    assert isinstance(alone, int)
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,7 @@ def altered_chain(
     made = altered(chain, **methods)
     batches: dict[str, Callable[..., Any]] = {
         "preflight": partial(Unbatched.preflight, made),
+        "estimate_all": partial(Unbatched.estimate_all, made),
         "broadcast_all": partial(Unbatched.broadcast_all, made),
     }
     return cast("ChainClient", altered(made, **{**batches, **methods}))

@@ -7,7 +7,7 @@ from api.health.readiness import _SELF_TEST_SECONDS
 from bench.scale import TRANSFER_GAS
 from signer.config.networks import KINDS
 from tests.integration.test_calls_by_kind import CALLS as CALLS_OF_KINDS
-from tests.integration.test_calls_by_kind import CALLS_OF_BATCH
+from tests.integration.test_calls_by_kind import CALLS_OF_BATCH, WITHOUT_SIMULATION
 from tests.integration.test_calls_to_nodes import (
     IDLE_PER_MINUTE,
     IDLE_STATEMENTS_PER_MINUTE,
@@ -74,6 +74,7 @@ def test_the_table_of_kinds_follows_from_their_counts() -> None:
     assert "\n".join(rows) in text
     assert set(CALLS_OF_KINDS) == set(KINDS) - {"local"}
     assert f"{CALLS_OF_BATCH} calls: {_day(CALLS_OF_BATCH * 10_000)}" in text
+    assert f"{WITHOUT_SIMULATION} without `eth_simulateV1`" in text
 
 
 def _day(calls: int) -> str:

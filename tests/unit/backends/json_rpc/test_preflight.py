@@ -7,11 +7,17 @@ import pytest
 
 from backends.json_rpc.error_mapping import CannotAnswerError
 from backends.json_rpc.node import NodeRules
-from signer.errors import ChainError, ChainUnavailableError, ExecutionRevertedError
+from signer.errors import (
+    ChainError,
+    ChainUnavailableError,
+    ExecutionRevertedError,
+    require,
+)
 from signer.ports.chain import Call, Fees, Preflight
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Body, Computed, Delay, Drop, Error, Reply, Result
 from tests.support.rpc import ADDRESS, BLOCK, CALL, RESULTS, Three, client
+from tests.support.waiting import eventually
 
 
 FEES = Fees(base_fee=100, priority_fee=7)
@@ -284,27 +290,169 @@ def test_one_refund_is_read_from_one_node_at_once(fake_node: FakeNode) -> None:
     assert fake_node.batches == [4, 4, 4]
 
 
-def test_a_call_with_a_gas_limit_is_run(fake_node: FakeNode) -> None:
-    """Its entry is the limit, whatever the contract returns."""
+LIMITED = [replace(CALL, gas=50_000 + number) for number in range(100)]
+LIMITS = tuple(call.gas for call in LIMITED)
+RETURNED = {"status": "0x1", "returnData": "0x", "gasUsed": "0x1", "logs": []}
+FAILED = RETURNED | {"status": "0x0", "error": {"code": 3, "message": "reverted"}}
+
+
+def _simulated(*results: object) -> Reply:
+    return Result([{"number": "0x11", "calls": [*results]}])
+
+
+def _script_all(node: FakeNode) -> None:
     for method, result in RESULTS.items():
-        fake_node.script(method, Result(result))
-    limited = replace(CALL, gas=50_000)
+        node.script(method, Result(result))
 
-    found = client(fake_node).preflight(ADDRESS, [limited, CALL, *[limited] * 99])
 
-    assert found.estimates == (50_000, 4, *[50_000] * 99)
-    assert len(fake_node.calls("eth_estimateGas")) == 1
+def test_few_calls_with_a_gas_limit_are_run_alone(fake_node: FakeNode) -> None:
+    """Their entry is the limit, whatever the contract returns."""
+    _script_all(fake_node)
+
+    found = client(fake_node).preflight(ADDRESS, [*LIMITED[:2], CALL, LIMITED[2]])
+
+    assert found.estimates == (*LIMITS[:2], 4, LIMITS[2])
+    assert fake_node.batches == [7]
     runs = fake_node.calls("eth_call")
-    assert len(runs) == 100
-    assert {(params[0]["gas"], params[1]) for params in runs} == {("0xc350", "latest")}
+    assert {(params[0]["gas"], params[1]) for params in runs} == {
+        (hex(limit or 0), "latest") for limit in LIMITS[:3]
+    }
+
+
+def test_calls_with_a_gas_limit_are_one_block(fake_node: FakeNode) -> None:
+    """One request runs all; the error of one that fails is in its place."""
+    _script_all(fake_node)
+    fake_node.script(
+        "eth_simulateV1", _simulated(*[RETURNED] * 60, FAILED, *[RETURNED] * 39)
+    )
+
+    found = client(fake_node).preflight(ADDRESS, [*LIMITED[:50], CALL, *LIMITED[50:]])
+
+    assert found.estimates[50] == 4
+    others = [*found.estimates[:50], *found.estimates[51:]]
+    assert isinstance(others.pop(60), ExecutionRevertedError)
+    assert others == [*LIMITS[:60], *LIMITS[61:]]
+    assert fake_node.batches == [4]
+    assert not fake_node.calls("eth_call")
+    ((simulated, block),) = fake_node.calls("eth_simulateV1")
+    assert block == "latest"
+    (calls_of_block,) = simulated["blockStateCalls"]
+    assert calls_of_block == {
+        "calls": [
+            {
+                "from": ADDRESS,
+                "to": ADDRESS,
+                "data": "0x01020304",
+                "value": "0x0",
+                "gas": hex(limit or 0),
+            }
+            for limit in LIMITS
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Error(-32601, "no such method"),
+        Error(-32004, "not supported"),
+        Error(-32602, "too many calls"),
+        Error(-32603, "method handler crashed"),
+        Error(-38015, "block gas limit reached"),
+        Error(3, "execution reverted", "0x75e91ce7"),
+        Body(b"{", status=200),
+        Body(status=503),
+        Drop(),
+        Result("0x"),
+        Result(None),
+        Result([]),
+        Result([None]),
+        Result([{"number": "0x11"}]),
+        Result([{"calls": None}]),
+        Result([{"calls": [RETURNED] * 4}] * 2),
+        _simulated(*[RETURNED] * 3),
+        _simulated(*[RETURNED] * 5),
+        _simulated(*[RETURNED] * 3, None),
+        _simulated(*[RETURNED] * 3, RETURNED | {"status": "0x2"}),
+        _simulated(*[RETURNED] * 3, RETURNED | {"status": 1}),
+        _simulated(*[RETURNED] * 3, {"returnData": "0x"}),
+        _simulated(*[RETURNED] * 3, {"status": "0x1"}),
+    ],
+)
+def test_a_node_without_a_simulation_runs_each_call(
+    fake_node: FakeNode, reply: Reply
+) -> None:
+    """It is not asked for another one for a while."""
+    _script_all(fake_node)
+    fake_node.script("eth_call", Result("0x03"), REVERT, Result("0x03"))
+    fake_node.script("eth_simulateV1", reply)
+    chain = client(fake_node)
+
+    found = chain.preflight(ADDRESS, LIMITED[:4]).estimates
+
+    # The members of a batch are answered from the last to the first.
+    assert (*found[:2], found[3]) == (*LIMITS[:2], LIMITS[3])
+    assert str(found[2]) == "custom error 0x75e91ce7"
+    asked = len(fake_node.calls("eth_simulateV1"))
+    assert asked == (2 if isinstance(reply, Drop) else 1)
+    assert chain.estimate_all(LIMITED[:4]) == [*LIMITS[:4]]
+    assert len(fake_node.calls("eth_simulateV1")) == asked
+
+
+def test_a_simulated_call_with_a_malformed_result_is_an_error(
+    fake_node: FakeNode,
+) -> None:
+    _script_all(fake_node)
+    malformed = RETURNED | {"returnData": "what?"}
+    fake_node.script("eth_simulateV1", _simulated(malformed, *[RETURNED] * 3))
+
+    found = client(fake_node).estimate_all(LIMITED[:4])
+
+    assert isinstance(found[0], ChainUnavailableError)
+    assert found[1:] == [*LIMITS[1:4]]
+
+
+def test_a_simulation_that_is_too_slow_is_not_tried_again(fake_node: FakeNode) -> None:
+    """The calls fail once, and are run alone then."""
+    _script_all(fake_node)
+    fake_node.script("eth_simulateV1", Delay(2, _simulated()))
+    chain = client(fake_node, timeout=0.5)
+
+    with pytest.raises(ChainUnavailableError):
+        require(chain.estimate_all(LIMITED[:4])[0])
+
+    assert eventually(lambda: chain.estimate_all(LIMITED[:4]) == [*LIMITS[:4]])
+    assert len(fake_node.calls("eth_simulateV1")) == 1
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        Error(-32601, "no such method"),
+        _simulated(*[FAILED] * 4),
+        _simulated(*[RETURNED] * 4),
+        _simulated(),
+    ],
+)
+def test_a_simulation_needs_a_quorum(three_nodes: Three, lie: Reply) -> None:
+    """One node of three decides nothing, whether it lies or has no simulation."""
+    for node in three_nodes:
+        _script_all(node)
+        node.script("eth_call", REVERT)
+        node.script("eth_simulateV1", _simulated(RETURNED, RETURNED, FAILED, RETURNED))
+    three_nodes[0].script("eth_simulateV1", lie)
+
+    found = client(*three_nodes).preflight(ADDRESS, LIMITED[:4]).estimates
+
+    assert (*found[:2], found[3]) == (*LIMITS[:2], LIMITS[3])
+    assert isinstance(found[2], ExecutionRevertedError)
 
 
 @pytest.mark.parametrize(
     "reply", [Result("what?"), Result(None), Error(-32000, "busy")]
 )
 def test_a_run_without_a_result_is_an_error(fake_node: FakeNode, reply: Reply) -> None:
-    for method, result in RESULTS.items():
-        fake_node.script(method, Result(result))
+    _script_all(fake_node)
     fake_node.script("eth_call", reply)
 
     found = client(fake_node).preflight(ADDRESS, [replace(CALL, gas=50_000), CALL])

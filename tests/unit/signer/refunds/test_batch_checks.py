@@ -194,7 +194,7 @@ def test_a_batch_without_an_estimate_has_what_was_reserved(
     world: World, batch: Transaction
 ) -> None:
     """Nodes that do not answer stop no signature, nor those of other transactions."""
-    down = altered_chain(world.chain, preflight=ChainUnavailableError("no node"))
+    down = altered_chain(world.chain, estimate_all=ChainUnavailableError("no node"))
 
     assert estimate_batches([batch], Chain(PAYS, down)) == {}
     assert estimate_batches([batch], Chain(PAYS, world.chain)).keys() == {batch.id}

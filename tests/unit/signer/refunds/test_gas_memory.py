@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from signer.chain.chain import Chain
 from signer.errors import ChainUnavailableError, ExecutionRevertedError
 from signer.model.payment import PaymentPurpose
 from signer.model.refund import Refund, Status
@@ -45,8 +46,41 @@ def test_a_transfer_is_run_with_what_the_last_one_needed(world: World) -> None:
     worker.work()
 
     assert _sent(world, first + later) == {62_500}
-    assert _calls(world) == {ESTIMATE: 2, RUN: 3}
-    assert [call.gas for call in calls] == [None, None, *[56_250] * 3]
+    assert _calls(world) == {ESTIMATE: 1, RUN: 5}
+    assert [call.gas for call in calls] == [None, *[56_250] * 5]
+
+
+def test_the_first_of_several_is_estimated_for_all(world: World) -> None:
+    """One that needs more, or that the token refuses, is estimated as well."""
+    dear, blocked, *_ = refunds = [world.accepted() for _ in range(6)]
+
+    def estimate(call: Call) -> int:
+        if call.data.endswith(blocked.memo):
+            world.chain.calls[ESTIMATE if call.gas is None else RUN] += 1
+            raise ExecutionRevertedError("blocklisted")
+        gas = world.chain.estimate_gas(call)
+        return gas + 20_000 * call.data.endswith(dear.memo)
+
+    for order in (refunds, refunds[1:] + refunds[:1], refunds[2:] + refunds[:2]):
+        chain = altered_chain(world.chain, estimate_gas=estimate)
+        memory = GasMemory(world.clock)
+        _calls(world)
+        found = memory.preflight(order, Chain(world.network, chain), PAYER).estimates
+        by_id = dict(zip([each.id for each in order], found, strict=True))
+
+        assert by_id.pop(dear.id) == 70_000
+        assert isinstance(by_id.pop(blocked.id), ExecutionRevertedError)
+        assert set(by_id.values()) <= {50_000, 70_000}
+
+
+def test_a_transfer_that_fails_because_of_others_is_paid(world: World) -> None:
+    """As the last of a batch, for which the others leave too little (R14)."""
+    memory, chain = GasMemory(world.clock), world.chains["local"]
+
+    found = memory.preflight([world.accepted() for _ in range(5)], chain, PAYER)
+
+    assert found.estimates == (50_000,) * 5
+    assert _calls(world) == {ESTIMATE: 1 + 1, RUN: 5}
 
 
 def test_an_estimate_is_used_for_a_minute(world: World) -> None:
