@@ -2,7 +2,7 @@
 Invalid tokens, each with the reason in the log.
 
 Most have a valid signature.  They cover H1 to H5 and H7; H6 and H8 concern keys
-(``test_verification_keys.py``, ``test_jwks.py``), H9 and H10 valid tokens in the wrong
+(``test_jwks.py``), H9 and H10 valid tokens in the wrong
 place (``test_authorization.py``).
 """
 

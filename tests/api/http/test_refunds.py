@@ -1,18 +1,28 @@
-"""The routes of refunds."""
+"""The routes of refunds: request, cancel, search and explain."""
 
+import csv
 import json
-from datetime import timedelta
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from falcon import Response
 from falcon.testing import Result, TestClient
 
+from api.container import Container
+from api.http.exports import Exports
 from backends.sql import SQLStore
-from signer.model.refund import Status
-from tests.api.service import BODY, RECIPIENT, TOKEN_ADDRESS
-from tests.api.support import SettableClock, bearer, get, post
-from tests.fixtures.ledger import save, step_to
+from signer.errors import ChainUnavailableError, RateLimitedError, StoreUnavailableError
+from signer.model.refund import Refund, Status, new_refund_id
+from signer.ports.refund_reports import RefundFilter
+from signer.refunds.service import WORKER_SECONDS
+from tests.api.service import BODY, RECIPIENT, TOKEN_ADDRESS, Pace
+from tests.api.support import NOW, SettableClock, bearer, get, post
+from tests.fixtures.ledger import accepted, save, step_to, stopped
+from tests.fixtures.scripted_chain import ScriptedChain
+from tests.support.refunds import altered
 
 
 def _post(client: TestClient, body: Any = BODY, **headers: str) -> Result:
@@ -337,3 +347,354 @@ def test_a_broken_store_is_503(
     assert (response.status_code, response.json["code"]) == (503, "store-unavailable")
     assert int(response.headers["retry-after"]) > 0
     assert "hotwallet.db" not in response.text
+
+
+# A refund can be cancelled while it is queued.
+
+
+def _cancel(client: TestClient, path: str, query: str = "", **claims: Any) -> Result:
+    return client.simulate_post(f"{path}/cancel{query}", headers=bearer(**claims))
+
+
+@pytest.fixture
+def queued(paying: TestClient, sqlite_store: SQLStore) -> str:
+    stopped(sqlite_store, at=NOW)
+    return str(post(paying, BODY).headers["location"])
+
+
+def test_a_queued_refund_is_cancelled(
+    paying: TestClient, queued: str, clock: SettableClock
+) -> None:
+    """Cancelling it twice gives the same answer."""
+    clock.advance(2)
+    answer = _cancel(paying, queued)
+    clock.advance(60)
+    again = _cancel(paying, queued)
+
+    assert (answer.status_code, answer.json["status"]) == (200, "cancelled")
+    assert answer.json["updated_at"] == "2026-11-24T12:00:02.000000Z"
+    assert answer.json["failure"] is None
+    assert answer.json == get(paying, queued).json
+    assert (again.status_code, again.json) == (200, answer.json)
+
+
+def test_a_refund_with_a_nonce_is_not_cancellable(
+    paying: TestClient, node: ScriptedChain
+) -> None:
+    """R26: 409, and the detail has its status."""
+    path = post(paying, BODY).headers["location"]
+    answer = _cancel(paying, path)
+
+    assert (answer.status_code, answer.json["code"]) == (409, "not-cancellable")
+    assert "broadcast" in answer.json["detail"]
+    assert get(paying, path).json["status"] == "broadcast"
+    assert len(node.pool) == 1
+
+
+def test_cancelling_needs_the_chain(
+    paying: TestClient,
+    queued: str,
+    node: ScriptedChain,
+    clock: SettableClock,
+    pace: Pace,
+) -> None:
+    """R24: only the chain shows whether the ledger lacks a payment; until then 202."""
+    errors = [ChainUnavailableError("no node answers")] * 99
+    node.fail("pending_count", *errors)
+    clock.advance(2)
+    pace.slept = 0
+    answer = _cancel(paying, queued)
+    again = _cancel(paying, queued)
+
+    assert [each.status_code for each in (answer, again)] == [202, 202]
+    assert answer.json["status"] == "queued"
+    assert answer.json["cancel_requested_at"] == "2026-11-24T12:00:02.000000Z"
+    assert answer.json == again.json == get(paying, queued).json
+    assert WORKER_SECONDS * 2 <= pace.slept < WORKER_SECONDS * 2 + 1
+    assert len(errors) > len(node._errors["pending_count"]) > 0
+
+
+def test_a_cancelled_refund_is_never_paid(
+    paying: TestClient, node: ScriptedChain, sqlite_store: SQLStore
+) -> None:
+    """R26: its key and its reference stay used."""
+    node.revert, node.balance_left = "empty", 0  # The refund waits for a top-up.
+    first = post(paying, BODY, Idempotency_Key="k")
+    _cancel(paying, first.headers["location"])
+    node.revert, node.balance_left = None, 10**12
+    replayed = post(paying, BODY, Idempotency_Key="k")
+    under_another_key = post(paying, BODY)
+
+    assert first.json["status"] == "queued"
+    assert (replayed.json["id"], replayed.json["status"]) == (
+        first.json["id"],
+        "cancelled",
+    )
+    assert under_another_key.json["code"] == "conflict"
+    assert sqlite_store.claim(NOW + timedelta(hours=1), NOW, 9) == ()
+    assert node.broadcasts == []
+
+
+# Refunds are filtered by time, amount and network, and sent as a file.
+
+TENANT = "gateway-1"
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def _accepted(store: SQLStore, hours: int = 0, **changes: Any) -> Refund:
+    at = NOON + timedelta(hours=hours)
+    named = {"tenant": TENANT, "id": new_refund_id(at), "created_at": at, **changes}
+    return accepted(store, **named)
+
+
+@pytest.fixture
+def refunds(sqlite_store: SQLStore) -> list[Refund]:
+    """Three refunds of the tenant, each an hour after the last, and a stranger's."""
+    _accepted(sqlite_store, tenant="stranger")
+    return [
+        _accepted(sqlite_store, 0, amount=1_000_000),
+        _accepted(sqlite_store, 1, amount=2_000_000, network="other"),
+        _accepted(sqlite_store, 2, amount=3_000_000, reason="=cmd()"),
+    ]
+
+
+CASES = {
+    "": [0, 1, 2],
+    "created_from=2026-01-31T13:00:00Z": [1, 2],
+    "created_from=2026-01-31T13:00:00.000001Z": [2],
+    "created_before=2026-01-31T13:00:00Z": [0],
+    "created_before=2026-01-31T15:00:00%2B02:00": [0],
+    "created_from=2026-01-31&created_before=2026-02-01": [0, 1, 2],
+    "created_from=2026-02-01": [],
+    "min_amount=2": [1, 2],
+    "max_amount=2.0": [0, 1],
+    "min_amount=1.5&max_amount=2.5&network=other": [1],
+    "network=local": [0, 2],
+    "network=unknown": [],
+}
+
+
+@pytest.mark.parametrize("query", CASES)
+def test_filters_restrict_what_is_listed_and_exported(
+    client: TestClient, refunds: list[Refund], query: str
+) -> None:
+    """Only refunds of the caller's tenant, newest first."""
+    expected = [refunds[n].id for n in reversed(CASES[query])]
+    listed = client.simulate_get(f"/v1/refunds?{query}", headers=bearer())
+    exported = client.simulate_get(
+        f"/v1/refunds/export?format=jsonl&{query}", headers=bearer()
+    )
+
+    assert [each["id"] for each in listed.json["refunds"]] == expected
+    lines = exported.text.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("created_from=yesterday", "created_from"),
+        ("created_from=0001-01-01", "created_from"),
+        ("created_before=9999-12-31", "created_before"),
+        ("created_from=2026-02-01&created_before=2026-02-01", "created_before"),
+        ("min_amount=-1", "min_amount"),
+        ("min_amount=1e3", "min_amount"),
+        ("max_amount=1_000", "max_amount"),
+        ("min_amount=2&max_amount=1.99", "max_amount"),
+        ("network=a%20b", "network"),
+    ],
+)
+def test_a_malformed_filter_is_named(
+    client: TestClient, query: str, field: str
+) -> None:
+    for path in ("/v1/refunds", "/v1/refunds/export"):
+        refused = client.simulate_get(f"{path}?{query}", headers=bearer())
+        assert (refused.status_code, refused.json["field"]) == (400, field)
+
+
+def test_pages_keep_the_filters(client: TestClient, refunds: list[Refund]) -> None:
+    path, seen = "/v1/refunds?min_amount=1&created_from=2026-01-31&limit=1", []
+    while path:
+        page = client.simulate_get(path, headers=bearer())
+        seen += [each["id"] for each in page.json["refunds"]]
+        link = page.headers.get("link", "")
+        path = link[1:].partition(">")[0]
+
+    assert seen == [each.id for each in reversed(refunds)]
+
+
+def test_a_file_has_every_refund_and_no_formula(
+    client: TestClient, sqlite_store: SQLStore, refunds: list[Refund]
+) -> None:
+    """Also where there are several pages."""
+    for number in range(401):
+        _accepted(sqlite_store, -1, reference=f"more {number}")
+    sent = client.simulate_get("/v1/refunds/export", headers=bearer())
+    rows = list(csv.DictReader(sent.text.splitlines()))
+
+    assert sent.headers["content-type"] == "text/csv; charset=utf-8"
+    assert "refunds.csv" in sent.headers["content-disposition"]
+    assert len({row["id"] for row in rows}) == len(rows) == 404
+    assert rows[0]["id"] == refunds[2].id
+    assert rows[0]["reason"] == "'=cmd()"
+    assert (rows[0]["amount"], rows[0]["failure_code"]) == ("3.000000", "")
+    assert {row["tenant"] for row in rows} == {TENANT}
+
+
+def test_an_export_needs_the_scope_of_reading(client: TestClient) -> None:
+    given = bearer(scope="refunds:write")
+    refused = client.simulate_get("/v1/refunds/export", headers=given)
+    unknown = client.simulate_get("/v1/refunds/export?format=xml", headers=bearer())
+
+    assert refused.status_code == 403
+    assert (unknown.status_code, unknown.json["field"]) == (400, "format")
+
+
+def test_a_caller_receives_one_file_at_a_time(container: Container) -> None:
+    """The place is free again once the server is done, also if nothing was read."""
+    exports, resp = Exports(container.store), Response()
+    exports.send(resp, RefundFilter(), "csv", caller="a")
+    with pytest.raises(RateLimitedError):
+        exports.send(Response(), RefundFilter(), "csv", caller="a")
+    exports.send(Response(), RefundFilter(), "csv", caller="b")
+    stream: Any = resp.stream
+    stream.close()
+    stream.close()
+
+    exports.send(Response(), RefundFilter(), "csv", caller="a")
+
+
+def test_a_database_that_fails_is_an_error_and_no_empty_file(
+    sqlite_store: SQLStore,
+) -> None:
+    failing = altered(sqlite_store, search_refunds=StoreUnavailableError("no answer"))
+
+    exports = Exports(failing)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError):
+            exports.send(Response(), RefundFilter(), "csv", caller="a")
+
+
+# The explanation of a refund's status.
+
+MEMBERS = {
+    "refund", "summary", "next", "blocked_by", "attempts", "policy", "history",
+    "transactions", "nonce", "wallet", "nodes", "confirmations", "fees", "unanswered",
+    "stopped_at", "tenant_blocked_at",
+}  # fmt: skip
+
+
+@pytest.fixture
+def sent(paying: TestClient) -> str:
+    """The path of a refund that is in a node's pool."""
+    return str(post(paying, BODY).headers["location"])
+
+
+def test_an_explanation_has_all_members(paying: TestClient, sent: str) -> None:
+    refund = get(paying, sent).json
+    answer = get(paying, f"{sent}/explain")
+    found = answer.json
+
+    assert answer.status_code == 200
+    assert found.keys() == MEMBERS
+    assert found["refund"] == refund
+    assert found["summary"] == "1 of 1 nodes have it, and it waits to be mined."
+    assert found["next"]["what"].startswith("A worker broadcasts the same")
+    assert found["next"]["at"] == "2026-11-24T12:00:30.000000Z"
+    assert found["policy"] == {"allowed": True, "objection": None}
+    assert (found["blocked_by"], found["attempts"]) == (None, 0)
+    assert [move["status"] for move in found["history"]] == [
+        "queued",
+        "reserved",
+        "signed",
+        "broadcast",
+    ]
+    assert found["nonce"] == {"nonce": 0, "waits_for": []}
+    assert found["unanswered"] == {}
+
+
+def test_transactions_have_hash_and_fees(paying: TestClient, sent: str) -> None:
+    """Fees are decimal strings; the signed bytes are left out."""
+    refund = get(paying, sent).json
+    found = get(paying, f"{sent}/explain").json
+    (transaction,) = found["transactions"]
+
+    assert transaction == {
+        "tx_hash": refund["tx_hash"],
+        "attempt": 0,
+        "kind": "transfer",
+        "max_fee_per_gas": transaction["max_fee_per_gas"],
+        "max_priority_fee_per_gas": "100000000",
+        "gas_limit": transaction["gas_limit"],
+        "signed_at": "2026-11-24T12:00:00.000000Z",
+    }
+    assert re.fullmatch("[0-9]{10}", transaction["max_fee_per_gas"])
+    assert found["fees"]["max_fee_per_gas"] == transaction["max_fee_per_gas"]
+    assert found["fees"]["base_fee_per_gas"] == "1000000000"
+    required = int(found["fees"]["replacement_max_fee_per_gas"])
+    assert required * 8 >= int(transaction["max_fee_per_gas"]) * 9
+
+
+def test_nodes_and_wallet(paying: TestClient, sent: str, node: ScriptedChain) -> None:
+    refund = get(paying, sent).json
+    found = get(paying, f"{sent}/explain").json
+
+    assert found["nodes"] == [
+        {
+            "node": "node-1",
+            "trusted": True,
+            "error": None,
+            "head": 0,
+            "next_nonce": 0,
+            "pending_nonce": 1,
+            "transactions": {refund["tx_hash"]: "pending"},
+        }
+    ]
+    assert found["wallet"] == {
+        "chain_id": 31337,
+        "address": refund["sender"],
+        "next_nonce": 1,
+        "chain_next_nonce": 1,
+        "unseen": 0,
+        "paused_by": None,
+        "paused_at": None,
+        "foreign": [],
+    }
+
+
+def test_names_what_the_nodes_did_not_answer(
+    paying: TestClient, sent: str, node: ScriptedChain
+) -> None:
+    """The rest comes from the ledger."""
+    down = ChainUnavailableError("no node answers")
+    for method in ("pending_count", "latest_block", "fees", "views"):
+        node.fail(method, down)
+    answer = get(paying, f"{sent}/explain")
+    found = answer.json
+
+    assert answer.status_code == 200
+    assert found["unanswered"] == {
+        "wallet": "chain-unavailable",
+        "head": "chain-unavailable",
+        "fees": "chain-unavailable",
+    }
+    assert [each["error"] for each in found["nodes"]] == ["chain-unavailable"]
+    assert found["wallet"] is None
+    assert found["fees"] is None
+    assert len(found["transactions"]) == 1
+    assert len(found["history"]) == 4
+
+
+def test_names_refunds_with_earlier_nonces(
+    paying: TestClient, sent: str, node: ScriptedChain
+) -> None:
+    first = get(paying, sent).json
+    second = post(paying, BODY | {"reference": "second"}).headers["location"]
+    found = get(paying, f"{second}/explain").json
+
+    assert found["nonce"] == {
+        "nonce": 1,
+        "waits_for": [{"nonce": 0, "refund": first["id"], "status": "broadcast"}],
+    }
+    assert first["id"] in found["summary"]

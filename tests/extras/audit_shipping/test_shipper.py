@@ -1,17 +1,22 @@
-"""A shipper copies a real ledger's log to a bucket and to a folder."""
+"""A shipper copies a real ledger's log to a bucket and a folder, or does not start."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 
+import boto3  # type: ignore[import-untyped]
 import pytest
 from structlog.testing import capture_logs
 
-from api.extras.audit_shipping.places import Place, PlaceError, Stored
+from api.bootstrap import build_container
+from api.extras.audit_shipping import check_place, worker_loops
+from api.extras.audit_shipping.places import Place, PlaceError, Stored, open_place
 from api.extras.audit_shipping.reader import CHECKPOINTS, RECORDS, segment_name
-from api.extras.audit_shipping.shipper import DifferentError, Shipper
+from api.extras.audit_shipping.shipper import DifferentError, Shipper, check_shipping
 from signer.alerts import Alert, Alerts
 from signer.audit.shipping import LATE, NEVER
+from signer.errors import ConfigurationError, InvalidInputError
 from signer.ports.audit_journal import Checkpoint
 from tests.extras.audit_shipping.shipping import SETTINGS, Shipping
 from tests.fixtures.ledger import forge
@@ -292,3 +297,127 @@ def test_the_stored_name_has_twenty_digits(shipping: Shipping) -> None:
     shipping.process().ship()
 
     assert shipping.place.get(Stored(f"records/{1:020}.jsonl"))
+
+
+# The contract of places: a bucket (moto's server over HTTP) and a folder.
+
+
+def _names(place: Place, folder: str = "records/") -> list[str]:
+    return [each.name for each in place.list(folder)]
+
+
+def test_a_name_is_written_once(place: Place) -> None:
+    first, second = place.put("records/1", b"one"), place.put("records/1", b"two")
+
+    assert (first, second) == (True, False)
+    assert place.get(Stored("records/1")) == b"one"
+    assert place.get(Stored("records/1"), 2) == b"on"
+
+
+def test_names_are_listed_by_folder_and_in_order(place: Place) -> None:
+    assert _names(place) == []
+    for name in ("records/2", "checkpoints/1", "records/1"):
+        place.put(name, b"")
+
+    assert _names(place) == ["records/1", "records/2"]
+    assert _names(place, "checkpoints/") == ["checkpoints/1"]
+
+
+def test_what_is_missing_cannot_be_read(place: Place) -> None:
+    with pytest.raises(PlaceError, match=r"NoSuchKey|FileNotFound"):
+        place.get(Stored("records/1"))
+
+
+def test_two_writers_of_one_name_cannot_both_succeed(
+    url: str, opened_place: Callable[[str], Place]
+) -> None:
+    places = [opened_place(url), opened_place(url)]
+    written = [place.put("records/1", bytes([n])) for n, place in enumerate(places)]
+
+    assert sorted(written) == [False, True]
+
+
+def test_a_reader_gets_the_oldest_version(
+    s3: str, bucket: str, opened_place: Callable[[str], Place]
+) -> None:
+    """A thief can put another version above ours, and a delete marker above that."""
+    place = opened_place(f"s3://{bucket}/log")
+    place.put("records/1", b"ours")
+    place.put("records/2", b"ours")
+    client = boto3.client("s3", endpoint_url=s3, region_name="us-east-1")
+    client.put_object(Bucket=bucket, Key="log/records/1", Body=b"forged")
+    client.delete_object(Bucket=bucket, Key="log/records/1")
+    found = list(place.list("records/"))
+
+    assert [each.was_replaced for each in found] == [True, False]
+    assert [place.get(each) for each in found] == [b"ours", b"ours"]
+
+
+def test_a_lock_is_found_to_be_missing(
+    s3: str, bucket: str, opened_place: Callable[[str], Place]
+) -> None:
+    client = boto3.client("s3", endpoint_url=s3, region_name="us-east-1")
+    client.create_bucket(Bucket=f"{bucket}-open")
+
+    assert opened_place(f"s3://{bucket}").find_weakness() is None
+    weakness = opened_place(f"s3://{bucket}-open").find_weakness()
+    assert weakness == "the default retention of the bucket is missing"
+
+
+def test_a_place_that_does_not_answer_fails(tmp_path: Path, bucket: str) -> None:
+    closed = open_place(f"s3://{bucket}", "http://127.0.0.1:1", "us-east-1")
+    for place in (closed, open_place((tmp_path / "gone").as_uri(), None, None)):
+        with pytest.raises(PlaceError, match=r"\(\w+Error\)|\(FileNotFoundError\)"):
+            place.put("records/1", b"")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["s3://", "s3://a@b/c", "s3://b/c?x=1", "file://host/path", "https://x/y", "/x"],
+)
+def test_other_urls_are_refused(url: str) -> None:
+    with pytest.raises(InvalidInputError, match="must be s3://BUCKET/PREFIX"):
+        open_place(url, None, None)
+
+
+# What the start refuses, and what the doctor says about the shipped log.
+
+REFUSED = (
+    ({"AUDIT_SHIP_TO": "https://example.com"}, "AUDIT_SHIP_TO must be s3://"),
+    ({"AUDIT_SHIP_MAX_LAG": "30"}, "AUDIT_SHIP_MAX_LAG needs AUDIT_SHIP_TO"),
+    (
+        {"AUDIT_SHIP_TO": "file:///place", "APP_ENV": "production"},
+        "AUDIT_SHIP_TO needs AUDIT_SIGNING_KEY_FILE",
+    ),
+)
+
+
+@pytest.mark.parametrize(("environ", "problem"), REFUSED)
+def test_unusable_settings_are_refused(environ: dict[str, str], problem: str) -> None:
+    container = build_container({"APP_ENV": "test", **environ})
+
+    with pytest.raises(ConfigurationError, match=problem):
+        check_place(container, paying=True)
+
+
+@pytest.mark.parametrize("url", ["folder"], indirect=True)
+def test_the_doctor_says_what_is_not_shipped(shipping: Shipping) -> None:
+    """Nothing, then everything, then too little; and that it ended on purpose."""
+    url = shipping.place.url
+    on = build_container({"AUDIT_SHIP_TO": url, "APP_ENV": "test"})
+    off = build_container({"APP_ENV": "production"})
+    for container in (on, off):
+        container.store, container.ledger_clock = shipping.store, shipping.clock
+    never = check_shipping(off), check_shipping(on)
+    shipping.write(2)
+    shipping.process().ship()
+    good = check_shipping(on), check_shipping(off)
+    shipping.clock.now += timedelta(minutes=2)
+    late = check_shipping(on)
+    ended = [*worker_loops(off)], check_shipping(off)
+
+    assert never[0].cure is not None
+    assert never[1].code == late.code == Alert.SHIPPING_LATE
+    assert [each.cure for each in good] == [None, None]
+    assert good[1].detail == f"2 records are at {url}"
+    assert (ended[0], ended[1].detail) == ([], never[0].detail)
