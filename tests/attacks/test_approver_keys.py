@@ -93,18 +93,6 @@ Forge = Callable[[World, Approval], str]
 """Returns the signatures that the thief writes into the row."""
 
 
-def _unsigned(world: World, row: Approval) -> str:
-    return ""
-
-
-def _one_person_twice(world: World, row: Approval) -> str:
-    return f"{row.signatures}\n{row.signatures}"
-
-
-def _of_another_refund(world: World, row: Approval) -> str:
-    return str(_paid(world).signatures)
-
-
 def _of_the_thief(world: World, row: Approval) -> str:
     signed = SSHKey().sign(_text(world, row)).replace("\n", "")
     return f"{row.signatures}\napprove {signed}"
@@ -130,9 +118,9 @@ def _as_break_glass(world: World, row: Approval) -> str:
 
 
 FORGERIES: dict[str, Forge] = {
-    "unsigned": _unsigned,
-    "one person twice": _one_person_twice,
-    "of another refund": _of_another_refund,
+    "unsigned": lambda world, row: "",
+    "one person twice": lambda world, row: f"{row.signatures}\n{row.signatures}",
+    "of another refund": lambda world, row: str(_paid(world).signatures),
     "of a key of the thief": _of_the_thief,
     "of a key of the thief, under an id": _of_the_thief_under_an_id,
     "of another deployment": _of_another_deployment,

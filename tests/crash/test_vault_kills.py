@@ -95,7 +95,17 @@ def test_a_vault_pays_once(
     points: list[str],
 ) -> None:
     """Each refund is paid once or refused by the token; the books equal the chain."""
-    lab = _open(open_laboratory, empty_url, points)
+    lab = open_laboratory(
+        empty_url,
+        roles=(Role.REFUNDS, Role.SIGN, Role.ADMIN),
+        size=Size(hosts=1, web_workers=1, workers=2),
+        crash_at=points,
+        spares=2,
+        confirmations=_CONFIRMATIONS,
+        per_batch=_PER_BATCH,
+        settings=SETTINGS,
+        policy=RULES,
+    )
     rules = lab.rules
     assert rules is not None
     killer, dice = Killer(lab.supervisor, SEED, _WEIGHTS), random.Random(SEED)
@@ -130,20 +140,6 @@ def test_a_vault_pays_once(
     assert evidence.skipped, lab.explain("all batches paid all")
     assert len(evidence.marks) > len(evidence.batches), lab.explain("no batches")
     assert rotations.count(), lab.explain("no rotation")
-
-
-def _open(open_laboratory: Open, url: str, points: list[str]) -> Laboratory:
-    return open_laboratory(
-        url,
-        roles=(Role.REFUNDS, Role.SIGN, Role.ADMIN),
-        size=Size(hosts=1, web_workers=1, workers=2),
-        crash_at=points,
-        spares=2,
-        confirmations=_CONFIRMATIONS,
-        per_batch=_PER_BATCH,
-        settings=SETTINGS,
-        policy=RULES,
-    )
 
 
 def _let_a_batch_skip(lab: Laboratory, rules: VaultRules, miner: Miner) -> None:

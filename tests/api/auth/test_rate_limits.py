@@ -105,10 +105,6 @@ def pair(sqlite_url: str, clock: SettableClock) -> Iterator[list[Instance]]:
         instance.database.close()
 
 
-def _empty(database: Database) -> None:
-    database.write(lambda c: c.exec_driver_sql("DELETE FROM rate_counters").rowcount)
-
-
 def test_limits_invalid_tokens_of_one_peer(pair: list[Instance]) -> None:
     """H17: of 1,000 requests to two instances, 60 are verified."""
     answers = [pair[n % 2].request("/rotation", headers=_FORGED) for n in range(1000)]
@@ -349,7 +345,7 @@ def test_workers_share_a_limit(tmp_path: Path, database_url: str) -> None:
     )
     app = "tests.api.access_app:get_app()"
     database = Database(database_url, pool_size=1, timeout=5.0)
-    _empty(database)
+    database.write(lambda c: c.exec_driver_sql("DELETE FROM rate_counters").rowcount)
     database.close()
     with (
         Server(environ, app) as one,

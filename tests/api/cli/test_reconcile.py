@@ -208,10 +208,6 @@ def test_honest_refunds_have_no_difference(run: Run, shop: Shop) -> None:
     assert float(money["fees"]) > 0
 
 
-def _refused_but_paid(shop: Shop) -> None:
-    shop.change(shop.paid(), status="failed")
-
-
 def _cancelled_but_paid(shop: Shop) -> None:
     refund = shop.world.accepted()
     shop.change(refund, status="cancelled")
@@ -227,29 +223,9 @@ def _transfer_without_refund(shop: Shop) -> None:
     shop.transfer(RECIPIENT, 5)
 
 
-def _coin_without_refund(shop: Shop) -> None:
-    shop.spend(value=5)
-
-
-def _unknown_transaction(shop: Shop) -> None:
-    shop.spend(b"\x01\x02")
-
-
 def _foreign_transaction(shop: Shop) -> None:
     shop.spend(b"\x01\x02")
     shop.world.reconcile()
-
-
-def _wrong_amount(shop: Shop) -> None:
-    shop.change(shop.paid(), amount=12_500_001)
-
-
-def _wrong_recipient(shop: Shop) -> None:
-    shop.change(shop.paid(), recipient=RECIPIENT)
-
-
-def _wrong_block(shop: Shop) -> None:
-    shop.change(shop.paid(), block_hash="0x" + "00" * 32)
 
 
 def _confirmed_but_missing(shop: Shop) -> None:
@@ -320,18 +296,18 @@ def _balance_slot(shop: Shop, address: str) -> str:
     raise AssertionError("no slot has the balance")
 
 
-PLANTED: dict[str, Callable[[Shop], None]] = {
+PLANTED: dict[str, Callable[[Shop], object]] = {
     "refund-without-transfer": _refund_without_transfer,
     "confirmed-but-missing": _confirmed_but_missing,
     "transfer-without-refund": _transfer_without_refund,
-    "coin-without-refund": _coin_without_refund,
-    "unknown-transaction": _unknown_transaction,
+    "coin-without-refund": lambda shop: shop.spend(value=5),
+    "unknown-transaction": lambda shop: shop.spend(b"\x01\x02"),
     "foreign-transaction": _foreign_transaction,
-    "wrong-amount": _wrong_amount,
-    "wrong-recipient": _wrong_recipient,
-    "wrong-block": _wrong_block,
+    "wrong-amount": lambda shop: shop.change(shop.paid(), amount=12_500_001),
+    "wrong-recipient": lambda shop: shop.change(shop.paid(), recipient=RECIPIENT),
+    "wrong-block": lambda shop: shop.change(shop.paid(), block_hash="0x" + "00" * 32),
     "paid-twice": _paid_twice,
-    "refused-but-paid": _refused_but_paid,
+    "refused-but-paid": lambda shop: shop.change(shop.paid(), status="failed"),
     "refused-but-paid, without a nonce": _cancelled_but_paid,
     "mined-but-open": _mined_but_open,
     "fee-mismatch": _fee_mismatch,

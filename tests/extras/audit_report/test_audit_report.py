@@ -77,17 +77,13 @@ def _without(lines: Lines, word: bytes) -> Lines:
     return [*lines[:index], *lines[index + 1 :]]
 
 
-def _swapped(lines: Lines) -> Lines:
-    return [lines[0], lines[2], lines[1], *lines[3:]]
-
-
 CHANGES: dict[str, Callable[[Lines], Lines]] = {
     "a changed line": lambda lines: [
         line.replace(b'"token:bob"', b'"token:eve"', 1) for line in lines
     ],
     "a removed line": lambda lines: _without(lines, b"key-rotate-succeeded"),
     "an added line": lambda lines: [*lines[:5], lines[4], *lines[5:]],
-    "swapped lines": _swapped,
+    "swapped lines": lambda lines: [lines[0], lines[2], lines[1], *lines[3:]],
     "a longer period": lambda lines: [
         lines[0].replace(b'"to":"2027-01-01', b'"to":"2026-12-21'),
         *lines[1:],

@@ -65,13 +65,9 @@ def _sealer(container: Container) -> Sealer:
     return Sealer(store, container.checkpoint_settings, Alerts(store), container.clock)
 
 
-def _shown(page: str) -> list[int]:
-    return [int(each) for each in re.findall(r'"sequence soft">(\d+)<', page)]
-
-
 def test_the_newest_records_come_first(browser: Browser) -> None:
     page = browser.get("/console/audit").text
-    shown = _shown(page)
+    shown = [int(each) for each in re.findall(r'"sequence soft">(\d+)<', page)]
 
     assert shown == sorted(shown, reverse=True)
     assert len(shown) >= 4

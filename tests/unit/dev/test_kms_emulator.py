@@ -83,7 +83,11 @@ def test_digests_of_other_lengths_are_refused(
 )
 def test_a_disabled_key_is_refused(client: "KMSClient", state: str, code: str) -> None:
     """Also with a pending deletion, until it is enabled again."""
-    key = _create(client)
+    key = client.create_key(
+        KeySpec="ECC_SECG_P256K1",
+        KeyUsage="SIGN_VERIFY",
+        Tags=[{"TagKey": "for", "TagValue": "tests"}],
+    )["KeyMetadata"]["Arn"]
     if state == "Disabled":
         client.disable_key(KeyId=key)
     else:
@@ -166,14 +170,6 @@ def test_unsigned_requests_are_refused(kms_emulator: KMSEmulator) -> None:
     connection.close()
 
     assert answers == [(400, "MissingAuthenticationTokenException")] * 2
-
-
-def _create(client: "KMSClient") -> str:
-    return client.create_key(
-        KeySpec="ECC_SECG_P256K1",
-        KeyUsage="SIGN_VERIFY",
-        Tags=[{"TagKey": "for", "TagValue": "tests"}],
-    )["KeyMetadata"]["Arn"]
 
 
 OTHER_REGION = "eu-west-1"

@@ -15,16 +15,15 @@ from typing import Any
 import pytest
 from eth_abi.abi import encode
 
-from signer.chain.chain import Chain
 from signer.chain.erc20 import TRANSFER_EVENT, encode_transfer
 from signer.chain.vault import PAID_EVENT, SKIPPED_EVENT, Item, Reason, encode_pay
 from signer.errors import ChainUnavailableError, RowNotAuthenticError, StaleStateError
 from signer.model.refund import Refund, Status
 from signer.model.transaction import CLAIM_TIME
 from signer.model.wallet import NOOP_MEMO, PAID, Pause
-from signer.ports.chain import Log, MinedTransaction, Receipt
+from signer.ports.chain import Log, Receipt
 from signer.refunds import wallet_reconciliation
-from signer.refunds.wallet_reconciliation import LostItem, read_lost_items
+from signer.refunds.wallet_reconciliation import read_lost_items
 from tests.fixtures.ledger import forge
 from tests.fixtures.scripted_chain import TOKEN
 from tests.support.refunds import ACTOR, SECOND, VAULT, World, altered_chain
@@ -432,10 +431,6 @@ def _payouts(world: World) -> Counter[int]:
     return Counter(amount // 10**6 for _, amount in world.chain.payouts())
 
 
-def _first_alone(mined: MinedTransaction, chain: Chain) -> Sequence[LostItem]:
-    return read_lost_items(mined, chain)[:1]
-
-
 PLANTED: dict[str, tuple[object, str, Callable[..., object]]] = {
     "what was skipped counts as paid": (
         wallet_reconciliation,
@@ -450,7 +445,7 @@ PLANTED: dict[str, tuple[object, str, Callable[..., object]]] = {
     "the first mark is recognised alone": (
         wallet_reconciliation,
         "read_lost_items",
-        _first_alone,
+        lambda mined, chain: read_lost_items(mined, chain)[:1],
     ),
 }
 
