@@ -12,9 +12,6 @@ CORES := $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
 WORKERS ?= $(shell echo $$(($(CORES) < 5 ? $(CORES) + 1 : 6)))
 # These start programs or a chain, so `make check` leaves them to `make test`.
 SLOW := refunds/test_crashes refunds/test_on_chain startup/test_guard_everywhere
-# Extras whose tests reach lines of the core.
-LEDGERS := tests/extras/top_ups/test_top_ups.py \
-  $(addprefix tests/extras/restore/,test_evidence.py test_restored_calls.py test_restorer.py)
 PACKAGES := signer backends api softhsm dev bench tests clients/python
 # tests/support/distribution.py refines this.
 FORGE = $(firstword $(wildcard $(CURDIR)/node_modules/@foundry-rs/forge-*/bin))
@@ -53,8 +50,10 @@ check: lint ## Lint, and the tests of the core that start no program: under a mi
 
 # More, since those that prefer tests of processes wait most of the time.
 test: WORKERS := $(shell echo $$(($(CORES) < 5 ? $(CORES) + 6 : 10)))
-test: .venv/.ready node_modules/.ready programs ## All tests.
+test: .venv/.ready node_modules/.ready programs ## All tests; CORE_COVERAGE=1 measures the coverage of the core too.
+	@$(if $(CORE_COVERAGE),$(BIN)/coverage erase)
 	@$(PYTEST) --durations=25 $(ARGS)
+	@$(if $(CORE_COVERAGE),$(BIN)/coverage combine --quiet && $(BIN)/coverage report)
 
 compile: .venv/.ready ## Compile what the tests import once, which each of their workers would do.
 	@said=$$($(BIN)/python -m pytest -q --collect-only) || { tail -n 40 <<<"$$said"; exit 1; }
@@ -65,8 +64,8 @@ test-ten: .venv/.ready ## All tests ten times from fresh clones, in other orders
 test-bare: ## The tests that need other programs, as an ordinary user of a machine that has none.  Root only.
 	@.ci/bare-machine
 
-test-lowest: .venv-lowest/.ready node_modules/.ready ## The tests of the core and their coverage, on the oldest supported dependencies.
-	@.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q -m 'not soak and not nodes and not needs' --cov --cov-report=term signer tests/unit/signer $(LEDGERS)
+test-lowest: .venv-lowest/.ready node_modules/.ready ## The tests of the core on the oldest supported dependencies; ARGS names some.
+	@.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q -m 'not soak and not nodes and not needs' $(or $(ARGS),signer tests/unit/signer)
 
 nodes: .venv-servers/.ready node_modules/.ready ## What runs on geth and Hardhat too; the first time geth is compiled: three minutes of CPU.
 	@$(BIN)/python -m dev.programs geth edr
@@ -131,7 +130,7 @@ lock: .venv/.ready ## Resolve the dependencies again, a week behind the newest.
 	@UV=$(UV) requirements/lock
 
 clean: ## Remove everything that was made here, the development key included.
-	@rm -rf contracts/cache contracts/out .venv .venv-* .mutation test-ten test-ten.md site node_modules tests/*/*/node_modules .hotwallet .coverage .hypothesis \
+	@rm -rf contracts/cache contracts/out .venv .venv-* .mutation test-ten test-ten.md site node_modules tests/*/*/node_modules .hotwallet .coverage* .hypothesis \
 	  .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist
 	@find $(PACKAGES) -name __pycache__ -type d -exec rm -rf {} +
 

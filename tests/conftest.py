@@ -27,6 +27,7 @@ pytest_plugins = [
     "tests.fixtures.geth",
     "tests.contract.report",
     "tests.support.distribution",
+    "tests.support.core_coverage",
 ]
 
 

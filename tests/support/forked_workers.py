@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import coverage
 import pytest
 
 
@@ -77,6 +78,8 @@ def fork_workers(config: pytest.Config) -> None:
 
 def _serve(descriptor: int, count: int, arguments: Sequence[str]) -> None:
     """Collect the tests of *arguments*, and fork for *count* workers."""
+    if "CORE_COVERAGE" in os.environ:
+        coverage.Coverage().start()
     options = ("-n0", "--dist=no", "--junitxml=", "--collect-only", "-q")
     # After a failed import a second one would find the module, without its tests.
     if pytest.main([*arguments, *options]) not in _COLLECTED:
