@@ -2,7 +2,7 @@
 How often workers ask nodes and the database: idle, and for each confirmed refund.
 
 Time is simulated, so that the counts are the same in each run.  ``docs/explanation/
-performance.md`` has them, and what they cost.
+costs.md`` has them, and what they cost.
 """
 
 import math
