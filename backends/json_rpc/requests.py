@@ -150,7 +150,9 @@ def _simulate(node: Node, calls: Sequence[Call]) -> Sequence[int | ChainError]:
     Run *calls* as the transactions of one block, and return the limit of each.
 
     One that fails has an error, which the transactions before it may have caused.  A
-    node that fails to respond so is asked for single calls for a while.
+    node that fails to respond so is asked for single calls for a while.  It is an
+    exchange of its own: with other calls, a node that is too slow for it would not
+    answer those either.
     """
     found = attempt(lambda: send(partial(_run_block, calls=calls), node))
     if isinstance(found, ChainError):

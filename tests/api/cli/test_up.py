@@ -1,40 +1,28 @@
-"""``hotwallet up``, ``guard``, ``health`` and ``token``."""
+"""``hotwallet up``: API and worker as two processes that end together."""
 
 import contextlib
 import os
 import signal
-import socketserver
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Event
 
-import jwt
 import pytest
 
-from api.auth.dev_tokens import mint, provide_signing_key
-from api.bootstrap import build_container, record_start
+from api.auth.dev_tokens import mint
 from api.cli.worker import run_together
-from api.server.probe import connect_address
-from backends.sql import SQLStore
 from bench.processes import children
 from dev.kms_emulator import KMSEmulator
 from dev.ports import free_port
 from dev.stack import request
-from signer.config.settings import CREDENTIALS, Settings
-from tests.api.commands import Run
+from signer.config.settings import Settings
 from tests.api.service import BODY
 from tests.e2e.dependencies import kms_settings, prepared_networks, service_environ
 from tests.fixtures.chain import DevChain
-from tests.fixtures.ledger import forge
-from tests.support.forked_processes import run_command
-from tests.support.ledgers import seal, write_mac_key
 from tests.support.programs import ROOT
 from tests.support.waiting import eventually
 
@@ -50,8 +38,6 @@ while not ended:
     signal.pause()
 sys.exit(status)
 """
-
-
 """Writes its id to a file, and ends with a status when it gets SIGTERM."""
 
 
@@ -239,242 +225,3 @@ def test_a_refusal_ends_both(tmp_path: Path) -> None:
     assert process.returncode == 78
     assert b"refused: networks-misconfigured" in errors
     assert b"Traceback" not in errors
-
-
-# ``hotwallet guard``: its refusals, and what it says about a process of a role.
-
-NETWORKS = Path(__file__).parents[3] / "docker" / "networks.example.toml"
-
-
-@pytest.fixture
-def process_for_refunds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sqlite_url: str
-) -> pytest.MonkeyPatch:
-    """The environment of a process that serves refunds only, with a ledger."""
-    for name in CREDENTIALS:
-        monkeypatch.delenv(name, raising=False)
-    provide_signing_key(tmp_path / "private.pem", tmp_path / "public.pem")
-    for name, value in {
-        "APP_ENV": "test",
-        "SERVE_ROLE": "refunds",
-        "HOTWALLET_HOME": str(tmp_path),
-        "DATABASE_URL": sqlite_url,
-        "NETWORKS_FILE": str(NETWORKS),
-        "JWT_PUBLIC_KEY_FILE": str(tmp_path / "public.pem"),
-    }.items():
-        monkeypatch.setenv(name, value)
-    return monkeypatch
-
-
-@pytest.mark.usefixtures("process_for_refunds")
-def test_a_process_for_refunds_passes_without_a_key(
-    hotwallet: Run, tmp_path: Path
-) -> None:
-    """It opens no device, asks no node, and makes no token."""
-    shown, document = hotwallet("guard"), hotwallet("guard", "--json")
-
-    assert (shown.status, document.status) == (0, 0), shown.err
-    assert shown.out.splitlines()[0] == "ok: test, accepting refunds, without a key"
-    assert "warning" not in shown.err
-    assert {"ok": True, "role": "refunds", "address": None, "warnings": []}.items() <= (
-        document.json.items()
-    )
-    assert not (tmp_path / "softhsm").exists()
-
-
-def test_a_refused_start_is_recorded(
-    process_for_refunds: pytest.MonkeyPatch,
-    hotwallet: Run,
-    sqlite_store: SQLStore,
-    tmp_path: Path,
-) -> None:
-    """Once the log has begun: the limits of a new ledger need no approval."""
-    process_for_refunds.setenv("MAC_KEY_FILE", str(write_mac_key(tmp_path)))
-    process_for_refunds.setenv("REQUIRE_APPROVALS", "true")
-    record_start(build_container(), "worker")
-    forge(sqlite_store, "UPDATE accepted_limits SET document = '[]', version = 1")
-    found = []
-    for _ in range(2):
-        assert hotwallet("guard").status == 78
-        seal(sqlite_store)
-        found += [each.record.fields for each in sqlite_store.sealed(0, 9)]
-
-    (refusal,) = (each for each in found if each["event"] == "service-start-refused")
-    assert (refusal["actor"], refusal["outcome"]) == ("refunds", "limits-raised")
-    assert refusal["details"] == {"codes": "limits-raised"}
-
-
-def test_refusals_for_programs(
-    hotwallet: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Status 78, one object on standard output, and a line per refusal on stderr."""
-    monkeypatch.setenv("APP_ENV", "production")
-    monkeypatch.setenv("NETWORKS_FILE", str(tmp_path / "missing.toml"))
-    finished = hotwallet("guard", "--json")
-
-    codes = [refusal["code"] for refusal in finished.json["refusals"]]
-    messages = [refusal["message"] for refusal in finished.json["refusals"]]
-    assert (finished.status, finished.json["ok"]) == (78, False)
-    assert {"networks-misconfigured", "kms-not-configured"} <= set(codes)
-    assert finished.err.splitlines() == [
-        f"refused: {code}: {message}"
-        for code, message in zip(codes, messages, strict=True)
-    ]
-
-
-def test_both_files_are_reported_once(
-    hotwallet: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Limits of tenants need the networks, whose problem is not repeated."""
-    tenants = tmp_path / "tenants.toml"
-    monkeypatch.setenv("APP_ENV", "test")
-    monkeypatch.setenv("NETWORKS_FILE", str(tmp_path / "missing.toml"))
-    monkeypatch.setenv("TENANTS_FILE", str(tenants))
-    found = []
-    for text in ("", "[tenants.a]\nsubjects = ['a']"):
-        tenants.write_text(text, encoding="utf-8")
-        refusals = hotwallet("guard", "--json").json["refusals"]
-        found.append([refusal["code"] for refusal in refusals])
-
-    both, networks = found
-    assert both.count("networks-misconfigured") == 1
-    assert both.count("tenants-misconfigured") == 1
-    assert networks.count("networks-misconfigured") == 1
-    assert "tenants-misconfigured" not in networks
-
-
-# ``hotwallet health`` asks the API of its host, as the health check of the image.
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        body = b'{"status": "ok"}'
-        self.send_response(200 if self.path == "/healthz" else 503)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Log nothing."""
-
-    def address_string(self) -> str:
-        return "unix"
-
-
-class _UnixServer(socketserver.UnixStreamServer):
-    """The same on a Unix socket."""
-
-
-class _MailHandler(socketserver.BaseRequestHandler):
-    def handle(self) -> None:
-        self.request.sendall(b"220 mail.example.com\r\n")
-
-
-@contextmanager
-def _served(server: socketserver.BaseServer) -> Iterator[None]:
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def _health(bind: str, *options: str) -> tuple[int, str]:
-    environ = {"BIND": bind, "APP_ENV": "test", "HOTWALLET_NO_ENV_FILE": "1"}
-    finished = run_command(["health", *options], environ)
-    return finished.returncode, finished.stdout + finished.stderr
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    server = HTTPServer(("0.0.0.0", 0), _Handler)
-    with _served(server):
-        yield server.server_port
-
-
-def test_an_api_that_answers_is_healthy(port: int) -> None:
-    """Also if it listens on all addresses, as in a container."""
-    assert _health(f"0.0.0.0:{port}") == (0, '{"status": "ok"}\n')
-    assert _health(f"127.0.0.1:{port}")[0] == 0
-
-
-def test_it_may_be_alive_and_not_ready(port: int) -> None:
-    """The answer says why."""
-    assert _health(f"127.0.0.1:{port}", "--ready") == (1, '{"status": "ok"}\n')
-
-
-def test_a_unix_socket_is_asked_too(tmp_path: Path) -> None:
-    path = tmp_path / "api.sock"
-    with _served(_UnixServer(str(path), _Handler)):
-        assert _health(f"unix:{path}")[0] == 0
-
-
-def test_a_port_without_a_server_is_not_healthy() -> None:
-    status, output = _health(f"127.0.0.1:{free_port()}")
-
-    assert (status, output) == (1, "nothing answers at BIND (ConnectionRefusedError)\n")
-
-
-def test_another_protocol_is_not_healthy() -> None:
-    server = socketserver.TCPServer(("127.0.0.1", 0), _MailHandler)
-    with _served(server):
-        status, output = _health(f"127.0.0.1:{server.server_address[1]}")
-
-    assert (status, output) == (1, "nothing answers at BIND (ConnectionError)\n")
-
-
-def test_a_malformed_address_is_a_usage_error() -> None:
-    status, output = _health("here:there:80")
-
-    assert status == 2
-    assert "BIND is not HOST:PORT or unix:PATH" in output
-
-
-@pytest.mark.parametrize(
-    ("bind", "address"),
-    [
-        ("0.0.0.0:8080", ("127.0.0.1", 8080)),
-        (":8080", ("127.0.0.1", 8080)),
-        ("[::]:8080", ("::1", 8080)),
-        ("[::1]:8080", ("::1", 8080)),
-        ("tcp://10.0.0.1:80", ("10.0.0.1", 80)),
-        ("localhost", ("localhost", 8000)),
-    ],
-)
-def test_it_connects_to_where_the_api_listens(
-    bind: str, address: tuple[str, int]
-) -> None:
-    assert connect_address(bind) == address
-
-
-# ``hotwallet token`` mints tokens for development.
-
-
-@pytest.fixture
-def run(hotwallet: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setenv("APP_ENV", "test")
-    monkeypatch.setenv("JWT_ALGORITHM", "HS256")
-    monkeypatch.setenv("JWT_SECRET", "s" * 32)
-    return hotwallet
-
-
-def test_prints_the_token_alone(run: Run) -> None:
-    minted = run("token", "--role", "admin", "--subject", "alice").out.strip()
-    claims = jwt.decode(minted, options={"verify_signature": False})
-
-    assert (claims["sub"], claims["roles"]) == ("alice", ["admin"])
-
-
-def test_prints_what_the_token_grants_as_json(run: Run) -> None:
-    document = run("token", "--scope", "keys:rotate", "--seconds", "60", "--json").json
-
-    assert document.pop("token").count(".") == 2
-    assert document == {
-        "subject": "developer",
-        "roles": ["merchant"],
-        "scopes": ["keys:rotate"],
-        "expiresIn": 60,
-    }

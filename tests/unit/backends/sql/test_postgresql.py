@@ -1,39 +1,27 @@
-"""PostgreSQL as a shared ledger: errors without secrets, timeouts, and watches."""
+"""PostgreSQL as a shared ledger: reconnects, timeouts, privileges and watches."""
 
 import contextlib
-import logging
 import socket
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from threading import Barrier
-from urllib.parse import quote
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, Select, create_engine, literal, select
+from sqlalchemy import Connection
 
 from backends.sql import SQLStore
 from backends.sql import postgresql as postgresql_engines
 from backends.sql.advisory_locks import lock_chain
-from backends.sql.compiled_statements import CompiledStatements
-from backends.sql.errors import explain_connect_error
 from backends.sql.postgresql import UNHEARD_SECONDS
-from signer.errors import (
-    ConfigurationError,
-    HotWalletError,
-    StoreError,
-    StoreUnavailableError,
-)
+from signer.errors import ConfigurationError, StoreError, StoreUnavailableError
 from signer.model.refund import Status
 from signer.model.wallet import Pause
 from signer.ports.refund_store import Topic, Watch
-from tests.e2e.canaries import CANARIES, Detector, core, value
 from tests.fixtures.ledger import (
     accept,
     accepted,
@@ -46,9 +34,7 @@ from tests.fixtures.ledger import (
     reserved,
 )
 from tests.fixtures.ledger import claimed as claimed_from
-from tests.fixtures.plain_server import PlainServer
 from tests.fixtures.postgresql import PostgreSQL
-from tests.fixtures.tenant import Tenant
 from tests.support.ledgers import open_ledger
 from tests.support.waiting import eventually
 
@@ -309,7 +295,6 @@ def test_a_missing_driver_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 LONG = 20.0
-
 SOON = 5.0
 
 LISTENING = (
@@ -476,304 +461,3 @@ def test_closing_does_not_wait_for_a_frozen_server(
     """The thread may be waiting for it, and ends on its own."""
     with postgresql.frozen(), _quick():
         watching.close()
-
-
-# Errors of connections that a real PostgreSQL server refuses.
-
-USER, DATABASE = value("dsn-user"), value("dsn-database")
-
-PASSWORD = value("dsn-password-odd")
-
-# Too long for DNS, so that no resolver is called.
-NOWHERE = core("dsn-host") + ".x" * 120
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server with one user who has a password."""
-
-    folder: str
-    plain_port: int
-
-    def url(
-        self,
-        user: str = USER,
-        password: str = PASSWORD,
-        database: str = DATABASE,
-        place: str | None = None,
-        query: str = "",
-    ) -> str:
-        """Return the URL that works, with changes."""
-        login = f"{user}:{quote(password, safe='')}"
-        if place is None:
-            place, query = "", f"host={self.folder}&{query}"
-        return f"postgresql://{login}@{place}/{database}?{query}"
-
-
-@pytest.fixture(scope="module")
-def server(postgresql: PostgreSQL) -> Iterator[Server]:
-    """Return the session's server, where this module's user needs a password."""
-    with Tenant(postgresql, USER, PASSWORD, DATABASE) as tenant, PlainServer() as plain:
-        yield Server(str(tenant.server.folder), plain.port)
-
-
-def _connect_error(url: str) -> str:
-    store = open_ledger(url, timeout=1)
-    with pytest.raises(StoreUnavailableError) as caught:
-        store.check()
-    assert caught.value.__context__ is None
-    return str(caught.value)
-
-
-def test_the_right_url_works(server: Server) -> None:
-    """So each test below fails for its own reason only."""
-    open_ledger(server.url(), timeout=1).migrate()
-
-
-WRONG = {
-    "password": ({"password": value("dsn-password")}, "correct them in DATABASE_URL"),
-    "no password": ({"password": ""}, "requires a password"),
-    "user": ({"user": f"{USER}x"}, "the user does not exist"),
-    "database": (
-        {"user": "tests", "database": f"{DATABASE}x"},
-        "the database does not exist",
-    ),
-    "host": ({"place": NOWHERE}, "cannot be resolved"),
-    "port": ({"place": "127.0.0.1:1"}, "no server is listening"),
-    "port number": ({"place": "127.0.0.1:99999"}, "libpq does not accept"),
-    "socket": ({"place": "", "query": f"host=/{DATABASE}"}, "no server is listening"),
-    "sslmode": ({"query": f"sslmode={DATABASE}"}, "libpq does not accept"),
-    "option": ({"query": f"{DATABASE}=1"}, "libpq does not accept"),
-}
-
-
-@pytest.mark.parametrize(("changes", "cause"), WRONG.values(), ids=WRONG)
-def test_a_wrong_url_names_the_cause(
-    server: Server,
-    caplog: pytest.LogCaptureFixture,
-    changes: dict[str, str],
-    cause: str,
-) -> None:
-    """The error names the wrong part of the URL and shows no part of it."""
-    caplog.set_level(logging.INFO)
-
-    message = _connect_error(server.url(**changes))
-
-    assert cause in message
-    assert Detector(CANARIES.values()).found(message + caplog.text) == set()
-
-
-@pytest.mark.parametrize("mode", ["require", "verify-full"])
-def test_a_server_without_tls_is_refused(server: Server, mode: str) -> None:
-    """If sslmode requires TLS."""
-    place = f"127.0.0.1:{server.plain_port}"
-
-    message = _connect_error(server.url(place=place, query=f"sslmode={mode}"))
-
-    assert "does not support TLS" in message
-
-
-def test_a_host_name_that_is_too_long_is_refused(server: Server) -> None:
-    """The error omits a label over 63 characters, which Python's error quotes."""
-    with pytest.raises(ConfigurationError) as caught:
-        open_ledger(server.url(place=f"{core('dsn-host')}{'x' * 60}.invalid"))
-
-    assert Detector(CANARIES.values()).found(str(caught.value)) == set()
-
-
-MESSAGES = {
-    'FATAL:  role "x" is not permitted to log in': "ALTER ROLE ... LOGIN",
-    'FATAL:  permission denied for database "x"': "GRANT CONNECT",
-    'FATAL:  database "x" is not currently accepting connections': "ALTER DATABASE",
-    'FATAL:  no pg_hba.conf entry for host "x", user "y"': "no entry for this host",
-    "SSL error: certificate verify failed": "sslrootcert",
-    "connection timeout expired": "does not answer",
-    "FATAL:  sorry, too many clients already": "connections are in use",
-    "FATAL:  the database system is starting up": "wait until it is up",
-}
-
-
-def test_known_messages_are_explained() -> None:
-    """These causes are costly to produce with a real server."""
-    for message, cause in MESSAGES.items():
-        assert cause in str(explain_connect_error(message))
-
-
-PARAMETERS = [
-    'connection is bad: invalid sslmode value: "x"',
-    'connection is bad: invalid "ssl_min_protocol_version" value: "x"',
-    'connection is bad: invalid integer value "x" for connection option "port"',
-    'connection is bad: invalid port number: "99999"',
-    "connection is bad: invalid SSL protocol version range",
-    'connection is bad: definition of service "x" not found',
-    'invalid connection option "x"',
-    'invalid URI query parameter: "x"',
-    'invalid percent-encoded token: "%zz"',
-]
-
-
-def test_a_parameter_that_libpq_rejects_is_explained() -> None:
-    """The messages are those of libpq 18."""
-    for message in PARAMETERS:
-        assert "libpq does not accept" in str(explain_connect_error(message))
-
-
-UNKNOWN = [
-    "the server is not in the mood",
-    "received invalid response to SSL negotiation: H",
-    "expected authentication request from server, but received invalid byte",
-    "FATAL:  invalid startup packet layout",
-    "invalid SCRAM response (nonce mismatch)",
-]
-
-
-def test_an_unknown_message_is_not_passed_on() -> None:
-    """A peer whose answer is "invalid" does not mean that DATABASE_URL is wrong."""
-    assert [explain_connect_error(each) for each in UNKNOWN] == [None] * len(UNKNOWN)
-
-
-# The store's error messages contain no secrets.
-
-CANARY = "canary-Ledger"
-
-
-def _shown(work: Callable[[], object]) -> str:
-    """Return the traceback and the repr of the error of *work*."""
-    with pytest.raises(HotWalletError) as caught:
-        work()
-    error = caught.value
-    assert error.__cause__ is None
-    assert error.__context__ is None
-    lines = traceback.TracebackException.from_exception(error, capture_locals=False)
-    return "".join(lines.format()) + repr(error)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        f"postgresql://{CANARY}:{CANARY}@127.0.0.1:1/{CANARY}",
-        f"postgresql://{CANARY}:{CANARY}@/{CANARY}?host=/{CANARY}",
-        f"sqlite:////{CANARY}/{CANARY}.db",
-    ],
-)
-def test_an_unreachable_database_is_not_named(url: str) -> None:
-    """No error contains host, user, password, database or path."""
-    store = open_ledger(url, timeout=0.5)
-
-    assert CANARY not in _shown(store.check)
-    assert CANARY not in _shown(lambda: store.get("rf_0"))
-    assert CANARY not in repr(store)
-    assert CANARY not in repr(store._database)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        f"mysql://{CANARY}@{CANARY}/",
-        f"postgresql+asyncpg://{CANARY}@{CANARY}/",
-        f"{CANARY}",
-        f"postgresql://{CANARY}:port/",
-        f"sqlite:///file:{CANARY}?mode=memory&uri=true",
-        f"sqlite:///{CANARY}.db?timeout=1",
-        "sqlite://",
-        "sqlite:///:memory:",
-        "",
-    ],
-)
-def test_an_invalid_url_is_refused(url: str) -> None:
-    """The refusal has a code, and omits the URL."""
-    with pytest.raises(ConfigurationError) as caught:
-        open_ledger(url)
-
-    assert [refusal.code for refusal in caught.value.refusals] == [
-        "database-misconfigured"
-    ]
-    assert CANARY not in _shown(lambda: open_ledger(url))
-
-
-def test_a_failed_statement_shows_no_values(
-    store: SQLStore, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Neither the error nor a debug log contains them."""
-    caplog.set_level(logging.DEBUG, "sqlalchemy.engine")
-    invalid = queued(reason=CANARY, amount=0, reference=CANARY)
-
-    assert CANARY not in _shown(lambda: accept(store, invalid))
-    assert "INSERT INTO refunds" in caplog.text
-    assert CANARY not in caplog.text
-
-
-def test_a_number_that_no_column_holds_is_a_store_error(store: SQLStore) -> None:
-    invalid = queued(chain_id=2**63 + 4242, reason=CANARY)
-
-    with pytest.raises(StoreError) as caught:
-        accept(store, invalid)
-    assert str(invalid.chain_id) not in str(caught.value)
-    assert CANARY not in _shown(lambda: accept(store, invalid))
-
-
-def test_the_password_is_not_in_the_repr(postgresql_url: str) -> None:
-    store = open_ledger(postgresql_url.replace("tests@", f"tests:{CANARY}@"))
-    accepted(store)
-
-    assert CANARY not in repr(store)
-    assert CANARY not in repr(store._database)
-    store.close()
-
-
-# Statements are compiled once, however they are found.
-
-CONSTANT = select(literal(1).label("number"))
-
-
-def _build(number: int) -> Select[int]:
-    return select(literal(number).label("number"))
-
-
-@pytest.fixture
-def compiled() -> CompiledStatements:
-    """An empty cache."""
-    return CompiledStatements()
-
-
-@pytest.fixture
-def connection(compiled: CompiledStatements) -> Iterator[Connection]:
-    """A connection that uses it."""
-    with create_engine("sqlite://").connect() as opened:
-        yield opened.execution_options(compiled_cache=compiled)
-
-
-def test_statements_of_one_form_are_compiled_once(
-    compiled: CompiledStatements, connection: Connection
-) -> None:
-    """A constant is found again, and so is one that is built for each call."""
-    given = (CONSTANT, CONSTANT, _build(2), _build(3), CONSTANT)
-
-    results = [connection.execute(each).scalar_one() for each in given]
-
-    assert results == [1, 1, 2, 3, 1]
-    assert len(compiled) == 1
-
-
-def test_a_statement_is_compiled_for_the_parameters_that_it_gets(
-    compiled: CompiledStatements, connection: Connection
-) -> None:
-    """Other names of parameters are another text of the same statement."""
-    for _ in range(2):
-        assert connection.execute(CONSTANT).scalar_one() == 1
-        assert connection.execute(CONSTANT, {"unused": 5}).scalar_one() == 1
-
-    assert len(compiled) == 2
-
-
-def test_the_cache_is_bounded(
-    compiled: CompiledStatements, connection: Connection
-) -> None:
-    """Neither many forms of statements nor many objects of one form fill the memory."""
-    for i in range(2_500):
-        form = select(literal(i).label(f"number_{i}"))
-        assert connection.execute(form).scalar_one() == i
-        assert connection.execute(_build(i)).scalar_one() == i
-
-    assert 1 < len(compiled) <= 2_000
-    assert len(compiled._found) <= 2_000

@@ -1,59 +1,39 @@
-"""Start-up records, shipped logs and signed approvals, as an auditor reads them."""
+"""Start-up records, changes of the configuration, and the report for an auditor."""
 
 import io
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
-import rfc8785
 
 from api.logs import audit_logger
-from backends.sql import SQLStore
 from backends.sql.audit import AuditTables
-from signer.approvals import VALID_FOR
-from signer.audit.comparison import Comparison
 from signer.audit.configurations import Start, record_start, report_configurations
-from signer.audit.export import header_line
-from signer.audit.hash_chain import GENESIS
 from signer.audit.log import AuditLog
-from signer.audit.shipping import ShippingCondition
-from signer.audit.signed_approvals import ApprovalsVerdict, verify_approvals
 from signer.config.digest import Configuration
-from signer.errors import AuditNotShippedError
-from signer.model.approvers import Consent
-from signer.model.audit_record import Actor, AuditShipping, Operation, Purpose, Record
-from signer.ports.ledger import Ledger
-from tests.fixtures.ledger import forge
-from tests.support.approvers import SSHKey, approvers_of
-from tests.support.audit import ORIGIN, START, VERIFIER, chain, chain_lines, checkpoint
+from signer.model.audit_record import Operation, Purpose, Record
+from tests.support.audit import START
 from tests.support.ledgers import seal
 from tests.support.refunds import FakeClock
 from tests.support.ring import SILENCE
 from tests.support.signings import DIGEST, SUBJECT
-from tests.unit.signer.test_signed_approvals import Signing
 
 
 OLD = Configuration.of(networks={"local": {"max_amount": "1000"}})
-
 NEW = Configuration.of(networks={"local": {"max_amount": "900000"}})
-
 SECRETIVE = Configuration.of(
     tenants={
         "pay-token": {"PIN": "999999999999", "eu-west-1": {"secret": "5000"}},
         "password": {"max_amount": "7"},
     }
 )
-
 RAISED = Configuration.of(
     tenants={
         "pay-token": {"PIN": "999999999998", "eu-west-1": {"secret": "6000"}},
         "password": {"max_amount": "8"},
     }
 )
-
 WORKER = Start("worker", "1.2.3", "production")
 
 
@@ -297,217 +277,3 @@ def test_a_self_test_needs_no_start(host: _Host) -> None:
         host.sign(NEW, operation)
 
     assert report_configurations(host.records()).uses == []
-
-
-# A signature needs a log that is shipped; and a log is compared with that.
-
-LINKS = chain(5)
-
-
-@dataclass
-class Process:
-    """A process that may sign for ten seconds after all was shipped."""
-
-    store: Ledger
-    clock: FakeClock
-    row: AuditShipping | None = None
-
-    def __post_init__(self) -> None:
-        longest = timedelta(seconds=10)
-        timer = lambda: self.clock().timestamp()  # noqa: E731
-        self.require = ShippingCondition(self.store, longest, self.clock, timer)
-
-    def ship(self, *, place: str = "file:///place") -> None:
-        new = AuditShipping(1, place, 0, GENESIS, self.clock())
-        self.row = self.store.keep_shipping(self.row, new)
-
-    def may_sign(self, *, after: float = 0) -> bool:
-        self.clock.advance(seconds=after)
-        try:
-            self.require()
-        except AuditNotShippedError:
-            return False
-        return True
-
-
-@pytest.fixture
-def process(empty: Callable[[], Ledger], clock: FakeClock) -> Process:
-    return Process(empty(), clock)
-
-
-def test_signatures_need_that_all_was_shipped_lately(process: Process) -> None:
-    """A process does not sign later than the row permits, however old its reading."""
-    never = process.may_sign()
-    process.ship()
-    may = [process.may_sign(after=seconds) for seconds in (0, 9.9, 0.1)]
-    process.ship()
-
-    assert (never, may, process.may_sign()) == (False, [True, True, False], True)
-
-
-def test_a_clock_that_was_put_back_permits_nothing(process: Process) -> None:
-    """What was shipped by the time of the wrong clock is not all of today's."""
-    process.clock.advance(seconds=4)  # Processes read the ledger's clock apart.
-    process.ship()
-    process.clock.advance(seconds=-4)
-    small = Process(process.store, process.clock).may_sign()
-    process.clock.advance(seconds=86_400)
-    process.ship()
-    process.clock.advance(seconds=-86_400)
-    other = Process(process.store, process.clock)
-    wrong = [other.may_sign(after=seconds) for seconds in (0, 5, 60)]
-    process.ship()
-
-    assert (small, wrong, other.may_sign()) == (True, [False, False, False], True)
-
-
-def test_a_row_that_another_program_wrote_permits_nothing(process: Process) -> None:
-    process.ship()
-    later = "complete_at = '2099-01-01T00:00:00.000000+00:00', version = version + 1"
-    forge(process.store, f"UPDATE audit_shipping SET {later}")
-
-    assert not process.may_sign()
-
-
-def test_a_log_that_is_not_shipped_any_more_permits_nothing(process: Process) -> None:
-    process.ship(place="")
-
-    assert not process.may_sign()
-
-
-def _compare(shipped: int, other: list[bytes]) -> Comparison:
-    comparison = Comparison()
-    lines = [header_line(ORIGIN), *chain_lines(LINKS[:shipped])]
-    assert list(comparison.remember(lines)) == lines
-    assert list(comparison.compare(other)) == other
-    return comparison
-
-
-def test_a_log_that_goes_on_after_the_shipped_one_is_the_same() -> None:
-    same = _compare(3, [header_line(ORIGIN), *chain_lines(LINKS)])
-
-    assert (same.difference(), same.unshipped) == (None, 2)
-
-
-def test_a_missing_end_and_the_first_other_record_are_differences() -> None:
-    short = _compare(5, chain_lines(LINKS[:3]))
-    lines = [*chain_lines(LINKS[:2]), *chain_lines(chain(5))[2:]]
-    forked = _compare(5, lines)
-    missing, other = short.difference(), forked.difference()
-
-    assert missing is not None
-    assert (missing.code, missing.sequence, short.unshipped) == ("missing", 4, 0)
-    assert other is not None
-    assert (other.code, other.sequence, other.line) == ("forked", 3, 3)
-
-
-def test_the_checkpoints_of_a_trusted_key_are_selected() -> None:
-    ours = checkpoint(LINKS, 2).note
-
-    assert VERIFIER.select(["forged", ours]) == [ours]
-
-
-# An auditor verifies who approved what, with an export and the approvers' file.
-
-SIGNER = Actor("token:bob")
-
-
-@pytest.fixture
-def system(sqlite_store: SQLStore) -> Signing:
-    return Signing(sqlite_store)
-
-
-def _records(system: Signing) -> list[Record]:
-    while seal(system.store):
-        pass
-    return [each.record for each in system.store.sealed(0, 1000)]
-
-
-def _verdict(system: Signing, *files: Any) -> ApprovalsVerdict:
-    return verify_approvals(_records(system), files or [system.file])
-
-
-def _changed(record: Record, **details: Any) -> Record:
-    fields = record.fields
-    fields["details"] |= details
-    return replace(record, body=rfc8785.dumps(fields).decode())
-
-
-def test_what_enough_people_signed_is_verified(system: Signing) -> None:
-    """Also after the request was repeated; one of two signatures is not enough."""
-    system.ask()
-    system.give("alice")
-    system.clock.advance(VALID_FOR.total_seconds())
-    system.ask()
-    system.give("alice")
-    system.give("bob")
-    system.make()
-
-    assert _verdict(system) == ApprovalsVerdict(1, [])
-    assert _verdict(system).is_good
-
-
-def test_an_emergency_is_verified(system: Signing) -> None:
-    system.ask()
-    system.give("carol", Consent.BREAK_GLASS)
-    system.make()
-
-    assert _verdict(system) == ApprovalsVerdict(1, [])
-
-
-def test_a_removed_key_is_verified_with_the_file_of_its_time(system: Signing) -> None:
-    system.ask()
-    system.give("alice")
-    system.give("bob")
-    system.make()
-    now = approvers_of(alice=system.keys["alice"], dave=SSHKey())
-
-    assert _verdict(system, now, system.file).is_good
-    (without, unused) = _verdict(system, now).problems
-    assert "a key that APPROVERS_FILE does not have" in without
-    assert "was used 1 times, and enough people have signed it 0 times" in unused
-
-
-def test_tokens_approved_until_the_first_signature(system: Signing) -> None:
-    """After it, a use without signatures is one of a host that made it up."""
-    system.approvers = None
-    system.ask()
-    system.approvals().approve(system.proposal.digest, SIGNER.because("checked"))
-    system.make()
-    assert _verdict(system) == ApprovalsVerdict(0, [])
-    system.approvers = system.file
-    system.clock.advance(VALID_FOR.total_seconds())
-    system.ask()
-    system.give("alice")
-    system.approvers = None
-    system.approvals().approve(system.proposal.digest, SIGNER.because("checked"))
-    system.make()
-
-    (problem,) = _verdict(system).problems
-    assert "was used 1 times" in problem
-
-
-@pytest.mark.parametrize(
-    ("details", "problem"),
-    [
-        ({"proposal": '{"action":"keys-revoke"}'}, "the digest is not that"),
-        ({"signed": "yes"}, "must be a signature"),
-        ({"expires_at": "2026-12-24T12:00:00+00:00"}, "is not one of what alice"),
-        ({"expires_at": "soon"}, "none of a signed approval"),
-        ({"proposal": "{}"}, "none of a signed approval"),
-    ],
-)
-def test_a_changed_record_proves_nothing(
-    system: Signing, details: dict[str, str], problem: str
-) -> None:
-    """By a program that can compute the hashes again."""
-    system.ask()
-    system.give("alice")
-    *others, last = _records(system)
-    verdict = verify_approvals([*others, _changed(last, **details)], [system.file])
-
-    assert json.loads(last.body)["details"]["approver"] == "alice"
-    assert verdict.signed == 0
-    assert problem in verdict.problems[0]
-    without = verify_approvals([*others, last], [])
-    assert "there is no file of approvers" in without.problems[0]
