@@ -6,6 +6,8 @@ With ``CORE_COVERAGE`` set, the process that forks the workers measures what it 
 third more CPU time, and a run of their own is not needed.
 """
 
+import functools
+import sys
 from collections.abc import Generator
 
 import coverage
@@ -46,8 +48,19 @@ class _Measurement:
 
     def _switch(self, runs: bool) -> None:
         if runs is not self._runs:
+            if runs:
+                _forget_answers()
             (self._coverage.start if runs else self._coverage.stop)()
             self._runs = runs
+
+
+def _forget_answers() -> None:
+    """Empty the caches of the core: an answer from another test runs no line."""
+    for name, module in sys.modules.items():
+        if name.startswith("signer."):
+            for value in vars(module).values():
+                if isinstance(value, functools._lru_cache_wrapper):
+                    value.cache_clear()
 
 
 def pytest_configure(config: pytest.Config) -> None:
