@@ -10,6 +10,7 @@ it, so it leaves no gap.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,15 +30,14 @@ from backends.sql.statements import (
     INSERT_MEMBERSHIP,
     INSERT_MOVES,
     RESERVE_TRANSACTION,
-    UNCHANGED,
     Values,
     fields_of,
     had_others_than,
     names_stopped_token,
     parameter,
-    parameters,
     record_values,
     refund_values,
+    update_unchanged,
 )
 from backends.sql.tables import keys, refunds, transactions, unrecorded, wallets
 from backends.sql.validation import is_address
@@ -81,14 +81,13 @@ def _may_reserve() -> tuple[Any, ...]:
         unrecorded.c.chain_id == chain_id, unrecorded.c.memo == memo
     )
     tenant = parameter(refunds, "tenant")
-    # A refund is paid by the active key, a sweep by a former one.
-    current = "keys.state = 'active' AND NOT :sweeps"
-    former = "keys.state IN ('draining', 'retired') AND :sweeps"
     sweeps = sa.bindparam("sweeps", type_=sa.Boolean)
-    may_pay = sa.text(f"({current} OR {former})").bindparams(sweeps)
+    # A refund is paid by the active key, a sweep by a former one.
+    current = sa.text("keys.state = 'active'") & ~sweeps
+    former = sa.text("keys.state IN ('draining', 'retired')") & sweeps
     # A failover may have pinned the same address to another key id.
     pinned = keys.c.key_id == parameter(transactions, "key_id")
-    active = sa.exists().where(keys.c.address == sender, pinned, may_pay)
+    active = sa.exists().where(keys.c.address == sender, pinned, current | former)
     # A sweep is reserved only while its recipient is still the active key.
     recipients = keys.alias("recipients")
     is_active = (
@@ -109,14 +108,11 @@ def _may_reserve() -> tuple[Any, ...]:
     )
 
 
-_RESERVE = UNCHANGED.where(
-    refunds.c.state == PaymentState.QUEUED, *_may_reserve()
-).values(parameters(refunds, (*ASSIGNED, "nonce")))
-
-_RESERVED = sa.select(refunds.c.id).where(
-    refunds.c.chain_id == parameter(refunds, "chain_id"),
-    refunds.c.sender == parameter(refunds, "sender"),
-    refunds.c.nonce >= sa.bindparam("first", type_=refunds.c.nonce.type),
+_RESERVE = update_unchanged(
+    refunds,
+    (*ASSIGNED, "nonce"),
+    refunds.c.state == PaymentState.QUEUED,
+    *_may_reserve(),
 )
 
 
@@ -184,10 +180,11 @@ def reserve_together(
         for some, transaction in zip(batches.composed, reserved, strict=True)
         for each, after in zip(some, transaction.payments, strict=True)
     ]
-    if execute(connection, _RESERVE, rows).rowcount != len(rows):
-        first = {**rows[0], "first": wallet.next_nonce}
-        done = {row.id for row in connection.execute(_RESERVED, first)}
-        raise _UnreservedError({row["refunds_id"] for row in rows} - done)
+    # In the order in which workers save them.
+    rows.sort(key=itemgetter("refunds_id"))
+    done = execute(connection, _RESERVE, rows).scalars().all()
+    if len(done) != len(rows):
+        raise _UnreservedError({row["refunds_id"] for row in rows} - {*done})
     spendings.save()
     inserted = [
         {**fields_of(transactions, each), "payments": len(each.payments)}

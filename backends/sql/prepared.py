@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import StatementError
 from sqlalchemy.sql.visitors import iterate, replacement_traverse
 from sqlalchemy.types import TypeEngine
@@ -53,6 +54,28 @@ def given_rows(columns: Mapping[str, TypeEngine[Any]]) -> sa.TableValuedAlias:
     return found.render_derived(name="given_rows", with_types=True)
 
 
+def _give(rows: Any) -> tuple[sa.TableValuedAlias, Any]:
+    """Return given rows, and *rows* with their columns in place of its parameters."""
+    binds = {
+        each.key: each.type
+        for each in iterate(rows)
+        if isinstance(each, sa.BindParameter) and each.required
+    }
+    given = given_rows(binds)
+
+    def give(element: Any, **_: Any) -> Any:
+        if isinstance(element, sa.BindParameter) and element.required:
+            # Text, so that no query in *rows* reads the given rows itself.
+            return sa.literal_column(f"{given.name}.{element.key}", element.type)
+        return None
+
+    return given, replacement_traverse(rows, {}, give)
+
+
+# OFFSET keeps PostgreSQL from planning a query together with the one around it.
+_APART: sa.ColumnElement[Any] = sa.literal_column("0")
+
+
 class RowInsert:
     """
     Inserts rows into *table*; *row* has the parameter of each column.
@@ -71,35 +94,80 @@ class RowInsert:
         self._row = row
         self._conditions = conditions
 
-    def of_dialect(self, name: str) -> sa.Executable:
+    def of_dialect(self, name: str) -> Any:
         """Return a statement for one execution, or on PostgreSQL for any number."""
         if name != POSTGRESQL and not self._conditions:
             # Inline: no value that the database sets is returned.
             return sa.insert(self._table).values(self._row).inline()
-        rows: Any = sa.select(*self._row.values()).where(*self._conditions)
+        row = (value.label(column) for column, value in self._row.items())
+        rows: Any = sa.select(*row).where(*self._conditions)
         if name == POSTGRESQL:
-            binds = [
-                each for each in iterate(rows) if isinstance(each, sa.BindParameter)
-            ]
-            given = given_rows({each.key: each.type for each in binds})
-
-            def give(element: Any, **_: Any) -> Any:
-                is_bind = isinstance(element, sa.BindParameter)
-                return given.c[element.key] if is_bind else None
-
-            rows = replacement_traverse(rows, {}, give)
+            given, rows = _give(rows)
             if self._conditions:
-                # OFFSET keeps PostgreSQL from reading the other table as a whole.
-                found = rows.offset(sa.literal_column("0")).lateral("found")
+                # Or PostgreSQL might read the other table as a whole.
+                found = rows.offset(_APART).lateral("found")
                 rows = sa.select(*found.c).select_from(given.join(found, sa.true()))
+            else:
+                rows = rows.select_from(given)
         return sa.insert(self._table).from_select([*self._row], rows)
+
+
+class RowUpdate:
+    """
+    Updates the row of *table* with the primary key *key* if it fulfils *conditions*.
+
+    *key* and *row* have the parameters of columns.  With an empty *row*, it locks the
+    row instead.  It returns the key of each row that it has found.
+    """
+
+    def __init__(
+        self,
+        table: sa.Table,
+        key: Mapping[str, sa.BindParameter[Any]],
+        row: Mapping[str, sa.BindParameter[Any]],
+        *conditions: sa.ColumnElement[bool],
+    ) -> None:
+        self._table = table
+        self._key = key
+        self._row = row
+        self._conditions = conditions
+
+    def of_dialect(self, name: str) -> Any:
+        """Return a statement for one execution, or on PostgreSQL for any number."""
+        key = [self._table.c[each] for each in self._key]
+        has_key = (column == self._key[column.name] for column in key)
+        is_found = (*has_key, *self._conditions)
+        rows: Any = sa.select(*key).where(*is_found)
+        update = sa.update(self._table).returning(*key)
+        if name != POSTGRESQL:
+            # A transaction that writes has locked everything.
+            return update.where(*is_found).values(self._row) if self._row else rows
+        row = (bind.label(f"new_{column}") for column, bind in self._row.items())
+        given, rows = _give(rows.add_columns(*row))
+        # As an UPDATE locks them, and in the order in which they are given, so that two
+        # processes do not deadlock.
+        locked = rows.with_for_update(key_share=True).lateral("locked")
+        # True of each, and yet PostgreSQL expects one row then instead of 100, and uses
+        # the indexes, also those of a new table.
+        [first, *_] = (given.c[bind.key] for bind in self._key.values())
+        is_given = first == sa.any_(postgresql.array([first]))
+        rows = sa.select(*locked.c).select_from(given.join(locked, is_given))
+        if not self._row:
+            return rows
+        new = rows.offset(_APART).subquery("changed").c
+        has_key = (column == new[column.name] for column in key)
+        values = {column: new[f"new_{column}"] for column in self._row}
+        return update.where(*has_key).values(values)
+
+
+RowStatement = RowInsert | RowUpdate
 
 
 class _Prepared:
     """The text of a statement for one dialect, and how its parameters are converted."""
 
     def __init__(self, statement: Any, dialect: sa.Dialect) -> None:
-        if isinstance(statement, RowInsert):
+        if isinstance(statement, RowStatement):
             statement = statement.of_dialect(dialect.name)
         compiled = statement.compile(dialect=dialect)
         self.text = str(compiled)
@@ -111,22 +179,25 @@ class _Prepared:
             places = [names.index(name) + 1 for name in compiled.positiontup]
             numbered = [f"{a}?{b}" for a, b in zip(parts, places, strict=True)]
             self.text = "".join([*numbered, last])
-        binds = [compiled.binds[name] for name in names]
-        if any(each.expanding for each in binds):
+        binds = {name: compiled.binds[name] for name in names}
+        if any(each.expanding for each in binds.values()):
             raise TypeError("a list of values is not part of a prepared text")
         # Values that are part of the statement.
         self._fixed = {
-            name: each.value
-            for name, each in zip(names, binds, strict=True)
+            name: (_converter(each.type, dialect) or _same)(each.value)
+            for name, each in binds.items()
             if not each.required
         }
-        types = {name: each.type for name, each in zip(names, binds, strict=True)}
+        types = {name: each.type for name, each in binds.items()}
         given = types.get(_ROWS)
         self._takes_all = isinstance(given, _GivenRows)
         if isinstance(given, _GivenRows):
             types = {**given.columns}
-        self._names = [*types] if self._takes_all else [*names]
-        self._converters = [_converter(types[name], dialect) for name in self._names]
+        self._names = [*types]
+        self._converters = [
+            None if name in self._fixed else _converter(type_, dialect)
+            for name, type_ in types.items()
+        ]
 
     def parameters(self, rows: Iterable[Mapping[str, Any]]) -> Any:
         """
@@ -139,7 +210,7 @@ class _Prepared:
         values = [self._values(row) for row in rows]
         if self._takes_all:
             named = [dict(zip(self._names, each, strict=True)) for each in values]
-            return {_ROWS: _JSON.encode(named)}
+            return {_ROWS: _JSON.encode(named), **self._fixed}
         found: list[Any]
         if self._is_positional:
             found = [tuple(each) for each in values]
@@ -148,7 +219,7 @@ class _Prepared:
         return found if len(found) > 1 else found[0]
 
     def _values(self, row: Mapping[str, Any]) -> list[Any]:
-        if self._fixed:
+        if self._fixed and not self._takes_all:
             row = {**row, **self._fixed}
         try:
             return [
@@ -157,6 +228,10 @@ class _Prepared:
             ]
         except ValueError as e:
             raise StatementError("a value is not valid", self.text, None, e) from None
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _converter(
@@ -169,12 +244,12 @@ def _converter(
 
 # Equal for all engines of a dialect.  The statements are those of modules, so it is
 # bounded.
-_prepared: dict[tuple[sa.Executable | RowInsert, str], _Prepared] = {}
+_prepared: dict[tuple[sa.Executable | RowStatement, str], _Prepared] = {}
 
 
 def execute(
     connection: sa.Connection,
-    statement: sa.Executable | RowInsert,
+    statement: sa.Executable | RowStatement,
     rows: Iterable[Mapping[str, Any]],
 ) -> sa.CursorResult[Any]:
     """

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from backends.sql import audit_rows
 from backends.sql.hold_checks import is_stopped, is_token_stopped
-from backends.sql.prepared import RowInsert, given_rows
+from backends.sql.prepared import RowInsert, RowStatement, RowUpdate, given_rows
 from backends.sql.refund_rows import NONCE, same_nonce
 from backends.sql.tables import (
     ACCEPTED,
@@ -42,8 +42,6 @@ from signer.row_macs import RowMACs
 
 Values = Mapping[str, Any]
 
-Statement = sa.Executable | RowInsert
-
 # The columns that may change.  No statement sets any other: what is paid, and with
 # which nonce and key, stays as it is.
 _MOVED = ("updated_at", "version", "due_at", "attempts", "blocked_by")
@@ -64,11 +62,14 @@ def parameters(table: sa.Table, names: Sequence[str]) -> dict[str, Any]:
     return {name: parameter(table, name) for name in names}
 
 
-def _unchanged(table: sa.Table) -> sa.Update:
+def update_unchanged(
+    table: sa.Table, names: Sequence[str], *conditions: Any
+) -> RowUpdate:
     """Return the update of a row that still has the version that was read."""
+    key = parameters(table, table.primary_key.columns.keys())
     before = sa.bindparam(f"{table.name}_before", type_=table.c.version.type)
-    key = (each == parameter(table, each.name) for each in table.primary_key)
-    return sa.update(table).where(*key, table.c.version == before)
+    is_unchanged = table.c.version == before
+    return RowUpdate(table, key, parameters(table, names), is_unchanged, *conditions)
 
 
 def _membership(payment_id: Any, *conditions: Any) -> Any:
@@ -141,40 +142,45 @@ def _pays(*conditions: Any) -> Any:
 _IS_ELSEWHERE = _membership(refunds.c.id, _is_other(refunds.c.__getitem__), _MAY_PAY)
 
 
-UNCHANGED = _unchanged(refunds)
-
 # A revocation frees a nonce, which another refund may get while a process still holds
 # the deleted transaction: versions begin at 0 again.
-_UNCHANGED_TRANSACTION = _unchanged(transactions).where(
-    transactions.c.composition == parameter(transactions, "composition")
+_update_transaction = partial(
+    update_unchanged,
+    transactions,
+    SAVED_TRANSACTION,
+    transactions.c.composition == parameter(transactions, "composition"),
 )
 
-SAVE = UNCHANGED.values(parameters(refunds, SAVED))
+SAVE = update_unchanged(refunds, SAVED)
 """Changes the state of a refund, or when it is due."""
 
-RELEASE = UNCHANGED.values(parameters(refunds, (*SAVED, "sender", "nonce", "position")))
+RELEASE = update_unchanged(refunds, (*SAVED, "sender", "nonce", "position"))
 """Takes a refund out of its final transaction, which has not paid it."""
 
-KEEP = UNCHANGED.where(
-    *(refunds.c[name] == parameter(refunds, name) for name in NONCE)
-).values(version=refunds.c.version)
+_PLACE = (*NONCE, "position")
+
+# With its position, PostgreSQL finds it alone in either index.
+KEEP = update_unchanged(
+    refunds, (), *(refunds.c[name] == parameter(refunds, name) for name in _PLACE)
+)
 """Requires that a refund is unchanged and in its transaction, and locks its row."""
 
-_place = UNCHANGED.where(
-    sa.text(state_in(*(each.state for each in UNRESERVED)))
-).values(parameters(refunds, (*ASSIGNED, "nonce")))
-
-PLACE = _place.where(~is_elsewhere(), ~_is_taken(transactions), ~_is_taken(attempts))
+PLACE = update_unchanged(
+    refunds,
+    (*ASSIGNED, "nonce"),
+    sa.text(state_in(*(each.state for each in UNRESERVED))),
+    ~is_elsewhere(),
+    ~_is_taken(transactions),
+    ~_is_taken(attempts),
+)
 """Gives a refund without a nonce a known one, which it had before a restore."""
 
-SAVE_TRANSACTION = _UNCHANGED_TRANSACTION.values(
-    parameters(transactions, SAVED_TRANSACTION)
-)
+SAVE_TRANSACTION = _update_transaction()
 """Changes the status of a transaction, or when it is due."""
 
 # Signed bytes that are not recorded are not broadcast.  A no-op consumes the nonce of a
 # transfer of a held token.  One statement changes both kinds in the order of nonces.
-RECORD = SAVE_TRANSACTION.where(
+RECORD = _update_transaction(
     ~_pays(_IS_ELSEWHERE),
     ~is_stopped(parameter(transactions, "chain_id")),
     sa.or_(
@@ -195,7 +201,7 @@ ADOPT_TRANSACTION = RowInsert(
 INSERT_MEMBERSHIP = RowInsert(
     transaction_payments,
     {
-        **{name: parameter(refunds, name) for name in (*NONCE, "position")},
+        **parameters(refunds, _PLACE),
         "payment_id": parameter(refunds, "id"),
     },
 )
@@ -270,7 +276,7 @@ HAS_FORGED_ATTEMPT = sa.select(
 )
 """Whether a transaction has an attempt although nothing was signed."""
 
-ORDER: Sequence[Statement] = (
+ORDER: Sequence[RowStatement] = (
     *COMPARED,
     RESERVE_TRANSACTION,
     ADOPT_TRANSACTION,
@@ -394,7 +400,7 @@ def refund_values(macs: RowMACs, before: Refund | None, after: Refund) -> Values
 
 def kept_values(refund: Refund) -> Values:
     """Return the parameters of ``KEEP``."""
-    params = {f"refunds_{name}": getattr(refund, name) for name in ("id", *NONCE)}
+    params = {f"refunds_{name}": getattr(refund, name) for name in ("id", *_PLACE)}
     return {**params, "refunds_before": refund.version}
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import sqlalchemy as sa
 
 from backends.sql.advisory_locks import tenant_lock
-from backends.sql.prepared import execute
+from backends.sql.prepared import RowStatement, execute
 from backends.sql.refund_rows import nonce_of
 from backends.sql.statements import (
     ACCEPT_ON_POSTGRESQL,
@@ -38,7 +38,6 @@ from backends.sql.statements import (
     RESERVE_TRANSACTION,
     SAVE,
     SAVE_TRANSACTION,
-    Statement,
     Values,
     event_values,
     fields_of,
@@ -75,7 +74,7 @@ Result = TypeVar("Result")
 class Write(NamedTuple):
     """One execution of a statement; those of one statement are in the order of keys."""
 
-    statement: Statement
+    statement: RowStatement
     key: tuple[Any, ...]
     values: Values
 
@@ -93,7 +92,7 @@ def writes_of(macs: RowMACs, change: Change) -> Iterator[Write]:
 def _steps_of(macs: RowMACs, before: Refund, after: Refund) -> Iterator[Write]:
     """Yield what changes a refund that has no transaction, and perhaps gives it one."""
     values = refund_values(macs, before, after)
-    statements: Sequence[Statement] = (SAVE,)
+    statements: Sequence[RowStatement] = (SAVE,)
     if after.transaction is not None:
         values = {**values, **fields_of(transactions, after.transaction)}
         is_mined = after.transaction.status is TransactionStatus.MINED
@@ -161,7 +160,7 @@ def apply_all(connection: sa.Connection, writes: Iterable[Write]) -> None:
     Raises:
         StaleStateError: One is not possible, or was made by another process.
     """
-    rows: dict[Statement, list[Write]] = defaultdict(list)
+    rows: dict[RowStatement, list[Write]] = defaultdict(list)
     for write in writes:
         if not _inserts_again(write):
             rows[write.statement].append(write)
@@ -172,7 +171,7 @@ def apply_all(connection: sa.Connection, writes: Iterable[Write]) -> None:
         if not ordered:
             continue
         done = execute(connection, statement, (each.values for each in ordered))
-        if statement in COMPARED and done.rowcount != len(ordered):
+        if statement in COMPARED and len(done.all()) != len(ordered):
             raise StaleStateError("a refund was changed meanwhile")
 
 

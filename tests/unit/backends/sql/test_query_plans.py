@@ -22,9 +22,19 @@ from backends.sql import (
     spending,
     tables,
 )
-from backends.sql.prepared import _Prepared
+from backends.sql.nonce_assignment import _RESERVE
+from backends.sql.prepared import RowStatement, _Prepared
 from backends.sql.refunds import REQUESTED
-from backends.sql.statements import INSERT_MOVES
+from backends.sql.statements import (
+    INSERT_MOVES,
+    KEEP,
+    PLACE,
+    RECORD,
+    RELEASE,
+    SAVE,
+    SAVE_TRANSACTION,
+    Values,
+)
 from backends.sql.tables import refunds, spendings
 from backends.sql.wallet_rows import next_nonce
 from signer.model.audit_record import Record
@@ -528,6 +538,18 @@ def test_open_refunds_are_counted_without_the_final_transactions(
     assert "Seq Scan on transactions" not in plan
 
 
+def _plan_of(store: SQLStore, statement: RowStatement, values: Values) -> str:
+    def explain(connection: Connection) -> str:
+        prepared = _Prepared(statement, connection.dialect)
+        is_sqlite = connection.dialect.name == "sqlite"
+        how = "EXPLAIN QUERY PLAN" if is_sqlite else "EXPLAIN"
+        given = prepared.parameters([{**dict.fromkeys(prepared._names), **values}])
+        rows = connection.exec_driver_sql(f"{how} {prepared.text}", given)
+        return "\n".join(str(row) for row in rows)
+
+    return store._database.run(explain)
+
+
 def test_a_history_is_written_from_the_places_in_transactions(
     filled_store: SQLStore,
 ) -> None:
@@ -542,14 +564,44 @@ def test_a_history_is_written_from_the_places_in_transactions(
         "payments": 1,
     }
 
-    def explain(connection: Connection) -> str:
-        prepared = _Prepared(INSERT_MOVES, connection.dialect)
-        is_sqlite = connection.dialect.name == "sqlite"
-        how = "EXPLAIN QUERY PLAN" if is_sqlite else "EXPLAIN"
-        given = prepared.parameters([values])
-        return str(connection.exec_driver_sql(f"{how} {prepared.text}", given).all())
-
-    plan = filled_store._database.run(explain)
+    plan = _plan_of(filled_store, INSERT_MOVES, values)
 
     # SQLite names the index of a constraint after the table.
     assert "uq_refunds_position" in plan or "sqlite_autoindex_refunds_4" in plan
+
+
+ROW_UPDATES = {
+    "reserve": _RESERVE,
+    "record": RECORD,
+    "save transaction": SAVE_TRANSACTION,
+    "place": PLACE,
+    "save": SAVE,
+    "release": RELEASE,
+    "keep": KEEP,
+}
+
+
+# The final batches of a refund that has none are never read.
+_ALL_ROWS = ("Seq Scan on refunds", "Seq Scan on transactions  (", "SCAN ")
+
+
+@pytest.mark.parametrize("statement", ROW_UPDATES.values(), ids=ROW_UPDATES)
+def test_rows_are_updated_by_their_keys(
+    filled_store: SQLStore, statement: RowStatement
+) -> None:
+    """PostgreSQL would read all of 1,500 for the 100 that it expects from a list."""
+    plan = _plan_of(filled_store, statement, {})
+
+    assert [each for each in _ALL_ROWS if each in plan] == [], plan
+
+
+@pytest.mark.parametrize("statement", ROW_UPDATES.values(), ids=ROW_UPDATES)
+def test_rows_of_a_new_ledger_are_updated_by_their_keys(
+    empty_postgresql_url: str, statement: RowStatement
+) -> None:
+    """A connection keeps the plan that it made while the tables were empty."""
+    with closing(open_ledger(empty_postgresql_url)) as store:
+        store.migrate()
+        plan = _plan_of(store, statement, {})
+
+    assert [each for each in _ALL_ROWS if each in plan] == [], plan
