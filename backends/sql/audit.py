@@ -13,7 +13,7 @@ from backends.sql.database import Tables
 from backends.sql.excess_privileges import excess_privileges
 from backends.sql.hold_checks import require_running
 from backends.sql.key_rows import KeyRows
-from backends.sql.prepared import execute
+from backends.sql.prepared import RowUpdate, execute
 from backends.sql.spending import count_documents
 from backends.sql.tables import audit_checkpoints, audit_records, audit_shipping
 from backends.sql.urls import POSTGRESQL
@@ -95,19 +95,7 @@ _UNSEALED = (
 
 _OLDEST_UNSEALED = sa.select(_record.id).where(_IS_UNSEALED).order_by("id").limit(1)
 
-_SEAL = (
-    sa.update(audit_records)
-    .where(_record.id == sa.bindparam("of_id"), _IS_UNSEALED)
-    .values(sequence=sa.bindparam("place"), hash=sa.bindparam("seal"))
-)
-
-# The same for all records in one round trip.
-_SEAL_ALL = sa.text(
-    "UPDATE audit_records SET sequence = seal.place, hash = seal.hash"
-    " FROM unnest(CAST(:ids AS text[]), CAST(:places AS bigint[]),"
-    " CAST(:hashes AS bytea[])) AS seal (id, place, hash)"
-    " WHERE audit_records.id = seal.id AND audit_records.sequence IS NULL"
-)
+_SEAL = RowUpdate(audit_records, ("sequence", "hash"), _IS_UNSEALED)
 
 _IDS = 500
 
@@ -345,18 +333,14 @@ def _head(connection: sa.Connection) -> tuple[int, bytes]:
 
 
 def _write_seals(connection: sa.Connection, new: Sequence[Sealed]) -> None:
-    if connection.dialect.name == POSTGRESQL:
-        columns = {
-            "ids": [each.record.id for each in new],
-            "places": [each.sequence for each in new],
-            "hashes": [each.hash for each in new],
+    rows = [
+        {
+            "audit_records_id": each.record.id,
+            "audit_records_sequence": each.sequence,
+            "audit_records_hash": each.hash,
         }
-        result = connection.execute(_SEAL_ALL, columns)
-    else:
-        rows = [
-            {"of_id": each.record.id, "place": each.sequence, "seal": each.hash}
-            for each in new
-        ]
-        result = execute(connection, _SEAL, rows)
-    if result.rowcount != len(new):  # The chain would have a gap.
+        for each in new
+    ]
+    done = execute(connection, _SEAL, rows).all()
+    if len(done) != len(new):  # The chain would have a gap.
         raise StaleStateError("another process sealed one of these records")

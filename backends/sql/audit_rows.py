@@ -2,19 +2,13 @@
 
 import sqlalchemy as sa
 
-from backends.sql.prepared import RowInsert, execute
+from backends.sql.prepared import RowInsert, execute, parameters
 from backends.sql.tables import audit_records
 from signer.model.audit_record import Record
 from signer.row_macs import RowMACs
 
 
-INSERT = RowInsert(
-    audit_records,
-    {
-        name: sa.bindparam(f"audit_records_{name}", type_=audit_records.c[name].type)
-        for name in ("id", "body", "mac")
-    },
-)
+INSERT = RowInsert(audit_records, parameters(audit_records, ("id", "body", "mac")))
 """Inserts audit records."""
 
 

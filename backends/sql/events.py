@@ -1,8 +1,7 @@
 """The events of refunds: one order that readers can trust, and pages of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.types import BigInteger
@@ -11,7 +10,7 @@ from backends.sql.advisory_locks import try_to_lock_events
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.deliveries import insert_deliveries, with_refunds
-from backends.sql.prepared import execute
+from backends.sql.prepared import RowUpdate, execute
 from backends.sql.tables import events, webhook_deliveries
 from backends.sql.urls import POSTGRESQL
 from backends.sql.validation import is_storable
@@ -103,18 +102,7 @@ LAST = (
     .limit(1)
 )
 
-_SEQUENCE = (
-    sa.update(events)
-    .where(_event.id == sa.bindparam("of_id"), _IS_NEW)
-    .values(sequence=sa.bindparam("place"))
-)
-
-# The same for all events in one round trip.
-_SEQUENCE_ALL = sa.text(
-    "UPDATE events SET sequence = new.place"
-    " FROM unnest(CAST(:ids AS text[]), CAST(:places AS bigint[])) AS new (id, place)"
-    " WHERE events.id = new.id AND events.sequence IS NULL"
-)
+_SEQUENCE = RowUpdate(events, ["sequence"], _IS_NEW)
 
 PAGE = (
     sa.select(events)
@@ -210,22 +198,13 @@ def _sequence(
     first = max(last + 1, sequence_at(now))
     places = dict.fromkeys((event.id for event in found), _FORGED)
     places |= {event.id: first + n for n, event in enumerate(authentic)}
-    _write_places(connection, places)
+    if places:
+        new = [{"events_id": id_, "events_sequence": n} for id_, n in places.items()]
+        execute(connection, _SEQUENCE, new)
     notified = [(each, places[each.id]) for each in authentic if has_webhook(each)]
     insert_deliveries(connection, notified, now)
     forged = [id_ for id_, place in places.items() if place == _FORGED]
     return Sequenced(len(found), forged)
-
-
-def _write_places(connection: sa.Connection, places: Mapping[str, int]) -> None:
-    if not places:
-        return
-    if connection.dialect.name == POSTGRESQL:
-        columns: dict[str, Any] = {"ids": [*places], "places": [*places.values()]}
-        connection.execute(_SEQUENCE_ALL, columns)
-        return
-    rows = [{"of_id": id_, "place": place} for id_, place in places.items()]
-    execute(connection, _SEQUENCE, rows)
 
 
 def _latest(now: datetime) -> int:

@@ -20,7 +20,7 @@ from backends.sql.approvals import find_approved
 from backends.sql.database import Tables
 from backends.sql.hold_checks import find_holds_of, is_blocked, is_stopped
 from backends.sql.key_rows import KeyRows
-from backends.sql.prepared import execute
+from backends.sql.prepared import execute, parameter
 from backends.sql.queries import count_in_flight
 from backends.sql.spending import Spendings
 from backends.sql.statements import (
@@ -34,7 +34,6 @@ from backends.sql.statements import (
     fields_of,
     had_others_than,
     names_stopped_token,
-    parameter,
     record_values,
     refund_values,
     update_unchanged,

@@ -20,6 +20,14 @@ from sqlalchemy.types import TypeEngine
 from backends.sql.urls import POSTGRESQL
 
 
+def parameter(table: sa.Table, name: str) -> Any:
+    return sa.bindparam(f"{table.name}_{name}", type_=table.c[name].type)
+
+
+def parameters(table: sa.Table, names: Iterable[str]) -> dict[str, Any]:
+    return {name: parameter(table, name) for name in names}
+
+
 _ROWS = "rows"
 
 
@@ -114,22 +122,21 @@ class RowInsert:
 
 class RowUpdate:
     """
-    Updates the row of *table* with the primary key *key* if it fulfils *conditions*.
+    Updates the columns *names* of a row of *table* if it fulfils *conditions*.
 
-    *key* and *row* have the parameters of columns.  With an empty *row*, it locks the
+    Its parameters are those columns and the primary key.  Without *names*, it locks the
     row instead.  It returns the key of each row that it has found.
     """
 
     def __init__(
         self,
         table: sa.Table,
-        key: Mapping[str, sa.BindParameter[Any]],
-        row: Mapping[str, sa.BindParameter[Any]],
-        *conditions: sa.ColumnElement[bool],
+        names: Iterable[str],
+        *conditions: sa.ColumnElement[bool] | sa.TextClause,
     ) -> None:
         self._table = table
-        self._key = key
-        self._row = row
+        self._key = parameters(table, table.primary_key.columns.keys())
+        self._row = parameters(table, names)
         self._conditions = conditions
 
     def of_dialect(self, name: str) -> Any:

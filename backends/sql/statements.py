@@ -14,7 +14,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from backends.sql import audit_rows
 from backends.sql.hold_checks import is_stopped, is_token_stopped
-from backends.sql.prepared import RowInsert, RowStatement, RowUpdate, given_rows
+from backends.sql.prepared import (
+    RowInsert,
+    RowStatement,
+    RowUpdate,
+    given_rows,
+    parameter,
+    parameters,
+)
 from backends.sql.refund_rows import NONCE, same_nonce
 from backends.sql.tables import (
     ACCEPTED,
@@ -54,22 +61,12 @@ SAVED_TRANSACTION = (
 )
 
 
-def parameter(table: sa.Table, name: str) -> Any:
-    return sa.bindparam(f"{table.name}_{name}", type_=table.c[name].type)
-
-
-def parameters(table: sa.Table, names: Sequence[str]) -> dict[str, Any]:
-    return {name: parameter(table, name) for name in names}
-
-
 def update_unchanged(
     table: sa.Table, names: Sequence[str], *conditions: Any
 ) -> RowUpdate:
     """Return the update of a row that still has the version that was read."""
-    key = parameters(table, table.primary_key.columns.keys())
     before = sa.bindparam(f"{table.name}_before", type_=table.c.version.type)
-    is_unchanged = table.c.version == before
-    return RowUpdate(table, key, parameters(table, names), is_unchanged, *conditions)
+    return RowUpdate(table, names, table.c.version == before, *conditions)
 
 
 def _membership(payment_id: Any, *conditions: Any) -> Any:

@@ -579,10 +579,12 @@ ROW_UPDATES = {
     "release": RELEASE,
     "keep": KEEP,
 }
+SEALING = {"seal": audit._SEAL, "sequence": events._SEQUENCE}
 
 
 # The final batches of a refund that has none are never read.
-_ALL_ROWS = ("Seq Scan on refunds", "Seq Scan on transactions  (", "SCAN ")
+_TABLES = "refunds", "transactions  (", "audit_records", "events"
+_ALL_ROWS = (*(f"Seq Scan on {table}" for table in _TABLES), "SCAN ")
 
 
 @pytest.mark.parametrize("statement", ROW_UPDATES.values(), ids=ROW_UPDATES)
@@ -595,7 +597,11 @@ def test_rows_are_updated_by_their_keys(
     assert [each for each in _ALL_ROWS if each in plan] == [], plan
 
 
-@pytest.mark.parametrize("statement", ROW_UPDATES.values(), ids=ROW_UPDATES)
+@pytest.mark.parametrize(
+    "statement",
+    [*ROW_UPDATES.values(), *SEALING.values()],
+    ids=[*ROW_UPDATES, *SEALING],
+)
 def test_rows_of_a_new_ledger_are_updated_by_their_keys(
     empty_postgresql_url: str, statement: RowStatement
 ) -> None:
