@@ -8,7 +8,7 @@ _FILE = """
 chain_id = 31337
 rpc_urls = ["{url}"]
 confirmations = {confirmations}{vault}
-rpc_timeout_ms = 2000
+rpc_timeout_ms = {timeout_ms}
 
 [networks.local.tokens.TUSD]
 address = "{token}"
@@ -23,9 +23,16 @@ def write_networks(
     token: str = "0x5FbDB2315678afecb367f032d93F642f64180aa3",
     confirmations: int = 1,
     vault: str | None = None,
+    timeout_ms: int = 2000,
 ) -> Path:
     """Write a file with the network ``local``, by default without a working node."""
     line = "" if vault is None else f'\nvault = "{vault}"'
-    text = _FILE.format(url=url, token=token, confirmations=confirmations, vault=line)
+    text = _FILE.format(
+        url=url,
+        token=token,
+        confirmations=confirmations,
+        vault=line,
+        timeout_ms=timeout_ms,
+    )
     path.write_text(text, encoding="utf-8")
     return path

@@ -130,9 +130,9 @@ def _count_batches(ledger: Ledger, outcome: Outcome) -> Counter[str]:
 @pytest.mark.parametrize(
     ("situations", "count", "likely", "changes"),
     [
-        (_SITUATIONS, _count_events, (194, 59, 34, 8, 32, 4, 41, 60), {}),
-        (_AFTER_RESTORES, _count_after_restore, (11, 46, 31, 0), SHORT),
-        (_WITH_VAULT, _count_batches, (28, 30, 59, 4, 46, 20), WITH_VAULT),
+        (_SITUATIONS, _count_events, (237, 295, 86, 52, 198, 60), {}),
+        (_AFTER_RESTORES, _count_after_restore, (115, 238, 164), SHORT),
+        (_WITH_VAULT, _count_batches, (295, 294, 92, 241), WITH_VAULT),
     ],
     ids=["plain", "restores", "vaults"],
 )

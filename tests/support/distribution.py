@@ -52,6 +52,8 @@ LONGEST_FIRST = (
     "tests/unit/signer/refunds/test_crashes.py",
     "tests/extras/restore/test_restore_crashes.py",
     "tests/unit/dev/test_contracts.py",
+    "tests/extras/audit_report/",
+    "tests/clients/",
     "tests/unit/signer/startup/test_guard_everywhere.py",
     "tests/attacks/",
     "tests/contract/",

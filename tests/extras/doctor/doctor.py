@@ -24,7 +24,10 @@ from tests.support.ledgers import seal, write_mac_key
 
 def make_environ(folder: Path, chain: DevChain) -> dict[str, str]:
     """Return the environment of a network, an empty ledger and a service's keys."""
-    networks = write_networks(folder / "networks.toml", chain.url, chain.token)
+    # With the default, a busy machine has a node that is down.
+    networks = write_networks(
+        folder / "networks.toml", chain.url, chain.token, timeout_ms=10_000
+    )
     pem = folder / "jwt.pem"
     pem.write_bytes(
         ec.generate_private_key(ec.SECP256R1())
