@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bench import servers
 from bench.harness import run_rounds, summarise
 from bench.scenarios import NAMES, load_scenario
 
@@ -23,6 +24,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float)
     options = parser.parse_args()
+    if options.quick:
+        # A fork imports nothing again, and no figure is compared.
+        from tests.support.forked_processes import (  # noqa: PLC0415  It imports all.
+            ForkedHotWallet,
+        )
+
+        servers.program = ForkedHotWallet()
     scenario = load_scenario(options.name)
     rounds = options.rounds or (1 if options.quick else scenario.rounds)
     seconds = options.seconds or (

@@ -12,6 +12,8 @@ from dev.anvil import ROOT
 from dev.ports import free_port
 from dev.rpc import RPC
 from dev.stack import (
+    CHECKOUT,
+    Launcher,
     Stack,
     await_start,
     is_ready,
@@ -24,6 +26,9 @@ from dev.stack import (
 _BLOCK_GAS = 1_000_000_000
 _WEI = 10**21
 _TOKENS = 10**12
+
+program: Launcher = CHECKOUT
+"""Starts ``hotwallet``; a scenario, which has a process of its own, may set it."""
 
 
 @contextlib.contextmanager
@@ -49,6 +54,7 @@ def running_service(
         workers=workers,
         edit_networks=edit_networks,
         prepare=prepare,
+        program=program,
     ) as stack:
         stack.address = address or stack.address
         RPC(stack.chain_url)("evm_setBlockGasLimit", hex(_BLOCK_GAS))
