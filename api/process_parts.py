@@ -60,6 +60,7 @@ def open_worker(container: Container) -> Worker:
         alarm=alarm,
         heartbeat=container.heartbeat,
         patience=container.standby if store.has_one_writer else timedelta,
+        is_alone=container.standby.is_alone,
         meter=meter,
     )
 

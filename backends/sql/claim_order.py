@@ -231,6 +231,14 @@ def _claim(table: sa.Table, is_claimable: str, found: Any) -> ReturningUpdate[An
 CLAIM_QUEUED = _claim(refunds, IS_QUEUED, refunds.c.id.in_(_ids))
 """Claims those of the refunds ``ids`` that are queued and due; returns their rows."""
 
+NEW_QUEUED = (
+    sa.select(refunds)
+    .where(sa.text(IS_QUEUED), refunds.c.version == 0, refunds.c.id.in_(_ids))
+    .order_by(refunds.c.id)
+)
+"""Selects those of the refunds ``ids`` that no process has changed since they were
+accepted."""
+
 CLAIM_TRANSACTIONS = _claim(
     transactions, IS_CLAIMABLE, sa.tuple_(*transactions.primary_key).in_(_nonces)
 )

@@ -23,6 +23,7 @@ from backends.sql.claim_order import (
     DUE,
     DUE_ELSEWHERE,
     DUE_SWEEPS,
+    NEW_QUEUED,
     PART,
     postponing,
     share,
@@ -241,7 +242,7 @@ class RefundTables(Tables):
         until: datetime,
         limit: int,
         *,
-        lone: bool = False,
+        unclaimed: int = 0,
         places: Places = ANY_PLACES,
     ) -> Sequence[Refund | Transaction]:
         window = {"now": now, "far": now + _MAX_DELAY, "until": until}
@@ -249,10 +250,10 @@ class RefundTables(Tables):
             ids, nonces = self._due(now, limit, places)
             if not (ids or nonces):
                 break
-            if lone and (len(ids), len(nonces)) == (1, 0) and limit > 1:
-                refund = self.get(*ids)
-                if refund is not None and refund.version == 0:
-                    return [refund]
+            if len(ids) <= unclaimed and not nonces:
+                rows = self._database.rows(NEW_QUEUED, ids=ids)
+                if len(rows) == len(ids):
+                    return [from_row(Refund, row) for row in rows]
             params = {**window, "ids": ids, "nonces": nonces}
             work = partial(_claim, params=params)
             if claimed := self._database.transaction(work):

@@ -311,7 +311,7 @@ class RefundStore(Protocol):
         until: datetime,
         limit: int,
         *,
-        lone: bool = False,
+        unclaimed: int = 0,
         places: Places = ANY_PLACES,
     ) -> Sequence[Refund | Transaction]:
         """
@@ -327,8 +327,9 @@ class RefundStore(Protocol):
         gets a ``StaleStateError``.  What has a due time further in the future than any
         claim or delay lasts was dated by a wrong clock, and counts as due.
 
-        With *lone*, the only refund that is due is returned without a claim, if no
-        process has changed it yet: reserving its nonce is a compare-and-set too.
+        Up to *unclaimed* new refunds are returned without a claim, if nothing else is
+        due: reserving their nonces is a compare-and-set too, which only one process
+        can make.
         """
 
     def postpone_queue(

@@ -10,7 +10,7 @@ while, and no longer.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -42,12 +42,21 @@ class Standby:
 
     def __post_init__(self) -> None:
         self._due = float("-inf")
-        self._leads = True
+        self._running: Sequence[str] = ()
 
     def __call__(self) -> timedelta:
         """Return how long to leave what is due to others; raises ``StoreError``."""
+        running = self._look()
+        leads = not running or running[0] == self.name
+        return timedelta(0) if leads else PATIENCE
+
+    def is_alone(self) -> bool:
+        """Return whether no other worker runs; raises ``StoreError``."""
+        return {*self._look()} <= {self.name}
+
+    def _look(self) -> Sequence[str]:
         if self.timer() >= self._due:
             self._due = self.timer() + LOOK_SECONDS
-            running = find_running(self.store.workers(), self.clock())
-            self._leads = not running or running[0].name == self.name
-        return timedelta(0) if self._leads else PATIENCE
+            found = find_running(self.store.workers(), self.clock())
+            self._running = [each.name for each in found]
+        return self._running

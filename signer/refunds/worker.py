@@ -114,7 +114,9 @@ class Worker:
 
     Only workers do so.  Any number of them may run, on any number of hosts.  One worker
     at a time claims a refund, and a worker whose claim expired cannot save its change.
-    The only refund that is due needs no claim: its first change is a compare-and-set.
+    New refunds need no claim, since their first change is a compare-and-set.  Claims
+    keep workers from trying the same, so without them a worker takes many refunds if it
+    is alone, and otherwise a single one.
     """
 
     def __init__(  # noqa: PLR0913  A worker has many parts.
@@ -132,13 +134,15 @@ class Worker:
         alarm: Alerts,
         heartbeat: Callable[[], object] = lambda: None,
         patience: Callable[[], timedelta] = timedelta,
+        is_alone: Callable[[], bool] = lambda: False,
         meter: Meter = NO_METER,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Call *heartbeat* after each pass that was completed.
 
-        *patience* returns for how long what is due is left to other workers.
+        *patience* returns for how long what is due is left to other workers, and
+        *is_alone* whether there are none.
         """
         self._store = store
         self._lifecycle = lifecycle
@@ -155,13 +159,14 @@ class Worker:
         self._alarm = alarm
         self._heartbeat = heartbeat
         self._patience = patience
+        self._is_alone = is_alone
         self._is_waiting = False  # Another worker takes what is due.
         self._meter = meter
         self._timer = timer
         self._passes = 0
         self._wallets_at: datetime | None = None  # When this worker checked them.
         self._moved_at = clock()  # When it took a step, or began.
-        self._unclaimed_id: str | None = None  # The last refund taken without a claim.
+        self._unclaimed: Collection[str] = set()  # Refunds last taken without a claim.
         # A vault pays one claim with one signature.
         batch = max((each.network.per_batch for each in chains.values()), default=1)
         self._per_batch = batch
@@ -274,9 +279,9 @@ class Worker:
             patience = self._patience()
             self._is_waiting = bool(patience)
             now, started = self._clock(), self._timer()
-            claimed = self._claim(now, patience, lone=not has_more)
+            claimed = self._claim(now, patience, is_first=not has_more)
             # A claim that is not full may have left refunds of tenants with many.
-            self._has_more = bool(claimed) and not _is_unclaimed(claimed)
+            self._has_more = bool(claimed) and not _is_lone(claimed)
             report_strangers(self._alarm, claimed)
             yield claimed
             if claimed:
@@ -290,13 +295,9 @@ class Worker:
         self._automatic_stop.check()
 
     def _claim(
-        self, now: datetime, patience: timedelta, *, lone: bool
+        self, now: datetime, patience: timedelta, *, is_first: bool
     ) -> Sequence[Moving]:
-        """
-        Return what has been due for *patience*.
-
-        With *lone*, it is perhaps one refund without a claim.
-        """
+        """Return what has been due for *patience*, perhaps without a claim."""
         networks = (chain.network for chain in self._chains.values())
         places = find_places(self._store, networks, self._paying_address())
         self._is_full = bool(places.full)
@@ -307,12 +308,12 @@ class Worker:
             self._claim_size,
             places=places,
         )
-        claimed = claim(lone=True) if lone else claim()
-        if not _is_unclaimed(claimed):
-            return claimed
-        last, self._unclaimed_id = self._unclaimed_id, claimed[0].id
-        # If it is still due after a step, claim it.
-        return claim() if last == self._unclaimed_id else claimed
+        most = self._claim_size if self._is_alone() else int(is_first)
+        claimed = claim(unclaimed=most)
+        last, new = self._unclaimed, {e.id for e in claimed if e.version == 0}
+        self._unclaimed = new or last
+        # Claim what is still due after a step, which may wait for long.
+        return claimed if new.isdisjoint(last) else claim()
 
     def _adapt_claims(self, batch: Sequence[Moving], seconds: float) -> None:
         """Claim next what fits in the time, after a *batch* that took *seconds*."""
@@ -534,7 +535,7 @@ class Worker:
                 self._log.warning("refund-held", **each.names, code=problem.code)
 
 
-def _is_unclaimed(claimed: Sequence[Moving]) -> bool:
+def _is_lone(claimed: Sequence[Moving]) -> bool:
     return len(claimed) == 1 and claimed[0].version == 0
 
 

@@ -58,20 +58,31 @@ def test_a_claim_is_a_change(store: SQLStore) -> None:
     assert len(store.history(refund.id)) == 1
 
 
-def test_a_refund_that_is_alone_needs_no_claim(store: SQLStore) -> None:
-    """It is due, no worker took it before, and no other refund is due."""
-    refund = accepted(store, due_at=now())
+@pytest.mark.parametrize("most", [1, 3])
+def test_new_refunds_need_no_claim(store: SQLStore, most: int) -> None:
+    """They are due, no worker took them before, and nothing else is due."""
+    new = [accepted(store, due_at=now()) for _ in range(most)]
 
-    def lone(at: datetime) -> Sequence[Refund]:
-        found = store.claim(at, at + timedelta(seconds=20), 10, lone=True)
+    def take(at: datetime) -> Sequence[Refund]:
+        found = store.claim(at, at + timedelta(seconds=20), 10, unclaimed=most)
         return [payment for each in found for payment in each.payments]
 
-    assert lone(later(-5)) == []
-    assert lone(later(1)) == [refund]
-    assert lone(later(1)) == [store.get(refund.id)]
+    assert take(later(-5)) == []
+    assert take(later(1)) == new
+    assert take(later(1)) == [store.get(refund.id) for refund in new]
     other = accepted(store, due_at=now())
-    assert {each.version for each in lone(later(1))} == {1}
-    assert {each.id for each in lone(later(30))} == {refund.id, other.id}
+    assert {each.version for each in take(later(1))} == {1}
+    assert {each.id for each in take(later(30))} == {each.id for each in (*new, other)}
+
+
+def test_refunds_are_claimed_beside_a_transaction(store: SQLStore) -> None:
+    broadcast(store)
+    refund = accepted(store, due_at=now())
+
+    taken = store.claim(later(60), later(80), 10, unclaimed=10)
+
+    assert isinstance(taken[0], Transaction)
+    assert [(each.id, each.version) for each in taken[1:]] == [(refund.id, 1)]
 
 
 def test_a_refund_that_was_claimed_before_is_claimed_again(store: SQLStore) -> None:
@@ -79,7 +90,7 @@ def test_a_refund_that_was_claimed_before_is_claimed_again(store: SQLStore) -> N
     refund = accepted(store, due_at=now())
     until = later(20)
     store.claim(later(1), later(2), 10)
-    (again,) = store.claim(later(3), until, 10, lone=True)
+    (again,) = store.claim(later(3), until, 10, unclaimed=10)
 
     assert (again.id, again.version, again.due_at) == (refund.id, 2, until)
 

@@ -190,6 +190,8 @@ class Components:
     def worker(self) -> Worker:
         """The worker of a worker process."""
         clock, timer = self._process.clock, self._process.timer
+        # A process may not know yet that another worker runs.
+        is_alone = self._process.scheduler.random.random() < 1 / 2
         return Worker(
             self.store,
             self.lifecycle,
@@ -202,6 +204,7 @@ class Components:
             clock=clock,
             alarm=self.alarm,
             timer=timer,
+            is_alone=lambda: is_alone,
         )
 
 

@@ -189,13 +189,13 @@ def test_an_unexpected_exception_does_not_stop_other_refunds(world: World) -> No
 
 def test_a_flood_does_not_delay_tracking(world: World) -> None:
     """A pass claims for a second, faster and faster, and the next one tracks first."""
-    one = world.accepted()
+    claimed = world.accepted().with_due_at(world.clock())
     claims: list[tuple[timedelta, int]] = []
 
     def claim(now: datetime, until: datetime, limit: int, **_: Any) -> Sequence[Moving]:
         claims.append((until - now, limit))
         world.clock.advance(seconds=0.2)
-        return [world.stored(one)] * limit
+        return [claimed] * limit
 
     world.store = altered(world.store, claim=claim)
     idle = stepping(world.lifecycle, lambda refund: refund)
@@ -209,13 +209,13 @@ def test_a_flood_does_not_delay_tracking(world: World) -> None:
 def test_claims_are_smaller_if_a_network_without_a_vault_is_slow(world: World) -> None:
     """Each of its refunds needs a signature, and the claim must not expire."""
     world.use_vault(max_batch=100)
-    one = world.accepted()
+    claimed = world.accepted().with_due_at(world.clock())
     claims: list[int] = []
 
     def claim(now: datetime, until: datetime, limit: int, **_: Any) -> Sequence[Moving]:
         claims.append(limit)
         world.clock.advance(seconds=0.5 * limit)
-        return [world.stored(one)] * limit
+        return [claimed] * limit
 
     world.store = altered(world.store, claim=claim)
     worker = world.worker_with(stepping(world.lifecycle, lambda refund: refund))
@@ -741,6 +741,45 @@ def test_the_next_worker_leads_after_the_first(
     assert workers["b"]() == (timedelta(0) if is_killed else PATIENCE)
     clock.advance(seconds=1)
     assert workers["b"]() == timedelta(0)
+
+
+def test_only_a_worker_that_is_alone_takes_several_without_a_claim(
+    world: World,
+) -> None:
+    """Two would do the same work.  What still waits after a step is claimed."""
+    for _ in range(3):
+        world.accepted()
+    taken: list[int] = []
+
+    def step(refund: Refund) -> Refund:
+        taken.append(refund.version)
+        return refund
+
+    world.clock.now += CLAIM_TIME
+    alone = world.worker_with(stepping(world.lifecycle, step))
+    alone._is_alone = lambda: True
+    alone.advance()
+
+    assert taken == [0] * 3 + [1] * 3
+    world.accepted()
+    world.accepted()
+    world.clock.now += timedelta(seconds=1)
+    taken.clear()
+    world.worker_with(stepping(world.lifecycle, step)).advance()
+    assert taken == [1] * 2
+
+
+def test_a_worker_is_alone_until_another_one_passes(store: SQLStore) -> None:
+    clock = FakeClock()
+    first = _start(store, clock, "a")["a"]
+    assert first.is_alone()
+
+    _start(store, clock, "b")
+    clock.advance(seconds=LOOK_SECONDS)
+    assert not first.is_alone()
+    store.remove_worker("b")
+    clock.advance(seconds=LOOK_SECONDS)
+    assert first.is_alone()
 
 
 def test_a_second_worker_takes_what_the_first_leaves(world: World) -> None:
