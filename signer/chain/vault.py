@@ -44,7 +44,10 @@ _ITEM_SIZE = _ADDRESS_SIZE + _AMOUNT_SIZE + MARK_SIZE
 ITEM_GAS = 300_000
 """What a token may use for one item: ``Vault.ITEM_GAS``."""
 
-# 21,000 of each transaction, the caps and the day's sum, and ``Vault.MIN_GAS``, which
+TRANSACTION_GAS = 21_000
+"""What a transaction costs before it does anything.  A batch pays it once."""
+
+# ``TRANSACTION_GAS``, the caps and the day's sum, and ``Vault.MIN_GAS``, which
 # must be left before the last item.
 _BATCH_GAS = 380_000
 
@@ -88,9 +91,9 @@ def has_vault_code(code: bytes) -> bool:
 
 def batch_gas(limits: Iterable[int]) -> int:
     """
-    Return the gas limit of a batch of transfers that alone would have *limits*.
+    Return the gas limit of a batch of items that may have *limits*.
 
-    A vault adds less to each than a transaction of its own would.
+    A vault adds less to an item than the calldata of a transaction of its own does.
     """
     return _BATCH_GAS + sum(limits)
 

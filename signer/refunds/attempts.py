@@ -8,7 +8,7 @@ still be signed.
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import replace
@@ -39,13 +39,11 @@ from signer.model.transaction import (
     Kind,
     SignedTransaction,
     Transaction,
-    TransactionKind,
     TransactionStatus,
 )
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Change
-from signer.refunds.gas import estimate_batches
 from signer.refunds.gas_price_check import GasPriceCheck
 from signer.refunds.payment_approvals import PaymentApprovals
 from signer.refunds.pricing import AttemptPlan, Pricing
@@ -167,9 +165,6 @@ class Attempts:
         largest_gas: int = MAX_GAS,
     ) -> Transaction:
         """Record ``Pricing.plan_first``."""
-        if objection is None:
-            limits = self._limit_batches([transaction], chain)
-            largest_gas = limits.get(transaction.id, largest_gas)
         plan = self.pricing.plan_first(
             transaction, chain, objection, largest_gas=largest_gas
         )
@@ -186,31 +181,11 @@ class Attempts:
         if not transactions:
             return
         self.pricing.current_fees(chain)  # An error concerns all.
-        limits = self._limit_batches(transactions, chain)
         plans = []
         for transaction in transactions:
             with outcomes.capture(transaction):
-                largest = limits.get(transaction.id, MAX_GAS)
-                plans.append(
-                    self.pricing.plan_first(transaction, chain, largest_gas=largest)
-                )
+                plans.append(self.pricing.plan_first(transaction, chain))
         outcomes.update(self._record_all(plans, chain))
-
-    def _limit_batches(
-        self, transactions: Sequence[Transaction], chain: Chain
-    ) -> Mapping[str, int]:
-        """
-        Return the largest gas limits of first attempts of batches, by id.
-
-        One with a refund whose earlier transaction reverted may have all that is
-        reserved.
-        """
-        batches = [t for t in transactions if t.kind is TransactionKind.BATCH]
-        ids = [id_ for each in batches for id_ in each.payment_ids]
-        reverted = self._store.find_reverted(ids) if ids else frozenset()
-        return estimate_batches(
-            [each for each in batches if reverted.isdisjoint(each.payment_ids)], chain
-        )
 
     def record(self, plan: AttemptPlan, chain: Chain) -> Transaction:
         """Sign the attempt of *plan*, and return the transaction with it."""

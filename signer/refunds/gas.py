@@ -1,7 +1,7 @@
 """Estimates the gas of what pays a refund, and bounds the gas limit that is signed."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -16,18 +16,15 @@ from signer.errors import (
 )
 from signer.model.payment import PaymentPurpose
 from signer.model.refund import Refund
-from signer.model.transaction import Transaction, TransactionKind
+from signer.model.transaction import TransactionKind
 from signer.ports.chain import Call, Preflight
 from signer.ports.clock import Clock
-from signer.refunds.payload import find_vault, payload_of, transfer_of
+from signer.refunds.payload import find_vault, transfer_of
 from signer.refunds.payment_checks import max_gas
 
 
 _REMEMBERED = timedelta(minutes=1)
 """How long an estimate is used: on some rollups, gas follows the fees of Ethereum."""
-
-_CHANGED_ITEM = 20_000
-"""What an item may need more than estimated: its payee holds nothing any more."""
 
 _Kind = tuple[int, str, str] | None
 """Chain id, holder and token of transfers that need nearly the same gas."""
@@ -197,29 +194,3 @@ def bound_gas(estimate: int, refund: Refund, chain: Chain) -> int:
             " nodes, or raise it in the networks file"
         )
     return min(add_gas_margin(estimate), largest)
-
-
-def estimate_batches(batches: Sequence[Transaction], chain: Chain) -> Mapping[str, int]:
-    """
-    Return a gas limit for each of *batches* that would not revert now, by id.
-
-    A vault reverts if an item could get too little gas, so the estimate has enough for
-    all.  What was reserved is much more: the sum of transfers in transactions of their
-    own.  Some nodes refuse a transaction that could cost too much.
-    """
-    if not batches:
-        return {}
-    payloads = [payload_of(each) for each in batches]
-    calls = [
-        Call(each.sender, payload.to, payload.data)
-        for each, payload in zip(batches, payloads, strict=True)
-    ]
-    try:
-        estimates = chain.client.estimate_all(calls)
-    except ChainError:
-        return {}  # What was reserved is enough.
-    return {
-        each.id: add_gas_margin(estimate) + _CHANGED_ITEM * len(each.payments)
-        for each, estimate in zip(batches, estimates, strict=True)
-        if isinstance(estimate, int)
-    }

@@ -7,6 +7,7 @@ from datetime import timedelta
 from signer.audit.actions import AuditAction
 from signer.chain.chain import Chain
 from signer.chain.fees import quote_fees
+from signer.chain.vault import TRANSACTION_GAS
 from signer.config.networks import NOOP_GAS, Network
 from signer.errors import (
     ApprovalRequiredError,
@@ -378,10 +379,7 @@ def _prepare(
         raise estimate
     earlier = parts.nonces.count_earlier(refund, chain)
     _require_pause(parts, refund, earlier, chain.network)
-    gas = bound_gas(estimate, refund, chain)
-    if earlier and parts.store.find_reverted([refund.id]):
-        # Another item of its batch may have used too much.
-        gas = max_gas(refund, chain.network)
+    gas = _find_gas(parts, refund, chain, estimate, earlier)
     objection = _find_fee_objection(refund, chain, gas)
     if objection is not None:
         return refuse(parts, refund, objection)
@@ -405,6 +403,19 @@ def _prepare(
         vault=find_vault(refund, chain.network),
         earlier=earlier,
     )
+
+
+def _find_gas(
+    parts: PaymentParts, refund: Refund, chain: Chain, estimate: int, earlier: int
+) -> int:
+    """Return the gas limit of *refund*, or of its item in a batch."""
+    gas = bound_gas(estimate, refund, chain)
+    if earlier and parts.store.find_reverted([refund.id]):
+        # Another item of its batch may have used too much.
+        return max_gas(refund, chain.network)
+    # The estimate is that of a transaction of its own.
+    is_item = find_vault(refund, chain.network) is not None
+    return gas - TRANSACTION_GAS if is_item else gas
 
 
 def _find_fee_objection(refund: Refund, chain: Chain, gas: int) -> Objection | None:

@@ -22,13 +22,13 @@ from signer.chain.vault import (
 )
 from signer.config.networks import Network
 from signer.crypto.transactions import AnyTransaction
-from signer.errors import ChainUnavailableError, EncodingError
+from signer.errors import EncodingError
 from signer.model.payment import PaymentPurpose, PaymentState
 from signer.model.refund import Refund
 from signer.model.transaction import Kind, PaymentEnd, Transaction
 from signer.ports.chain import Block, Call, Log, Receipt
 from signer.refunds.batch_ends import find_ends, queue_again
-from signer.refunds.gas import estimate_batches, estimate_gas
+from signer.refunds.gas import estimate_gas
 from signer.refunds.payload import payload_of
 from signer.refunds.payment_checks import admit, check_batch
 from signer.refunds.payment_policy import PolicyReview
@@ -188,16 +188,6 @@ def test_a_transfer_of_before_the_vault_is_estimated_as_the_wallet(
     estimate_gas(world.accepted(), Chain(PAYS, client), OTHER)
 
     assert asked == [OTHER]
-
-
-def test_a_batch_without_an_estimate_has_what_was_reserved(
-    world: World, batch: Transaction
-) -> None:
-    """Nodes that do not answer stop no signature, nor those of other transactions."""
-    down = altered_chain(world.chain, estimate_all=ChainUnavailableError("no node"))
-
-    assert estimate_batches([batch], Chain(PAYS, down)) == {}
-    assert estimate_batches([batch], Chain(PAYS, world.chain)).keys() == {batch.id}
 
 
 def test_refunds_of_one_span_are_due_together() -> None:
