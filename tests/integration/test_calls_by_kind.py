@@ -30,7 +30,7 @@ CALLS = {
 }
 """Calls for each refund at 100 and at 10,000 a day, with those between refunds."""
 
-CALLS_OF_BATCH, WITHOUT_SIMULATION = 17, 117
+CALLS_OF_BATCH, WITHOUT_SIMULATION = 16, 116
 """For 100 refunds that a vault pays together, 1,080,000 a day."""
 
 DAY = 86_400
