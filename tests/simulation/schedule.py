@@ -1,6 +1,7 @@
 """One schedule of processes, clients, chain and faults, determined by its seed."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
@@ -330,6 +331,12 @@ def _build_vault(plan: Plan) -> ScriptedVault:
     # The service counts on another day, so the contract skips what it sends.
     day = int(EPOCH.timestamp()) // 86_400 - 1
     return ScriptedVault(VAULT, TOKEN, {*ADDRESSES}, per_day=plan.day_cap, day=day)
+
+
+def warn_if_stale(likely: Sequence[int], needed: Sequence[int]) -> None:
+    """Warn in the summary if a test searched, which may take minutes, for *needed*."""
+    if not {*needed} <= {*likely}:
+        warnings.warn(f"stale seed: {likely} could be {needed}", stacklevel=2)
 
 
 def play(

@@ -40,7 +40,7 @@ from signer.refunds.sweep_policy import Objection
 from signer.refunds.transaction_signer import SignedAttempt, TransactionSigner
 from tests.simulation.ledger import Ledger
 from tests.simulation.processes import NETWORK, Build
-from tests.simulation.schedule import play
+from tests.simulation.schedule import play, warn_if_stale
 from tests.support.refunds import altered
 
 
@@ -318,6 +318,7 @@ def _find(
     options = {"window": 0, **options}
     for seed in chain([likely], SEEDS):
         if _matches(pattern, play(seed, ledger, build, **options).violations):
+            warn_if_stale([likely], [seed])
             return seed
     return None
 
