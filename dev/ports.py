@@ -1,5 +1,6 @@
 """A port for a server that must know it before it starts."""
 
+import atexit
 import contextlib
 import secrets
 import socket
@@ -12,6 +13,12 @@ _SERVER_PORTS = range(20_000, 32_000)
 _STARTING = 16
 
 _reserved: deque[socket.socket] = deque()
+
+
+@atexit.register
+def _release() -> None:
+    while _reserved:
+        _reserved.pop().close()
 
 
 def free_port() -> int:
