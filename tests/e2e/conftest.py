@@ -22,7 +22,7 @@ def chain_options(name: str) -> dict[str, Any]:
     """Return the options of ``running_stack`` for a chain."""
     if name == "anvil":
         return {}
-    chain = running_geth() if name == "geth" else Hardhat()
+    chain = running_geth(is_archive=True) if name == "geth" else Hardhat()
     return {"chain": chain, "block_time": _BLOCK_SECONDS}
 
 
