@@ -56,7 +56,10 @@ from signer.refunds.sweep_policy import build_objection
 from signer.refunds.vault_limits import report_limit
 
 
-_BATCH = 500
+_PAGE = 500
+
+_PART = 64
+"""How many payments are read and saved together, before others may be paid."""
 
 _FEWEST_SHARED, _MOST_OTHERS = 3, 4
 """
@@ -90,7 +93,7 @@ class ConfirmationTracker:
     chains: Mapping[str, Chain]
     clock: Clock
     alarm: Alerts
-    batch: int = _BATCH
+    part: int = _PART
     _: KW_ONLY
     meter: Meter = NO_METER
 
@@ -99,30 +102,35 @@ class ConfirmationTracker:
         self._watched: dict[str, datetime] = {}  # When it was fine, by network.
         self._log = structlog.get_logger("refunds")
 
-    def track(self) -> int:
-        """Look at each network where that is due; return how many changed."""
+    def track(self, between: Callable[[], object] = lambda: None) -> int:
+        """
+        Look at each network where that is due; return how many changed.
+
+        *between* is called after each part, for what should not wait for all of them.
+        """
         in_flight: dict[str, list[InFlight]] = defaultdict(list)
         last, is_full = None, True
         while is_full:
-            batch = self.store.in_flight(self.batch, after=last)
-            for each in batch:
+            page = self.store.in_flight(_PAGE, after=last)
+            for each in page:
                 last = each.transaction
                 in_flight[last.network].append(each)
-            is_full = len(batch) == self.batch
+            is_full = len(page) == _PAGE
         busy = sorted(in_flight.keys() & self.chains.keys())
         self._looks.note_busy(self.chains[name] for name in busy)
-        return sum(self._track_network(name, in_flight[name]) for name in busy)
+        return sum(self._track_network(name, in_flight[name], between) for name in busy)
 
     def rest(self) -> None:
         """Note that nothing is in flight, in place of ``track``."""
         self._looks.note_busy(())
 
-    def _track_network(self, name: str, in_flight: Sequence[InFlight]) -> int:
+    def _track_network(
+        self, name: str, in_flight: Sequence[InFlight], between: Callable[[], object]
+    ) -> int:
         chain = self.chains[name]
         look = self._looks.begin(chain, [each.transaction for each in in_flight])
         if look is None:
             return 0
-        seen: list[Change] = []
         receipts: Mapping[str, Receipt] = {}
         try:
             # Read the head first: a block that arrives later must not count as depth.
@@ -134,23 +142,27 @@ class ConfirmationTracker:
                 if claimed is None:
                     return 0
                 look = claimed
-                asked = self._with_payments(asked)
                 receipts = chain.client.receipts(
                     [tx_hash for each in asked for tx_hash in each.tx_hashes],
                     view.find_shared(asked, head),
                 )
-            for each in asked:
-                change = self._look(each, receipts, view)
-                if change is not None:
-                    seen.append(change)
         except HotWalletError as e:
-            self._log.warning("tracking-failed", network=name, code=e.code)
-            # What was seen before an error is known.
-            saved = self._save(name, seen, receipts, in_flight)
-            self._looks.release(look)
-            return saved
-        saved = self._save(name, seen, receipts, in_flight)
-        is_settled = _is_settled(asked, seen, view)
+            self._give_up(look, name, e)
+            return 0
+        saved, is_settled = 0, True
+        size = max(1, self.part // chain.network.per_batch)
+        for start in range(0, len(asked), size):
+            if start:
+                between()
+            part, seen = asked[start : start + size], list[Change]()
+            try:
+                read = self._look_at(part, receipts, view, seen)
+            except HotWalletError as e:
+                self._give_up(look, name, e)
+                # What was seen before an error is known.
+                return saved + self._save(name, seen, receipts, part)
+            saved += self._save(name, seen, receipts, part)
+            is_settled &= _is_settled(read, seen, view)
         self._looks.end(look, head, is_settled=is_settled)
         return saved
 
@@ -202,18 +214,30 @@ class ConfirmationTracker:
             self._watched[look.name] = now
         return False
 
+    def _look_at(
+        self,
+        part: Sequence[InFlight],
+        receipts: Mapping[str, Receipt],
+        view: "_ChainView",
+        seen: list[Change],
+    ) -> Sequence[InFlight]:
+        """Append the changes of *part* to *seen*; return what could be read of it."""
+        read = self._with_payments(part)
+        for each in read:
+            change = self._look(each, receipts, view)
+            if change is not None:
+                seen.append(change)
+        return read
+
     def _with_payments(self, asked: Sequence[InFlight]) -> Sequence[InFlight]:
         """
         Return *asked* with what they pay, which is read of no others.
 
         Those that another worker has changed meanwhile are left out.
         """
-        whole: dict[tuple[str, int], Transaction] = {}
-        for start in range(0, len(asked), self.batch):
-            part = [each.transaction for each in asked[start : start + self.batch]]
-            found = self.store.with_payments(part)
-            whole |= {(each.id, each.version): each for each in found}
-        report_strangers(self.alarm, whole.values())
+        found = self.store.with_payments([each.transaction for each in asked])
+        report_strangers(self.alarm, found)
+        whole = {(each.id, each.version): each for each in found}
         keys = [(each.transaction.id, each.transaction.version) for each in asked]
         return [
             replace(each, transaction=whole[key])
@@ -243,6 +267,10 @@ class ConfirmationTracker:
         changes = [Change(each, each.with_due_at(now)) for each in dropped]
         if changes:
             self.store.save_all(changes[:_MOST_RESENT])
+
+    def _give_up(self, look: HeadLook, network: str, error: HotWalletError) -> None:
+        self._log.warning("tracking-failed", network=network, code=error.code)
+        self._looks.release(look)
 
     def _look(
         self, in_flight: InFlight, receipts: Mapping[str, Receipt], view: "_ChainView"
@@ -285,9 +313,7 @@ class ConfirmationTracker:
         """Save *changes*, which *receipts* show; return how many were possible."""
         signed = {each.transaction.id: len(each.tx_hashes) for each in in_flight}
         saved = 0
-        errors: list[HotWalletError | None] = []
-        for start in range(0, len(changes), self.batch):
-            errors += self.store.save_all(changes[start : start + self.batch])
+        errors = self.store.save_all(changes) if changes else []
         for change, error in zip(changes, errors, strict=True):
             before, after = change.transactions
             if error is None:

@@ -178,6 +178,7 @@ class Worker:
         self._has_more = False  # Refunds are due that were not claimed yet.
         self._is_full = False  # A wallet may send no more before a receipt.
         self._receipts_due = -math.inf  # When to look for receipts if one is full.
+        self._pay_due = -math.inf  # When to pay during a look for receipts.
         self._cancel_due = -math.inf  # When to look also if payments were due.
         self._cancelling: set[str] = set()  # The ids tried in this round.
         self._is_round_over = True  # Each request was tried: a pass begins a new one.
@@ -239,7 +240,19 @@ class Worker:
     def _track(self) -> int:
         """Look for receipts; return how many transactions changed."""
         self._receipts_due = self._timer() + _FULL_SECONDS
-        return self._confirmation_tracker.track()
+        return self._confirmation_tracker.track(self._pay_between)
+
+    def _pay_between(self) -> None:
+        """
+        Advance refunds that are due, once, between the parts of a look for receipts.
+
+        Payments take half of the time, so that what was sent is tracked as fast.
+        """
+        started = self._timer()
+        if started >= self._pay_due:
+            self._attempt(partial(self._advance_due, {}, seconds=0.0))
+            now = self._timer()
+            self._pay_due = now + (now - started)
 
     def advance(self) -> int:
         """
@@ -255,10 +268,12 @@ class Worker:
         self._cancel_due = self._timer() + _CANCEL_SECONDS
         return steps + self._advance(self._find_cancellations(), failing)
 
-    def _advance_due(self, failing: dict[str, HotWalletError]) -> int:
+    def _advance_due(
+        self, failing: dict[str, HotWalletError], seconds: float = _ADVANCE_SECONDS
+    ) -> int:
         """Advance refunds that are due, or cancel them; *failing* as ``_advance``."""
         steps = 0
-        for taken in self._take():
+        for taken in self._take(seconds):
             # No payment waits for those that take several requests each.
             for group in _partition(taken):
                 steps += self._advance(group, failing)
@@ -269,9 +284,9 @@ class Worker:
             )
         return steps
 
-    def _take(self) -> Iterator[Sequence[Moving]]:
-        """Yield what is due, many at once, until there is no more."""
-        until = self._timer() + _ADVANCE_SECONDS
+    def _take(self, seconds: float) -> Iterator[Sequence[Moving]]:
+        """Yield what is due, many at once, until there is no more or *seconds* over."""
+        until = self._timer() + seconds
         while True:
             has_more = self._has_more
             self._has_more = False  # Also if this fails: the next try must wait.

@@ -169,7 +169,7 @@ class Components:
         self.audit = audit
         self.may_mine = environment.chain.may_mine
         self.nonce_admin = NonceAdmin(self.store, self.chains, admin_audit, clock)
-        self.tracker = build.tracker(self.store, self.chains, clock, self.alarm)
+        self.tracker = build.tracker(self.store, self.chains, clock, self.alarm, part=1)
 
     @property
     def service(self) -> RefundService:

@@ -18,7 +18,7 @@ from signer.ports.chain import Block, Log, Receipt
 from signer.ports.meter import Meter, Meters
 from signer.ports.refund_store import Change
 from signer.refunds.confirmations import ConfirmationTracker
-from signer.refunds.head_looks import HeadLooks
+from signer.refunds.head_looks import LONGEST_OWN_PAUSE, HeadLooks
 from tests.support.refunds import AMOUNT, CUSTOMER, World, altered, altered_chain
 
 
@@ -477,13 +477,36 @@ def test_a_block_that_cannot_be_read_is_not_asked_for(
     assert {world.stored(each).status for each in refunds} == {expected}
 
 
-def test_a_pass_continues_after_each_batch(world: World) -> None:
-    """Every refund is tracked, with any batch size."""
+def test_others_may_be_paid_between_the_parts_of_a_pass(world: World) -> None:
+    """All are tracked, with the requests of one part."""
     refunds = [world.broadcast() for _ in range(5)]
     world.chain.mine()
+    mined: list[int] = []
 
-    assert world.tracker(batch=2).track() == 5
-    assert {world.stored(refund).status for refund in refunds} == {Status.MINED}
+    def count() -> None:
+        mined.append(world.statuses(refunds).count(Status.MINED))
+
+    world.chain.calls.clear()
+    assert world.tracker(part=2).track(count) == 5
+    assert mined == [2, 4]
+    assert world.statuses(refunds) == [Status.MINED] * 5
+    assert world.chain.calls["receipts"] == 1
+
+
+def test_a_change_between_the_parts_of_a_pass_is_kept(world: World) -> None:
+    """Another worker saw the rest of the block meanwhile (R6)."""
+    refunds = [world.broadcast() for _ in range(3)]
+    world.chain.mine()
+    other = world.tracker()
+
+    def track() -> None:
+        world.clock.now += LONGEST_OWN_PAUSE
+        other.track()
+        world.chain.mine_empty(5)
+        other.track()
+
+    assert world.tracker(part=1).track(track) == 1
+    assert world.statuses(refunds) == [Status.CONFIRMED] * 3
 
 
 def test_a_changed_row_is_not_compared_with_the_chain(world: World) -> None:

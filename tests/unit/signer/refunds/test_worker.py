@@ -69,6 +69,51 @@ def test_a_pass_takes_each_refund_as_far_as_it_goes(world: World) -> None:
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 3
 
 
+def test_payments_take_half_of_the_time_of_a_long_look_for_receipts(
+    world: World,
+) -> None:
+    """One that comes then waits for a part of the receipts, and not for all."""
+    sent = [world.broadcast() for _ in range(4)]
+    world.chain.mine()
+    refunds = [world.accepted()]
+    mined: list[int] = []
+
+    def broadcast(raws: Sequence[bytes]) -> Any:
+        mined.append(world.statuses(sent).count(Status.MINED))
+        world.clock.now += timedelta(seconds=1)
+        if len(refunds) == 1:
+            refunds.append(world.accepted())
+        return world.chain.broadcast_all(raws)
+
+    world.client = altered_chain(world.chain, broadcast_all=broadcast)
+    worker = world.waiting_worker(lambda _: None)
+    worker._confirmation_tracker.part = 1
+    worker.work()
+
+    assert mined == [1, 4]
+    assert world.statuses(refunds) == [Status.BROADCAST] * 2
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError, ChainUnavailableError])
+def test_receipts_do_not_wait_for_payments_that_fail(
+    world: World, error: type[HotWalletError]
+) -> None:
+    sent = [world.broadcast() for _ in range(3)]
+    world.chain.mine()
+    world.accepted()
+
+    def fail(moving: Sequence[Moving]) -> Any:
+        raise error("gone")
+
+    worker = world.worker_with(altered(world.lifecycle, step_all=fail))
+    worker._confirmation_tracker.part = 1
+    with pytest.raises(error), capture_logs() as logs:
+        worker.work()
+
+    assert world.statuses(sent) == [Status.MINED] * 3
+    assert {"pass-failed"} == {each["event"] for each in logs}
+
+
 def test_each_move_is_counted(world: World) -> None:
     """With the status that the refund had before, and the one it has now."""
     world.accepted()
