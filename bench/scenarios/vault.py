@@ -31,12 +31,15 @@ def _batches(where: str) -> str:
     return f"{where}: POST /v1/refunds/batch of {BATCH}, 1 client"
 
 
-def _singles(where: str) -> str:
-    return f"{where}: POST /v1/refunds, {_CLIENTS} clients"
+_PREFERENCES = {"": "", "respond-async": " that do not wait"}
 
 
-def _signatures(where: str) -> str:
-    return f"{where}: signatures per refund, {_CLIENTS} clients"
+def _singles(where: str, prefer: str) -> str:
+    return f"{where}: POST /v1/refunds, {_CLIENTS} clients{_PREFERENCES[prefer]}"
+
+
+def _signatures(where: str, prefer: str) -> str:
+    return f"{where}: signatures per refund, {_CLIENTS} clients{_PREFERENCES[prefer]}"
 
 
 def _worst(where: str) -> str:
@@ -47,8 +50,9 @@ def _figures() -> Iterator[Figure]:
     yield Figure(LOOP, "/s")
     for where in (_SQLITE, _POSTGRESQL):
         yield Figure(_batches(where), "/s", (Goal(LOOP, at_least=2.0),))
-        yield Figure(_singles(where), "/s", (Goal(LOOP, at_least=0.8),))
-        yield Figure(_signatures(where), "", (Goal(1.0, at_most=0.02),))
+        for prefer in _PREFERENCES:
+            yield Figure(_singles(where, prefer), "/s", (Goal(LOOP, at_least=0.8),))
+            yield Figure(_signatures(where, prefer), "", (Goal(1.0, at_most=0.02),))
     yield Figure(_worst(_PLAIN), "ms")
     yield Figure(_worst(_SQLITE), "ms", (Goal(_worst(_PLAIN), at_most=1.0),))
 
@@ -75,7 +79,7 @@ def _open(folder: Path, is_quick: bool) -> Iterator[Prepared]:
                 running_service(folder / where, settings=given, prepare=_add_vault)
             )
             works.append(partial(_post_batches, service, where))
-            works.append(partial(_post_singles, service, where))
+            works += [partial(_post_singles, service, where, p) for p in _PREFERENCES]
             if where == _SQLITE:
                 works.append(partial(_open_loop, service, where))
         yield Prepared(list(_figures()), works)
@@ -96,18 +100,18 @@ def _post_batches(service: Service, where: str, seconds: float) -> Values:
     return {_batches(where): posted / (time.perf_counter() - started)}
 
 
-def _post_singles(service: Service, where: str, seconds: float) -> Values:
+def _post_singles(service: Service, where: str, prefer: str, seconds: float) -> Values:
     service.settle()
     before = service.sent_count()
-    run = service.load(clients=_CLIENTS, seconds=seconds)
+    run = service.load(clients=_CLIENTS, seconds=seconds, prefer=prefer)
     answered_at = time.perf_counter()
     require_created(run)
     service.await_broadcast()
     drained = time.perf_counter() - answered_at
     paid = len(run.samples)
     return {
-        _singles(where): paid / (run.seconds + drained),
-        _signatures(where): (service.sent_count() - before) / paid,
+        _singles(where, prefer): paid / (run.seconds + drained),
+        _signatures(where, prefer): (service.sent_count() - before) / paid,
     }
 
 
