@@ -56,7 +56,7 @@ API = Process(
 )
 KMS_WORKER = Process(
     "kms-worker",
-    "The main thread of a worker on a KMS with 20 ms latency, waiting included",
+    "A worker on a KMS of 20 ms: its main thread, with waits",
     (
         ("signatures: threads wait for KMS", "Attempts._sign_all"),
         ("transaction: nonces and intents", ".reserve_all"),

@@ -202,10 +202,8 @@ def rows(loads: Sequence[int], per_machine: float) -> Iterator[dict[str, Any]]:
                     "machines": deployment.machines,
                     "wallets": deployment.wallets,
                     "pending per wallet": deployment.slots,
-                    "KMS quota": int(deployment.kms_per_second),
                     "limited by": stage,
                     "at most per hour": int(limit * SECONDS),
-                    "mined in the hour": outcome.mined,
                     "p99, s": outcome.p99_seconds,
                 }
 
@@ -229,8 +227,8 @@ def describe(results: Document) -> str:
     second = _MANY / SECONDS
     return (
         f"One machine: {number(per_machine)} refunds a second on PostgreSQL, as in the"
-        f" table. On SQLite {number(sqlite)}, so {int(sqlite * SECONDS):,} an hour are"
-        f" the most that its only machine serves.\n\n"
+        f" table. On SQLite, which has one, {number(sqlite)}: at most"
+        f" {int(sqlite * SECONDS):,} an hour.\n\n"
         f"On PostgreSQL a refund has {number(commits)} writing transactions and"
         f" {number(wal)} KB of WAL. {_MANY:,} refunds an hour are therefore"
         f" {number(commits * second)} commits and {number(wal * second / 1024)} MB of"

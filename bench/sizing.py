@@ -16,7 +16,7 @@ from bench.table import moment, number, plain_table
 
 
 CORES = (2, 4, 16)
-RATES = (50, 200, 1000)
+RATES = (200, 1000)
 
 _SCENARIO = "sweep-postgresql"
 _CLIENTS = 16

@@ -31,7 +31,7 @@ def _open(folder: Path, is_quick: bool) -> Iterator[Prepared]:
     ):
         works = list(refund_works(service, key, server.url, settles=not is_quick))
         figures = [
-            *refund_figures(at_least=0.35),
+            *refund_figures(at_least={16: 0.35, 64: 0.45}, batch_at_least=0.7),
             Figure(_COMMITS, ""),
             Figure(_WAL, "KB"),
         ]

@@ -18,7 +18,8 @@ def _open(folder: Path, is_quick: bool) -> Iterator[Prepared]:
         constant_server(service) as server,
     ):
         works = refund_works(service, key, server.url, settles=not is_quick)
-        yield Prepared(refund_figures(at_least=0.35), list(works))
+        figures = refund_figures(at_least={16: 0.45, 64: 0.5}, batch_at_least=0.8)
+        yield Prepared(figures, list(works))
 
 
 SCENARIO = Scenario(

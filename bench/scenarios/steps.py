@@ -65,7 +65,7 @@ def _open(folder: Path, is_quick: bool) -> Iterator[Prepared]:
         figures += [
             Figure(name, "us", (Goal(_BARE),)) for name in steps if name != _BARE
         ]
-        note = "The three nodes are one anvil, which does the work of all three."
+        note = "One anvil does the work of the three nodes."
         works = [_duration(*step) for step in steps.items()]
         yield Prepared(figures, works, [note])
 

@@ -31,7 +31,7 @@ def _batches(where: str) -> str:
     return f"{where}: POST /v1/refunds/batch of {BATCH}, 1 client"
 
 
-_PREFERENCES = {"": "", "respond-async": " that do not wait"}
+_PREFERENCES = {"": "", "respond-async": ", respond-async"}
 
 
 def _singles(where: str, prefer: str) -> str:

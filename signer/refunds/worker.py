@@ -285,7 +285,7 @@ class Worker:
         return steps
 
     def _take(self, seconds: float) -> Iterator[Sequence[Moving]]:
-        """Yield what is due, many at once, until there is no more or *seconds* over."""
+        """Yield what is due, many at once, for *seconds* or until there is no more."""
         until = self._timer() + seconds
         while True:
             has_more = self._has_more
