@@ -150,8 +150,8 @@ class ConfirmationTracker:
             self._give_up(look, name, e)
             return 0
         saved, is_settled = 0, True
-        size = max(1, self.part // chain.network.per_batch)
-        for start in range(0, len(asked), size):
+        start, size = 0, max(1, self.part // chain.network.per_batch)
+        while start < len(asked):
             if start:
                 between()
             part, seen = asked[start : start + size], list[Change]()
@@ -163,6 +163,9 @@ class ConfirmationTracker:
                 return saved + self._save(name, seen, receipts, part)
             saved += self._save(name, seen, receipts, part)
             is_settled &= _is_settled(read, seen, view)
+            start += size
+            payments = sum(len(each.transaction.payments) for each in read)
+            size = max(1, self.part * len(read) // max(1, payments))
         self._looks.end(look, head, is_settled=is_settled)
         return saved
 

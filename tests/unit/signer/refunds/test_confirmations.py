@@ -493,6 +493,24 @@ def test_others_may_be_paid_between_the_parts_of_a_pass(world: World) -> None:
     assert world.chain.calls["receipts"] == 1
 
 
+def test_parts_of_a_pass_have_few_batches_of_many(world: World) -> None:
+    """How many refunds a batch pays is not known before it is read."""
+    world.use_vault()
+    world.compile_policy()
+    refunds: list[Refund] = []
+    for _ in range(5):
+        refunds += [world.accepted(), world.accepted()]
+        world.work()
+    world.chain.mine()
+    mined: list[int] = []
+
+    def count() -> None:
+        mined.append(world.statuses(refunds).count(Status.MINED))
+
+    assert world.tracker(part=4).track(count) == 5
+    assert mined == [2, 6]
+
+
 def test_a_change_between_the_parts_of_a_pass_is_kept(world: World) -> None:
     """Another worker saw the rest of the block meanwhile (R6)."""
     refunds = [world.broadcast() for _ in range(3)]
