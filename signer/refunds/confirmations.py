@@ -106,7 +106,8 @@ class ConfirmationTracker:
         """
         Look at each network where that is due; return how many changed.
 
-        *between* is called after each part, for what should not wait for all of them.
+        *between* is called between the parts of a network, for what should not wait for
+        all of them.
         """
         in_flight: dict[str, list[InFlight]] = defaultdict(list)
         last, is_full = None, True
@@ -147,7 +148,8 @@ class ConfirmationTracker:
                     view.find_shared(asked, head),
                 )
         except HotWalletError as e:
-            self._give_up(look, name, e)
+            self._log.warning("tracking-failed", network=name, code=e.code)
+            self._looks.release(look)
             return 0
         saved, is_settled = 0, True
         start, size = 0, max(1, self.part // chain.network.per_batch)
@@ -158,14 +160,15 @@ class ConfirmationTracker:
             try:
                 read = self._look_at(part, receipts, view, seen)
             except HotWalletError as e:
-                self._give_up(look, name, e)
+                self._log.warning("tracking-failed", network=name, code=e.code)
                 # What was seen before an error is known.
-                return saved + self._save(name, seen, receipts, part)
+                saved += self._save(name, seen, receipts, part)
+                self._looks.release(look)
+                return saved
             saved += self._save(name, seen, receipts, part)
             is_settled &= _is_settled(read, seen, view)
             start += size
-            payments = sum(len(each.transaction.payments) for each in read)
-            size = max(1, self.part * len(read) // max(1, payments))
+            size = self._next_size(read) or size
         self._looks.end(look, head, is_settled=is_settled)
         return saved
 
@@ -232,6 +235,11 @@ class ConfirmationTracker:
                 seen.append(change)
         return read
 
+    def _next_size(self, read: Sequence[InFlight]) -> int:
+        """Return how many like *read* make a part; 0 if others have changed them."""
+        payments = sum(len(each.transaction.payments) for each in read)
+        return max(1, self.part * len(read) // max(len(read), payments)) if read else 0
+
     def _with_payments(self, asked: Sequence[InFlight]) -> Sequence[InFlight]:
         """
         Return *asked* with what they pay, which is read of no others.
@@ -270,10 +278,6 @@ class ConfirmationTracker:
         changes = [Change(each, each.with_due_at(now)) for each in dropped]
         if changes:
             self.store.save_all(changes[:_MOST_RESENT])
-
-    def _give_up(self, look: HeadLook, network: str, error: HotWalletError) -> None:
-        self._log.warning("tracking-failed", network=network, code=error.code)
-        self._looks.release(look)
 
     def _look(
         self, in_flight: InFlight, receipts: Mapping[str, Receipt], view: "_ChainView"
