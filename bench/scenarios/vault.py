@@ -32,6 +32,7 @@ def _batches(where: str) -> str:
 
 
 _PREFERENCES = {"": "", "respond-async": ", respond-async"}
+"""What a figure's name ends with, by the header ``Prefer`` of its requests."""
 
 
 def _singles(where: str, prefer: str) -> str:

@@ -166,7 +166,8 @@ class ConfirmationTracker:
                 self._looks.release(look)
                 return saved
             saved += self._save(name, seen, receipts, part)
-            is_settled &= _is_settled(read, seen, view)
+            # What was changed meanwhile, perhaps by this worker, is looked at again.
+            is_settled &= len(read) == len(part) and _is_settled(read, seen, view)
             start += size
             size = self._next_size(read) or size
         self._looks.end(look, head, is_settled=is_settled)

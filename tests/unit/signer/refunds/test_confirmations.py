@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from signer.ports.meter import Meter, Meters
 from signer.ports.refund_store import Change
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.head_looks import LONGEST_OWN_PAUSE, HeadLooks
+from signer.refunds.saved_steps import REBROADCAST_AFTER
 from tests.support.refunds import AMOUNT, CUSTOMER, World, altered, altered_chain
 
 
@@ -525,6 +527,25 @@ def test_a_change_between_the_parts_of_a_pass_is_kept(world: World) -> None:
 
     assert world.tracker(part=1).track(track) == 1
     assert world.statuses(refunds) == [Status.CONFIRMED] * 3
+
+
+def test_what_a_worker_changed_between_the_parts_is_looked_at_again(
+    world: World,
+) -> None:
+    """At the same head: its receipt was not used."""
+    refunds = [world.broadcast() for _ in range(2)]
+    world.chain.mine()
+    tracker = world.tracker(part=1)
+
+    def claim() -> None:
+        world.clock.now += REBROADCAST_AFTER
+        assert world.store.claim(world.clock(), world.clock() + CLAIM_TIME, 10)
+
+    world.clock.now += timedelta(seconds=1)  # Neither is new for the next look.
+    assert tracker.track(claim) == 1
+    world.clock.now += timedelta(seconds=13)
+    assert tracker.track() == 1
+    assert world.statuses(refunds) == [Status.MINED] * 2
 
 
 def test_a_changed_row_is_not_compared_with_the_chain(world: World) -> None:

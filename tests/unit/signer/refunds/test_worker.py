@@ -80,17 +80,22 @@ def test_payments_take_half_of_the_time_of_a_long_look_for_receipts(
 
     def broadcast(raws: Sequence[bytes]) -> Any:
         mined.append(world.statuses(sent).count(Status.MINED))
-        world.clock.now += timedelta(seconds=1)
+        world.clock.now += timedelta(seconds=2)
         if len(refunds) == 1:
             refunds.append(world.accepted())
         return world.chain.broadcast_all(raws)
 
+    class Slow(Meter):
+        def moved(self, before: Refund, after: Refund) -> None:
+            world.clock.now += timedelta(seconds=1)
+
     world.client = altered_chain(world.chain, broadcast_all=broadcast)
     worker = world.waiting_worker(lambda _: None)
     worker._confirmation_tracker.part = 1
+    worker._confirmation_tracker.meter = Slow()
     worker.work()
 
-    assert mined == [1, 4]
+    assert mined == [1, 3]  # After as much time for receipts as the first one took.
     assert world.statuses(refunds) == [Status.BROADCAST] * 2
 
 
