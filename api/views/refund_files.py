@@ -8,7 +8,7 @@ from typing import Any
 
 from api.views.refunds import RefundDocument
 from signer.model.refund import Refund
-from signer.ports.refund_reports import RefundFilter, RefundReports
+from signer.ports.refund_reports import RefundFilter, RefundReports, read_pages
 
 
 # Spreadsheets execute a cell that begins with one of these.
@@ -65,11 +65,9 @@ def write_refunds(
     """
     write = {"csv": _csv_lines, "jsonl": _json_lines}[format_]
     header = write_csv(_COLUMNS, ()) if format_ == "csv" else ""
-    page = search.search_refunds(wanted, limit=_PAGE)
-    yield header + write(page.refunds)
-    while page.next_cursor is not None:
-        page = search.search_refunds(wanted, limit=_PAGE, cursor=page.next_cursor)
-        yield write(page.refunds)
+    for page in read_pages(search, wanted, _PAGE):
+        yield header + write(page.refunds)
+        header = ""
 
 
 def _json_lines(refunds: Sequence[Refund]) -> str:

@@ -348,18 +348,6 @@ class ReportTables(Tables):
             found[tenant] = SignedTotals(old.refunds + count, old.gas + int(gas), sums)
         return found
 
-    def list(
-        self,
-        tenant: str,
-        *,
-        payment_session_id: str | None = None,
-        status: Status | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> Page:
-        wanted = RefundFilter(tenant, status, payment_session_id=payment_session_id)
-        return self.search_refunds(wanted, limit=limit, cursor=cursor)
-
     def search_refunds(
         self, wanted: RefundFilter, *, limit: int, cursor: str | None = None
     ) -> Page:

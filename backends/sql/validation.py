@@ -86,7 +86,7 @@ def require_texts(refund: Refund) -> None:
 
 def require_page(limit: int, cursor: str | None) -> None:
     """
-    Check the arguments of ``RefundStore.list``.
+    Check the arguments of ``RefundReports.search_refunds``.
 
     Raises:
         InvalidInputError: *limit* or *cursor* is out of range.

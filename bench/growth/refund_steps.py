@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
@@ -19,6 +20,7 @@ from signer.model.refund import Refund, Status
 from signer.model.spending_limits import Limits
 from signer.model.transaction import CLAIM_TIME
 from signer.ports.clock import utc_now
+from signer.ports.refund_reports import RefundFilter
 from signer.ports.refund_store import Change, Reservation
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explanation import Explainer
@@ -139,12 +141,12 @@ def _pay(store: SQLStore, refund: Refund, watch: Stopwatch) -> None:
 
 def _ask(store: SQLStore, refund: Refund, watch: Stopwatch) -> None:
     """Ask the questions of the API about *refund*."""
-    session = refund.payment_session_id
+    newest = RefundFilter(tenant=TENANT)
+    of_session = replace(newest, payment_session_id=refund.payment_session_id)
     watch.time("find by id", lambda: _get(store, refund))
-    watch.time("newest page", lambda: store.list(TENANT, limit=FEW))
+    watch.time("newest page", lambda: store.search_refunds(newest, limit=FEW))
     watch.time(
-        "page of a payment session",
-        lambda: store.list(TENANT, payment_session_id=session),
+        "page of a payment session", lambda: store.search_refunds(of_session, limit=50)
     )
     watch.time("readiness query", lambda: _check(store))
 

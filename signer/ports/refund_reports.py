@@ -1,6 +1,6 @@
 """What operators, metrics and automatic stops learn about many refunds at once."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -149,3 +149,14 @@ class RefundReports(Protocol):
         A refund counts when its first transaction was signed.  Sweeps, which pay the
         wallet itself, count for their gas only.
         """
+
+
+def read_pages(
+    reports: RefundReports, wanted: RefundFilter, limit: int
+) -> Iterator[Page]:
+    """Yield all pages of *wanted* refunds, of at most *limit* each, newest first."""
+    page = reports.search_refunds(wanted, limit=limit)
+    yield page
+    while page.next_cursor is not None:
+        page = reports.search_refunds(wanted, limit=limit, cursor=page.next_cursor)
+        yield page

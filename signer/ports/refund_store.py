@@ -10,7 +10,7 @@ from typing import Protocol
 from signer.errors import HotWalletError
 from signer.model.acceptance import Acceptance, SignedRequest
 from signer.model.audit_record import Record
-from signer.model.refund import InFlight, Move, Page, Queue, Refund, Status
+from signer.model.refund import InFlight, Move, Queue, Refund, Status
 from signer.model.spending_limits import NO_LIMITS, Limits, PaymentTotals, Spent
 from signer.model.transaction import SignedTransaction, Transaction
 
@@ -180,22 +180,6 @@ class RefundStore(Protocol):
         self, refund_ids: Collection[str], statuses: Collection[Status]
     ) -> Sequence[Refund]:
         """Return those of *refund_ids* that have left *statuses* or are blocked."""
-
-    def list(
-        self,
-        tenant: str,
-        *,
-        payment_session_id: str | None = None,
-        status: Status | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> Page:
-        """
-        Return the page of a tenant's refunds after *cursor*, newest first.
-
-        Raises:
-            InvalidInputError: *limit* or *cursor* is out of range.
-        """
 
     def in_flight(
         self, limit: int, after: Transaction | None = None

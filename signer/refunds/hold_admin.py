@@ -33,6 +33,7 @@ from signer.model.refund import COIN, COIN_ADDRESS
 from signer.ports.clock import Clock
 from signer.ports.control_store import ControlStore
 from signer.ports.ledger import Ledger
+from signer.ports.refund_reports import RefundFilter
 
 
 Evidence = Mapping[str, Any]
@@ -304,7 +305,8 @@ class Holds:
         if listed is None or name in listed:
             return True
         # One that was removed from the file may still have queued refunds.
-        return self.store.list(name, limit=1).refunds != ()
+        found = self.store.search_refunds(RefundFilter(tenant=name), limit=1)
+        return found.refunds != ()
 
 
 def require_tenant_unblocked(store: ControlStore, tenant: str) -> None:

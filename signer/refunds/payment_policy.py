@@ -38,7 +38,7 @@ from signer.policy.transaction_facts import transaction_facts
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
 from signer.ports.outside_services import Question, ScreeningService
-from signer.ports.refund_reports import RefundFilter
+from signer.ports.refund_reports import RefundFilter, read_pages
 from signer.ports.refund_store import Permit
 
 
@@ -414,14 +414,6 @@ class PolicyReview:
 
     def review_last(self, count: int, page_size: int = 100) -> Iterator[Reviewed]:
         """Yield up to *count* transactions, those of the newest refunds first."""
-        reviewed = (self.review(refund) for refund in self._newest(page_size))
+        pages = read_pages(self._store, RefundFilter(), page_size)
+        reviewed = (self.review(refund) for page in pages for refund in page.refunds)
         return islice(chain.from_iterable(reviewed), count)
-
-    def _newest(self, page_size: int) -> Iterator[Refund]:
-        page = self._store.search_refunds(RefundFilter(), limit=page_size)
-        yield from page.refunds
-        while page.next_cursor is not None:
-            page = self._store.search_refunds(
-                RefundFilter(), limit=page_size, cursor=page.next_cursor
-            )
-            yield from page.refunds

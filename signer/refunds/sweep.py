@@ -36,6 +36,7 @@ from signer.model.refund import (
 )
 from signer.ports.clock import Clock
 from signer.ports.ledger import Ledger
+from signer.ports.refund_reports import RefundFilter, read_pages
 from signer.refunds.transaction_signer import describe_acceptance
 
 
@@ -145,7 +146,7 @@ class Sweeper:
                 " list`"
             )
         self._ring.former(address)
-        past_sweeps = tuple(self._past_sweeps(address))
+        past_sweeps = self._past_sweeps(address)
         open_sweeps = {row.id for row in past_sweeps if not row.status.is_final}
         for refund_id in self._store.stranded(address, len(open_sweeps) + 1):
             if refund_id not in open_sweeps:
@@ -159,19 +160,14 @@ class Sweeper:
         ]
         return items, past_sweeps
 
-    def _past_sweeps(self, address: str) -> Iterator[Refund]:
-        cursor = None
-        while True:
-            page = self._store.list(OPERATOR, limit=_PAGE, cursor=cursor)
-            for each in page.refunds:
-                if (
-                    each.purpose is PaymentPurpose.SWEEP
-                    and each.bound_sender == address
-                ):
-                    yield each
-            cursor = page.next_cursor
-            if cursor is None:
-                return
+    def _past_sweeps(self, address: str) -> Sequence[Refund]:
+        pages = read_pages(self._store, RefundFilter(tenant=OPERATOR), _PAGE)
+        return [
+            each
+            for page in pages
+            for each in page.refunds
+            if each.purpose is PaymentPurpose.SWEEP and each.bound_sender == address
+        ]
 
     def _items(
         self, name: str, chain: Chain, address: str, past_sweeps: Iterable[Refund]

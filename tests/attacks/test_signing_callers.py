@@ -37,7 +37,7 @@ from tests.api.service import (
 )
 from tests.api.signers import call, rpc, sign, signer_token
 from tests.api.support import SettableClock, post
-from tests.fixtures.ledger import stopped
+from tests.fixtures.ledger import refund_page, stopped
 from tests.support.rpc import ScriptedProxy
 from tests.unit.signer.clear_signing import documents as d
 
@@ -98,7 +98,7 @@ def _fields(client: TestClient, **changes: Any) -> dict[str, Any]:
 def test_the_memo_of_another_refund(client: TestClient, sqlite_store: SQLStore) -> None:
     """After a restore, such a transfer would count as the payment of that refund."""
     post(client, BODY)
-    (refund,) = sqlite_store.list("gateway-1").refunds
+    (refund,) = refund_page(sqlite_store, "gateway-1").refunds
     fields = _fields(client, data=CALLDATA + refund.memo.hex())
 
     error = call(client, "eth_sendTransaction", fields)["error"]
@@ -129,7 +129,7 @@ def test_calls_that_no_rule_of_an_operator_permits(
         error = call(client, "eth_sendTransaction", fields)["error"]
 
         assert (error["code"], error["data"]["rule"]) == (4001, rule), changes
-        assert sqlite_store.list("gateway-1").refunds == ()
+        assert refund_page(sqlite_store, "gateway-1").refunds == ()
 
 
 def test_a_call_that_claims_two_things(client: TestClient) -> None:
@@ -156,7 +156,7 @@ def test_a_repeated_call(client: TestClient, sqlite_store: SQLStore) -> None:
     assert first["data"]["refund_id"] == second["data"]["refund_id"]
     assert refused["data"]["code"] == "nonce-used"
     assert other["data"]["refund_id"] != first["data"]["refund_id"]
-    rows = sqlite_store.list("gateway-1").refunds
+    rows = refund_page(sqlite_store, "gateway-1").refunds
     assert {(row.amount, row.calldata) for row in rows} == {
         (7, b"\xde\xad\xbe\xef"),
         (8, b"\xde\xad\xbe\xef"),
@@ -171,7 +171,7 @@ def test_a_call_by_the_route_of_refunds(
         answer = post(client, {**BODY, **change})
         assert answer.status_code in {400, 422}
 
-    assert sqlite_store.list("gateway-1").refunds == ()
+    assert refund_page(sqlite_store, "gateway-1").refunds == ()
 
 
 def test_a_message_that_is_the_digest_of_a_transaction(client: TestClient) -> None:
@@ -204,7 +204,7 @@ def test_another_tenants_transfer(client: TestClient, sqlite_store: SQLStore) ->
 
     assert ids[0] != ids[1]
     for tenant, refund_id in zip(("shop", "thief"), ids, strict=True):
-        (refund,) = sqlite_store.list(tenant).refunds
+        (refund,) = refund_page(sqlite_store, tenant).refunds
         assert refund.id == refund_id
 
 

@@ -14,7 +14,7 @@ from signer.model.hold import name_of_chain
 from signer.model.refund import OPEN, Status
 from tests.api.service import BODY, Pace, build_container
 from tests.api.support import NOW, SettableClock, bearer, get, post
-from tests.fixtures.ledger import stopped
+from tests.fixtures.ledger import refund_page, stopped
 from tests.fixtures.scripted_chain import ScriptedChain
 from tests.support.devices import honest
 
@@ -138,7 +138,7 @@ def test_a_token_without_one_tenant_is_refused(
         for answer in (paid, listed):
             assert answer.headers["content-type"] == "application/problem+json"
         assert "www-authenticate" not in paid.headers
-    assert len(sqlite_store.list("shop").refunds) == 1
+    assert len(refund_page(sqlite_store, "shop").refunds) == 1
 
 
 def test_another_tenant_sees_nothing(client: TestClient) -> None:
@@ -203,7 +203,7 @@ def test_a_batch_passes_no_limit(
         "too-many-open-refunds",
         "too-many-requests",
     }
-    assert len(sqlite_store.list("shop", limit=200).refunds) == 10
+    assert len(refund_page(sqlite_store, "shop", limit=200).refunds) == 10
 
 
 def test_a_batch_with_the_keys_of_another_tenant(client: TestClient) -> None:
@@ -237,7 +237,7 @@ def test_open_refunds_are_the_tenants(
     assert [each.status_code for each in answers] == [201] * 10 + [429] * 2
     assert _code(answers[-1]) == (429, "too-many-open-refunds")
     assert answers[-1].headers["retry-after"] == "30"
-    open_refunds = sqlite_store.list("shop").refunds
+    open_refunds = refund_page(sqlite_store, "shop").refunds
     assert len(open_refunds) == 10
     assert {each.status for each in open_refunds} <= OPEN
 

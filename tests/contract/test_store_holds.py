@@ -52,6 +52,7 @@ from tests.fixtures.ledger import (
     opened,
     paid,
     queued,
+    refund_page,
     reserved,
     save,
     signed,
@@ -456,7 +457,7 @@ def _reserve_until_stopped(store: SQLStore, index: int) -> int:
 
 
 def _reserved_count(store: SQLStore) -> int:
-    rows = store.list("gateway", limit=1000).refunds
+    rows = refund_page(store, "gateway", limit=1000).refunds
     return sum(row.nonce is not None for row in rows)
 
 

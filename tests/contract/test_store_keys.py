@@ -29,6 +29,7 @@ from tests.fixtures.ledger import (
     moved,
     now,
     opened,
+    refund_page,
     reserve,
     reserved,
     save,
@@ -396,7 +397,7 @@ def test_only_the_active_key_reserves(store: SQLStore) -> None:
     assert store.get(refund.id) == refund
     assert len(store.history(refund.id)) == 1
     reserve_from(OTHER_WALLET)
-    assert store.list("gateway").refunds[0].sender == OTHER_WALLET
+    assert refund_page(store, "gateway").refunds[0].sender == OTHER_WALLET
 
 
 def test_only_the_active_key_writes_intents(store: SQLStore) -> None:

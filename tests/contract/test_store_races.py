@@ -40,6 +40,7 @@ from tests.fixtures.ledger import (
     now,
     opened,
     queued,
+    refund_page,
     reserve,
     reserved,
     signed,
@@ -96,12 +97,12 @@ def _accept_same_references(store: SQLStore, index: int) -> int:
 def test_one_reference_makes_one_refund(database_url: str, store: SQLStore) -> None:
     """Of many keys for one reference one wins, and every other is a conflict."""
     assert sum(race(_accept_same_references, database_url, 4)) == 25
-    assert len(store.list("gateway", limit=100).refunds) == 25
+    assert len(refund_page(store, "gateway", limit=100).refunds) == 25
 
 
 def _reserve_own(store: SQLStore, index: int) -> list[int]:
     """Reserve the refunds that were accepted for this process."""
-    refunds = store.list(f"gateway {index}", limit=1000).refunds
+    refunds = refund_page(store, f"gateway {index}", limit=1000).refunds
     given: dict[str, Any] = {
         "sender": WALLET,
         "key_id": key_at(WALLET).key_id,
@@ -146,7 +147,7 @@ def test_a_nonce_gets_one_filler(database_url: str, store: SQLStore) -> None:
 def _reserve_open(store: SQLStore, index: int) -> list[tuple[str, int]]:
     """Reserve the queued refunds, unless another process was first."""
     won = []
-    refunds = [*store.list("gateway", status=Status.QUEUED, limit=100).refunds]
+    refunds = [*refund_page(store, "gateway", status=Status.QUEUED, limit=100).refunds]
     random.Random(index).shuffle(refunds)
     for refund in refunds:
         try:
@@ -270,7 +271,7 @@ def test_a_fork_opens_connections_of_its_own(store: SQLStore) -> None:
 
     assert os.waitstatus_to_exitcode(status) == 0
     assert [each for each in ours if store.get(each.id) != each] == []
-    assert len(store.list("gateway").refunds) == 7
+    assert len(refund_page(store, "gateway").refunds) == 7
 
 
 def _migrate(store: SQLStore, index: int) -> None:
@@ -306,7 +307,7 @@ def test_kill_loses_nothing(database_url: str, store: SQLStore) -> None:
     acknowledged: dict[str, int] = {}
     for _ in range(2):
         acknowledged.update(reports_until_killed(_pay_forever, database_url, 4))
-        refunds = store.list("gateway", limit=1000).refunds
+        refunds = refund_page(store, "gateway", limit=1000).refunds
         found = {refund.id: refund for refund in refunds}
 
         assert [
@@ -405,7 +406,7 @@ _ENDS = {
 def _act(store: SQLStore, index: int) -> None:
     """Do one of five things to the only refund that waits."""
     world = limited(World(store))
-    (refund,) = store.list("gateway").refunds
+    (refund,) = refund_page(store, "gateway").refunds
     with suppress(HotWalletError):
         match index % 5:
             case 0:

@@ -42,6 +42,7 @@ from tests.fixtures.ledger import (
     now,
     opened,
     queued,
+    refund_page,
     reserved,
     save,
     signed,
@@ -58,8 +59,10 @@ def test_an_unknown_id_has_nothing(store: SQLStore) -> None:
         assert store.get(unknown) is None
         assert store.transactions(unknown) == ()
         assert store.history(unknown) == ()
-        assert Page((), None) == store.list(unknown)
-        assert Page((), None) == store.list("gateway", payment_session_id=unknown)
+        assert Page((), None) == refund_page(store, unknown)
+        assert Page((), None) == refund_page(
+            store, "gateway", payment_session_id=unknown
+        )
 
 
 def test_the_refund_of_a_reference_or_nonce(store: SQLStore) -> None:
@@ -132,7 +135,8 @@ def test_pages_are_complete_and_in_order(
     seen: list[Refund] = []
     cursor: str | None = None
     while True:
-        page = store.list(
+        page = refund_page(
+            store,
             tenant,
             payment_session_id=session,
             status=status,
@@ -150,9 +154,9 @@ def test_pages_are_complete_and_in_order(
 
 def test_new_refunds_do_not_shift_pages(store: SQLStore) -> None:
     old = [accepted(store) for _ in range(4)]
-    first = store.list("gateway", limit=2)
+    first = refund_page(store, "gateway", limit=2)
     accepted(store)
-    second = store.list("gateway", limit=2, cursor=first.next_cursor)
+    second = refund_page(store, "gateway", limit=2, cursor=first.next_cursor)
 
     assert {refund.id for refund in old} == {
         refund.id for refund in first.refunds + second.refunds
@@ -164,7 +168,7 @@ def test_invalid_page_parameters_are_refused(store: SQLStore) -> None:
     wrong: list[dict[str, Any]] = [{"limit": 0}, {"limit": 1001}, {"cursor": "\0"}]
     for given_ in wrong:
         with pytest.raises(InvalidInputError) as caught:
-            store.list("gateway", **given_)
+            refund_page(store, "gateway", **given_)
 
         assert [caught.value.field] == [*given_]
 

@@ -28,6 +28,7 @@ from tests.fixtures.ledger import (
     now,
     opened,
     queued,
+    refund_page,
     reserve,
     reserved,
     save,
@@ -466,7 +467,7 @@ REFUNDS = 20
 
 def _ask_or_reserve(store: SQLStore, index: int) -> list[str]:
     """Ask to cancel each refund, or reserve each; return the ids that were changed."""
-    refunds = store.list("gateway", limit=REFUNDS).refunds
+    refunds = refund_page(store, "gateway", limit=REFUNDS).refunds
     if index % 2:
         return [each.id for each in refunds if _request(store, each, each.id)]
     return [each.id for each in refunds if _is_refused(store, each)]
@@ -487,7 +488,7 @@ def test_processes_ask_once(database_url: str, store: SQLStore) -> None:
     results = race(_ask_or_reserve, database_url, PROCESSES)
     asked = [id_ for ids in results[1::2] for id_ in ids]
     ended = [id_ for ids in results[::2] for id_ in ids]
-    rows = store.list("gateway", limit=REFUNDS).refunds
+    rows = refund_page(store, "gateway", limit=REFUNDS).refunds
 
     assert len(asked) == len(set(asked))
     assert sorted(ended) == sorted(each.id for each in rows)

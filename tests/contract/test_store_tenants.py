@@ -28,6 +28,7 @@ from tests.fixtures.ledger import (
     now,
     opened,
     queued,
+    refund_page,
     reserved,
     save,
     step_to,
@@ -93,11 +94,11 @@ def _accept_ten(store: SQLStore, index: int) -> int:
 def test_processes_share_the_limit(database_url: str, store: SQLStore) -> None:
     """Of 40 refunds that four processes accept at once, 13 are stored."""
     assert sum(race(_accept_ten, database_url, 4)) == 13
-    assert len(store.list("shop", limit=100).refunds) == 13
+    assert len(refund_page(store, "shop", limit=100).refunds) == 13
 
 
 def _reserved_count(store: SQLStore) -> int:
-    return len(store.list("shop", status=Status.RESERVED, limit=1000).refunds)
+    return len(refund_page(store, "shop", status=Status.RESERVED, limit=1000).refunds)
 
 
 def _reserve_or_block(store: SQLStore, index: int) -> int:
@@ -105,7 +106,7 @@ def _reserve_or_block(store: SQLStore, index: int) -> int:
     if index == 0:
         store.begin_hold(Hold.of_tenant("shop", now(), "", "x"))
         return _reserved_count(store)
-    for refund in store.list("shop", limit=1000).refunds[index - 1 :: 2]:
+    for refund in refund_page(store, "shop", limit=1000).refunds[index - 1 :: 2]:
         # The block came before the transaction, or during it.
         with suppress(TenantBlockedError, StaleStateError):
             reserved(store, refund)
@@ -188,4 +189,4 @@ def test_the_same_request_at_once_is_no_conflict(
     for same_key in zip(*answers, strict=True):
         assert len(set.union(*same_key)) == 1
     with closing(open_ledger(url)) as store:
-        assert len(store.list("shop", limit=1000).refunds) == keys
+        assert len(refund_page(store, "shop", limit=1000).refunds) == keys

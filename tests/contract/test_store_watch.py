@@ -15,7 +15,7 @@ from backends.sql import SQLStore
 from signer.model.audit_record import Record
 from signer.model.refund import Status
 from signer.ports.refund_store import Topic, Watch
-from tests.fixtures.ledger import accepted, later, moved, now, save
+from tests.fixtures.ledger import accepted, later, moved, now, refund_page, save
 from tests.fixtures.races import start_process
 from tests.support.ledgers import open_ledger
 
@@ -64,16 +64,16 @@ def _accept(store: SQLStore) -> None:
 
 
 def _request(store: SQLStore) -> None:
-    refund = store.list("gateway").refunds[0]
+    refund = refund_page(store, "gateway").refunds[0]
     assert store.request_cancellation(refund, now(), Record.of({"event": "x"}, now()))
 
 
 def _move(store: SQLStore) -> None:
-    moved(store, store.list("gateway").refunds[0], Status.REFUSED)
+    moved(store, refund_page(store, "gateway").refunds[0], Status.REFUSED)
 
 
 def _delay(store: SQLStore) -> None:
-    refund = store.list("gateway").refunds[0]
+    refund = refund_page(store, "gateway").refunds[0]
     save(store, refund, refund.with_due_at(later(1), blocked_by="reason", attempts=1))
 
 
@@ -163,7 +163,7 @@ def test_no_wake_up_is_lost(database_url: str, store: SQLStore) -> None:
     with store.watch(Topic.ACCEPTED) as watch, _seconds() as passed:
         for count in range(1, ROUNDS + 1):
             line.send("next")
-            while len(store.list("gateway", limit=ROUNDS).refunds) < count:
+            while len(refund_page(store, "gateway", limit=ROUNDS).refunds) < count:
                 assert watch.wait(LONG)
     process.join(10)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from api.actions.action import Action, Texts
 from signer.model.refund import OPERATOR
 from tests.extras.console.worlds import CAROL, SHOP, WHY, World
+from tests.fixtures.ledger import refund_page
 from tests.support.ring import ELSEWHERE, NEW
 
 
@@ -91,11 +92,11 @@ def _deliveries(world: World) -> object:
 
 
 def _refunds(world: World) -> object:
-    return world.store.list(SHOP).refunds
+    return refund_page(world.store, SHOP).refunds
 
 
 def _sweeps(world: World) -> object:
-    return world.store.list(OPERATOR).refunds
+    return refund_page(world.store, OPERATOR).refunds
 
 
 def _approvals(world: World) -> object:

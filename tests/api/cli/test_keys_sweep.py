@@ -14,6 +14,7 @@ from signer.model.refund import OPERATOR
 from signer.ports.key_backend import KeyId
 from tests.api.commands import Run
 from tests.fixtures.chain import DevChain
+from tests.fixtures.ledger import refund_page
 from tests.support.keys import key_at, made_active
 from tests.support.waiting import eventually
 
@@ -59,7 +60,9 @@ def _run_worker(store: SQLStore) -> None:
 
     def has_ended() -> bool:
         worker.work()
-        return all(sweep.status.is_final for sweep in store.list(OPERATOR).refunds)
+        return all(
+            sweep.status.is_final for sweep in refund_page(store, OPERATOR).refunds
+        )
 
     assert eventually(has_ended, patience=60)
 

@@ -14,7 +14,7 @@ from signer.model.refund import Status
 from signer.webhooks.signatures import PrivateKey
 from tests.api.service import BODY, replaced
 from tests.api.support import SettableClock, bearer, get, post
-from tests.fixtures.ledger import moved
+from tests.fixtures.ledger import moved, refund_page
 
 
 def _listed(client: TestClient, query: str = "", **headers: str) -> Result:
@@ -33,7 +33,7 @@ def test_events_are_listed_in_pages(
 ) -> None:
     """Each is the refund as it was; the last page's cursor continues."""
     answer = post(client, BODY, Prefer="respond-async").json
-    (refund,) = sqlite_store.list("gateway-1").refunds
+    (refund,) = refund_page(sqlite_store, "gateway-1").refunds
     moved(sqlite_store, refund, Status.CANCELLED)
     sequence()
     first = _listed(client, "limit=1").json

@@ -14,7 +14,7 @@ from backends.sql import SQLStore
 from signer.model.refund import Status
 from tests.api.service import BODY, Pace
 from tests.api.support import bearer, get, post
-from tests.fixtures.ledger import save, step_to
+from tests.fixtures.ledger import refund_page, save, step_to
 from tests.fixtures.scripted_chain import ScriptedChain
 from tests.support.refunds import altered
 from tests.support.waiting import eventually
@@ -149,7 +149,7 @@ def test_one_thread_never_waits(
 
 
 def _refuse_all(store: SQLStore, *, when: bool = True) -> None:
-    for refund in store.list("gateway-1").refunds:
+    for refund in refund_page(store, "gateway-1").refunds:
         if when and refund.status is Status.QUEUED:
             save(store, refund, step_to(refund, Status.REFUSED, refund.updated_at))
 

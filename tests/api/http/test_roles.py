@@ -16,6 +16,7 @@ from signer.config.settings import Role
 from tests.api.administrators import authorized
 from tests.api.service import BODY, Pace, build_container
 from tests.api.support import SettableClock, get, post
+from tests.fixtures.ledger import refund_page
 
 
 OF_TAGS = {
@@ -87,7 +88,7 @@ def test_an_administrator_accepts_no_refunds(
     application: Application, sqlite_store: SQLStore
 ) -> None:
     assert post(application(Role.ADMIN), BODY).status_code == 404
-    assert sqlite_store.list("gateway-1").refunds == ()
+    assert refund_page(sqlite_store, "gateway-1").refunds == ()
 
 
 @pytest.mark.parametrize("is_open", [True, False])

@@ -17,6 +17,7 @@ from signer.crypto.http_signatures import accept_signature
 from signer.model.refund import Refund
 from tests.api.service import BODY, build_container
 from tests.api.support import NOW, SettableClock, post, token
+from tests.fixtures.ledger import refund_page
 from tests.support.signed_requests import RequestKey, signing_tenants
 
 
@@ -44,7 +45,7 @@ def _send(client: TestClient, headers: dict[str, str], body: bytes = SENT) -> Re
 
 
 def _refunds(store: SQLStore, tenant: str = "gateway-1") -> tuple[Refund, ...]:
-    return store.list(tenant).refunds
+    return refund_page(store, tenant).refunds
 
 
 @pytest.mark.parametrize("key", [KEY, P256], ids=lambda key: key.key_id)

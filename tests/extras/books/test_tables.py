@@ -26,6 +26,7 @@ from tests.fixtures.ledger import (
     now,
     opened,
     queued,
+    refund_page,
     reserved,
     save,
     step_to,
@@ -187,7 +188,7 @@ def test_what_a_comparison_may_leave_out(store: SQLStore) -> None:
     assert store.tables(BookTables).senders_in_blocks(CHAIN, (7, 7)) == {WALLET: 3}
     assert store.tables(BookTables).senders_in_blocks(CHAIN, (8, 9)) == {WALLET: 1}
     assert store.tables(BookTables).senders_in_blocks(7, (7, 7)) == {}
-    (network,) = {each.network for each in store.list("gateway").refunds}
+    (network,) = {each.network for each in refund_page(store, "gateway").refunds}
     until = later(60)
     assert store.tables(BookTables).results_by_chain(began, until) == {
         CHAIN: (network, 2)

@@ -45,7 +45,7 @@ from tests.api.service import (
 )
 from tests.api.signers import call, rpc, signer_token
 from tests.api.support import SettableClock, bearer
-from tests.fixtures.ledger import save, step_to
+from tests.fixtures.ledger import refund_page, save, step_to
 from tests.support.rpc import ScriptedProxy
 
 
@@ -156,7 +156,7 @@ def test_notifications_do_nothing(
     answer = rpc(client, body)
 
     assert (answer.status_code, answer.content) == (204, b"")
-    assert sqlite_store.list("gateway-1").refunds == ()
+    assert refund_page(sqlite_store, "gateway-1").refunds == ()
 
 
 MALFORMED: list[tuple[Any, int]] = [
@@ -362,7 +362,7 @@ def test_signs_no_transaction_of_the_wallet(
 
         assert (error["code"], error["data"]["rule"]) == (4001, "service-wallet")
         assert "send with eth_sendTransaction" in error["message"]
-    assert sqlite_store.list("gateway-1").refunds == ()
+    assert refund_page(sqlite_store, "gateway-1").refunds == ()
 
 
 def test_another_wallet_or_chain(permitted: TestClient) -> None:
@@ -482,7 +482,7 @@ def test_each_member_is_checked(
 
     error = _send(terms, **refused)["error"]
     assert error["code"] in {-32602, 4001, 4100, 4901}
-    assert sqlite_store.list("gateway-1").refunds == ()
+    assert refund_page(sqlite_store, "gateway-1").refunds == ()
     assert "result" in _send(terms, **({} if value is None else {member: value}))
 
 
@@ -491,7 +491,7 @@ def test_other_members_are_refused(terms: TestClient, sqlite_store: SQLStore) ->
         error = _send(terms, **{member: value})["error"]
 
         assert error["code"] in {-32602, 4001}, member
-        assert sqlite_store.list("gateway-1").refunds == ()
+        assert refund_page(sqlite_store, "gateway-1").refunds == ()
 
 
 def test_every_member_of_the_page_is_in_the_table() -> None:
@@ -523,7 +523,7 @@ def test_an_unknown_member_of_typed_data(permitted: TestClient) -> None:
 def test_a_transfer_is_a_refund(paying: TestClient, sqlite_store: SQLStore) -> None:
     """The hash is that of the worker's transaction, which has the memo."""
     tx_hash = _send(paying, gas="0xffff")["result"]
-    (refund,) = sqlite_store.list("gateway-1").refunds
+    (refund,) = refund_page(sqlite_store, "gateway-1").refunds
     (transaction,) = sqlite_store.transactions(refund.id)
 
     assert tx_hash == refund.tx_hash == transaction.tx_hash
@@ -539,7 +539,7 @@ def test_a_repeated_transfer_is_paid_once(
     first, second = _send(paying), _send(paying, gas="0xffff")
 
     assert first["result"] == second["result"]
-    assert len(sqlite_store.list("gateway-1").refunds) == 1
+    assert len(refund_page(sqlite_store, "gateway-1").refunds) == 1
 
 
 def test_the_nonce_of_a_client(
@@ -553,7 +553,7 @@ def test_the_nonce_of_a_client(
     again = _send(client, nonce=0, maxPriorityFeePerGas="0x1")
     replacement = _send(client, nonce="0x0", data=CALLDATA[:-1] + "1")["error"]
     gap = _send(client, nonce="0x2")["error"]
-    (refund,) = sqlite_store.list("gateway-1").refunds
+    (refund,) = refund_page(sqlite_store, "gateway-1").refunds
 
     assert first["result"] == again["result"] == refund.tx_hash
     assert (replacement["code"], replacement["data"]["code"]) == (-32003, "nonce-used")
@@ -575,7 +575,7 @@ def test_a_queued_call_has_no_nonce_yet(
         assert error["data"]["code"] == "not-sent-yet"
         ids.add(error["data"]["refund_id"])
 
-    assert ids == {each.id for each in sqlite_store.list("gateway-1").refunds}
+    assert ids == {each.id for each in refund_page(sqlite_store, "gateway-1").refunds}
     assert len(ids) == 1
 
 
@@ -587,7 +587,7 @@ def test_an_explicit_key(paying: TestClient, sqlite_store: SQLStore) -> None:
         return call(paying, "eth_sendTransaction", fields, Idempotency_Key=key)
 
     assert send("a")["result"] == send("a")["result"] != send("b")["result"]
-    assert len(sqlite_store.list("gateway-1").refunds) == 2
+    assert len(refund_page(sqlite_store, "gateway-1").refunds) == 2
     changed = {**fields, "data": CALLDATA[:-1] + "1"}
     error = call(paying, "eth_sendTransaction", changed, Idempotency_Key="a")["error"]
     assert (error["code"], error["data"]["code"]) == (-32003, "idempotency-mismatch")

@@ -6,6 +6,7 @@ from api.extras.top_ups.treasury import TopUp, TreasuryToken
 from signer.errors import HotWalletError, TreasuryError
 from signer.model.audit_record import Actor
 from signer.model.refund import Refund, RefundRequest
+from tests.fixtures.ledger import refund_page
 from tests.fixtures.scripted_chain import CHAIN_ID, TOKEN
 from tests.support.refunds import World
 
@@ -58,7 +59,7 @@ class LedgerTreasury:
 
     def top_ups(self, session_id: str | None = None) -> list[Refund]:
         """Return the refunds of the tenant, newest first."""
-        page = self.world.store.list(TENANT, payment_session_id=session_id)
+        page = refund_page(self.world.store, TENANT, payment_session_id=session_id)
         return [*page.refunds]
 
     def pay(self) -> None:

@@ -17,6 +17,7 @@ from signer.model.refund import Status
 from signer.model.wallet import Pause
 from signer.row_macs import RowMACs
 from tests.api.commands import Finished, Run
+from tests.fixtures.ledger import refund_page
 from tests.support.audit import KEY, ORIGIN
 from tests.support.ledgers import copy_ledger, open_ledger, seal
 from tests.support.refunds import World
@@ -51,7 +52,7 @@ class Lost:
 
     def content(self) -> object:
         with closing(open_ledger(self.url)) as store:
-            refunds = store.list("gateway").refunds
+            refunds = refund_page(store, "gateway").refunds
             return refunds, store.wallets(), store.stops(), store.head()
 
 
@@ -86,7 +87,9 @@ def test_a_restore(lost: Lost) -> None:
     after = lost.content()
     again, looked_again = lost.restore("--yes"), lost.restore("--dry-run")
     with closing(open_ledger(lost.url)) as store:
-        refunds = {each.reference: each for each in store.list("gateway").refunds}
+        refunds = {
+            each.reference: each for each in refund_page(store, "gateway").refunds
+        }
         (wallet,) = store.wallets()
 
     mark = (

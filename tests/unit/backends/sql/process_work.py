@@ -66,6 +66,7 @@ from tests.fixtures.ledger import (
     later,
     now,
     queued_call,
+    refund_page,
 )
 from tests.fixtures.roles import PROCESSES, Processes
 from tests.support.approvals import (
@@ -192,7 +193,7 @@ def work_on_refunds(processes: Processes) -> None:
     for world in (refunds, admin):
         explanation = world.explainer.explain(worker.stored(waiting))
         assert explanation.refund.status is Status.BROADCAST
-    store.list("gateway", status=Status.BROADCAST, limit=1)
+    refund_page(store, "gateway", status=Status.BROADCAST, limit=1)
     _work_on_large_refunds(processes)
 
 

@@ -30,6 +30,7 @@ from tests.fixtures.ledger import (
     opened,
     queued,
     queued_call,
+    refund_page,
     reserved,
     signed,
     stored,
@@ -410,5 +411,5 @@ def test_a_new_refund_is_queued(store: SQLStore) -> None:
 
     assert [each for each in NOT_NEW if not _is_refused(store, each)] == []
     _run(store, _copied())
-    assert len(store.list("gateway").refunds) == 2
+    assert len(refund_page(store, "gateway").refunds) == 2
     assert reserved(store, refund).nonce == 0

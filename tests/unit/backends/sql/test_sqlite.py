@@ -37,6 +37,7 @@ from tests.fixtures.ledger import (
     accept,
     accepted,
     queued,
+    refund_page,
 )
 from tests.support.ledgers import copy_ledger, open_ledger
 from tests.support.waiting import eventually
@@ -212,7 +213,7 @@ def test_a_replaced_file_is_not_used(sqlite_url: str, sqlite_store: SQLStore) ->
         with pytest.raises(StoreUnavailableError, match="replaced while it was open"):
             accept(sqlite_store, queued())
         with pytest.raises(StoreUnavailableError, match="replaced while it was open"):
-            sqlite_store.list("gateway")
+            refund_page(sqlite_store, "gateway")
     sqlite_store.close()
 
     assert path.read_bytes() == expected
@@ -229,7 +230,7 @@ def test_a_file_that_was_moved_away_is_not_written(
         accept(sqlite_store, queued())
     aside.rename(path)
 
-    assert sqlite_store.list("gateway").refunds == (kept,)
+    assert refund_page(sqlite_store, "gateway").refunds == (kept,)
 
 
 def test_a_long_read_blocks_no_write_and_the_log_is_cut_back(
@@ -272,7 +273,7 @@ def test_committed_rows_survive_a_kill(sqlite_url: str) -> None:
     assert _path(sqlite_url).with_name("hotwallet.db-wal").stat().st_size > 0
 
     with closing(open_ledger(sqlite_url)) as store:
-        assert len(store.list("gateway").refunds) == 1
+        assert len(refund_page(store, "gateway").refunds) == 1
 
 
 @pytest.mark.parametrize(

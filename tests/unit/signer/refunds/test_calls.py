@@ -21,6 +21,7 @@ from signer.model.transaction import Kind
 from signer.refunds.payload import Payload, transfer_of
 from signer.refunds.payment_checks import MAX_CALLDATA, check_call
 from signer.refunds.transaction_signer import Attempt, build_transaction
+from tests.fixtures.ledger import refund_page
 from tests.fixtures.scripted_chain import TOKEN, Sent
 from tests.support.approvals import approve_waiting, rule, ruled
 from tests.support.other_payments import (
@@ -79,7 +80,7 @@ def test_the_default_refuses_each(
     """The rules have the names that they have for every other signature."""
     with refused(refusal):
         called(world, **changes)
-    assert world.store.list("gateway").refunds == ()
+    assert refund_page(world.store, "gateway").refunds == ()
 
 
 @pytest.mark.parametrize(

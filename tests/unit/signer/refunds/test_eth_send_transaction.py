@@ -29,6 +29,7 @@ from signer.refunds.token_transfer import (
     read_chain_id,
     read_payment,
 )
+from tests.fixtures.ledger import refund_page
 from tests.fixtures.scripted_chain import CHAIN_ID, TOKEN
 from tests.support.approvals import ruled
 from tests.support.other_payments import CONTRACT, PING, RULES
@@ -202,7 +203,7 @@ def test_a_queued_payment_is_joined_for_ever(world: World) -> None:
     world.clock.advance(days=3)
 
     assert _accept_nonce(world).id == first.id
-    assert world.store.list("shop").refunds == (first,)
+    assert refund_page(world.store, "shop").refunds == (first,)
     assert is_derived_key(first.idempotency_key)
 
 
@@ -230,7 +231,7 @@ def test_a_replacement_is_refused(world: World, *, is_sent: bool) -> None:
         _accept_nonce(world, CORRECTED)
 
     assert e.value.refund_id == first.id
-    assert len(world.store.list("shop").refunds) == 1
+    assert len(refund_page(world.store, "shop").refunds) == 1
 
 
 def test_a_call_that_has_the_nonce(world: World) -> None:
@@ -285,7 +286,7 @@ def test_a_nonce_above_the_next_one(world: World, nonce: int, *, is_open: bool) 
     with pytest.raises(InvalidInputError, match=f"next nonce .* is {following}$") as e:
         _accept_nonce(world, nonce=nonce + following)
     assert e.value.field == "nonce"
-    assert world.store.list("shop").refunds == ()
+    assert refund_page(world.store, "shop").refunds == ()
 
 
 def test_a_client_numbers_what_it_has_queued(world: World) -> None:
@@ -402,7 +403,7 @@ def test_terms_on_which_it_cannot_be_mined(
     with pytest.raises(InvalidInputError) as caught:
         sender.accept(replace(TRANSFER, **terms), "local", "shop", ACTOR)
     assert caught.value.field == field
-    assert world.store.list("shop").refunds == ()
+    assert refund_page(world.store, "shop").refunds == ()
 
 
 @pytest.mark.parametrize(
@@ -591,7 +592,7 @@ def test_everything_else_is_a_call_that_the_policy_refuses(
 
     assert isinstance(found, ContractCall)
     assert caught.value.rule == rule
-    assert world.store.list("shop").refunds == ()
+    assert refund_page(world.store, "shop").refunds == ()
 
 
 def test_the_content_of_a_call() -> None:

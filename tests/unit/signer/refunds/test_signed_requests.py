@@ -18,7 +18,7 @@ from signer.model.acceptance import NO_SIGNATURE, SignedRequest
 from signer.model.refund import Refund, Status
 from signer.refunds.request_body import read_refund
 from signer.refunds.signed_requests import MAX_AGE, MAX_STORED_AGE, SignedRequests
-from tests.fixtures.ledger import bound
+from tests.fixtures.ledger import bound, refund_page
 from tests.support.refunds import ACTOR, AMOUNT, CUSTOMER, SECOND, World, altered
 from tests.support.signed_requests import RequestKey
 
@@ -113,7 +113,7 @@ def test_what_the_tenant_did_not_sign_is_refused(world: World) -> None:
     with pytest.raises(RequestSignatureError):
         _submit(world, _signed(world, THIEF))
 
-    assert world.store.list("gateway").refunds == ()
+    assert refund_page(world.store, "gateway").refunds == ()
 
 
 @pytest.mark.parametrize("sign", [-1, 1], ids=["later", "earlier"])

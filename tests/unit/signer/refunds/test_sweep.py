@@ -28,7 +28,7 @@ from signer.ports.chain import Fees
 from signer.ports.ledger import Ledger
 from signer.refunds.payment_checks import check_coin
 from signer.refunds.transaction_signer import build_purpose
-from tests.fixtures.ledger import save, step_to, stopped
+from tests.fixtures.ledger import refund_page, save, step_to, stopped
 from tests.fixtures.scripted_chain import DECIMALS
 from tests.support.devices import honest, recording, signer_over
 from tests.support.other_payments import (
@@ -149,7 +149,7 @@ def test_a_repeated_sweep_moves_assets_once(
     (again,) = swept(world)
 
     assert (again.id, again.amount) == (first.id, first.amount)
-    assert len(world.store.list(OPERATOR).refunds) == 1
+    assert len(refund_page(world.store, OPERATOR).refunds) == 1
 
 
 def test_concurrent_sweeps_move_assets_once(world: World, left: Left) -> None:
@@ -170,7 +170,7 @@ def test_concurrent_sweeps_move_assets_once(world: World, left: Left) -> None:
 
     assert rows[0] == rows[1]
     assert rows[0].recipient == THIRD.address
-    assert len(store.list(OPERATOR).refunds) == 1
+    assert len(refund_page(store, OPERATOR).refunds) == 1
 
 
 def test_sweeps_are_numbered(world: World, left: Left) -> None:
@@ -222,7 +222,7 @@ def test_a_sweep_is_audited(world: World, left: Left) -> None:
     audit, events = recording()
     for _ in range(2):
         sweeper(world, audit).sweep(world.signer.address.lower(), ACTOR)
-    (row,) = world.store.list(OPERATOR).refunds
+    (row,) = refund_page(world.store, OPERATOR).refunds
 
     assert [event["event"] for event in events] == [
         "key-sweep-requested",
@@ -259,7 +259,7 @@ def test_nothing_is_accepted_without_an_audit_record(world: World, left: Left) -
     with pytest.raises(StoreUnavailableError):
         sweeper(world, audit).sweep(world.signer.address, ACTOR)
 
-    assert world.store.list(OPERATOR).refunds == ()
+    assert refund_page(world.store, OPERATOR).refunds == ()
 
 
 @pytest.mark.parametrize(

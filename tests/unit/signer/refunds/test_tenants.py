@@ -23,7 +23,7 @@ from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Actor, Operation
 from signer.model.refund import OPERATOR, Status
 from signer.refunds.hold_admin import Holds
-from tests.fixtures.ledger import forge, forged_end
+from tests.fixtures.ledger import forge, forged_end, refund_page
 from tests.support.devices import honest, signer_over
 from tests.support.ledgers import seal
 from tests.support.refunds import ACTOR, KEY, REQUEST, World, altered, refused
@@ -94,7 +94,7 @@ def test_amounts_of_a_tenant(world: World, amount: str, rule: str | None) -> Non
 
     with refused(rule):
         world.submit(request)
-    assert world.store.list("gateway").refunds == ()
+    assert refund_page(world.store, "gateway").refunds == ()
 
 
 def test_the_tokens_limit_applies_to_a_tenant_with_a_higher_one(world: World) -> None:
@@ -142,7 +142,7 @@ def test_a_blocked_tenant_changes_nothing(world: World) -> None:
         world.service.request_cancellation("gateway", refund.id, ACTOR)
     assert world.service.get("gateway", refund.id) == refund
     assert world.store.cancellation_requests(10) == ()
-    assert world.store.list("gateway").refunds == (refund,)
+    assert refund_page(world.store, "gateway").refunds == (refund,)
     assert world.submit(tenant="other").refund.status is Status.BROADCAST
 
 
@@ -346,7 +346,7 @@ def test_a_subject_that_joins_is_not_paid_again(world: World) -> None:
     with pytest.raises(ConflictError, match=earlier.id):
         world.submit(key="new")
     assert world.submit(replace(REQUEST, reference="new"), key="new").created
-    assert len(world.store.list("pod-2").refunds) == 1
+    assert len(refund_page(world.store, "pod-2").refunds) == 1
 
 
 def test_the_tenants_own_answer_precedes_that_of_a_subject_that_joined(
@@ -384,4 +384,4 @@ def test_refunds_of_a_subject_that_joined(world: World) -> None:
     for other in ("other", "pod-3"):
         with pytest.raises(NotFoundError):
             service.get(other, earlier.id)
-    assert world.store.list("gateway").refunds == ()
+    assert refund_page(world.store, "gateway").refunds == ()
