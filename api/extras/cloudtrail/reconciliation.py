@@ -442,15 +442,12 @@ def reconcile(
     trail: Trail,
     keys: Collection[str] = (),
     ring: Collection[str] = (),
-    *,
-    margin: timedelta = MARGIN,
 ) -> Reconciliation:
     """
     Compare all audit *records*, in any order, with the ``Sign`` events in *trail*.
 
     *keys* are the ARNs of the keys to compare.  By default all keys are compared whose
-    first eight characters are in our records or in *ring*, our key ids.  *margin* is
-    the time at both ends of the files that they may not cover completely.
+    first eight characters are in our records or in *ring*, our key ids.
     """
     known, malformed = read_signing_records(records, BACKEND)
     prefixes = set(map(key_prefix, keys)) or {
@@ -472,7 +469,7 @@ def reconcile(
     explained = explain(unrecorded, known)
     accounted = {each.event.event_id for each in explained}
     missing = _missing(known, {event.request_id for event in signed}, prefixes)
-    first, last = trail.first + margin, trail.last - margin
+    first, last = trail.first + MARGIN, trail.last - MARGIN
     within = [each for each in missing if first <= each.at <= last]
     return Reconciliation(
         matched=len(signed) - len(unrecorded),

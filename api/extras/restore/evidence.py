@@ -10,7 +10,7 @@ import gzip
 import os
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -136,8 +136,6 @@ class EvidenceSummary:
     ``records`` is the number of different records that are returned.
 
     * ``authentic`` lines have a record with a valid MAC.  ``hosts`` has them by node.
-    * ``older`` ones have a record from before the time that was asked for; its MAC was
-      not verified.
     * ``redacted`` ones are of a configuration: they cannot be verified.
     * ``without_mac`` are from before the lines had MACs, or of a library.
     * ``unknown_key`` have a MAC by a key that ``MAC_KEY_FILE`` does not have.
@@ -151,7 +149,6 @@ class EvidenceSummary:
     lines: int = 0
     records: int = 0
     authentic: int = 0
-    older: int = 0
     redacted: int = 0
     without_mac: int = 0
     unknown_key: int = 0
@@ -181,26 +178,20 @@ class Evidence:
 
 
 def read_evidence(
-    paths: Iterable[Path | str],
-    macs: RowMACs,
-    verifier: Verifier | None = None,
-    *,
-    since: datetime | None = None,
-    events: Collection[str] | None = None,
+    paths: Iterable[Path | str], macs: RowMACs, verifier: Verifier | None = None
 ) -> Evidence:
     """
     Read the files *paths*, in any order, also with the same records.  A text is the URL
     of a shipped log; *verifier* verifies its checkpoints.
 
     A file has log lines or is an export, plain or compressed with gzip.  Other lines
-    are skipped.  A log line may follow a prefix of the log store.  Records from before
-    *since* are left out, and those of other *events* if these are given.  Each record
-    that is returned needs about 1.5 KB of memory.
+    are skipped.  A log line may follow a prefix of the log store.  Each record that is
+    returned needs about 1.5 KB of memory.
 
     Raises:
         InvalidInputError: A file cannot be opened.
     """
-    reader = _Reader(macs, since, events)
+    reader = _Reader(macs)
     damaged = []
     for path in paths:
         try:
@@ -218,15 +209,8 @@ def read_evidence(
 class _Reader:
     """Collects the records of lines, which come in any order."""
 
-    def __init__(
-        self,
-        macs: RowMACs,
-        since: datetime | None,
-        events: Collection[str] | None,
-    ) -> None:
+    def __init__(self, macs: RowMACs) -> None:
         self._macs = macs
-        self._since = since
-        self._events = events
         self._records = dict[str, Record]()
         self._raw = RawReader()
         self._counts = Counter[str]()
@@ -252,7 +236,6 @@ class _Reader:
             lines=counts["lines"],
             records=len(self._records),
             authentic=counts["authentic"],
-            older=counts["older"],
             redacted=counts["redacted"],
             without_mac=counts["without_mac"],
             unknown_key=counts["unknown_key"],
@@ -268,20 +251,16 @@ class _Reader:
     def _add(self, record: Record) -> str:
         """Add *record* if it is authentic; return what its line counts as."""
         at = _read_time(record)
-        if self._since is not None and at < self._since:
-            return "older"
         if not self._macs.is_valid(record.mac, record):
             problem = self._find_problem(record)
             if problem != "redacted":
                 self._unverified.add(record.id)
             return problem
         self._verified.add(record.id)
-        fields = record.fields
-        node = str(fields.get("node"))
+        node = str(record.fields.get("node"))
         host = self._hosts.get(node) or HostEvidence(0, at, at)
         self._hosts[node] = host.including(at)
-        if self._events is None or fields.get("event") in self._events:
-            self._records.setdefault(record.id, record)
+        self._records.setdefault(record.id, record)
         return "authentic"
 
     def _find_problem(self, record: Record) -> str:

@@ -194,19 +194,6 @@ def test_all_keys_of_the_file_verify(folder: Folder) -> None:
     assert read_evidence([path], both).records == [RECORDS[0], older]
 
 
-def test_records_can_be_selected_by_time_and_event(folder: Folder) -> None:
-    """Older ones are not verified, which takes most of the time."""
-    records = [drafted(n, event="a" if n % 2 else "b") for n in range(10)]
-    path = folder.write(*lines([*records, drafted(1, macs=THIEF)]))
-    since = START + timedelta(seconds=4)
-
-    evidence = read_evidence([path], ROW_MACS, since=since, events={"a"})
-
-    assert evidence.records == records[5::2]
-    assert counted(evidence) == {"lines": 11, "records": 3, "authentic": 6, "older": 5}
-    assert evidence.summary.hosts["host-1"].first == since
-
-
 LINES = lines(RECORDS)
 
 
