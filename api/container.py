@@ -21,6 +21,7 @@ from api.logs import audit_logger
 from api.plugins import check_plugin, load_plugin
 from signer.alerts import RUNBOOKS, Alerts
 from signer.approvals import Approvals
+from signer.audit.checkpointer import Checkpointer
 from signer.audit.log import AuditLog
 from signer.audit.sealer import Sealer, SealingAlert
 from signer.audit.shipping import ShippingCondition
@@ -304,11 +305,9 @@ class Container:
     @cached_property
     def sealer(self) -> Sealer:
         """Seals audit records, in the process that leads."""
+        settings = self.checkpoint_settings
         return Sealer(
-            self.store,
-            self.checkpoint_settings,
-            self.alerts,
-            self.clock,
+            Checkpointer(self.store, settings, self.alerts, self.clock),
             audit=self.audit,
             sealing_alert=self.sealing_alert,
             patience=self.standby,

@@ -228,14 +228,16 @@ def checkpoint(new: bool) -> Result:
     from api.backend_factories import open_checkpoint_key
     from api.views.audit_reports import checkpoint_document
     from signer.alerts import Alerts
+    from signer.audit.checkpointer import Checkpointer
     from signer.audit.checkpoints import find_newest
     from signer.audit.sealer import Sealer
 
     settings, ledger = open_ledger()
     if new:
-        sealer = Sealer(ledger, open_checkpoint_key(settings), Alerts(ledger))
-        sealer.work()
-        made = sealer.checkpoint()
+        signing = open_checkpoint_key(settings)
+        checkpointer = Checkpointer(ledger, signing, Alerts(ledger))
+        Sealer(checkpointer).work()
+        made = checkpointer.checkpoint()
     else:
         signing = open_checkpoint_key(settings)
         found = find_newest(ledger, None if signing is None else signing.verify)

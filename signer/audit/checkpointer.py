@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from signer.alerts import Alert, Alerts
@@ -24,7 +24,7 @@ from signer.audit.hash_chain import (
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, made_at
 from signer.ports.audit_journal import Checkpoint, Journal
-from signer.ports.clock import Clock
+from signer.ports.clock import Clock, utc_now
 
 
 INTERVAL = timedelta(seconds=60)
@@ -143,9 +143,9 @@ class Checkpointer:
     """Compares a journal with its checkpoints; signs new ones if it has settings."""
 
     journal: Journal
-    settings: CheckpointSettings | None
-    alerts: Alerts
-    clock: Clock
+    settings: CheckpointSettings | None = None
+    alerts: Alerts = field(default_factory=Alerts)
+    clock: Clock = utc_now
     _: KW_ONLY
     timer: Callable[[], float] = time.monotonic
 

@@ -9,6 +9,7 @@ one continues.
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from threading import Lock
@@ -16,13 +17,11 @@ from threading import Lock
 import structlog
 
 from signer.alerts import Alert, Alerts
-from signer.audit.checkpointer import Checkpointer, CheckpointSettings
+from signer.audit.checkpointer import Checkpointer
 from signer.audit.hash_chain import BATCH
 from signer.audit.log import AuditLog
 from signer.loops import IDLE_SECONDS, Wait, repeat
 from signer.model.audit_record import Operation, Record, made_at
-from signer.ports.audit_journal import Checkpoint, Journal
-from signer.ports.clock import Clock, utc_now
 from signer.ports.refund_store import Topic, Watch
 
 
@@ -109,44 +108,36 @@ _ADMINISTRATIVE = tuple(
 _MAX_ID = 64  # A forged id may be too long for a log or a webhook.
 
 
+@dataclass(eq=False, repr=False)
 class Sealer:
-    """Seals the records of a journal, and signs checkpoints if it has a key."""
+    """
+    Seals the records of the journal of *checkpointer*, and lets it sign checkpoints.
 
-    def __init__(
-        self,
-        journal: Journal,
-        settings: CheckpointSettings | None = None,
-        alerts: Alerts | None = None,
-        clock: Clock = utc_now,
-        *,
-        audit: AuditLog | None = None,
-        sealing_alert: SealingAlert | None = None,
-        patience: Callable[[], timedelta] = timedelta,
-        timer: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """
-        Share *sealing_alert* with the ``SealingMonitor`` of this process, if any.
+    *sealing_alert* is that of the ``SealingMonitor`` of this process, if there is one.
 
-        The records of administrators' changes are logged to *audit* once they are
-        sealed: a command's own log goes to a terminal, and the lines of this process to
-        the log store.  While *patience* returns a time, another process leads.
-        """
-        alerts = alerts or Alerts(clock=clock)
-        self._journal = journal
-        self._alerts = alerts
-        self._audit = audit or AuditLog(structlog.get_logger("audit"), clock)
-        self._logs_changes = audit is not None
-        self._checkpointer = Checkpointer(journal, settings, alerts, clock, timer=timer)
-        self._sealing_alert = sealing_alert or SealingAlert(alerts)
-        self._clock = clock
-        self._timer = timer
+    The records of administrators' changes are logged to *audit* once they are sealed: a
+    command's own log goes to a terminal, and the lines of this process to the log
+    store.  While *patience* returns a time, another process leads.
+    """
+
+    checkpointer: Checkpointer
+    _: KW_ONLY
+    audit: AuditLog | None = None
+    sealing_alert: SealingAlert | None = None
+    patience: Callable[[], timedelta] = timedelta
+
+    def __post_init__(self) -> None:
+        parts = self.checkpointer
+        self._journal, self._alerts = parts.journal, parts.alerts
+        self._clock, self._timer = parts.clock, parts.timer
+        self._audit = self.audit or AuditLog(structlog.get_logger("audit"), parts.clock)
+        self._sealing_alert = self.sealing_alert or SealingAlert(parts.alerts)
         # The last records before a quiet time need a checkpoint as well.
         self._interval = _CHECK_INTERVAL
-        if settings is not None:
-            self._interval = min(_CHECK_INTERVAL, settings.interval)
+        if parts.settings is not None:
+            self._interval = min(_CHECK_INTERVAL, parts.settings.interval)
         self._log = structlog.get_logger("audit")
         self._checked_at: datetime | None = None
-        self._patience = patience
         self._left: str | None = None  # The oldest record that the last look left.
         self._is_waiting = False  # A record was left unsealed.
         self._is_idle = False  # There is nothing to do until something is written.
@@ -168,19 +159,15 @@ class Sealer:
         """
         sealed = self._seal_all(leave=leave)
         now = self._clock()
-        if sealed or self._checkpointer.is_in_progress or self._is_check_due(now):
+        if sealed or self.checkpointer.is_in_progress or self._is_check_due(now):
             self._checked_at = now
-            self._checkpointer.sign_if_due(now)
-        self._is_idle = not (self._is_waiting or self._checkpointer.is_in_progress)
+            self.checkpointer.sign_if_due(now)
+        self._is_idle = not (self._is_waiting or self.checkpointer.is_in_progress)
         return sealed
-
-    def checkpoint(self) -> Checkpoint | None:
-        """Return a checkpoint of the whole chain, as ``Checkpointer.checkpoint``."""
-        return self._checkpointer.checkpoint()
 
     def _round(self, watch: Watch) -> float:
         """Work if something was written; return the seconds until the next round."""
-        follows = bool(self._patience())
+        follows = bool(self.patience())
         # What is written wakes one process, and not all of them.
         is_news = watch.wait(IDLE_SECONDS if self._is_idle and not follows else 0)
         began = self._timer()
@@ -228,8 +215,8 @@ class Sealer:
         return sealed
 
     def _log_changes(self, records: Sequence[Record]) -> None:
-        if self._logs_changes:
-            self._audit.log(
+        if self.audit is not None:
+            self.audit.log(
                 *(r for r in records if any(each in r.body for each in _ADMINISTRATIVE))
             )
 

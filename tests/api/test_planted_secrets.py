@@ -35,7 +35,7 @@ from backends.pkcs11 import PKCS11Backend
 from backends.sql import SQLStore
 from signer.alerts import Alert, Alerts
 from signer.audit.actions import AuditAction
-from signer.audit.checkpointer import CheckpointSettings
+from signer.audit.checkpointer import Checkpointer, CheckpointSettings
 from signer.audit.checkpoints import CheckpointKey
 from signer.audit.log import AuditLog
 from signer.audit.sealer import Sealer
@@ -539,7 +539,7 @@ def _shown(answer: Result) -> str:
 
 
 def _audit_records(store: SQLStore) -> str:
-    Sealer(store, None, Alerts(store)).work()
+    Sealer(Checkpointer(store, alerts=Alerts(store))).work()
     return "\n".join(each.record.body for each in store.sealed(0, 10_000))
 
 

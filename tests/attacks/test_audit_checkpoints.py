@@ -15,7 +15,7 @@ import structlog
 
 from backends.sql import SQLStore, sqlite_dbapi
 from signer.alerts import Alert
-from signer.audit.checkpointer import CheckpointSettings
+from signer.audit.checkpointer import Checkpointer, CheckpointSettings
 from signer.audit.checkpoints import MAX_READ, CheckpointKey, find_newest
 from signer.audit.export import export
 from signer.audit.sealer import Sealer
@@ -77,7 +77,7 @@ def _values(mark: str) -> str:
 
 
 def _sealer(store: SQLStore) -> Sealer:
-    return Sealer(store, CheckpointSettings(KEY, ORIGIN, records=1))
+    return Sealer(Checkpointer(store, CheckpointSettings(KEY, ORIGIN, records=1)))
 
 
 def _sign(victim: Victim, sealer: Sealer, count: int) -> None:

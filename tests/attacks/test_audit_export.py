@@ -14,7 +14,7 @@ import pytest
 
 from api.extras.cloudtrail.reconciliation import reconcile
 from backends.sql import SQLStore
-from signer.audit.checkpointer import CheckpointSettings
+from signer.audit.checkpointer import Checkpointer, CheckpointSettings
 from signer.audit.export import export, records
 from signer.audit.hash_chain import batches
 from signer.audit.sealer import Sealer
@@ -96,9 +96,9 @@ def test_inserted_records_do_not_end_the_evidence(
     """The export verifies and lists them; the comparison with CloudTrail goes on."""
     ledger.append([intent(0), outcome(1, "a")])
     ids = _insert(shipped)
-    sealer = Sealer(ledger, CheckpointSettings(KEY, ORIGIN))
+    sealer = Sealer(Checkpointer(ledger, CheckpointSettings(KEY, ORIGIN)))
     sealer.work()
-    sealer.checkpoint()
+    sealer.checkpointer.checkpoint()
     trail = trail_of(tmp_path, sign_event("a", at(1)), sign_event("x", at(2)))
 
     lines = list(export(ledger, ORIGIN))

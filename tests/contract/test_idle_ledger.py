@@ -12,6 +12,7 @@ import pytest
 
 from backends.sql import SQLStore
 from signer.audit import sealer
+from signer.audit.checkpointer import Checkpointer
 from signer.errors import StoreUnavailableError
 from signer.ports.clock import utc_now
 from signer.webhooks import dispatcher
@@ -41,7 +42,8 @@ class _Threads:
     def __init__(self, store: SQLStore) -> None:
         self._stopped = Event()
         self._rounds: Counter[str] = Counter()
-        sealing, sending = sealer.Sealer(store), open_dispatcher(store, Receiver(), {})
+        sealing = sealer.Sealer(Checkpointer(store))
+        sending = open_dispatcher(store, Receiver(), {})
         self._threads = [
             Thread(target=sealing.run, args=(self._wait,)),
             Thread(target=sending.run, args=(self._is_stopping,)),

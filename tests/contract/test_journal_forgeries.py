@@ -9,7 +9,7 @@ import pytest
 
 from backends.sql import SQLStore, sqlite_dbapi
 from backends.sql.audit import AuditTables
-from signer.audit.checkpointer import CheckpointSettings
+from signer.audit.checkpointer import Checkpointer, CheckpointSettings
 from signer.audit.export import export, records
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.audit.sealer import Sealer
@@ -57,9 +57,9 @@ def _execute(url: str, statement: str, values: Sequence[object]) -> None:
 
 def _export(journal: AuditTables) -> list[bytes]:
     """Seal everything, sign a checkpoint, and return the export."""
-    sealer = Sealer(journal, CheckpointSettings(KEY, ORIGIN))
+    sealer = Sealer(Checkpointer(journal, CheckpointSettings(KEY, ORIGIN)))
     sealer.work()
-    sealer.checkpoint()
+    sealer.checkpointer.checkpoint()
     return list(export(journal, ORIGIN))
 
 

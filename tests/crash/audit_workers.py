@@ -26,7 +26,7 @@ from sqlalchemy import event
 
 from api.logs import install
 from backends.sql import SQLStore
-from signer.audit.checkpointer import CheckpointSettings
+from signer.audit.checkpointer import Checkpointer, CheckpointSettings
 from signer.audit.checkpoints import CheckpointKey
 from signer.audit.log import AuditLog
 from signer.audit.sealer import Sealer
@@ -140,7 +140,7 @@ def _seal_forever(journal: AuditJournal, settings: WorkerSettings) -> None:
         records=settings.checkpoint_records,
     )
     pause = threading.Event()
-    Sealer(journal, checkpoints).run(
+    Sealer(Checkpointer(journal, checkpoints)).run(
         lambda seconds: pause.wait(seconds * settings.rest_factor)
     )
 

@@ -19,7 +19,7 @@ from api.http.exports import Stream
 from backends.sql import SQLStore
 from signer.alerts import Alerts
 from signer.audit.actions import AuditAction
-from signer.audit.checkpointer import CheckpointSettings
+from signer.audit.checkpointer import Checkpointer, CheckpointSettings
 from signer.audit.checkpoints import Verifier
 from signer.audit.sealer import Sealer
 from signer.audit.verify import verify
@@ -49,7 +49,7 @@ def log(container: Container, clock: SettableClock) -> Container:
             )
         )
         clock.advance(3600)
-    Sealer(container.store, None, clock=clock).work()
+    Sealer(Checkpointer(container.store, clock=clock)).work()
     return container
 
 
@@ -62,7 +62,11 @@ def browser(log: Container, clock: SettableClock) -> Browser:
 
 def _sealer(container: Container) -> Sealer:
     store = container.store
-    return Sealer(store, container.checkpoint_settings, Alerts(store), container.clock)
+    return Sealer(
+        Checkpointer(
+            store, container.checkpoint_settings, Alerts(store), container.clock
+        )
+    )
 
 
 def test_the_newest_records_come_first(browser: Browser) -> None:
@@ -132,7 +136,7 @@ def test_the_verdict_needs_a_signed_checkpoint(
 ) -> None:
     assert "Not signed yet." in browser.get("/console/audit").text
     _sealer(log).work()
-    _sealer(log).checkpoint()
+    _sealer(log).checkpointer.checkpoint()
 
     assert read_audit(log).is_verified
     assert "Verified." in browser.get("/console/audit").text
@@ -143,7 +147,7 @@ def test_the_verdict_needs_a_signed_checkpoint(
 def test_a_changed_chain_is_found(
     log: Container, browser: Browser, sqlite_store: SQLStore, sqlite_url: str
 ) -> None:
-    _sealer(log).checkpoint()
+    _sealer(log).checkpointer.checkpoint()
     # As an attacker who owns the file: without the triggers.
     overruled(sqlite_url, "UPDATE audit_records SET body = '{}' WHERE sequence = 2")
 
@@ -155,7 +159,7 @@ def test_a_changed_chain_is_found(
 
 def test_the_download_can_be_verified(log: Container, browser: Browser) -> None:
     """It needs the form, and is on record."""
-    _sealer(log).checkpoint()
+    _sealer(log).checkpointer.checkpoint()
     refused = browser.submit("/console/audit/export", {"form": "0" * 64})
     given = {"form": browser.form_token()}
     answer = browser.submit("/console/audit/export", given)

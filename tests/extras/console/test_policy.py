@@ -18,6 +18,7 @@ from api.metrics.metric_names import DECISIONS, REFUSALS
 from backends.sql import SQLStore
 from signer.alerts import Alerts
 from signer.audit.actions import AuditAction
+from signer.audit.checkpointer import Checkpointer
 from signer.audit.sealer import Sealer
 from signer.config.deny_list import DenyList
 from signer.config.networks import Network
@@ -124,7 +125,7 @@ def test_refusals_are_counted_by_reason(
         {"event": "refund-refuse-refused", "outcome": "invented"}, clock.now
     )
     sqlite_store.append([forged])
-    Sealer(sqlite_store, None, Alerts(sqlite_store)).work()
+    Sealer(Checkpointer(sqlite_store, alerts=Alerts(sqlite_store))).work()
 
     found = [
         (each.event, each.reason, each.number)

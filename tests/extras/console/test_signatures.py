@@ -11,6 +11,7 @@ from api.container import Container
 from api.extras.console.audit import SignatureFilter, search_records, show_signature
 from api.http.app import create_app
 from backends.sql import SQLStore
+from signer.audit.checkpointer import Checkpointer
 from signer.audit.log import AuditLog
 from signer.audit.sealer import Sealer
 from signer.model.audit_record import Operation, Purpose, Record, Subject
@@ -90,7 +91,7 @@ def signed(container: Container, clock: SettableClock) -> Container:
     ):
         _write(audit, operation, rule, requested=True, **given)
         clock.advance(3600)
-    Sealer(container.store, None, clock=clock).work()
+    Sealer(Checkpointer(container.store, clock=clock)).work()
     local = NETWORKS["local"].model_copy(
         update={"explorer": "https://explorer.example"}
     )
@@ -194,7 +195,7 @@ def test_a_forged_record_is_marked_and_not_shown(
     }
     forged = Record.of(fields, clock.now)
     sqlite_store.append([Record(forged.id, forged.body, "tests:" + "0" * 64)])
-    Sealer(sqlite_store, None, clock=clock).work()
+    Sealer(Checkpointer(sqlite_store, clock=clock)).work()
     page = browser.get("/console/signatures").text
 
     assert "another program wrote it" in page
@@ -210,7 +211,7 @@ def test_a_call_is_no_transfer(signed: Container, clock: SettableClock) -> None:
         "token_symbol": "ETH",
     }
     _write(signed.audit, Operation.TRANSACTION_SIGNING, "calls", **call)
-    Sealer(signed.store, None, clock=clock).work()
+    Sealer(Checkpointer(signed.store, clock=clock)).work()
     wanted = SignatureFilter(path="call")
     (found,) = search_records(signed.store, ROW_MACS, wanted).records
 

@@ -4,7 +4,7 @@ import structlog
 
 from backends.sql.audit import AuditTables
 from signer.alerts import Alerts
-from signer.audit.checkpointer import CheckpointSettings
+from signer.audit.checkpointer import Checkpointer, CheckpointSettings
 from signer.audit.checkpoints import CheckpointKey
 from signer.audit.sealer import Sealer
 from tests.support.audit import KEY, ORIGIN
@@ -20,11 +20,13 @@ def sealer(
 ) -> Sealer:
     """Return a sealer with a checkpoint key."""
     return Sealer(
-        journal,
-        CheckpointSettings(key, ORIGIN, records=records),
-        Alerts(clock=clock),
-        clock,
-        timer=lambda: clock().timestamp(),
+        Checkpointer(
+            journal,
+            CheckpointSettings(key, ORIGIN, records=records),
+            Alerts(clock=clock),
+            clock,
+            timer=lambda: clock().timestamp(),
+        )
     )
 
 

@@ -16,7 +16,7 @@ from backends.sql.database import Database
 from signer.alerts import Alert, Alerts
 from signer.audit import hash_chain
 from signer.audit.actions import AuditAction
-from signer.audit.checkpointer import VERIFY_SECONDS, CheckpointSettings
+from signer.audit.checkpointer import VERIFY_SECONDS, Checkpointer, CheckpointSettings
 from signer.audit.checkpoints import (
     CheckpointKey,
     NewestCheckpoints,
@@ -218,7 +218,9 @@ def test_the_changes_of_administrators_are_logged_when_they_are_sealed(
         f"INSERT INTO audit_records (id, body) VALUES ('{forged.id}', '{forged.body}')",
     )
     stream = io.StringIO()
-    ours = Sealer(journal, audit=AuditLog(audit_logger(stream), journal=journal))
+    ours = Sealer(
+        Checkpointer(journal), audit=AuditLog(audit_logger(stream), journal=journal)
+    )
 
     for _ in range(2):
         ours.work()
@@ -244,7 +246,7 @@ def test_signs_the_last_records_before_a_quiet_time(
 ) -> None:
     """Records after the last checkpoint get one in time, even if no more follow."""
     signing = CheckpointSettings(KEY, ORIGIN, interval=timedelta(seconds=5))
-    ours = Sealer(journal, signing, Alerts(clock=clock), clock)
+    ours = Sealer(Checkpointer(journal, signing, Alerts(clock=clock), clock))
     for number, seconds in ((1, 0), (1, 1), (0, 3), (0, 2)):
         clock.advance(seconds=seconds)
         journal.append(records(number))
@@ -258,19 +260,19 @@ def test_without_a_key_it_seals_and_verifies(
 ) -> None:
     """A process without a key finds that the chain differs from stored checkpoints."""
     journal.append(records(3))
-    ours = Sealer(journal, clock=clock)
+    ours = Sealer(Checkpointer(journal, clock=clock))
 
     assert ours.work() == 3
-    assert ours.checkpoint() is None
+    assert ours.checkpointer.checkpoint() is None
     assert sizes(journal) == []
 
     sealer(journal, clock).work()
     with capture_logs() as logs:
-        Sealer(journal, clock=clock).work()
+        Sealer(Checkpointer(journal, clock=clock)).work()
     assert logs == []
     overruled(sqlite_url, "UPDATE audit_records SET hash = x'00' WHERE sequence = 3")
     with capture_logs() as logs:
-        Sealer(journal, clock=clock).work()
+        Sealer(Checkpointer(journal, clock=clock)).work()
     assert alerts(logs) == [(str(Alert.CHECKPOINT_FORGED), None)]
 
 
@@ -334,7 +336,7 @@ def test_detects_a_removed_checkpoint_that_it_signed(
 
     assert alerts(logs) == [(str(Alert.CHAIN_BROKEN), 3)]
     with pytest.raises(BrokenChainError):
-        ours.checkpoint()
+        ours.checkpointer.checkpoint()
 
 
 def test_a_new_key_signs_the_whole_chain(
@@ -369,12 +371,12 @@ def test_a_checkpoint_on_request(journal: AuditTables, clock: FakeClock) -> None
     """A checkpoint can be signed at once; an empty chain has none."""
     ours = sealer(journal, clock)
     with pytest.raises(InvalidInputError):
-        ours.checkpoint()
+        ours.checkpointer.checkpoint()
     journal.append(records(2))
     ours.work()
     journal.append(records(1))
     ours.work()
-    made = ours.checkpoint()
+    made = ours.checkpointer.checkpoint()
 
     assert made is not None
     assert parse(made.note).statement.size == 3
@@ -442,7 +444,7 @@ def test_continues_after_a_failure(
     broken = altered(journal, oldest_unsealed=error)
     passes = iter([False, True])
     with capture_logs() as logs:
-        Sealer(broken, clock=clock).run(lambda seconds: next(passes))
+        Sealer(Checkpointer(broken, clock=clock)).run(lambda seconds: next(passes))
 
     assert [(each["event"], each["log_level"], each["code"]) for each in logs] == [
         ("audit-sealing-failed", level, code)
@@ -457,7 +459,9 @@ def test_rounds_start_at_a_steady_rate(
 ) -> None:
     """The duration of a round counts towards the pause, which has a minimum."""
     waited = list[float]()
-    ours = Sealer(journal, clock=clock, timer=count(taken, taken).__next__)
+    ours = Sealer(
+        Checkpointer(journal, clock=clock, timer=count(taken, taken).__next__)
+    )
 
     def wait(seconds: float) -> bool:
         waited.append(seconds)
@@ -480,7 +484,7 @@ def test_a_round_without_news_reads_nothing(
             return worked[-1]
 
     rounds = iter([False] * 4 + [True])
-    Counting(journal, clock=clock).run(lambda _: next(rounds))
+    Counting(Checkpointer(journal, clock=clock)).run(lambda _: next(rounds))
 
     assert 1 <= len(worked) < 5
 
@@ -506,7 +510,7 @@ def test_a_process_that_follows_seals_what_it_finds_twice(
         journal.append([record(number, at=START + timedelta(seconds=number))])
         return number == 6
 
-    Counting(journal, clock=clock, patience=lambda: PATIENCE).run(wait)
+    Counting(Checkpointer(journal, clock=clock), patience=lambda: PATIENCE).run(wait)
 
     assert worked == [0] * 6 if leads else [0, 0, 2, 0, 2, 0]
     assert set(pauses) == {FOLLOW_SECONDS}
@@ -533,10 +537,12 @@ def test_a_process_that_leads_waits_for_news(
 def _slow_sealer(journal: AuditTables, clock: FakeClock) -> Sealer:
     """Return a sealer that verifies one batch in each round."""
     return Sealer(
-        journal,
-        CheckpointSettings(KEY, ORIGIN),
-        clock=clock,
-        timer=count(VERIFY_SECONDS, VERIFY_SECONDS).__next__,
+        Checkpointer(
+            journal,
+            CheckpointSettings(KEY, ORIGIN),
+            clock=clock,
+            timer=count(VERIFY_SECONDS, VERIFY_SECONDS).__next__,
+        )
     )
 
 
@@ -627,7 +633,7 @@ def test_a_changed_checkpoint_does_not_count(
         again.work()
 
     assert alerts(logs) == [(str(Alert.CHECKPOINT_FORGED), None)]
-    assert again.checkpoint() in journal.checkpoints()
+    assert again.checkpointer.checkpoint() in journal.checkpoints()
     assert 3 in [statement.size for statement in _ours(journal)]
 
 
