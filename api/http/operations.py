@@ -36,18 +36,13 @@ if TYPE_CHECKING:
     from api.http.documentation import Description
 
 
+@dataclass(eq=False, repr=False)
 class Parts:
     """The parts of the process, and what only its routes use."""
 
-    def __init__(
-        self,
-        container: Container,
-        waiting: WaitingRequests,
-        description: "Description",
-    ) -> None:
-        self.container = container
-        self.waiting = waiting
-        self.description = description
+    container: Container
+    waiting: WaitingRequests
+    description: "Description"
 
     def open_refunds(self) -> None:
         """Open what answers tenants; ConfigurationError if that is not possible."""

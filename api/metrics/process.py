@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_client import ProcessCollector
@@ -20,33 +21,31 @@ Connections = Callable[[], tuple[int, int]]
 """Returns how many connections of the pool are in use, and the most that it opens."""
 
 
+@dataclass(eq=False, repr=False)
 class ProcessFigures(Collector):
-    """Measures *pids* together, and this process's pool."""
+    """
+    Measures *pids* together, and this process's pool.
 
-    def __init__(
-        self,
-        specs: Sequence[Spec],
-        connections: Connections,
-        pids: Callable[[], Iterable[int]] = lambda: [os.getpid()],
-    ) -> None:
-        """Report CPU time, memory and connections as the *specs*, in this order."""
-        self._specs = specs
-        self._connections = connections
-        self._pids = pids
+    *specs* are the metrics of CPU time, memory and connections, in this order.
+    """
+
+    specs: Sequence[Spec]
+    connections: Connections
+    pids: Callable[[], Iterable[int]] = lambda: [os.getpid()]
 
     def measure(self, readings: Readings) -> None:
         """Set the three metrics of now; a process that has ended counts nothing."""
-        cpu, memory, pool = self._specs
-        found = [_read(pid) for pid in self._pids()]
+        cpu, memory, pool = self.specs
+        found = [_read(pid) for pid in self.pids()]
         readings.set(cpu, value=sum(each.get(_CPU, 0.0) for each in found))
         readings.set(memory, value=sum(each.get(_MEMORY, 0.0) for each in found))
-        for state, number in zip(("used", "most"), self._connections(), strict=True):
+        for state, number in zip(("used", "most"), self.connections(), strict=True):
             readings.set(pool, state, value=number)
 
     def collect(self) -> Iterator[Metric]:
         readings = Readings()
         self.measure(readings)
-        yield from readings.families(self._specs)
+        yield from readings.families(self.specs)
 
 
 def worker_figures(connections: Connections) -> ProcessFigures:

@@ -11,6 +11,7 @@ stay with the active key.
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass
 
 from signer.addresses import parse_address, redact_address
 from signer.approvals import Approvals
@@ -38,26 +39,23 @@ _MAX_TRIES = 3
 _MAX_STRANDED = 1000
 
 
+@dataclass(eq=False, repr=False)
 class Revocation:
-    """Revokes and reinstates keys, for administrators."""
+    """
+    Revokes and reinstates keys, for administrators.
 
-    def __init__(
-        self,
-        store: KeyStore,
-        *,
-        audit: AuditLog,
-        clock: Clock,
-        approvals: Approvals | None = None,
-    ) -> None:
-        """
-        With *approvals*, another administrator must approve both.
+    With *approvals*, another administrator must approve both.  *clock* is the ledger's:
+    a host cannot extend the time for a reinstatement.
+    """
 
-        *clock* is the ledger's: a host cannot extend the time for a reinstatement.
-        """
-        self._store = store
-        self._audit = audit
-        self._clock = clock
-        self._admin_audit = AdminAudit(audit, _OPERATION, approvals=approvals)
+    store: KeyStore
+    _: KW_ONLY
+    audit: AuditLog
+    clock: Clock
+    approvals: Approvals | None = None
+
+    def __post_init__(self) -> None:
+        self._admin_audit = AdminAudit(self.audit, _OPERATION, approvals=self.approvals)
 
     def revoke(self, address: str, actor: Actor) -> tuple[Key, Sequence[str]]:
         """
@@ -97,7 +95,7 @@ class Revocation:
 
     def stranded(self, address: str) -> Sequence[str]:
         """Return the ids of open refunds that the key with *address* has signed."""
-        return self._store.stranded(address, _MAX_STRANDED)
+        return self.store.stranded(address, _MAX_STRANDED)
 
     def _repeat(self, change: Callable[[], Key]) -> tuple[Key, Sequence[str]]:
         """Return the key after *change*, which is tried again if the key changed."""
@@ -110,7 +108,7 @@ class Revocation:
         )
 
     def _find(self, address: str) -> Key:
-        key = find_key(self._store.keys(), address)
+        key = find_key(self.store.keys(), address)
         if key is None:
             raise NotFoundError("the ring has no key with this address")
         return key
@@ -131,11 +129,11 @@ class Revocation:
     def _block(self, key: Key, actor: Actor, use: ApprovalUse | None) -> Key:
         if key.state is KeyState.BLOCKED:
             return key
-        record = self._audit.result(
+        record = self.audit.result(
             AuditAction.KEY_REVOKE, _OPERATION, actor, **key_facts("key", key)
         )
-        blocked = self._store.block(key, self._clock(), record, use)
-        self._audit.log(record)
+        blocked = self.store.block(key, self.clock(), record, use)
+        self.audit.log(record)
         return blocked
 
     def reinstate(self, address: str, actor: Actor) -> tuple[Key, Sequence[str]]:
@@ -171,7 +169,7 @@ class Revocation:
         key = self._find(parse_address(address, field="address"))
         if key.revoked_at is not None:
             # A host whose clock was wrong may have dated the revocation ahead.
-            if abs(self._clock() - key.revoked_at) >= REINSTATABLE_FOR:
+            if abs(self.clock() - key.revoked_at) >= REINSTATABLE_FOR:
                 raise ConflictError(
                     "the key was revoked more than 24 hours ago, which is final: see"
                     " docs/how-to/key-compromise.md for its refunds"
@@ -191,9 +189,9 @@ class Revocation:
         }
         action = AuditAction.KEY_REINSTATE
         with self._admin_audit.authorize(action, actor, **revocation) as use:
-            record = self._audit.result(
+            record = self.audit.result(
                 action, _OPERATION, actor, **key_facts("key", key), reason=actor.reason
             )
-            reinstated = self._store.reinstate(key, self._clock(), record, use)
-            self._audit.log(record)
+            reinstated = self.store.reinstate(key, self.clock(), record, use)
+            self.audit.log(record)
             return reinstated

@@ -22,7 +22,7 @@ another administrator has activated in the meantime.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 import structlog
 
@@ -240,35 +240,31 @@ class _ActivatedError(Exception):
     """Another process activated the new key after the ring was read."""
 
 
+@dataclass(eq=False, repr=False)
 class Rotation:
-    """Rotates the active key, for administrators."""
+    """
+    Rotates the active key, for administrators.
 
-    def __init__(
-        self,
-        store: KeyStore,
-        signers: SignerFactory,
-        *,
-        read_balances: Callable[[str], Sequence[AddressBalance]],
-        require_operator: Callable[[str], None],
-        alerts: Alerts,
-        clock: Clock,
-        needs_funds: bool = False,
-        approvals: Approvals | None = None,
-    ) -> None:
-        """
-        *require_operator* raises an error if a vault does not let an address pay.
-        With *needs_funds*, a new key is not activated before it has funds.
-        With *approvals*, another administrator must approve that a key is compromised.
-        """
-        self._store = store
-        self._tester = CandidateTester(signers, alerts, clock)
-        self._read_balances = read_balances
-        self._require_operator = require_operator
-        self._audit = signers.audit
-        self._admin_audit = AdminAudit(signers.audit, _OPERATION, alerts, approvals)
-        self._revocation = Revocation(store, audit=signers.audit, clock=clock)
-        self._clock = clock
-        self._needs_funds = needs_funds
+    *require_operator* raises an error if a vault does not let an address pay.  With
+    *needs_funds*, a new key is not activated before it has funds.  With *approvals*,
+    another administrator must approve that a key is compromised.
+    """
+
+    store: KeyStore
+    signers: SignerFactory
+    _: KW_ONLY
+    read_balances: Callable[[str], Sequence[AddressBalance]]
+    require_operator: Callable[[str], None]
+    alerts: Alerts
+    clock: Clock
+    needs_funds: bool = False
+    approvals: Approvals | None = None
+
+    def __post_init__(self) -> None:
+        self._audit = audit = self.signers.audit
+        self._tester = CandidateTester(self.signers, self.alerts, self.clock)
+        self._admin_audit = AdminAudit(audit, _OPERATION, self.alerts, self.approvals)
+        self._revocation = Revocation(self.store, audit=audit, clock=self.clock)
         self._log = structlog.get_logger("keys")
 
     def rotate(
@@ -312,7 +308,7 @@ class Rotation:
             replaces = parse_address(replaces, field="active_address")
         candidate = self._tester.find(name, actor)
         for _ in range(_MAX_TRIES):
-            view = RingView(candidate, self._store.keys())
+            view = RingView(candidate, self.store.keys())
             view.require_possible(replaces)
             if options.dry_run:
                 return self._dry_run(view, actor, options)
@@ -352,13 +348,13 @@ class Rotation:
         if view.is_done:
             return self._finish(view, actor, options, use)
         try:
-            pending = self._store.begin_rotation(view.candidate, self._clock())
+            pending = self.store.begin_rotation(view.candidate, self.clock())
         except StaleStateError:
             raise _ActivatedError from None
         # Read again: a failover may have changed the row since the view was read.
         # None can while the pending row is held.
         seen = view.replaced
-        active = seen and find_key(self._store.keys(), seen.address)
+        active = seen and find_key(self.store.keys(), seen.address)
         return self._take_over(pending, active, actor, options, use)
 
     def _dry_run(
@@ -369,7 +365,7 @@ class Rotation:
             key = view.active or view.candidate
             return RotationResult("would-rotate", key, view.replaced, (), (ALREADY,))
         unpaid = self._check_operator(view.candidate.address, options)
-        holdings = self._read_balances(view.candidate.address)
+        holdings = self.read_balances(view.candidate.address)
         waits = self._must_wait(holdings, options)
         status = WOULD_AWAIT_FUNDS if waits else "would-rotate"
         result = build_result(status, view.candidate, view.replaced, holdings)
@@ -387,9 +383,7 @@ class Rotation:
         if previous is None or not options.compromised:
             return RotationResult("rotated", key, previous, (), (ALREADY,))
         is_revoked = previous.state is KeyState.BLOCKED
-        if not is_revoked and self._must_wait(
-            self._read_balances(key.address), options
-        ):
+        if not is_revoked and self._must_wait(self.read_balances(key.address), options):
             raise ConflictError(_NOT_REVOKED)
         previous, stranded = self._revocation.revoke_during_rotation(
             previous.address, actor, use
@@ -413,10 +407,10 @@ class Rotation:
         except (SigningError, ConflictError, ChainUnavailableError) as e:
             self._reject(pending, failure_code(e))
             raise
-        holdings = self._read_balances(pending.address)
+        holdings = self.read_balances(pending.address)
         try:
             if self._must_wait(holdings, options):
-                waiting = self._store.wait_for(pending, AWAITING_FUNDS, self._clock())
+                waiting = self.store.wait_for(pending, AWAITING_FUNDS, self.clock())
                 facts = key_facts("key", waiting)
                 self._admin_audit.request(AuditAction.KEY_FUND, actor, **facts)
                 result = build_result(AWAITING_FUNDS, waiting, active, holdings)
@@ -453,7 +447,7 @@ class Rotation:
             VaultOperatorMissingError, ChainUnavailableError: The rotation can wait.
         """
         try:
-            self._require_operator(address)
+            self.require_operator(address)
         except (ConflictError, ChainUnavailableError) as e:
             if not options.without_funds:
                 raise
@@ -476,9 +470,9 @@ class Rotation:
             **key_facts("previous_key", active),
             compromised=options.compromised,
         )
-        activated = self._store.activate(
+        activated = self.store.activate(
             pending,
-            self._clock(),
+            self.clock(),
             record,
             replacing=active,
             block=options.compromised,
@@ -491,12 +485,12 @@ class Rotation:
         # The caller must see the first error.  A row that stays pending is released
         # when its hold expires.
         with suppress(StoreError):
-            self._store.reject(pending, reason, self._clock())
+            self.store.reject(pending, reason, self.clock())
 
     def _must_wait(
         self, holdings: Sequence[AddressBalance], options: RotationOptions
     ) -> bool:
-        needed = options.compromised or self._needs_funds
+        needed = options.compromised or self.needs_funds
         return needed and not options.without_funds and not _is_funded(holdings)
 
 

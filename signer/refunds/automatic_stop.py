@@ -10,7 +10,7 @@ the last resume, or after the tenant was unblocked: an operator has judged the r
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime, timedelta
 
 from signer.alerts import Alerts
@@ -51,42 +51,37 @@ class _Rule:
         return sum(self.shares.values())
 
 
+@dataclass(eq=False, repr=False)
 class AutomaticStop:
     """Evaluates the rules of all networks, at most 20 times a second."""
 
-    def __init__(
-        self,
-        store: Ledger,
-        holds: Holds,
-        networks: Mapping[str, Network],
-        clock: Clock,
-        *,
-        alarm: Alerts,
-        timer: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._store = store
-        self._holds = holds
+    store: Ledger
+    holds: Holds
+    networks: Mapping[str, Network]
+    clock: Clock
+    _: KW_ONLY
+    alarm: Alerts
+    timer: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         self._networks = {
             name: network
-            for name, network in networks.items()
+            for name, network in self.networks.items()
             if network.automatic_stop.has_rules
         }
-        self._clock = clock
-        self._alarm = alarm
-        self._timer = timer
         self._next_at = float("-inf")
 
     def check(self) -> None:
         """Block or stop where a rule is broken; raises ``StoreError``."""
-        if not self._networks or self._timer() < self._next_at:
+        if not self._networks or self.timer() < self._next_at:
             return
-        began = self._timer()
+        began = self.timer()
         try:
-            stops = {s.chain_id: s for s in self._store.stops() if not s.token}
+            stops = {s.chain_id: s for s in self.store.stops() if not s.token}
             for name, network in self._networks.items():
                 self._check_network(name, network, stops)
         finally:
-            ended = self._timer()
+            ended = self.timer()
             self._next_at = ended + max(INTERVAL_SECONDS, _REST * (ended - began))
 
     def _check_network(
@@ -95,7 +90,7 @@ class AutomaticStop:
         last = [stops[id_] for id_ in (EVERYTHING, network.chain_id) if id_ in stops]
         for stop in last:
             if not stop.is_authentic:
-                self._alarm.report_row(stop.error(), "stops")
+                self.alarm.report_row(stop.error(), "stops")
         if any(stop.in_force for stop in last):
             return
         resumed_at = max(
@@ -121,13 +116,13 @@ class AutomaticStop:
             "tenants": {each: str(rule.shares[each]) for each in largest},
         }
         if rule.total - tenants.get(tenant, 0) > rule.largest:
-            self._holds.stop(name, WORKER.because(reason), evidence=evidence)
+            self.holds.stop(name, WORKER.because(reason), evidence=evidence)
         else:
-            self._holds.block(tenant, WORKER.because(reason), evidence)
+            self.holds.block(tenant, WORKER.because(reason), evidence)
 
     def _rules(self, network: Network, resumed_at: datetime) -> Iterator[_Rule]:
         """Yield each rule that *network* has, with the shares of the tenants."""
-        rules, now = network.automatic_stop, self._clock()
+        rules, now = network.automatic_stop, self.clock()
         since = max(now - timedelta(minutes=rules.window_minutes), resumed_at)
         signed: Mapping[str, SignedTotals] = {}
         if rules.max_refunds is not None or rules.max_amounts:
@@ -159,7 +154,7 @@ class AutomaticStop:
         rules, size = network.automatic_stop, network.automatic_stop.failed_of_last
         if rules.max_failed_percent is None:
             return
-        results = self._store.last_results(network.chain_id, since, size)
+        results = self.store.last_results(network.chain_id, since, size)
         largest = rules.max_failed_percent * size // 100
         if len(results) == size:
             begins = self._begins()
@@ -173,10 +168,10 @@ class AutomaticStop:
 
     def _signed(self, network: Network, since: datetime) -> Mapping[str, SignedTotals]:
         """Return what counts of each tenant since *since*."""
-        found = dict(self._store.signed_by_tenant(network.chain_id, since))
+        found = dict(self.store.signed_by_tenant(network.chain_id, since))
         for tenant, begin in self._begins().items():
             if tenant in found and begin > since:
-                later = self._store.signed_by_tenant(network.chain_id, begin)
+                later = self.store.signed_by_tenant(network.chain_id, begin)
                 found[tenant] = later.get(tenant, SignedTotals())
         return found
 
@@ -184,5 +179,5 @@ class AutomaticStop:
         """Return from when on each tenant counts that was ever blocked."""
         return {
             each.tenant: _NEVER if each.in_force else each.ended_at or _NEVER
-            for each in self._store.last_blocks()
+            for each in self.store.last_blocks()
         }

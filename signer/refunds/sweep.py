@@ -10,7 +10,7 @@ who sweep at the same time move each asset once.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 from signer.addresses import parse_address, redact_address
 from signer.amounts import COIN_DECIMALS, format_units
@@ -84,23 +84,19 @@ def _build_item(row: Refund) -> SweepItem:
     )
 
 
+@dataclass(eq=False, repr=False)
 class Sweeper:
     """Plans sweeps and stores them in the ledger, from which workers process them."""
 
-    def __init__(
-        self,
-        store: Ledger,
-        ring: KeyRing,
-        chains: Mapping[str, Chain],
-        *,
-        audit: AuditLog,
-        clock: Clock,
-    ) -> None:
-        self._store = store
-        self._ring = ring
-        self._chains = chains
-        self._admin_audit = AdminAudit(audit, Operation.KEY_SWEEP)
-        self._clock = clock
+    store: Ledger
+    ring: KeyRing
+    chains: Mapping[str, Chain]
+    _: KW_ONLY
+    audit: AuditLog
+    clock: Clock
+
+    def __post_init__(self) -> None:
+        self._admin_audit = AdminAudit(self.audit, Operation.KEY_SWEEP)
 
     def plan(self, address: str) -> Sequence[SweepItem]:
         """
@@ -128,7 +124,7 @@ class Sweeper:
         asked: Facts = {"address": redact_address(address)}
         with self._admin_audit.attempt(AuditAction.KEY_SWEEP, actor, **asked):
             address = parse_address(address, field="address")
-            recipient = self._ring.active().key.address
+            recipient = self.ring.active().key.address
             items, past_sweeps = self._read(address)
             return [
                 item
@@ -139,29 +135,29 @@ class Sweeper:
 
     def _read(self, address: str) -> tuple[Sequence[SweepItem], Sequence[Refund]]:
         """Return the assets to move, in this order, and all earlier sweeps."""
-        key = find_key(self._store.keys(), address)
+        key = find_key(self.store.keys(), address)
         if key is None or key.state not in FORMER:
             raise ConflictError(
                 "only a draining or retired key's address is swept: see `hotwallet keys"
                 " list`"
             )
-        self._ring.former(address)
+        self.ring.former(address)
         past_sweeps = self._past_sweeps(address)
         open_sweeps = {row.id for row in past_sweeps if not row.status.is_final}
-        for refund_id in self._store.stranded(address, len(open_sweeps) + 1):
+        for refund_id in self.store.stranded(address, len(open_sweeps) + 1):
             if refund_id not in open_sweeps:
                 raise ConflictError(
                     f"refund {refund_id} of the address is open: sweep when it is final"
                 )
         items = [
             item
-            for name, chain in self._chains.items()
+            for name, chain in self.chains.items()
             for item in self._items(name, chain, address, past_sweeps)
         ]
         return items, past_sweeps
 
     def _past_sweeps(self, address: str) -> Sequence[Refund]:
-        pages = read_pages(self._store, RefundFilter(tenant=OPERATOR), _PAGE)
+        pages = read_pages(self.store, RefundFilter(tenant=OPERATOR), _PAGE)
         return [
             each
             for page in pages
@@ -226,7 +222,7 @@ class Sweeper:
         row = item.refund
         if row is None:
             new = self._build_row(item, address, recipient, past_sweeps)
-            (accepted,) = self._store.accept_all([Acceptance(new)])
+            (accepted,) = self.store.accept_all([Acceptance(new)])
             row, _ = require(accepted)
         self._admin_audit.write(
             AuditAction.KEY_SWEEP,
@@ -243,12 +239,12 @@ class Sweeper:
         recipient: str,
         past_sweeps: Iterable[Refund],
     ) -> Refund:
-        chain_id = self._chains[item.network].network.chain_id
+        chain_id = self.chains[item.network].network.chain_id
         asset = chain_id, item.symbol
         # Concurrent calls count the same number, and so find the same row.
         number = sum((row.chain_id, row.token) == asset for row in past_sweeps)
         name = f"{address}/{item.symbol}/{chain_id}/{number}"
-        now = self._clock()
+        now = self.clock()
         request = RefundRequest(
             payment_session_id=PaymentPurpose.SWEEP,
             reference=name,

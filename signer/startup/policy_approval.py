@@ -8,7 +8,7 @@ ones: lower ones at once, higher ones with an approval of exactly that differenc
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -117,6 +117,7 @@ class LimitsDifference:
         )
 
 
+@dataclass(eq=False, repr=False)
 class LimitsGuard:
     """
     Compares the limits of *configuration* with the accepted ones.
@@ -124,20 +125,15 @@ class LimitsGuard:
     Every method raises ``StoreError`` if the ledger does not answer.
     """
 
-    def __init__(
-        self,
-        store: Ledger,
-        approvals: Approvals,
-        audit: AuditLog,
-        configuration: Configuration,
-        *,
-        clock: Clock,
-    ) -> None:
-        self._store = store
-        self._approvals = approvals
-        self._audit = audit
-        self._limits = read_limits(configuration.document)
-        self._clock = clock
+    store: Ledger
+    approvals: Approvals
+    audit: AuditLog
+    configuration: Configuration
+    _: KW_ONLY
+    clock: Clock
+
+    def __post_init__(self) -> None:
+        self._limits = read_limits(self.configuration.document)
 
     def approvals_of(self, difference: LimitsDifference) -> Approvals:
         """Return what decides about *difference*, by the keys accepted before."""
@@ -146,11 +142,11 @@ class LimitsGuard:
             before = self._recorded()  # Else a changed row would end all signatures.
         accepted = None if before is None else read_approvers(before)
         if accepted is None:
-            return self._approvals.verified_by(None)
-        return self._approvals.verified_by(Approvers.parse(accepted))
+            return self.approvals.verified_by(None)
+        return self.approvals.verified_by(Approvers.parse(accepted))
 
     def compare(self) -> LimitsDifference:
-        row = self._store.accepted_limits()
+        row = self.store.accepted_limits()
         if row is not None:
             before = parse_limits(row.document) if row.is_authentic else {}
             return LimitsDifference(row, before, self._limits)
@@ -224,11 +220,11 @@ class LimitsGuard:
 
     def _recorded(self) -> FileLimits | None:
         """Return the limits of the last start, as an audit record has them."""
-        document = configurations.last_document(self._store)
+        document = configurations.last_document(self.store)
         if document is not None:
             return read_limits(document)
         # Every process records its start before the first record is sealed.
-        size, _ = self._store.head()
+        size, _ = self.store.head()
         return {} if size else None
 
     def _accept(self, difference: LimitsDifference, actor: Actor) -> None:
@@ -247,9 +243,9 @@ class LimitsGuard:
         use: ApprovalUse | None = None,
     ) -> None:
         document = dump_limits(self._limits)
-        new = AcceptedLimits(THE_ROW, document, self._clock())
-        self._store.accept_limits(difference.row, new, record, use)
-        self._audit.log(record)
+        new = AcceptedLimits(THE_ROW, document, self.clock())
+        self.store.accept_limits(difference.row, new, record, use)
+        self.audit.log(record)
 
     def _draft(
         self, difference: LimitsDifference, actor: Actor, approval: str | None = None
@@ -257,7 +253,7 @@ class LimitsGuard:
         facts = {} if approval is None else {"approval": approval}
         is_raise = bool(difference.raised)
         action = AuditAction.LIMITS_RAISE if is_raise else AuditAction.LIMITS_ACCEPT
-        return self._audit.configuration(
+        return self.audit.configuration(
             action.event_for(SUCCESS),
             actor,
             evidence={"changes": difference.changed},

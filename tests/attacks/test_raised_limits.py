@@ -101,7 +101,7 @@ def test_on_a_host_whose_clock_is_wrong(hosts: Hosts) -> None:
     for days, amount in ((900, "5000"), (-900, "900")):
         other = Hosts(hosts.store, lambda days=days: utc_now() + timedelta(days=days))  # type: ignore[misc]
         guard = other.guard(amount)
-        guard._approvals = hosts.approvals()  # Approvals have the ledger's clock.
+        guard.approvals = hosts.approvals()  # Approvals have the ledger's clock.
         guard.accept(WORKER)
 
     assert _is_refused(hosts, "5000")

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -120,6 +120,7 @@ REQUEST_SECONDS = 20.0
 _log = structlog.get_logger("api.extras.signing_api.routes")
 
 
+@dataclass(eq=False, repr=False)
 class JSONRPC(Resource):
     """
     ``/rpc/{network}``, and ``/rpc`` of a service with one network.
@@ -131,17 +132,10 @@ class JSONRPC(Resource):
     required_scope: ClassVar = "sign"
     is_for_tenants = True
 
-    def __init__(
-        self,
-        open_methods: Callable[[], Mapping[str, Methods]],
-        access: AccessPolicy,
-        tenants: TenantRegistry,
-        waiting: WaitingRequests,
-    ) -> None:
-        self._open_methods = open_methods
-        self._access = access
-        self._tenants = tenants
-        self._waiting = waiting
+    open_methods: Callable[[], Mapping[str, Methods]]
+    access: AccessPolicy
+    tenants: TenantRegistry
+    waiting: WaitingRequests
 
     def on_post(self, req: Request, resp: Response, network: str | None = None) -> None:
         """Answer the calls of the body, in their order."""
@@ -169,7 +163,7 @@ class JSONRPC(Resource):
             _write(resp, f"[{','.join(answers)}]" if body.is_batch else answers[0])
 
     def _find(self, network: str | None) -> Methods:
-        known = self._open_methods()
+        known = self.open_methods()
         if network is not None:
             if network not in known:
                 raise NotFoundError("there is no such network")
@@ -185,10 +179,10 @@ class JSONRPC(Resource):
     def _open_context(self, req: Request, body: Body, started: float) -> RequestContext:
         name = tenant(req)
         return RequestContext(
-            requester_of(req, Path.JSON_RPC, self._tenants),
+            requester_of(req, Path.JSON_RPC, self.tenants),
             name,
-            lambda: self._waiting.admit(name),
-            lambda: self._waiting.asking_nodes(name),
+            lambda: self.waiting.admit(name),
+            lambda: self.waiting.asking_nodes(name),
             started + BROADCAST_SECONDS,
             started + REQUEST_SECONDS,
             _idempotency_key(req, body),
@@ -216,7 +210,7 @@ class JSONRPC(Resource):
         self, req: Request, call: RPCCall, methods: Methods, context: RequestContext
     ) -> str:
         if not context.is_counted:
-            self._access.count(principal(req), tenant(req))
+            self.access.count(principal(req), tenant(req))
         if time.monotonic() > context.ends_at:
             problem = "the batch took too long: send fewer calls"
             raise RPCError(RESOURCE_UNAVAILABLE, problem)
@@ -268,9 +262,10 @@ _MESSAGES = {
 }
 
 
+@dataclass(eq=False, repr=False)
 class Signing(Resource):
     """
-    A route that signs what *sign* reads from a body of *model*.
+    A route whose *make* signs what it reads from a body of *model*.
 
     A request is not stored: to repeat it makes another signature of the same.
     """
@@ -279,27 +274,20 @@ class Signing(Resource):
     required_scope: ClassVar = SCOPE
     is_for_tenants = True
 
-    def __init__(
-        self,
-        model: type[MessageSigningRequestBody | TypedDataSigningRequestBody],
-        sign: Callable[[SigningService, Any, Requester], MessageSignature],
-        open_signing: Callable[[], SigningService],
-        tenants: TenantRegistry,
-    ) -> None:
-        self._model = model
-        self._sign = sign
-        self._open_signing = open_signing
-        self._tenants = tenants
+    model: type[MessageSigningRequestBody | TypedDataSigningRequestBody]
+    make: Callable[[SigningService, Any, Requester], MessageSignature]
+    open_signing: Callable[[], SigningService]
+    tenants: TenantRegistry
 
     def on_post(self, req: Request, resp: Response) -> None:
         query.parameters(req)
         given = strict_json.decode(read_bytes(req, MAX_BATCH), _MAX_DEPTH)
         if not isinstance(given, dict):
             raise InvalidInputError("the top level must be an object")
-        body = read_body(self._model, given, _MESSAGES)
-        requester = requester_of(req, Path.REST, self._tenants)
+        body = read_body(self.model, given, _MESSAGES)
+        requester = requester_of(req, Path.REST, self.tenants)
         try:
-            signed = self._sign(self._open_signing(), body, requester)
+            signed = self.make(self.open_signing(), body, requester)
         except RecoveryError as e:
             raise SigningError("the device made no valid signature") from e
         resp.media = MessageSignatureDocument.of(signed).dump()

@@ -292,7 +292,7 @@ def test_a_burst_exceeds_a_rule_by_one_batch(sqlite_store: SQLStore) -> None:
 
     world.client = altered_chain(world.chain, broadcast_all=broadcast_all)
     worker = world.worker
-    worker._timer = worker._automatic_stop._timer
+    worker._timer = worker._automatic_stop.timer
     worker._claim_size = 8
 
     with capture_logs():

@@ -171,7 +171,7 @@ def test_it_is_approved_while_it_is_asked_for(hosts: Hosts) -> None:
     answers = iter([False])
 
     guard = hosts.guard("5000")
-    approvals: Any = guard._approvals  # To answer as it was a moment before.
+    approvals: Any = guard.approvals  # To answer as it was a moment before.
     is_approved = approvals.is_approved
     approvals.is_approved = lambda proposal: next(answers, is_approved(proposal))
     hosts.approvals().approve(digest, BOB.because(WHY))
@@ -232,7 +232,7 @@ def test_the_approval_ends_before_it_is_used(hosts: Hosts) -> None:
     hosts.start("1000")
     digest = hosts.approve("5000")
     guard = hosts.guard("5000")
-    approvals: Any = guard._approvals  # To end the approval between two steps.
+    approvals: Any = guard.approvals  # To end the approval between two steps.
     is_approved = approvals.is_approved
     rejects = [digest]
 
