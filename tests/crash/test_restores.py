@@ -78,12 +78,24 @@ def rotation(restores: Restores) -> Iterator[Sequence[str]]:
 
 
 def compromise(restores: Restores) -> Iterator[Sequence[str]]:
-    """The wallet's key is revoked while it pays."""
+    """
+    The wallet's key is revoked while its transactions wait in the pool.
+
+    All refunds that have nonces are sent before.  A nonce that was not signed for is
+    never used by a revoked key, and the transactions above it would wait forever.
+    """
     old = restores.active_address()
-    restores.await_sent(restores.customers.request(2))
+    restores.miner.pause()
+    restores.customers.request(2)
+    restores.await_sent(
+        [each for each in restores.customers.cases if not each.is_cancelled]
+    )
+    restores.run("stop", *_NETWORK, *_WHY)
     cases = restores.customers.request(3)
     new = restores.rotate(compromised=True, activeAddress=old)
-    restores.await_sent([*cases, *restores.customers.request(2)])
+    restores.miner.resume()
+    restores.run("resume", *_NETWORK, *_WHY)
+    restores.await_sent(cases)
     yield (*restores.logs, "--key", new.name)
     assert restores.key_states()[new.address.lower()] == "active"
     assert restores.key_states()[old] == "blocked"
