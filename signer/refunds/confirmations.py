@@ -109,6 +109,26 @@ class ConfirmationTracker:
         *between* is called between the parts of a network, for what should not wait for
         all of them.
         """
+        in_flight = self._read_in_flight()
+        busy = sorted(in_flight.keys() & self.chains.keys())
+        self._looks.note_busy(self.chains[name] for name in busy)
+
+        def pause() -> None:
+            between()
+            in_flight.clear()  # It may have sent more.
+
+        saved = 0
+        for name in busy:
+            in_flight = in_flight or self._read_in_flight()
+            if found := in_flight.get(name):
+                saved += self._track_network(name, found, pause)
+        return saved
+
+    def rest(self) -> None:
+        """Note that nothing is in flight, in place of ``track``."""
+        self._looks.note_busy(())
+
+    def _read_in_flight(self) -> dict[str, list[InFlight]]:
         in_flight: dict[str, list[InFlight]] = defaultdict(list)
         last, is_full = None, True
         while is_full:
@@ -117,13 +137,7 @@ class ConfirmationTracker:
                 last = each.transaction
                 in_flight[last.network].append(each)
             is_full = len(page) == _PAGE
-        busy = sorted(in_flight.keys() & self.chains.keys())
-        self._looks.note_busy(self.chains[name] for name in busy)
-        return sum(self._track_network(name, in_flight[name], between) for name in busy)
-
-    def rest(self) -> None:
-        """Note that nothing is in flight, in place of ``track``."""
-        self._looks.note_busy(())
+        return in_flight
 
     def _track_network(
         self, name: str, in_flight: Sequence[InFlight], between: Callable[[], object]
@@ -132,44 +146,41 @@ class ConfirmationTracker:
         look = self._looks.begin(chain, [each.transaction for each in in_flight])
         if look is None:
             return 0
+        saved, start, is_settled = 0, 0, True
         receipts: Mapping[str, Receipt] = {}
+        part, seen = in_flight[:0], list[Change]()
         try:
             # Read the head first: a block that arrives later must not count as depth.
             head = chain.client.latest_block()
             view = _ChainView(chain, name, head, cache(chain.client.block))
             asked = self._select(in_flight, look, head, view)
-            if asked:
+            size = max(1, self.part // chain.network.per_batch)
+            while start < len(asked):
+                if start:
+                    between()
                 claimed = self._looks.claim(look, head)
                 if claimed is None:
-                    return 0
+                    return saved
                 look = claimed
-                receipts = chain.client.receipts(
-                    [tx_hash for each in asked for tx_hash in each.tx_hashes],
-                    view.find_shared(asked, head),
-                )
+                if not start:
+                    receipts = chain.client.receipts(
+                        [tx_hash for each in asked for tx_hash in each.tx_hashes],
+                        view.find_shared(asked, head),
+                    )
+                part = asked[start : start + size]
+                read = self._look_at(part, receipts, view, seen)
+                # What was changed meanwhile, also by this worker, is looked at again.
+                is_settled &= len(read) == len(part) and _is_settled(read, seen, view)
+                saved += self._save(name, seen, receipts, part)
+                seen.clear()
+                start += size
+                size = self._next_size(read) or size
         except HotWalletError as e:
             self._log.warning("tracking-failed", network=name, code=e.code)
-            self._looks.release(look)
-            return 0
-        saved, is_settled = 0, True
-        start, size = 0, max(1, self.part // chain.network.per_batch)
-        while start < len(asked):
-            if start:
-                between()
-            part, seen = asked[start : start + size], list[Change]()
-            try:
-                read = self._look_at(part, receipts, view, seen)
-            except HotWalletError as e:
-                self._log.warning("tracking-failed", network=name, code=e.code)
-                # What was seen before an error is known.
-                saved += self._save(name, seen, receipts, part)
-                self._looks.release(look)
-                return saved
+            # What was seen before an error is known.
             saved += self._save(name, seen, receipts, part)
-            # What was changed meanwhile, perhaps by this worker, is looked at again.
-            is_settled &= len(read) == len(part) and _is_settled(read, seen, view)
-            start += size
-            size = self._next_size(read) or size
+            self._looks.release(look)
+            return saved
         self._looks.end(look, head, is_settled=is_settled)
         return saved
 

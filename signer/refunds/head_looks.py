@@ -6,7 +6,7 @@ take turns: the ledger has when any of them looked last, and which block it saw.
 this each learns how long a block takes.  While a transaction waits for a block, the
 next look is just before that block; while all are mined, after the block at which one
 can be final.  What a block shows is read and saved by the worker that has claimed it;
-the others wait, for two seconds if it died.  Each worker asks about everything from
+the others wait, for ``CLAIM_TIME`` if it died.  Each worker asks about everything from
 time to time, since an intruder in the database can pretend to look.
 """
 
@@ -20,7 +20,7 @@ from zlib import crc32
 from signer.chain.chain import Chain
 from signer.config.networks import Network
 from signer.model.network_view import Look
-from signer.model.transaction import Transaction, TransactionStatus
+from signer.model.transaction import CLAIM_TIME, Transaction, TransactionStatus
 from signer.ports.chain import Block
 from signer.ports.clock import Clock
 from signer.ports.ledger import SharedState
@@ -40,17 +40,23 @@ _FEWEST_SAMPLES = 2
 _EARLY = 0.9  # Of a block: when the look is made that should find it.
 _SOON = 8  # The part of a block after which a look that found nothing is repeated.
 _LATE = 1.02  # Of the expected time: when the look is made that should find depth.
-_LONGEST_CLAIM = timedelta(seconds=2)  # Of a block, by a worker that may have died.
+_RENEWED_AFTER = CLAIM_TIME / 4  # The age of a claim that its worker renews.
 _HASH_BITS = 23
 
 
 @dataclass(frozen=True, slots=True)
 class HeadLook:
-    """A look that this worker makes now: ``last`` is the one before, of any worker."""
+    """
+    A look that this worker makes now: ``last`` is the one before, of any worker.
+
+    Once it ends, others see that it was made at ``began_at``, also if its claim was
+    renewed.
+    """
 
     name: str
     last: Look | None
     current: Look
+    began_at: datetime
 
     def has_moved(self, head: Block) -> bool:
         """Return whether the last look did not see *head*, or left work to do."""
@@ -95,17 +101,20 @@ class HeadLooks:
             return None  # Another worker looks.
         if is_full:
             pace.full_at = now
-        return HeadLook(name, None if is_full else last, current)
+        return HeadLook(name, None if is_full else last, current, now)
 
     def claim(self, look: HeadLook, head: Block) -> HeadLook | None:
         """
-        Claim what *head* shows until the look ends; return the look with the claim.
+        Claim what *head* shows, or renew the claim; return the look with the claim.
 
         Return None if another worker looks meanwhile, unless this one relies on none.
         Two may claim at the same time: it costs requests, and each of their changes is
         a compare-and-set.
         """
-        claimed = replace(look.current, seen=~_encode(head))
+        now = self._clock()
+        if look.current.seen < 0 and abs(now - look.current.at) < _RENEWED_AFTER:
+            return look
+        claimed = Look(now, ~_encode(head))
         is_saved = self._store.save_look(look.name, look.current, claimed)
         has_it = is_saved or look.last is None
         return replace(look, current=claimed) if has_it else None
@@ -113,18 +122,16 @@ class HeadLooks:
     def release(self, look: HeadLook) -> None:
         """Give up the claim of a *look* that failed: the next look sees as much."""
         if look.current.seen < 0:
-            seen = 0 if look.last is None else look.last.seen
-            self._store.save_look(
-                look.name, look.current, replace(look.current, seen=seen)
-            )
+            self._share(look, 0 if look.last is None else look.last.seen)
 
     def end(self, look: HeadLook, head: Block, *, is_settled: bool) -> None:
         """Share that *head* was seen; if not *is_settled*, it is looked at again."""
         seen = _encode(head, is_settled=is_settled)
         if seen != look.current.seen:
-            self._store.save_look(
-                look.name, look.current, replace(look.current, seen=seen)
-            )
+            self._share(look, seen)
+
+    def _share(self, look: HeadLook, seen: int) -> None:
+        self._store.save_look(look.name, look.current, Look(look.began_at, seen))
 
 
 class _Pace:
@@ -172,7 +179,7 @@ class _Pace:
     ) -> datetime:
         """Return when to look again for what is *flying*, after the *last* look."""
         if last.seen < 0:
-            return last.at + _LONGEST_CLAIM
+            return last.at + CLAIM_TIME
         block = self._declared
         if len(self._gaps) >= _FEWEST_SAMPLES:
             block = min(timedelta(seconds=median(self._gaps)), self._longest)

@@ -159,6 +159,7 @@ class Worker:
         self._alarm = alarm
         self._heartbeat = heartbeat
         self._patience = patience
+        self._is_stopping: Callable[[], bool] = lambda: False
         self._is_alone = is_alone
         self._is_waiting = False  # Another worker takes what is due.
         self._meter = meter
@@ -191,6 +192,7 @@ class Worker:
         Between two passes, refunds are advanced as soon as they are accepted, unless
         they are left to another worker.
         """
+        self._is_stopping = is_stopping
         with self._store.watch(Topic.ACCEPTED) as watch:
             while True:
                 self._attempt(self.work)
@@ -240,17 +242,18 @@ class Worker:
     def _track(self) -> int:
         """Look for receipts; return how many transactions changed."""
         self._receipts_due = self._timer() + _FULL_SECONDS
-        return self._confirmation_tracker.track(self._pay_between)
+        return self._confirmation_tracker.track(partial(self._pay_between, {}))
 
-    def _pay_between(self) -> None:
+    def _pay_between(self, failing: dict[str, HotWalletError]) -> None:
         """
         Advance refunds that are due, once, between the parts of a look for receipts.
 
-        Payments take half of the time, so that what was sent is tracked as fast.
+        Payments take half of the time, so that what was sent is tracked as fast.  What
+        is *failing*, as in ``_advance``, is not tried again during the look.
         """
         started = self._timer()
-        if started >= self._pay_due:
-            self._attempt(partial(self._advance_due, {}, seconds=0.0))
+        if started >= self._pay_due and not self._is_stopping():
+            self._attempt(partial(self._advance_due, failing, seconds=0.0))
             now = self._timer()
             self._pay_due = now + (now - started)
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -409,7 +410,7 @@ def test_two_trackers_move_a_refund_once(world: World) -> None:
         before = Counter(world.chain.calls)
         assert world.confirmation_tracker.track() == 0
         assert world.chain.calls == before
-        world.clock.advance(seconds=2.1)
+        world.clock.advance(seconds=10.1)
         assert world.confirmation_tracker.track() == 1
         return world.store.save_all(changes)
 
@@ -546,6 +547,80 @@ def test_what_a_worker_changed_between_the_parts_is_looked_at_again(
     world.clock.now += timedelta(seconds=13)
     assert tracker.track() == 1
     assert world.statuses(refunds) == [Status.MINED] * 2
+
+
+@pytest.mark.parametrize(("seconds", "takes_over"), [(6, False), (11, True)])
+def test_a_claim_is_renewed_between_the_parts_of_a_pass(
+    world: World, seconds: int, takes_over: bool
+) -> None:
+    """Payments take longer than the claim in all; if one does, another worker looks."""
+    tracker = world.confirmation_tracker
+    refunds = [world.broadcast() for _ in range(4)]
+    tracker.track()
+    world.clock.advance(seconds=20)
+    world.chain.mine()
+    tracker.part = 1
+    others: list[int] = []
+
+    def pay() -> None:
+        world.clock.advance(seconds=seconds)
+        others.append(world.confirmation_tracker.track())
+
+    world.chain.calls.clear()
+
+    assert tracker.track(pay) == (1 if takes_over else 4)
+    assert others == ([3] if takes_over else [0, 0, 0])
+    assert world.chain.calls["receipts"] == (2 if takes_over else 1)
+    assert world.statuses(refunds) == [Status.MINED] * 4
+
+
+def test_the_next_network_has_what_was_sent_between_the_parts(world: World) -> None:
+    """Its receipts do not wait for another block."""
+    for _ in range(2):
+        world.broadcast()
+    refunds = [world.on_network("other", world.broadcast())]
+    world.chain.mine()
+    other = world.network.model_copy(update={"chain_id": 999})
+    chains = {**world.chains, "other": Chain(other, world.chain)}
+
+    def pay() -> None:
+        if len(refunds) == 1:
+            refunds.append(world.on_network("other", world.broadcast()))
+            world.chain.mine()
+
+    assert world.tracker(part=1, chains=chains).track(pay) == 4
+    assert world.statuses(refunds) == [Status.MINED] * 2
+
+
+@pytest.mark.parametrize("method", ["with_payments", "save_all"])
+@pytest.mark.parametrize("errors", [1, 2])
+def test_a_database_that_is_away_in_a_later_part_loses_nothing(
+    world: World, method: str, errors: int
+) -> None:
+    """What the first part saw is saved, and the others are looked at again."""
+    refunds = [world.broadcast() for _ in range(3)]
+    world.chain.mine()
+    calls: list[object] = []
+
+    def fail(given: Sequence[Any]) -> Any:
+        calls.append(given)
+        if 1 < len(calls) <= 1 + errors:
+            raise StoreUnavailableError("gone")
+        return getattr(world.store, method)(given)
+
+    tracker = world.tracker(store=altered(world.store, **{method: fail}), part=1)
+    with suppress(StoreUnavailableError):
+        tracker.track()
+    assert world.statuses(refunds).count(Status.MINED) in {1, 2}
+    for _ in range(errors):
+        world.clock.now += CLAIM_TIME
+        tracker.track()
+
+    assert world.statuses(refunds) == [Status.MINED] * 3
+    world.chain.mine_empty(3)
+    world.clock.now += CLAIM_TIME
+    assert world.confirmation_tracker.track() == 3
+    assert world.statuses(refunds) == [Status.CONFIRMED] * 3
 
 
 def test_a_changed_row_is_not_compared_with_the_chain(world: World) -> None:

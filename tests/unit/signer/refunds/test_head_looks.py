@@ -154,7 +154,7 @@ def test_looks_far_apart_measure_no_block(world: World) -> None:
 
 
 @pytest.mark.parametrize("ends", [True, False])
-def test_a_claimed_block_is_left_to_its_worker_for_two_seconds(
+def test_a_claimed_block_is_left_to_its_worker_for_ten_seconds(
     world: World, ends: bool
 ) -> None:
     """A worker that died holds it up no longer, and one that failed not at all."""
@@ -165,7 +165,7 @@ def test_a_claimed_block_is_left_to_its_worker_for_two_seconds(
     assert look is not None
     claimed = first.claim(look, head)
     assert claimed is not None
-    world.clock.advance(seconds=1.9)
+    world.clock.advance(seconds=9.9)
     assert second.begin(chain, flying) is None
     if ends:
         first.release(claimed)
@@ -177,6 +177,28 @@ def test_a_claimed_block_is_left_to_its_worker_for_two_seconds(
     assert other is not None
     assert other.has_moved(head)
     assert second.claim(other, head) is not None
+
+
+def test_a_claim_that_was_renewed_ends_as_the_look_that_began(world: World) -> None:
+    """What was sent during the look is new for the next one."""
+    looks, head = HeadLooks(world.store, world.clock), world.chain.latest_block()
+    chain, sent = world.chains["local"], world.broadcast().reserved()
+    look = looks.begin(chain, [sent])
+    assert look is not None
+    claims = [look]
+    for _ in range(2):
+        claimed = looks.claim(claims[-1], head)
+        assert claimed is not None
+        claims.append(claimed)
+        world.clock.advance(seconds=9)
+        sent = changed(sent, updated_at=world.clock())
+    looks.end(claims[-1], head, is_settled=True)
+
+    other = looks.begin(chain, [sent])
+
+    assert claims[1].current.at < claims[2].current.at
+    assert other is not None
+    assert other.is_new(changed(sent, updated_at=look.current.at))
 
 
 def test_a_block_of_which_another_worker_looks_is_not_claimed(world: World) -> None:

@@ -121,6 +121,54 @@ def test_receipts_do_not_wait_for_payments_that_fail(
     assert world.statuses(sent) == [Status.MINED] * 3
 
 
+def test_a_network_that_fails_is_tried_once_during_a_look_for_receipts(
+    world: World,
+) -> None:
+    """What is due again between later parts is postponed untried."""
+    for _ in range(4):
+        world.broadcast()
+    world.chain.mine()
+    world.accepted()
+    tried: list[int] = []
+
+    def fail(moving: Sequence[Moving]) -> Any:
+        tried.extend([len(moving)] if moving else [])
+        return [ChainUnavailableError("gone")] * len(moving)
+
+    class Slow(Meter):
+        def moved(self, before: Refund, after: Refund) -> None:
+            world.clock.now += timedelta(seconds=3)
+
+    worker = world.worker_with(altered(world.lifecycle, step_all=fail))
+    worker._timer = world._timer
+    worker._confirmation_tracker.part = 1
+    worker._confirmation_tracker.meter = Slow()
+    worker.work()
+
+    assert tried == [1]
+
+
+def test_a_worker_that_must_stop_pays_nothing_during_a_look(world: World) -> None:
+    """The receipts that it has are saved, since they were paid for."""
+    sent = [world.broadcast() for _ in range(4)]
+    world.chain.mine()
+    refund, mined = world.accepted(), list[int]()
+    asks = iter([False])  # The signal arrives after the second part.
+
+    def broadcast(raws: Sequence[bytes]) -> Any:
+        mined.append(world.statuses(sent).count(Status.MINED))
+        world.accepted()
+        return world.chain.broadcast_all(raws)
+
+    world.client = altered_chain(world.chain, broadcast_all=broadcast)
+    worker = world.waiting_worker(lambda _: None)
+    worker._confirmation_tracker.part = 1
+    worker.run(lambda: next(asks, True), 1)
+
+    assert mined[:2] == [1, 4]
+    assert world.statuses([refund]) == [Status.BROADCAST]
+
+
 def test_each_move_is_counted(world: World) -> None:
     """With the status that the refund had before, and the one it has now."""
     world.accepted()
