@@ -40,11 +40,8 @@ def open_worker(container: Container) -> Worker:
         alerts=alarm,
     )
     return Worker(
-        store,
         Lifecycle(parts, chains),
-        confirmation_tracker=ConfirmationTracker(
-            store, chains, clock, alarm, meter=meter
-        ),
+        ConfirmationTracker(store, chains, clock, alarm, meter=meter),
         ring=ring,
         retirement=KeyRetirement(store, container.audit, container.clock),
         key_proof=KeyProof(store, ring, container.key_check, clock),
@@ -55,13 +52,9 @@ def open_worker(container: Container) -> Worker:
             clock,
             alarm=alarm,
         ),
-        chains=chains,
-        clock=clock,
-        alarm=alarm,
         heartbeat=container.heartbeat,
         patience=container.standby if store.has_one_writer else timedelta,
         is_alone=container.standby.is_alone,
-        meter=meter,
     )
 
 

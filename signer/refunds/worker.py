@@ -18,9 +18,7 @@ from functools import partial
 
 import structlog
 
-from signer.alerts import Alerts
 from signer.approvals import VALID_FOR
-from signer.chain.chain import Chain
 from signer.errors import (
     ChainUnavailableError,
     HotWalletError,
@@ -34,9 +32,6 @@ from signer.model.key import WATCHED, Key, KeyState, find_active_key
 from signer.model.network_view import Look
 from signer.model.refund import UNSENT, Refund, Status
 from signer.model.transaction import CLAIM_TIME, Transaction
-from signer.ports.clock import Clock
-from signer.ports.ledger import Ledger
-from signer.ports.meter import NO_METER, Meter
 from signer.ports.refund_store import Topic
 from signer.refunds.attempts import is_device_failure
 from signer.refunds.automatic_stop import AutomaticStop
@@ -121,32 +116,32 @@ class Worker:
 
     def __init__(  # noqa: PLR0913  A worker has many parts.
         self,
-        store: Ledger,
         lifecycle: Lifecycle,
-        *,
         confirmation_tracker: ConfirmationTracker,
+        *,
         ring: KeyRing,
         retirement: KeyRetirement,
         automatic_stop: AutomaticStop,
         key_proof: KeyProof,
-        chains: Mapping[str, Chain],
-        clock: Clock,
-        alarm: Alerts,
         heartbeat: Callable[[], object] = lambda: None,
         patience: Callable[[], timedelta] = timedelta,
         is_alone: Callable[[], bool] = lambda: False,
-        meter: Meter = NO_METER,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Call *heartbeat* after each pass that was completed.
 
+        The worker has the ledger, chains, clock, alerts and meter of its tracker.
         *patience* returns for how long what is due is left to other workers, and
         *is_alone* whether there are none.
         """
-        self._store = store
         self._lifecycle = lifecycle
-        self._confirmation_tracker = confirmation_tracker
+        self._confirmation_tracker = tracker = confirmation_tracker
+        self._store = store = tracker.store
+        self._clock = clock = tracker.clock
+        self._chains = chains = tracker.chains
+        self._alarm = tracker.alarm
+        self._meter = tracker.meter
         self._wallets = WalletReconciler(store, clock)
         self._former = FormerWallets(store, self._wallets, clock)
         self._queues = BlockedQueues(store, clock)
@@ -154,15 +149,11 @@ class Worker:
         self._retirement = retirement
         self._automatic_stop = automatic_stop
         self._key_proof = key_proof
-        self._chains = chains
-        self._clock = clock
-        self._alarm = alarm
         self._heartbeat = heartbeat
         self._patience = patience
         self._is_stopping: Callable[[], bool] = lambda: False
         self._is_alone = is_alone
         self._is_waiting = False  # Another worker takes what is due.
-        self._meter = meter
         self._timer = timer
         self._passes = 0
         self._wallets_at: datetime | None = None  # When this worker checked them.

@@ -193,16 +193,12 @@ class Components:
         # A process may not know yet that another worker runs.
         is_alone = self._process.scheduler.random.random() < 1 / 2
         return Worker(
-            self.store,
             self.lifecycle,
-            confirmation_tracker=self.tracker,
+            self.tracker,
             ring=self.ring,
             retirement=self.retirement,
             automatic_stop=self.automatic_stop,
             key_proof=KeyProof(self.store, self.ring, lambda: None, clock, timer),
-            chains=self.chains,
-            clock=clock,
-            alarm=self.alarm,
             timer=timer,
             is_alone=lambda: is_alone,
         )

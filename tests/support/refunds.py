@@ -440,16 +440,12 @@ class World:
     ) -> Worker:
         """Return a worker with the given lifecycle or chains."""
         return Worker(
-            self.store,
             lifecycle or self.lifecycle,
-            confirmation_tracker=self.confirmation_tracker,
+            self.tracker(chains=chains or self.chains),
             ring=self.ring,
             retirement=KeyRetirement(self.store, self._audit(), self.clock),
             automatic_stop=self.automatic_stop,
             key_proof=KeyProof(self.store, self.ring, lambda: None, self.clock),
-            chains=chains or self.chains,
-            clock=self.clock,
-            alarm=self.row_alarm,
         )
 
     @property
