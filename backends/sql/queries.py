@@ -13,6 +13,7 @@ from backends.sql.refund_rows import (
     PAYING,
     REFUNDS,
     STATUS,
+    has_given_nonce,
     of_moving,
     pays_or_fills,
     read_refunds,
@@ -133,21 +134,20 @@ OPEN_CALLS = REFUNDS.where(
 
 _signing = sa.select(keys.c.address).where(keys.c.state != KeyState.BLOCKED)
 
-UNMINED = (
-    sa.select(
-        *transactions.c["sender", "nonce", "composition"], *refunds.c["id", "amount"]
-    )
-    .join_from(transactions, refunds, same_nonce(transactions, refunds))
-    .where(
-        sa.text(IS_MOVABLE),
-        transactions.c.sender.in_(_signing),
-        transactions.c.chain_id == sa.bindparam("chain_id"),
-        transactions.c.vault.is_not_distinct_from(sa.bindparam("vault")),
-        transactions.c.status != TransactionStatus.MINED,
-        refunds.c.token_address == sa.bindparam("token_address"),
-    )
-    .order_by(transactions.c.sender, transactions.c.nonce, refunds.c.position)
+UNMINED = sa.select(*transactions.c["sender", "nonce", "composition"]).where(
+    sa.text(IS_MOVABLE),
+    transactions.c.sender.in_(_signing),
+    transactions.c.chain_id == sa.bindparam("chain_id"),
+    transactions.c.vault.is_not_distinct_from(sa.bindparam("vault")),
+    transactions.c.status != TransactionStatus.MINED,
 )
+
+AMOUNTS = (
+    sa.select(*refunds.c["sender", "nonce", "id", "token_address", "amount"])
+    .where(has_given_nonce(refunds))
+    .order_by(refunds.c.position)
+)
+"""Selects what transactions with given nonces pay."""
 
 _below = (
     sa.select(transactions)

@@ -67,19 +67,20 @@ PAYING = sa.select(refunds, transactions).outerjoin_from(transactions, refunds, 
 """Selects what ``read_transactions`` reads: a row for each payment, or one without."""
 
 
-def _has_given_nonce(table: Any) -> sa.ColumnElement[bool]:
+def has_given_nonce(table: Any) -> sa.ColumnElement[bool]:
+    """Return the condition that a row of *table* names one of the given ``nonces``."""
     given: Any = sa.bindparam("nonces", expanding=True)
     return sa.tuple_(*(table.c[name] for name in NONCE)).in_(given)
 
 
-PAYING_GIVEN = PAYING.where(_has_given_nonce(transactions))
+PAYING_GIVEN = PAYING.where(has_given_nonce(transactions))
 """Selects the same of transactions with given nonces."""
 
-_PAYMENTS = sa.select(refunds).where(_has_given_nonce(refunds))
+_PAYMENTS = sa.select(refunds).where(has_given_nonce(refunds))
 
 _MEMBERS = (
     sa.select(*(transaction_payments.c[name] for name in (*NONCE, "payment_id")))
-    .where(_has_given_nonce(transaction_payments))
+    .where(has_given_nonce(transaction_payments))
     .order_by(transaction_payments.c.position)
 )
 

@@ -2,13 +2,13 @@
 
 import math
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import chain, groupby
-from operator import attrgetter, itemgetter
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -154,6 +154,8 @@ class RefundTables(Tables):
         super().__init__(database, macs)
         # By tenant: how many refunds were open, and when.
         self._open: dict[str, tuple[int, float]] = {}
+        # By chain and vault: what each composition that is not mined pays, by token.
+        self._paid: dict[tuple[int, str | None], dict[str, Counter[str]]] = {}
 
     def find(self, tenant: str, idempotency_key: str) -> Refund | None:
         if not (is_storable(tenant) and is_storable(idempotency_key)):
@@ -329,13 +331,30 @@ class RefundTables(Tables):
     def unmined_amounts(
         self, chain_id: int, vault: str | None, token_address: str
     ) -> Mapping[str, int]:
-        named = {"vault": vault, "token_address": token_address}
-        rows = self._database.rows(queries.UNMINED, chain_id=chain_id, **named)
+        of_vault = chain_id, vault
+        known = {**self._paid.get(of_vault, {})}
+        rows = self._database.rows(queries.UNMINED, chain_id=chain_id, vault=vault)
+        new = [(chain_id, *nonce) for *nonce, made in rows if made not in known]
+        payments = defaultdict[tuple[str, int], list[Sequence[Any]]](list)
+        for sender, nonce, *payment in (
+            self._database.rows(queries.AMOUNTS, nonces=new) if new else ()
+        ):
+            payments[sender, nonce].append(payment)
         amounts = Counter[str]()
-        for (sender, _, composition), batch in groupby(rows, itemgetter(0, 1, 2)):
-            *_, ids, own = zip(*batch, strict=True)
-            # Without a match all count: rather wait than pay above the cap.
-            amounts[sender] += sum(own[: count_own(ids, composition)])
+        for sender, nonce, composition in rows:
+            paid = known.get(composition)
+            if paid is None:
+                found = payments[sender, nonce]
+                count = count_own((id_ for id_, *_ in found), composition)
+                # Without a match all count: rather wait than pay above the cap.
+                paid = Counter[str]()
+                for _, token, amount in found[:count]:
+                    paid[token] += amount
+                if count is not None:
+                    known[composition] = paid
+            if paid[token_address]:
+                amounts[sender] += paid[token_address]
+        self._paid[of_vault] = {made: known[made] for *_, made in rows if made in known}
         return amounts
 
     def find_reverted(self, refund_ids: Collection[str]) -> frozenset[str]:

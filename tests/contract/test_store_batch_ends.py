@@ -385,18 +385,24 @@ def test_what_a_vault_is_to_pay(store: SQLStore, batch: Transaction) -> None:
     assert unmined() == other.payments[0].amount
 
 
-def test_a_stranger_does_not_use_up_a_cap(store: SQLStore, batch: Transaction) -> None:
+@pytest.mark.parametrize("was_read", [False, True])
+def test_a_stranger_does_not_use_up_a_cap(
+    store: SQLStore, batch: Transaction, *, was_read: bool
+) -> None:
     """Another program may point any refund to a batch, which does not pay it."""
     large = accepted(store, amount=10**12)
+    token = large.token_address
+    paid = {WALLET: sum(each.amount for each in batch.payments)}
+    if was_read:
+        assert store.unmined_amounts(batch.chain_id, VAULT, token) == paid
+
     forge(
         store,
         f"UPDATE refunds SET state = 'assigned', sender = '{WALLET}', nonce = 0,"
         f" position = 7, version = version + 1 WHERE id = '{large.id}'",
     )
 
-    amounts = store.unmined_amounts(batch.chain_id, VAULT, large.token_address)
-
-    assert amounts == {WALLET: sum(each.amount for each in batch.payments)}
+    assert store.unmined_amounts(batch.chain_id, VAULT, token) == paid
 
 
 def test_the_payments_of_a_batch_share_its_gas(store: SQLStore) -> None:
