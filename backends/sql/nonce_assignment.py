@@ -8,7 +8,7 @@ it, so it leaves no gap.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from operator import itemgetter
 from typing import Any
@@ -174,9 +174,15 @@ def reserve_together(
         _sealed(macs, draft(some, wallet.next_nonce + place), some)
         for place, some in enumerate(batches.composed)
     ]
+    inserted = [
+        {**fields_of(transactions, each), "payments": len(each.payments)}
+        for each in reserved
+    ]
     rows = [
-        _row(macs, each, after)
-        for some, transaction in zip(batches.composed, reserved, strict=True)
+        {**values, **_row(macs, each, after)}
+        for some, transaction, values in zip(
+            batches.composed, reserved, inserted, strict=True
+        )
         for each, after in zip(some, transaction.payments, strict=True)
     ]
     # In the order in which workers save them.
@@ -185,10 +191,6 @@ def reserve_together(
     if len(done) != len(rows):
         raise _UnreservedError({row["refunds_id"] for row in rows} - {*done})
     spendings.save()
-    inserted = [
-        {**fields_of(transactions, each), "payments": len(each.payments)}
-        for each in reserved
-    ]
     execute(connection, RESERVE_TRANSACTION, inserted)
     execute(connection, INSERT_MEMBERSHIP, rows)
     execute(connection, INSERT_MOVES, inserted)
@@ -208,11 +210,10 @@ def reserve_together(
 
 
 def _row(macs: RowMACs, reservation: Reservation, after: Refund) -> Values:
-    """Return the parameters of ``_RESERVE``, and of what is inserted after it."""
+    """Return the parameters of a refund in ``_RESERVE`` and in the inserts."""
     before = reservation.refund
     return {
         **refund_values(macs, before, after),
-        **fields_of(transactions, after.transaction),
         "memo": before.memo,
         "sweeps": before.purpose is PaymentPurpose.SWEEP,
         "earlier": reservation.earlier,
@@ -229,6 +230,18 @@ def _sealed(
     )
 
 
+@dataclass(slots=True)
+class _Batch:
+    """What one transaction pays, and its gas limit."""
+
+    paying: list[Reservation] = field(default_factory=list)
+    gas: int = 0
+
+    def added_gas(self, reservation: Reservation) -> int:
+        """Return the gas that *reservation* adds to what is signed."""
+        return reservation.gas_limit if self.paying else find_gas([reservation])
+
+
 class _Batches:
     """
     Composes transactions: up to *places*, each of up to *per_batch* refunds.
@@ -241,38 +254,30 @@ class _Batches:
         self.composed: list[list[Reservation]] = []
         self._places = places
         self._per_batch = per_batch
-        self._open: dict[tuple[str, str, int], list[Reservation]] = {}
+        self._open: dict[tuple[str, str, int], _Batch] = {}
 
-    def has_place(self, reservation: Reservation) -> bool:
-        """Return whether *reservation* gets a transaction, its own or another's."""
-        is_shared = self._find_open(reservation) is not None
-        return is_shared or len(self.composed) < self._places
-
-    def counted(self, reservation: Reservation) -> Reservation:
-        """Return *reservation* with the gas that it adds to what is signed."""
-        if reservation.vault is None or self._find_open(reservation) is not None:
-            return reservation
-        return replace(reservation, gas_limit=find_gas([reservation]))
-
-    def add(self, reservation: Reservation) -> None:
-        """Add *reservation*, which has a place."""
-        batch = self._find_open(reservation)
-        if batch is None:
-            batch = []
-            self.composed.append(batch)
-            self._open[_kind_of(reservation)] = batch
-        batch.append(reservation)
-
-    def _find_open(self, reservation: Reservation) -> list[Reservation] | None:
-        batch = self._open.get(_kind_of(reservation))
-        most = self._per_batch >> reservation.earlier
-        if batch is None or reservation.vault is None or len(batch) >= most:
-            return None
+    def find(self, reservation: Reservation) -> _Batch | None:
+        """Return the batch that *reservation* would get; None if there is no place."""
         # Commands that look at the ledger load no library of transactions.
         from signer.crypto.transactions import MAX_GAS  # noqa: PLC0415
 
-        fits = find_gas([*batch, reservation]) <= MAX_GAS
-        return batch if fits else None
+        batch = self._open.get(_kind_of(reservation))
+        if (
+            batch is not None
+            and reservation.vault is not None
+            and len(batch.paying) < self._per_batch >> reservation.earlier
+            and batch.gas + batch.added_gas(reservation) <= MAX_GAS
+        ):
+            return batch
+        return _Batch() if len(self.composed) < self._places else None
+
+    def add(self, reservation: Reservation, batch: _Batch) -> None:
+        """Add *reservation* to *batch*, which ``find`` has returned for it."""
+        if not batch.paying:
+            self.composed.append(batch.paying)
+            self._open[_kind_of(reservation)] = batch
+        batch.gas += batch.added_gas(reservation)
+        batch.paying.append(reservation)
 
 
 def _kind_of(reservation: Reservation) -> tuple[str, str, int]:
@@ -303,24 +308,24 @@ def _count_all(
     """
     forbidden: dict[str, HotWalletError] = {}
     for each in reservations:
-        refund = each.refund
+        refund, batch = each.refund, batches.find(each)
         if refund.id in holds:
             forbidden[refund.id] = holds[refund.id].error()
         elif not each.approvals.issubset(approved):
             forbidden[refund.id] = StaleStateError(
                 f"the approval of the refund {refund.id} has changed"
             )
-        elif not batches.has_place(each):
+        elif batch is None:
             forbidden[refund.id] = TooManyInFlightError(
                 "as many transactions as are allowed have no receipt"
             )
-        elif refund.bound_sender is None:
+        else:
             try:
-                spendings.add(batches.counted(each))
+                if refund.bound_sender is None:
+                    spendings.add(each, batch.added_gas(each))
+                batches.add(each, batch)
             except (LimitReachedError, PolicyViolationError) as e:
                 forbidden[refund.id] = e
-        if refund.id not in forbidden:
-            batches.add(each)
     return forbidden
 
 

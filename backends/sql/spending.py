@@ -179,16 +179,16 @@ class Spendings:
             self._counts[_Counter(*counter)][counted_hour] = amount
         self._added: set[_Counter] = set()
 
-    def add(self, reservation: Reservation) -> None:
+    def add(self, reservation: Reservation, gas: int) -> None:
         """
-        Count the amount and the gas of *reservation* in this hour.
+        Count the amount of *reservation*, and the *gas* that it adds, in this hour.
 
         Raises:
             LimitReachedError: The refund would exceed a limit; it is not counted.
             PolicyViolationError: Its ``permit`` raised it; the refund is not counted.
         """
         refund, permit = reservation.refund, reservation.permit
-        added = self._within(refund, reservation.gas_limit, reservation.limits)
+        added = self._within(refund, gas, reservation.limits)
         if permit is not None:
             permit(self.totals(refund))
         self._count(added)
