@@ -37,8 +37,9 @@ def _format(value: datetime | bytes) -> str:
     return value.isoformat(timespec="microseconds")
 
 
-# Times, memos and calldata are the only values that are no type of JSON.
-_JSON = json.JSONEncoder(separators=(",", ":"), default=_format)
+# Times, memos and calldata are the only values that are no type of JSON.  None contains
+# another one.
+_JSON = json.JSONEncoder(separators=(",", ":"), default=_format, check_circular=False)
 
 
 _REMEMBERED = 1024

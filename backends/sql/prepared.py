@@ -202,8 +202,9 @@ class _Prepared:
             types = {**given.columns}
         self._names = [*types]
         self._converters = [
-            None if name in self._fixed else _converter(type_, dialect)
-            for name, type_ in types.items()
+            (place, convert)
+            for place, (name, type_) in enumerate(types.items())
+            if name not in self._fixed and (convert := _converter(type_, dialect))
         ]
 
     def parameters(self, rows: Iterable[Mapping[str, Any]]) -> Any:
@@ -228,13 +229,13 @@ class _Prepared:
     def _values(self, row: Mapping[str, Any]) -> list[Any]:
         if self._fixed and not self._takes_all:
             row = {**row, **self._fixed}
+        values = [row[name] for name in self._names]
         try:
-            return [
-                row[name] if convert is None else convert(row[name])
-                for name, convert in zip(self._names, self._converters, strict=True)
-            ]
+            for place, convert in self._converters:
+                values[place] = convert(values[place])
         except ValueError as e:
             raise StatementError("a value is not valid", self.text, None, e) from None
+        return values
 
 
 def _same(value: Any) -> Any:

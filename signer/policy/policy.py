@@ -73,7 +73,7 @@ _SCHEMA_TEXT = build_schema()
 _SCHEMA = cedarpy.Schema.from_str(_SCHEMA_TEXT)
 _NO_ENTITIES = cedarpy.Entities.from_json_str("[]")
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 _Reader = tuple[str, Callable[[Any], Any]]
 
