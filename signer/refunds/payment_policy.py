@@ -102,8 +102,12 @@ class PaymentPolicy:
         payments = (None,) if kind is Kind.NOOP else paid.payments
         is_batch = kind is Kind.TRANSFER and paid.vault is not None
         shown = _split(transaction) if is_batch else [transaction]
+        known: dict[Caller, Surroundings] = {}  # One for all payments of a tenant.
         for payment, made in zip(payments, shown, strict=True):
-            facts = self._facts(made, digest, paid, payment, network)
+            caller = build_caller(payment)
+            if caller not in known:
+                known[caller] = self._surround(caller, paid, network)
+            facts = payment_facts(made, digest, known[caller], payment)
             asked = None
             if payment and approve and facts.caller.path in _OF_TENANTS:
                 asked = partial(approve, payment)
@@ -125,7 +129,7 @@ class PaymentPolicy:
         Unless *is_reserved*, rules also know what was paid until now; but not about a
         call without coin, which may move anything.
         """
-        facts = self._facts(transaction, digest, paid, paid.payment, network)
+        facts = self._facts(transaction, digest, paid, network)
         if not is_reserved:
             facts = self._with_totals(facts, paid.payment)
         return self.policy.evaluate(facts)
@@ -152,7 +156,7 @@ class PaymentPolicy:
         """
         if not self._counts(paid.payment):
             return None
-        facts = self._facts(transaction, digest, paid, paid.payment, network)
+        facts = self._facts(transaction, digest, paid, network)
         until_now = self._with_totals(facts, paid.payment)
         approved = self.policy.require(until_now, approve).need
 
@@ -264,23 +268,25 @@ class PaymentPolicy:
         transaction: AnyTransaction,
         digest: bytes,
         paid: Transaction,
-        payment: Refund | None,
         network: Network,
     ) -> TransactionFacts:
-        """Return the facts about what makes *payment*; None: it is a no-op."""
-        caller = build_caller(payment)
+        """Return the facts about what makes the payment of *paid*."""
+        around = self._surround(build_caller(paid.payment), paid, network)
+        return payment_facts(transaction, digest, around, paid.payment)
+
+    def _surround(
+        self, caller: Caller, paid: Transaction, network: Network
+    ) -> Surroundings:
         is_refund = caller.path is Path.REFUND
-        surroundings = Surroundings(
+        return Surroundings(
             caller,
             paid.sender,
             self.clock(),
             self._known(paid.network, network),
-            self._own_keys(payment),
+            self._own_keys(caller),
             self.tenants.limits(caller.tenant or "") if is_refund else NO_LIMITS,
             denied=self.denied(),
         )
-        memo = None if payment is None else memo_of(transaction, payment)
-        return transaction_facts(transaction, digest, surroundings, memo)
 
     def _known(self, name: str, network: Network) -> KnownNetwork:
         known = self._networks.get(name)
@@ -288,9 +294,9 @@ class PaymentPolicy:
             self._networks[name] = known = (network, KnownNetwork.of(name, network))
         return known[1]
 
-    def _own_keys(self, payment: Refund | None) -> OwnKeys:
+    def _own_keys(self, caller: Caller) -> OwnKeys:
         # A sweep pays the key that is active now; others do not pay our own keys.
-        is_sweep = payment is not None and payment.purpose is PaymentPurpose.SWEEP
+        is_sweep = caller.path is Path.SWEEP
         read: Callable[[], Sequence[Key]] = (
             self.ring.current_keys if is_sweep else self.ring.cached_keys
         )
@@ -341,17 +347,13 @@ def payment_facts(
     transaction: AnyTransaction,
     digest: bytes,
     surroundings: Surroundings,
-    refund: Refund,
+    payment: Refund | None,
 ) -> TransactionFacts:
-    """Return the facts about *transaction*, which is one of *refund*."""
-    memo = memo_of(transaction, refund)
+    """Return the facts about *transaction*, which pays *payment* or is a no-op."""
+    memo = None
+    if payment and transaction.data and payment.purpose is not PaymentPurpose.CALL:
+        memo = payment.memo
     return transaction_facts(transaction, digest, surroundings, memo)
-
-
-def memo_of(transaction: AnyTransaction, refund: Refund) -> bytes | None:
-    """Return the memo that *transaction* must have; None if it has none."""
-    has_memo = transaction.data and refund.purpose is not PaymentPurpose.CALL
-    return refund.memo if has_memo else None
 
 
 def _question(refund: Refund) -> Question:
