@@ -53,9 +53,10 @@ class Plan:
     With ``attended`` an operator accepts foreign transactions.
 
     ``turns`` are the administrator's actions from ``TURNS``.  A separate random
-    generator draws them, so that they change nothing else of a seed, and another one
-    ``window``: how many transactions of a wallet may have no receipt.  With ``sweeps``
-    the operator empties the addresses of former keys.
+    generator draws them, so that they change nothing else of a seed, and others
+    ``window``: how many transactions of a wallet may have no receipt, and ``part``: how
+    many receipts are read before others may be paid.  With ``sweeps`` the operator
+    empties the addresses of former keys.
 
     The fields from ``has_log`` on are of a restore, and a third generator draws them.
     With ``has_log`` the operator has the log, and otherwise states how many
@@ -89,6 +90,7 @@ class Plan:
     is_restored: bool
     attended: bool
     window: int = 0
+    part: int = 1
     turns: tuple[str, ...] = ()
     sweeps: bool = False
     has_log: bool = False

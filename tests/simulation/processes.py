@@ -78,7 +78,7 @@ class Build:
     nonces: type[NonceManager] = NonceManager
     transaction_signer: type[TransactionSigner] = TransactionSigner
     lifecycle: type[Lifecycle] = Lifecycle
-    tracker: type[ConfirmationTracker] = ConfirmationTracker
+    tracker: Callable[..., ConfirmationTracker] = ConfirmationTracker
     planner: type[RestorePlanner] = RestorePlanner
     loses: Callable[[Record], bool] = lambda record: False
 
@@ -169,7 +169,7 @@ class Components:
         self.audit = audit
         self.may_mine = environment.chain.may_mine
         self.nonce_admin = NonceAdmin(self.store, self.chains, admin_audit, clock)
-        self.tracker = build.tracker(self.store, self.chains, clock, self.alarm, part=1)
+        self.tracker = build.tracker(self.store, self.chains, clock, self.alarm)
 
     @property
     def service(self) -> RefundService:

@@ -49,6 +49,7 @@ _BLOCK_SECONDS = (2.5, 6.0)
 _LOOK_SECONDS = 10.0
 _STEP_SECONDS = 3600.0
 _FOREIGN_FEE = 200 * GWEI
+_PARTS = (1, 2, 64)
 _ROTATED = 0.25
 _SWEPT = 0.6
 _SWEEPS_ON = 90.0
@@ -83,7 +84,8 @@ class Schedule:
         sweeps = keys.random() < _SWEPT
         plan = replace(plan, turns=turns, sweeps=bool(turns) and sweeps)
         window = Plan.draw_window(Random(f"{seed} waits"))
-        plan = replace(plan, window=window)
+        part = Random(f"{seed} parts").choice(_PARTS)
+        plan = replace(plan, window=window, part=part)
         if changes.pop("has_vault", False):
             drawn = Plan.draw_vault(Random(f"{seed} batches"))
             plan = replace(plan, is_restored=False, **drawn)
@@ -112,7 +114,8 @@ class Schedule:
         if self.plan.per_batch:
             bounds |= {"vault": VAULT, "max_batch": self.plan.per_batch}
         bounded = build.network.model_copy(update=bounds)
-        build = replace(build, network=bounded)
+        tracker = partial(build.tracker, part=self.plan.part)
+        build = replace(build, network=bounded, tracker=tracker)
         self._environment = Environment(
             self.scheduler, self._chain, ledger, self._faults, self._observer, build
         )

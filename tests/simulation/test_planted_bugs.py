@@ -338,7 +338,7 @@ def _matches(pattern: str, violations: Sequence[str]) -> bool:
         (lambda _: Build(store=_overwriting), "I4", 7, {}),
         (_plant_new_nonce, f"I3|{_PAID_TWICE}", 6, {}),
         (lambda _: Build(lifecycle=EarlyBroadcastLifecycle), "I2", 3, {}),
-        (lambda _: Build(network=_ONE_CONFIRMATION), "I1", 6, _UNSTABLE),
+        (lambda _: Build(network=_ONE_CONFIRMATION), "I1", 5, _UNSTABLE),
         (lambda _: Build(store=_forgetting), "G2", 56, {}),
         (lambda _: Build(store=_counting_early), "R33", 26, _NARROW),
         (_plant_early_places, "R33", 0, _NARROW),
@@ -369,7 +369,7 @@ def test_a_planted_bug_is_found(
     [
         (("revoke",), 29, {}),
         # With the log, the restore finds what the former key has signed.
-        (("rotate", "return"), 71, {**_WITHOUT_LOG, "repeats_keys": False}),
+        (("rotate", "return"), 194, {**_WITHOUT_LOG, "repeats_keys": False}),
     ],
 )
 def test_unchecked_former_wallets_are_found(
@@ -406,7 +406,7 @@ _FEW: dict[str, Any] = {"requests": 2}
         (
             Build(network=_ONE_CONFIRMATION),
             "I1: .* was paid",
-            1,
+            11,
             {"reorg": 0.5, "drop": 0.5, "calm_at": 120.0},
         ),
         (
