@@ -592,6 +592,26 @@ def test_the_next_network_has_what_was_sent_between_the_parts(world: World) -> N
     assert world.statuses(refunds) == [Status.MINED] * 2
 
 
+def test_the_next_network_may_have_nothing_left(world: World) -> None:
+    """Another worker has confirmed its refund between the parts of the first."""
+    for _ in range(2):
+        world.broadcast()
+    refund = world.on_network("other", world.broadcast())
+    world.chain.mine()
+    other = Chain(world.network.model_copy(update={"chain_id": 999}), world.chain)
+
+    def confirm() -> None:
+        tracker = world.tracker(chains={"other": other})
+        tracker.track()
+        world.chain.mine_empty(3)
+        world.clock.now += CLAIM_TIME
+        tracker.track()
+
+    chains = {**world.chains, "other": other}
+    assert world.tracker(part=1, chains=chains).track(confirm) == 2
+    assert world.statuses([refund]) == [Status.CONFIRMED]
+
+
 @pytest.mark.parametrize("method", ["with_payments", "save_all"])
 @pytest.mark.parametrize("errors", [1, 2])
 def test_a_database_that_is_away_in_a_later_part_loses_nothing(
