@@ -37,7 +37,7 @@ from bench.table import plain_table
 
 
 _CLIENTS = 16
-_LARGE = 0.1
+_LARGE = 0.05
 """The share from which on a stage has a row of its own."""
 _PER_SECOND = 100
 _WARM_UP_SECONDS = 2.0

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 Stack = tuple[str, ...]
 """Functions with their files, the outermost first."""
 
-# A thread that has just been woken is still in one of these.
-_WAITS = ("wait", "select", "poll", "_worker", "accept")
+# A thread that has just been woken is still in one of these; the loops of deadlines and
+# of webhooks wait for a lock, which py-spy counts as work.
+_WAITS = ("wait", "_wait", "select", "poll", "_work", "_worker", "accept")
 
 REST = "the rest"
 
@@ -33,8 +34,10 @@ WORKER = Process(
     (
         ("audit log: sequence numbers and hash chain", "Sealer.run"),
         ("device, checks and audit records of signatures", "build_and_sign"),
+        ("device, checks and audit records of signatures", "backends/pkcs11/"),
         ("transaction: nonces and intents", ".reserve_all"),
-        ("transactions: bytes, outcomes, broadcasts, receipts", ".save_all"),
+        ("receipts and finality", "ConfirmationTracker."),
+        ("transactions: bytes, outcomes, broadcasts", ".save_all"),
         ("JSON-RPC: estimates, fees, broadcasts, receipts", "backends/json_rpc/"),
         ("other statements: claims, counters, wallets", "backends/sql/"),
     ),
