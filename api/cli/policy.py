@@ -136,19 +136,18 @@ def diff(container: Container, directory: Path, last: int) -> Result:
     """
     Print which signed transactions a policy with the own rules in DIR would refuse.
 
-    Exits with 1 if there is one.  Rules about totals and first payments cannot be
-    compared: what was spent at that time is not stored.
+    Approvals that were given count.  Exits with 1 if there is one.  Rules about totals
+    and first payments cannot be compared: what was spent at that time is not stored.
 
     Example: hotwallet policy diff new-policy --last 5000
     """
     from signer.config.policy_files import read_policy_files
-    from signer.model.decision import Verdict
     from signer.refunds.payment_policy import PolicyReview
 
     planned = container.compile_policy(read_policy_files(directory))
     review = PolicyReview(container.store, planned, container.networks)
     found = list(review.review_last(last))
-    refused = [each for each in found if each.decision.verdict is not Verdict.ALLOW]
+    refused = [each for each in found if _is_refused(container, each)]
     document = {
         "policy": planned.hash,
         "current": container.policy.hash,
@@ -158,6 +157,16 @@ def diff(container: Container, directory: Path, last: int) -> Result:
     lines = [*map(_reviewed_line, refused)]
     lines.append(f"{len(refused)} of {len(found)} would be refused")
     return Result(document, lines, not refused)
+
+
+def _is_refused(container: Container, reviewed: Reviewed) -> bool:
+    from signer.model.decision import Verdict
+    from signer.refunds.payment_approvals import is_approved
+
+    decision = reviewed.decision
+    if decision.need is None:
+        return decision.verdict is not Verdict.ALLOW
+    return not is_approved(container.store, reviewed.refund, decision.need)
 
 
 def _decide_now(container: Container, refund: Refund) -> Decision | None:

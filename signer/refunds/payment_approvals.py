@@ -77,6 +77,12 @@ def build_proposal(refund: Refund, need: ApprovalNeed) -> Proposal:
     return Proposal(REFUND_PAY, facts)
 
 
+def is_approved(store: Ledger, refund: Refund, need: ApprovalNeed) -> bool:
+    """Return whether people have approved *refund* as *need* demands."""
+    found = _choose(refund, need, None, store.approvals_of(refund.id))
+    return found is not None and found.is_authentic and found.state in _APPROVED
+
+
 def find_objection(approval: Approval) -> Objection | None:
     """Return why a refund ends after the decision *approval*; None if it does not."""
     reason = _OBJECTIONS.get(approval.state)

@@ -10,7 +10,14 @@ from backends.sql import SQLStore
 from signer.model.refund import Refund
 from tests.api.commands import Run
 from tests.api.networks import write_networks
-from tests.support.approvals import requested, rule, ruled
+from tests.support.approvals import (
+    BOB,
+    CAROL,
+    approve_waiting,
+    requested,
+    rule,
+    ruled,
+)
 from tests.support.policy import VECTORS
 from tests.support.refunds import World
 
@@ -123,6 +130,25 @@ def test_compares_a_new_policy(run: Run, paid: Refund, tmp_path: Path) -> None:
     assert "1 of 1 would be refused" in finished.out
     document = run("policy", "diff", str(strict), "--json").json
     assert document["compared"] == len(document["refused"]) == 1
+
+
+def test_what_people_approved_is_not_refused(
+    run: Run, world: World, networks: Path, tmp_path: Path
+) -> None:
+    """Unless the new rules demand another approval than the one that was given."""
+    text = rule("two", 2)
+    refund = requested(ruled(world, text))
+    approve_waiting(world, refund, BOB, CAROL)
+    world.step(refund, times=3)
+    same = _write(tmp_path / "same", text)
+    other = _write(tmp_path / "other", rule("two", 2, "context.max_fee_gwei >= 0"))
+
+    assert world.stored(refund).tx_hash is not None
+    finished = run("policy", "diff", str(same))
+    assert (finished.status, finished.out) == (0, "0 of 1 would be refused\n")
+    finished = run("policy", "diff", str(other))
+    assert finished.status == 1
+    assert "needs-approval (two; approvals: 2)" in finished.out
 
 
 EXAMPLES = {
