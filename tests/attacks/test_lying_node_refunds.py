@@ -25,6 +25,7 @@ GWEI = 10**9
 BASE_FEE = 10 * GWEI
 PASSES = 20
 POSITIONS = (0, 1, 2)
+_TRIES = 5
 UNMINED = (Status.SIGNED, Status.BROADCAST)
 
 _TOO_POOR = Error(-32000, "insufficient funds for gas * price + value")
@@ -298,12 +299,17 @@ def test_one_liar_changes_no_receipt_of_a_block(
     """Several refunds share a block, whose receipts come in one response."""
     laboratory.pay(None, position)
     fresh_anvil.rpc("evm_setAutomine", False)
-    lies = [lie for lie in LIES if lie.startswith("block-")]
-    for lie in lies:
+    paid = 1
+    for lie in (lie for lie in LIES if lie.startswith("block-")):
         liar.requests.clear()
-        laboratory.pay(lie, position, 4)
+        # A request that has not begun when two nodes agree is not sent.
+        for _ in range(_TRIES):
+            laboratory.pay(lie, position, 4)
+            paid += 4
+            if liar.calls("eth_getBlockReceipts"):
+                break
         assert liar.calls("eth_getBlockReceipts"), lie
-    laboratory.require_sound(1 + 4 * len(lies))
+    laboratory.require_sound(paid)
 
 
 @pytest.mark.parametrize(

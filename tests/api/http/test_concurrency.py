@@ -112,6 +112,7 @@ def test_a_thread_works_for_the_tenant_of_its_request(
     req, resp = Request(create_environ()), Response()
     req.context.tenant = "a"
 
+    middleware.process_request(req, resp)
     middleware.process_resource(req, resp, None, {})
     assert tenant_of_thread.get() == known
     middleware.process_request(Request(create_environ()), resp)

@@ -402,8 +402,10 @@ def test_what_waits_is_not_read(store: SQLStore, *, in_flight: bool) -> None:
         statements += (PLANS[f"postpone {each}"].statement for each in QUEUES)
     _analyze(store)
 
+    # PostgreSQL may read a table of 1,500 rows to find more of them by their keys.
+    given = {**GIVEN, "of_tenant": "gateway", "at_most": 2}
     for statement in statements:
-        plan = query_plan(store, statement, {**GIVEN, "of_tenant": "gateway"})
+        plan = query_plan(store, statement, given)
         assert f"SCAN {table}" not in plan
         assert f"Seq Scan on {table}" not in plan
         assert index in plan
