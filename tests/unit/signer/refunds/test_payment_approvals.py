@@ -27,7 +27,7 @@ from signer.model.refund import Refund, Status
 from signer.model.transaction import Kind
 from signer.refunds.acceptance import SubmittedRequest
 from signer.refunds.nonce_admin import repair_wallets
-from signer.refunds.payment_approvals import build_proposal
+from signer.refunds.payment_approvals import build_proposal, is_approved
 from tests.fixtures.ledger import forge
 from tests.support.approvals import (
     APPROVE_ABOVE,
@@ -572,6 +572,23 @@ def test_fewer_rules_need_no_new_approval(world: World) -> None:
     (paid,) = ruled(world, OTHER).finish(refund)
 
     assert paid.status is Status.CONFIRMED
+
+
+def test_what_was_approved_is_known_later(world: World) -> None:
+    """As a review of another policy asks: only what covers its demand counts."""
+    waits = requested(ruled(world, ONE))
+    refund = requested(world)
+    approve_waiting(world, refund, BOB)
+    need = waiting(world, waits).need
+    assert need is not None
+
+    assert not is_approved(world.store, waits, need)
+    assert is_approved(world.store, refund, need)
+    (paid,) = world.finish(refund)
+    assert is_approved(world.store, paid, need)
+    assert not is_approved(world.store, paid, replace(need, count=2))
+    forge(world.store, "UPDATE approvals SET version = version + 1")
+    assert not is_approved(world.store, paid, need)
 
 
 def test_a_rejection_is_not_forgotten(world: World) -> None:
